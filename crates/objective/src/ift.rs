@@ -1,0 +1,256 @@
+//! Intuitive fine-tuning: imitation in which later losses propagate to earlier tokens, on anticipated states.
+//!
+//! # Formula
+//!
+//! With lₜ = −log π(yₜ|sₜ), nats, t from 1 to N within a response, discount γ, mean over the step's responses:
+//!
+//! | `propagation` | loss of a response |
+//! |---|---|
+//! | `released` | Σₜ lₜ Cₜ / Σₜ Cₜ with Cₜ = Σₖ≥ₜ γᵏ⁻ᵗ lₖ |
+//! | `algorithm1` | Σₜ γᴺ⁻ᵗ lₜ Lₜ with Lₜ = Σₖ≥ₜ lₖ |
+//! | `equation21` | Σₜ t lₜ |
+//! | `none` | Σₜ lₜ / N |
+//!
+//! Cotangents are −∂L/∂lₜ, the gradient through the weights included. With Aₜ = lₜ + γ Aₜ₋₁ and Gₜ = 1 + γ Gₜ₋₁:
+//! `released` (Cₜ + Aₜ − L Gₜ) / Σ C; `algorithm1` γᴺ⁻ᵗ (Lₜ + Aₜ); `equation21` t; `none` 1/N.
+//!
+//! The states are anticipated: the host fuses each demonstrated state's encoding with that of the state to which its own
+//! greedy action leads, (1 − λ) E(s*ₜ) + λ E(s^θₜ), before the forward pass that the lₜ come from.
+//!
+//! # Source
+//!
+//! "Intuitive Fine-Tuning", arXiv 2405.11870: residual connection (17) and (20), propagation (21), Algorithm 1, proofs
+//! A.2 to A.4; `released` is the authors' published code with loss type `loss`, side `left` and norm `L1`.
+//!
+//! # Departures
+//!
+//! Paper and released code disagree; all four are here. Algorithm 1 writes L = + log π, whose sign cancels in the product.
+//! As in the released code, `released` with γ = 0 means uniform weights rather than the formula's limit Cₜ = lₜ. Where every
+//! lₜ is 0 the weights of `released` are undefined and count as uniform: loss 0, cotangents −1/N.
+//!
+//! # Examples
+//!
+//! l = (1, 2), γ = 1/2: C = (2, 2), so `released` has L = (1·2 + 2·2) / 4 = 1.5. A = (1, 2.5), G = (1, 1.5), so the
+//! cotangents are −(2 + 1 − 1.5) / 4 = −0.375 and −(2 + 2.5 − 2.25) / 4 = −0.5625.
+//!
+//! ```
+//! # use objective::*;
+//! # let responses = [Response { tokens: 0..2 }];
+//! # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0] };
+//! # let constants = TokenConstants::default();
+//! # let totals = StepTotals::of(&responses, &[]);
+//! # let ift = ift::Ift::new(0.2, Freeze::None, ift::Propagation::Released { gamma: 0.5 })?;
+//! # let batch = TokenBatch::new(&ift.requirements(), &statistics, &constants, &responses, &[], totals)?;
+//! # let mut evaluation = Evaluation::default();
+//! ift.evaluate(&batch, &mut evaluation);
+//! assert_eq!(evaluation.loss, 1.5);
+//! assert_eq!(evaluation.cotangents.log_prob, [-0.375, -0.5625]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use strum::{EnumDiscriminants, EnumString, IntoStaticStr, VariantNames};
+
+use crate::Objective;
+use crate::batch::TokenBatch;
+use crate::evaluation::{Evaluation, Metric};
+use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
+use crate::registry::Method;
+use crate::requirements::{Anticipation, Data, Freeze, Requirements, Statistic};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "ift",
+    summary: "intuitive fine-tuning: anticipated states, later losses propagated to earlier tokens",
+    source: "arXiv 2405.11870, sections 4 and A.2-A.4, Algorithm 1",
+    parameters: &[LAMBDA, GAMMA, PROPAGATION, FREEZE_EMBEDDINGS],
+    build,
+};
+
+/// λ.
+pub const LAMBDA: Parameter = Parameter {
+    name: "lambda",
+    kind: Kind::Number { default: 0.2, range: UNIT },
+    purpose: "weight of the policy's own one-step prediction in an anticipated state",
+};
+
+/// γ of the propagation.
+pub const GAMMA: Parameter = Parameter {
+    name: "gamma",
+    kind: Kind::Number { default: 0.95, range: UNIT },
+    purpose: "discount of later losses; with propagation released, 0 means uniform weights",
+};
+
+/// How later losses reach earlier tokens.
+pub const PROPAGATION: Parameter = Parameter {
+    name: "propagation",
+    kind: Kind::Choice { default: "released", options: PropagationName::VARIANTS },
+    purpose: "how later losses reach earlier tokens: the authors' code, Algorithm 1, equation 21, or not at all",
+};
+
+/// Which encodings of an anticipated state pass no gradient.
+pub const FREEZE_EMBEDDINGS: Parameter = Parameter {
+    name: "freeze_embeddings",
+    kind: Kind::Choice { default: "none", options: Freeze::VARIANTS },
+    purpose: "which encodings of an anticipated state pass no gradient",
+};
+
+/// How later losses reach earlier tokens.
+#[derive(Clone, Copy, Debug, PartialEq, EnumDiscriminants)]
+#[strum_discriminants(name(PropagationName), derive(EnumString, IntoStaticStr, VariantNames))]
+#[strum_discriminants(strum(serialize_all = "snake_case"), doc = "The names of [`Propagation`].")]
+pub enum Propagation {
+    /// The authors' code: each loss weighted by the discounted sum of itself and the later ones.
+    Released {
+        /// Discount; 0 means uniform weights.
+        gamma: f64,
+    },
+    /// The paper's Algorithm 1.
+    Algorithm1 {
+        /// Discount.
+        gamma: f64,
+    },
+    /// The paper's equation (21).
+    Equation21,
+    /// The paper's equation (20): anticipated states alone.
+    None,
+}
+
+/// Intuitive fine-tuning.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ift {
+    lambda: f64,
+    freeze: Freeze,
+    propagation: Propagation,
+}
+
+impl Ift {
+    /// IFT with residual weight λ, stop-gradients and propagation.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] outside of 0 ≤ λ ≤ 1 and 0 ≤ γ ≤ 1.
+    pub fn new(lambda: f64, freeze: Freeze, propagation: Propagation) -> Result<Self, ParameterError> {
+        if let Propagation::Released { gamma } | Propagation::Algorithm1 { gamma } = propagation {
+            GAMMA.check(METHOD.name, gamma)?;
+        }
+        Ok(Self { lambda: LAMBDA.check(METHOD.name, lambda)?, freeze, propagation })
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    let unused = |name: PropagationName, propagation: Propagation| {
+        let name: &str = name.into();
+        reader.refuse(&GAMMA, format_args!("{} = {name}", PROPAGATION.name)).map(|()| propagation)
+    };
+    let propagation = match reader.choice(&PROPAGATION)? {
+        PropagationName::Released => Propagation::Released { gamma: reader.number(&GAMMA)? },
+        PropagationName::Algorithm1 => Propagation::Algorithm1 { gamma: reader.number(&GAMMA)? },
+        name @ PropagationName::Equation21 => unused(name, Propagation::Equation21)?,
+        name @ PropagationName::None => unused(name, Propagation::None)?,
+    };
+    Ok(Box::new(Ift::new(reader.number(&LAMBDA)?, reader.choice(&FREEZE_EMBEDDINGS)?, propagation)?))
+}
+
+impl Objective for Ift {
+    fn requirements(&self) -> Requirements {
+        Requirements {
+            data: Data::Demonstrations,
+            anticipation: Anticipation::Residual { lambda: self.lambda, freeze: self.freeze },
+            statistics: &[Statistic::LogProb],
+            constants: &[],
+        }
+    }
+
+    fn parameters(&self) -> Parameters {
+        let freeze: &str = self.freeze.into();
+        let propagation: &str = PropagationName::from(self.propagation).into();
+        let mut parameters = Parameters::from([
+            (LAMBDA.name.to_owned(), self.lambda.into()),
+            (FREEZE_EMBEDDINGS.name.to_owned(), freeze.into()),
+            (PROPAGATION.name.to_owned(), propagation.into()),
+        ]);
+        if let Propagation::Released { gamma } | Propagation::Algorithm1 { gamma } = self.propagation {
+            parameters.insert(GAMMA.name.to_owned(), gamma.into());
+        }
+        parameters
+    }
+
+    fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
+        let scale = 1.0 / batch.totals().responses as f64;
+        for (index, response) in batch.responses().iter().enumerate() {
+            let log_prob = batch.log_prob(index);
+            let slots = &mut out.cotangents.log_prob[response.tokens.clone()];
+            let loss = match self.propagation {
+                Propagation::Released { gamma } if gamma > 0.0 => released(gamma, log_prob, slots),
+                Propagation::Released { .. } | Propagation::None => mean(log_prob, slots),
+                Propagation::Algorithm1 { gamma } => algorithm1(gamma, log_prob, slots),
+                Propagation::Equation21 => equation21(log_prob, slots),
+            };
+            out.loss += scale * loss;
+            slots.iter_mut().for_each(|slot| *slot *= -scale);
+
+            let sum = log_prob.iter().fold(0.0, |sum, log_prob| sum - log_prob);
+            out.metrics.record_sum(Metric::NegativeLogLikelihood, sum, log_prob.len());
+        }
+    }
+}
+
+// Each of these answers a response's loss and leaves ∂loss/∂lₜ in `slots`.
+
+fn mean(log_prob: &[f64], slots: &mut [f64]) -> f64 {
+    let tokens = log_prob.len() as f64;
+    slots.fill(1.0 / tokens);
+    log_prob.iter().fold(0.0, |sum, log_prob| sum - log_prob) / tokens
+}
+
+fn equation21(log_prob: &[f64], slots: &mut [f64]) -> f64 {
+    let mut loss = 0.0;
+    for (t, (log_prob, slot)) in (1..).zip(log_prob.iter().zip(slots)) {
+        *slot = f64::from(t);
+        loss -= *slot * log_prob;
+    }
+    loss
+}
+
+fn algorithm1(gamma: f64, log_prob: &[f64], slots: &mut [f64]) -> f64 {
+    discounted_past(gamma, log_prob, slots);
+    let (mut loss, mut tail, mut weight) = (0.0, 0.0, 1.0);
+    for (log_prob, slot) in log_prob.iter().zip(slots).rev() {
+        tail -= log_prob;
+        loss -= weight * log_prob * tail;
+        *slot = weight * (tail + *slot);
+        weight *= gamma;
+    }
+    loss
+}
+
+fn released(gamma: f64, log_prob: &[f64], slots: &mut [f64]) -> f64 {
+    discounted_past(gamma, log_prob, slots);
+    let (mut weighted, mut total, mut tail) = (0.0, 0.0, 0.0);
+    for (log_prob, slot) in log_prob.iter().zip(&mut *slots).rev() {
+        tail = gamma * tail - log_prob;
+        weighted -= log_prob * tail;
+        total += tail;
+        *slot += tail;
+    }
+    if total == 0.0 {
+        return mean(log_prob, slots);
+    }
+    let loss = weighted / total;
+    let mut uniform_past = 0.0;
+    for slot in slots {
+        uniform_past = 1.0 + gamma * uniform_past;
+        *slot = (*slot - loss * uniform_past) / total;
+    }
+    loss
+}
+
+/// Aₜ = lₜ + γ Aₜ₋₁ into `slots`.
+fn discounted_past(gamma: f64, log_prob: &[f64], slots: &mut [f64]) {
+    let mut past = 0.0;
+    for (log_prob, slot) in log_prob.iter().zip(slots) {
+        past = gamma * past - log_prob;
+        *slot = past;
+    }
+}

@@ -1,0 +1,314 @@
+//! Declared parameters: each is named, bounded, explained and defaulted in one place, and read through it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Bound, RangeBounds};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A declared parameter: the only place of its name, default, range and purpose.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Parameter {
+    /// The name in recipes and on the command line.
+    pub name: &'static str,
+    /// Kind of value, what is allowed, and the default.
+    pub kind: Kind,
+    /// One sentence for manuals.
+    pub purpose: &'static str,
+}
+
+/// Kind of a parameter's value, what is allowed, and the default.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// A finite number in an interval.
+    Number {
+        /// Used where none is given.
+        default: f64,
+        /// Allowed values.
+        range: (Bound<f64>, Bound<f64>),
+    },
+    /// One of a list of names.
+    Choice {
+        /// Used where none is given.
+        default: &'static str,
+        /// Allowed names.
+        options: &'static [&'static str],
+    },
+    /// On or off.
+    Switch {
+        /// Used where none is given.
+        default: bool,
+    },
+}
+
+/// 0 < x ≤ 10⁶: a scale that keeps every product with a permitted log-probability finite.
+pub const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Included(1e6));
+/// 0 ≤ x ≤ 10⁶.
+pub const NON_NEGATIVE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Included(1e6));
+/// 0 ≤ x ≤ 1.
+pub const UNIT: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Included(1.0));
+/// 0 ≤ x < 1.
+pub const BELOW_ONE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Excluded(1.0));
+
+/// A parameter's value as a recipe, a command line or a JSON line gives it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// On or off.
+    Switch(bool),
+    /// A number.
+    Number(f64),
+    /// A name.
+    Text(String),
+}
+
+/// Values by parameter name.
+pub type Parameters = BTreeMap<String, Value>;
+
+/// Why a set of parameters was refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ParameterError {
+    /// No such parameter.
+    #[error("{owner}.{name}: unknown parameter; allowed: {allowed}")]
+    Unknown {
+        /// What the parameter was given for.
+        owner: &'static str,
+        /// The name given.
+        name: String,
+        /// The names that exist.
+        allowed: String,
+    },
+    /// A value outside of its range or of the wrong kind.
+    #[error("{owner}.{name}: expected {allowed}, got {given}")]
+    Invalid {
+        /// What the parameter was given for.
+        owner: &'static str,
+        /// The parameter.
+        name: &'static str,
+        /// What is allowed.
+        allowed: String,
+        /// The value given.
+        given: String,
+    },
+    /// A parameter that the other values leave without effect.
+    #[error("{owner}.{name}: not used where {because}, so it must not be set (got {given})")]
+    Unused {
+        /// What the parameter was given for.
+        owner: &'static str,
+        /// The parameter.
+        name: &'static str,
+        /// The setting that makes it ineffective.
+        because: String,
+        /// The value given.
+        given: String,
+    },
+}
+
+/// Reads declared parameters out of given values; names that nobody declared are refused at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    owner: &'static str,
+    given: &'a Parameters,
+}
+
+impl Parameter {
+    /// `value`, if it is in the parameter's range.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] with the owner, the range and the value.
+    pub fn check(&self, owner: &'static str, value: f64) -> Result<f64, ParameterError> {
+        match self.kind {
+            Kind::Number { range, .. } if value.is_finite() && range.contains(&value) => Ok(value),
+            _ => Err(self.invalid(owner, &Value::Number(value))),
+        }
+    }
+
+    /// What is allowed, in words.
+    pub fn allowed(&self) -> String {
+        match self.kind {
+            Kind::Number { range: (low, high), .. } => {
+                let low = match low {
+                    Bound::Included(low) => format!("{low} <= "),
+                    Bound::Excluded(low) => format!("{low} < "),
+                    Bound::Unbounded => String::new(),
+                };
+                let high = match high {
+                    Bound::Included(high) => format!(" <= {high}"),
+                    Bound::Excluded(high) => format!(" < {high}"),
+                    Bound::Unbounded => String::new(),
+                };
+                format!("a number, {low}{}{high}", self.name)
+            }
+            Kind::Choice { options, .. } => format!("one of {}", options.join(", ")),
+            Kind::Switch { .. } => "true or false".to_owned(),
+        }
+    }
+
+    /// The default value.
+    pub fn default(&self) -> Value {
+        match self.kind {
+            Kind::Number { default, .. } => Value::Number(default),
+            Kind::Choice { default, .. } => Value::Text(default.to_owned()),
+            Kind::Switch { default } => Value::Switch(default),
+        }
+    }
+
+    fn invalid(&self, owner: &'static str, given: &Value) -> ParameterError {
+        ParameterError::Invalid { owner, name: self.name, allowed: self.allowed(), given: given.to_string() }
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of `given` on behalf of `owner`.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Unknown`] for the first name that is not in `declared`.
+    pub fn new(owner: &'static str, declared: &[Parameter], given: &'a Parameters) -> Result<Self, ParameterError> {
+        match given.keys().find(|name| declared.iter().all(|parameter| parameter.name != name.as_str())) {
+            None => Ok(Self { owner, given }),
+            Some(name) => {
+                let names: Vec<_> = declared.iter().map(|parameter| parameter.name).collect();
+                let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                Err(ParameterError::Unknown { owner, name: name.clone(), allowed })
+            }
+        }
+    }
+
+    /// The value given for a number, or its default.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for another kind of value or one out of range.
+    pub fn number(&self, parameter: &Parameter) -> Result<f64, ParameterError> {
+        match self.value(parameter) {
+            Value::Number(value) => parameter.check(self.owner, value),
+            other => Err(parameter.invalid(self.owner, &other)),
+        }
+    }
+
+    /// The value given for a switch, or its default.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for another kind of value.
+    pub fn switch(&self, parameter: &Parameter) -> Result<bool, ParameterError> {
+        match self.value(parameter) {
+            Value::Switch(value) => Ok(value),
+            other => Err(parameter.invalid(self.owner, &other)),
+        }
+    }
+
+    /// The value given for a choice, or its default.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for another kind of value or a name that is not among the options.
+    pub fn choice<T: FromStr>(&self, parameter: &Parameter) -> Result<T, ParameterError> {
+        let value = self.value(parameter);
+        match &value {
+            Value::Text(name) => name.parse().map_err(|_| parameter.invalid(self.owner, &value)),
+            other => Err(parameter.invalid(self.owner, other)),
+        }
+    }
+
+    /// Refuses a parameter that the other values leave without effect.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Unused`] if it was given.
+    pub fn refuse(&self, parameter: &Parameter, because: impl fmt::Display) -> Result<(), ParameterError> {
+        match self.given.get(parameter.name) {
+            None => Ok(()),
+            Some(given) => Err(ParameterError::Unused {
+                owner: self.owner,
+                name: parameter.name,
+                because: because.to_string(),
+                given: given.to_string(),
+            }),
+        }
+    }
+
+    fn value(&self, parameter: &Parameter) -> Value {
+        self.given.get(parameter.name).cloned().unwrap_or_else(|| parameter.default())
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Switch(value) => value.fmt(f),
+            Value::Number(value) => value.fmt(f),
+            Value::Text(value) => write!(f, "\"{value}\""),
+        }
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Value::Number(value)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Value::Switch(value)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Value::Text(value.to_owned())
+    }
+}
+
+impl FromStr for Value {
+    type Err = std::convert::Infallible;
+
+    /// A number or a switch where the text reads as one, a name otherwise.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match (text.parse(), text.parse()) {
+            (Ok(number), _) => Value::Number(number),
+            (_, Ok(switch)) => Value::Switch(switch),
+            _ => text.into(),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, a name, true or false")
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(Value::Switch(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(Value::Number(value as f64))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(Value::Number(value as f64))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(Value::Number(value))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+                Ok(value.into())
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}

@@ -1,0 +1,59 @@
+//! Every objective by its name.
+
+use crate::parameter::{Parameter, ParameterError, Parameters};
+use crate::{Objective, dpo, ift, orpo, sft};
+
+/// Every method, in the order of `--method all`.
+pub const METHODS: &[Method] = &[sft::METHOD, dpo::METHOD, orpo::METHOD, ift::METHOD];
+
+/// What the registry knows of an objective.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    /// The name in recipes and on the command line.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// Paper and equation.
+    pub source: &'static str,
+    /// Every parameter.
+    pub parameters: &'static [Parameter],
+    /// Builds the objective; parameters left out take their defaults.
+    pub build: fn(&Parameters) -> Result<Box<dyn Objective>, ParameterError>,
+}
+
+/// Why no objective was built.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RegistryError {
+    /// No method of this name.
+    #[error("{name}: unknown method; allowed: {allowed}")]
+    Unknown {
+        /// The name given.
+        name: String,
+        /// The names that exist.
+        allowed: String,
+    },
+    /// A parameter that the method refuses.
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+}
+
+/// The method of this name.
+///
+/// # Errors
+///
+/// [`RegistryError::Unknown`] with the names that exist.
+pub fn find(name: &str) -> Result<&'static Method, RegistryError> {
+    METHODS.iter().find(|method| method.name == name).ok_or_else(|| RegistryError::Unknown {
+        name: name.to_owned(),
+        allowed: METHODS.iter().map(|method| method.name).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// The objective of this name with these parameters; those left out take their defaults.
+///
+/// # Errors
+///
+/// [`RegistryError`] for an unknown name, and for a parameter that is unknown, out of range or without effect.
+pub fn build(name: &str, parameters: &Parameters) -> Result<Box<dyn Objective>, RegistryError> {
+    Ok((find(name)?.build)(parameters)?)
+}

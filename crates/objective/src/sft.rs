@@ -1,0 +1,118 @@
+//! Supervised fine-tuning: the negative log-likelihood of demonstrations.
+//!
+//! # Formula
+//!
+//! With lₜ = −log π(yₜ|sₜ), nats, over the step's responses i of Nᵢ tokens:
+//!
+//! - `normalisation = token`: L = Σᵢ Σₜ lₜ / (response tokens of the step)
+//! - `normalisation = response`: L = Σᵢ (Σₜ lₜ / Nᵢ) / (responses of the step)
+//!
+//! Cotangent: ∂L/∂log π(yₜ|sₜ) = −1 / tokens, or −1 / (Nᵢ · responses).
+//!
+//! # Source
+//!
+//! "Intuitive Fine-Tuning", arXiv 2405.11870, equation (30). Both normalisations are in use: the first weighs tokens
+//! equally, the second responses. They agree where all responses are equally long.
+//!
+//! # Examples
+//!
+//! Two responses with l = (1, 3) and (2): per token (1 + 3 + 2) / 3 = 2, per response (2 + 2) / 2 = 2.
+//!
+//! ```
+//! # use objective::*;
+//! # let responses = [Response { tokens: 0..2 }, Response { tokens: 2..3 }];
+//! # let statistics = TokenStatistics { log_prob: vec![-1.0, -3.0, -2.0] };
+//! # let totals = StepTotals::of(&responses, &[]);
+//! # let sft = sft::Sft::new(sft::Normalisation::Response);
+//! # let constants = TokenConstants::default();
+//! # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
+//! # let mut evaluation = Evaluation::default();
+//! sft.evaluate(&batch, &mut evaluation);
+//! assert_eq!(evaluation.loss, 2.0);
+//! assert_eq!(evaluation.cotangents.log_prob, [-0.25, -0.25, -0.5]);
+//! # Ok::<(), BatchError>(())
+//! ```
+
+use strum::{EnumString, IntoStaticStr, VariantNames};
+
+use crate::Objective;
+use crate::batch::TokenBatch;
+use crate::evaluation::{Evaluation, Metric};
+use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
+use crate::registry::Method;
+use crate::requirements::{Anticipation, Data, Requirements, Statistic};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "sft",
+    summary: "supervised fine-tuning: negative log-likelihood of demonstrations",
+    source: "arXiv 2405.11870, equation 30",
+    parameters: &[NORMALISATION],
+    build,
+};
+
+/// By what the loss is divided.
+pub const NORMALISATION: Parameter = Parameter {
+    name: "normalisation",
+    kind: Kind::Choice { default: "token", options: Normalisation::VARIANTS },
+    purpose: "mean over all tokens of the step, or over responses of the mean over their tokens",
+};
+
+/// By what the loss is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum Normalisation {
+    /// The step's tokens.
+    Token,
+    /// Each response's tokens, then the step's responses.
+    Response,
+}
+
+/// Supervised fine-tuning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sft {
+    normalisation: Normalisation,
+}
+
+impl Sft {
+    /// SFT with the given normalisation.
+    pub fn new(normalisation: Normalisation) -> Self {
+        Self { normalisation }
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    Ok(Box::new(Sft::new(reader.choice(&NORMALISATION)?)))
+}
+
+impl Objective for Sft {
+    fn requirements(&self) -> Requirements {
+        Requirements {
+            data: Data::Demonstrations,
+            anticipation: Anticipation::Off,
+            statistics: &[Statistic::LogProb],
+            constants: &[],
+        }
+    }
+
+    fn parameters(&self) -> Parameters {
+        let normalisation: &str = self.normalisation.into();
+        [(NORMALISATION.name.to_owned(), normalisation.into())].into()
+    }
+
+    fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
+        let totals = batch.totals();
+        for (index, response) in batch.responses().iter().enumerate() {
+            let log_prob = batch.log_prob(index);
+            let scale = match self.normalisation {
+                Normalisation::Token => 1.0 / totals.tokens as f64,
+                Normalisation::Response => 1.0 / (log_prob.len() as f64 * totals.responses as f64),
+            };
+            let sum = log_prob.iter().fold(0.0, |sum, log_prob| sum - log_prob);
+            out.loss += scale * sum;
+            out.cotangents.log_prob[response.tokens.clone()].fill(-scale);
+            out.metrics.record_sum(Metric::NegativeLogLikelihood, sum, log_prob.len());
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! One training step for every objective and every policy.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | what a host implements once | [`policy`] |
+//! | the step: anticipate, forward, evaluate, pull back, clip, update | [`step`] |
+//! | RMSprop, AdamW and SGD over slices | [`optimizer`] |
+//! | learning rates over a run | [`schedule`] |
+
+pub mod optimizer;
+pub mod policy;
+pub mod schedule;
+pub mod step;
+
+pub use optimizer::{OPTIMIZERS, Optimizer, OptimizerError, OptimizerSettings};
+pub use policy::{MicroBatch, Policy};
+pub use schedule::{Schedule, Shape};
+pub use step::{StepError, StepReport, StepSettings, Workspace, accumulate, fill_constants, step};

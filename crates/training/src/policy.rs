@@ -1,0 +1,101 @@
+//! What the host of a policy implements, once, to be trained by every objective.
+
+use objective::{Freeze, Pair, Response, Statistic, StepTotals, TokenConstants, TokenStatistics};
+
+/// A differentiable policy: states in, token statistics out, cotangents back into a gradient that it keeps.
+pub trait Policy {
+    /// Encoded states of a micro-batch, one for each response token.
+    type States;
+    /// What a forward pass keeps for its statistics and its pull-back.
+    type Forward;
+    /// The optimizer's settings and state.
+    type Optimizer;
+    /// Why the host failed.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The policy's distribution at every state.
+    ///
+    /// # Errors
+    ///
+    /// The host's own.
+    fn forward(&self, states: &Self::States) -> Result<Self::Forward, Self::Error>;
+
+    /// The states fused with the policy's own one-step prediction, (1 − λ) E(s*ₜ) + λ E(s^θₜ), by a gradient-free forward.
+    /// s^θₜ is where the greedy action at s*ₜ₋₁ leads; a response's first state anticipates itself. λ is in [0, 1].
+    ///
+    /// # Errors
+    ///
+    /// The host's own.
+    fn anticipate(&self, states: &Self::States, lambda: f64, freeze: Freeze) -> Result<Self::States, Self::Error>;
+
+    /// Fills the wanted columns of `out` for the actions `tokens`, one for each state; leaves the others empty.
+    ///
+    /// # Errors
+    ///
+    /// The host's own.
+    fn statistics(
+        &self,
+        forward: &Self::Forward,
+        tokens: &[usize],
+        wanted: &[Statistic],
+        out: &mut TokenStatistics,
+    ) -> Result<(), Self::Error>;
+
+    /// Adds the pulled-back cotangents to the gradient. `states` and `tokens` are those of `forward`.
+    ///
+    /// # Errors
+    ///
+    /// The host's own.
+    fn pull_back(
+        &mut self,
+        states: &Self::States,
+        forward: Self::Forward,
+        tokens: &[usize],
+        cotangents: &TokenStatistics,
+    ) -> Result<(), Self::Error>;
+
+    /// Sets the gradient to zero.
+    fn clear_gradient(&mut self);
+
+    /// The Euclidean norm of the gradient over all parameters.
+    ///
+    /// # Errors
+    ///
+    /// The host's own.
+    fn gradient_norm(&self) -> Result<f64, Self::Error>;
+
+    /// One optimizer step along the gradient times `gradient_scale`.
+    ///
+    /// # Errors
+    ///
+    /// The host's own.
+    fn update(
+        &mut self,
+        optimizer: &mut Self::Optimizer,
+        learning_rate: f64,
+        gradient_scale: f64,
+    ) -> Result<(), Self::Error>;
+}
+
+/// A part of an optimizer step that goes through the policy at once. Response tokens only: prompts and padding are the
+/// host's affair.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MicroBatch<S> {
+    /// Encoded states, one for each response token.
+    pub states: S,
+    /// The action taken in each state.
+    pub tokens: Vec<usize>,
+    /// Responses, one behind the other.
+    pub responses: Vec<Response>,
+    /// Pairs of responses; empty for demonstrations.
+    pub pairs: Vec<Pair>,
+    /// Columns that the step does not differentiate.
+    pub constants: TokenConstants,
+}
+
+impl<S> MicroBatch<S> {
+    /// The micro-batch's own counts.
+    pub fn totals(&self) -> StepTotals {
+        StepTotals::of(&self.responses, &self.pairs)
+    }
+}

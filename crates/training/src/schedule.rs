@@ -1,0 +1,48 @@
+//! Learning rates over a run.
+
+use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantNames};
+
+/// How the learning rate goes on after its warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, VariantNames)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Shape {
+    /// Stays at 1.
+    Constant,
+    /// Half a cosine wave from 1 to 0.
+    Cosine,
+    /// A line from 1 to 0.
+    Linear,
+}
+
+/// A warm-up and a shape.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    /// How it goes on after the warm-up.
+    pub shape: Shape,
+    /// Share of the run's steps, in [0, 1], over which the factor rises from 0 to 1.
+    pub warmup_ratio: f64,
+}
+
+impl Schedule {
+    /// The factor of the learning rate at step k of K, k from 0.
+    ///
+    /// # Formula
+    ///
+    /// With W = ⌈warmup_ratio · K⌉: k/W for k < W, so that a warm-up's first step moves nothing; then 1, or
+    /// (1 + cos(π (k − W)/(K − W)))/2, or (K − k)/(K − W). As the schedules of Hugging Face `transformers` compute it.
+    pub fn factor(&self, step: usize, steps: usize) -> f64 {
+        let warmup = (self.warmup_ratio * steps as f64).ceil();
+        let (step, steps) = (step as f64, steps as f64);
+        if step < warmup {
+            return step / warmup;
+        }
+        let decay = (steps - warmup).max(1.0);
+        match self.shape {
+            Shape::Constant => 1.0,
+            Shape::Cosine => (0.5 * (1.0 + (std::f64::consts::PI * (step - warmup) / decay).cos())).max(0.0),
+            Shape::Linear => ((steps - step) / decay).max(0.0),
+        }
+    }
+}

@@ -10,7 +10,7 @@
 //!
 //! Source: PyTorch 2.11, `torch.optim.RMSprop`, `AdamW` and `SGD`, whose defaults these are.
 
-use objective::parameter::{BELOW_ONE, Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader};
+use objective::parameter::{BELOW_ONE, Kind, NON_NEGATIVE, POSITIVE, Parameter, ParameterError, Parameters, Reader};
 
 /// Every optimizer, the default first.
 pub const OPTIMIZERS: &[OptimizerKind] = &[
@@ -30,7 +30,7 @@ const SMOOTHING: Parameter = Parameter {
 };
 const EPSILON: Parameter = Parameter {
     name: "epsilon",
-    kind: Kind::Number { default: 1e-8, range: NON_NEGATIVE },
+    kind: Kind::Number { default: 1e-8, range: POSITIVE },
     purpose: "added to the root of the mean squared gradient",
 };
 const MOMENTUM: Parameter = Parameter {

@@ -1,0 +1,213 @@
+//! The arguments of `lake`, which are its manual page.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand};
+use lake::recipe::Overrides;
+use lake::solver::Target;
+use objective::{METHODS, Parameter};
+use strum::VariantNames;
+use toml::Table;
+use training::{OPTIMIZERS, Shape};
+
+/// Measure what an alignment objective teaches, on a lake whose optimal policy is known exactly.
+///
+/// Trains a small policy from one demonstrated trajectory (and, for methods that compare, a rejected one) over many seeds,
+/// and reports how far its transition matrix T(a|s) ends from the optimal one.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = "See --help for methods and their parameters.")]
+#[command(after_long_help = manual())]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) train: TrainArguments,
+}
+
+/// What else `lake` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Solve a lake: draw V*, Q* and T* on the map.
+    Solve(SolveArguments),
+    /// List the maps that come with the program, with their trajectories.
+    Maps,
+}
+
+/// The lake, for every command.
+#[derive(Debug, Args)]
+struct LakeArguments {
+    /// A map that comes with the program (see `lake maps`), or a TOML file with `rows` and `[trajectories]`.
+    #[arg(long, value_name = "NAME|FILE", help_heading = "Lake")]
+    map: Option<String>,
+
+    /// Slip: go the intended way with probability 1/3, and at right angles to it otherwise.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Lake")]
+    slippery: Option<bool>,
+
+    /// The environment's discount, from 0 to below 1.
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Lake")]
+    gamma: Option<f64>,
+
+    /// The optimal policy to measure against: the first of the best actions, all of them alike, or Boltzmann over Q* at
+    /// temperature 0.1.
+    #[arg(long, value_parser = PossibleValuesParser::new(Target::VARIANTS), help_heading = "Lake")]
+    target: Option<String>,
+}
+
+/// `lake [OPTIONS]`.
+#[derive(Debug, Args)]
+pub(crate) struct TrainArguments {
+    /// What to train: registered methods, names or labels of the recipe's entries, or `all`. One table compares them.
+    #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', help_heading = "Method")]
+    method: Vec<String>,
+
+    /// A method's parameter (`dpo.beta=0.2`, or `beta=0.2` where one method is chosen), or the optimizer's
+    /// (`optimizer.momentum=0.9`). May be repeated.
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Method")]
+    set: Vec<String>,
+
+    /// A recipe: a TOML file whose fields replace those of the default recipe. Options given here replace both.
+    #[arg(long, value_name = "FILE", help_heading = "Method")]
+    pub(crate) recipe: Option<PathBuf>,
+
+    #[command(flatten)]
+    lake: LakeArguments,
+
+    /// The trajectory to imitate: a name that the map has (`optimal`, `hole`, ...) or a word over L, D, R, U.
+    #[arg(long, value_name = "NAME|WORD", help_heading = "Data")]
+    demonstration: Option<String>,
+
+    /// The trajectory to avoid, read by methods that compare.
+    #[arg(long, value_name = "NAME|WORD", help_heading = "Data")]
+    rejected: Option<String>,
+
+    /// Units in the policy's hidden layer.
+    #[arg(long, value_name = "UNITS", help_heading = "Training")]
+    hidden: Option<u64>,
+
+    /// The optimizer, with PyTorch's formulas and defaults.
+    #[arg(long, value_parser = PossibleValuesParser::new(OPTIMIZERS.iter().map(|kind| kind.name)), help_heading = "Training")]
+    optimizer: Option<String>,
+
+    /// The greatest learning rate.
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Training")]
+    learning_rate: Option<f64>,
+
+    /// How the learning rate goes on after its warm-up.
+    #[arg(long, value_parser = PossibleValuesParser::new(Shape::VARIANTS), help_heading = "Training")]
+    schedule: Option<String>,
+
+    /// Share of the steps over which the learning rate rises from 0.
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Training")]
+    warmup_ratio: Option<f64>,
+
+    /// Clip the gradient to this Euclidean norm.
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Training")]
+    clip_norm: Option<f64>,
+
+    /// Full-batch optimizer steps.
+    #[arg(long, value_name = "COUNT", help_heading = "Training")]
+    steps: Option<u64>,
+
+    /// Independent runs; the confidence interval is over them.
+    #[arg(long, value_name = "COUNT", help_heading = "Training")]
+    seeds: Option<u64>,
+
+    /// The first run's seed; run i takes seed + i. Equal seeds give equal bytes.
+    #[arg(long, value_name = "SEED", help_heading = "Training")]
+    seed: Option<u64>,
+
+    /// Threads; by default one a core. No result depends on them.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Output")]
+    pub(crate) threads: Option<u16>,
+
+    /// Print the whole result as JSON.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+
+    /// Also write the result as JSON, the resolved recipe, and figures (SVG and PNG) into this folder.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `lake solve [OPTIONS]`.
+#[derive(Debug, Args)]
+pub(crate) struct SolveArguments {
+    #[command(flatten)]
+    lake: LakeArguments,
+
+    /// Print the solution as JSON.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+impl LakeArguments {
+    fn fields(&self) -> Table {
+        let mut fields = Table::new();
+        put(&mut fields, "map", self.map.clone());
+        put(&mut fields, "slippery", self.slippery);
+        put(&mut fields, "gamma", self.gamma);
+        put(&mut fields, "target", self.target.clone());
+        fields
+    }
+}
+
+impl TrainArguments {
+    pub(crate) fn overrides(&self) -> Overrides {
+        let mut fields = self.lake.fields();
+        put(&mut fields, "demonstration", self.demonstration.clone());
+        put(&mut fields, "rejected", self.rejected.clone());
+        put(&mut fields, "learning_rate", self.learning_rate);
+        put(&mut fields, "schedule", self.schedule.clone());
+        put(&mut fields, "warmup_ratio", self.warmup_ratio);
+        put(&mut fields, "clip_norm", self.clip_norm);
+        for (name, count) in
+            [("hidden", self.hidden), ("steps", self.steps), ("seeds", self.seeds), ("seed", self.seed)]
+        {
+            // TOML's integers end at i64::MAX, which is beyond every range.
+            put(&mut fields, name, count.map(|count| i64::try_from(count).unwrap_or(i64::MAX)));
+        }
+        let optimizer = self.optimizer.clone().map(|name| Table::from_iter([("name".to_owned(), name.into())]));
+        put(&mut fields, "optimizer", optimizer);
+        Overrides { fields, methods: self.method.clone(), assignments: self.set.clone() }
+    }
+}
+
+impl SolveArguments {
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides { fields: self.lake.fields(), ..Overrides::default() }
+    }
+}
+
+fn put(fields: &mut Table, name: &str, value: Option<impl Into<toml::Value>>) {
+    if let Some(value) = value {
+        fields.insert(name.to_owned(), value.into());
+    }
+}
+
+/// Methods and optimizers with their parameters, from the registries.
+fn manual() -> String {
+    let described = |parameters: &[Parameter]| -> String {
+        let line =
+            |p: &Parameter| format!("      {:<18} {} ({}; default {})\n", p.name, p.purpose, p.allowed(), p.default());
+        parameters.iter().map(line).collect()
+    };
+    let methods: String = METHODS
+        .iter()
+        .map(|m| format!("  {:<8} {}; {}\n{}", m.name, m.summary, m.source, described(m.parameters)))
+        .collect();
+    let optimizers: String =
+        OPTIMIZERS.iter().map(|kind| format!("  {}\n{}", kind.name, described(kind.parameters))).collect();
+    format!(
+        "Methods and their parameters:\n{methods}\n\
+         Optimizers and their parameters (optimizer.NAME=VALUE):\n{optimizers}\n\
+         Examples:\n  \
+           lake --method ift\n  \
+           lake --method all --rejected detour\n  \
+           lake --method dpo --set beta=0.5 --slippery --seeds 1024\n  \
+           lake --recipe experiments/propagation.toml --out result\n  \
+           lake solve --map 8x8 --slippery --target ties\n\n\
+         Every default is in experiments/default.toml. Exit code 0 on success, 2 on any error."
+    )
+}

@@ -1,0 +1,140 @@
+//! Lakes and tables as text.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::environment::Environment;
+use crate::map::{Action, Cell, Map};
+use crate::measure::greedy_action;
+use crate::report::{Report, Summary};
+use crate::solver::{Solution, TransitionMatrix};
+
+/// The lake with one arrow a cell, the policy's most probable action.
+pub fn arrows(map: &Map, policy: &TransitionMatrix) -> Vec<String> {
+    framed(map, |cell| vec![format!(" {}", greedy_action(&policy[cell]).arrow())])
+}
+
+/// The lake with a number a cell.
+pub fn values(map: &Map, value: &[f64]) -> Vec<String> {
+    framed(map, |cell| vec![format!(" {:.3}", value[cell])])
+}
+
+/// The lake with four numbers a cell, each on the side that its action goes to.
+pub fn action_values(map: &Map, solution: &Solution, policy: &TransitionMatrix) -> Vec<String> {
+    framed(map, |cell| {
+        let q = |action: Action| format!("{:.2}", solution.action_value[cell][action as usize]);
+        vec![
+            format!("      {}    ", q(Action::Up)),
+            format!(" {} {} {} ", q(Action::Left), greedy_action(&policy[cell]).arrow(), q(Action::Right)),
+            format!("      {}    ", q(Action::Down)),
+        ]
+    })
+}
+
+/// Drawings beside one another, each under its title.
+pub fn side_by_side(drawings: &[(&str, Vec<String>)]) -> String {
+    let height = drawings.iter().map(|(_, lines)| lines.len()).max().unwrap_or(0);
+    let line = |row: usize| {
+        let columns = drawings.iter().map(|(title, lines)| {
+            let width = lines.first().map_or(0, |line| line.chars().count()).max(title.chars().count());
+            let text = if row == 0 { title } else { lines.get(row - 1).map_or("", String::as_str) };
+            format!("{text:<width$}")
+        });
+        columns.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
+    };
+    (0..=height).map(line).collect()
+}
+
+/// What a report says, for a terminal: the setting, the lakes with arrows, and one row a method.
+pub fn page(environment: &Environment, report: &Report) -> String {
+    let (map, recipe) = (environment.map(), &report.recipe);
+    let trajectories: Vec<_> = report.trajectories.iter().map(|(role, word)| format!("{role} {word}")).collect();
+    let mut drawings: Vec<_> =
+        report.results.iter().map(|result| (result.method.as_str(), arrows(map, &result.transition_matrix))).collect();
+    drawings.push(("optimal", arrows(map, &report.optimal.transition_matrix)));
+
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "method",
+        "distance (95% CI)",
+        "untrained",
+        "success greedy/sampled",
+        "return greedy/sampled",
+        "cells visited",
+    ]);
+    for result in &report.results {
+        let fares = |greedy: f64, sampled: f64| format!("{greedy:.3} / {sampled:.3}");
+        table.add_row([
+            result.method.clone(),
+            interval(&result.distance),
+            interval(&result.initial_distance),
+            fares(result.success_rate.greedy, result.success_rate.sampled),
+            fares(result.mean_return.greedy, result.mean_return.sampled),
+            format!("{:.1} of {}", result.cells_visited.mean, map.cells().len()),
+        ]);
+    }
+    let optimal = &report.optimal;
+    let fares = |value: f64| format!("{value:.3}");
+    table.add_row([
+        "optimal".to_owned(),
+        "0".to_owned(),
+        String::new(),
+        fares(optimal.success_rate),
+        fares(optimal.mean_return),
+        String::new(),
+    ]);
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+
+    let title = format!(
+        "Frozen Lake {}, {}, discount {}; {} {}, {} steps of {} at {}; {}",
+        map.name(),
+        if environment.slippery() { "slippery" } else { "not slippery" },
+        recipe.gamma,
+        recipe.seeds,
+        if recipe.seeds == 1 { "seed" } else { "seeds" },
+        recipe.steps,
+        recipe.optimizer.name,
+        recipe.learning_rate,
+        trajectories.join(", "),
+    );
+    let legend = "Arrows: the most probable action. ● hole, ★ goal.\n\
+         Distance: mean squared error between the policy's T(a|s) and the optimal one over the non-terminal cells.";
+    format!("{title}\n\n{}\n{}\n\n{legend}\n", side_by_side(&drawings), table.trim_fmt())
+}
+
+/// Mean and interval of a distance.
+fn interval(summary: &Summary) -> String {
+    match summary.ci95 {
+        Some(ci95) => format!("{:.4} ± {ci95:.4}", summary.mean),
+        None => format!("{:.4}", summary.mean),
+    }
+}
+
+/// The lake in a frame: `content` draws the non-terminal cells, all equally large.
+fn framed(map: &Map, content: impl Fn(usize) -> Vec<String>) -> Vec<String> {
+    let sample = content(map.start());
+    let (height, width) = (sample.len(), sample[0].chars().count());
+    let drawn = |cell: usize| {
+        let symbol = match map.cells()[cell] {
+            Cell::Hole => '●',
+            Cell::Goal => '★',
+            Cell::Start | Cell::Frozen => return content(cell),
+        };
+        (0..height).map(|line| if line == height / 2 { centred(symbol, width) } else { " ".repeat(width) }).collect()
+    };
+    let rule = |left, right| format!("{left}{}{right}", "─".repeat(width * map.width() + 1));
+    let mut lines = vec![rule('┌', '┐')];
+    for row in 0..map.cells().len() / map.width() {
+        let cells: Vec<_> = (row * map.width()..(row + 1) * map.width()).map(drawn).collect();
+        lines.extend((0..height).map(|line| {
+            let text: String = cells.iter().map(|cell| cell[line].as_str()).collect();
+            format!("│{text} │")
+        }));
+    }
+    lines.push(rule('└', '┘'));
+    lines
+}
+
+fn centred(symbol: char, width: usize) -> String {
+    let before = width / 2;
+    format!("{}{symbol}{}", " ".repeat(before), " ".repeat(width - before - 1))
+}

@@ -1,0 +1,95 @@
+//! Why the lake refused.
+
+use std::path::PathBuf;
+
+use objective::{ParameterError, RegistryError};
+use training::{OptimizerError, StepError};
+
+/// Why the lake refused.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    /// A map that is none.
+    #[error("map {map}: {problem}")]
+    Map {
+        /// Its name or path.
+        map: String,
+        /// What is wrong with it, what was expected, and what was given.
+        problem: String,
+    },
+    /// A trajectory that the map does not have or allow.
+    #[error("trajectory {trajectory}: {problem}")]
+    Trajectory {
+        /// Its name or word.
+        trajectory: String,
+        /// What is wrong with it, at which step.
+        problem: String,
+    },
+    /// A recipe's field.
+    #[error("{field}: expected {allowed}, got {given}")]
+    Field {
+        /// The field.
+        field: String,
+        /// What is allowed.
+        allowed: String,
+        /// The value given.
+        given: String,
+    },
+    /// A recipe that is not TOML, or a field of another type.
+    #[error("{path}: {problem}")]
+    Parse {
+        /// The file, or the option.
+        path: String,
+        /// What is wrong, and where.
+        problem: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A method or one of its parameters.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A parameter.
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+    /// An optimizer or one of its parameters.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
+    /// A network whose parameters do not fit its layers.
+    #[error("network: {0}")]
+    Network(#[from] ndarray::ShapeError),
+    /// A run that a step refused.
+    #[error("{method}, seed {seed}, step {step}: {source}")]
+    Step {
+        /// The method's label.
+        method: String,
+        /// The run's seed.
+        seed: u64,
+        /// The step, from 0.
+        step: usize,
+        /// Why.
+        source: StepError<ndarray::ShapeError>,
+    },
+    /// A run that ended without a policy.
+    #[error("{method}, seed {seed}: the policy diverged at learning rate {learning_rate}; a smaller one may help")]
+    Diverged {
+        /// The method's label.
+        method: String,
+        /// The run's seed.
+        seed: u64,
+        /// The recipe's learning rate.
+        learning_rate: f64,
+    },
+    /// A figure that could not be drawn.
+    #[error("figure {figure}: {problem}")]
+    Figure {
+        /// Its file name.
+        figure: String,
+        /// Why.
+        problem: String,
+    },
+}

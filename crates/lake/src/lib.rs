@@ -1,0 +1,32 @@
+//! A Frozen Lake testbed for alignment objectives.
+//!
+//! The optimal policy of a lake is known exactly, so what an objective teaches can be measured: the distance between the
+//! transition matrix T(a|s) that it leaves behind and the optimal one.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | maps and their trajectories | [`map`], [`trajectory`] |
+//! | Gymnasium's dynamics, P(s'\|s,a) | [`environment`] |
+//! | V*, Q* and T* | [`solver`] |
+//! | the two-layer policy and its backward pass | [`network`], [`policy`] |
+//! | distance, success rate, return | [`measure`] |
+//! | what to run | [`recipe`] |
+//! | running it | [`experiment`] |
+//! | what came out | [`report`], [`figures`], [`drawing`] |
+
+pub mod drawing;
+pub mod environment;
+pub mod error;
+pub mod experiment;
+pub mod figures;
+pub mod map;
+pub mod measure;
+pub mod network;
+pub mod output;
+pub mod policy;
+pub mod recipe;
+pub mod report;
+pub mod solver;
+pub mod trajectory;
+
+pub use error::LakeError;

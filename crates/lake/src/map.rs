@@ -1,0 +1,257 @@
+//! Lakes as data: rows of S (start), F (frozen), H (hole) and G (goal), with named trajectories.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::LakeError;
+use crate::trajectory;
+
+/// The maps that come with the program.
+pub const EMBEDDED: &[(&str, &str)] =
+    &[("4x4", include_str!("../../../envs/4x4.toml")), ("8x8", include_str!("../../../envs/8x8.toml"))];
+
+/// Actions in every cell.
+pub const ACTIONS: usize = 4;
+
+/// The most cells that a map may have.
+const MOST_CELLS: usize = 1_000_000;
+
+/// A move, numbered as in Gymnasium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Action {
+    /// To the west.
+    Left,
+    /// To the south.
+    Down,
+    /// To the east.
+    Right,
+    /// To the north.
+    Up,
+}
+
+/// What a cell is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// Where every episode begins.
+    Start,
+    /// Safe ice.
+    Frozen,
+    /// Ends the episode without reward.
+    Hole,
+    /// Ends the episode with reward 1.
+    Goal,
+}
+
+/// A validated lake: one start, at least one goal that can be reached, equal rows, and trajectories that can be walked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Map {
+    name: String,
+    summary: String,
+    width: usize,
+    cells: Vec<Cell>,
+    start: usize,
+    trajectories: BTreeMap<String, String>,
+}
+
+fn embedded_names() -> String {
+    EMBEDDED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MapFile {
+    #[serde(default)]
+    summary: String,
+    rows: Vec<String>,
+    #[serde(default)]
+    trajectories: BTreeMap<String, String>,
+}
+
+impl Action {
+    /// All four, in Gymnasium's order.
+    pub const ALL: [Action; ACTIONS] = [Action::Left, Action::Down, Action::Right, Action::Up];
+
+    /// L, D, R or U.
+    pub fn letter(self) -> char {
+        ['L', 'D', 'R', 'U'][self as usize]
+    }
+
+    /// ←, ↓, → or ↑.
+    pub fn arrow(self) -> char {
+        ['←', '↓', '→', '↑'][self as usize]
+    }
+}
+
+impl Cell {
+    /// Whether an episode ends here.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Cell::Hole | Cell::Goal)
+    }
+
+    fn letter(self) -> char {
+        match self {
+            Cell::Start => 'S',
+            Cell::Frozen => 'F',
+            Cell::Hole => 'H',
+            Cell::Goal => 'G',
+        }
+    }
+}
+
+impl Map {
+    /// The map of this name, or of this file.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::File`], [`LakeError::Parse`], or [`LakeError::Map`] and [`LakeError::Trajectory`] as [`Map::parse`].
+    pub fn load(name_or_path: &str) -> Result<Self, LakeError> {
+        if let Some((name, text)) = EMBEDDED.iter().find(|(name, _)| *name == name_or_path) {
+            return Self::parse(name, text);
+        }
+        let path = Path::new(name_or_path);
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(name_or_path, &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(LakeError::Field {
+                field: "map".to_owned(),
+                allowed: format!("{} or a file", embedded_names()),
+                given: format!("\"{name_or_path}\", which is neither"),
+            }),
+            Err(source) => Err(LakeError::File { path: path.to_owned(), source }),
+        }
+    }
+
+    /// A map from TOML: `rows`, and optionally `summary` and `[trajectories]`.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Parse`] for other TOML; [`LakeError::Map`] for rows that are no lake; [`LakeError::Trajectory`] for a
+    /// named trajectory that cannot be walked.
+    pub fn parse(name: &str, text: &str) -> Result<Self, LakeError> {
+        let parse = |problem: String| LakeError::Parse { path: format!("map {name}"), problem };
+        let toml = toml::Deserializer::parse(text).map_err(|error| parse(error.to_string()))?;
+        let file: MapFile = serde_path_to_error::deserialize(toml).map_err(|error| parse(error.to_string()))?;
+        let map = Self::from_rows(name, &file.rows)?;
+        let map = Self { summary: file.summary, trajectories: file.trajectories, ..map };
+        for word in map.trajectories.values() {
+            trajectory::walk(&map, word)?;
+        }
+        Ok(map)
+    }
+
+    fn from_rows(name: &str, rows: &[String]) -> Result<Self, LakeError> {
+        let fail = |problem: String| LakeError::Map { map: name.to_owned(), problem };
+        let width = rows.first().map_or(0, |row| row.chars().count());
+        let mut cells = Vec::new();
+        for (number, row) in rows.iter().enumerate() {
+            let letters = row.chars().count();
+            if letters != width {
+                return Err(fail(format!("rows[{number}]: expected {width} letters as in rows[0], got {letters}")));
+            }
+            for (column, letter) in row.chars().enumerate() {
+                cells.push(match letter {
+                    'S' => Cell::Start,
+                    'F' => Cell::Frozen,
+                    'H' => Cell::Hole,
+                    'G' => Cell::Goal,
+                    _ => {
+                        let place = format!("rows[{number}], letter {column}");
+                        return Err(fail(format!("{place}: expected one of S, F, H, G, got {letter:?}")));
+                    }
+                });
+            }
+        }
+        if cells.len() > MOST_CELLS {
+            return Err(fail(format!("rows: expected at most {MOST_CELLS} cells, got {}", cells.len())));
+        }
+        let starts = cells.iter().filter(|&&cell| cell == Cell::Start).count();
+        let Some(start) = cells.iter().position(|&cell| cell == Cell::Start).filter(|_| starts == 1) else {
+            return Err(fail(format!("rows: expected exactly one S, the start, got {starts}")));
+        };
+        if !cells.contains(&Cell::Goal) {
+            return Err(fail("rows: expected at least one G, the goal, got none".to_owned()));
+        }
+        let (summary, trajectories) = (String::new(), BTreeMap::new());
+        let map = Self { name: name.to_owned(), summary, width, cells, start, trajectories };
+        if map.moves_to_goal()[start].is_none() {
+            return Err(fail("rows: expected a way from S to a G, but holes cut it off".to_owned()));
+        }
+        Ok(map)
+    }
+
+    /// Its name or path.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// One line on where it comes from.
+    pub fn summary(&self) -> &str {
+        &self.summary
+    }
+
+    /// Cells in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The cells, row by row.
+    pub fn cells(&self) -> &[Cell] {
+        &self.cells
+    }
+
+    /// The start.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// The rows as letters.
+    pub fn rows(&self) -> Vec<String> {
+        self.cells.chunks(self.width).map(|row| row.iter().map(|cell| cell.letter()).collect()).collect()
+    }
+
+    /// Words by name, as the map's file gives them.
+    pub fn trajectories(&self) -> &BTreeMap<String, String> {
+        &self.trajectories
+    }
+
+    /// The cells in which an action matters.
+    pub fn non_terminal(&self) -> Vec<usize> {
+        (0..self.cells.len()).filter(|&cell| !self.cells[cell].is_terminal()).collect()
+    }
+
+    /// Where the intended move leads: the neighbour, or the cell itself at a wall and in terminal cells.
+    pub fn intended(&self, cell: usize, action: Action) -> usize {
+        if self.cells[cell].is_terminal() { cell } else { self.neighbour(cell, action) }
+    }
+
+    fn neighbour(&self, cell: usize, action: Action) -> usize {
+        let (row, column) = (cell / self.width, cell % self.width);
+        match action {
+            Action::Left if column > 0 => cell - 1,
+            Action::Down if row + 1 < self.cells.len() / self.width => cell + self.width,
+            Action::Right if column + 1 < self.width => cell + 1,
+            Action::Up if row > 0 => cell - self.width,
+            _ => cell,
+        }
+    }
+
+    /// Fewest intended moves from each cell to a goal; none where holes cut it off.
+    pub fn moves_to_goal(&self) -> Vec<Option<usize>> {
+        let mut moves = vec![None; self.cells.len()];
+        let mut queue: VecDeque<_> = (0..self.cells.len()).filter(|&cell| self.cells[cell] == Cell::Goal).collect();
+        queue.iter().for_each(|&goal| moves[goal] = Some(0));
+        // Moves between non-terminal cells can be reversed, so the search may run backwards from the goals.
+        while let Some(cell) = queue.pop_front() {
+            for action in Action::ALL {
+                let neighbour = self.neighbour(cell, action);
+                if !self.cells[neighbour].is_terminal() && moves[neighbour].is_none() {
+                    moves[neighbour] = moves[cell].map(|moves| moves + 1);
+                    queue.push_back(neighbour);
+                }
+            }
+        }
+        moves
+    }
+}

@@ -1,0 +1,225 @@
+//! A two-layer network over one-hot cells with a hand-written backward pass.
+//!
+//! # Formula
+//!
+//! E(s) = W₁[s] + b₁ is the encoding of a cell (layer 1 before its activation), logits z = ReLU(E) W₂ + b₂,
+//! π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s').
+//!
+//! Backward, with c the cotangent of log π(a|s): ∂z = c (eₐ − π), then the usual chain; layer 1's gradient goes to the rows
+//! of the cells that a state reads, a one-hot input's every other row being zero.
+
+use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, ShapeError};
+use ndarray_rand::RandomExt;
+use ndarray_rand::rand_distr::Uniform;
+use objective::Freeze;
+use rand::Rng;
+
+use crate::map::ACTIONS;
+use crate::solver::TransitionMatrix;
+
+/// Cells whose encodings the network reads, one state each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct States {
+    /// The cells, trajectory after trajectory.
+    pub cells: Vec<usize>,
+    /// Where in `cells` each trajectory begins.
+    pub begins: Vec<usize>,
+    /// What the encodings are fused with, if anything.
+    pub fusion: Option<Fusion>,
+}
+
+/// The second half of fused states.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fusion {
+    /// The anticipated cells, one a state.
+    pub cells: Vec<usize>,
+    /// Their weight λ.
+    pub lambda: f64,
+    /// Which encodings pass no gradient.
+    pub freeze: Freeze,
+}
+
+/// Parameters and gradient of the network, each flat: W₁ row by row, b₁, W₂ row by row, b₂.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    hidden: usize,
+    cells: usize,
+    /// The parameters.
+    pub parameters: Vec<f64>,
+    /// The gradient.
+    pub gradient: Vec<f64>,
+}
+
+/// What a forward pass keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    /// ReLU(E), one row a state.
+    activations: Array2<f64>,
+    /// log π(a|s), nats, one row a state.
+    pub log_policy: Array2<f64>,
+}
+
+struct Layers<'a> {
+    encoder: ArrayView2<'a, f64>,
+    encoder_bias: ArrayView1<'a, f64>,
+    head: ArrayView2<'a, f64>,
+    head_bias: ArrayView1<'a, f64>,
+}
+
+struct LayersMut<'a> {
+    encoder: ArrayViewMut2<'a, f64>,
+    encoder_bias: ArrayViewMut1<'a, f64>,
+    head: ArrayViewMut2<'a, f64>,
+    head_bias: ArrayViewMut1<'a, f64>,
+}
+
+impl Network {
+    /// A network with every weight and bias uniform in ±1/√fan_in.
+    ///
+    /// # Errors
+    ///
+    /// Never: the shapes agree.
+    pub fn new(cells: usize, hidden: usize, rng: &mut impl Rng) -> Result<Self, ShapeError> {
+        let mut parameters = Vec::with_capacity(Self::count(cells, hidden));
+        for (rows, columns, fan_in) in
+            [(cells, hidden, cells), (1, hidden, cells), (hidden, ACTIONS, hidden), (1, ACTIONS, hidden)]
+        {
+            let bound = 1.0 / (fan_in as f64).sqrt();
+            match Uniform::new_inclusive(-bound, bound) {
+                Ok(uniform) => parameters.extend(Array2::random_using((rows, columns), uniform, rng)),
+                Err(_) => return Err(ShapeError::from_kind(ndarray::ErrorKind::Unsupported)),
+            }
+        }
+        Self::from_parameters(cells, hidden, parameters)
+    }
+
+    /// A network of given parameters: W₁ row by row, b₁, W₂ row by row, b₂.
+    ///
+    /// # Errors
+    ///
+    /// [`ShapeError`] if there are not (cells + 1) hidden + (hidden + 1) 4 of them.
+    pub fn from_parameters(cells: usize, hidden: usize, parameters: Vec<f64>) -> Result<Self, ShapeError> {
+        if parameters.len() != Self::count(cells, hidden) {
+            return Err(ShapeError::from_kind(ndarray::ErrorKind::IncompatibleShape));
+        }
+        let gradient = vec![0.0; parameters.len()];
+        Ok(Self { hidden, cells, parameters, gradient })
+    }
+
+    fn count(cells: usize, hidden: usize) -> usize {
+        (cells + 1) * hidden + (hidden + 1) * ACTIONS
+    }
+
+    /// The distribution at every state.
+    ///
+    /// # Errors
+    ///
+    /// Never: the shapes agree.
+    pub fn forward(&self, states: &States) -> Result<Forward, ShapeError> {
+        let layers = self.layers()?;
+        let mut activations = Array2::zeros((states.cells.len(), self.hidden));
+        for (index, mut row) in activations.axis_iter_mut(Axis(0)).enumerate() {
+            row.assign(&layers.encoder.row(states.cells[index]));
+            if let Some(Fusion { cells, lambda, .. }) = &states.fusion {
+                let anticipated = layers.encoder.row(cells[index]);
+                row.zip_mut_with(&anticipated, |own, other| *own = (1.0 - lambda) * *own + lambda * other);
+            }
+            row.zip_mut_with(&layers.encoder_bias, |own, bias| *own = (*own + bias).max(0.0));
+        }
+        let mut log_policy = activations.dot(&layers.head);
+        log_policy += &layers.head_bias;
+        for mut row in log_policy.axis_iter_mut(Axis(0)) {
+            let most = row.fold(f64::NEG_INFINITY, |most, logit| most.max(*logit));
+            row -= most;
+            let log_sum = row.fold(0.0, |sum, logit| sum + logit.exp()).ln();
+            row -= log_sum;
+        }
+        Ok(Forward { activations, log_policy })
+    }
+
+    /// Adds to the gradient what the cotangents of log π(action|state) pull back.
+    ///
+    /// # Errors
+    ///
+    /// Never: the shapes agree.
+    pub fn backward(
+        &mut self,
+        states: &States,
+        forward: &Forward,
+        actions: &[usize],
+        cotangents: &[f64],
+    ) -> Result<(), ShapeError> {
+        let mut logits = forward.log_policy.mapv(|log_prob| -log_prob.exp());
+        for ((mut row, &action), &cotangent) in logits.axis_iter_mut(Axis(0)).zip(actions).zip(cotangents) {
+            row[action] += 1.0;
+            row *= cotangent;
+        }
+        let mut encodings = logits.dot(&self.layers()?.head.t());
+        encodings.zip_mut_with(&forward.activations, |gradient, activation| {
+            if *activation <= 0.0 {
+                *gradient = 0.0;
+            }
+        });
+
+        let mut gradient = self.gradient_layers()?;
+        gradient.head += &forward.activations.t().dot(&logits);
+        gradient.head_bias += &logits.sum_axis(Axis(0));
+        for (index, row) in encodings.axis_iter(Axis(0)).enumerate() {
+            let mut learn = |cell: usize, weight: f64| {
+                gradient.encoder.row_mut(cell).scaled_add(weight, &row);
+                gradient.encoder_bias.scaled_add(weight, &row);
+            };
+            match &states.fusion {
+                None => learn(states.cells[index], 1.0),
+                Some(Fusion { cells, lambda, freeze }) => {
+                    // The stop-gradients of IFT, one encoding each.
+                    match freeze {
+                        Freeze::None | Freeze::Anticipated => learn(states.cells[index], 1.0 - lambda),
+                        Freeze::All => {}
+                    }
+                    match freeze {
+                        Freeze::None => learn(cells[index], *lambda),
+                        Freeze::Anticipated | Freeze::All => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// T(a|s) over all cells.
+    ///
+    /// # Errors
+    ///
+    /// Never: the shapes agree.
+    pub fn transition_matrix(&self) -> Result<TransitionMatrix, ShapeError> {
+        let states = States { cells: (0..self.cells).collect(), begins: vec![0], fusion: None };
+        let log_policy = self.forward(&states)?.log_policy;
+        let row = |row: ArrayView1<'_, f64>| std::array::from_fn(|action| row[action].exp());
+        Ok(log_policy.axis_iter(Axis(0)).map(row).collect())
+    }
+
+    fn layers(&self) -> Result<Layers<'_>, ShapeError> {
+        let (encoder, rest) = self.parameters.split_at(self.cells * self.hidden);
+        let (encoder_bias, rest) = rest.split_at(self.hidden);
+        let (head, head_bias) = rest.split_at(self.hidden * ACTIONS);
+        Ok(Layers {
+            encoder: ArrayView2::from_shape((self.cells, self.hidden), encoder)?,
+            encoder_bias: encoder_bias.into(),
+            head: ArrayView2::from_shape((self.hidden, ACTIONS), head)?,
+            head_bias: head_bias.into(),
+        })
+    }
+
+    fn gradient_layers(&mut self) -> Result<LayersMut<'_>, ShapeError> {
+        let (encoder, rest) = self.gradient.split_at_mut(self.cells * self.hidden);
+        let (encoder_bias, rest) = rest.split_at_mut(self.hidden);
+        let (head, head_bias) = rest.split_at_mut(self.hidden * ACTIONS);
+        Ok(LayersMut {
+            encoder: ArrayViewMut2::from_shape((self.cells, self.hidden), encoder)?,
+            encoder_bias: encoder_bias.into(),
+            head: ArrayViewMut2::from_shape((self.hidden, ACTIONS), head)?,
+            head_bias: head_bias.into(),
+        })
+    }
+}

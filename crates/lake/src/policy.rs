@@ -1,0 +1,128 @@
+//! The network as a [`Policy`]: what the training step needs to know of a lake.
+
+use ndarray::{Axis, ShapeError};
+use objective::{Data, Freeze, Pair, Response, Statistic, TokenConstants, TokenStatistics};
+use training::{MicroBatch, Optimizer, Policy};
+
+use crate::map::Map;
+use crate::measure::greedy_action;
+use crate::network::{Forward, Fusion, Network, States};
+use crate::trajectory::Trajectory;
+
+/// The network on a map.
+#[derive(Clone, Debug)]
+pub struct LakePolicy<'a> {
+    /// The network.
+    pub network: Network,
+    map: &'a Map,
+    visited: Vec<bool>,
+}
+
+impl<'a> LakePolicy<'a> {
+    /// The network on a map of as many cells as it has.
+    pub fn new(map: &'a Map, network: Network) -> Self {
+        Self { network, map, visited: vec![false; map.cells().len()] }
+    }
+
+    /// The number of cells whose encodings a training step has read so far.
+    pub fn cells_visited(&self) -> usize {
+        self.visited.iter().filter(|visited| **visited).count()
+    }
+}
+
+/// A whole step's data: the demonstration, and for preferences the rejected trajectory beside it.
+pub fn micro_batch(data: Data, demonstration: &Trajectory, rejected: Option<&Trajectory>) -> MicroBatch<States> {
+    let trajectories: Vec<_> = match data {
+        Data::Demonstrations => vec![demonstration],
+        Data::Preferences => std::iter::once(demonstration).chain(rejected).collect(),
+    };
+    let mut batch = MicroBatch {
+        states: States { cells: Vec::new(), begins: Vec::new(), fusion: None },
+        tokens: Vec::new(),
+        responses: Vec::new(),
+        pairs: Vec::new(),
+        constants: TokenConstants::default(),
+    };
+    for trajectory in &trajectories {
+        let begin = batch.tokens.len();
+        batch.states.begins.push(begin);
+        batch.states.cells.extend(&trajectory.cells);
+        batch.tokens.extend(trajectory.actions.iter().map(|&action| action as usize));
+        batch.responses.push(Response { tokens: begin..batch.tokens.len() });
+    }
+    if trajectories.len() == 2 {
+        batch.pairs.push(Pair { chosen: 0, rejected: 1 });
+    }
+    batch
+}
+
+impl Policy for LakePolicy<'_> {
+    type States = States;
+    type Forward = Forward;
+    type Optimizer = Optimizer;
+    type Error = ShapeError;
+
+    fn forward(&self, states: &States) -> Result<Forward, ShapeError> {
+        self.network.forward(states)
+    }
+
+    fn anticipate(&self, states: &States, lambda: f64, freeze: Freeze) -> Result<States, ShapeError> {
+        let log_policy = self.network.forward(states)?.log_policy;
+        let mut cells = states.cells.clone();
+        for (index, row) in log_policy.axis_iter(Axis(0)).enumerate() {
+            let after = index + 1;
+            if after < cells.len() && !states.begins.contains(&after) {
+                let action = greedy_action(&std::array::from_fn(|action| row[action]));
+                cells[after] = self.map.intended(states.cells[index], action);
+            }
+        }
+        Ok(States { fusion: Some(Fusion { cells, lambda, freeze }), ..states.clone() })
+    }
+
+    fn statistics(
+        &self,
+        forward: &Forward,
+        tokens: &[usize],
+        wanted: &[Statistic],
+        out: &mut TokenStatistics,
+    ) -> Result<(), ShapeError> {
+        for &statistic in Statistic::ALL {
+            out.column_mut(statistic).clear();
+        }
+        for &statistic in wanted {
+            match statistic {
+                Statistic::LogProb => {
+                    let rows = forward.log_policy.axis_iter(Axis(0)).zip(tokens);
+                    out.log_prob.extend(rows.map(|(row, &token)| row[token]));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pull_back(
+        &mut self,
+        states: &States,
+        forward: Forward,
+        tokens: &[usize],
+        cotangents: &TokenStatistics,
+    ) -> Result<(), ShapeError> {
+        let anticipated = states.fusion.iter().flat_map(|fusion| &fusion.cells);
+        states.cells.iter().chain(anticipated).for_each(|&cell| self.visited[cell] = true);
+        self.network.backward(states, &forward, tokens, &cotangents.log_prob)
+    }
+
+    fn clear_gradient(&mut self) {
+        self.network.gradient.fill(0.0);
+    }
+
+    fn gradient_norm(&self) -> Result<f64, ShapeError> {
+        Ok(self.network.gradient.iter().fold(0.0, |sum, gradient| sum + gradient * gradient).sqrt())
+    }
+
+    fn update(&mut self, optimizer: &mut Optimizer, learning_rate: f64, gradient_scale: f64) -> Result<(), ShapeError> {
+        let Network { parameters, gradient, .. } = &mut self.network;
+        optimizer.update(parameters, gradient, learning_rate, gradient_scale);
+        Ok(())
+    }
+}

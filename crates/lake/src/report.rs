@@ -1,0 +1,157 @@
+//! What came out, as typed rows: the printed page, the JSON and the figures all read these.
+
+use std::collections::BTreeMap;
+
+use objective::Parameters;
+use serde::Serialize;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use crate::recipe::Recipe;
+use crate::solver::TransitionMatrix;
+
+/// The result of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The program's version.
+    pub version: &'static str,
+    /// The resolved recipe.
+    pub recipe: Recipe,
+    /// The map's rows.
+    pub map: Vec<String>,
+    /// The words that were learned from, by role.
+    pub trajectories: BTreeMap<&'static str, String>,
+    /// What the learned policies are measured against.
+    pub optimal: Optimal,
+    /// One row a method, the least distance first.
+    pub results: Vec<MethodReport>,
+}
+
+/// The optimal policy and its value.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Optimal {
+    /// V*(s), discounted.
+    pub value: Vec<f64>,
+    /// T*(a|s).
+    pub transition_matrix: TransitionMatrix,
+    /// Its success rate within the horizon.
+    pub success_rate: f64,
+    /// Its undiscounted mean return within the horizon.
+    #[serde(rename = "return")]
+    pub mean_return: f64,
+}
+
+/// What one method's runs came to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MethodReport {
+    /// The method's label.
+    pub method: String,
+    /// The objective's registered name.
+    pub objective: String,
+    /// The objective's parameters in force.
+    pub parameters: Parameters,
+    /// Mean squared error between T and T* over the non-terminal cells.
+    pub distance: Summary,
+    /// The same before training.
+    pub initial_distance: Summary,
+    /// The same over all cells.
+    pub distance_all_cells: Summary,
+    /// The same over the cells of the demonstration.
+    pub distance_demonstrated_cells: Summary,
+    /// Probability of reaching a goal within the horizon.
+    pub success_rate: Fares,
+    /// Undiscounted return within the horizon.
+    #[serde(rename = "return")]
+    pub mean_return: Fares,
+    /// Cells whose encodings the training steps read.
+    pub cells_visited: Summary,
+    /// Distance over the non-terminal cells along the way.
+    pub curve: Curve,
+    /// The loss before the last update.
+    pub last_loss: Summary,
+    /// The objective's metrics before the last update, means over the runs.
+    pub last_metrics: BTreeMap<&'static str, f64>,
+    /// T(a|s), mean over the runs.
+    pub transition_matrix: TransitionMatrix,
+}
+
+/// A mean over runs with its interval.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// The mean.
+    pub mean: f64,
+    /// Half-width of the 95% confidence interval of the mean (Student's t); none for a single run.
+    pub ci95: Option<f64>,
+    /// One value a run, in the order of seeds.
+    pub per_seed: Vec<f64>,
+}
+
+/// How the greedy and the sampled policy fare: means over runs and half-widths of their 95% confidence intervals.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct Fares {
+    pub greedy: f64,
+    pub sampled: f64,
+    pub ci95: Intervals,
+}
+
+/// Half-widths of 95% confidence intervals; none for a single run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct Intervals {
+    pub greedy: Option<f64>,
+    pub sampled: Option<f64>,
+}
+
+/// A quantity along training.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Curve {
+    /// Updates done.
+    pub steps: Vec<usize>,
+    /// Means over the runs.
+    pub mean: Vec<f64>,
+    /// Half-widths of the 95% confidence intervals; none for a single run.
+    pub ci95: Vec<Option<f64>>,
+}
+
+impl Summary {
+    /// Mean and interval of at least one value.
+    pub fn new(per_seed: Vec<f64>) -> Self {
+        let count = per_seed.len() as f64;
+        let mean = per_seed.iter().sum::<f64>() / count;
+        let squares: f64 = per_seed.iter().map(|value| (value - mean).powi(2)).sum();
+        let ci95 = StudentsT::new(0.0, 1.0, count - 1.0)
+            .ok()
+            .map(|student| student.inverse_cdf(0.975) * (squares / (count - 1.0) / count).sqrt());
+        Self { mean, ci95, per_seed }
+    }
+}
+
+impl Fares {
+    /// Means and intervals of at least one run each.
+    pub fn new(greedy: Vec<f64>, sampled: Vec<f64>) -> Self {
+        let (greedy, sampled) = (Summary::new(greedy), Summary::new(sampled));
+        Self {
+            greedy: greedy.mean,
+            sampled: sampled.mean,
+            ci95: Intervals { greedy: greedy.ci95, sampled: sampled.ci95 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_is_students() {
+        // 1, 2, 3, 4: s = 1.2909944, t(0.975; 3) = 3.1824463, so the half-width is 3.1824463 * 1.2909944 / 2.
+        let summary = Summary::new(vec![1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(summary.mean, 2.5);
+        assert!((summary.ci95.unwrap() - 2.054_260_3).abs() < 1e-6, "{summary:?}");
+    }
+
+    #[test]
+    fn one_run_has_no_interval() {
+        assert_eq!(Summary::new(vec![1.0]).ci95, None);
+    }
+}

@@ -1,0 +1,167 @@
+//! Trajectories: words over L, D, R and U, walked from the start by intended moves.
+
+use std::collections::VecDeque;
+
+use crate::error::LakeError;
+use crate::map::{Action, Cell, Map};
+
+/// The name of the trajectory that every map has: the shortest way to a goal, first action on ties.
+pub const OPTIMAL: &str = "optimal";
+/// The name of the trajectory that most maps have: the shortest word into a hole that never takes an optimal action.
+pub const HOLE: &str = "hole";
+
+/// A walked word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trajectory {
+    /// The word.
+    pub word: String,
+    /// The cell before each move.
+    pub cells: Vec<usize>,
+    /// Each move.
+    pub actions: Vec<Action>,
+    /// The cell after the last move.
+    pub end: usize,
+}
+
+/// The trajectory of a name that the map has, else of a word.
+///
+/// A map that does not name them has `optimal` and `hole` all the same: the optimal policy's way on the lake without
+/// slipping, and the shortest word into a hole that never takes that policy's action.
+///
+/// # Errors
+///
+/// [`LakeError::Trajectory`] for neither a name nor a word, and for a word that cannot be walked.
+pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
+    if let Some(word) = map.trajectories().get(name_or_word) {
+        return walk(map, word);
+    }
+    match name_or_word {
+        OPTIMAL => walk(map, &optimal_word(map)),
+        HOLE => match hole_word(map) {
+            Some(word) => walk(map, &word),
+            None => {
+                Err(fail(HOLE, "every way into a hole takes an action of the optimal policy; give a word".to_owned()))
+            }
+        },
+        word => walk(map, word),
+    }
+}
+
+/// Walks a word from the start.
+///
+/// # Errors
+///
+/// [`LakeError::Trajectory`] naming the step: an unknown letter, a move into a wall, a move after a hole or the goal.
+pub fn walk(map: &Map, word: &str) -> Result<Trajectory, LakeError> {
+    if word.is_empty() {
+        return Err(fail("\"\"", "expected at least one move, got none".to_owned()));
+    }
+    let (mut cell, mut cells, mut actions) = (map.start(), Vec::new(), Vec::new());
+    for (step, letter) in (1..).zip(word.chars()) {
+        let Some(action) = Action::ALL.into_iter().find(|action| action.letter() == letter) else {
+            let named = names(map).join(", ");
+            return Err(fail(word, format!("expected {named} or a word over L, D, R, U; letter {step} is {letter:?}")));
+        };
+        if map.cells()[cell].is_terminal() {
+            let end = if map.cells()[cell] == Cell::Hole { "a hole" } else { "the goal" };
+            return Err(fail(word, format!("step {step}, {letter}: the step before ended the episode in {end}")));
+        }
+        let next = map.intended(cell, action);
+        if next == cell {
+            return Err(fail(word, format!("step {step}, {letter}: moves into a wall")));
+        }
+        cells.push(cell);
+        actions.push(action);
+        cell = next;
+    }
+    Ok(Trajectory { word: word.to_owned(), cells, actions, end: cell })
+}
+
+/// Every name that [`resolve`] may know for this map.
+pub fn names(map: &Map) -> Vec<&str> {
+    let mut names = vec![OPTIMAL, HOLE];
+    names.extend(map.trajectories().keys().map(String::as_str).filter(|name| ![OPTIMAL, HOLE].contains(name)));
+    names
+}
+
+fn fail(trajectory: &str, problem: String) -> LakeError {
+    LakeError::Trajectory { trajectory: trajectory.to_owned(), problem }
+}
+
+/// The optimal policy on the lake without slipping: the first action that comes a move closer to a goal.
+fn optimal_action(map: &Map, moves_to_goal: &[Option<usize>], cell: usize) -> Option<Action> {
+    let moves = moves_to_goal[cell]?;
+    Action::ALL.into_iter().find(|&action| {
+        let next = map.intended(cell, action);
+        moves_to_goal[next].is_some_and(|after| after < moves)
+    })
+}
+
+fn optimal_word(map: &Map) -> String {
+    let moves_to_goal = map.moves_to_goal();
+    let mut cell = map.start();
+    std::iter::from_fn(|| {
+        let action = optimal_action(map, &moves_to_goal, cell)?;
+        cell = map.intended(cell, action);
+        Some(action.letter())
+    })
+    .collect()
+}
+
+fn hole_word(map: &Map) -> Option<String> {
+    let moves_to_goal = map.moves_to_goal();
+    let mut arrivals: Vec<Option<(usize, Action)>> = vec![None; map.cells().len()];
+    let mut queue = VecDeque::from([map.start()]);
+    while let Some(cell) = queue.pop_front() {
+        if map.cells()[cell] == Cell::Hole {
+            let (mut word, mut cell) = (Vec::new(), cell);
+            while let Some((before, action)) = arrivals[cell] {
+                word.push(action.letter());
+                cell = before;
+            }
+            return Some(word.iter().rev().collect());
+        }
+        for action in Action::ALL {
+            let next = map.intended(cell, action);
+            let fresh = next != map.start() && arrivals[next].is_none();
+            if next != cell && fresh && optimal_action(map, &moves_to_goal, cell) != Some(action) {
+                arrivals[next] = Some((cell, action));
+                queue.push_back(next);
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(rows: &[&str]) -> Map {
+        let rows: Vec<_> = rows.iter().map(|row| format!("{row:?}")).collect();
+        Map::parse("test", &format!("rows = [{}]", rows.join(","))).unwrap()
+    }
+
+    #[test]
+    fn a_map_without_names_derives_gymnasiums_trajectories_on_4x4() {
+        let map = map(&["SFFF", "FHFH", "FFFH", "HFFG"]);
+        assert_eq!(resolve(&map, OPTIMAL).unwrap().word, "DDRDRR");
+        assert_eq!(resolve(&map, HOLE).unwrap().word, "RD");
+    }
+
+    #[test]
+    fn the_named_optimal_trajectories_are_the_derived_ones() {
+        for (name, _) in crate::map::EMBEDDED {
+            let map = Map::load(name).unwrap();
+            assert_eq!(resolve(&map, OPTIMAL).unwrap().word, optimal_word(&map), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_lake_whose_holes_all_lie_beyond_an_optimal_action_needs_a_word() {
+        let error = resolve(&map(&["SFH", "FFF", "FFG"]), "L").unwrap_err().to_string();
+        assert!(error.contains("step 1, L: moves into a wall"), "{error}");
+        let error = resolve(&map(&["SG"]), HOLE).unwrap_err().to_string();
+        assert!(error.contains("give a word"), "{error}");
+    }
+}

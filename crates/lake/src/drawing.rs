@@ -23,9 +23,9 @@ pub fn action_values(map: &Map, solution: &Solution, policy: &TransitionMatrix) 
     framed(map, |cell| {
         let q = |action: Action| format!("{:.2}", solution.action_value[cell][action as usize]);
         vec![
-            format!("      {}    ", q(Action::Up)),
+            format!("     {}    ", q(Action::Up)),
             format!(" {} {} {} ", q(Action::Left), greedy_action(&policy[cell]).arrow(), q(Action::Right)),
-            format!("      {}    ", q(Action::Down)),
+            format!("     {}    ", q(Action::Down)),
         ]
     })
 }

@@ -154,7 +154,9 @@ fn distances(area: &Area<'_>, report: &Report) -> Drawn {
         let fill = colour(report, &result.method).filled();
         chart.draw_series([Rectangle::new([(x - 0.32, 0.0), (x + 0.32, mean)], fill)])?;
         let half = result.distance.ci95.unwrap_or(0.0);
-        chart.draw_series([ErrorBar::new_vertical(x, mean - half, mean, mean + half, INK.stroke_width(2), 14)])?;
+        let (low, high, cap) = (mean - half, mean + half, 0.06);
+        let whisker = [[(x, low), (x, high)], [(x - cap, low), (x + cap, low)], [(x - cap, high), (x + cap, high)]];
+        chart.draw_series(whisker.map(|line| PathElement::new(line, INK.stroke_width(2))))?;
         let above = label(12, INK, HPos::Center, VPos::Bottom);
         chart.draw_series([Text::new(format!("{mean:.4}"), (x, mean + half + 0.01 * top), above)])?;
     }
@@ -228,12 +230,13 @@ fn heat_maps(area: &Area<'_>, map: &Map, report: &Report, result: &MethodReport)
     heading(area, &title, &setting(report))?;
     let rows = map.cells().len() / map.width();
     let side = 340 / map.width().max(rows) as i32;
-    let most = report.optimal.value.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let values = map.non_terminal().into_iter().map(|cell| report.optimal.value[cell]);
+    let (least, most) = values.fold((f64::MAX, f64::MIN), |(least, most), v| (least.min(v), most.max(v)));
     let corner = |panel: i32, cell: usize| {
         let (row, column) = ((cell / map.width()) as i32, (cell % map.width()) as i32);
         (30 + panel * 380 + column * side, 94 + row * side)
     };
-    for (panel, title) in (0..).zip(["V*(s)", "T*(a|s)", "T(a|s)"]) {
+    for (panel, title) in (0..).zip(["V*(s), shaded from least to most", "T*(a|s)", "T(a|s)"]) {
         let place = (30 + panel * 380, 70);
         area.draw(&Text::new(title, place, label(13, INK, HPos::Left, VPos::Top)))?;
         for (cell, kind) in map.cells().iter().enumerate() {
@@ -250,9 +253,10 @@ fn heat_maps(area: &Area<'_>, map: &Map, report: &Report, result: &MethodReport)
                 area.draw(&Text::new(letter, middle, label(16, INK, HPos::Center, VPos::Center)))?;
             } else if panel == 0 {
                 let value = report.optimal.value[cell];
-                area.draw(&Rectangle::new(square, shade(value / most).filled()))?;
+                let amount = (value - least) / (most - least).max(f64::MIN_POSITIVE);
+                area.draw(&Rectangle::new(square, shade(amount).filled()))?;
                 let size = (side / 5).min(15) as u32;
-                let ink = if value / most > 0.6 { WHITE } else { INK };
+                let ink = if amount > 0.6 { WHITE } else { INK };
                 area.draw(&Text::new(format!("{value:.2}"), middle, label(size, ink, HPos::Center, VPos::Center)))?;
             } else {
                 let policy = if panel == 1 { &report.optimal.transition_matrix } else { &result.transition_matrix };

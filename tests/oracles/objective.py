@@ -1,0 +1,207 @@
+"""Objectives by PyTorch autograd in float64, and TRL's own DPO loss on the same log-probabilities.
+
+Responses are lists of one-dimensional tensors; every loss is the mean over the step's tokens, responses or pairs.
+"""
+
+import collections
+import random
+import types
+from unittest import mock
+
+import torch
+import trl
+import trl.experimental.orpo
+
+import generator
+
+torch.set_default_dtype(torch.float64)
+CERTAINTY = -(2.0**-52)
+
+
+def sft(chosen, normalisation="token", totals=None):
+    if normalisation == "token":
+        return -sum(response.sum() for response in chosen) / (totals or {}).get("tokens", sum(map(len, chosen)))
+    return -sum(response.mean() for response in chosen) / (totals or {}).get("responses", len(chosen))
+
+
+def dpo(chosen, rejected, chosen_reference, rejected_reference, beta=0.1, label_smoothing=0.0, totals=None):
+    losses = []
+    for w, l, w_reference, l_reference in zip(chosen, rejected, chosen_reference, rejected_reference):
+        margin = beta * ((w - w_reference).sum() - (l - l_reference).sum())
+        losses.append(-(1 - label_smoothing) * torch.nn.functional.logsigmoid(margin)
+                      - label_smoothing * torch.nn.functional.logsigmoid(-margin))
+    return sum(losses) / (totals or {}).get("pairs", len(losses))
+
+
+def log_odds(mean):
+    mean = torch.where(mean > CERTAINTY, torch.tensor(CERTAINTY), mean)
+    return mean - torch.log(-torch.expm1(mean))
+
+
+def orpo(chosen, rejected, beta=0.25, totals=None):
+    losses = []
+    for w, l in zip(chosen, rejected):
+        ratio = log_odds(w.mean()) - log_odds(l.mean())
+        losses.append(-w.mean() - beta * torch.nn.functional.logsigmoid(ratio))
+    return sum(losses) / (totals or {}).get("pairs", len(losses))
+
+
+def propagated(losses, propagation, gamma):
+    """A response's loss under IFT; the weights carry gradient."""
+    n = len(losses)
+    if propagation == "none" or (propagation == "released" and gamma == 0):
+        return losses.mean()
+    if propagation == "equation21":
+        return sum(losses[i:].sum() for i in range(n))
+    if propagation == "algorithm1":
+        return sum(gamma ** (n - 1 - t) * losses[t] * losses[t:].sum() for t in range(n))
+    weights = torch.stack([sum(gamma ** (k - t) * losses[k] for k in range(t, n)) for t in range(n)])
+    weights = n * weights / weights.sum()
+    return (weights * losses).mean()
+
+
+def ift(chosen, propagation="released", gamma=0.95, totals=None):
+    losses = [propagated(-response, propagation, gamma) for response in chosen]
+    return sum(losses) / (totals or {}).get("responses", len(losses))
+
+
+def evaluate(line):
+    """Loss and cotangents of one line of the `evaluate` protocol."""
+    parameters = {key: value for key, value in line["objective"].items() if key not in ("name", "lambda")}
+    leaves = {side: [torch.tensor(response).requires_grad_() for response in line[side]["log_prob"]]
+              for side in ("chosen", "rejected") if side in line}
+    arguments = list(leaves.values())
+    if line["objective"]["name"] == "dpo":
+        arguments += [[torch.tensor(response) for response in line[side]["reference_log_prob"]] for side in leaves]
+    function = {"sft": sft, "dpo": dpo, "orpo": orpo, "ift": ift}[line["objective"]["name"]]
+    loss = function(*arguments, **parameters, totals=line.get("totals"))
+    loss.backward()
+    cotangents = {side: {"log_prob": [response.grad.tolist() for response in responses]}
+                  for side, responses in leaves.items()}
+    return {"loss": loss.item(), "cotangents": cotangents}
+
+
+def pad(rows, tail=0.0):
+    """Rows as one tensor, behind a prompt of one token."""
+    width = max(map(len, rows))
+    return torch.stack([torch.cat([row, row.new_full((width - len(row),), tail)]) for row in rows])
+
+
+def evaluate_trl(line):
+    """The same by TRL's own code, given the log-probabilities: `DPOTrainer._compute_loss` with a stand-in trainer and model
+    (loss types `sigmoid` and `sft`), and `ORPOTrainer.odds_ratio_loss`, kept from rounding its input to float32."""
+    name, chosen = line["objective"]["name"], line["chosen"]["log_prob"]
+    rejected = line.get("rejected", {"log_prob": chosen})["log_prob"]
+    leaves = [torch.tensor(response).requires_grad_() for response in chosen + rejected]
+    mask = pad([torch.ones(1 + len(response), dtype=torch.long) for response in leaves], 0)
+    mask[:, 0] = 0
+    accelerator = types.SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x, device="cpu")
+    metrics = collections.defaultdict(list)
+    if name == "orpo":
+        mean = [response.mean() for response in leaves]
+        stand_in = types.SimpleNamespace(beta=line["objective"]["beta"], accelerator=accelerator)
+        with mock.patch.object(torch.Tensor, "float", lambda tensor: tensor):
+            ratio, w, l, _, log_odds = trl.experimental.orpo.ORPOTrainer.odds_ratio_loss(
+                stand_in, torch.stack(mean[:1]), torch.stack(mean[1:]))
+        loss = -mean[0] - ratio.mean()
+        metrics |= {"rewards/chosen": [w.mean().item()], "rewards/rejected": [l.mean().item()],
+                    "rewards/margins": [(w - l).mean().item()], "log_odds_ratio": [log_odds.item()]}
+    else:
+        blank = torch.zeros_like(mask[:, 1:], dtype=torch.float64)
+        outputs = types.SimpleNamespace(log_probs=pad(leaves), entropy=blank, mean_logits=blank, is_top1=blank.bool())
+        stand_in = types.SimpleNamespace(
+            model=types.SimpleNamespace(training=True), accelerator=accelerator, aux_loss_enabled=False, ld_alpha=None,
+            precompute_ref_logps=True, f_divergence_type="reverse_kl", loss_weights=[1.0], use_weighting=False,
+            loss_types=["sigmoid" if name == "dpo" else "sft"], beta=line["objective"].get("beta", 1.0),
+            label_smoothing=0.0, _metrics={"train": metrics}, _total_train_tokens=0, _tp_size=1)
+        reference = [line[side]["reference_log_prob"] if name == "dpo" else chosen
+                     for side in (("chosen", "rejected") if name == "dpo" else ("chosen", "chosen"))]
+        totals = [torch.tensor([sum(response) for response in side]) for side in reference]
+        loss = trl.DPOTrainer._compute_loss(stand_in, lambda **_: outputs, {
+            "input_ids": mask, "attention_mask": mask, "completion_mask": mask,
+            "ref_chosen_logps": totals[0], "ref_rejected_logps": totals[1]}, False)
+    loss.backward()
+    gradients = [response.grad.tolist() for response in leaves]
+    answer = {"loss": loss.item(), "cotangents": {"chosen": {"log_prob": gradients[: len(chosen)]}}}
+    if name != "sft":
+        answer["cotangents"]["rejected"] = {"log_prob": gradients[len(chosen) :]}
+        logged = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "log_odds_ratio")
+        answer["metrics"] = {key: metrics[key][0] for key in logged if metrics[key]}
+    return answer
+
+
+def responses(draw, lengths, scale=1.0):
+    return [[-scale * draw.expovariate(1.0) for _ in range(length)] for length in lengths]
+
+
+def lines(draw):
+    """Names and lines: ordinary ones, then the edges."""
+    ragged, pairs = [1, 64, 7, 2, 33], [(5, 9), (1, 64), (17, 1)]
+    for normalisation in ("token", "response"):
+        objective = {"name": "sft", "normalisation": normalisation}
+        yield f"sft, {normalisation}", {"objective": objective, "chosen": {"log_prob": responses(draw, ragged)}}
+        yield f"sft, {normalisation}, part of a larger step", {
+            "objective": objective, "chosen": {"log_prob": responses(draw, [3, 1])},
+            "totals": {"tokens": 100, "responses": 7, "pairs": 0}}
+    propagations = [("released", gamma) for gamma in (0.0, 0.05, 0.95, 1.0)]
+    propagations += [("algorithm1", gamma) for gamma in (0.05, 0.95, 1.0)] + [("equation21", None), ("none", None)]
+    for propagation, gamma in propagations:
+        objective = {"name": "ift", "propagation": propagation} | ({} if gamma is None else {"gamma": gamma})
+        for kind, chosen in [("ragged", responses(draw, ragged)), ("one token", responses(draw, [1])),
+                             ("near certainty and far from it", [[-1e-12, -1e4, -0.5], [-1e4, -1e-12]]),
+                             ("one certain token", [[0.0, -0.5, 0.0]])]:
+            yield f"ift, {propagation}, gamma {gamma}, {kind}", {"objective": objective, "chosen": {"log_prob": chosen}}
+        yield f"ift, {propagation}, gamma {gamma}, part of a larger step", {
+            "objective": objective, "chosen": {"log_prob": responses(draw, [4, 2])},
+            "totals": {"tokens": 60, "responses": 9, "pairs": 0}}
+
+    def preference(objective, chosen, rejected, reference):
+        line = {"objective": objective, "chosen": {"log_prob": chosen}, "rejected": {"log_prob": rejected}}
+        if objective["name"] == "dpo":
+            for side, log_prob in zip(("chosen", "rejected"), reference):
+                line[side]["reference_log_prob"] = log_prob
+        return line
+
+    objectives = [{"name": "dpo", "beta": beta, "label_smoothing": smoothing}
+                  for beta in (1e-3, 0.1, 50.0) for smoothing in (0.0, 0.1, 0.5)]
+    objectives += [{"name": "orpo", "beta": beta} for beta in (0.0, 1e-3, 0.25, 50.0)]
+    for objective in objectives:
+        name = ", ".join(f"{key} {value}" if key != "name" else value for key, value in objective.items())
+        sides = [responses(draw, [pair[side] for pair in pairs]) for side in (0, 1)]
+        reference = [responses(draw, [pair[side] for pair in pairs]) for side in (0, 1)]
+        yield f"{name}, ragged", preference(objective, *sides, reference)
+        yield f"{name}, chosen is rejected", preference(objective, sides[0], sides[0], [reference[0]] * 2)
+        yield f"{name}, policy is reference", preference(objective, *sides, sides)
+        one = [[[-0.3]], [[-2.5]]]
+        yield f"{name}, one token", preference(objective, *one, [[[-1.0]], [[-0.7]]])
+        edges = [[[-1e-12], [-1e4], [-1e-12, -1e-12], [-1e4, 0.0]], [[-1e4], [-1e-12], [-1e-12], [-3.0]]]
+        yield f"{name}, near certainty and far from it", preference(objective, *edges, edges[::-1])
+        certain = [[[0.0], [-1.0]], [[-1.0], [0.0, 0.0]]]
+        yield f"{name}, certain", preference(objective, *certain, [[[-0.5], [-0.5]], [[-0.5], [-0.5, -0.5]]])
+        larger = preference(objective, *one, [[[-1.0]], [[-0.7]]])
+        yield f"{name}, part of a larger step", larger | {"totals": {"tokens": 40, "responses": 10, "pairs": 5}}
+
+
+def trl_lines(draw):
+    """TRL's ORPO divides its likelihood by the batch's tokens, so that it agrees with the paper for one pair only."""
+    yield "sft, token", {"objective": {"name": "sft"}, "chosen": {"log_prob": responses(draw, [3, 1, 12])}}
+    for beta in (0.01, 0.1, 2.0):
+        columns = lambda: {name: responses(draw, [4, 1, 30]) for name in ("log_prob", "reference_log_prob")}
+        yield f"dpo, beta {beta}", {"objective": {"name": "dpo", "beta": beta}, "chosen": columns(), "rejected": columns()}
+    for beta in (0.1, 0.25, 2.0):
+        chosen, rejected = ({"log_prob": responses(draw, [length])} for length in (9, 5))
+        yield f"orpo, beta {beta}", {"objective": {"name": "orpo", "beta": beta}, "chosen": chosen, "rejected": rejected}
+
+
+def main():
+    draw = random.Random(20240517)
+    cases = []
+    for name, line in lines(draw):
+        cases.append({"name": name, "source": "torch", "line": line, **evaluate(line)})
+    for name, line in trl_lines(draw):
+        cases.append({"name": f"{name}, by TRL", "source": "trl", "line": line, **evaluate_trl(line)})
+    generator.write(__file__, ["torch", "trl"], cases=cases)
+
+
+if __name__ == "__main__":
+    main()

@@ -175,7 +175,8 @@ def lines(draw):
         one = [[[-0.3]], [[-2.5]]]
         yield f"{name}, one token", preference(objective, *one, [[[-1.0]], [[-0.7]]])
         edges = [[[-1e-12], [-1e4], [-1e-12, -1e-12], [-1e4, 0.0]], [[-1e4], [-1e-12], [-1e-12], [-3.0]]]
-        yield f"{name}, near certainty and far from it", preference(objective, *edges, edges[::-1])
+        flat = [[[-0.5] * len(response) for response in side] for side in edges]
+        yield f"{name}, near certainty and far from it", preference(objective, *edges, flat)
         certain = [[[0.0], [-1.0]], [[-1.0], [0.0, 0.0]]]
         yield f"{name}, certain", preference(objective, *certain, [[[-0.5], [-0.5]], [[-0.5], [-0.5, -0.5]]])
         larger = preference(objective, *one, [[[-1.0]], [[-0.7]]])

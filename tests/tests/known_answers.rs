@@ -1,0 +1,305 @@
+//! Agreement with the peers' recorded answers; `oracles/README.md` says where each comes from.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use escargot::CargoBuild;
+use lake::environment::Environment;
+use lake::map::{Action, Map};
+use lake::measure::performance;
+use lake::network::Network;
+use lake::policy::{LakePolicy, micro_batch};
+use lake::solver::{Target, optimal_policy, value_iteration};
+use lake::{measure, trajectory};
+use objective::{Parameters, registry};
+use serde_json::Value;
+use tests::{assert_close, numbers, oracle};
+use training::{
+    Optimizer, OptimizerSettings, Policy, Schedule, StepSettings, Workspace, accumulate, fill_constants, step,
+};
+
+/// A name and its parameters.
+fn named(value: &Value) -> (String, Parameters) {
+    let mut parameters: Parameters = serde_json::from_value(value.clone()).unwrap();
+    parameters.remove("name");
+    (value["name"].as_str().unwrap().to_owned(), parameters)
+}
+
+fn optimizer(value: &Value) -> OptimizerSettings {
+    let (name, parameters) = named(value);
+    OptimizerSettings::build(&name, &parameters).unwrap()
+}
+
+/// The answers of the `evaluate` example to the given lines.
+fn evaluate(lines: &str) -> Vec<Value> {
+    let example = CargoBuild::new().package("objective").example("evaluate").run().unwrap();
+    let mut child = example.command().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let lines = lines.to_owned();
+    let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn the_evaluate_example_agrees_with_pytorch_and_trl() {
+    let oracle = oracle("objective");
+    let cases = oracle["cases"].as_array().unwrap();
+    let lines: String = cases.iter().map(|case| format!("{}\n", case["line"])).collect();
+    let answers = evaluate(&lines);
+    assert_eq!(answers.len(), cases.len());
+    for (case, answer) in cases.iter().zip(&answers) {
+        let name = case["name"].as_str().unwrap();
+        assert_eq!(answer.get("error"), None, "{name}");
+        let scalar = |value: &Value| [value.as_f64().unwrap()];
+        assert_close(&scalar(&answer["loss"]), &scalar(&case["loss"]), 1e-12, 0.0, name);
+        for side in ["chosen", "rejected"] {
+            let theirs = &case["cotangents"][side]["log_prob"];
+            let ours = &answer["cotangents"][side]["log_prob"];
+            assert_eq!(ours.is_null(), theirs.is_null(), "{name}, {side}");
+            for (ours, theirs) in ours.as_array().into_iter().flatten().zip(theirs.as_array().into_iter().flatten()) {
+                let theirs = numbers(theirs);
+                // Where terms of the size of the largest cotangent, or of beta, cancel, only rounding is left of them.
+                let beta = case["line"]["objective"]["beta"].as_f64().unwrap_or(0.0);
+                let rounding = 1e-15 * theirs.iter().fold(beta, |most: f64, c| most.max(c.abs()));
+                assert_close(&numbers(ours), &theirs, 1e-12, rounding, &format!("{name}, {side}"));
+            }
+        }
+        // The peer keeps its accuracies in float32.
+        for (metric, theirs) in case["metrics"].as_object().into_iter().flatten() {
+            assert_close(&scalar(&answer["metrics"][metric]), &scalar(theirs), 1e-7, 0.0, &format!("{name}, {metric}"));
+        }
+    }
+}
+
+#[test]
+fn a_bad_line_is_answered_by_an_error_that_names_the_field_and_the_stream_goes_on() {
+    let good = r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[-1.0]]}}"#;
+    let bad = [
+        (r#"{"#, "EOF"),
+        (r#""#, "EOF"),
+        (r#"{"chosen": {"log_prob": [[-1]]}}"#, "objective"),
+        (r#"{"objective": {}, "chosen": {"log_prob": [[-1]]}}"#, "objective.name: missing"),
+        (r#"{"objective": {"name": "spo"}, "chosen": {"log_prob": [[-1]]}}"#, "allowed: sft, dpo, orpo, ift"),
+        (r#"{"objective": {"name": "sft", "beta": 1}, "chosen": {"log_prob": [[-1]]}}"#, "sft.beta: unknown"),
+        (
+            r#"{"objective": {"name": "ift", "lambda": 1.5}, "chosen": {"log_prob": [[-1]]}}"#,
+            "0 <= lambda <= 1, got 1.5",
+        ),
+        (
+            r#"{"objective": {"name": "ift", "gamma": 0.9, "propagation": "none"}, "chosen": {"log_prob": [[-1]]}}"#,
+            "ift.gamma: not used",
+        ),
+        (r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[-1], []]}}"#, "chosen.log_prob"),
+        (r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": []}}"#, "chosen.log_prob"),
+        (r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[-1, "x"]]}}"#, "chosen.log_prob[0][1]"),
+        (r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[0.5]]}}"#, "chosen.log_prob: expected -1e30 to 0"),
+        (
+            r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[-1e31]]}}"#,
+            "chosen.log_prob: expected -1e30 to 0",
+        ),
+        (
+            r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[-1]], "reference_log_prob": [[-1]]}}"#,
+            "chosen.reference_log_prob: not used",
+        ),
+        (
+            r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[-1]]}, "rejected": {"log_prob": [[-1]]}}"#,
+            "rejected: not used",
+        ),
+        (r#"{"objective": {"name": "sft"}, "labelled": {"log_prob": [[-1]]}}"#, "labelled"),
+        (
+            r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[-1]]}, "totals": {"tokens": 0, "responses": 1, "pairs": 0}}"#,
+            "totals.tokens",
+        ),
+        (r#"{"objective": {"name": "orpo"}, "chosen": {"log_prob": [[-1]]}}"#, "rejected: missing"),
+        (
+            r#"{"objective": {"name": "orpo"}, "chosen": {"log_prob": [[-1]]}, "rejected": {"log_prob": [[-1], [-1]]}}"#,
+            "rejected.log_prob",
+        ),
+        (
+            r#"{"objective": {"name": "orpo"}, "chosen": {"log_prob": [[-1]]}, "rejected": {"log_prob": [[1]]}}"#,
+            "rejected.log_prob",
+        ),
+        (
+            r#"{"objective": {"name": "dpo"}, "chosen": {"log_prob": [[-1]]}, "rejected": {"log_prob": [[-1]]}}"#,
+            "chosen.reference_log_prob: missing",
+        ),
+    ];
+    let lines: String = bad.iter().map(|(line, _)| format!("{line}\n{good}\n")).collect();
+    let answers = evaluate(&lines);
+    assert_eq!(answers.len(), 2 * bad.len());
+    for ((line, expected), answers) in bad.iter().zip(answers.chunks(2)) {
+        let error = answers[0]["error"].as_str().unwrap_or_else(|| panic!("no error for {line}"));
+        assert!(error.contains(expected), "{line}\n  {error}\n  lacks {expected}");
+        assert_eq!(answers[1]["loss"], 1.0);
+    }
+}
+
+#[test]
+fn optimizers_follow_pytorchs_paths() {
+    for case in oracle("optimizer")["updates"].as_array().unwrap() {
+        let settings = optimizer(&case["optimizer"]);
+        let mut parameters = numbers(&case["initial"]);
+        let mut state = Optimizer::new(settings, parameters.len());
+        let rates = numbers(&case["learning_rates"]);
+        for (step, rate) in rates.into_iter().enumerate() {
+            state.update(&mut parameters, &numbers(&case["gradients"][step]), rate, 1.0);
+            let theirs = numbers(&case["parameters"][step]);
+            assert_close(&parameters, &theirs, 1e-13, 1e-15, &format!("{settings:?}, step {step}"));
+        }
+    }
+}
+
+#[test]
+fn schedules_are_those_of_transformers() {
+    for case in oracle("optimizer")["schedules"].as_array().unwrap() {
+        let shape = serde_json::from_value(case["schedule"].clone()).unwrap();
+        let schedule = Schedule { shape, warmup_ratio: case["warmup_ratio"].as_f64().unwrap() };
+        let steps = case["steps"].as_u64().unwrap() as usize;
+        let ours: Vec<_> = (0..steps).map(|step| schedule.factor(step, steps)).collect();
+        assert_close(&ours, &numbers(&case["factors"]), 1e-14, 1e-16, &format!("{schedule:?}, {steps} steps"));
+    }
+}
+
+/// A policy that is its gradient, so that what a step does to the gradient shows.
+struct GradientPolicy {
+    gradient: Vec<f64>,
+    applied: Vec<f64>,
+}
+
+impl Policy for GradientPolicy {
+    type States = ();
+    type Forward = ();
+    type Optimizer = ();
+    type Error = std::convert::Infallible;
+
+    fn forward(&self, (): &()) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn anticipate(&self, (): &(), _: f64, _: objective::Freeze) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn statistics(
+        &self,
+        (): &(),
+        tokens: &[usize],
+        _: &[objective::Statistic],
+        out: &mut objective::TokenStatistics,
+    ) -> Result<(), Self::Error> {
+        out.log_prob = vec![-1.0; tokens.len()];
+        Ok(())
+    }
+
+    fn pull_back(&mut self, (): &(), (): (), _: &[usize], _: &objective::TokenStatistics) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn clear_gradient(&mut self) {}
+
+    fn gradient_norm(&self) -> Result<f64, Self::Error> {
+        Ok(self.gradient.iter().map(|g| g * g).sum::<f64>().sqrt())
+    }
+
+    fn update(&mut self, (): &mut (), _: f64, scale: f64) -> Result<(), Self::Error> {
+        self.applied = self.gradient.iter().map(|gradient| scale * gradient).collect();
+        Ok(())
+    }
+}
+
+#[test]
+fn clipping_is_pytorchs() {
+    let sft = registry::build("sft", &Parameters::new()).unwrap();
+    for case in oracle("optimizer")["clipping"].as_array().unwrap() {
+        let mut policy = GradientPolicy { gradient: numbers(&case["gradient"]), applied: Vec::new() };
+        let batch = training::MicroBatch {
+            states: (),
+            tokens: vec![0],
+            responses: vec![objective::Response { tokens: 0..1 }],
+            pairs: Vec::new(),
+            constants: objective::TokenConstants::default(),
+        };
+        let settings = StepSettings { learning_rate: 1.0, clip_norm: case["max_norm"].as_f64() };
+        let report = step(&mut policy, &mut (), &*sft, &[batch], settings, &mut Workspace::default()).unwrap();
+        assert_close(&[report.gradient_norm], &[case["norm"].as_f64().unwrap()], 1e-15, 0.0, "norm");
+        assert_close(&policy.applied, &numbers(&case["clipped"]), 1e-15, 0.0, "clipped");
+    }
+}
+
+#[test]
+fn the_lake_is_gymnasiums_and_its_value_that_of_numpy() {
+    for case in oracle("environment")["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let map = Map::load(case["map"].as_str().unwrap()).unwrap();
+        assert_eq!(serde_json::to_value(map.rows()).unwrap(), case["rows"], "{name}");
+        let environment = Environment::new(map, case["slippery"].as_bool().unwrap());
+        assert_eq!(environment.horizon() as u64, case["horizon"].as_u64().unwrap(), "{name}");
+
+        let cells = environment.map().cells().len();
+        for (cell, action) in (0..cells).flat_map(|cell| Action::ALL.map(|action| (cell, action))) {
+            let theirs = case["transitions"][cell][action as usize].as_array().unwrap();
+            let ours = environment.outcomes(cell, action);
+            assert_eq!(ours.len(), theirs.len(), "{name}, cell {cell}, {action:?}");
+            for (ours, theirs) in ours.iter().zip(theirs) {
+                let probability = theirs[0].as_f64().unwrap();
+                assert!((ours.probability - probability).abs() < 1e-15, "{name}, cell {cell}, {action:?}");
+                assert_eq!(ours.next as u64, theirs[1].as_u64().unwrap(), "{name}, cell {cell}, {action:?}");
+                assert_eq!(ours.reward, theirs[2].as_f64().unwrap(), "{name}, cell {cell}, {action:?}");
+                assert_eq!(ours.terminated, theirs[3].as_bool().unwrap(), "{name}, cell {cell}, {action:?}");
+            }
+        }
+
+        let solution = value_iteration(&environment, case["gamma"].as_f64().unwrap());
+        assert!(solution.error_bound <= 1e-11, "{name}: {:e}", solution.error_bound);
+        assert_close(&solution.value, &numbers(&case["value"]), 0.0, 1e-12, name);
+        let theirs: Vec<f64> = case["action_value"].as_array().unwrap().iter().flat_map(numbers).collect();
+        assert_close(solution.action_value.as_flattened(), &theirs, 0.0, 1e-12, name);
+
+        let fares = performance(&environment, &vec![[0.25; 4]; cells]);
+        let success = case["success_rate_uniform"].as_f64().unwrap();
+        assert_close(&[fares.success_rate, fares.mean_return], &[success, success], 1e-12, 0.0, name);
+    }
+}
+
+#[test]
+fn forty_steps_on_the_lake_follow_pytorch() {
+    let oracle = oracle("training");
+    let environment = Environment::new(Map::load("4x4").unwrap(), false);
+    let map = environment.map();
+    let optimal = optimal_policy(&environment, &value_iteration(&environment, 0.99), Target::Greedy);
+    let demonstration = trajectory::resolve(map, oracle["demonstration"].as_str().unwrap()).unwrap();
+    let hidden = oracle["hidden"].as_u64().unwrap() as usize;
+    for case in oracle["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let (method, parameters) = named(&case["method"]);
+        let objective = registry::build(&method, &parameters).unwrap();
+        let network =
+            Network::from_parameters(map.cells().len(), hidden, numbers(&oracle["initial_parameters"])).unwrap();
+        let mut optimizer = Optimizer::new(optimizer(&case["optimizer"]), network.parameters.len());
+        let mut policy = LakePolicy::new(map, network);
+        let rejected = case["rejected"].as_str().map(|word| trajectory::resolve(map, word).unwrap());
+        let requirements = objective.requirements();
+        let mut batches = [micro_batch(requirements.data, &demonstration, rejected.as_ref())];
+        fill_constants(&policy, &requirements, &mut batches).unwrap();
+
+        let mut workspace = Workspace::default();
+        accumulate(&mut policy, &*objective, &batches, &mut workspace).unwrap();
+        assert_close(&policy.network.gradient, &numbers(&case["initial_gradient"]), 1e-11, 1e-15, name);
+
+        let settings = StepSettings { learning_rate: case["learning_rate"].as_f64().unwrap(), clip_norm: None };
+        let distance = |policy: &LakePolicy<'_>| {
+            measure::distance(&policy.network.transition_matrix().unwrap(), &optimal, &map.non_terminal())
+        };
+        for (index, theirs) in numbers(&case["losses"]).into_iter().enumerate() {
+            if let Some(theirs) = case["distance"][index.to_string()].as_f64() {
+                assert_close(&[distance(&policy)], &[theirs], 1e-9, 0.0, &format!("{name}, distance at {index}"));
+            }
+            let report = step(&mut policy, &mut optimizer, &*objective, &batches, settings, &mut workspace).unwrap();
+            assert_close(&[report.loss], &[theirs], 1e-9, 1e-12, &format!("{name}, loss at {index}"));
+        }
+        assert_close(&[distance(&policy)], &[case["distance"]["40"].as_f64().unwrap()], 1e-9, 0.0, name);
+    }
+}

@@ -1,0 +1,414 @@
+//! The program as a user types it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use escargot::{CargoBuild, CargoRun};
+use serde_json::Value;
+
+static LAKE: LazyLock<CargoRun> = LazyLock::new(|| CargoBuild::new().package("lake").bin("lake").run().unwrap());
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn lake(arguments: &[&str]) -> Output {
+    LAKE.command().current_dir(root()).args(arguments).output().unwrap()
+}
+
+fn succeeds(arguments: &[&str]) -> String {
+    let output = lake(arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Exit code 2, nothing on standard output, and an error that contains each of the given texts.
+fn fails(arguments: &[&str], expected: &[&str]) {
+    let output = lake(arguments);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    assert!(!error.contains("panicked"), "{error}");
+    for text in expected {
+        assert!(error.contains(text), "{arguments:?}\n  {error}\n  lacks {text}");
+    }
+}
+
+fn json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&succeeds(&[arguments, &["--json"]].concat())).unwrap()
+}
+
+/// A file that lives as long as the folder.
+fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn map_file(folder: &tempfile::TempDir, rows: &[&str]) -> String {
+    file(folder, "map.toml", &format!("rows = {rows:?}"))
+}
+
+#[test]
+fn the_readmes_first_command_runs_as_it_stands() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let mut commands = readme.split("```sh\n").nth(1).unwrap().split("```").next().unwrap().lines();
+    let (run, test) = (commands.next().unwrap(), commands.next().unwrap());
+    assert_eq!(test, "cargo test", "the continuous integration runs this one");
+    let output = Command::new("sh").arg("-c").arg(run).current_dir(root()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = String::from_utf8(output.stdout).unwrap();
+    for text in ["ift", "optimal", "★", "±", "success", "return", "cells visited"] {
+        assert!(page.contains(text), "{page}\nlacks {text}");
+    }
+}
+
+#[test]
+fn the_readmes_table_is_what_the_program_prints() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let page = succeeds(&["--method", "all"]);
+    for line in page.lines().filter(|line| !line.trim().is_empty()) {
+        assert!(readme.contains(line.trim_end()), "README.md lacks the line\n{line}");
+    }
+}
+
+#[test]
+fn all_methods_come_in_one_table_best_first() {
+    let report = json(&["--method", "all", "--seeds", "8"]);
+    let distances: Vec<_> =
+        report["results"].as_array().unwrap().iter().map(|r| r["distance"]["mean"].as_f64().unwrap()).collect();
+    assert_eq!(distances.len(), objective::METHODS.len());
+    assert!(distances.is_sorted(), "{distances:?}");
+}
+
+#[test]
+fn json_has_every_documented_field() {
+    let report = json(&["--method", "dpo,ift", "--seeds", "4", "--steps", "30"]);
+    assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(report["recipe"]["seed"], 0);
+    assert_eq!(report["trajectories"]["rejected"], "RD");
+    for result in report["results"].as_array().unwrap() {
+        for field in
+            ["distance", "initial_distance", "distance_all_cells", "distance_demonstrated_cells", "cells_visited"]
+        {
+            assert!(result[field]["mean"].is_f64() && result[field]["ci95"].is_f64(), "{field}");
+            assert_eq!(result[field]["per_seed"].as_array().unwrap().len(), 4, "{field}");
+        }
+        for field in ["success_rate", "return"] {
+            assert!(result[field]["greedy"].is_f64() && result[field]["sampled"].is_f64(), "{field}");
+        }
+        assert_eq!(result["curve"]["steps"], serde_json::json!([0, 1, 2, 5, 10, 20, 30]));
+        assert_eq!(result["curve"]["mean"][6], result["distance"]["mean"]);
+        assert_eq!(result["curve"]["mean"][0], result["initial_distance"]["mean"]);
+        assert_eq!(result["transition_matrix"].as_array().unwrap().len(), 16);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
+    let run = |threads| succeeds(&["--seeds", "16", "--steps", "60", "--json", "--threads", threads]);
+    let one = run("1");
+    assert_eq!(one, run("2"));
+    assert_eq!(one, run("3"));
+    let other = succeeds(&["--seeds", "16", "--steps", "60", "--json", "--seed", "1"]);
+    assert_ne!(one, other);
+}
+
+#[test]
+fn a_run_does_not_depend_on_the_methods_or_seeds_beside_it() {
+    let per_seed = |arguments: &[&str]| {
+        let report = json(arguments);
+        let results = report["results"].as_array().unwrap();
+        results.iter().find(|r| r["method"] == "ift").unwrap()["distance"]["per_seed"].clone()
+    };
+    let alone = per_seed(&["--method", "ift", "--seeds", "6", "--steps", "50"]);
+    assert_eq!(alone, per_seed(&["--seeds", "6", "--steps", "50"]));
+    let later = per_seed(&["--method", "ift", "--seeds", "3", "--seed", "3", "--steps", "50"]);
+    assert_eq!(alone.as_array().unwrap()[3..], later.as_array().unwrap()[..]);
+}
+
+#[test]
+fn a_written_recipe_gives_the_same_result_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let arguments = [
+        "--method",
+        "dpo,ift",
+        "--set",
+        "ift.propagation=none",
+        "--seeds",
+        "5",
+        "--steps",
+        "40",
+        "--optimizer",
+        "adamw",
+    ];
+    succeeds(&[&arguments[..], &["--out", out.to_str().unwrap()]].concat());
+    let recipe = out.join("recipe.toml");
+    let again = succeeds(&["--recipe", recipe.to_str().unwrap(), "--json"]);
+    assert_eq!(again, std::fs::read_to_string(out.join("result.json")).unwrap());
+    assert_eq!(again, succeeds(&[&arguments[..], &["--json"]].concat()));
+}
+
+#[test]
+fn out_holds_the_result_and_every_figure_twice_and_the_same_bytes_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str| {
+        let out = folder.path().join(name);
+        succeeds(&["--method", "sft,ift", "--seeds", "3", "--steps", "20", "--out", out.to_str().unwrap()]);
+        let mut files: Vec<_> = std::fs::read_dir(&out)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let files = write("one");
+    let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
+    let figures = ["curve", "distance", "policy-ift", "policy-sft"];
+    let mut expected: Vec<_> =
+        figures.iter().flat_map(|figure| [format!("{figure}.png"), format!("{figure}.svg")]).collect();
+    expected.extend(["recipe.toml".to_owned(), "result.json".to_owned()]);
+    expected.sort();
+    assert_eq!(names, expected);
+    for (name, bytes) in &files {
+        assert_eq!(bytes.starts_with(b"\x89PNG"), name.ends_with(".png"), "{name}");
+        assert_eq!(bytes.starts_with(b"<svg"), name.ends_with(".svg"), "{name}");
+    }
+    assert_eq!(files, write("two"));
+}
+
+#[test]
+fn a_recipe_may_list_a_method_several_times_under_labels() {
+    let recipe = ["--recipe", "experiments/propagation.toml", "--seeds", "2", "--steps", "5"];
+    let report = json(&recipe);
+    let methods: Vec<_> = report["results"].as_array().unwrap().iter().map(|r| r["method"].as_str().unwrap()).collect();
+    assert_eq!(methods.len(), 6);
+    assert!(methods.contains(&"freeze-all") && methods.contains(&"equation21"));
+    let report = json(&[&recipe[..], &["--method", "released", "--set", "gamma=0.5"]].concat());
+    assert_eq!(report["results"][0]["parameters"]["gamma"], 0.5);
+    fails(&[&recipe[..], &["--set", "ift.gamma=0.5"]].concat(), &["ift.gamma", "not used"]);
+}
+
+#[test]
+fn every_recipe_in_experiments_runs() {
+    for entry in std::fs::read_dir(root().join("experiments")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            succeeds(&["--recipe", path.to_str().unwrap(), "--seeds", "2", "--steps", "3"]);
+        }
+    }
+}
+
+#[test]
+fn options_reach_the_run() {
+    let recipe = &json(&[
+        "--method",
+        "ift",
+        "--seeds",
+        "2",
+        "--steps",
+        "3",
+        "--map",
+        "8x8",
+        "--slippery",
+        "--gamma",
+        "0.9",
+        "--hidden",
+        "8",
+        "--optimizer",
+        "sgd",
+        "--set",
+        "optimizer.momentum=0.5",
+        "--set",
+        "lambda=0.4",
+        "--learning-rate",
+        "0.1",
+        "--schedule",
+        "cosine",
+        "--warmup-ratio",
+        "0.5",
+        "--clip-norm",
+        "2",
+        "--target",
+        "soft",
+        "--demonstration",
+        "hole",
+        "--rejected",
+        "RRRR",
+        "--seed",
+        "9",
+    ])["recipe"];
+    let expected = serde_json::json!({
+        "map": "8x8", "slippery": true, "gamma": 0.9, "target": "soft", "demonstration": "hole", "rejected": "RRRR",
+        "hidden": 8, "learning_rate": 0.1, "schedule": "cosine", "warmup_ratio": 0.5, "clip_norm": 2.0, "steps": 3,
+        "seeds": 2, "seed": 9,
+        "optimizer": {"name": "sgd", "momentum": 0.5, "nesterov": false, "weight_decay": 0.0},
+        "method": [{"name": "ift", "lambda": 0.4, "gamma": 0.95, "propagation": "released", "freeze_embeddings": "none"}],
+    });
+    assert_eq!(recipe, &expected);
+}
+
+#[test]
+fn one_seed_has_no_interval() {
+    let report = json(&["--method", "sft", "--seeds", "1", "--steps", "3"]);
+    assert_eq!(report["results"][0]["distance"]["ci95"], Value::Null);
+    assert!(!succeeds(&["--method", "sft", "--seeds", "1", "--steps", "3"]).contains('±'));
+}
+
+#[test]
+fn a_map_without_named_trajectories_has_an_optimal_one_and_one_into_a_hole() {
+    let folder = tempfile::tempdir().unwrap();
+    let map = map_file(&folder, &["SFFF", "FHFH", "FFFH", "HFFG"]);
+    let report = json(&["--method", "dpo", "--map", &map, "--seeds", "1", "--steps", "1"]);
+    assert_eq!(report["trajectories"], serde_json::json!({"demonstration": "DDRDRR", "rejected": "RD"}));
+    // A lake without holes can still be learned from demonstrations alone.
+    let map = map_file(&folder, &["SFG"]);
+    succeeds(&["--method", "sft,ift", "--map", &map, "--seeds", "1", "--steps", "1"]);
+    fails(&["--method", "dpo", "--map", &map], &["trajectory hole", "give a word"]);
+}
+
+#[test]
+fn solve_prints_the_solution() {
+    let solution: Value =
+        serde_json::from_str(&succeeds(&["solve", "--slippery", "--target", "ties", "--json"])).unwrap();
+    assert_eq!(solution["map"], serde_json::json!(["SFFF", "FHFH", "FFFH", "HFFG"]));
+    assert_eq!(solution["slippery"], true);
+    assert_eq!(solution["gamma"], 0.99);
+    assert_eq!(solution["value"][5], 0.0);
+    assert_eq!(solution["value"][15], 0.0);
+    for field in ["action_value", "transition_matrix"] {
+        let rows = solution[field].as_array().unwrap();
+        assert!(rows.len() == 16 && rows.iter().all(|row| row.as_array().unwrap().len() == 4), "{field}");
+    }
+    assert!(solution["residual"].as_f64().unwrap() < 1e-13);
+    assert!(solution["sweeps"].as_u64().unwrap() > 100);
+    let drawn = succeeds(&["solve", "--map", "8x8"]);
+    assert!(drawn.contains('★') && drawn.contains("V*") && drawn.contains("Q*"), "{drawn}");
+}
+
+#[test]
+fn maps_lists_each_map_with_its_trajectories() {
+    let maps = succeeds(&["maps"]);
+    for text in ["4x4", "8x8", "DDRDRR", "RRDDLDRR", "DDDRRRRDDRDDRR"] {
+        assert!(maps.contains(text), "{maps}");
+    }
+}
+
+#[test]
+fn help_is_a_manual_of_every_method_and_parameter() {
+    let help = succeeds(&["--help"]);
+    for method in objective::METHODS {
+        assert!(help.contains(method.name) && help.contains(method.source), "{}", method.name);
+        assert!(method.parameters.iter().all(|parameter| help.contains(parameter.purpose)), "{}", method.name);
+    }
+}
+
+#[test]
+fn wrong_methods_and_parameters_are_errors_that_name_what_is_allowed() {
+    fails(&["--method", "spo"], &["spo: unknown method", "sft, dpo, orpo, ift"]);
+    fails(&["--method", "dpo", "--set", "gamma=0.5"], &["dpo.gamma: unknown parameter", "beta, label_smoothing"]);
+    fails(&["--method", "dpo", "--set", "beta=-1"], &["dpo.beta", "0 < beta", "got -1"]);
+    fails(&["--method", "dpo", "--set", "beta=much"], &["dpo.beta", "a number", "\"much\""]);
+    fails(&["--method", "dpo", "--set", "beta"], &["--set", "method.parameter=value", "\"beta\""]);
+    fails(&["--method", "dpo,orpo", "--set", "beta=1"], &["--set", "2 methods are chosen"]);
+    fails(&["--method", "dpo", "--set", "ift.gamma=1"], &["--set", "dpo", "ift.gamma"]);
+    fails(&["--method", "ift", "--set", "propagation=none", "--set", "gamma=0.9"], &["ift.gamma", "not used"]);
+    fails(&["--method", "ift,ift"], &["label", "ift"]);
+    fails(&["--set", "optimizer.beta1=0.5"], &["optimizer.beta1: unknown parameter", "smoothing"]);
+    fails(&["--optimizer", "sgd", "--set", "optimizer.nesterov=true"], &["optimizer.nesterov", "momentum = 0"]);
+    fails(&["--optimizer", "lion"], &["lion", "rmsprop, adamw, sgd"]);
+}
+
+#[test]
+fn numbers_out_of_range_are_errors_that_name_field_range_and_value() {
+    fails(&["--learning-rate", "-1"], &["recipe.learning_rate", "0 < learning_rate", "got -1"]);
+    fails(&["--learning-rate", "nan"], &["recipe.learning_rate", "got NaN"]);
+    fails(&["--gamma", "1"], &["recipe.gamma", "gamma < 1", "got 1"]);
+    fails(&["--clip-norm", "0"], &["recipe.clip_norm", "0 < clip_norm", "got 0"]);
+    fails(&["--warmup-ratio", "2"], &["recipe.warmup_ratio", "<= 1", "got 2"]);
+    fails(&["--hidden", "0"], &["recipe.hidden", "1 to 65536", "got 0"]);
+    fails(&["--steps", "0"], &["recipe.steps", "got 0"]);
+    fails(&["--seeds", "0"], &["recipe.seeds", "got 0"]);
+    fails(&["--seed", "18446744073709551615"], &["recipe.seed", "0 to"]);
+    fails(&["--threads", "0"], &["--threads", "0"]);
+    fails(&["--target", "best"], &["--target", "greedy, ties, soft"]);
+}
+
+#[test]
+fn a_run_that_diverges_is_an_error_that_names_method_and_seed() {
+    let arguments =
+        ["--method", "sft", "--optimizer", "sgd", "--learning-rate", "1e6", "--set", "optimizer.weight_decay=1e6"];
+    fails(&arguments, &["sft, seed 0"]);
+}
+
+#[test]
+fn maps_that_are_none_are_errors_that_name_the_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = |rows: &[&str], expected: &[&str]| fails(&["--map", &map_file(&folder, rows)], expected);
+    broken(&["FFFG"], &["map.toml", "exactly one S", "got 0"]);
+    broken(&["SFSG"], &["exactly one S", "got 2"]);
+    broken(&["SFFF"], &["at least one G"]);
+    broken(&["SHG"], &["a way from S to a G"]);
+    broken(&["SFF", "FG"], &["rows[1]", "3 letters", "got 2"]);
+    broken(&["SFX", "FFG"], &["rows[0], letter 2", "S, F, H, G", "'X'"]);
+    broken(&[], &["exactly one S"]);
+    fails(&["--map", "5x5"], &["map", "4x4, 8x8 or a file", "5x5"]);
+    fails(&["--map", "envs"], &["envs"]);
+    let garbage = file(&folder, "garbage.toml", "rows = [");
+    fails(&["--map", &garbage], &["garbage.toml"]);
+    let unknown = file(&folder, "unknown.toml", "rows = [\"SG\"]\ncolour = 3");
+    fails(&["--map", &unknown], &["colour"]);
+    let walled = file(&folder, "walled.toml", "rows = [\"SG\"]\n[trajectories]\noptimal = \"U\"");
+    fails(&["--map", &walled], &["step 1, U: moves into a wall"]);
+}
+
+#[test]
+fn trajectories_that_cannot_be_walked_are_errors_that_name_the_step() {
+    fails(&["--demonstration", "DDL"], &["DDL", "step 3, L: moves into a wall"]);
+    fails(&["--rejected", "RDD"], &["RDD", "step 3, D", "a hole"]);
+    fails(&["--demonstration", "DDRDRRL"], &["step 7, L", "the goal"]);
+    fails(&["--demonstration", "shortcut"], &["shortcut", "optimal, hole, detour"]);
+    fails(&["--demonstration", ""], &["at least one move"]);
+}
+
+#[test]
+fn unreadable_recipes_are_errors_that_name_file_and_field() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = |text: &str, expected: &[&str]| fails(&["--recipe", &file(&folder, "recipe.toml", text)], expected);
+    broken("steps = ", &["recipe.toml"]);
+    broken("stepz = 3", &["recipe.toml", "stepz"]);
+    broken("steps = \"many\"", &["recipe.toml", "steps", "many"]);
+    broken("steps = -3", &["recipe.toml", "steps", "-3"]);
+    broken("[[method]]\nname = \"spo\"", &["spo: unknown method"]);
+    broken("[[method]]\nname = \"dpo\"\nbeta = 0", &["dpo.beta", "got 0"]);
+    broken("[[method]]\nname = \"dpo\"\nlabel = \"../dpo\"", &["method.label", "../dpo"]);
+    broken("[[method]]\nname = \"dpo\"\n[[method]]\nname = \"dpo\"", &["method.label", "\"dpo\" twice"]);
+    broken("[optimizer]\nname = \"lion\"", &["lion", "rmsprop"]);
+    fails(&["--recipe", "missing.toml"], &["missing.toml"]);
+}
+
+#[test]
+fn an_unwritable_folder_is_an_error_before_any_work_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let occupied = file(&folder, "occupied", "");
+    fails(&["--seeds", "1000000", "--out", &occupied], &["--out", "occupied"]);
+    fails(&["--seeds", "1000000", "--out", "/proc/lake"], &["--out", "/proc/lake"]);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut child = LAKE
+        .command()
+        .current_dir(root())
+        .args(["--seeds", "400", "--steps", "1", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}

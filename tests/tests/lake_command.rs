@@ -74,6 +74,19 @@ fn the_readmes_table_is_what_the_program_prints() {
 }
 
 #[test]
+fn the_recorded_result_behind_the_readmes_figures_is_that_of_this_program() {
+    let recorded: Value =
+        serde_json::from_str(&std::fs::read_to_string(root().join("plots/default/result.json")).unwrap()).unwrap();
+    let report = json(&[]);
+    assert_eq!(report["recipe"], recorded["recipe"]);
+    for (ours, theirs) in report["results"].as_array().unwrap().iter().zip(recorded["results"].as_array().unwrap()) {
+        // Another machine's libm may differ in the last bit, which training amplifies.
+        let [ours, theirs] = [ours, theirs].map(|r| r["distance"]["mean"].as_f64().unwrap());
+        assert!((ours - theirs).abs() < 1e-9, "{ours}, recorded {theirs}");
+    }
+}
+
+#[test]
 fn all_methods_come_in_one_table_best_first() {
     let report = json(&["--method", "all", "--seeds", "8"]);
     let distances: Vec<_> =
@@ -299,7 +312,8 @@ fn maps_lists_each_map_with_its_trajectories() {
 
 #[test]
 fn help_is_a_manual_of_every_method_and_parameter() {
-    let help = succeeds(&["--help"]);
+    // Long lines are wrapped.
+    let help = succeeds(&["--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
     for method in objective::METHODS {
         assert!(help.contains(method.name) && help.contains(method.source), "{}", method.name);
         assert!(method.parameters.iter().all(|parameter| help.contains(parameter.purpose)), "{}", method.name);

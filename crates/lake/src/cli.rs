@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
-use lake::recipe::Overrides;
+use lake::recipe::{DEFAULT, Overrides};
 use lake::solver::Target;
 use objective::{METHODS, Parameter};
 use strum::VariantNames;
@@ -186,28 +186,30 @@ fn put(fields: &mut Table, name: &str, value: Option<impl Into<toml::Value>>) {
     }
 }
 
-/// Methods and optimizers with their parameters, from the registries.
+/// The default recipe, and methods and optimizers with their parameters, from the registries.
 fn manual() -> String {
     let described = |parameters: &[Parameter]| -> String {
-        let line =
-            |p: &Parameter| format!("      {:<18} {} ({}; default {})\n", p.name, p.purpose, p.allowed(), p.default());
-        parameters.iter().map(line).collect()
+        let lines =
+            |p: &Parameter| format!("      {} = {}  ({})\n          {}\n", p.name, p.default(), p.allowed(), p.purpose);
+        parameters.iter().map(lines).collect()
     };
     let methods: String = METHODS
         .iter()
-        .map(|m| format!("  {:<8} {}; {}\n{}", m.name, m.summary, m.source, described(m.parameters)))
+        .map(|m| format!("  {}: {}\n      {}\n{}", m.name, m.summary, m.source, described(m.parameters)))
         .collect();
     let optimizers: String =
         OPTIMIZERS.iter().map(|kind| format!("  {}\n{}", kind.name, described(kind.parameters))).collect();
+    let defaults: String = DEFAULT.lines().map(|line| format!("  {line}\n")).collect();
     format!(
-        "Methods and their parameters:\n{methods}\n\
-         Optimizers and their parameters (optimizer.NAME=VALUE):\n{optimizers}\n\
+        "Methods and their parameters, with defaults:\n{methods}\n\
+         Optimizers and their parameters, with defaults (--set optimizer.NAME=VALUE):\n{optimizers}\n\
+         The default recipe:\n{defaults}\n\
          Examples:\n  \
            lake --method ift\n  \
            lake --method all --rejected detour\n  \
            lake --method dpo --set beta=0.5 --slippery --seeds 1024\n  \
            lake --recipe experiments/propagation.toml --out result\n  \
            lake solve --map 8x8 --slippery --target ties\n\n\
-         Every default is in experiments/default.toml. Exit code 0 on success, 2 on any error."
+         Exit code 0 on success, 2 on any error."
     )
 }

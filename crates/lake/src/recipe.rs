@@ -12,7 +12,7 @@ use crate::error::LakeError;
 use crate::solver::Target;
 
 /// The recipe whose fields every other one replaces.
-const DEFAULT: &str = include_str!("../../../experiments/default.toml");
+pub const DEFAULT: &str = include_str!("../../../experiments/default.toml");
 /// The word that stands for every registered method.
 const ALL: &str = "all";
 /// The prefix of the optimizer's parameters among `--set` assignments.

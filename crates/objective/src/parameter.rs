@@ -130,13 +130,13 @@ impl Parameter {
         match self.kind {
             Kind::Number { range: (low, high), .. } => {
                 let low = match low {
-                    Bound::Included(low) => format!("{low} <= "),
-                    Bound::Excluded(low) => format!("{low} < "),
+                    Bound::Included(low) => format!("{} <= ", Value::Number(low)),
+                    Bound::Excluded(low) => format!("{} < ", Value::Number(low)),
                     Bound::Unbounded => String::new(),
                 };
                 let high = match high {
-                    Bound::Included(high) => format!(" <= {high}"),
-                    Bound::Excluded(high) => format!(" < {high}"),
+                    Bound::Included(high) => format!(" <= {}", Value::Number(high)),
+                    Bound::Excluded(high) => format!(" < {}", Value::Number(high)),
                     Bound::Unbounded => String::new(),
                 };
                 format!("a number, {low}{}{high}", self.name)
@@ -240,6 +240,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Switch(value) => value.fmt(f),
+            Value::Number(value) if *value != 0.0 && !(1e-4..1e6).contains(&value.abs()) => write!(f, "{value:e}"),
             Value::Number(value) => value.fmt(f),
             Value::Text(value) => write!(f, "\"{value}\""),
         }

@@ -1,7 +1,5 @@
 //! What the tests share: ragged batches, central differences, and the oracles' answers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed check is a panic")]
-
 use objective::{
     Data, Evaluation, Objective, Pair, Requirements, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
 };

@@ -2,7 +2,7 @@
 //!
 //! # Formula
 //!
-//! E(s) = W₁[s] + b₁ is the encoding of a cell (layer 1 before its activation), logits z = ReLU(E) W₂ + b₂,
+//! E(s) = W₁ₛ + b₁, with W₁ₛ row s of W₁, is the encoding of a cell (layer 1 before its activation), logits z = ReLU(E) W₂ + b₂,
 //! π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s').
 //!
 //! Backward, with c the cotangent of log π(a|s): ∂z = c (eₐ − π), then the usual chain; layer 1's gradient goes to the rows

@@ -107,8 +107,10 @@ impl Policy for LakePolicy<'_> {
         tokens: &[usize],
         cotangents: &TokenStatistics,
     ) -> Result<(), ShapeError> {
-        let anticipated = states.fusion.iter().flat_map(|fusion| &fusion.cells);
-        states.cells.iter().chain(anticipated).for_each(|&cell| self.visited[cell] = true);
+        // An encoding of weight 0 is not read.
+        let own = states.fusion.as_ref().is_none_or(|fusion| fusion.lambda < 1.0).then_some(&states.cells);
+        let anticipated = states.fusion.as_ref().filter(|fusion| fusion.lambda > 0.0).map(|fusion| &fusion.cells);
+        own.into_iter().chain(anticipated).flatten().for_each(|&cell| self.visited[cell] = true);
         self.network.backward(states, &forward, tokens, &cotangents.log_prob)
     }
 

@@ -3,7 +3,7 @@
 //! | to find | look in |
 //! |---|---|
 //! | what a host implements once | [`policy`] |
-//! | the step: anticipate, forward, evaluate, pull back, clip, update | [`step`] |
+//! | the step: anticipate, forward, evaluate, pull back, clip, update | [`mod@step`] |
 //! | RMSprop, AdamW and SGD over slices | [`optimizer`] |
 //! | learning rates over a run | [`schedule`] |
 

@@ -1,12 +1,11 @@
 //! Theory that the lake, its solver, its network and the training step must satisfy.
 
 use lake::environment::Environment;
-use lake::map::{ACTIONS, Action, Map};
+use lake::map::{ACTIONS, Action, Map, Trajectory};
 use lake::measure::{greedy, greedy_action, performance};
 use lake::network::{Network, States};
 use lake::policy::{LakePolicy, micro_batch};
 use lake::solver::{TEMPERATURE, TIE_TOLERANCE, Target, optimal_policy, value_iteration};
-use lake::trajectory::{self, Trajectory};
 use objective::{
     Anticipation, Data, Evaluation, Freeze, Objective, Parameters, Statistic, StepTotals, TokenBatch, TokenConstants,
     TokenStatistics, registry,
@@ -41,7 +40,7 @@ fn network(map: &Map, seed: u64) -> Network {
 fn words() -> Vec<&'static str> {
     vec!["DDRDRR", "RD", "RRDDLDRR", "RRDDDR", "D", "RLRLDU"]
         .into_iter()
-        .filter(|word| trajectory::walk(&Map::load("4x4").unwrap(), word).is_ok())
+        .filter(|word| Map::load("4x4").unwrap().walk(word).is_ok())
         .collect()
 }
 
@@ -62,7 +61,7 @@ fn build(name: &str, parameters: &[(&str, &str)]) -> Box<dyn Objective> {
 }
 
 fn batch(map: &Map, objective: &dyn Objective, demonstration: &str, rejected: &str) -> MicroBatch<States> {
-    let [demonstration, rejected] = [demonstration, rejected].map(|word| trajectory::walk(map, word).unwrap());
+    let [demonstration, rejected] = [demonstration, rejected].map(|word| map.walk(word).unwrap());
     micro_batch(objective.requirements().data, &demonstration, Some(&rejected))
 }
 
@@ -196,7 +195,7 @@ fn a_first_state_anticipates_itself_and_each_later_one_follows_the_greedy_action
 fn gradient_accumulation_gives_the_gradient_of_the_whole_step() {
     let map = Map::load("4x4").unwrap();
     for objective in objectives() {
-        let walk = |word: &str| trajectory::walk(&map, word).unwrap();
+        let walk = |word: &str| map.walk(word).unwrap();
         let parts: Vec<_> = [("DDRDRR", "RD"), ("RRDDLDRR", "DDR"), ("RRDDDR", "D")]
             .map(|(chosen, rejected)| micro_batch(objective.requirements().data, &walk(chosen), Some(&walk(rejected))))
             .into();
@@ -396,7 +395,7 @@ proptest! {
     fn the_greedy_action_is_never_less_probable_than_the_demonstrated(seed in any::<u64>(), word in select(words())) {
         // Equation (11) of the paper.
         let map = Map::load("4x4").unwrap();
-        let trajectory = trajectory::walk(&map, word).unwrap();
+        let trajectory = map.walk(word).unwrap();
         let matrix = network(&map, seed).transition_matrix().unwrap();
         for (&cell, &action) in trajectory.cells.iter().zip(&trajectory.actions) {
             prop_assert!(matrix[cell][greedy_action(&matrix[cell]) as usize] >= matrix[cell][action as usize]);
@@ -407,7 +406,7 @@ proptest! {
     fn the_value_of_a_demonstration_obeys_bellman_where_it_is_greedy(seed in any::<u64>(), word in select(words())) {
         // A.3 of the paper: V = exp(-L) with L the undiscounted sum of the losses still to come.
         let map = Map::load("4x4").unwrap();
-        let trajectory = trajectory::walk(&map, word).unwrap();
+        let trajectory = map.walk(word).unwrap();
         let network = network(&map, seed);
         let matrix = network.transition_matrix().unwrap();
         let log_prob = log_prob(&network, &trajectory);

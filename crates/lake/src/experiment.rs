@@ -10,14 +10,14 @@ use training::{Optimizer, OptimizerSettings, Schedule, StepSettings, Workspace, 
 
 use crate::environment::Environment;
 use crate::error::LakeError;
-use crate::map::Map;
+use crate::map::{Map, Trajectory};
 use crate::measure::{Performance, distance, greedy, performance};
 use crate::network::Network;
 use crate::policy::{LakePolicy, micro_batch};
 use crate::recipe::Recipe;
 use crate::report::{Curve, Fares, MethodReport, Optimal, Report, Summary};
 use crate::solver::{Solution, TransitionMatrix, optimal_policy, value_iteration};
-use crate::trajectory::{self, Trajectory};
+use crate::trajectory;
 
 /// The stream of a run's seed that initial parameters are drawn from. Every further source of randomness takes its own
 /// stream, so that adding one changes no other's numbers.

@@ -6,7 +6,6 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::LakeError;
-use crate::trajectory;
 
 /// The maps that come with the program.
 pub const EMBEDDED: &[(&str, &str)] =
@@ -56,6 +55,19 @@ pub struct Map {
     trajectories: BTreeMap<String, String>,
 }
 
+/// A walked word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trajectory {
+    /// The word.
+    pub word: String,
+    /// The cell before each move.
+    pub cells: Vec<usize>,
+    /// Each move.
+    pub actions: Vec<Action>,
+    /// The cell after the last move.
+    pub end: usize,
+}
+
 fn embedded_names() -> String {
     EMBEDDED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
@@ -77,6 +89,11 @@ impl Action {
     /// L, D, R or U.
     pub fn letter(self) -> char {
         ['L', 'D', 'R', 'U'][self as usize]
+    }
+
+    /// The action of a letter.
+    pub fn from_letter(letter: char) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.letter() == letter)
     }
 
     /// ←, ↓, → or ↑.
@@ -136,7 +153,7 @@ impl Map {
         let map = Self::from_rows(name, &file.rows)?;
         let map = Self { summary: file.summary, trajectories: file.trajectories, ..map };
         for word in map.trajectories.values() {
-            trajectory::walk(&map, word)?;
+            map.walk(word)?;
         }
         Ok(map)
     }
@@ -235,6 +252,36 @@ impl Map {
             Action::Up if row > 0 => cell - self.width,
             _ => cell,
         }
+    }
+
+    /// Walks a word over L, D, R and U from the start, by intended moves.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Trajectory`] naming the step: an unknown letter, a move into a wall, a move after a hole or the goal.
+    pub fn walk(&self, word: &str) -> Result<Trajectory, LakeError> {
+        let fail = |problem: String| LakeError::Trajectory { trajectory: format!("\"{word}\""), problem };
+        if word.is_empty() {
+            return Err(fail("expected at least one move, got none".to_owned()));
+        }
+        let (mut cell, mut cells, mut actions) = (self.start, Vec::new(), Vec::new());
+        for (step, letter) in (1..).zip(word.chars()) {
+            let Some(action) = Action::from_letter(letter) else {
+                return Err(fail(format!("step {step}: expected one of L, D, R, U, got {letter:?}")));
+            };
+            let next = self.intended(cell, action);
+            if self.cells[cell].is_terminal() {
+                let end = if self.cells[cell] == Cell::Hole { "a hole" } else { "the goal" };
+                return Err(fail(format!("step {step}, {letter}: the step before ended the episode in {end}")));
+            }
+            if next == cell {
+                return Err(fail(format!("step {step}, {letter}: moves into a wall")));
+            }
+            cells.push(cell);
+            actions.push(action);
+            cell = next;
+        }
+        Ok(Trajectory { word: word.to_owned(), cells, actions, end: cell })
     }
 
     /// Fewest intended moves from each cell to a goal; none where holes cut it off.

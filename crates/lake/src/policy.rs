@@ -4,10 +4,9 @@ use ndarray::{Axis, ShapeError};
 use objective::{Data, Freeze, Pair, Response, Statistic, TokenConstants, TokenStatistics};
 use training::{MicroBatch, Optimizer, Policy};
 
-use crate::map::Map;
+use crate::map::{Map, Trajectory};
 use crate::measure::greedy_action;
 use crate::network::{Forward, Fusion, Network, States};
-use crate::trajectory::Trajectory;
 
 /// The network on a map.
 #[derive(Clone, Debug)]

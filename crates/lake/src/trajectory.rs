@@ -1,27 +1,14 @@
-//! Trajectories: words over L, D, R and U, walked from the start by intended moves.
+//! Trajectories by name, and those that every map has without naming them.
 
 use std::collections::VecDeque;
 
 use crate::error::LakeError;
-use crate::map::{Action, Cell, Map};
+use crate::map::{Action, Cell, Map, Trajectory};
 
 /// The name of the trajectory that every map has: the shortest way to a goal, first action on ties.
 pub const OPTIMAL: &str = "optimal";
 /// The name of the trajectory that most maps have: the shortest word into a hole that never takes an optimal action.
 pub const HOLE: &str = "hole";
-
-/// A walked word.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trajectory {
-    /// The word.
-    pub word: String,
-    /// The cell before each move.
-    pub cells: Vec<usize>,
-    /// Each move.
-    pub actions: Vec<Action>,
-    /// The cell after the last move.
-    pub end: usize,
-}
 
 /// The trajectory of a name that the map has, else of a word.
 ///
@@ -33,48 +20,19 @@ pub struct Trajectory {
 /// [`LakeError::Trajectory`] for neither a name nor a word, and for a word that cannot be walked.
 pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
     if let Some(word) = map.trajectories().get(name_or_word) {
-        return walk(map, word);
+        return map.walk(word);
     }
     match name_or_word {
-        OPTIMAL => walk(map, &optimal_word(map)),
+        OPTIMAL => map.walk(&optimal_word(map)),
         HOLE => match hole_word(map) {
-            Some(word) => walk(map, &word),
+            Some(word) => map.walk(&word),
             None => {
                 Err(fail(HOLE, "every way into a hole takes an action of the optimal policy; give a word".to_owned()))
             }
         },
-        word => walk(map, word),
+        word if word.chars().all(|letter| Action::from_letter(letter).is_some()) => map.walk(word),
+        other => Err(fail(other, format!("expected one of {} or a word over L, D, R, U", names(map).join(", ")))),
     }
-}
-
-/// Walks a word from the start.
-///
-/// # Errors
-///
-/// [`LakeError::Trajectory`] naming the step: an unknown letter, a move into a wall, a move after a hole or the goal.
-pub fn walk(map: &Map, word: &str) -> Result<Trajectory, LakeError> {
-    if word.is_empty() {
-        return Err(fail("\"\"", "expected at least one move, got none".to_owned()));
-    }
-    let (mut cell, mut cells, mut actions) = (map.start(), Vec::new(), Vec::new());
-    for (step, letter) in (1..).zip(word.chars()) {
-        let Some(action) = Action::ALL.into_iter().find(|action| action.letter() == letter) else {
-            let named = names(map).join(", ");
-            return Err(fail(word, format!("expected {named} or a word over L, D, R, U; letter {step} is {letter:?}")));
-        };
-        if map.cells()[cell].is_terminal() {
-            let end = if map.cells()[cell] == Cell::Hole { "a hole" } else { "the goal" };
-            return Err(fail(word, format!("step {step}, {letter}: the step before ended the episode in {end}")));
-        }
-        let next = map.intended(cell, action);
-        if next == cell {
-            return Err(fail(word, format!("step {step}, {letter}: moves into a wall")));
-        }
-        cells.push(cell);
-        actions.push(action);
-        cell = next;
-    }
-    Ok(Trajectory { word: word.to_owned(), cells, actions, end: cell })
 }
 
 /// Every name that [`resolve`] may know for this map.

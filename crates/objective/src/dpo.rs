@@ -44,9 +44,9 @@ use std::ops::Bound;
 use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
 use crate::evaluation::{Evaluation, Metric};
+use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, POSITIVE, Parameter, ParameterError, Parameters, Reader};
-use crate::registry::Method;
 use crate::requirements::{Anticipation, Constant, Data, Requirements, Statistic};
 
 /// The registry's line.

@@ -53,8 +53,8 @@ use strum::{EnumDiscriminants, EnumString, IntoStaticStr, VariantNames};
 use crate::Objective;
 use crate::batch::TokenBatch;
 use crate::evaluation::{Evaluation, Metric};
+use crate::method::Method;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
-use crate::registry::Method;
 use crate::requirements::{Anticipation, Data, Freeze, Requirements, Statistic};
 
 /// The registry's line.

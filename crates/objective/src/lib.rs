@@ -37,6 +37,7 @@ pub mod batch;
 pub mod dpo;
 pub mod evaluation;
 pub mod ift;
+pub mod method;
 pub mod numerics;
 pub mod orpo;
 pub mod parameter;
@@ -46,8 +47,9 @@ pub mod sft;
 
 pub use batch::{BatchError, Pair, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics};
 pub use evaluation::{Evaluation, Metric, Metrics};
+pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};
-pub use registry::{METHODS, Method, RegistryError};
+pub use registry::{METHODS, RegistryError};
 pub use requirements::{Anticipation, Constant, Data, Freeze, Requirements, Statistic};
 
 /// A loss over token statistics with analytic cotangents.

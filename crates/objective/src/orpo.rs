@@ -46,9 +46,9 @@
 use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
 use crate::evaluation::{Evaluation, Metric};
+use crate::method::Method;
 use crate::numerics::{log1mexp, sigmoid, softplus};
 use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader};
-use crate::registry::Method;
 use crate::requirements::{Anticipation, Data, Requirements, Statistic};
 
 /// The registry's line.

@@ -1,25 +1,11 @@
 //! Every objective by its name.
 
-use crate::parameter::{Parameter, ParameterError, Parameters};
+use crate::method::Method;
+use crate::parameter::{ParameterError, Parameters};
 use crate::{Objective, dpo, ift, orpo, sft};
 
 /// Every method, in the order of `--method all`.
 pub const METHODS: &[Method] = &[sft::METHOD, dpo::METHOD, orpo::METHOD, ift::METHOD];
-
-/// What the registry knows of an objective.
-#[derive(Clone, Copy, Debug)]
-pub struct Method {
-    /// The name in recipes and on the command line.
-    pub name: &'static str,
-    /// One line.
-    pub summary: &'static str,
-    /// Paper and equation.
-    pub source: &'static str,
-    /// Every parameter.
-    pub parameters: &'static [Parameter],
-    /// Builds the objective; parameters left out take their defaults.
-    pub build: fn(&Parameters) -> Result<Box<dyn Objective>, ParameterError>,
-}
 
 /// Why no objective was built.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -38,8 +38,8 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::Objective;
 use crate::batch::TokenBatch;
 use crate::evaluation::{Evaluation, Metric};
+use crate::method::Method;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::registry::Method;
 use crate::requirements::{Anticipation, Data, Requirements, Statistic};
 
 /// The registry's line.

@@ -1,0 +1,19 @@
+//! What an objective's file declares of itself, for registry, manual and tables.
+
+use crate::Objective;
+use crate::parameter::{Parameter, ParameterError, Parameters};
+
+/// An objective's name, origin, parameters and constructor.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    /// The name in recipes and on the command line.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// Paper and equation.
+    pub source: &'static str,
+    /// Every parameter.
+    pub parameters: &'static [Parameter],
+    /// Builds the objective; parameters left out take their defaults.
+    pub build: fn(&Parameters) -> Result<Box<dyn Objective>, ParameterError>,
+}

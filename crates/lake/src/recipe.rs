@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use objective::parameter::{BELOW_ONE, Kind, POSITIVE, Parameter, Parameters, UNIT, Value};
+use objective::parameter::{BELOW_ONE, POSITIVE, Parameters, UNIT, Value, check_number};
 use objective::{METHODS, Objective, registry};
 use serde::{Deserialize, Serialize};
 use toml::Table;
@@ -17,27 +17,6 @@ pub const DEFAULT: &str = include_str!("../../../experiments/default.toml");
 const ALL: &str = "all";
 /// The prefix of the optimizer's parameters among `--set` assignments.
 const OPTIMIZER: &str = "optimizer";
-
-const GAMMA: Parameter = Parameter {
-    name: "gamma",
-    kind: Kind::Number { default: 0.99, range: BELOW_ONE },
-    purpose: "the environment's discount",
-};
-const LEARNING_RATE: Parameter = Parameter {
-    name: "learning_rate",
-    kind: Kind::Number { default: 1e-3, range: POSITIVE },
-    purpose: "the schedule's greatest learning rate",
-};
-const WARMUP_RATIO: Parameter = Parameter {
-    name: "warmup_ratio",
-    kind: Kind::Number { default: 0.0, range: UNIT },
-    purpose: "share of the steps over which the learning rate rises",
-};
-const CLIP_NORM: Parameter = Parameter {
-    name: "clip_norm",
-    kind: Kind::Number { default: 10.0, range: POSITIVE },
-    purpose: "greatest norm of the gradient",
-};
 
 /// Everything that determines a result; the fields are documented in `experiments/default.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -202,10 +181,12 @@ impl Recipe {
     /// Checks every range once and replaces parameters by those in force.
     fn validate(&mut self) -> Result<(), LakeError> {
         const OWNER: &str = "recipe";
-        GAMMA.check(OWNER, self.gamma)?;
-        LEARNING_RATE.check(OWNER, self.learning_rate)?;
-        WARMUP_RATIO.check(OWNER, self.warmup_ratio)?;
-        self.clip_norm.map(|clip_norm| CLIP_NORM.check(OWNER, clip_norm)).transpose()?;
+        check_number(OWNER, "gamma", BELOW_ONE, self.gamma)?;
+        check_number(OWNER, "learning_rate", POSITIVE, self.learning_rate)?;
+        check_number(OWNER, "warmup_ratio", UNIT, self.warmup_ratio)?;
+        if let Some(clip_norm) = self.clip_norm {
+            check_number(OWNER, "clip_norm", POSITIVE, clip_norm)?;
+        }
         for (name, value, most) in
             [("hidden", self.hidden, 65_536), ("steps", self.steps, 10_000_000), ("seeds", self.seeds, 1_000_000)]
         {

@@ -51,6 +51,42 @@ pub const UNIT: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Include
 /// 0 ≤ x < 1.
 pub const BELOW_ONE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Excluded(1.0));
 
+/// `value`, if it is finite and in the range.
+///
+/// # Errors
+///
+/// [`ParameterError::Invalid`] with the owner, the name, the range and the value.
+pub fn check_number(
+    owner: &'static str,
+    name: &'static str,
+    range: (Bound<f64>, Bound<f64>),
+    value: f64,
+) -> Result<f64, ParameterError> {
+    if value.is_finite() && range.contains(&value) {
+        return Ok(value);
+    }
+    Err(ParameterError::Invalid {
+        owner,
+        name,
+        allowed: allowed_numbers(name, range),
+        given: Value::Number(value).to_string(),
+    })
+}
+
+fn allowed_numbers(name: &str, (low, high): (Bound<f64>, Bound<f64>)) -> String {
+    let low = match low {
+        Bound::Included(low) => format!("{} <= ", Value::Number(low)),
+        Bound::Excluded(low) => format!("{} < ", Value::Number(low)),
+        Bound::Unbounded => String::new(),
+    };
+    let high = match high {
+        Bound::Included(high) => format!(" <= {}", Value::Number(high)),
+        Bound::Excluded(high) => format!(" < {}", Value::Number(high)),
+        Bound::Unbounded => String::new(),
+    };
+    format!("a number, {low}{name}{high}")
+}
+
 /// A parameter's value as a recipe, a command line or a JSON line gives it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -120,7 +156,7 @@ impl Parameter {
     /// [`ParameterError::Invalid`] with the owner, the range and the value.
     pub fn check(&self, owner: &'static str, value: f64) -> Result<f64, ParameterError> {
         match self.kind {
-            Kind::Number { range, .. } if value.is_finite() && range.contains(&value) => Ok(value),
+            Kind::Number { range, .. } => check_number(owner, self.name, range, value),
             _ => Err(self.invalid(owner, &Value::Number(value))),
         }
     }
@@ -128,19 +164,7 @@ impl Parameter {
     /// What is allowed, in words.
     pub fn allowed(&self) -> String {
         match self.kind {
-            Kind::Number { range: (low, high), .. } => {
-                let low = match low {
-                    Bound::Included(low) => format!("{} <= ", Value::Number(low)),
-                    Bound::Excluded(low) => format!("{} < ", Value::Number(low)),
-                    Bound::Unbounded => String::new(),
-                };
-                let high = match high {
-                    Bound::Included(high) => format!(" <= {}", Value::Number(high)),
-                    Bound::Excluded(high) => format!(" < {}", Value::Number(high)),
-                    Bound::Unbounded => String::new(),
-                };
-                format!("a number, {low}{}{high}", self.name)
-            }
+            Kind::Number { range, .. } => allowed_numbers(self.name, range),
             Kind::Choice { options, .. } => format!("one of {}", options.join(", ")),
             Kind::Switch { .. } => "true or false".to_owned(),
         }

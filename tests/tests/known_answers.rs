@@ -138,6 +138,19 @@ fn a_bad_line_is_answered_by_an_error_that_names_the_field_and_the_stream_goes_o
 }
 
 #[test]
+fn totals_left_out_are_the_lines_own() {
+    let line = |totals: &str| {
+        format!(
+            r#"{{"objective": {{"name": "sft"}}, "chosen": {{"log_prob": [[-1.0, -3.0]]}}, "totals": {totals}}}{}"#,
+            "\n"
+        )
+    };
+    let answers = evaluate(&[line("{}"), line(r#"{"responses": 5}"#), line(r#"{"tokens": 8}"#)].concat());
+    let losses: Vec<_> = answers.iter().map(|answer| answer["loss"].as_f64().unwrap()).collect();
+    assert_eq!(losses, [2.0, 2.0, 0.5]);
+}
+
+#[test]
 fn optimizers_follow_pytorchs_paths() {
     for case in oracle("optimizer")["updates"].as_array().unwrap() {
         let settings = optimizer(&case["optimizer"]);

@@ -64,8 +64,6 @@ pub struct Trajectory {
     pub cells: Vec<usize>,
     /// Each move.
     pub actions: Vec<Action>,
-    /// The cell after the last move.
-    pub end: usize,
 }
 
 fn embedded_names() -> String {
@@ -281,7 +279,7 @@ impl Map {
             actions.push(action);
             cell = next;
         }
-        Ok(Trajectory { word: word.to_owned(), cells, actions, end: cell })
+        Ok(Trajectory { word: word.to_owned(), cells, actions })
     }
 
     /// Fewest intended moves from each cell to a goal; none where holes cut it off.

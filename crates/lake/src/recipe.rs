@@ -128,7 +128,11 @@ impl Recipe {
         let names: Vec<_> = match wanted {
             [] if !self.method.is_empty() => return Ok(()),
             [] => every().collect(),
-            names => names.iter().flat_map(|n| if n == ALL { every().collect() } else { vec![n.clone()] }).collect(),
+            names => names
+                .iter()
+                .map(|name| name.trim())
+                .flat_map(|name| if name == ALL { every().collect() } else { vec![name.to_owned()] })
+                .collect(),
         };
         let mut chosen = Vec::new();
         for name in names {

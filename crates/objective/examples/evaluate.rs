@@ -10,9 +10,9 @@
 //! {"loss": ..., "cotangents": {"chosen": {"log_prob": [[...], [...]]}, "rejected": {...}}, "metrics": {...}}
 //! ```
 //!
-//! Demonstrations come as `chosen` alone. `totals` (`tokens`, `responses`, `pairs`) are those of the whole optimiser step;
-//! left out they are the line's own. A bad line is answered by `{"error": "..."}`. The exit code is 0 once every line has
-//! its answer.
+//! Demonstrations come as `chosen` alone. `totals` (`tokens`, `responses` of both sides, `pairs`) are those of the whole
+//! optimizer step; each left out is the line's own. A bad line is answered by `{"error": "..."}`. The exit code is 0 once
+//! every line has its answer.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, ErrorKind, Write};
@@ -35,15 +35,16 @@ struct Question {
     objective: Parameters,
     chosen: Columns,
     rejected: Option<Columns>,
-    totals: Option<Totals>,
+    #[serde(default)]
+    totals: Totals,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 struct Totals {
-    tokens: usize,
-    responses: usize,
-    pairs: usize,
+    tokens: Option<usize>,
+    responses: Option<usize>,
+    pairs: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -102,9 +103,11 @@ fn answer(line: &[u8]) -> anyhow::Result<Answer> {
             (0..chosen).map(|pair| Pair { chosen: pair, rejected: chosen + pair }).collect()
         }
     };
-    let totals = match question.totals {
-        None => StepTotals::of(&responses, &pairs),
-        Some(Totals { tokens, responses, pairs }) => StepTotals { tokens, responses, pairs },
+    let (own, given) = (StepTotals::of(&responses, &pairs), question.totals);
+    let totals = StepTotals {
+        tokens: given.tokens.unwrap_or(own.tokens),
+        responses: given.responses.unwrap_or(own.responses),
+        pairs: given.pairs.unwrap_or(own.pairs),
     };
 
     let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &pairs, totals)

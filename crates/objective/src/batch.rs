@@ -37,7 +37,7 @@ pub struct Pair {
     pub rejected: usize,
 }
 
-/// Counts over the whole optimiser step, by which losses are divided: micro-batches add up to the step.
+/// Counts over the whole optimizer step, by which losses are divided: micro-batches add up to the step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepTotals {
     /// Response tokens.

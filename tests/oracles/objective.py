@@ -1,16 +1,11 @@
-"""Objectives by PyTorch autograd in float64, and TRL's own DPO loss on the same log-probabilities.
+"""Objectives by PyTorch autograd in float64.
 
 Responses are lists of one-dimensional tensors; every loss is the mean over the step's tokens, responses or pairs.
 """
 
-import collections
 import random
-import types
-from unittest import mock
 
 import torch
-import trl
-import trl.experimental.orpo
 
 import generator
 
@@ -81,55 +76,6 @@ def evaluate(line):
     return {"loss": loss.item(), "cotangents": cotangents}
 
 
-def pad(rows, tail=0.0):
-    """Rows as one tensor, behind a prompt of one token."""
-    width = max(map(len, rows))
-    return torch.stack([torch.cat([row, row.new_full((width - len(row),), tail)]) for row in rows])
-
-
-def evaluate_trl(line):
-    """The same by TRL's own code, given the log-probabilities: `DPOTrainer._compute_loss` with a stand-in trainer and model
-    (loss types `sigmoid` and `sft`), and `ORPOTrainer.odds_ratio_loss`, kept from rounding its input to float32."""
-    name, chosen = line["objective"]["name"], line["chosen"]["log_prob"]
-    rejected = line.get("rejected", {"log_prob": chosen})["log_prob"]
-    leaves = [torch.tensor(response).requires_grad_() for response in chosen + rejected]
-    mask = pad([torch.ones(1 + len(response), dtype=torch.long) for response in leaves], 0)
-    mask[:, 0] = 0
-    accelerator = types.SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x, device="cpu")
-    metrics = collections.defaultdict(list)
-    if name == "orpo":
-        mean = [response.mean() for response in leaves]
-        stand_in = types.SimpleNamespace(beta=line["objective"]["beta"], accelerator=accelerator)
-        with mock.patch.object(torch.Tensor, "float", lambda tensor: tensor):
-            ratio, w, l, _, log_odds = trl.experimental.orpo.ORPOTrainer.odds_ratio_loss(
-                stand_in, torch.stack(mean[:1]), torch.stack(mean[1:]))
-        loss = -mean[0] - ratio.mean()
-        metrics |= {"rewards/chosen": [w.mean().item()], "rewards/rejected": [l.mean().item()],
-                    "rewards/margins": [(w - l).mean().item()], "log_odds_ratio": [log_odds.item()]}
-    else:
-        blank = torch.zeros_like(mask[:, 1:], dtype=torch.float64)
-        outputs = types.SimpleNamespace(log_probs=pad(leaves), entropy=blank, mean_logits=blank, is_top1=blank.bool())
-        stand_in = types.SimpleNamespace(
-            model=types.SimpleNamespace(training=True), accelerator=accelerator, aux_loss_enabled=False, ld_alpha=None,
-            precompute_ref_logps=True, f_divergence_type="reverse_kl", loss_weights=[1.0], use_weighting=False,
-            loss_types=["sigmoid" if name == "dpo" else "sft"], beta=line["objective"].get("beta", 1.0),
-            label_smoothing=0.0, _metrics={"train": metrics}, _total_train_tokens=0, _tp_size=1)
-        reference = [line[side]["reference_log_prob"] if name == "dpo" else chosen
-                     for side in (("chosen", "rejected") if name == "dpo" else ("chosen", "chosen"))]
-        totals = [torch.tensor([sum(response) for response in side]) for side in reference]
-        loss = trl.DPOTrainer._compute_loss(stand_in, lambda **_: outputs, {
-            "input_ids": mask, "attention_mask": mask, "completion_mask": mask,
-            "ref_chosen_logps": totals[0], "ref_rejected_logps": totals[1]}, False)
-    loss.backward()
-    gradients = [response.grad.tolist() for response in leaves]
-    answer = {"loss": loss.item(), "cotangents": {"chosen": {"log_prob": gradients[: len(chosen)]}}}
-    if name != "sft":
-        answer["cotangents"]["rejected"] = {"log_prob": gradients[len(chosen) :]}
-        logged = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "log_odds_ratio")
-        answer["metrics"] = {key: metrics[key][0] for key in logged if metrics[key]}
-    return answer
-
-
 def responses(draw, lengths, scale=1.0):
     return [[-scale * draw.expovariate(1.0) for _ in range(length)] for length in lengths]
 
@@ -183,25 +129,12 @@ def lines(draw):
         yield f"{name}, part of a larger step", larger | {"totals": {"tokens": 40, "responses": 10, "pairs": 5}}
 
 
-def trl_lines(draw):
-    """TRL's ORPO divides its likelihood by the batch's tokens, so that it agrees with the paper for one pair only."""
-    yield "sft, token", {"objective": {"name": "sft"}, "chosen": {"log_prob": responses(draw, [3, 1, 12])}}
-    for beta in (0.01, 0.1, 2.0):
-        columns = lambda: {name: responses(draw, [4, 1, 30]) for name in ("log_prob", "reference_log_prob")}
-        yield f"dpo, beta {beta}", {"objective": {"name": "dpo", "beta": beta}, "chosen": columns(), "rejected": columns()}
-    for beta in (0.1, 0.25, 2.0):
-        chosen, rejected = ({"log_prob": responses(draw, [length])} for length in (9, 5))
-        yield f"orpo, beta {beta}", {"objective": {"name": "orpo", "beta": beta}, "chosen": chosen, "rejected": rejected}
-
-
 def main():
     draw = random.Random(20240517)
     cases = []
     for name, line in lines(draw):
         cases.append({"name": name, "source": "torch", "line": line, **evaluate(line)})
-    for name, line in trl_lines(draw):
-        cases.append({"name": f"{name}, by TRL", "source": "trl", "line": line, **evaluate_trl(line)})
-    generator.write(__file__, ["torch", "trl"], cases=cases)
+    generator.write(__file__, ["torch"], cases=cases)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 //! What the tests share: ragged batches, central differences, and the oracles' answers.
 
 use objective::{
-    Data, Evaluation, Objective, Pair, Requirements, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
+    Constant, Data, Evaluation, Objective, Pair, Requirements, Response, Statistic, StepTotals, TokenBatch,
+    TokenConstants, TokenStatistics,
 };
 use serde_json::Value;
 
@@ -20,8 +21,26 @@ pub struct OwnedBatch {
     pub totals: StepTotals,
 }
 
-/// One response: log-probabilities of the policy and of the reference.
-pub type Tokens = Vec<(f64, f64)>;
+/// One token: log-probabilities of the policy and of the reference, and the divergence between them, nats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Token {
+    /// log π.
+    pub log_prob: f64,
+    /// log π_ref.
+    pub reference_log_prob: f64,
+    /// KL(π_ref || π).
+    pub reference_kl: f64,
+}
+
+/// One response.
+pub type Tokens = Vec<Token>;
+
+impl Token {
+    /// A token of which only the log-probability matters.
+    pub fn new(log_prob: f64) -> Self {
+        Self { log_prob, reference_log_prob: -1.0, reference_kl: 0.5 }
+    }
+}
 
 impl OwnedBatch {
     /// Demonstrations, or pairs of the first and second half of the responses, with the columns that are required.
@@ -40,15 +59,19 @@ impl OwnedBatch {
             Data::Demonstrations => Vec::new(),
             Data::Preferences => (0..half).map(|pair| Pair { chosen: pair, rejected: half + pair }).collect(),
         };
-        let reference =
-            if requirements.constants.is_empty() { Vec::new() } else { flat().map(|token| token.1).collect() };
-        Self {
-            totals: StepTotals::of(&ranges, &pairs),
-            statistics: TokenStatistics { log_prob: flat().map(|token| token.0).collect() },
-            constants: TokenConstants { reference_log_prob: reference },
-            responses: ranges,
-            pairs,
+        let (mut statistics, mut constants) = (TokenStatistics::default(), TokenConstants::default());
+        for &statistic in requirements.statistics {
+            statistics.column_mut(statistic).extend(flat().map(|token| match statistic {
+                Statistic::LogProb => token.log_prob,
+                Statistic::ReferenceKl => token.reference_kl,
+            }));
         }
+        for &constant in requirements.constants {
+            constants.column_mut(constant).extend(flat().map(|token| match constant {
+                Constant::ReferenceLogProb => token.reference_log_prob,
+            }));
+        }
+        Self { totals: StepTotals::of(&ranges, &pairs), statistics, constants, responses: ranges, pairs }
     }
 
     /// The objective's answer.
@@ -62,11 +85,16 @@ impl OwnedBatch {
     }
 }
 
-/// The derivative of `f` at `x` by central differences of fourth order, and the rounding error to expect in it.
-pub fn central_difference(f: impl Fn(f64) -> f64, x: f64, step: f64) -> (f64, f64) {
+/// The derivative of `f` at `x` by central differences of fourth order.
+pub fn central_difference(f: impl Fn(f64) -> f64, x: f64, step: f64) -> f64 {
     let near = f(x + step) - f(x - step);
     let far = f(x + 2.0 * step) - f(x - 2.0 * step);
-    ((8.0 * near - far) / (12.0 * step), 32.0 * f64::EPSILON * f(x).abs() / step)
+    (8.0 * near - far) / (12.0 * step)
+}
+
+/// The error to expect in a central difference of something that is rounded at this magnitude.
+pub fn rounding(magnitude: f64, step: f64) -> f64 {
+    32.0 * f64::EPSILON * magnitude / step
 }
 
 /// The oracle of this name.

@@ -3,21 +3,21 @@
 use lake::environment::Environment;
 use lake::map::{ACTIONS, Action, Map, Trajectory};
 use lake::measure::{greedy, greedy_action, performance};
-use lake::network::{Network, States};
+use lake::network::{Forward, Network, States};
 use lake::policy::{LakePolicy, micro_batch};
 use lake::solver::{TEMPERATURE, TIE_TOLERANCE, Target, optimal_policy, value_iteration};
 use objective::{
-    Anticipation, Data, Evaluation, Freeze, Objective, Parameters, Statistic, StepTotals, TokenBatch, TokenConstants,
-    TokenStatistics, registry,
+    Anticipation, Data, Evaluation, Freeze, METHODS, Objective, Parameters, Statistic, StepTotals, TokenBatch,
+    TokenConstants, TokenStatistics, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use tests::{assert_close, central_difference};
+use tests::{assert_close, central_difference, rounding};
 use training::{MicroBatch, Optimizer, OptimizerSettings, Policy, StepError, StepSettings, Workspace};
-use training::{accumulate, fill_constants, step};
+use training::{accumulate, fill_reference, step};
 
 const HIDDEN: usize = 7;
 
@@ -46,7 +46,8 @@ fn words() -> Vec<&'static str> {
 
 /// Every method, with parameters that reach every branch of the step.
 fn objectives() -> Vec<Box<dyn Objective>> {
-    let mut objectives: Vec<_> = ["sft", "dpo", "orpo"].map(|name| build(name, &[])).into();
+    let mut objectives: Vec<_> = METHODS.iter().map(|method| build(method.name, &[])).collect();
+    objectives.push(build("tdpo", &[("variant", "1")]));
     for propagation in ["released", "algorithm1", "equation21", "none"] {
         for freeze in ["none", "anticipated", "all"] {
             objectives.push(build("ift", &[("propagation", propagation), ("freeze_embeddings", freeze)]));
@@ -60,25 +61,21 @@ fn build(name: &str, parameters: &[(&str, &str)]) -> Box<dyn Objective> {
     registry::build(name, &parameters).unwrap()
 }
 
-fn batch(map: &Map, objective: &dyn Objective, demonstration: &str, rejected: &str) -> MicroBatch<States> {
+fn batch(map: &Map, objective: &dyn Objective, demonstration: &str, rejected: &str) -> MicroBatch<States, Forward> {
     let [demonstration, rejected] = [demonstration, rejected].map(|word| map.walk(word).unwrap());
     micro_batch(objective.requirements().data, &demonstration, Some(&rejected))
 }
 
-/// The loss of one micro-batch, by plain loops: encodings of the demonstrated and the anticipated state come from `own` and
-/// `other`, the rest of the network from `head`. All three are the same parameters but where a stop-gradient holds one back.
-fn loss(
-    objective: &dyn Objective,
-    batch: &MicroBatch<States>,
-    states: &States,
-    [own, other, head]: [&[f64]; 3],
-) -> f64 {
+/// The policy's log-probabilities at every state, by plain loops: encodings of the demonstrated and the anticipated state come
+/// from `own` and `other`, the rest of the network from `head`. All three are the same parameters but where a stop-gradient
+/// holds one back.
+fn log_policy(states: &States, [own, other, head]: [&[f64]; 3]) -> Vec<[f64; ACTIONS]> {
     let cells = (head.len() - (HIDDEN + 1) * ACTIONS) / HIDDEN - 1;
     let encode = |parameters: &[f64], cell: usize, unit: usize| {
         parameters[cell * HIDDEN + unit] + parameters[cells * HIDDEN + unit]
     };
     let head = &head[(cells + 1) * HIDDEN..];
-    let log_prob = (0..batch.tokens.len()).map(|state| {
+    let row = |state: usize| {
         let hidden: Vec<f64> = (0..HIDDEN)
             .map(|unit| {
                 let demonstrated = encode(own, states.cells[state], unit);
@@ -88,17 +85,41 @@ fn loss(
                 fused.max(0.0)
             })
             .collect();
-        let logit = |action: usize| {
+        let logits: [f64; ACTIONS] = std::array::from_fn(|action| {
             let weighted: f64 = (0..HIDDEN).map(|unit| hidden[unit] * head[unit * ACTIONS + action]).sum();
             weighted + head[HIDDEN * ACTIONS + action]
+        });
+        let sum: f64 = logits.iter().map(|logit| logit.exp()).sum();
+        logits.map(|logit| logit - sum.ln())
+    };
+    (0..states.cells.len()).map(row).collect()
+}
+
+/// The loss of one micro-batch from the policy's log-probabilities at every state. `stopped` are those that a stop-gradient in
+/// the objective (TDPO's, on the chosen divergence) reads instead.
+fn loss(
+    objective: &dyn Objective,
+    batch: &MicroBatch<States, Forward>,
+    rows: &[[f64; ACTIONS]],
+    stopped: &[[f64; ACTIONS]],
+) -> f64 {
+    let requirements = objective.requirements();
+    let mut statistics = TokenStatistics::default();
+    for &statistic in requirements.statistics {
+        let value = |(index, row): (usize, &[f64; ACTIONS])| match statistic {
+            Statistic::LogProb => row[batch.tokens[index]],
+            Statistic::ReferenceKl => {
+                let chosen = batch.responses[batch.pairs[0].chosen].tokens.contains(&index);
+                let second = objective.parameters().get("variant") == Some(&"2".into());
+                let row = if chosen && second { &stopped[index] } else { row };
+                let reference = batch.reference.as_ref().unwrap().log_policy.row(index);
+                reference.iter().zip(row).map(|(reference, own)| reference.exp() * (reference - own)).sum()
+            }
         };
-        let sum: f64 = (0..ACTIONS).map(|action| logit(action).exp()).sum();
-        logit(batch.tokens[state]) - sum.ln()
-    });
-    let statistics = TokenStatistics { log_prob: log_prob.collect() };
+        statistics.column_mut(statistic).extend(rows.iter().enumerate().map(value));
+    }
     let totals = StepTotals::of(&batch.responses, &batch.pairs);
     let MicroBatch { constants, responses, pairs, .. } = batch;
-    let requirements = objective.requirements();
     let batch = TokenBatch::new(&requirements, &statistics, constants, responses, pairs, totals).unwrap();
     let mut evaluation = Evaluation::default();
     objective.evaluate(&batch, &mut evaluation);
@@ -112,7 +133,7 @@ fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_and_stop_gr
         let mut policy = LakePolicy::new(&map, network(&map, seed));
         let mut batches = [batch(&map, &*objective, "RRDDLDRR", "DDRRDR")];
         // Another policy as the reference, so that DPO is not at its start.
-        fill_constants(&LakePolicy::new(&map, network(&map, 1000)), &objective.requirements(), &mut batches).unwrap();
+        fill_reference(&LakePolicy::new(&map, network(&map, 1000)), &objective.requirements(), &mut batches).unwrap();
         let (whole, _) = accumulate(&mut policy, &*objective, &batches, &mut Workspace::default()).unwrap();
 
         let parameters = policy.network.parameters.clone();
@@ -123,7 +144,8 @@ fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_and_stop_gr
                 (policy.anticipate(&batch.states, lambda, freeze).unwrap(), freeze)
             }
         };
-        assert_close(&[whole], &[loss(&*objective, batch, &states, [&parameters; 3])], 1e-13, 0.0, "loss");
+        let rows = log_policy(&states, [&parameters; 3]);
+        assert_close(&[whole], &[loss(&*objective, batch, &rows, &rows)], 1e-12, 0.0, "loss");
         for (index, &gradient) in policy.network.gradient.iter().enumerate() {
             let moved_loss = |value: f64| {
                 let mut moved = parameters.clone();
@@ -133,12 +155,12 @@ fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_and_stop_gr
                     Freeze::Anticipated => (&moved, &parameters),
                     Freeze::All => (&parameters, &parameters),
                 };
-                loss(&*objective, batch, &states, [own, other, &moved])
+                loss(&*objective, batch, &log_policy(&states, [own, other, &moved]), &rows)
             };
-            let (difference, rounding) = central_difference(moved_loss, parameters[index], 1e-4);
+            let difference = central_difference(moved_loss, parameters[index], 1e-5);
             let error = (difference - gradient).abs();
             assert!(
-                error <= 1e-6 * gradient.abs() + rounding,
+                error <= 1e-6 * gradient.abs() + rounding(whole.abs(), 1e-5),
                 "{objective:?}, parameter {index}: gradient {gradient:e}, difference {difference:e}"
             );
         }
@@ -200,9 +222,9 @@ fn gradient_accumulation_gives_the_gradient_of_the_whole_step() {
             .map(|(chosen, rejected)| micro_batch(objective.requirements().data, &walk(chosen), Some(&walk(rejected))))
             .into();
         let mut whole = merge(&parts);
-        let run = |batches: &mut [MicroBatch<States>]| {
+        let run = |batches: &mut [MicroBatch<States, Forward>]| {
             let mut policy = LakePolicy::new(&map, network(&map, 5));
-            fill_constants(&LakePolicy::new(&map, network(&map, 6)), &objective.requirements(), batches).unwrap();
+            fill_reference(&LakePolicy::new(&map, network(&map, 6)), &objective.requirements(), batches).unwrap();
             let (loss, metrics) = accumulate(&mut policy, &*objective, batches, &mut Workspace::default()).unwrap();
             (loss, metrics, policy.network.gradient)
         };
@@ -217,7 +239,7 @@ fn gradient_accumulation_gives_the_gradient_of_the_whole_step() {
 }
 
 /// The same responses as one micro-batch.
-fn merge(parts: &[MicroBatch<States>]) -> MicroBatch<States> {
+fn merge(parts: &[MicroBatch<States, Forward>]) -> MicroBatch<States, Forward> {
     let mut whole = parts[0].clone();
     for part in &parts[1..] {
         let (tokens, responses) = (whole.tokens.len(), whole.responses.len());
@@ -243,7 +265,7 @@ fn dpo_starts_at_ln_2_on_the_lake() {
     let dpo = build("dpo", &[]);
     let mut policy = LakePolicy::new(&map, network(&map, 3));
     let mut batches = [batch(&map, &*dpo, "DDRDRR", "RD")];
-    fill_constants(&policy, &dpo.requirements(), &mut batches).unwrap();
+    fill_reference(&policy, &dpo.requirements(), &mut batches).unwrap();
     let (loss, _) = accumulate(&mut policy, &*dpo, &batches, &mut Workspace::default()).unwrap();
     assert_eq!(loss, std::f64::consts::LN_2);
 }
@@ -287,7 +309,7 @@ fn log_prob(network: &Network, trajectory: &Trajectory) -> Vec<f64> {
     let batch = micro_batch(Data::Demonstrations, trajectory, None);
     let mut statistics = TokenStatistics::default();
     let forward = policy.forward(&batch.states).unwrap();
-    policy.statistics(&forward, &batch.tokens, &[Statistic::LogProb], &mut statistics).unwrap();
+    policy.statistics(&forward, None, &batch.tokens, &[Statistic::LogProb], &mut statistics).unwrap();
     assert_eq!(batch.constants, TokenConstants::default());
     statistics.log_prob
 }

@@ -1,38 +1,72 @@
 //! What must hold for every objective, whatever its parameters and the batch.
 
+use std::ops::Bound;
+
 use objective::dpo::Dpo;
 use objective::ift::{Ift, Propagation};
 use objective::orpo::Orpo;
+use objective::parameter::Kind;
+use objective::preference::Score;
 use objective::sft::{Normalisation, Sft};
-use objective::{Data, Evaluation, Freeze, METHODS, Objective, StepTotals, registry};
+use objective::{
+    Coupling, Data, Evaluation, Freeze, METHODS, Method, Metric, Objective, ParameterError, Parameters, Statistic,
+    StepTotals, Value, registry,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use tests::{OwnedBatch, Tokens, assert_close, central_difference};
+use tests::{OwnedBatch, Token, Tokens, assert_close, central_difference, rounding};
 
-/// Every objective, with parameters over their whole ranges.
+/// Every registered objective, with any of its parameters.
 fn objectives() -> impl Strategy<Value = Box<dyn Objective>> {
-    let gamma = prop_oneof![Just(0.0), Just(1.0), 0.0..=1.0];
-    let propagation = prop_oneof![
-        gamma.clone().prop_map(|gamma| Propagation::Released { gamma }),
-        gamma.prop_map(|gamma| Propagation::Algorithm1 { gamma }),
-        Just(Propagation::Equation21),
-        Just(Propagation::None),
-    ];
-    let beta = prop_oneof![Just(0.1), 1e-3..10.0];
-    prop_oneof![
-        select(vec![Normalisation::Token, Normalisation::Response])
-            .prop_map(|n| Box::new(Sft::new(n)) as Box<dyn Objective>),
-        (beta.clone(), 0.0..=0.5).prop_map(|(beta, smoothing)| Box::new(Dpo::new(beta, smoothing).unwrap()) as _),
-        prop_oneof![Just(0.0), beta].prop_map(|beta| Box::new(Orpo::new(beta).unwrap()) as _),
-        (0.0..=1.0, propagation)
-            .prop_map(|(lambda, propagation)| Box::new(Ift::new(lambda, Freeze::None, propagation).unwrap()) as _),
-    ]
+    (0..METHODS.len()).prop_flat_map(|index| {
+        let method = &METHODS[index];
+        let values: Vec<_> = method.parameters.iter().map(|parameter| values(parameter.kind)).collect();
+        values.prop_map(move |values| {
+            let names = method.parameters.iter().map(|parameter| parameter.name.to_owned());
+            build(method, names.zip(values).filter_map(|(name, value)| Some((name, value?))).collect())
+        })
+    })
+}
+
+/// Builds the objective, without the parameters that the others leave unused.
+fn build(method: &Method, mut parameters: Parameters) -> Box<dyn Objective> {
+    loop {
+        match (method.build)(&parameters) {
+            Ok(objective) => return objective,
+            Err(ParameterError::Unused { name, .. }) => drop(parameters.remove(name)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// No value, or one that is allowed; of wide ranges only the plausible part, or finite differences would drown.
+fn values(kind: Kind) -> BoxedStrategy<Option<Value>> {
+    let value = match kind {
+        Kind::Number { range, .. } | Kind::Derived { range, .. } => {
+            let (low, high) = match range {
+                (Bound::Included(0.0), Bound::Included(high)) => (0.0, high),
+                (Bound::Included(low) | Bound::Excluded(low), Bound::Included(high)) => (low.max(1e-3), high),
+                (Bound::Included(low) | Bound::Excluded(low), Bound::Excluded(high)) => (low, high - 0.01),
+                _ => unreachable!("every range is bounded"),
+            };
+            let high = high.min(10.0);
+            prop_oneof![Just(low), low..=high, Just(high)].prop_map(Value::Number).boxed()
+        }
+        Kind::Choice { options, .. } => select(options).prop_map(Value::from).boxed(),
+        Kind::Switch { .. } => any::<bool>().prop_map(Value::from).boxed(),
+    };
+    prop_oneof![Just(None), value.prop_map(Some)].boxed()
 }
 
 /// An even number of ragged responses of 1 to 64 tokens.
-fn responses(log_prob: impl Strategy<Value = f64> + Clone) -> impl Strategy<Value = Vec<Tokens>> {
-    let response = vec((log_prob.clone(), log_prob), 1..=64);
+fn responses(log_prob: impl Strategy<Value = f64> + Clone + 'static) -> impl Strategy<Value = Vec<Tokens>> {
+    let token = (log_prob.clone(), log_prob.clone(), log_prob).prop_map(|(log_prob, reference_log_prob, kl)| Token {
+        log_prob,
+        reference_log_prob,
+        reference_kl: -kl,
+    });
+    let response = vec(token, 1..=64);
     vec((response.clone(), response), 1..=4).prop_map(|pairs| {
         let (chosen, rejected): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         chosen.into_iter().chain(rejected).collect()
@@ -64,27 +98,51 @@ fn by_response(batch: &OwnedBatch, evaluation: &Evaluation) -> Vec<Vec<f64>> {
     batch.responses.iter().map(|r| evaluation.cotangents.log_prob[r.tokens.clone()].to_vec()).collect()
 }
 
+/// The stop-gradient of TDPO's second variant: the loss depends on the chosen divergence, its gradient does not.
+fn is_stopped(objective: &dyn Objective, batch: &OwnedBatch, statistic: Statistic, token: usize) -> bool {
+    statistic == Statistic::ReferenceKl
+        && objective.parameters().get("variant") == Some(&Value::from("2"))
+        && token < batch.responses[batch.pairs.len()].tokens.start
+}
+
 proptest! {
     #[test]
     fn cotangents_are_the_central_differences_of_the_loss(objective in objectives(), responses in responses(moderate())) {
         let batch = OwnedBatch::new(&objective.requirements(), &responses);
-        let cotangents = batch.evaluate(&*objective).cotangents.log_prob;
-        for (token, &cotangent) in cotangents.iter().enumerate() {
-            let loss = |log_prob: f64| {
-                let mut moved = batch.clone();
-                moved.statistics.log_prob[token] = log_prob;
-                moved.evaluate(&*objective).loss
-            };
-            let log_prob = batch.statistics.log_prob[token];
-            let (difference, rounding) = central_difference(loss, log_prob, 1e-3 * log_prob.abs().min(1.0));
-            let error = (difference - cotangent).abs();
-            prop_assert!(error <= 1e-6 * cotangent.abs() + rounding,
-                "{objective:?}, token {token}: cotangent {cotangent:e}, difference {difference:e}");
+        let Evaluation { loss, cotangents, .. } = batch.evaluate(&*objective);
+        // The loss is rounded, be it a difference of terms around 1, and so are the sums that it is a function of.
+        let sums = batch.statistics.log_prob.iter().chain(&batch.constants.reference_log_prob);
+        let steepest = cotangents.log_prob.iter().fold(0.0, |most: f64, c| most.max(c.abs()));
+        let magnitude = loss.abs().max(1.0) + steepest * sums.fold(0.0, |sum, value| sum + value.abs());
+        for &statistic in objective.requirements().statistics {
+            for (token, &cotangent) in cotangents.column(statistic).iter().enumerate() {
+                if is_stopped(&*objective, &batch, statistic, token) {
+                    prop_assert_eq!(cotangent, 0.0);
+                    continue;
+                }
+                let loss = |value: f64| {
+                    let mut moved = batch.clone();
+                    moved.statistics.column_mut(statistic)[token] = value;
+                    moved.evaluate(&*objective).loss
+                };
+                let value = batch.statistics.column(statistic)[token];
+                // Where the loss turns within a step, a shorter one is needed.
+                let agrees = [1e-3, 1e-4, 1e-5, 1e-6].into_iter().any(|share| {
+                    let step = share * value.abs().min(1.0);
+                    let error = (central_difference(loss, value, step) - cotangent).abs();
+                    error <= 1e-6 * cotangent.abs() + rounding(magnitude, step)
+                });
+                prop_assert!(agrees, "{objective:?}, {statistic:?}, token {token}: cotangent {cotangent:e}, difference {:e}",
+                    central_difference(loss, value, 1e-4));
+            }
         }
     }
 
     #[test]
     fn micro_batches_add_up_to_the_step(objective in objectives(), responses in responses(moderate())) {
+        if objective.requirements().coupling == Coupling::Step {
+            return Ok(()); // The step gathers such a batch before it evaluates; see the lake's properties.
+        }
         let whole_batch = OwnedBatch::new(&objective.requirements(), &responses);
         let whole = whole_batch.evaluate(&*objective);
         let parts = split(&*objective, &responses, whole_batch.totals);
@@ -121,7 +179,9 @@ proptest! {
         let mut cotangents = by_response(&turned, &other);
         cotangents[..half].reverse();
         cotangents[half..].reverse();
-        prop_assert_eq!(cotangents, by_response(&batch, &evaluation));
+        for (ours, theirs) in cotangents.iter().zip(by_response(&batch, &evaluation)) {
+            assert_close(ours, &theirs, 1e-12, 0.0, "cotangents");
+        }
     }
 
     #[test]
@@ -129,8 +189,11 @@ proptest! {
         objective in objectives(), responses in responses(extreme()),
     ) {
         let evaluation = OwnedBatch::new(&objective.requirements(), &responses).evaluate(&*objective);
-        prop_assert!(evaluation.loss.is_finite() && evaluation.loss >= 0.0, "{objective:?}: loss {}", evaluation.loss);
-        prop_assert!(evaluation.cotangents.log_prob.iter().all(|c| c.is_finite()), "{:?}", evaluation);
+        prop_assert!(evaluation.loss.is_finite(), "{objective:?}: loss {}", evaluation.loss);
+        for &statistic in objective.requirements().statistics {
+            let cotangents = evaluation.cotangents.column(statistic);
+            prop_assert!(cotangents.iter().all(|c| c.is_finite()), "{objective:?}: {statistic:?} {cotangents:?}");
+        }
         prop_assert!(evaluation.metrics.iter().all(|(_, value)| value.is_finite()), "{:?}", evaluation);
     }
 
@@ -138,8 +201,8 @@ proptest! {
     fn dpo_is_ln_2_at_its_reference_and_antisymmetric(
         beta in 1e-3..50.0, smoothing in 0.0..=0.5, responses in responses(extreme()),
     ) {
-        let dpo = Dpo::new(beta, smoothing).unwrap();
-        let own: Vec<Tokens> = responses.iter().map(|r| r.iter().map(|&(policy, _)| (policy, policy)).collect()).collect();
+        let dpo = Dpo::new(beta, smoothing, Score::LOG_RATIO).unwrap();
+        let own: Vec<Tokens> = responses.iter().map(|r| r.iter().map(|t| Token { reference_log_prob: t.log_prob, ..*t }).collect()).collect();
         let batch = OwnedBatch::new(&dpo.requirements(), &own);
         let evaluation = batch.evaluate(&dpo);
         let pairs = batch.pairs.len() as f64;
@@ -156,11 +219,11 @@ proptest! {
 
     #[test]
     fn swapping_chosen_and_rejected_turns_dpos_margin(beta in 1e-3..50.0, responses in responses(moderate())) {
-        let dpo = Dpo::new(beta, 0.0).unwrap();
+        let dpo = Dpo::new(beta, 0.0, Score::LOG_RATIO).unwrap();
         let half = responses.len() / 2;
         let swapped: Vec<_> = responses[half..].iter().chain(&responses[..half]).cloned().collect();
         let margin = |responses: &[Tokens]| {
-            OwnedBatch::new(&dpo.requirements(), responses).evaluate(&dpo).metrics.mean(objective::Metric::RewardMargin)
+            OwnedBatch::new(&dpo.requirements(), responses).evaluate(&dpo).metrics.mean(Metric::RewardMargin)
         };
         assert_close(&[margin(&swapped).unwrap()], &[-margin(&responses).unwrap()], 1e-12, 1e-12, "margin");
     }
@@ -202,7 +265,7 @@ proptest! {
 fn orpo_is_finite_and_flat_in_the_odds_at_certainty() {
     let orpo = Orpo::new(0.25).unwrap();
     for certain in [0.0, -5e-324, -1e-300, -2.0_f64.powi(-53)] {
-        let batch = OwnedBatch::new(&orpo.requirements(), &[vec![(-1.0, 0.0)], vec![(certain, 0.0)]]);
+        let batch = OwnedBatch::new(&orpo.requirements(), &[vec![Token::new(-1.0)], vec![Token::new(certain)]]);
         let evaluation = batch.evaluate(&orpo);
         assert!(evaluation.loss.is_finite());
         assert_eq!(evaluation.cotangents.log_prob[1], 0.0, "a stop-gradient on the odds at {certain:e}");
@@ -212,7 +275,7 @@ fn orpo_is_finite_and_flat_in_the_odds_at_certainty() {
 #[test]
 fn an_empty_response_is_an_error() {
     let sft = Sft::new(Normalisation::Token);
-    let batch = OwnedBatch::new(&sft.requirements(), &[vec![(-1.0, 0.0)], vec![]]);
+    let batch = OwnedBatch::new(&sft.requirements(), &[vec![Token::new(-1.0)], vec![]]);
     let OwnedBatch { statistics, constants, responses, pairs, totals } = &batch;
     let error = objective::TokenBatch::new(&sft.requirements(), statistics, constants, responses, pairs, *totals);
     assert_eq!(error.unwrap_err().to_string(), "response 1: at least one token is needed, got none");
@@ -224,6 +287,9 @@ fn every_default_is_within_its_range() {
         let objective = (method.build)(&objective::Parameters::new()).unwrap();
         for (name, value) in objective.parameters() {
             let declared = method.parameters.iter().find(|parameter| parameter.name == name).unwrap();
+            if let Kind::Derived { .. } = declared.kind {
+                continue;
+            }
             assert_eq!(value, declared.default(), "{}.{name}", method.name);
         }
     }

@@ -8,6 +8,9 @@ use crate::measure::greedy_action;
 use crate::report::{Report, Summary};
 use crate::solver::{Solution, TransitionMatrix};
 
+/// Columns that drawings may take beside one another.
+const PAGE_WIDTH: usize = 120;
+
 /// The lake with one arrow a cell, the policy's most probable action.
 pub fn arrows(map: &Map, policy: &TransitionMatrix) -> Vec<String> {
     framed(map, |cell| vec![format!(" {}", greedy_action(&policy[cell]).arrow())])
@@ -30,18 +33,25 @@ pub fn action_values(map: &Map, solution: &Solution, policy: &TransitionMatrix) 
     })
 }
 
-/// Drawings beside one another, each under its title.
+/// Drawings beside one another, as many as fit, each under its title.
 pub fn side_by_side(drawings: &[(&str, Vec<String>)]) -> String {
-    let height = drawings.iter().map(|(_, lines)| lines.len()).max().unwrap_or(0);
-    let line = |row: usize| {
-        let columns = drawings.iter().map(|(title, lines)| {
-            let width = lines.first().map_or(0, |line| line.chars().count()).max(title.chars().count());
-            let text = if row == 0 { title } else { lines.get(row - 1).map_or("", String::as_str) };
-            format!("{text:<width$}")
-        });
-        columns.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
+    const GAP: usize = 3;
+    let width = |(title, lines): &(&str, Vec<String>)| {
+        lines.first().map_or(0, |line| line.chars().count()).max(title.chars().count())
     };
-    (0..=height).map(line).collect()
+    let widest = drawings.iter().map(width).max().unwrap_or(0);
+    let rows = drawings.chunks((PAGE_WIDTH / (widest + GAP)).max(1)).map(|row| {
+        let height = row.iter().map(|(_, lines)| lines.len()).max().unwrap_or(0);
+        let line = |number: usize| {
+            let columns = row.iter().map(|(title, lines)| {
+                let text = if number == 0 { title } else { lines.get(number - 1).map_or("", String::as_str) };
+                format!("{text:<widest$}")
+            });
+            columns.collect::<Vec<_>>().join(&" ".repeat(GAP)).trim_end().to_owned() + "\n"
+        };
+        (0..=height).map(line).collect::<String>()
+    });
+    rows.collect::<Vec<_>>().join("\n")
 }
 
 /// What a report says, for a terminal: the setting, the lakes with arrows, and one row a method.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use objective::{Constant, Data, Metrics, Objective};
+use objective::{Data, Metrics, Objective};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
-use training::{Optimizer, OptimizerSettings, Schedule, StepSettings, Workspace, fill_constants, step};
+use training::{Optimizer, OptimizerSettings, Schedule, StepSettings, Workspace, fill_reference, step};
 
 use crate::environment::Environment;
 use crate::error::LakeError;
@@ -130,10 +130,8 @@ impl Experiment {
         let mut optimizer = Optimizer::new(self.optimizer, network.parameters.len());
         let mut policy = LakePolicy::new(map, network);
         let mut batches = [micro_batch(requirements.data, &self.demonstration, self.rejected.as_ref())];
-        // The reference is the untrained policy: its columns are filled before the first update.
-        if requirements.constants.contains(&Constant::ReferenceLogProb) {
-            fill_constants(&policy, &requirements, &mut batches)?;
-        }
+        // The reference is the untrained policy: what is required of it is filled before the first update.
+        fill_reference(&policy, &requirements, &mut batches)?;
 
         let schedule = Schedule { shape: recipe.schedule, warmup_ratio: recipe.warmup_ratio };
         let mut workspace = Workspace::default();

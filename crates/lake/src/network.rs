@@ -5,8 +5,8 @@
 //! E(s) = W₁ₛ + b₁, with W₁ₛ row s of W₁, is the encoding of a cell (layer 1 before its activation), logits z = ReLU(E) W₂ + b₂,
 //! π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s').
 //!
-//! Backward, with c the cotangent of log π(a|s): ∂z = c (eₐ − π), then the usual chain; layer 1's gradient goes to the rows
-//! of the cells that a state reads, a one-hot input's every other row being zero.
+//! Backward is the usual chain; layer 1's gradient goes to the rows of the cells that a state reads, a one-hot input's every
+//! other row being zero.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, ShapeError};
 use ndarray_rand::RandomExt;
@@ -137,23 +137,12 @@ impl Network {
         Ok(Forward { activations, log_policy })
     }
 
-    /// Adds to the gradient what the cotangents of log π(action|state) pull back.
+    /// Adds to the gradient what the derivatives by the logits, one row a state, pull back.
     ///
     /// # Errors
     ///
     /// Never: the shapes agree.
-    pub fn backward(
-        &mut self,
-        states: &States,
-        forward: &Forward,
-        actions: &[usize],
-        cotangents: &[f64],
-    ) -> Result<(), ShapeError> {
-        let mut logits = forward.log_policy.mapv(|log_prob| -log_prob.exp());
-        for ((mut row, &action), &cotangent) in logits.axis_iter_mut(Axis(0)).zip(actions).zip(cotangents) {
-            row[action] += 1.0;
-            row *= cotangent;
-        }
+    pub fn backward(&mut self, states: &States, forward: &Forward, logits: &Array2<f64>) -> Result<(), ShapeError> {
         let mut encodings = logits.dot(&self.layers()?.head.t());
         encodings.zip_mut_with(&forward.activations, |gradient, activation| {
             if *activation <= 0.0 {
@@ -162,7 +151,7 @@ impl Network {
         });
 
         let mut gradient = self.gradient_layers()?;
-        gradient.head += &forward.activations.t().dot(&logits);
+        gradient.head += &forward.activations.t().dot(logits);
         gradient.head_bias += &logits.sum_axis(Axis(0));
         for (index, row) in encodings.axis_iter(Axis(0)).enumerate() {
             let mut learn = |cell: usize, weight: f64| {

@@ -30,13 +30,18 @@ impl<'a> LakePolicy<'a> {
 }
 
 /// A whole step's data: the demonstration, and for preferences the rejected trajectory beside it.
-pub fn micro_batch(data: Data, demonstration: &Trajectory, rejected: Option<&Trajectory>) -> MicroBatch<States> {
+pub fn micro_batch(
+    data: Data,
+    demonstration: &Trajectory,
+    rejected: Option<&Trajectory>,
+) -> MicroBatch<States, Forward> {
     let trajectories: Vec<_> = match data {
         Data::Demonstrations => vec![demonstration],
         Data::Preferences => std::iter::once(demonstration).chain(rejected).collect(),
     };
     let mut batch = MicroBatch {
         states: States { cells: Vec::new(), begins: Vec::new(), fusion: None },
+        reference: None,
         tokens: Vec::new(),
         responses: Vec::new(),
         pairs: Vec::new(),
@@ -81,6 +86,7 @@ impl Policy for LakePolicy<'_> {
     fn statistics(
         &self,
         forward: &Forward,
+        reference: Option<&Forward>,
         tokens: &[usize],
         wanted: &[Statistic],
         out: &mut TokenStatistics,
@@ -88,11 +94,18 @@ impl Policy for LakePolicy<'_> {
         for &statistic in Statistic::ALL {
             out.column_mut(statistic).clear();
         }
+        let rows = forward.log_policy.axis_iter(Axis(0));
         for &statistic in wanted {
             match statistic {
-                Statistic::LogProb => {
-                    let rows = forward.log_policy.axis_iter(Axis(0)).zip(tokens);
-                    out.log_prob.extend(rows.map(|(row, &token)| row[token]));
+                Statistic::LogProb => out.log_prob.extend(rows.clone().zip(tokens).map(|(row, &token)| row[token])),
+                Statistic::ReferenceKl => {
+                    let references = reference.into_iter().flat_map(|forward| forward.log_policy.axis_iter(Axis(0)));
+                    out.reference_kl.extend(rows.clone().zip(references).map(|(row, reference)| {
+                        let terms =
+                            row.iter().zip(reference).map(|(own, reference)| reference.exp() * (reference - own));
+                        // Rounding may leave a divergence of equal policies below 0.
+                        terms.sum::<f64>().max(0.0)
+                    }));
                 }
             }
         }
@@ -103,6 +116,7 @@ impl Policy for LakePolicy<'_> {
         &mut self,
         states: &States,
         forward: Forward,
+        reference: Option<&Forward>,
         tokens: &[usize],
         cotangents: &TokenStatistics,
     ) -> Result<(), ShapeError> {
@@ -110,7 +124,18 @@ impl Policy for LakePolicy<'_> {
         let own = states.fusion.as_ref().is_none_or(|fusion| fusion.lambda < 1.0).then_some(&states.cells);
         let anticipated = states.fusion.as_ref().filter(|fusion| fusion.lambda > 0.0).map(|fusion| &fusion.cells);
         own.into_iter().chain(anticipated).flatten().for_each(|&cell| self.visited[cell] = true);
-        self.network.backward(states, &forward, tokens, &cotangents.log_prob)
+
+        let mut logits = forward.log_policy.mapv(f64::exp);
+        for (index, mut row) in logits.axis_iter_mut(Axis(0)).enumerate() {
+            let by_log_prob = cotangents.log_prob[index];
+            let by_kl = cotangents.reference_kl.get(index).copied().unwrap_or(0.0);
+            row *= by_kl - by_log_prob;
+            row[tokens[index]] += by_log_prob;
+            if let Some(reference) = reference {
+                row.zip_mut_with(&reference.log_policy.row(index), |own, log| *own -= by_kl * log.exp());
+            }
+        }
+        self.network.backward(states, &forward, &logits)
     }
 
     fn clear_gradient(&mut self) {

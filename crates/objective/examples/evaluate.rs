@@ -131,15 +131,11 @@ fn answer(line: &[u8]) -> anyhow::Result<Answer> {
 }
 
 /// Responses are numbered through both sides in a batch; the line's author counts within one.
-fn name_side(error: BatchError, chosen: usize) -> anyhow::Error {
-    match error {
-        BatchError::LogProb { column, response, token, given } => {
-            let (side, index) = if response < chosen { ("chosen", response) } else { ("rejected", response - chosen) };
-            let within = BatchError::LogProb { column, response: index, token, given };
-            anyhow::anyhow!("{side}.{within}")
-        }
-        other => other.into(),
-    }
+fn name_side(mut error: BatchError, chosen: usize) -> anyhow::Error {
+    let BatchError::Value { response, .. } = &mut error else { return error.into() };
+    let side = if *response < chosen { "chosen" } else { "rejected" };
+    *response %= chosen;
+    anyhow::anyhow!("{side}.{error}")
 }
 
 fn build(mut parameters: Parameters) -> anyhow::Result<Box<dyn Objective>> {

@@ -1,17 +1,19 @@
 //! What an objective reads: columns over response tokens, and the responses and pairs that they belong to.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use crate::requirements::{Constant, Data, Requirements, Statistic};
 
-/// The least log-probability that a batch may hold, nats. It bounds every product below overflow.
-pub const LEAST_LOG_PROB: f64 = -1e30;
+/// The greatest magnitude that a column may hold, nats. It bounds every product below overflow.
+pub const MOST: f64 = 1e30;
 
 /// Differentiable columns over response tokens; also the type of their cotangents. Unrequired columns are empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenStatistics {
     /// log π(yₜ|sₜ) of the policy in training, nats.
     pub log_prob: Vec<f64>,
+    /// KL(π_ref || π) at sₜ, nats.
+    pub reference_kl: Vec<f64>,
 }
 
 /// Columns over response tokens that the step does not differentiate. Unrequired columns are empty.
@@ -90,15 +92,19 @@ pub enum BatchError {
         /// Its length.
         given: usize,
     },
-    /// A log-probability that is none.
-    #[error("{column}: expected {LEAST_LOG_PROB:e} to 0 nats at token {token} of response {response}, got {given}")]
-    LogProb {
+    /// A value outside of its column's range.
+    #[error("{column}: expected {least:e} to {most:e} nats at token {token} of response {response}, got {given}")]
+    Value {
         /// The column.
         column: &'static str,
         /// Index of the response.
         response: usize,
         /// Place in the response.
         token: usize,
+        /// The least value allowed.
+        least: f64,
+        /// The greatest value allowed.
+        most: f64,
         /// Its value.
         given: f64,
     },
@@ -141,6 +147,7 @@ impl TokenStatistics {
     pub fn column(&self, statistic: Statistic) -> &[f64] {
         match statistic {
             Statistic::LogProb => &self.log_prob,
+            Statistic::ReferenceKl => &self.reference_kl,
         }
     }
 
@@ -148,6 +155,7 @@ impl TokenStatistics {
     pub fn column_mut(&mut self, statistic: Statistic) -> &mut Vec<f64> {
         match statistic {
             Statistic::LogProb => &mut self.log_prob,
+            Statistic::ReferenceKl => &mut self.reference_kl,
         }
     }
 }
@@ -217,11 +225,11 @@ impl<'a> TokenBatch<'a> {
         }
         for &statistic in Statistic::ALL {
             let required = requirements.statistics.contains(&statistic);
-            check_column(statistic.name(), statistics.column(statistic), required, responses)?;
+            check_column(statistic.name(), statistic.range(), statistics.column(statistic), required, responses)?;
         }
         for &constant in Constant::ALL {
             let required = requirements.constants.contains(&constant);
-            check_column(constant.name(), constants.column(constant), required, responses)?;
+            check_column(constant.name(), constant.range(), constants.column(constant), required, responses)?;
         }
         for (field, own, given) in [
             ("tokens", own.tokens, totals.tokens),
@@ -265,12 +273,28 @@ impl<'a> TokenBatch<'a> {
         &self.statistics.log_prob[self.responses[response].tokens.clone()]
     }
 
-    /// log π − log π_ref summed over one response, nats. Differences come first: equal policies give exactly 0.
-    pub fn log_ratio(&self, response: usize) -> f64 {
+    /// Σₜ wₜ (log π − log π_ref) over one response, nats, with wₜ = 1 for the first `shared` tokens and `tail_weight` beyond.
+    /// Differences come first: equal policies give exactly 0.
+    pub fn weighted_log_ratio(&self, response: usize, shared: usize, tail_weight: f64) -> f64 {
         let tokens = self.responses[response].tokens.clone();
         let reference = &self.constants.reference_log_prob[tokens.clone()];
         let policy = &self.statistics.log_prob[tokens];
-        policy.iter().zip(reference).fold(0.0, |sum, (policy, reference)| sum + (policy - reference))
+        let sum = |policy: &[f64], reference: &[f64]| {
+            policy.iter().zip(reference).fold(0.0, |sum, (policy, reference)| sum + (policy - reference))
+        };
+        let shared = shared.min(policy.len());
+        let (body, tail) = (sum(&policy[..shared], &reference[..shared]), sum(&policy[shared..], &reference[shared..]));
+        body + tail_weight * tail
+    }
+
+    /// log π − log π_ref summed over one response, nats.
+    pub fn log_ratio(&self, response: usize) -> f64 {
+        self.weighted_log_ratio(response, usize::MAX, 1.0)
+    }
+
+    /// The required values of KL(π_ref || π) of one response, nats.
+    pub fn reference_kl(&self, response: usize) -> &'a [f64] {
+        &self.statistics.reference_kl[self.responses[response].tokens.clone()]
     }
 }
 
@@ -296,9 +320,9 @@ fn check_responses(responses: &[Response], pairs: &[Pair]) -> Result<StepTotals,
     Ok(StepTotals::of(responses, pairs))
 }
 
-// Every column so far holds log-probabilities; one that does not will bring its own range.
 fn check_column(
     column: &'static str,
+    range: RangeInclusive<f64>,
     values: &[f64],
     required: bool,
     responses: &[Response],
@@ -308,7 +332,9 @@ fn check_column(
     if values.len() != expected {
         return Err(BatchError::Length { column, expected, given: values.len() });
     }
-    let Some(place) = values.iter().position(|value| !(LEAST_LOG_PROB..=0.0).contains(value)) else { return Ok(()) };
+    let Some(place) = values.iter().position(|value| !range.contains(value)) else { return Ok(()) };
     let response = responses.partition_point(|response| response.tokens.end <= place);
-    Err(BatchError::LogProb { column, response, token: place - responses[response].tokens.start, given: values[place] })
+    let token = place - responses[response].tokens.start;
+    let (least, most) = range.into_inner();
+    Err(BatchError::Value { column, response, token, least, most, given: values[place] })
 }

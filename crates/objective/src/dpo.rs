@@ -16,7 +16,7 @@
 //!
 //! # Departures
 //!
-//! None in value. The loss is computed as log(1 + e^(−βh)) + ε βh, which is exactly ln 2 where the policy is its own
+//! `divergence` and `tail_weight` generalise r; their defaults give the paper's. The loss is computed as log(1 + e^(−βh)) + ε βh, which is exactly ln 2 where the policy is its own
 //! reference and neither overflows nor cancels where it is far away.
 //!
 //! # Examples
@@ -27,10 +27,10 @@
 //! # use objective::*;
 //! # let responses = [Response { tokens: 0..1 }, Response { tokens: 1..2 }];
 //! # let pairs = [Pair { chosen: 0, rejected: 1 }];
-//! # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0] };
+//! # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
 //! # let constants = TokenConstants { reference_log_prob: vec![-3.0, -1.0] };
 //! # let totals = StepTotals::of(&responses, &pairs);
-//! # let dpo = dpo::Dpo::new(0.1, 0.0)?;
+//! # let dpo = dpo::Dpo::new(0.1, 0.0, preference::Score::LOG_RATIO)?;
 //! # let batch = TokenBatch::new(&dpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
 //! # let mut evaluation = Evaluation::default();
 //! dpo.evaluate(&batch, &mut evaluation);
@@ -42,27 +42,19 @@
 use std::ops::Bound;
 
 use crate::Objective;
-use crate::batch::{Pair, TokenBatch};
-use crate::evaluation::{Evaluation, Metric};
+use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
-use crate::parameter::{Kind, POSITIVE, Parameter, ParameterError, Parameters, Reader};
-use crate::requirements::{Anticipation, Constant, Data, Requirements, Statistic};
+use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "dpo",
     summary: "direct preference optimisation against a frozen reference",
     source: "arXiv 2305.18290, equation 7; cDPO for label smoothing",
-    parameters: &[BETA, LABEL_SMOOTHING],
+    parameters: &[BETA, LABEL_SMOOTHING, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT],
     build,
-};
-
-/// β, per nat.
-pub const BETA: Parameter = Parameter {
-    name: "beta",
-    kind: Kind::Number { default: 0.1, range: POSITIVE },
-    purpose: "scale of the implicit reward beta (log pi - log pi_ref), per nat",
 };
 
 /// ε.
@@ -77,63 +69,48 @@ pub const LABEL_SMOOTHING: Parameter = Parameter {
 pub struct Dpo {
     beta: f64,
     label_smoothing: f64,
+    score: Score,
 }
 
 impl Dpo {
-    /// DPO with β (per nat) and label smoothing ε.
+    /// DPO with β (per nat), label smoothing ε, and what responses are scored by.
     ///
     /// # Errors
     ///
-    /// [`ParameterError::Invalid`] outside of 0 < β ≤ 10⁶ and 0 ≤ ε ≤ 0.5.
-    pub fn new(beta: f64, label_smoothing: f64) -> Result<Self, ParameterError> {
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(beta: f64, label_smoothing: f64, score: Score) -> Result<Self, ParameterError> {
         Ok(Self {
             beta: BETA.check(METHOD.name, beta)?,
             label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)?,
+            score,
         })
     }
 }
 
 fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
     let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(Dpo::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?)?))
+    Ok(Box::new(Dpo::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?, Score::read(&reader)?)?))
 }
 
-impl Objective for Dpo {
-    fn requirements(&self) -> Requirements {
-        Requirements {
-            data: Data::Preferences,
-            anticipation: Anticipation::Off,
-            statistics: &[Statistic::LogProb],
-            constants: &[Constant::ReferenceLogProb],
-        }
+impl PairLoss for Dpo {
+    fn score(&self) -> Score {
+        self.score
     }
 
-    fn parameters(&self) -> Parameters {
-        [(BETA.name.to_owned(), self.beta.into()), (LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into())]
-            .into()
+    fn in_force(&self) -> Parameters {
+        let mut parameters = self.score.parameters();
+        parameters.insert(BETA.name.to_owned(), self.beta.into());
+        parameters.insert(LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into());
+        parameters
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
-        let scale = 1.0 / batch.totals().pairs as f64;
-        for &Pair { chosen, rejected } in batch.pairs() {
-            let (reward_chosen, reward_rejected) =
-                (self.beta * batch.log_ratio(chosen), self.beta * batch.log_ratio(rejected));
-            let margin = reward_chosen - reward_rejected;
-            out.loss += scale * (softplus(-margin) + self.label_smoothing * margin);
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let margin = self.beta * (scores.chosen - scores.rejected);
+        let slope = self.beta * (self.label_smoothing - sigmoid(-margin));
+        PairGradient { loss: softplus(-margin) + self.label_smoothing * margin, chosen: slope, rejected: -slope }
+    }
 
-            let cotangent = scale * self.beta * (self.label_smoothing - sigmoid(-margin));
-            for (response, sign) in [(chosen, 1.0), (rejected, -1.0)] {
-                for slot in &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()] {
-                    *slot += sign * cotangent;
-                }
-            }
-
-            out.metrics.record(Metric::RewardChosen, reward_chosen);
-            out.metrics.record(Metric::RewardRejected, reward_rejected);
-            out.metrics.record(Metric::RewardAccuracy, f64::from(margin > 0.0));
-            out.metrics.record(Metric::RewardMargin, margin);
-            out.metrics.record(Metric::LogProbChosen, batch.log_prob(chosen).iter().sum());
-            out.metrics.record(Metric::LogProbRejected, batch.log_prob(rejected).iter().sum());
-        }
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
     }
 }

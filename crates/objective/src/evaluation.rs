@@ -3,6 +3,7 @@
 use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::batch::{TokenBatch, TokenStatistics};
+use crate::requirements::Statistic;
 
 /// A loss, its cotangents and metrics. The buffers are the caller's, to be used again.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,8 +62,11 @@ impl Evaluation {
     /// Zero loss, zero cotangents for the batch's columns and no metrics.
     pub fn reset(&mut self, batch: &TokenBatch<'_>) {
         self.loss = 0.0;
-        self.cotangents.log_prob.clear();
-        self.cotangents.log_prob.resize(batch.statistics().log_prob.len(), 0.0);
+        for &statistic in Statistic::ALL {
+            let slots = self.cotangents.column_mut(statistic);
+            slots.clear();
+            slots.resize(batch.statistics().column(statistic).len(), 0.0);
+        }
         self.metrics = Metrics::default();
     }
 }

@@ -36,7 +36,7 @@
 //! ```
 //! # use objective::*;
 //! # let responses = [Response { tokens: 0..2 }];
-//! # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0] };
+//! # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
 //! # let constants = TokenConstants::default();
 //! # let totals = StepTotals::of(&responses, &[]);
 //! # let ift = ift::Ift::new(0.2, Freeze::None, ift::Propagation::Released { gamma: 0.5 })?;
@@ -55,7 +55,7 @@ use crate::batch::TokenBatch;
 use crate::evaluation::{Evaluation, Metric};
 use crate::method::Method;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
-use crate::requirements::{Anticipation, Data, Freeze, Requirements, Statistic};
+use crate::requirements::{Anticipation, Coupling, Data, Freeze, Requirements, Statistic};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -156,6 +156,7 @@ impl Objective for Ift {
     fn requirements(&self) -> Requirements {
         Requirements {
             data: Data::Demonstrations,
+            coupling: Coupling::None,
             anticipation: Anticipation::Residual { lambda: self.lambda, freeze: self.freeze },
             statistics: &[Statistic::LogProb],
             constants: &[],

@@ -7,7 +7,8 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | the losses, one file each | [`sft`], [`dpo`], [`orpo`], [`ift`] |
+//! | a loss by its name, one file each | [`sft`], [`ift`], [`dpo`], [`orpo`], ...: [`METHODS`] lists them all |
+//! | what losses on pairs share | [`preference`], [`divergence`] |
 //! | what a loss reads and what it answers | [`batch`], [`evaluation`] |
 //! | what a loss asks of its host | [`requirements`] |
 //! | an objective by its name | [`registry`] |
@@ -18,10 +19,10 @@
 //! ```
 //! use objective::{Evaluation, Objective, Pair, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics};
 //!
-//! let dpo = objective::dpo::Dpo::new(0.1, 0.0)?;
+//! let dpo = objective::dpo::Dpo::new(0.1, 0.0, objective::preference::Score::LOG_RATIO)?;
 //! let responses = [Response { tokens: 0..2 }, Response { tokens: 2..3 }];
 //! let pairs = [Pair { chosen: 0, rejected: 1 }];
-//! let statistics = TokenStatistics { log_prob: vec![-1.2, -0.3, -0.5] };
+//! let statistics = TokenStatistics { log_prob: vec![-1.2, -0.3, -0.5], ..Default::default() };
 //! let constants = TokenConstants { reference_log_prob: statistics.log_prob.clone() };
 //! let totals = StepTotals::of(&responses, &pairs);
 //! let batch = TokenBatch::new(&dpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
@@ -33,24 +34,41 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod apo_down;
+pub mod apo_zero;
 pub mod batch;
+pub mod bco_pair;
+pub mod cpo;
+pub mod discopop;
+pub mod divergence;
 pub mod dpo;
 pub mod evaluation;
+pub mod exo_pair;
+pub mod hinge;
 pub mod ift;
+pub mod ipo;
 pub mod method;
+pub mod nca_pair;
 pub mod numerics;
 pub mod orpo;
 pub mod parameter;
+pub mod preference;
 pub mod registry;
 pub mod requirements;
+pub mod robust;
 pub mod sft;
+pub mod sigmoid_norm;
+pub mod simpo;
+pub mod sppo_hard;
+pub mod tdpo;
+pub mod transport;
 
 pub use batch::{BatchError, Pair, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics};
 pub use evaluation::{Evaluation, Metric, Metrics};
 pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};
 pub use registry::{METHODS, RegistryError};
-pub use requirements::{Anticipation, Constant, Data, Freeze, Requirements, Statistic};
+pub use requirements::{Anticipation, Constant, Coupling, Data, Freeze, Requirements, Statistic};
 
 /// A loss over token statistics with analytic cotangents.
 ///

@@ -20,6 +20,20 @@ pub fn log1mexp(x: f64) -> f64 {
     if x > -LN_2 { (-x.exp_m1()).ln() } else { (-x.exp()).ln_1p() }
 }
 
+/// ((eˣ)ᵏ − 1) / k, the Box-Cox transform of order k ≠ 0 of eˣ, and its derivative by x.
+///
+/// Exponents k x of more than 100 go on along their tangent, so that value and derivative stay finite.
+pub fn box_cox(order: f64, x: f64) -> (f64, f64) {
+    const STEEPEST: f64 = 100.0;
+    let exponent = order * x;
+    if exponent <= STEEPEST {
+        (exponent.exp_m1() / order, exponent.exp())
+    } else {
+        let slope = STEEPEST.exp();
+        ((slope * (1.0 + exponent - STEEPEST) - 1.0) / order, slope)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,7 +30,7 @@
 //! # use objective::*;
 //! # let responses = [Response { tokens: 0..1 }, Response { tokens: 1..2 }];
 //! # let pairs = [Pair { chosen: 0, rejected: 1 }];
-//! # let statistics = TokenStatistics { log_prob: vec![0.5_f64.ln(), 0.2_f64.ln()] };
+//! # let statistics = TokenStatistics { log_prob: vec![0.5_f64.ln(), 0.2_f64.ln()], ..Default::default() };
 //! # let constants = TokenConstants::default();
 //! # let totals = StepTotals::of(&responses, &pairs);
 //! # let orpo = orpo::Orpo::new(0.25)?;
@@ -44,12 +44,11 @@
 //! ```
 
 use crate::Objective;
-use crate::batch::{Pair, TokenBatch};
-use crate::evaluation::{Evaluation, Metric};
+use crate::evaluation::{Metric, Metrics};
 use crate::method::Method;
 use crate::numerics::{log1mexp, sigmoid, softplus};
 use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader};
-use crate::requirements::{Anticipation, Data, Requirements, Statistic};
+use crate::preference::{Normalisation, PairGradient, PairLoss, Score, Scores};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -76,10 +75,8 @@ pub struct Orpo {
     beta: f64,
 }
 
-/// Mean log-probability and log-odds of a response, and ∂log-odds/∂mean.
+/// The log-odds of a mean log-probability, and their derivative by it.
 struct Odds {
-    tokens: f64,
-    mean: f64,
     log_odds: f64,
     slope: f64,
 }
@@ -100,55 +97,41 @@ fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
     Ok(Box::new(Orpo::new(reader.number(&BETA)?)?))
 }
 
-impl Objective for Orpo {
-    fn requirements(&self) -> Requirements {
-        Requirements {
-            data: Data::Preferences,
-            anticipation: Anticipation::Off,
-            statistics: &[Statistic::LogProb],
-            constants: &[],
-        }
+impl PairLoss for Orpo {
+    fn score(&self) -> Score {
+        Score::Likelihood { normalisation: Normalisation::Mean }
     }
 
-    fn parameters(&self) -> Parameters {
+    fn in_force(&self) -> Parameters {
         [(BETA.name.to_owned(), self.beta.into())].into()
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
-        let scale = 1.0 / batch.totals().pairs as f64;
-        for &Pair { chosen, rejected } in batch.pairs() {
-            let (w, l) = (Odds::of(batch.log_prob(chosen)), Odds::of(batch.log_prob(rejected)));
-            let ratio = w.log_odds - l.log_odds;
-            out.loss += scale * (self.beta * softplus(-ratio) - w.mean);
-
-            let pull = -self.beta * sigmoid(-ratio);
-            let cotangents = [(chosen, (pull * w.slope - 1.0) / w.tokens), (rejected, -pull * l.slope / l.tokens)];
-            for (response, cotangent) in cotangents {
-                for slot in &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()] {
-                    *slot += scale * cotangent;
-                }
-            }
-
-            let sum_chosen = w.mean * w.tokens;
-            out.metrics.record(Metric::RewardChosen, self.beta * w.mean);
-            out.metrics.record(Metric::RewardRejected, self.beta * l.mean);
-            out.metrics.record(Metric::RewardAccuracy, f64::from(self.beta * w.mean > self.beta * l.mean));
-            out.metrics.record(Metric::RewardMargin, self.beta * (w.mean - l.mean));
-            out.metrics.record(Metric::LogProbChosen, sum_chosen);
-            out.metrics.record(Metric::LogProbRejected, l.mean * l.tokens);
-            out.metrics.record(Metric::LogOddsChosen, w.log_odds);
-            out.metrics.record(Metric::LogOddsRejected, l.log_odds);
-            out.metrics.record(Metric::LogOddsRatio, ratio);
-            out.metrics.record_sum(Metric::NegativeLogLikelihood, -sum_chosen, batch.log_prob(chosen).len());
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let (w, l) = (Odds::of(scores.chosen), Odds::of(scores.rejected));
+        let ratio = w.log_odds - l.log_odds;
+        let pull = -self.beta * sigmoid(-ratio);
+        PairGradient {
+            loss: self.beta * softplus(-ratio) - scores.chosen,
+            chosen: pull * w.slope - 1.0,
+            rejected: -pull * l.slope,
         }
+    }
+
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
+    }
+
+    fn record(&self, scores: &Scores, metrics: &mut Metrics) {
+        let (w, l) = (Odds::of(scores.chosen), Odds::of(scores.rejected));
+        metrics.record(Metric::LogOddsChosen, w.log_odds);
+        metrics.record(Metric::LogOddsRejected, l.log_odds);
+        metrics.record(Metric::LogOddsRatio, w.log_odds - l.log_odds);
     }
 }
 
 impl Odds {
-    fn of(log_prob: &[f64]) -> Self {
-        let tokens = log_prob.len() as f64;
-        let mean = log_prob.iter().sum::<f64>() / tokens;
+    fn of(mean: f64) -> Self {
         let (capped, slope) = if mean > CERTAINTY { (CERTAINTY, 0.0) } else { (mean, -1.0 / mean.exp_m1()) };
-        Self { tokens, mean, log_odds: capped - log1mexp(capped), slope }
+        Self { log_odds: capped - log1mexp(capped), slope }
     }
 }

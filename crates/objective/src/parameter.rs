@@ -28,6 +28,13 @@ pub enum Kind {
         /// Allowed values.
         range: (Bound<f64>, Bound<f64>),
     },
+    /// A finite number in an interval that follows another parameter until it is set.
+    Derived {
+        /// How it follows, for manuals.
+        default: &'static str,
+        /// Allowed values.
+        range: (Bound<f64>, Bound<f64>),
+    },
     /// One of a list of names.
     Choice {
         /// Used where none is given.
@@ -42,7 +49,9 @@ pub enum Kind {
     },
 }
 
-/// 0 < x ≤ 10⁶: a scale that keeps every product with a permitted log-probability finite.
+/// 10⁻⁹ ≤ x ≤ 10⁶: a scale whose products and quotients with a permitted log-probability are finite.
+pub const SCALE: (Bound<f64>, Bound<f64>) = (Bound::Included(1e-9), Bound::Included(1e6));
+/// 0 < x ≤ 10⁶.
 pub const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Included(1e6));
 /// 0 ≤ x ≤ 10⁶.
 pub const NON_NEGATIVE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Included(1e6));
@@ -156,7 +165,7 @@ impl Parameter {
     /// [`ParameterError::Invalid`] with the owner, the range and the value.
     pub fn check(&self, owner: &'static str, value: f64) -> Result<f64, ParameterError> {
         match self.kind {
-            Kind::Number { range, .. } => check_number(owner, self.name, range, value),
+            Kind::Number { range, .. } | Kind::Derived { range, .. } => check_number(owner, self.name, range, value),
             _ => Err(self.invalid(owner, &Value::Number(value))),
         }
     }
@@ -164,17 +173,17 @@ impl Parameter {
     /// What is allowed, in words.
     pub fn allowed(&self) -> String {
         match self.kind {
-            Kind::Number { range, .. } => allowed_numbers(self.name, range),
+            Kind::Number { range, .. } | Kind::Derived { range, .. } => allowed_numbers(self.name, range),
             Kind::Choice { options, .. } => format!("one of {}", options.join(", ")),
             Kind::Switch { .. } => "true or false".to_owned(),
         }
     }
 
-    /// The default value.
+    /// The default value; how it follows another parameter, if it does.
     pub fn default(&self) -> Value {
         match self.kind {
             Kind::Number { default, .. } => Value::Number(default),
-            Kind::Choice { default, .. } => Value::Text(default.to_owned()),
+            Kind::Choice { default, .. } | Kind::Derived { default, .. } => Value::Text(default.to_owned()),
             Kind::Switch { default } => Value::Switch(default),
         }
     }
@@ -213,6 +222,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The value given for a derived number, if any.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for another kind of value or one out of range.
+    pub fn derived(&self, parameter: &Parameter) -> Result<Option<f64>, ParameterError> {
+        self.given.get(parameter.name).map(|_| self.number(parameter)).transpose()
+    }
+
     /// The value given for a switch, or its default.
     ///
     /// # Errors
@@ -232,10 +250,12 @@ impl<'a> Reader<'a> {
     /// [`ParameterError::Invalid`] for another kind of value or a name that is not among the options.
     pub fn choice<T: FromStr>(&self, parameter: &Parameter) -> Result<T, ParameterError> {
         let value = self.value(parameter);
-        match &value {
-            Value::Text(name) => name.parse().map_err(|_| parameter.invalid(self.owner, &value)),
-            other => Err(parameter.invalid(self.owner, other)),
-        }
+        let name = match &value {
+            Value::Text(name) => name.clone(),
+            // Variants may be numbered.
+            other => other.to_string(),
+        };
+        name.parse().map_err(|_| parameter.invalid(self.owner, &value))
     }
 
     /// Refuses a parameter that the other values leave without effect.

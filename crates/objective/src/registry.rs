@@ -2,10 +2,34 @@
 
 use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters};
-use crate::{Objective, dpo, ift, orpo, sft};
+use crate::{
+    Objective, apo_down, apo_zero, bco_pair, cpo, discopop, dpo, exo_pair, hinge, ift, ipo, nca_pair, orpo, robust,
+    sft, sigmoid_norm, simpo, sppo_hard, tdpo, transport,
+};
 
 /// Every method, in the order of `--method all`.
-pub const METHODS: &[Method] = &[sft::METHOD, dpo::METHOD, orpo::METHOD, ift::METHOD];
+pub const METHODS: &[Method] = &[
+    sft::METHOD,
+    dpo::METHOD,
+    orpo::METHOD,
+    simpo::METHOD,
+    tdpo::METHOD,
+    ift::METHOD,
+    hinge::METHOD,
+    ipo::METHOD,
+    robust::METHOD,
+    exo_pair::METHOD,
+    nca_pair::METHOD,
+    bco_pair::METHOD,
+    sppo_hard::METHOD,
+    transport::AOT,
+    transport::AOT_UNPAIRED,
+    apo_zero::METHOD,
+    apo_down::METHOD,
+    discopop::METHOD,
+    sigmoid_norm::METHOD,
+    cpo::METHOD,
+];
 
 /// Why no objective was built.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

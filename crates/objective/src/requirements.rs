@@ -1,12 +1,18 @@
 //! What an objective asks of the host that evaluates it.
 
+use std::ops::RangeInclusive;
+
 use strum::{EnumString, IntoStaticStr, VariantNames};
+
+use crate::batch::MOST;
 
 /// What an objective asks of its host.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Requirements {
     /// What a step is made of.
     pub data: Data,
+    /// Whether a response's loss depends on the others of the step.
+    pub coupling: Coupling,
     /// Whether states are fused with the policy's own one-step prediction before the forward pass.
     pub anticipation: Anticipation,
     /// Columns that the policy must fill; the cotangents have the same ones.
@@ -25,12 +31,23 @@ pub enum Data {
     Preferences,
 }
 
+/// Whether a response's loss depends on the others of the step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coupling {
+    /// It does not: the losses of micro-batches add up.
+    None,
+    /// It does: the host gathers the whole step's columns, evaluates them at once, and pulls each micro-batch's part back.
+    Step,
+}
+
 /// One differentiable number per response token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Statistic {
     /// log π(yₜ|sₜ) of the policy in training, nats.
     LogProb,
+    /// KL(π_ref || π) at sₜ, the divergence of the policy in training from the frozen reference, nats.
+    ReferenceKl,
 }
 
 /// One number per response token that the step does not differentiate.
@@ -43,15 +60,30 @@ pub enum Constant {
 
 impl Statistic {
     /// Every statistic.
-    pub const ALL: &'static [Statistic] = &[Statistic::LogProb];
+    pub const ALL: &'static [Statistic] = &[Statistic::LogProb, Statistic::ReferenceKl];
 
     /// The column's name.
     pub fn name(self) -> &'static str {
         self.into()
     }
+
+    /// What a batch may hold, nats.
+    pub fn range(self) -> RangeInclusive<f64> {
+        match self {
+            Statistic::LogProb => -MOST..=0.0,
+            Statistic::ReferenceKl => 0.0..=MOST,
+        }
+    }
 }
 
 impl Constant {
+    /// What a batch may hold, nats.
+    pub fn range(self) -> RangeInclusive<f64> {
+        match self {
+            Constant::ReferenceLogProb => -MOST..=0.0,
+        }
+    }
+
     /// Every constant.
     pub const ALL: &'static [Constant] = &[Constant::ReferenceLogProb];
 

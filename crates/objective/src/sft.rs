@@ -21,7 +21,7 @@
 //! ```
 //! # use objective::*;
 //! # let responses = [Response { tokens: 0..2 }, Response { tokens: 2..3 }];
-//! # let statistics = TokenStatistics { log_prob: vec![-1.0, -3.0, -2.0] };
+//! # let statistics = TokenStatistics { log_prob: vec![-1.0, -3.0, -2.0], ..Default::default() };
 //! # let totals = StepTotals::of(&responses, &[]);
 //! # let sft = sft::Sft::new(sft::Normalisation::Response);
 //! # let constants = TokenConstants::default();
@@ -40,7 +40,7 @@ use crate::batch::TokenBatch;
 use crate::evaluation::{Evaluation, Metric};
 use crate::method::Method;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::requirements::{Anticipation, Data, Requirements, Statistic};
+use crate::requirements::{Anticipation, Coupling, Data, Requirements, Statistic};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -90,6 +90,7 @@ impl Objective for Sft {
     fn requirements(&self) -> Requirements {
         Requirements {
             data: Data::Demonstrations,
+            coupling: Coupling::None,
             anticipation: Anticipation::Off,
             statistics: &[Statistic::LogProb],
             constants: &[],

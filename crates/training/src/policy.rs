@@ -28,7 +28,8 @@ pub trait Policy {
     /// The host's own.
     fn anticipate(&self, states: &Self::States, lambda: f64, freeze: Freeze) -> Result<Self::States, Self::Error>;
 
-    /// Fills the wanted columns of `out` for the actions `tokens`, one for each state; leaves the others empty.
+    /// Fills the wanted columns of `out` for the actions `tokens`, one for each state; leaves the others empty. `reference` is
+    /// the frozen reference policy's forward pass over the same states, present where its distribution is wanted.
     ///
     /// # Errors
     ///
@@ -36,12 +37,18 @@ pub trait Policy {
     fn statistics(
         &self,
         forward: &Self::Forward,
+        reference: Option<&Self::Forward>,
         tokens: &[usize],
         wanted: &[Statistic],
         out: &mut TokenStatistics,
     ) -> Result<(), Self::Error>;
 
-    /// Adds the pulled-back cotangents to the gradient. `states` and `tokens` are those of `forward`.
+    /// Adds the pulled-back cotangents to the gradient. The other arguments are those that the statistics came from.
+    ///
+    /// # Formula
+    ///
+    /// With p the policy's distribution, z its logits and y the action: ∂/∂z log p_y = e_y − p and
+    /// ∂/∂z KL(p_ref || p) = p − p_ref.
     ///
     /// # Errors
     ///
@@ -50,6 +57,7 @@ pub trait Policy {
         &mut self,
         states: &Self::States,
         forward: Self::Forward,
+        reference: Option<&Self::Forward>,
         tokens: &[usize],
         cotangents: &TokenStatistics,
     ) -> Result<(), Self::Error>;
@@ -80,9 +88,11 @@ pub trait Policy {
 /// A part of an optimizer step that goes through the policy at once. Response tokens only: prompts and padding are the
 /// host's affair.
 #[derive(Clone, Debug, PartialEq)]
-pub struct MicroBatch<S> {
+pub struct MicroBatch<S, F> {
     /// Encoded states, one for each response token.
     pub states: S,
+    /// The frozen reference policy's forward pass over the states, where a statistic needs its distribution.
+    pub reference: Option<F>,
     /// The action taken in each state.
     pub tokens: Vec<usize>,
     /// Responses, one behind the other.
@@ -93,7 +103,7 @@ pub struct MicroBatch<S> {
     pub constants: TokenConstants,
 }
 
-impl<S> MicroBatch<S> {
+impl<S, F> MicroBatch<S, F> {
     /// The micro-batch's own counts.
     pub fn totals(&self) -> StepTotals {
         StepTotals::of(&self.responses, &self.pairs)

@@ -1,8 +1,8 @@
 //! The one training step: every objective, every policy.
 
 use objective::{
-    Anticipation, BatchError, Constant, Evaluation, Metrics, Objective, Requirements, Statistic, StepTotals,
-    TokenBatch, TokenStatistics,
+    Anticipation, BatchError, Constant, Coupling, Evaluation, Metrics, Objective, Pair, Requirements, Response,
+    Statistic, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
 };
 
 use crate::policy::{MicroBatch, Policy};
@@ -32,6 +32,8 @@ pub struct StepReport {
 pub struct Workspace {
     statistics: TokenStatistics,
     evaluation: Evaluation,
+    /// The whole step's columns, where responses are coupled.
+    gathered: TokenStatistics,
 }
 
 /// Why a step was refused. The policy's parameters are as they were before it.
@@ -48,6 +50,12 @@ pub enum StepError<E: std::error::Error + 'static> {
         /// What is wrong with it.
         source: BatchError,
     },
+    /// The same for the gathered columns of a step whose responses are coupled.
+    #[error("step: {source}")]
+    Step {
+        /// What is wrong with them.
+        source: BatchError,
+    },
     /// The loss or the gradient is infinite or not a number.
     #[error("{quantity}: expected a finite number, got {value}")]
     Diverged {
@@ -58,10 +66,15 @@ pub enum StepError<E: std::error::Error + 'static> {
     },
 }
 
+/// The micro-batches of a policy.
+pub type MicroBatchOf<P> = MicroBatch<<P as Policy>::States, <P as Policy>::Forward>;
+
 /// Accumulates the gradient of the step's loss in the policy, and answers the loss and the metrics.
 ///
-/// Losses are divided by the counts of the whole step, so that any split into micro-batches gives the same gradient.
-/// Stop-gradients are the policy's ([`Policy::anticipate`]) or the objective's (a zero cotangent).
+/// Losses are divided by the counts of the whole step, so that any split into micro-batches gives the same gradient. Where
+/// responses are coupled over the step, its columns are gathered and evaluated at once, and each micro-batch goes through the
+/// policy a second time for its part of the cotangents. Stop-gradients are the policy's ([`Policy::anticipate`]) or the
+/// objective's (a zero cotangent).
 ///
 /// # Errors
 ///
@@ -69,33 +82,115 @@ pub enum StepError<E: std::error::Error + 'static> {
 pub fn accumulate<P: Policy>(
     policy: &mut P,
     objective: &dyn Objective,
-    micro_batches: &[MicroBatch<P::States>],
+    micro_batches: &[MicroBatchOf<P>],
     workspace: &mut Workspace,
 ) -> Result<(f64, Metrics), StepError<P::Error>> {
     let requirements = objective.requirements();
-    let totals: StepTotals = micro_batches.iter().map(MicroBatch::totals).sum();
-    let Workspace { statistics, evaluation } = workspace;
-    let (mut loss, mut metrics) = (0.0, Metrics::default());
     policy.clear_gradient();
+    match requirements.coupling {
+        Coupling::Step if micro_batches.len() > 1 => {
+            coupled(policy, objective, &requirements, micro_batches, workspace)
+        }
+        Coupling::None | Coupling::Step => separate(policy, objective, &requirements, micro_batches, workspace),
+    }
+}
+
+fn separate<P: Policy>(
+    policy: &mut P,
+    objective: &dyn Objective,
+    requirements: &Requirements,
+    micro_batches: &[MicroBatchOf<P>],
+    workspace: &mut Workspace,
+) -> Result<(f64, Metrics), StepError<P::Error>> {
+    let totals: StepTotals = micro_batches.iter().map(MicroBatch::totals).sum();
+    let Workspace { statistics, evaluation, .. } = workspace;
+    let (mut loss, mut metrics) = (0.0, Metrics::default());
     for (index, micro_batch) in micro_batches.iter().enumerate() {
-        let anticipated = match requirements.anticipation {
-            Anticipation::Off => None,
-            Anticipation::Residual { lambda, freeze } => {
-                Some(policy.anticipate(&micro_batch.states, lambda, freeze)?)
-            }
-        };
-        let states = anticipated.as_ref().unwrap_or(&micro_batch.states);
-        let forward = policy.forward(states)?;
-        policy.statistics(&forward, &micro_batch.tokens, requirements.statistics, statistics)?;
+        let passed = pass(policy, requirements, micro_batch, statistics)?;
         let MicroBatch { constants, responses, pairs, .. } = micro_batch;
-        let batch = TokenBatch::new(&requirements, statistics, constants, responses, pairs, totals)
+        let batch = TokenBatch::new(requirements, statistics, constants, responses, pairs, totals)
             .map_err(|source| StepError::Batch { micro_batch: index, source })?;
         objective.evaluate(&batch, evaluation);
         loss += evaluation.loss;
         metrics.merge(&evaluation.metrics);
-        policy.pull_back(states, forward, &micro_batch.tokens, &evaluation.cotangents)?;
+        pull_back(policy, micro_batch, passed, &evaluation.cotangents)?;
     }
     Ok((loss, metrics))
+}
+
+fn coupled<P: Policy>(
+    policy: &mut P,
+    objective: &dyn Objective,
+    requirements: &Requirements,
+    micro_batches: &[MicroBatchOf<P>],
+    workspace: &mut Workspace,
+) -> Result<(f64, Metrics), StepError<P::Error>> {
+    let Workspace { statistics, evaluation, gathered } = workspace;
+    let (mut constants, mut responses, mut pairs) = (TokenConstants::default(), Vec::new(), Vec::new());
+    Statistic::ALL.iter().for_each(|&statistic| gathered.column_mut(statistic).clear());
+    let mut begins = Vec::with_capacity(micro_batches.len());
+    for micro_batch in micro_batches {
+        pass(policy, requirements, micro_batch, statistics)?;
+        let begin = responses.last().map_or(0, |response: &Response| response.tokens.end);
+        let first = responses.len();
+        begins.push(begin);
+        for &statistic in requirements.statistics {
+            gathered.column_mut(statistic).extend(statistics.column(statistic));
+        }
+        for &constant in requirements.constants {
+            constants.column_mut(constant).extend(micro_batch.constants.column(constant));
+        }
+        let moved =
+            |response: &Response| Response { tokens: response.tokens.start + begin..response.tokens.end + begin };
+        responses.extend(micro_batch.responses.iter().map(moved));
+        pairs.extend(
+            micro_batch.pairs.iter().map(|pair| Pair { chosen: pair.chosen + first, rejected: pair.rejected + first }),
+        );
+    }
+    let totals = StepTotals::of(&responses, &pairs);
+    let batch = TokenBatch::new(requirements, gathered, &constants, &responses, &pairs, totals)
+        .map_err(|source| StepError::Step { source })?;
+    objective.evaluate(&batch, evaluation);
+    for (micro_batch, begin) in micro_batches.iter().zip(begins) {
+        let passed = pass(policy, requirements, micro_batch, statistics)?;
+        for &statistic in requirements.statistics {
+            let part = &evaluation.cotangents.column(statistic)[begin..begin + micro_batch.tokens.len()];
+            statistics.column_mut(statistic).copy_from_slice(part);
+        }
+        pull_back(policy, micro_batch, passed, statistics)?;
+    }
+    Ok((evaluation.loss, evaluation.metrics.clone()))
+}
+
+/// Anticipated states, where the objective asks for them, and the forward pass.
+type Passed<P> = (Option<<P as Policy>::States>, <P as Policy>::Forward);
+
+/// Takes a micro-batch through the policy and fills its statistics.
+fn pass<P: Policy>(
+    policy: &P,
+    requirements: &Requirements,
+    micro_batch: &MicroBatchOf<P>,
+    statistics: &mut TokenStatistics,
+) -> Result<Passed<P>, P::Error> {
+    let MicroBatch { states, reference, tokens, .. } = micro_batch;
+    let anticipated = match requirements.anticipation {
+        Anticipation::Off => None,
+        Anticipation::Residual { lambda, freeze } => Some(policy.anticipate(states, lambda, freeze)?),
+    };
+    let forward = policy.forward(anticipated.as_ref().unwrap_or(states))?;
+    policy.statistics(&forward, reference.as_ref(), tokens, requirements.statistics, statistics)?;
+    Ok((anticipated, forward))
+}
+
+fn pull_back<P: Policy>(
+    policy: &mut P,
+    micro_batch: &MicroBatchOf<P>,
+    (anticipated, forward): Passed<P>,
+    cotangents: &TokenStatistics,
+) -> Result<(), P::Error> {
+    let MicroBatch { states, reference, tokens, .. } = micro_batch;
+    let states = anticipated.as_ref().unwrap_or(states);
+    policy.pull_back(states, forward, reference.as_ref(), tokens, cotangents)
 }
 
 /// One optimizer step: [`accumulate`], clip, update.
@@ -109,7 +204,7 @@ pub fn step<P: Policy>(
     policy: &mut P,
     optimizer: &mut P::Optimizer,
     objective: &dyn Objective,
-    micro_batches: &[MicroBatch<P::States>],
+    micro_batches: &[MicroBatchOf<P>],
     settings: StepSettings,
     workspace: &mut Workspace,
 ) -> Result<StepReport, StepError<P::Error>> {
@@ -125,26 +220,30 @@ pub fn step<P: Policy>(
     Ok(StepReport { loss, gradient_norm, metrics })
 }
 
-/// Fills the constants that an objective requires, once before training, from a frozen reference policy.
+/// Fills what an objective requires of a frozen reference policy, once before training: constants, and the forward pass where
+/// a statistic needs the reference's whole distribution.
 ///
 /// # Errors
 ///
 /// The reference policy's own.
-pub fn fill_constants<P: Policy>(
+pub fn fill_reference<P: Policy>(
     reference: &P,
     requirements: &Requirements,
-    micro_batches: &mut [MicroBatch<P::States>],
+    micro_batches: &mut [MicroBatchOf<P>],
 ) -> Result<(), P::Error> {
     for micro_batch in micro_batches {
         for &constant in requirements.constants {
             match constant {
                 Constant::ReferenceLogProb => {
                     let forward = reference.forward(&micro_batch.states)?;
-                    let mut statistics = TokenStatistics::default();
-                    reference.statistics(&forward, &micro_batch.tokens, &[Statistic::LogProb], &mut statistics)?;
+                    let (mut statistics, wanted) = (TokenStatistics::default(), [Statistic::LogProb]);
+                    reference.statistics(&forward, None, &micro_batch.tokens, &wanted, &mut statistics)?;
                     *micro_batch.constants.column_mut(constant) = statistics.log_prob;
                 }
             }
+        }
+        if requirements.statistics.contains(&Statistic::ReferenceKl) {
+            micro_batch.reference = Some(reference.forward(&micro_batch.states)?);
         }
     }
     Ok(())

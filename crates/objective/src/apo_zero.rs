@@ -1,0 +1,92 @@
+//! Anchored preference optimisation: the chosen up, the rejected down.
+//!
+//! # Formula
+//!
+//! With a = β s_w and b = β s_l the implicit rewards, mean over the step's pairs:
+//!
+//! L = 1 − σ(a) + σ(b)
+//!
+//! Cotangent: ∂L/∂a = −σ(a) σ(−a), ∂L/∂b = σ(b) σ(−b).
+//!
+//! # Source
+//!
+//! K. D'Oosterlinck et al., "Anchored Preference Optimization and Contrastive Revisions", arXiv 2408.06266, equation 7.
+//!
+//! # Departures
+//!
+//! None. It suits chosen responses that are better than the policy's own.
+//!
+//! # Examples
+//!
+//! At the reference, a = b = 0: L = 1.
+//!
+//! ```
+//! use objective::preference::{PairLoss, Scores};
+//!
+//! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
+//! let gradient = objective::apo_zero::ApoZero::new(1.0)?.loss(&scores);
+//! assert!((gradient.loss - (1.0)).abs() < 1e-6);
+//! assert!((gradient.chosen - (-0.25)).abs() < 1e-6);
+//! assert!((gradient.rejected - (0.25)).abs() < 1e-6);
+//! # Ok::<(), objective::ParameterError>(())
+//! ```
+
+use crate::Objective;
+use crate::method::Method;
+use crate::numerics::sigmoid;
+use crate::parameter::{ParameterError, Parameters, Reader};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "apo_zero",
+    summary: "chosen raised and rejected lowered, each by itself",
+    source: "arXiv 2408.06266, equation 7",
+    parameters: &[BETA],
+    build,
+};
+
+/// Anchored preference optimisation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ApoZero {
+    beta: f64,
+}
+
+impl ApoZero {
+    /// Anchored preference optimisation with β, per nat.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(beta: f64) -> Result<Self, ParameterError> {
+        Ok(Self { beta: BETA.check(METHOD.name, beta)? })
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    Ok(Box::new(ApoZero::new(reader.number(&BETA)?)?))
+}
+
+impl PairLoss for ApoZero {
+    fn score(&self) -> Score {
+        Score::LOG_RATIO
+    }
+
+    fn in_force(&self) -> Parameters {
+        [(BETA.name.to_owned(), self.beta.into())].into()
+    }
+
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let (a, b) = (self.beta * scores.chosen, self.beta * scores.rejected);
+        PairGradient {
+            loss: sigmoid(-a) + sigmoid(b),
+            chosen: -self.beta * sigmoid(a) * sigmoid(-a),
+            rejected: self.beta * sigmoid(b) * sigmoid(-b),
+        }
+    }
+
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
+    }
+}

@@ -1,0 +1,93 @@
+//! Binary classifier optimisation on pairs, without a reward shift.
+//!
+//! # Formula
+//!
+//! With a = β s_w and b = β s_l the implicit rewards, mean over the step's pairs:
+//!
+//! L = −log σ(a) − log σ(−b)
+//!
+//! Cotangent: ∂L/∂a = −σ(−a), ∂L/∂b = σ(b).
+//!
+//! # Source
+//!
+//! S. Jung et al., "Binary Classifier Optimization for Large Language Model Alignment", arXiv 2404.04656, with its reward
+//! shift at 0; as TRL's `bco_pair`.
+//!
+//! # Departures
+//!
+//! None.
+//!
+//! # Examples
+//!
+//! At the reference, a = b = 0: L = 2 ln 2.
+//!
+//! ```
+//! use objective::preference::{PairLoss, Scores};
+//!
+//! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
+//! let gradient = objective::bco_pair::BcoPair::new(1.0)?.loss(&scores);
+//! assert!((gradient.loss - (2.0 * 2.0_f64.ln())).abs() < 1e-6);
+//! assert!((gradient.chosen - (-0.5)).abs() < 1e-6);
+//! assert!((gradient.rejected - (0.5)).abs() < 1e-6);
+//! # Ok::<(), objective::ParameterError>(())
+//! ```
+
+use crate::Objective;
+use crate::method::Method;
+use crate::numerics::{sigmoid, softplus};
+use crate::parameter::{ParameterError, Parameters, Reader};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "bco_pair",
+    summary: "chosen classified as desirable, rejected as undesirable",
+    source: "arXiv 2404.04656",
+    parameters: &[BETA],
+    build,
+};
+
+/// Binary classifier optimisation on pairs, without a reward shift.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BcoPair {
+    beta: f64,
+}
+
+impl BcoPair {
+    /// Binary classifier optimisation with β, per nat.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(beta: f64) -> Result<Self, ParameterError> {
+        Ok(Self { beta: BETA.check(METHOD.name, beta)? })
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    Ok(Box::new(BcoPair::new(reader.number(&BETA)?)?))
+}
+
+impl PairLoss for BcoPair {
+    fn score(&self) -> Score {
+        Score::LOG_RATIO
+    }
+
+    fn in_force(&self) -> Parameters {
+        [(BETA.name.to_owned(), self.beta.into())].into()
+    }
+
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let (a, b) = (self.beta * scores.chosen, self.beta * scores.rejected);
+        PairGradient {
+            loss: softplus(-a) + softplus(b),
+            chosen: -self.beta * sigmoid(-a),
+            rejected: self.beta * sigmoid(b),
+        }
+    }
+
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
+    }
+}

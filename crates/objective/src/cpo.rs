@@ -1,0 +1,103 @@
+//! Contrastive preference optimisation: DPO without a reference, and imitation of the chosen response.
+//!
+//! # Formula
+//!
+//! With s the sum of log π over a response's tokens, nats, and N_w the chosen response's length, mean over the step's pairs:
+//!
+//! L = −log σ(β (s_w − s_l)) − α s_w / N_w
+//!
+//! Cotangent: −β σ(−z) − α/N_w on s_w and β σ(−z) on s_l, with z = β (s_w − s_l).
+//!
+//! # Source
+//!
+//! H. Xu et al., "Contrastive Preference Optimization: Pushing the Boundaries of LLM Performance in Machine Translation",
+//! arXiv 2401.08417, equation 6.
+//!
+//! # Departures
+//!
+//! The likelihood is a mean over each chosen response's tokens, then over pairs; TRL's is a mean over all tokens of the
+//! micro-batch, which no split into micro-batches preserves. They agree where the chosen responses are equally long.
+//!
+//! # Examples
+//!
+//! s_w = s_l = −1, two tokens: L = ln 2 + ½.
+//!
+//! ```
+//! use objective::preference::{PairLoss, Scores};
+//!
+//! let scores = Scores { chosen: -1.0, rejected: -1.0, chosen_tokens: 2.0 };
+//! let gradient = objective::cpo::Cpo::new(1.0, 1.0)?.loss(&scores);
+//! assert!((gradient.loss - (2.0_f64.ln() + 0.5)).abs() < 1e-6);
+//! assert!((gradient.chosen - (-1.0)).abs() < 1e-6);
+//! assert!((gradient.rejected - (0.5)).abs() < 1e-6);
+//! # Ok::<(), objective::ParameterError>(())
+//! ```
+
+use crate::Objective;
+use crate::method::Method;
+use crate::numerics::{sigmoid, softplus};
+use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader};
+use crate::preference::{BETA, Normalisation, PairGradient, PairLoss, Score, Scores};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "cpo",
+    summary: "DPO without a reference, plus imitation of the chosen response",
+    source: "arXiv 2401.08417, equation 6",
+    parameters: &[BETA, ALPHA],
+    build,
+};
+
+/// α.
+pub const ALPHA: Parameter = Parameter {
+    name: "alpha",
+    kind: Kind::Number { default: 1.0, range: NON_NEGATIVE },
+    purpose: "weight of the chosen response's likelihood",
+};
+
+/// Contrastive preference optimisation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cpo {
+    beta: f64,
+    alpha: f64,
+}
+
+impl Cpo {
+    /// CPO with β (per nat) and the weight α of the likelihood.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(beta: f64, alpha: f64) -> Result<Self, ParameterError> {
+        Ok(Self { beta: BETA.check(METHOD.name, beta)?, alpha: ALPHA.check(METHOD.name, alpha)? })
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    Ok(Box::new(Cpo::new(reader.number(&BETA)?, reader.number(&ALPHA)?)?))
+}
+
+impl PairLoss for Cpo {
+    fn score(&self) -> Score {
+        Score::Likelihood { normalisation: Normalisation::Sum }
+    }
+
+    fn in_force(&self) -> Parameters {
+        [(BETA.name.to_owned(), self.beta.into()), (ALPHA.name.to_owned(), self.alpha.into())].into()
+    }
+
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let margin = self.beta * (scores.chosen - scores.rejected);
+        let (slope, imitation) = (-self.beta * sigmoid(-margin), self.alpha / scores.chosen_tokens);
+        PairGradient {
+            loss: softplus(-margin) - imitation * scores.chosen,
+            chosen: slope - imitation,
+            rejected: -slope,
+        }
+    }
+
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
+    }
+}

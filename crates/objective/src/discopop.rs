@@ -1,0 +1,110 @@
+//! DiscoPOP: a blend of the logistic and the exponential loss that a language model discovered.
+//!
+//! # Formula
+//!
+//! With z = β (s_w − s_l) and the blend m = σ(z/τ), mean over the step's pairs:
+//!
+//! L = (1 − m) log(1 + e⁻ᶻ) + m e⁻ᶻ
+//!
+//! Cotangent: ∂L/∂z = −(1 − m) σ(−z) − m e⁻ᶻ + m (1 − m) (e⁻ᶻ − log(1 + e⁻ᶻ)) / τ.
+//!
+//! # Source
+//!
+//! C. Lu et al., "Discovering Preference Optimization Algorithms with and for Large Language Models", arXiv 2406.08414,
+//! equation 5 (log-ratio modulated loss), τ = 0.05.
+//!
+//! # Departures
+//!
+//! e⁻ᶻ and m are multiplied as exponents, so that the loss is finite where e⁻ᶻ alone overflows; τ above 1 is refused, because
+//! the loss would then grow exponentially for wrong pairs.
+//!
+//! # Examples
+//!
+//! z = 0, τ = ½: m = ½, L = ½ ln 2 + ½.
+//!
+//! ```
+//! use objective::preference::{PairLoss, Scores};
+//!
+//! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
+//! let gradient = objective::discopop::Discopop::new(1.0, 0.5, objective::preference::Score::LOG_RATIO)?.loss(&scores);
+//! assert!((gradient.loss - (0.5 * 2.0_f64.ln() + 0.5)).abs() < 1e-6);
+//! assert!((gradient.chosen - (-0.75 + 0.5 * (1.0 - 2.0_f64.ln()))).abs() < 1e-6);
+//! assert!((gradient.rejected - (0.75 - 0.5 * (1.0 - 2.0_f64.ln()))).abs() < 1e-6);
+//! # Ok::<(), objective::ParameterError>(())
+//! ```
+
+use std::ops::Bound;
+
+use crate::Objective;
+use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
+use crate::method::Method;
+use crate::numerics::{sigmoid, softplus};
+use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "discopop",
+    summary: "a discovered blend of logistic and exponential loss",
+    source: "arXiv 2406.08414, equation 5",
+    parameters: &[BETA, TAU, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT],
+    build,
+};
+
+/// τ.
+pub const TAU: Parameter = Parameter {
+    name: "tau",
+    kind: Kind::Number { default: 0.05, range: (Bound::Included(1e-9), Bound::Included(1.0)) },
+    purpose: "margin over which the blend turns from logistic to exponential",
+};
+
+/// DiscoPOP.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Discopop {
+    beta: f64,
+    tau: f64,
+    score: Score,
+}
+
+impl Discopop {
+    /// DiscoPOP with β (per nat), the blend's width τ, and what responses are scored by.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(beta: f64, tau: f64, score: Score) -> Result<Self, ParameterError> {
+        Ok(Self { beta: BETA.check(METHOD.name, beta)?, tau: TAU.check(METHOD.name, tau)?, score })
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    Ok(Box::new(Discopop::new(reader.number(&BETA)?, reader.number(&TAU)?, Score::read(&reader)?)?))
+}
+
+impl PairLoss for Discopop {
+    fn score(&self) -> Score {
+        self.score
+    }
+
+    fn in_force(&self) -> Parameters {
+        let mut parameters = self.score.parameters();
+        parameters.insert(BETA.name.to_owned(), self.beta.into());
+        parameters.insert(TAU.name.to_owned(), self.tau.into());
+        parameters
+    }
+
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let margin = self.beta * (scores.chosen - scores.rejected);
+        let (blend, rest) = (sigmoid(margin / self.tau), sigmoid(-margin / self.tau));
+        let exponential = (-margin - softplus(-margin / self.tau)).exp();
+        let logistic = softplus(-margin);
+        let turning = rest * (exponential - blend * logistic) / self.tau;
+        let slope = self.beta * (turning - rest * sigmoid(-margin) - exponential);
+        PairGradient { loss: rest * logistic + exponential, chosen: slope, rejected: -slope }
+    }
+
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
+    }
+}

@@ -1,0 +1,111 @@
+//! EXO on pairs: the reverse KL from the policy's preference to the smoothed label.
+//!
+//! # Formula
+//!
+//! With z = β (s_w − s_l), q = σ(z) the policy's preference and 1 − ε the label's, mean over the step's pairs:
+//!
+//! L = q (log q − log(1 − ε)) + (1 − q) (log(1 − q) − log ε)
+//!
+//! Cotangent: ∂L/∂z = q (1 − q) (z − log((1 − ε)/ε)).
+//!
+//! # Source
+//!
+//! H. Ji et al., "Towards Efficient Exact Optimization of Language Model Alignment", arXiv 2402.00856, equation 16.
+//!
+//! # Departures
+//!
+//! None. The default ε = 10⁻³ is the one that TRL recommends; 0 would make the loss infinite and is refused.
+//!
+//! # Examples
+//!
+//! z = 0, ε = 1/4: q = 1/2, L = −½ ln(3/16) − ln 2 = 0.143841, ∂L/∂z = −¼ ln 3.
+//!
+//! ```
+//! use objective::preference::{PairLoss, Scores};
+//!
+//! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
+//! let gradient = objective::exo_pair::ExoPair::new(1.0, 0.25, objective::preference::Score::LOG_RATIO)?.loss(&scores);
+//! assert!((gradient.loss - (-0.5 * (0.75_f64 * 0.25).ln() - 2.0_f64.ln())).abs() < 1e-6);
+//! assert!((gradient.chosen - (-0.25 * 3.0_f64.ln())).abs() < 1e-6);
+//! assert!((gradient.rejected - (0.25 * 3.0_f64.ln())).abs() < 1e-6);
+//! # Ok::<(), objective::ParameterError>(())
+//! ```
+
+use std::ops::Bound;
+
+use crate::Objective;
+use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
+use crate::method::Method;
+use crate::numerics::{sigmoid, softplus};
+use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "exo_pair",
+    summary: "reverse KL from the policy's preference to a smoothed label",
+    source: "arXiv 2402.00856, equation 16",
+    parameters: &[BETA, LABEL_SMOOTHING, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT],
+    build,
+};
+
+/// ε.
+pub const LABEL_SMOOTHING: Parameter = Parameter {
+    name: "label_smoothing",
+    kind: Kind::Number { default: 1e-3, range: (Bound::Included(1e-9), Bound::Included(0.5)) },
+    purpose: "probability that a preference is the wrong way round",
+};
+
+/// EXO on pairs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExoPair {
+    beta: f64,
+    label_smoothing: f64,
+    score: Score,
+}
+
+impl ExoPair {
+    /// EXO with β (per nat), label smoothing ε, and what responses are scored by.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(beta: f64, label_smoothing: f64, score: Score) -> Result<Self, ParameterError> {
+        Ok(Self {
+            beta: BETA.check(METHOD.name, beta)?,
+            label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)?,
+            score,
+        })
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    Ok(Box::new(ExoPair::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?, Score::read(&reader)?)?))
+}
+
+impl PairLoss for ExoPair {
+    fn score(&self) -> Score {
+        self.score
+    }
+
+    fn in_force(&self) -> Parameters {
+        let mut parameters = self.score.parameters();
+        parameters.insert(BETA.name.to_owned(), self.beta.into());
+        parameters.insert(LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into());
+        parameters
+    }
+
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let margin = self.beta * (scores.chosen - scores.rejected);
+        let (right, wrong) = (sigmoid(margin), sigmoid(-margin));
+        let (log_right, log_wrong) = ((-self.label_smoothing).ln_1p(), self.label_smoothing.ln());
+        let loss = right * (-softplus(-margin) - log_right) + wrong * (-softplus(margin) - log_wrong);
+        let slope = self.beta * right * wrong * (margin - log_right + log_wrong);
+        PairGradient { loss, chosen: slope, rejected: -slope }
+    }
+
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
+    }
+}

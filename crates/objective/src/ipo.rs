@@ -1,0 +1,112 @@
+//! Identity preference optimisation: a squared loss on the margin of log-ratios.
+//!
+//! # Formula
+//!
+//! With s the log-ratio to the reference (a mean over the response's tokens, or their sum), mean over the step's pairs:
+//!
+//! L = (s_w − s_l − 1/(2β))²
+//!
+//! Cotangent: ±2 (s_w − s_l − 1/(2β)).
+//!
+//! # Source
+//!
+//! M. G. Azar et al., "A General Theoretical Paradigm to Understand Learning from Human Preferences", arXiv 2310.12036,
+//! equation 17; β is the paper's τ.
+//!
+//! # Departures
+//!
+//! The paper does not say over what the log-ratio runs; its authors confirmed the mean over tokens to TRL, which is the default
+//! here too. `normalisation = sum` is the plain reading.
+//!
+//! # Examples
+//!
+//! β = ½: the margin's target is 1, s_w − s_l = ½.
+//!
+//! ```
+//! use objective::preference::{PairLoss, Scores};
+//!
+//! let scores = Scores { chosen: 0.5, rejected: 0.0, chosen_tokens: 1.0 };
+//! let gradient = objective::ipo::Ipo::new(0.5, objective::preference::Normalisation::Mean, objective::divergence::Divergence::ReverseKl)?.loss(&scores);
+//! assert!((gradient.loss - (0.25)).abs() < 1e-6);
+//! assert!((gradient.chosen - (-1.0)).abs() < 1e-6);
+//! assert!((gradient.rejected - (1.0)).abs() < 1e-6);
+//! # Ok::<(), objective::ParameterError>(())
+//! ```
+
+use strum::VariantNames;
+
+use crate::Objective;
+use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA, Divergence};
+use crate::method::Method;
+use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, SCALE};
+use crate::preference::{Normalisation, PairGradient, PairLoss, Score, Scores};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "ipo",
+    summary: "squared loss on the distance of the margin from 1/(2 beta)",
+    source: "arXiv 2310.12036, equation 17",
+    parameters: &[BETA, NORMALISATION, DIVERGENCE, DIVERGENCE_ALPHA],
+    build,
+};
+
+/// β.
+pub const BETA: Parameter = Parameter {
+    name: "beta",
+    kind: Kind::Number { default: 0.1, range: SCALE },
+    purpose: "the margin's target is 1/(2 beta) nats (tau in its paper)",
+};
+
+/// Mean or sum.
+pub const NORMALISATION: Parameter = Parameter {
+    name: "normalisation",
+    kind: Kind::Choice { default: "mean", options: Normalisation::VARIANTS },
+    purpose: "whether log-ratios are summed over a response or averaged over its tokens",
+};
+
+/// Identity preference optimisation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ipo {
+    beta: f64,
+    normalisation: Normalisation,
+    divergence: Divergence,
+}
+
+impl Ipo {
+    /// IPO with β (per nat), the normalisation of log-ratios, and the divergence that scores them.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(beta: f64, normalisation: Normalisation, divergence: Divergence) -> Result<Self, ParameterError> {
+        Ok(Self { beta: BETA.check(METHOD.name, beta)?, normalisation, divergence })
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    Ok(Box::new(Ipo::new(reader.number(&BETA)?, reader.choice(&NORMALISATION)?, Divergence::read(&reader)?)?))
+}
+
+impl PairLoss for Ipo {
+    fn score(&self) -> Score {
+        Score::Implicit { divergence: self.divergence, tail_weight: 1.0, normalisation: self.normalisation }
+    }
+
+    fn in_force(&self) -> Parameters {
+        let normalisation: &str = self.normalisation.into();
+        let mut parameters = self.divergence.parameters();
+        parameters.insert(BETA.name.to_owned(), self.beta.into());
+        parameters.insert(NORMALISATION.name.to_owned(), normalisation.into());
+        parameters
+    }
+
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let excess = scores.chosen - scores.rejected - 0.5 / self.beta;
+        PairGradient { loss: excess * excess, chosen: 2.0 * excess, rejected: -2.0 * excess }
+    }
+
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
+    }
+}

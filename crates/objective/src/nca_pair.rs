@@ -1,0 +1,93 @@
+//! Noise contrastive alignment on pairs.
+//!
+//! # Formula
+//!
+//! With a = β s_w and b = β s_l the implicit rewards, mean over the step's pairs:
+//!
+//! L = −log σ(a) − ½ log σ(−a) − ½ log σ(−b)
+//!
+//! Cotangent: ∂L/∂a = −σ(−a) + ½ σ(a), ∂L/∂b = ½ σ(b). Each reward has an optimum of its own, not only their difference.
+//!
+//! # Source
+//!
+//! H. Chen et al., "Noise Contrastive Alignment of Language Models with Explicit Rewards", arXiv 2402.05369, for two
+//! responses of which one has all the reward; as TRL's `nca_pair`.
+//!
+//! # Departures
+//!
+//! None.
+//!
+//! # Examples
+//!
+//! At the reference, a = b = 0: L = 2 ln 2.
+//!
+//! ```
+//! use objective::preference::{PairLoss, Scores};
+//!
+//! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
+//! let gradient = objective::nca_pair::NcaPair::new(1.0)?.loss(&scores);
+//! assert!((gradient.loss - (2.0 * 2.0_f64.ln())).abs() < 1e-6);
+//! assert!((gradient.chosen - (-0.25)).abs() < 1e-6);
+//! assert!((gradient.rejected - (0.25)).abs() < 1e-6);
+//! # Ok::<(), objective::ParameterError>(())
+//! ```
+
+use crate::Objective;
+use crate::method::Method;
+use crate::numerics::{sigmoid, softplus};
+use crate::parameter::{ParameterError, Parameters, Reader};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "nca_pair",
+    summary: "each response classified against noise: rewards are absolute",
+    source: "arXiv 2402.05369",
+    parameters: &[BETA],
+    build,
+};
+
+/// Noise contrastive alignment on pairs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NcaPair {
+    beta: f64,
+}
+
+impl NcaPair {
+    /// Noise contrastive alignment with β, per nat.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(beta: f64) -> Result<Self, ParameterError> {
+        Ok(Self { beta: BETA.check(METHOD.name, beta)? })
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    Ok(Box::new(NcaPair::new(reader.number(&BETA)?)?))
+}
+
+impl PairLoss for NcaPair {
+    fn score(&self) -> Score {
+        Score::LOG_RATIO
+    }
+
+    fn in_force(&self) -> Parameters {
+        [(BETA.name.to_owned(), self.beta.into())].into()
+    }
+
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let (a, b) = (self.beta * scores.chosen, self.beta * scores.rejected);
+        PairGradient {
+            loss: softplus(-a) + 0.5 * softplus(a) + 0.5 * softplus(b),
+            chosen: self.beta * (0.5 * sigmoid(a) - sigmoid(-a)),
+            rejected: self.beta * 0.5 * sigmoid(b),
+        }
+    }
+
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
+    }
+}

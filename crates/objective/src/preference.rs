@@ -1,0 +1,221 @@
+//! What losses on the scores of a pair share: scores from log-probabilities, cotangents back from them, metrics.
+//!
+//! A [`PairLoss`] is a function of two scores, one a response. This module computes the scores, pulls the loss's derivatives
+//! back to the tokens, and takes the mean over the step's pairs.
+
+use strum::{EnumString, IntoStaticStr, VariantNames};
+
+use crate::Objective;
+use crate::batch::{Pair, TokenBatch};
+use crate::divergence::Divergence;
+use crate::evaluation::{Evaluation, Metric, Metrics};
+use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, SCALE, UNIT};
+use crate::requirements::{Anticipation, Constant, Coupling, Data, Requirements, Statistic};
+
+/// β, per nat.
+pub const BETA: Parameter = Parameter {
+    name: "beta",
+    kind: Kind::Number { default: 0.1, range: SCALE },
+    purpose: "scale of the implicit reward beta (log pi - log pi_ref), per nat",
+};
+
+/// The weight of tokens beyond the shorter response's length.
+pub const TAIL_WEIGHT: Parameter = Parameter {
+    name: "tail_weight",
+    kind: Kind::Number { default: 1.0, range: UNIT },
+    purpose: "weight of tokens beyond the shorter response's length (length-desensitised DPO, arXiv 2409.06411)",
+};
+
+/// Whether a score is summed over a response's tokens or their mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum Normalisation {
+    /// The sum over the response.
+    Sum,
+    /// The mean over the response's tokens.
+    Mean,
+}
+
+/// What a response is scored by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Score {
+    /// Σₜ wₜ (log π − log π_ref), transformed by a divergence; wₜ is 1 up to the shorter response's length.
+    Implicit {
+        /// The divergence between policy and reference.
+        divergence: Divergence,
+        /// wₜ beyond the shorter response's length.
+        tail_weight: f64,
+        /// Sum or mean over the response.
+        normalisation: Normalisation,
+    },
+    /// log π, without a reference.
+    Likelihood {
+        /// Sum or mean over the response.
+        normalisation: Normalisation,
+    },
+}
+
+/// The scores of a pair.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// The chosen response's.
+    pub chosen: f64,
+    /// The rejected response's.
+    pub rejected: f64,
+    /// Tokens in the chosen response.
+    pub chosen_tokens: f64,
+}
+
+/// A pair's loss and its derivatives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PairGradient {
+    /// The loss.
+    pub loss: f64,
+    /// ∂loss/∂chosen score.
+    pub chosen: f64,
+    /// ∂loss/∂rejected score.
+    pub rejected: f64,
+}
+
+/// A loss on the two scores of a pair. Whatever implements it is an [`Objective`]: the mean over the step's pairs.
+pub trait PairLoss: Send + Sync + std::fmt::Debug {
+    /// What responses are scored by.
+    fn score(&self) -> Score;
+
+    /// The parameters in force.
+    fn in_force(&self) -> Parameters;
+
+    /// The loss of a pair, finite for all finite scores.
+    fn loss(&self, scores: &Scores) -> PairGradient;
+
+    /// The implicit reward of a score: of log π − log π_ref summed over the response, or of the score itself where there is no
+    /// reference.
+    fn reward(&self, score: f64) -> f64;
+
+    /// Metrics of this loss alone.
+    fn record(&self, _scores: &Scores, _metrics: &mut Metrics) {}
+}
+
+impl Score {
+    /// The log-ratio to the reference, summed.
+    pub const LOG_RATIO: Self =
+        Self::Implicit { divergence: Divergence::ReverseKl, tail_weight: 1.0, normalisation: Normalisation::Sum };
+
+    /// A summed implicit score with the divergence and the tail weight that the parameters name.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError`] for a value out of range or without effect.
+    pub fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Ok(Self::Implicit {
+            divergence: Divergence::read(reader)?,
+            tail_weight: reader.number(&TAIL_WEIGHT)?,
+            normalisation: Normalisation::Sum,
+        })
+    }
+
+    /// The parameters in force, of those that [`Score::read`] reads.
+    pub fn parameters(&self) -> Parameters {
+        match self {
+            Self::Implicit { divergence, tail_weight, .. } => {
+                let mut parameters = divergence.parameters();
+                parameters.insert(TAIL_WEIGHT.name.to_owned(), (*tail_weight).into());
+                parameters
+            }
+            Self::Likelihood { .. } => Parameters::new(),
+        }
+    }
+
+    /// A response's score, and what its derivative by a token's log-probability is up to and beyond `shared` tokens.
+    fn of(&self, batch: &TokenBatch<'_>, response: usize, shared: usize) -> (f64, f64, f64) {
+        let tokens = batch.log_prob(response).len() as f64;
+        let scale = |normalisation: Normalisation| match normalisation {
+            Normalisation::Sum => 1.0,
+            Normalisation::Mean => 1.0 / tokens,
+        };
+        match *self {
+            Self::Likelihood { normalisation } => {
+                let scale = scale(normalisation);
+                (scale * batch.log_prob(response).iter().sum::<f64>(), scale, scale)
+            }
+            Self::Implicit { divergence, tail_weight, normalisation } => {
+                let (score, slope) = divergence.score(batch.weighted_log_ratio(response, shared, tail_weight));
+                let scale = scale(normalisation);
+                (scale * score, scale * slope, scale * slope * tail_weight)
+            }
+        }
+    }
+}
+
+impl<L: PairLoss> Objective for L {
+    fn requirements(&self) -> Requirements {
+        Requirements {
+            data: Data::Preferences,
+            coupling: Coupling::None,
+            anticipation: Anticipation::Off,
+            statistics: &[Statistic::LogProb],
+            constants: match self.score() {
+                Score::Implicit { .. } => &[Constant::ReferenceLogProb],
+                Score::Likelihood { .. } => &[],
+            },
+        }
+    }
+
+    fn parameters(&self) -> Parameters {
+        self.in_force()
+    }
+
+    fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
+        let (score, share) = (self.score(), 1.0 / batch.totals().pairs as f64);
+        for &Pair { chosen, rejected } in batch.pairs() {
+            let shared = batch.log_prob(chosen).len().min(batch.log_prob(rejected).len());
+            let sides = [chosen, rejected].map(|response| score.of(batch, response, shared));
+            let chosen_tokens = batch.log_prob(chosen).len() as f64;
+            let scores = Scores { chosen: sides[0].0, rejected: sides[1].0, chosen_tokens };
+            let gradient = self.loss(&scores);
+            out.loss += share * gradient.loss;
+            let derivatives = [gradient.chosen, gradient.rejected];
+            for ((response, derivative), (_, body, tail)) in [chosen, rejected].into_iter().zip(derivatives).zip(sides)
+            {
+                let slots = &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()];
+                let (body_slots, tail_slots) = slots.split_at_mut(shared);
+                body_slots.iter_mut().for_each(|slot| *slot += share * derivative * body);
+                tail_slots.iter_mut().for_each(|slot| *slot += share * derivative * tail);
+            }
+
+            let rewarded = |response: usize, side: f64| match score {
+                Score::Implicit { .. } => self.reward(batch.log_ratio(response)),
+                Score::Likelihood { .. } => self.reward(side),
+            };
+            record_pair(
+                batch,
+                chosen,
+                rejected,
+                rewarded(chosen, scores.chosen),
+                rewarded(rejected, scores.rejected),
+                out,
+            );
+            self.record(&scores, &mut out.metrics);
+        }
+    }
+}
+
+/// The metrics that every objective over pairs reports.
+pub(crate) fn record_pair(
+    batch: &TokenBatch<'_>,
+    chosen: usize,
+    rejected: usize,
+    reward_chosen: f64,
+    reward_rejected: f64,
+    out: &mut Evaluation,
+) {
+    let [sum_chosen, sum_rejected] = [chosen, rejected].map(|response| batch.log_prob(response).iter().sum::<f64>());
+    let metrics = &mut out.metrics;
+    metrics.record(Metric::RewardChosen, reward_chosen);
+    metrics.record(Metric::RewardRejected, reward_rejected);
+    metrics.record(Metric::RewardAccuracy, f64::from(reward_chosen > reward_rejected));
+    metrics.record(Metric::RewardMargin, reward_chosen - reward_rejected);
+    metrics.record(Metric::LogProbChosen, sum_chosen);
+    metrics.record(Metric::LogProbRejected, sum_rejected);
+    metrics.record_sum(Metric::NegativeLogLikelihood, -sum_chosen, batch.log_prob(chosen).len());
+}

@@ -1,0 +1,110 @@
+//! Robust DPO: an unbiased estimate of DPO's loss under flipped preferences.
+//!
+//! # Formula
+//!
+//! With z = β (s_w − s_l) the margin of implicit rewards and ε < 1/2 the rate of flipped pairs, mean over the step's pairs:
+//!
+//! L = (−(1 − ε) log σ(z) + ε log σ(−z)) / (1 − 2ε) = −log σ(z) − ε z / (1 − 2ε)
+//!
+//! Cotangent: ∂L/∂z = −σ(−z) − ε / (1 − 2ε).
+//!
+//! # Source
+//!
+//! S. R. Chowdhury, A. Kini and N. Natarajan, "Provably Robust DPO: Aligning Language Models with Noisy Feedback",
+//! arXiv 2403.00409, equation 12.
+//!
+//! # Departures
+//!
+//! None in value; the second form neither overflows nor cancels. The default ε = 0.1 is ours: with 0 the loss is DPO's.
+//!
+//! # Examples
+//!
+//! z = 0, ε = 1/4: L = ln 2, ∂L/∂z = −1/2 − 1/2.
+//!
+//! ```
+//! use objective::preference::{PairLoss, Scores};
+//!
+//! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
+//! let gradient = objective::robust::Robust::new(1.0, 0.25, objective::preference::Score::LOG_RATIO)?.loss(&scores);
+//! assert!((gradient.loss - (2.0_f64.ln())).abs() < 1e-6);
+//! assert!((gradient.chosen - (-1.0)).abs() < 1e-6);
+//! assert!((gradient.rejected - (1.0)).abs() < 1e-6);
+//! # Ok::<(), objective::ParameterError>(())
+//! ```
+
+use std::ops::Bound;
+
+use crate::Objective;
+use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
+use crate::method::Method;
+use crate::numerics::{sigmoid, softplus};
+use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "robust",
+    summary: "DPO corrected for a known rate of flipped preferences",
+    source: "arXiv 2403.00409, equation 12",
+    parameters: &[BETA, LABEL_SMOOTHING, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT],
+    build,
+};
+
+/// ε.
+pub const LABEL_SMOOTHING: Parameter = Parameter {
+    name: "label_smoothing",
+    kind: Kind::Number { default: 0.1, range: (Bound::Included(0.0), Bound::Excluded(0.5)) },
+    purpose: "rate of preferences that are the wrong way round",
+};
+
+/// Robust DPO.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Robust {
+    beta: f64,
+    label_smoothing: f64,
+    score: Score,
+}
+
+impl Robust {
+    /// Robust DPO with β (per nat), the rate ε of flipped preferences, and what responses are scored by.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(beta: f64, label_smoothing: f64, score: Score) -> Result<Self, ParameterError> {
+        Ok(Self {
+            beta: BETA.check(METHOD.name, beta)?,
+            label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)?,
+            score,
+        })
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    Ok(Box::new(Robust::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?, Score::read(&reader)?)?))
+}
+
+impl PairLoss for Robust {
+    fn score(&self) -> Score {
+        self.score
+    }
+
+    fn in_force(&self) -> Parameters {
+        let mut parameters = self.score.parameters();
+        parameters.insert(BETA.name.to_owned(), self.beta.into());
+        parameters.insert(LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into());
+        parameters
+    }
+
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let margin = self.beta * (scores.chosen - scores.rejected);
+        let bias = self.label_smoothing / (1.0 - 2.0 * self.label_smoothing);
+        let slope = self.beta * (-sigmoid(-margin) - bias);
+        PairGradient { loss: softplus(-margin) - bias * margin, chosen: slope, rejected: -slope }
+    }
+
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
+    }
+}

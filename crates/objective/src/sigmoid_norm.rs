@@ -1,0 +1,94 @@
+//! Length-normalised DPO.
+//!
+//! # Formula
+//!
+//! With s the implicit score divided by the response's length, mean over the step's pairs:
+//!
+//! L = −log σ(β (s_w − s_l))
+//!
+//! Cotangent: ∂L/∂z = −σ(−z) with z = β (s_w − s_l).
+//!
+//! # Source
+//!
+//! R. Rafailov et al., arXiv 2305.18290, equation 7, on scores per token as in Y. Meng et al., arXiv 2405.14734, section 2.2;
+//! as TRL's `sigmoid_norm`.
+//!
+//! # Departures
+//!
+//! None.
+//!
+//! # Examples
+//!
+//! At the reference z = 0: L = ln 2.
+//!
+//! ```
+//! use objective::preference::{PairLoss, Scores};
+//!
+//! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
+//! let gradient = objective::sigmoid_norm::SigmoidNorm::new(1.0, objective::divergence::Divergence::ReverseKl)?.loss(&scores);
+//! assert!((gradient.loss - (2.0_f64.ln())).abs() < 1e-6);
+//! assert!((gradient.chosen - (-0.5)).abs() < 1e-6);
+//! assert!((gradient.rejected - (0.5)).abs() < 1e-6);
+//! # Ok::<(), objective::ParameterError>(())
+//! ```
+
+use crate::Objective;
+use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA, Divergence};
+use crate::method::Method;
+use crate::numerics::{sigmoid, softplus};
+use crate::parameter::{ParameterError, Parameters, Reader};
+use crate::preference::{BETA, Normalisation, PairGradient, PairLoss, Score, Scores};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "sigmoid_norm",
+    summary: "DPO on implicit rewards per token",
+    source: "arXiv 2305.18290, equation 7, per token",
+    parameters: &[BETA, DIVERGENCE, DIVERGENCE_ALPHA],
+    build,
+};
+
+/// Length-normalised DPO.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SigmoidNorm {
+    beta: f64,
+    divergence: Divergence,
+}
+
+impl SigmoidNorm {
+    /// Length-normalised DPO with β (per nat and token) and the divergence that scores log-ratios.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(beta: f64, divergence: Divergence) -> Result<Self, ParameterError> {
+        Ok(Self { beta: BETA.check(METHOD.name, beta)?, divergence })
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    Ok(Box::new(SigmoidNorm::new(reader.number(&BETA)?, Divergence::read(&reader)?)?))
+}
+
+impl PairLoss for SigmoidNorm {
+    fn score(&self) -> Score {
+        Score::Implicit { divergence: self.divergence, tail_weight: 1.0, normalisation: Normalisation::Mean }
+    }
+
+    fn in_force(&self) -> Parameters {
+        let mut parameters = self.divergence.parameters();
+        parameters.insert(BETA.name.to_owned(), self.beta.into());
+        parameters
+    }
+
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let margin = self.beta * (scores.chosen - scores.rejected);
+        let slope = -self.beta * sigmoid(-margin);
+        PairGradient { loss: softplus(-margin), chosen: slope, rejected: -slope }
+    }
+
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
+    }
+}

@@ -1,0 +1,112 @@
+//! SimPO: a logistic loss on mean log-probabilities with a target margin, without a reference.
+//!
+//! # Formula
+//!
+//! With m the mean of log π over a response's tokens, nats, and γ the target margin, mean over the step's pairs:
+//!
+//! L = −log σ(β (m_w − m_l) − γ)
+//!
+//! Cotangent: ∂L/∂z = −σ(−z) with z the argument, z' = ±β.
+//!
+//! # Source
+//!
+//! Y. Meng, M. Xia and D. Chen, "SimPO: Simple Preference Optimization with a Reference-Free Reward", arXiv 2405.14734,
+//! equation 6.
+//!
+//! # Departures
+//!
+//! None. The target margin (γ there; γ is always a discount here) follows β as 0.8 β until it is set.
+//!
+//! # Examples
+//!
+//! β = 2, γ = 1, m_w − m_l = ½: z = 0, L = ln 2.
+//!
+//! ```
+//! use objective::preference::{PairLoss, Scores};
+//!
+//! let scores = Scores { chosen: -0.5, rejected: -1.0, chosen_tokens: 1.0 };
+//! let gradient = objective::simpo::Simpo::new(2.0, 1.0)?.loss(&scores);
+//! assert!((gradient.loss - (2.0_f64.ln())).abs() < 1e-6);
+//! assert!((gradient.chosen - (-1.0)).abs() < 1e-6);
+//! assert!((gradient.rejected - (1.0)).abs() < 1e-6);
+//! # Ok::<(), objective::ParameterError>(())
+//! ```
+
+use crate::Objective;
+use crate::method::Method;
+use crate::numerics::{sigmoid, softplus};
+use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader, SCALE};
+use crate::preference::{Normalisation, PairGradient, PairLoss, Score, Scores};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "simpo",
+    summary: "logistic loss on mean log-probabilities with a target margin",
+    source: "arXiv 2405.14734, equation 6",
+    parameters: &[BETA, TARGET_MARGIN],
+    build,
+};
+
+/// β.
+pub const BETA: Parameter = Parameter {
+    name: "beta",
+    kind: Kind::Number { default: 2.0, range: SCALE },
+    purpose: "scale of the mean log-probability, per nat",
+};
+
+/// γ of its paper.
+pub const TARGET_MARGIN: Parameter = Parameter {
+    name: "target_margin",
+    kind: Kind::Derived { default: "0.8 beta", range: NON_NEGATIVE },
+    purpose: "margin between the rewards that a pair should have (gamma in its paper)",
+};
+
+/// The target margin's share of β until it is set.
+const TARGET_SHARE: f64 = 0.8;
+
+/// SimPO.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Simpo {
+    beta: f64,
+    target_margin: f64,
+}
+
+impl Simpo {
+    /// SimPO with β (per nat) and a target margin.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(beta: f64, target_margin: f64) -> Result<Self, ParameterError> {
+        Ok(Self {
+            beta: BETA.check(METHOD.name, beta)?,
+            target_margin: TARGET_MARGIN.check(METHOD.name, target_margin)?,
+        })
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    let beta = reader.number(&BETA)?;
+    Ok(Box::new(Simpo::new(beta, reader.derived(&TARGET_MARGIN)?.unwrap_or(TARGET_SHARE * beta))?))
+}
+
+impl PairLoss for Simpo {
+    fn score(&self) -> Score {
+        Score::Likelihood { normalisation: Normalisation::Mean }
+    }
+
+    fn in_force(&self) -> Parameters {
+        [(BETA.name.to_owned(), self.beta.into()), (TARGET_MARGIN.name.to_owned(), self.target_margin.into())].into()
+    }
+
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let margin = self.beta * (scores.chosen - scores.rejected) - self.target_margin;
+        let slope = -self.beta * sigmoid(-margin);
+        PairGradient { loss: softplus(-margin), chosen: slope, rejected: -slope }
+    }
+
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
+    }
+}

@@ -1,0 +1,96 @@
+//! Self-play preference optimisation with certain preferences.
+//!
+//! # Formula
+//!
+//! With s = log π − log π_ref summed over a response, mean over the step's pairs:
+//!
+//! L = (s_w − 1/(2β))² + (s_l + 1/(2β))²
+//!
+//! Cotangent: 2 (s_w − 1/(2β)) on s_w, 2 (s_l + 1/(2β)) on s_l.
+//!
+//! # Source
+//!
+//! Y. Wu et al., "Self-Play Preference Optimization for Language Model Alignment", arXiv 2405.00675, equation 4.7 with the
+//! winner's probability 1; 1/β is the paper's η, 10³.
+//!
+//! # Departures
+//!
+//! None.
+//!
+//! # Examples
+//!
+//! β = ½: the targets are ±1, both scores are ½ away.
+//!
+//! ```
+//! use objective::preference::{PairLoss, Scores};
+//!
+//! let scores = Scores { chosen: 0.5, rejected: -0.5, chosen_tokens: 1.0 };
+//! let gradient = objective::sppo_hard::SppoHard::new(0.5)?.loss(&scores);
+//! assert!((gradient.loss - (0.5)).abs() < 1e-6);
+//! assert!((gradient.chosen - (-1.0)).abs() < 1e-6);
+//! assert!((gradient.rejected - (1.0)).abs() < 1e-6);
+//! # Ok::<(), objective::ParameterError>(())
+//! ```
+
+use crate::Objective;
+use crate::method::Method;
+use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, SCALE};
+use crate::preference::{PairGradient, PairLoss, Score, Scores};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "sppo_hard",
+    summary: "log-ratios regressed on plus and minus 1/(2 beta)",
+    source: "arXiv 2405.00675, equation 4.7",
+    parameters: &[BETA],
+    build,
+};
+
+/// β.
+pub const BETA: Parameter = Parameter {
+    name: "beta",
+    kind: Kind::Number { default: 1e-3, range: SCALE },
+    purpose: "the log-ratios' targets are plus and minus 1/(2 beta) nats",
+};
+
+/// Self-play preference optimisation with certain preferences.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SppoHard {
+    beta: f64,
+}
+
+impl SppoHard {
+    /// Self-play preference optimisation with β, per nat.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(beta: f64) -> Result<Self, ParameterError> {
+        Ok(Self { beta: BETA.check(METHOD.name, beta)? })
+    }
+}
+
+fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    Ok(Box::new(SppoHard::new(reader.number(&BETA)?)?))
+}
+
+impl PairLoss for SppoHard {
+    fn score(&self) -> Score {
+        Score::LOG_RATIO
+    }
+
+    fn in_force(&self) -> Parameters {
+        [(BETA.name.to_owned(), self.beta.into())].into()
+    }
+
+    fn loss(&self, scores: &Scores) -> PairGradient {
+        let target = 0.5 / self.beta;
+        let (chosen, rejected) = (scores.chosen - target, scores.rejected + target);
+        PairGradient { loss: chosen * chosen + rejected * rejected, chosen: 2.0 * chosen, rejected: 2.0 * rejected }
+    }
+
+    fn reward(&self, score: f64) -> f64 {
+        self.beta * score
+    }
+}

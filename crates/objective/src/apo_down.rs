@@ -31,11 +31,10 @@
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
-use crate::Objective;
 use crate::method::Method;
 use crate::numerics::sigmoid;
-use crate::parameter::{ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores};
+use crate::parameter::{ParameterError, Reader};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -43,7 +42,7 @@ pub const METHOD: Method = Method {
     summary: "both lowered, the rejected more than the chosen",
     source: "arXiv 2408.06266, equation 8",
     parameters: &[BETA],
-    build,
+    build: build::<ApoDown>,
 };
 
 /// Anchored preference optimisation.
@@ -63,18 +62,19 @@ impl ApoDown {
     }
 }
 
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(ApoDown::new(reader.number(&BETA)?)?))
-}
-
 impl PairLoss for ApoDown {
-    fn score(&self) -> Score {
-        Score::LOG_RATIO
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?)
     }
 
-    fn in_force(&self) -> Parameters {
-        [(BETA.name.to_owned(), self.beta.into())].into()
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    fn score(&self) -> Score {
+        Score::LOG_RATIO
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
@@ -85,9 +85,5 @@ impl PairLoss for ApoDown {
             chosen: self.beta * (anchor - contrast),
             rejected: self.beta * contrast,
         }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

@@ -31,11 +31,10 @@
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
-use crate::Objective;
 use crate::method::Method;
 use crate::numerics::sigmoid;
-use crate::parameter::{ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores};
+use crate::parameter::{ParameterError, Reader};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -43,7 +42,7 @@ pub const METHOD: Method = Method {
     summary: "chosen raised and rejected lowered, each by itself",
     source: "arXiv 2408.06266, equation 7",
     parameters: &[BETA],
-    build,
+    build: build::<ApoZero>,
 };
 
 /// Anchored preference optimisation.
@@ -63,18 +62,19 @@ impl ApoZero {
     }
 }
 
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(ApoZero::new(reader.number(&BETA)?)?))
-}
-
 impl PairLoss for ApoZero {
-    fn score(&self) -> Score {
-        Score::LOG_RATIO
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?)
     }
 
-    fn in_force(&self) -> Parameters {
-        [(BETA.name.to_owned(), self.beta.into())].into()
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    fn score(&self) -> Score {
+        Score::LOG_RATIO
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
@@ -84,9 +84,5 @@ impl PairLoss for ApoZero {
             chosen: -self.beta * sigmoid(a) * sigmoid(-a),
             rejected: self.beta * sigmoid(b) * sigmoid(-b),
         }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

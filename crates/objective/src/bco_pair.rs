@@ -32,11 +32,10 @@
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
-use crate::Objective;
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
-use crate::parameter::{ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores};
+use crate::parameter::{ParameterError, Reader};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -44,7 +43,7 @@ pub const METHOD: Method = Method {
     summary: "chosen classified as desirable, rejected as undesirable",
     source: "arXiv 2404.04656",
     parameters: &[BETA],
-    build,
+    build: build::<BcoPair>,
 };
 
 /// Binary classifier optimisation on pairs, without a reward shift.
@@ -64,18 +63,19 @@ impl BcoPair {
     }
 }
 
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(BcoPair::new(reader.number(&BETA)?)?))
-}
-
 impl PairLoss for BcoPair {
-    fn score(&self) -> Score {
-        Score::LOG_RATIO
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?)
     }
 
-    fn in_force(&self) -> Parameters {
-        [(BETA.name.to_owned(), self.beta.into())].into()
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    fn score(&self) -> Score {
+        Score::LOG_RATIO
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
@@ -85,9 +85,5 @@ impl PairLoss for BcoPair {
             chosen: -self.beta * sigmoid(-a),
             rejected: self.beta * sigmoid(b),
         }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

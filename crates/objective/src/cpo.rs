@@ -33,11 +33,10 @@
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
-use crate::Objective;
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader};
-use crate::preference::{BETA, Normalisation, PairGradient, PairLoss, Score, Scores};
+use crate::preference::{BETA, Normalisation, PairGradient, PairLoss, Score, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -45,7 +44,7 @@ pub const METHOD: Method = Method {
     summary: "DPO without a reference, plus imitation of the chosen response",
     source: "arXiv 2401.08417, equation 6",
     parameters: &[BETA, ALPHA],
-    build,
+    build: build::<Cpo>,
 };
 
 /// α.
@@ -73,18 +72,23 @@ impl Cpo {
     }
 }
 
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(Cpo::new(reader.number(&BETA)?, reader.number(&ALPHA)?)?))
-}
-
 impl PairLoss for Cpo {
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?, reader.number(&ALPHA)?)
+    }
+
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
     fn score(&self) -> Score {
         Score::Likelihood { normalisation: Normalisation::Sum }
     }
 
-    fn in_force(&self) -> Parameters {
-        [(BETA.name.to_owned(), self.beta.into()), (ALPHA.name.to_owned(), self.alpha.into())].into()
+    fn own_parameters(&self) -> Parameters {
+        [(ALPHA.name.to_owned(), self.alpha.into())].into()
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
@@ -95,9 +99,5 @@ impl PairLoss for Cpo {
             chosen: slope - imitation,
             rejected: -slope,
         }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

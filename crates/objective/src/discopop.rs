@@ -35,12 +35,11 @@
 
 use std::ops::Bound;
 
-use crate::Objective;
 use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -48,7 +47,7 @@ pub const METHOD: Method = Method {
     summary: "a discovered blend of logistic and exponential loss",
     source: "arXiv 2406.08414, equation 5",
     parameters: &[BETA, TAU, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT],
-    build,
+    build: build::<Discopop>,
 };
 
 /// τ.
@@ -73,25 +72,31 @@ impl Discopop {
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
     pub fn new(beta: f64, tau: f64, score: Score) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)?, tau: TAU.check(METHOD.name, tau)?, score })
+        Ok(Self {
+            beta: BETA.check(METHOD.name, beta)?,
+            tau: TAU.check(METHOD.name, tau)?,
+            score: score.check(METHOD.name)?,
+        })
     }
 }
 
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(Discopop::new(reader.number(&BETA)?, reader.number(&TAU)?, Score::read(&reader)?)?))
-}
-
 impl PairLoss for Discopop {
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?, reader.number(&TAU)?, Score::read(reader)?)
+    }
+
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
     fn score(&self) -> Score {
         self.score
     }
 
-    fn in_force(&self) -> Parameters {
-        let mut parameters = self.score.parameters();
-        parameters.insert(BETA.name.to_owned(), self.beta.into());
-        parameters.insert(TAU.name.to_owned(), self.tau.into());
-        parameters
+    fn own_parameters(&self) -> Parameters {
+        [(TAU.name.to_owned(), self.tau.into())].into()
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
@@ -102,9 +107,5 @@ impl PairLoss for Discopop {
         let turning = rest * (exponential - blend * logistic) / self.tau;
         let slope = self.beta * (turning - rest * sigmoid(-margin) - exponential);
         PairGradient { loss: rest * logistic + exponential, chosen: slope, rejected: -slope }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

@@ -77,6 +77,18 @@ impl Divergence {
         })
     }
 
+    /// Itself, if its parameter is in its range.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] with the owner, the range and the value.
+    pub fn check(self, owner: &'static str) -> Result<Self, ParameterError> {
+        if let Self::Alpha(alpha) = self {
+            DIVERGENCE_ALPHA.check(owner, alpha)?;
+        }
+        Ok(self)
+    }
+
     /// The parameters in force.
     pub fn parameters(self) -> Parameters {
         let name: &str = DivergenceName::from(self).into();

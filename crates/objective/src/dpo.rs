@@ -41,12 +41,11 @@
 
 use std::ops::Bound;
 
-use crate::Objective;
 use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -54,7 +53,7 @@ pub const METHOD: Method = Method {
     summary: "direct preference optimisation against a frozen reference",
     source: "arXiv 2305.18290, equation 7; cDPO for label smoothing",
     parameters: &[BETA, LABEL_SMOOTHING, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT],
-    build,
+    build: build::<Dpo>,
 };
 
 /// ε.
@@ -82,35 +81,33 @@ impl Dpo {
         Ok(Self {
             beta: BETA.check(METHOD.name, beta)?,
             label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)?,
-            score,
+            score: score.check(METHOD.name)?,
         })
     }
 }
 
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(Dpo::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?, Score::read(&reader)?)?))
-}
-
 impl PairLoss for Dpo {
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?, Score::read(reader)?)
+    }
+
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
     fn score(&self) -> Score {
         self.score
     }
 
-    fn in_force(&self) -> Parameters {
-        let mut parameters = self.score.parameters();
-        parameters.insert(BETA.name.to_owned(), self.beta.into());
-        parameters.insert(LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into());
-        parameters
+    fn own_parameters(&self) -> Parameters {
+        [(LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into())].into()
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
         let margin = self.beta * (scores.chosen - scores.rejected);
         let slope = self.beta * (self.label_smoothing - sigmoid(-margin));
         PairGradient { loss: softplus(-margin) + self.label_smoothing * margin, chosen: slope, rejected: -slope }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

@@ -33,12 +33,11 @@
 
 use std::ops::Bound;
 
-use crate::Objective;
 use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -46,7 +45,7 @@ pub const METHOD: Method = Method {
     summary: "reverse KL from the policy's preference to a smoothed label",
     source: "arXiv 2402.00856, equation 16",
     parameters: &[BETA, LABEL_SMOOTHING, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT],
-    build,
+    build: build::<ExoPair>,
 };
 
 /// ε.
@@ -74,26 +73,28 @@ impl ExoPair {
         Ok(Self {
             beta: BETA.check(METHOD.name, beta)?,
             label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)?,
-            score,
+            score: score.check(METHOD.name)?,
         })
     }
 }
 
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(ExoPair::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?, Score::read(&reader)?)?))
-}
-
 impl PairLoss for ExoPair {
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?, Score::read(reader)?)
+    }
+
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
     fn score(&self) -> Score {
         self.score
     }
 
-    fn in_force(&self) -> Parameters {
-        let mut parameters = self.score.parameters();
-        parameters.insert(BETA.name.to_owned(), self.beta.into());
-        parameters.insert(LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into());
-        parameters
+    fn own_parameters(&self) -> Parameters {
+        [(LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into())].into()
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
@@ -103,9 +104,5 @@ impl PairLoss for ExoPair {
         let loss = right * (-softplus(-margin) - log_right) + wrong * (-softplus(margin) - log_wrong);
         let slope = self.beta * right * wrong * (margin - log_right + log_wrong);
         PairGradient { loss, chosen: slope, rejected: -slope }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

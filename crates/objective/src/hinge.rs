@@ -32,11 +32,10 @@
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
-use crate::Objective;
 use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
-use crate::parameter::{ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT};
+use crate::parameter::{ParameterError, Reader};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -44,7 +43,7 @@ pub const METHOD: Method = Method {
     summary: "hinge loss on the margin of implicit rewards",
     source: "arXiv 2305.10425; arXiv 2309.06657, section 3",
     parameters: &[BETA, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT],
-    build,
+    build: build::<Hinge>,
 };
 
 /// Hinge loss on the margin of implicit rewards.
@@ -61,33 +60,28 @@ impl Hinge {
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
     pub fn new(beta: f64, score: Score) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)?, score })
+        Ok(Self { beta: BETA.check(METHOD.name, beta)?, score: score.check(METHOD.name)? })
     }
-}
-
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(Hinge::new(reader.number(&BETA)?, Score::read(&reader)?)?))
 }
 
 impl PairLoss for Hinge {
-    fn score(&self) -> Score {
-        self.score
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?, Score::read(reader)?)
     }
 
-    fn in_force(&self) -> Parameters {
-        let mut parameters = self.score.parameters();
-        parameters.insert(BETA.name.to_owned(), self.beta.into());
-        parameters
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    fn score(&self) -> Score {
+        self.score
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
         let slack = 1.0 - self.beta * (scores.chosen - scores.rejected);
         let slope = if slack > 0.0 { self.beta } else { 0.0 };
         PairGradient { loss: slack.max(0.0), chosen: -slope, rejected: slope }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

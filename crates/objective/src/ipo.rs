@@ -33,13 +33,10 @@
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
-use strum::VariantNames;
-
-use crate::Objective;
 use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA, Divergence};
 use crate::method::Method;
-use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, SCALE};
-use crate::preference::{Normalisation, PairGradient, PairLoss, Score, Scores};
+use crate::parameter::{Kind, Parameter, ParameterError, Reader, SCALE};
+use crate::preference::{NORMALISATION, Normalisation, PairGradient, PairLoss, Score, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -47,7 +44,7 @@ pub const METHOD: Method = Method {
     summary: "squared loss on the distance of the margin from 1/(2 beta)",
     source: "arXiv 2310.12036, equation 17",
     parameters: &[BETA, NORMALISATION, DIVERGENCE, DIVERGENCE_ALPHA],
-    build,
+    build: build::<Ipo>,
 };
 
 /// β.
@@ -55,13 +52,6 @@ pub const BETA: Parameter = Parameter {
     name: "beta",
     kind: Kind::Number { default: 0.1, range: SCALE },
     purpose: "the margin's target is 1/(2 beta) nats (tau in its paper)",
-};
-
-/// Mean or sum.
-pub const NORMALISATION: Parameter = Parameter {
-    name: "normalisation",
-    kind: Kind::Choice { default: "mean", options: Normalisation::VARIANTS },
-    purpose: "whether log-ratios are summed over a response or averaged over its tokens",
 };
 
 /// Identity preference optimisation.
@@ -79,34 +69,27 @@ impl Ipo {
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
     pub fn new(beta: f64, normalisation: Normalisation, divergence: Divergence) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)?, normalisation, divergence })
+        Ok(Self { beta: BETA.check(METHOD.name, beta)?, normalisation, divergence: divergence.check(METHOD.name)? })
     }
-}
-
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(Ipo::new(reader.number(&BETA)?, reader.choice(&NORMALISATION)?, Divergence::read(&reader)?)?))
 }
 
 impl PairLoss for Ipo {
-    fn score(&self) -> Score {
-        Score::Implicit { divergence: self.divergence, tail_weight: 1.0, normalisation: self.normalisation }
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?, reader.choice(&NORMALISATION)?, Divergence::read(reader)?)
     }
 
-    fn in_force(&self) -> Parameters {
-        let normalisation: &str = self.normalisation.into();
-        let mut parameters = self.divergence.parameters();
-        parameters.insert(BETA.name.to_owned(), self.beta.into());
-        parameters.insert(NORMALISATION.name.to_owned(), normalisation.into());
-        parameters
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    fn score(&self) -> Score {
+        Score::Implicit { divergence: self.divergence, tail_weight: 1.0, normalisation: self.normalisation }
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
         let excess = scores.chosen - scores.rejected - 0.5 / self.beta;
         PairGradient { loss: excess * excess, chosen: 2.0 * excess, rejected: -2.0 * excess }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

@@ -32,11 +32,10 @@
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
-use crate::Objective;
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
-use crate::parameter::{ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores};
+use crate::parameter::{ParameterError, Reader};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -44,7 +43,7 @@ pub const METHOD: Method = Method {
     summary: "each response classified against noise: rewards are absolute",
     source: "arXiv 2402.05369",
     parameters: &[BETA],
-    build,
+    build: build::<NcaPair>,
 };
 
 /// Noise contrastive alignment on pairs.
@@ -64,18 +63,19 @@ impl NcaPair {
     }
 }
 
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(NcaPair::new(reader.number(&BETA)?)?))
-}
-
 impl PairLoss for NcaPair {
-    fn score(&self) -> Score {
-        Score::LOG_RATIO
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?)
     }
 
-    fn in_force(&self) -> Parameters {
-        [(BETA.name.to_owned(), self.beta.into())].into()
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    fn score(&self) -> Score {
+        Score::LOG_RATIO
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
@@ -85,9 +85,5 @@ impl PairLoss for NcaPair {
             chosen: self.beta * (0.5 * sigmoid(a) - sigmoid(-a)),
             rejected: self.beta * 0.5 * sigmoid(b),
         }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

@@ -43,12 +43,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::Objective;
 use crate::evaluation::{Metric, Metrics};
 use crate::method::Method;
 use crate::numerics::{log1mexp, sigmoid, softplus};
-use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader};
-use crate::preference::{Normalisation, PairGradient, PairLoss, Score, Scores};
+use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Reader};
+use crate::preference::{Normalisation, PairGradient, PairLoss, Score, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -56,7 +55,7 @@ pub const METHOD: Method = Method {
     summary: "imitation of the chosen response plus an odds-ratio penalty, without a reference",
     source: "arXiv 2403.07691, equations 6 and 7",
     parameters: &[BETA],
-    build,
+    build: build::<Orpo>,
 };
 
 /// β.
@@ -92,18 +91,19 @@ impl Orpo {
     }
 }
 
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(Orpo::new(reader.number(&BETA)?)?))
-}
-
 impl PairLoss for Orpo {
-    fn score(&self) -> Score {
-        Score::Likelihood { normalisation: Normalisation::Mean }
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?)
     }
 
-    fn in_force(&self) -> Parameters {
-        [(BETA.name.to_owned(), self.beta.into())].into()
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    fn score(&self) -> Score {
+        Score::Likelihood { normalisation: Normalisation::Mean }
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
@@ -115,10 +115,6 @@ impl PairLoss for Orpo {
             chosen: pull * w.slope - 1.0,
             rejected: -pull * l.slope,
         }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 
     fn record(&self, scores: &Scores, metrics: &mut Metrics) {

@@ -9,6 +9,7 @@ use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
 use crate::divergence::Divergence;
 use crate::evaluation::{Evaluation, Metric, Metrics};
+use crate::method::Method;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, SCALE, UNIT};
 use crate::requirements::{Anticipation, Constant, Coupling, Data, Requirements, Statistic};
 
@@ -24,6 +25,13 @@ pub const TAIL_WEIGHT: Parameter = Parameter {
     name: "tail_weight",
     kind: Kind::Number { default: 1.0, range: UNIT },
     purpose: "weight of tokens beyond the shorter response's length (length-desensitised DPO, arXiv 2409.06411)",
+};
+
+/// Mean or sum.
+pub const NORMALISATION: Parameter = Parameter {
+    name: "normalisation",
+    kind: Kind::Choice { default: "mean", options: Normalisation::VARIANTS },
+    purpose: "whether log-ratios are summed over a response or averaged over its tokens",
 };
 
 /// Whether a score is summed over a response's tokens or their mean.
@@ -78,22 +86,44 @@ pub struct PairGradient {
 }
 
 /// A loss on the two scores of a pair. Whatever implements it is an [`Objective`]: the mean over the step's pairs.
-pub trait PairLoss: Send + Sync + std::fmt::Debug {
+pub trait PairLoss: Send + Sync + std::fmt::Debug + Sized {
+    /// The registry's line.
+    const METHOD: Method;
+
+    /// The loss that the parameters describe.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError`] for a value out of range or without effect.
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError>;
+
+    /// The scale of the implicit reward, per nat: of log π − log π_ref summed over the response, or of the score itself where
+    /// there is no reference.
+    fn beta(&self) -> f64;
+
     /// What responses are scored by.
     fn score(&self) -> Score;
 
-    /// The parameters in force.
-    fn in_force(&self) -> Parameters;
+    /// The parameters in force, besides β and the score's.
+    fn own_parameters(&self) -> Parameters {
+        Parameters::new()
+    }
 
     /// The loss of a pair, finite for all finite scores.
     fn loss(&self, scores: &Scores) -> PairGradient;
 
-    /// The implicit reward of a score: of log π − log π_ref summed over the response, or of the score itself where there is no
-    /// reference.
-    fn reward(&self, score: f64) -> f64;
-
     /// Metrics of this loss alone.
     fn record(&self, _scores: &Scores, _metrics: &mut Metrics) {}
+}
+
+/// Builds a loss on pairs, for the registry.
+///
+/// # Errors
+///
+/// [`ParameterError`] for a parameter that is unknown, out of range or without effect.
+pub fn build<L: PairLoss + 'static>(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
+    let reader = Reader::new(L::METHOD.name, L::METHOD.parameters, given)?;
+    Ok(Box::new(L::read(&reader)?))
 }
 
 impl Score {
@@ -114,12 +144,27 @@ impl Score {
         })
     }
 
-    /// The parameters in force, of those that [`Score::read`] reads.
-    pub fn parameters(&self) -> Parameters {
+    /// Itself, if its parameters are in their ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] with the owner, the range and the value.
+    pub fn check(self, owner: &'static str) -> Result<Self, ParameterError> {
+        if let Self::Implicit { divergence, tail_weight, .. } = self {
+            divergence.check(owner)?;
+            TAIL_WEIGHT.check(owner, tail_weight)?;
+        }
+        Ok(self)
+    }
+
+    /// The parameters in force.
+    fn parameters(&self) -> Parameters {
         match self {
-            Self::Implicit { divergence, tail_weight, .. } => {
+            Self::Implicit { divergence, tail_weight, normalisation } => {
+                let normalisation: &str = normalisation.into();
                 let mut parameters = divergence.parameters();
                 parameters.insert(TAIL_WEIGHT.name.to_owned(), (*tail_weight).into());
+                parameters.insert(NORMALISATION.name.to_owned(), normalisation.into());
                 parameters
             }
             Self::Likelihood { .. } => Parameters::new(),
@@ -162,7 +207,12 @@ impl<L: PairLoss> Objective for L {
     }
 
     fn parameters(&self) -> Parameters {
-        self.in_force()
+        let mut parameters = self.own_parameters();
+        parameters.insert(BETA.name.to_owned(), self.beta().into());
+        parameters.extend(self.score().parameters());
+        // Of the score's, a loss declares those that may vary.
+        parameters.retain(|name, _| L::METHOD.parameters.iter().any(|declared| declared.name == name));
+        parameters
     }
 
     fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
@@ -183,18 +233,11 @@ impl<L: PairLoss> Objective for L {
                 tail_slots.iter_mut().for_each(|slot| *slot += share * derivative * tail);
             }
 
-            let rewarded = |response: usize, side: f64| match score {
-                Score::Implicit { .. } => self.reward(batch.log_ratio(response)),
-                Score::Likelihood { .. } => self.reward(side),
+            let [reward_chosen, reward_rejected] = match score {
+                Score::Implicit { .. } => [chosen, rejected].map(|response| self.beta() * batch.log_ratio(response)),
+                Score::Likelihood { .. } => [scores.chosen, scores.rejected].map(|score| self.beta() * score),
             };
-            record_pair(
-                batch,
-                chosen,
-                rejected,
-                rewarded(chosen, scores.chosen),
-                rewarded(rejected, scores.rejected),
-                out,
-            );
+            record_pair(batch, chosen, rejected, reward_chosen, reward_rejected, out);
             self.record(&scores, &mut out.metrics);
         }
     }

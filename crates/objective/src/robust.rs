@@ -34,12 +34,11 @@
 
 use std::ops::Bound;
 
-use crate::Objective;
 use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -47,7 +46,7 @@ pub const METHOD: Method = Method {
     summary: "DPO corrected for a known rate of flipped preferences",
     source: "arXiv 2403.00409, equation 12",
     parameters: &[BETA, LABEL_SMOOTHING, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT],
-    build,
+    build: build::<Robust>,
 };
 
 /// ε.
@@ -75,26 +74,28 @@ impl Robust {
         Ok(Self {
             beta: BETA.check(METHOD.name, beta)?,
             label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)?,
-            score,
+            score: score.check(METHOD.name)?,
         })
     }
 }
 
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(Robust::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?, Score::read(&reader)?)?))
-}
-
 impl PairLoss for Robust {
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?, Score::read(reader)?)
+    }
+
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
     fn score(&self) -> Score {
         self.score
     }
 
-    fn in_force(&self) -> Parameters {
-        let mut parameters = self.score.parameters();
-        parameters.insert(BETA.name.to_owned(), self.beta.into());
-        parameters.insert(LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into());
-        parameters
+    fn own_parameters(&self) -> Parameters {
+        [(LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into())].into()
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
@@ -102,9 +103,5 @@ impl PairLoss for Robust {
         let bias = self.label_smoothing / (1.0 - 2.0 * self.label_smoothing);
         let slope = self.beta * (-sigmoid(-margin) - bias);
         PairGradient { loss: softplus(-margin) - bias * margin, chosen: slope, rejected: -slope }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

@@ -32,12 +32,11 @@
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
-use crate::Objective;
 use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA, Divergence};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
-use crate::parameter::{ParameterError, Parameters, Reader};
-use crate::preference::{BETA, Normalisation, PairGradient, PairLoss, Score, Scores};
+use crate::parameter::{ParameterError, Reader};
+use crate::preference::{BETA, Normalisation, PairGradient, PairLoss, Score, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -45,7 +44,7 @@ pub const METHOD: Method = Method {
     summary: "DPO on implicit rewards per token",
     source: "arXiv 2305.18290, equation 7, per token",
     parameters: &[BETA, DIVERGENCE, DIVERGENCE_ALPHA],
-    build,
+    build: build::<SigmoidNorm>,
 };
 
 /// Length-normalised DPO.
@@ -62,33 +61,28 @@ impl SigmoidNorm {
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
     pub fn new(beta: f64, divergence: Divergence) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)?, divergence })
+        Ok(Self { beta: BETA.check(METHOD.name, beta)?, divergence: divergence.check(METHOD.name)? })
     }
-}
-
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(SigmoidNorm::new(reader.number(&BETA)?, Divergence::read(&reader)?)?))
 }
 
 impl PairLoss for SigmoidNorm {
-    fn score(&self) -> Score {
-        Score::Implicit { divergence: self.divergence, tail_weight: 1.0, normalisation: Normalisation::Mean }
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?, Divergence::read(reader)?)
     }
 
-    fn in_force(&self) -> Parameters {
-        let mut parameters = self.divergence.parameters();
-        parameters.insert(BETA.name.to_owned(), self.beta.into());
-        parameters
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    fn score(&self) -> Score {
+        Score::Implicit { divergence: self.divergence, tail_weight: 1.0, normalisation: Normalisation::Mean }
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
         let margin = self.beta * (scores.chosen - scores.rejected);
         let slope = -self.beta * sigmoid(-margin);
         PairGradient { loss: softplus(-margin), chosen: slope, rejected: -slope }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

@@ -32,11 +32,10 @@
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
-use crate::Objective;
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader, SCALE};
-use crate::preference::{Normalisation, PairGradient, PairLoss, Score, Scores};
+use crate::preference::{Normalisation, PairGradient, PairLoss, Score, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -44,7 +43,7 @@ pub const METHOD: Method = Method {
     summary: "logistic loss on mean log-probabilities with a target margin",
     source: "arXiv 2405.14734, equation 6",
     parameters: &[BETA, TARGET_MARGIN],
-    build,
+    build: build::<Simpo>,
 };
 
 /// β.
@@ -85,28 +84,29 @@ impl Simpo {
     }
 }
 
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    let beta = reader.number(&BETA)?;
-    Ok(Box::new(Simpo::new(beta, reader.derived(&TARGET_MARGIN)?.unwrap_or(TARGET_SHARE * beta))?))
-}
-
 impl PairLoss for Simpo {
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        let beta = reader.number(&BETA)?;
+        Self::new(beta, reader.derived(&TARGET_MARGIN)?.unwrap_or(TARGET_SHARE * beta))
+    }
+
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
     fn score(&self) -> Score {
         Score::Likelihood { normalisation: Normalisation::Mean }
     }
 
-    fn in_force(&self) -> Parameters {
-        [(BETA.name.to_owned(), self.beta.into()), (TARGET_MARGIN.name.to_owned(), self.target_margin.into())].into()
+    fn own_parameters(&self) -> Parameters {
+        [(TARGET_MARGIN.name.to_owned(), self.target_margin.into())].into()
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
         let margin = self.beta * (scores.chosen - scores.rejected) - self.target_margin;
         let slope = -self.beta * sigmoid(-margin);
         PairGradient { loss: softplus(-margin), chosen: slope, rejected: -slope }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

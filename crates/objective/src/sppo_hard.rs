@@ -32,10 +32,9 @@
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
-use crate::Objective;
 use crate::method::Method;
-use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, SCALE};
-use crate::preference::{PairGradient, PairLoss, Score, Scores};
+use crate::parameter::{Kind, Parameter, ParameterError, Reader, SCALE};
+use crate::preference::{PairGradient, PairLoss, Score, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -43,7 +42,7 @@ pub const METHOD: Method = Method {
     summary: "log-ratios regressed on plus and minus 1/(2 beta)",
     source: "arXiv 2405.00675, equation 4.7",
     parameters: &[BETA],
-    build,
+    build: build::<SppoHard>,
 };
 
 /// β.
@@ -70,27 +69,24 @@ impl SppoHard {
     }
 }
 
-fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(SppoHard::new(reader.number(&BETA)?)?))
-}
-
 impl PairLoss for SppoHard {
-    fn score(&self) -> Score {
-        Score::LOG_RATIO
+    const METHOD: Method = METHOD;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&BETA)?)
     }
 
-    fn in_force(&self) -> Parameters {
-        [(BETA.name.to_owned(), self.beta.into())].into()
+    fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    fn score(&self) -> Score {
+        Score::LOG_RATIO
     }
 
     fn loss(&self, scores: &Scores) -> PairGradient {
         let target = 0.5 / self.beta;
         let (chosen, rejected) = (scores.chosen - target, scores.rejected + target);
         PairGradient { loss: chosen * chosen + rejected * rejected, chosen: 2.0 * chosen, rejected: 2.0 * rejected }
-    }
-
-    fn reward(&self, score: f64) -> f64 {
-        self.beta * score
     }
 }

@@ -41,7 +41,7 @@ def orpo(chosen, rejected, beta=0.25, totals=None):
     return sum(losses) / (totals or {}).get("pairs", len(losses))
 
 
-def propagated(losses, propagation, gamma):
+def propagated(losses, propagation, gamma, item="loss", side="left", norm="L1"):
     """A response's loss under IFT; the weights carry gradient."""
     n = len(losses)
     if propagation == "none" or (propagation == "released" and gamma == 0):
@@ -50,13 +50,20 @@ def propagated(losses, propagation, gamma):
         return sum(losses[i:].sum() for i in range(n))
     if propagation == "algorithm1":
         return sum(gamma ** (n - 1 - t) * losses[t] * losses[t:].sum() for t in range(n))
-    weights = torch.stack([sum(gamma ** (k - t) * losses[k] for k in range(t, n)) for t in range(n)])
-    weights = n * weights / weights.sum()
-    return (weights * losses).mean()
+    items = {"loss": losses / n, "logps": losses, "mask": torch.ones(n)}[item]
+    if side == "left":
+        sums = torch.stack([sum(gamma ** (k - t) * items[k] for k in range(t, n)) for t in range(n)])
+        exponent, weights = sums, {"L1": sums, "L2": sums**2, "log": torch.log1p(sums)}
+    else:
+        sums = torch.stack([sum(gamma ** (t - k) * items[k] for k in range(t + 1)) for t in range(n)])
+        sums = sums + sums[sums > 0].min()
+        exponent, weights = 1 / sums, {"L1": 1 / sums, "L2": 1 / sums**2, "log": 1 / torch.log1p(sums)}
+    weights = torch.softmax(exponent, dim=0) if norm == "softmax" else weights[norm]
+    return (n * weights / weights.sum() * losses).mean()
 
 
-def ift(chosen, propagation="released", gamma=0.95, totals=None):
-    losses = [propagated(-response, propagation, gamma) for response in chosen]
+def ift(chosen, propagation="released", gamma=0.95, totals=None, **weights):
+    losses = [propagated(-response, propagation, gamma, **weights) for response in chosen]
     return sum(losses) / (totals or {}).get("responses", len(losses))
 
 

@@ -215,7 +215,7 @@ fn a_recipe_may_list_a_method_several_times_under_labels() {
     let recipe = ["--recipe", "experiments/propagation.toml", "--seeds", "2", "--steps", "5"];
     let report = json(&recipe);
     let methods: Vec<_> = report["results"].as_array().unwrap().iter().map(|r| r["method"].as_str().unwrap()).collect();
-    assert_eq!(methods.len(), 6);
+    assert_eq!(methods.len(), 11);
     assert!(methods.contains(&"freeze-all") && methods.contains(&"equation21"));
     let report = json(&[&recipe[..], &["--method", "released", "--set", "gamma=0.5"]].concat());
     assert_eq!(report["results"][0]["parameters"]["gamma"], 0.5);
@@ -276,7 +276,8 @@ fn options_reach_the_run() {
         "hidden": 8, "learning_rate": 0.1, "schedule": "cosine", "warmup_ratio": 0.5, "clip_norm": 2.0, "steps": 3,
         "seeds": 2, "seed": 9,
         "optimizer": {"name": "sgd", "momentum": 0.5, "nesterov": false, "weight_decay": 0.0},
-        "method": [{"name": "ift", "lambda": 0.4, "gamma": 0.95, "propagation": "released", "freeze_embeddings": "none"}],
+        "method": [{"name": "ift", "lambda": 0.4, "gamma": 0.95, "propagation": "released", "item": "loss",
+            "side": "left", "norm": "L1", "freeze_embeddings": "none"}],
     });
     assert_eq!(recipe, &expected);
 }

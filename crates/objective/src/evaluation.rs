@@ -14,6 +14,8 @@ pub struct Evaluation {
     pub cotangents: TokenStatistics,
     /// What the field logs beside the loss.
     pub metrics: Metrics,
+    /// One number a token for objectives that need more than the cotangents' slots.
+    pub(crate) scratch: Vec<f64>,
 }
 
 /// What the field logs beside a loss. One name means one quantity at one scale, whichever objective reports it.

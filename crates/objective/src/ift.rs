@@ -6,13 +6,13 @@
 //!
 //! | `propagation` | loss of a response |
 //! |---|---|
-//! | `released` | Σₜ lₜ Cₜ / Σₜ Cₜ with Cₜ = Σₖ≥ₜ γᵏ⁻ᵗ lₖ |
+//! | `released` | Σₜ lₜ Cₜ / Σₜ Cₜ with Cₜ = Σₖ≥ₜ γᵏ⁻ᵗ lₖ; other weights in [`crate::propagation`] |
 //! | `algorithm1` | Σₜ γᴺ⁻ᵗ lₜ Lₜ with Lₜ = Σₖ≥ₜ lₖ |
 //! | `equation21` | Σₜ t lₜ |
 //! | `none` | Σₜ lₜ / N |
 //!
 //! Cotangents are −∂L/∂lₜ, the gradient through the weights included. With Aₜ = lₜ + γ Aₜ₋₁ and Gₜ = 1 + γ Gₜ₋₁:
-//! `released` (Cₜ + Aₜ − L Gₜ) / Σ C; `algorithm1` γᴺ⁻ᵗ (Lₜ + Aₜ); `equation21` t; `none` 1/N.
+//! `released` −(Cₜ + Aₜ − L Gₜ) / Σ C; `algorithm1` −γᴺ⁻ᵗ (Lₜ + Aₜ); `equation21` −t; `none` −1/N.
 //!
 //! The states are anticipated: the host fuses each demonstrated state's encoding with that of the state to which its own
 //! greedy action leads, (1 − λ) E(s*ₜ) + λ E(s^θₜ), before the forward pass that the lₜ come from.
@@ -39,7 +39,10 @@
 //! # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
 //! # let constants = TokenConstants::default();
 //! # let totals = StepTotals::of(&responses, &[]);
-//! # let ift = ift::Ift::new(0.2, Freeze::None, ift::Propagation::Released { gamma: 0.5 })?;
+//! # let ift = ift::Ift::new(0.2, Freeze::None, ift::Propagation::Released {
+//! #     gamma: 0.5,
+//! #     weights: propagation::Weights::RELEASED,
+//! # })?;
 //! # let batch = TokenBatch::new(&ift.requirements(), &statistics, &constants, &responses, &[], totals)?;
 //! # let mut evaluation = Evaluation::default();
 //! ift.evaluate(&batch, &mut evaluation);
@@ -55,6 +58,7 @@ use crate::batch::TokenBatch;
 use crate::evaluation::{Evaluation, Metric};
 use crate::method::Method;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
+use crate::propagation::{self, ITEM, NORM, SIDE, Weights};
 use crate::requirements::{Anticipation, Coupling, Data, Freeze, Requirements, Statistic};
 
 /// The registry's line.
@@ -62,7 +66,7 @@ pub const METHOD: Method = Method {
     name: "ift",
     summary: "intuitive fine-tuning: anticipated states, later losses propagated to earlier tokens",
     source: "arXiv 2405.11870, sections 4 and A.2-A.4, Algorithm 1",
-    parameters: &[LAMBDA, GAMMA, PROPAGATION, FREEZE_EMBEDDINGS],
+    parameters: &[LAMBDA, GAMMA, PROPAGATION, ITEM, SIDE, NORM, FREEZE_EMBEDDINGS],
     build,
 };
 
@@ -103,6 +107,8 @@ pub enum Propagation {
     Released {
         /// Discount; 0 means uniform weights.
         gamma: f64,
+        /// What makes weights of the losses, where the discount is not 0.
+        weights: Weights,
     },
     /// The paper's Algorithm 1.
     Algorithm1 {
@@ -130,7 +136,7 @@ impl Ift {
     ///
     /// [`ParameterError::Invalid`] outside of 0 ≤ λ ≤ 1 and 0 ≤ γ ≤ 1.
     pub fn new(lambda: f64, freeze: Freeze, propagation: Propagation) -> Result<Self, ParameterError> {
-        if let Propagation::Released { gamma } | Propagation::Algorithm1 { gamma } = propagation {
+        if let Propagation::Released { gamma, .. } | Propagation::Algorithm1 { gamma } = propagation {
             GAMMA.check(METHOD.name, gamma)?;
         }
         Ok(Self { lambda: LAMBDA.check(METHOD.name, lambda)?, freeze, propagation })
@@ -139,15 +145,29 @@ impl Ift {
 
 fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
     let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    let unused = |name: PropagationName, propagation: Propagation| {
-        let name: &str = name.into();
-        reader.refuse(&GAMMA, format_args!("{} = {name}", PROPAGATION.name)).map(|()| propagation)
+    let name: PropagationName = reader.choice(&PROPAGATION)?;
+    let unused = |parameters: &[Parameter], because: &str| {
+        parameters.iter().try_for_each(|parameter| reader.refuse(parameter, because))
     };
-    let propagation = match reader.choice(&PROPAGATION)? {
-        PropagationName::Released => Propagation::Released { gamma: reader.number(&GAMMA)? },
-        PropagationName::Algorithm1 => Propagation::Algorithm1 { gamma: reader.number(&GAMMA)? },
-        name @ PropagationName::Equation21 => unused(name, Propagation::Equation21)?,
-        name @ PropagationName::None => unused(name, Propagation::None)?,
+    let text: &str = name.into();
+    let because = format!("{} = {text}", PROPAGATION.name);
+    let propagation = match name {
+        PropagationName::Released => {
+            let gamma = reader.number(&GAMMA)?;
+            if gamma == 0.0 {
+                unused(&propagation::PARAMETERS, "gamma = 0")?;
+            }
+            Propagation::Released { gamma, weights: Weights::read(&reader)? }
+        }
+        PropagationName::Algorithm1 => {
+            unused(&propagation::PARAMETERS, &because)?;
+            Propagation::Algorithm1 { gamma: reader.number(&GAMMA)? }
+        }
+        PropagationName::Equation21 | PropagationName::None => {
+            unused(&[GAMMA], &because)?;
+            unused(&propagation::PARAMETERS, &because)?;
+            if name == PropagationName::None { Propagation::None } else { Propagation::Equation21 }
+        }
     };
     Ok(Box::new(Ift::new(reader.number(&LAMBDA)?, reader.choice(&FREEZE_EMBEDDINGS)?, propagation)?))
 }
@@ -171,8 +191,13 @@ impl Objective for Ift {
             (FREEZE_EMBEDDINGS.name.to_owned(), freeze.into()),
             (PROPAGATION.name.to_owned(), propagation.into()),
         ]);
-        if let Propagation::Released { gamma } | Propagation::Algorithm1 { gamma } = self.propagation {
+        if let Propagation::Released { gamma, .. } | Propagation::Algorithm1 { gamma } = self.propagation {
             parameters.insert(GAMMA.name.to_owned(), gamma.into());
+        }
+        if let Propagation::Released { gamma, weights } = self.propagation
+            && gamma > 0.0
+        {
+            parameters.extend(weights.parameters());
         }
         parameters
     }
@@ -183,7 +208,9 @@ impl Objective for Ift {
             let log_prob = batch.log_prob(index);
             let slots = &mut out.cotangents.log_prob[response.tokens.clone()];
             let loss = match self.propagation {
-                Propagation::Released { gamma } if gamma > 0.0 => released(gamma, log_prob, slots),
+                Propagation::Released { gamma, weights } if gamma > 0.0 => {
+                    weights.loss(gamma, log_prob, slots, &mut out.scratch)
+                }
                 Propagation::Released { .. } | Propagation::None => mean(log_prob, slots),
                 Propagation::Algorithm1 { gamma } => algorithm1(gamma, log_prob, slots),
                 Propagation::Equation21 => equation21(log_prob, slots),
@@ -215,7 +242,11 @@ fn equation21(log_prob: &[f64], slots: &mut [f64]) -> f64 {
 }
 
 fn algorithm1(gamma: f64, log_prob: &[f64], slots: &mut [f64]) -> f64 {
-    discounted_past(gamma, log_prob, slots);
+    let mut past = 0.0;
+    for (log_prob, slot) in log_prob.iter().zip(&mut *slots) {
+        past = gamma * past - log_prob;
+        *slot = past;
+    }
     let (mut loss, mut tail, mut weight) = (0.0, 0.0, 1.0);
     for (log_prob, slot) in log_prob.iter().zip(slots).rev() {
         tail -= log_prob;
@@ -224,34 +255,4 @@ fn algorithm1(gamma: f64, log_prob: &[f64], slots: &mut [f64]) -> f64 {
         weight *= gamma;
     }
     loss
-}
-
-fn released(gamma: f64, log_prob: &[f64], slots: &mut [f64]) -> f64 {
-    discounted_past(gamma, log_prob, slots);
-    let (mut weighted, mut total, mut tail) = (0.0, 0.0, 0.0);
-    for (log_prob, slot) in log_prob.iter().zip(&mut *slots).rev() {
-        tail = gamma * tail - log_prob;
-        weighted -= log_prob * tail;
-        total += tail;
-        *slot += tail;
-    }
-    if total == 0.0 {
-        return mean(log_prob, slots);
-    }
-    let loss = weighted / total;
-    let mut uniform_past = 0.0;
-    for slot in slots {
-        uniform_past = 1.0 + gamma * uniform_past;
-        *slot = (*slot - loss * uniform_past) / total;
-    }
-    loss
-}
-
-/// Aₜ = lₜ + γ Aₜ₋₁ into `slots`.
-fn discounted_past(gamma: f64, log_prob: &[f64], slots: &mut [f64]) {
-    let mut past = 0.0;
-    for (log_prob, slot) in log_prob.iter().zip(slots) {
-        past = gamma * past - log_prob;
-        *slot = past;
-    }
 }

@@ -53,6 +53,7 @@ pub mod numerics;
 pub mod orpo;
 pub mod parameter;
 pub mod preference;
+pub mod propagation;
 pub mod registry;
 pub mod requirements;
 pub mod robust;

@@ -15,7 +15,7 @@ use objective::{Parameters, registry};
 use serde_json::Value;
 use tests::{assert_close, numbers, oracle};
 use training::{
-    Optimizer, OptimizerSettings, Policy, Schedule, StepSettings, Workspace, accumulate, fill_reference, step,
+    Moment, Optimizer, OptimizerSettings, Policy, Schedule, StepSettings, Workspace, accumulate, fill_reference, step,
 };
 
 /// A name and its parameters.
@@ -261,7 +261,8 @@ fn clipping_is_pytorchs() {
             pairs: Vec::new(),
             constants: objective::TokenConstants::default(),
         };
-        let settings = StepSettings { learning_rate: 1.0, clip_norm: case["max_norm"].as_f64() };
+        let settings =
+            StepSettings { learning_rate: 1.0, clip_norm: case["max_norm"].as_f64(), moment: Moment::default() };
         let report = step(&mut policy, &mut (), &*sft, &[batch], settings, &mut Workspace::default()).unwrap();
         assert_close(&[report.gradient_norm], &[case["norm"].as_f64().unwrap()], 1e-15, 0.0, "norm");
         assert_close(&policy.applied, &numbers(&case["clipped"]), 1e-15, 0.0, "clipped");
@@ -325,10 +326,14 @@ fn forty_steps_on_the_lake_follow_pytorch() {
         fill_reference(&policy, &requirements, &mut batches).unwrap();
 
         let mut workspace = Workspace::default();
-        accumulate(&mut policy, &*objective, &batches, &mut workspace).unwrap();
+        accumulate(&mut policy, &*objective, &batches, Moment::default(), &mut workspace).unwrap();
         assert_close(&policy.network.gradient, &numbers(&case["initial_gradient"]), 1e-11, 1e-15, name);
 
-        let settings = StepSettings { learning_rate: case["learning_rate"].as_f64().unwrap(), clip_norm: None };
+        let settings = StepSettings {
+            learning_rate: case["learning_rate"].as_f64().unwrap(),
+            clip_norm: None,
+            moment: Moment::default(),
+        };
         let distance = |policy: &LakePolicy<'_>| {
             measure::distance(&policy.network.transition_matrix().unwrap(), &optimal, &map.non_terminal())
         };

@@ -223,6 +223,18 @@ fn a_recipe_may_list_a_method_several_times_under_labels() {
 }
 
 #[test]
+fn lambda_may_rise_in_the_warm_up_and_be_noisy_and_each_has_its_effect() {
+    let per_seed = |extra: &[&str]| {
+        let base = ["--method", "ift", "--seeds", "3", "--steps", "40", "--warmup-ratio", "0.5"];
+        json(&[&base[..], extra].concat())["results"][0]["distance"]["per_seed"].clone()
+    };
+    let [plain, rising, noisy] = [&[][..], &["--set", "lambda_min=0"], &["--set", "lambda_noise=0.5"]].map(per_seed);
+    assert!(plain != rising && plain != noisy && rising != noisy);
+    assert_eq!(noisy, per_seed(&["--set", "lambda_noise=0.5", "--threads", "1"]));
+    fails(&["--method", "ift", "--set", "lambda_min=0"], &["ift.lambda_min", "warmup_ratio = 0", "got 0"]);
+}
+
+#[test]
 fn every_recipe_in_experiments_runs() {
     for entry in std::fs::read_dir(root().join("experiments")).unwrap() {
         let path = entry.unwrap().path();
@@ -276,7 +288,7 @@ fn options_reach_the_run() {
         "hidden": 8, "learning_rate": 0.1, "schedule": "cosine", "warmup_ratio": 0.5, "clip_norm": 2.0, "steps": 3,
         "seeds": 2, "seed": 9,
         "optimizer": {"name": "sgd", "momentum": 0.5, "nesterov": false, "weight_decay": 0.0},
-        "method": [{"name": "ift", "lambda": 0.4, "gamma": 0.95, "propagation": "released", "item": "loss",
+        "method": [{"name": "ift", "lambda": 0.4, "lambda_min": 0.4, "lambda_noise": 0.0, "gamma": 0.95, "propagation": "released", "item": "loss",
             "side": "left", "norm": "L1", "freeze_embeddings": "none"}],
     });
     assert_eq!(recipe, &expected);

@@ -16,7 +16,7 @@ use proptest::sample::select;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use tests::{assert_close, central_difference, rounding};
-use training::{MicroBatch, Optimizer, OptimizerSettings, Policy, StepError, StepSettings, Workspace};
+use training::{MicroBatch, Moment, Optimizer, OptimizerSettings, Policy, StepError, StepSettings, Workspace};
 use training::{accumulate, fill_reference, step};
 
 const HIDDEN: usize = 7;
@@ -134,14 +134,15 @@ fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_and_stop_gr
         let mut batches = [batch(&map, &*objective, "RRDDLDRR", "DDRRDR")];
         // Another policy as the reference, so that DPO is not at its start.
         fill_reference(&LakePolicy::new(&map, network(&map, 1000)), &objective.requirements(), &mut batches).unwrap();
-        let (whole, _) = accumulate(&mut policy, &*objective, &batches, &mut Workspace::default()).unwrap();
+        let (whole, _) =
+            accumulate(&mut policy, &*objective, &batches, Moment::default(), &mut Workspace::default()).unwrap();
 
         let parameters = policy.network.parameters.clone();
         let [batch] = &batches;
         let (states, freeze) = match objective.requirements().anticipation {
             Anticipation::Off => (batch.states.clone(), Freeze::None),
             Anticipation::Residual { lambda, freeze } => {
-                (policy.anticipate(&batch.states, lambda, freeze).unwrap(), freeze)
+                (policy.anticipate(&batch.states, lambda.at(1.0, 0.0), freeze).unwrap(), freeze)
             }
         };
         let rows = log_policy(&states, [&parameters; 3]);
@@ -176,7 +177,14 @@ fn frozen_embeddings_pass_no_gradient() {
             let objective = build("ift", &[("freeze_embeddings", freeze)]);
             let mut policy = LakePolicy::new(&map, network(&map, seed));
             let batch = batch(&map, &*objective, "DDRDRR", "RD");
-            accumulate(&mut policy, &*objective, std::slice::from_ref(&batch), &mut Workspace::default()).unwrap();
+            accumulate(
+                &mut policy,
+                &*objective,
+                std::slice::from_ref(&batch),
+                Moment::default(),
+                &mut Workspace::default(),
+            )
+            .unwrap();
             let demonstrated = batch.states.cells.clone();
             (policy.network.gradient, demonstrated)
         };
@@ -225,7 +233,8 @@ fn gradient_accumulation_gives_the_gradient_of_the_whole_step() {
         let run = |batches: &mut [MicroBatch<States, Forward>]| {
             let mut policy = LakePolicy::new(&map, network(&map, 5));
             fill_reference(&LakePolicy::new(&map, network(&map, 6)), &objective.requirements(), batches).unwrap();
-            let (loss, metrics) = accumulate(&mut policy, &*objective, batches, &mut Workspace::default()).unwrap();
+            let (loss, metrics) =
+                accumulate(&mut policy, &*objective, batches, Moment::default(), &mut Workspace::default()).unwrap();
             (loss, metrics, policy.network.gradient)
         };
         let (loss, metrics, gradient) = run(std::slice::from_mut(&mut whole));
@@ -260,13 +269,22 @@ fn merge(parts: &[MicroBatch<States, Forward>]) -> MicroBatch<States, Forward> {
 }
 
 #[test]
+fn lambda_rises_along_a_line_and_its_noise_is_kept_within_bounds() {
+    let lambda = objective::Lambda { least: 0.1, most: 0.5, noise: 0.5 };
+    for (warmup, draw, expected) in [(0.0, 0.0, 0.1), (0.5, 0.0, 0.3), (1.0, 0.0, 0.5), (1.0, 1.0, 0.75)] {
+        assert_close(&[lambda.at(warmup, draw)], &[expected], 1e-15, 0.0, "lambda");
+    }
+    assert_eq!([lambda.at(1.0, 9.0), lambda.at(1.0, -9.0)], [1.0, 0.0]);
+}
+
+#[test]
 fn dpo_starts_at_ln_2_on_the_lake() {
     let map = Map::load("4x4").unwrap();
     let dpo = build("dpo", &[]);
     let mut policy = LakePolicy::new(&map, network(&map, 3));
     let mut batches = [batch(&map, &*dpo, "DDRDRR", "RD")];
     fill_reference(&policy, &dpo.requirements(), &mut batches).unwrap();
-    let (loss, _) = accumulate(&mut policy, &*dpo, &batches, &mut Workspace::default()).unwrap();
+    let (loss, _) = accumulate(&mut policy, &*dpo, &batches, Moment::default(), &mut Workspace::default()).unwrap();
     assert_eq!(loss, std::f64::consts::LN_2);
 }
 
@@ -278,7 +296,7 @@ fn ift_without_residual_or_propagation_is_sft_on_the_lake() {
     let gradient = |objective: &dyn Objective| {
         let mut policy = LakePolicy::new(&map, network(&map, 9));
         let batch = batch(&map, objective, "DDRDRR", "RD");
-        accumulate(&mut policy, objective, &[batch], &mut Workspace::default()).unwrap();
+        accumulate(&mut policy, objective, &[batch], Moment::default(), &mut Workspace::default()).unwrap();
         policy.network.gradient
     };
     assert_close(&gradient(&*ift), &gradient(&*build("sft", &[])), 1e-14, 1e-17, "gradient");
@@ -295,7 +313,7 @@ fn a_step_that_diverges_is_refused_and_leaves_policy_and_optimizer_as_they_were(
     let mut optimizer = Optimizer::new(settings, before.len());
     let untouched = optimizer.clone();
     let batches = [batch(&map, &*sft, "DDRDRR", "RD")];
-    let settings = StepSettings { learning_rate: 1e-3, clip_norm: None };
+    let settings = StepSettings { learning_rate: 1e-3, clip_norm: None, moment: Moment::default() };
     let error = step(&mut policy, &mut optimizer, &*sft, &batches, settings, &mut Workspace::default()).unwrap_err();
     assert!(matches!(error, StepError::Batch { micro_batch: 0, .. }), "{error}");
     assert_eq!(policy.network.parameters.iter().map(|p| p.to_bits()).collect::<Vec<_>>(), before);

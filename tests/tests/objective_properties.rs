@@ -9,8 +9,8 @@ use objective::parameter::Kind;
 use objective::preference::Score;
 use objective::sft::{Normalisation, Sft};
 use objective::{
-    Coupling, Data, Evaluation, Freeze, METHODS, Method, Metric, Objective, ParameterError, Parameters, Statistic,
-    StepTotals, Value, registry,
+    Coupling, Data, Evaluation, Freeze, Lambda, METHODS, Method, Metric, Objective, ParameterError, Parameters,
+    Statistic, StepTotals, Value, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -230,7 +230,7 @@ proptest! {
 
     #[test]
     fn ift_without_propagation_is_sft_by_response(responses in responses(extreme())) {
-        let ift = Ift::new(0.0, Freeze::None, Propagation::None).unwrap();
+        let ift = Ift::new(Lambda::constant(0.0), Freeze::None, Propagation::None).unwrap();
         let sft = Sft::new(Normalisation::Response);
         let batch = OwnedBatch::new(&sft.requirements(), &responses);
         let (ours, theirs) = (batch.evaluate(&ift), batch.evaluate(&sft));
@@ -241,7 +241,7 @@ proptest! {
     #[test]
     fn the_losses_of_later_tokens_reach_earlier_ones(responses in responses(moderate()), gamma in 0.05..=1.0) {
         // The gradient passes through the weights: raising a later loss changes every earlier cotangent of `algorithm1`.
-        let ift = Ift::new(0.0, Freeze::None, Propagation::Algorithm1 { gamma }).unwrap();
+        let ift = Ift::new(Lambda::constant(0.0), Freeze::None, Propagation::Algorithm1 { gamma }).unwrap();
         let mut batch = OwnedBatch::new(&ift.requirements(), &responses[..1]);
         let before = batch.evaluate(&ift).cotangents.log_prob;
         let last = before.len() - 1;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use ndarray_rand::rand_distr::StandardNormal;
 use objective::{Data, Metrics, Objective};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
-use training::{Optimizer, OptimizerSettings, Schedule, StepSettings, Workspace, fill_reference, step};
+use training::{Moment, Optimizer, OptimizerSettings, Schedule, StepSettings, Workspace, fill_reference, step};
 
 use crate::environment::Environment;
 use crate::error::LakeError;
@@ -22,6 +24,8 @@ use crate::trajectory;
 /// The stream of a run's seed that initial parameters are drawn from. Every further source of randomness takes its own
 /// stream, so that adding one changes no other's numbers.
 const INITIALISATION: u64 = 0;
+/// The stream of the noise of λ.
+const LAMBDA_NOISE: u64 = 1;
 
 /// A recipe with everything derived and checked: nothing can fail after this but training itself.
 #[derive(Debug)]
@@ -133,6 +137,8 @@ impl Experiment {
         // The reference is the untrained policy: what is required of it is filled before the first update.
         fill_reference(&policy, &requirements, &mut batches)?;
 
+        let mut noise = ChaCha8Rng::seed_from_u64(seed);
+        noise.set_stream(LAMBDA_NOISE);
         let schedule = Schedule { shape: recipe.schedule, warmup_ratio: recipe.warmup_ratio };
         let mut workspace = Workspace::default();
         let (mut curve, mut last) = (Vec::with_capacity(self.curve_steps.len()), None);
@@ -141,7 +147,8 @@ impl Experiment {
                 curve.push(distance(&policy.network.transition_matrix()?, optimal, &cells));
             }
             let learning_rate = recipe.learning_rate * schedule.factor(update, recipe.steps);
-            let settings = StepSettings { learning_rate, clip_norm: recipe.clip_norm };
+            let moment = Moment { warmup: schedule.warmup(update, recipe.steps), draw: noise.sample(StandardNormal) };
+            let settings = StepSettings { learning_rate, clip_norm: recipe.clip_norm, moment };
             let report = step(&mut policy, &mut optimizer, objective, &batches, settings, &mut workspace)
                 .map_err(|source| LakeError::Step { method: self.label(method), seed, step: update, source })?;
             last = Some(report);

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use objective::ift::LAMBDA_MIN;
 use objective::parameter::{BELOW_ONE, POSITIVE, Parameters, UNIT, Value, check_number};
-use objective::{METHODS, Objective, registry};
+use objective::{Anticipation, METHODS, Objective, registry};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 use training::{OptimizerSettings, Shape};
@@ -204,8 +205,20 @@ impl Recipe {
         }
 
         self.optimizer.parameters = self.optimizer()?.parameters();
-        for (objective, entry) in self.objectives()?.iter().zip(&mut self.method) {
+        let objectives = self.objectives()?;
+        for (objective, entry) in objectives.iter().zip(&mut self.method) {
             entry.parameters = objective.parameters();
+            if let Anticipation::Residual { lambda, .. } = objective.requirements().anticipation
+                && lambda.least != lambda.most
+                && self.warmup_ratio == 0.0
+            {
+                let lambda_min = format!("{}.{}", entry.label(), LAMBDA_MIN.name);
+                return Err(field(
+                    &lambda_min,
+                    "lambda itself where warmup_ratio = 0, as it rises in the warm-up",
+                    lambda.least,
+                ));
+            }
         }
         for (index, entry) in self.method.iter().enumerate() {
             let label = entry.label();

@@ -39,7 +39,7 @@
 //! # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
 //! # let constants = TokenConstants::default();
 //! # let totals = StepTotals::of(&responses, &[]);
-//! # let ift = ift::Ift::new(0.2, Freeze::None, ift::Propagation::Released {
+//! # let ift = ift::Ift::new(Lambda::constant(0.2), Freeze::None, ift::Propagation::Released {
 //! #     gamma: 0.5,
 //! #     weights: propagation::Weights::RELEASED,
 //! # })?;
@@ -59,14 +59,14 @@ use crate::evaluation::{Evaluation, Metric};
 use crate::method::Method;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
 use crate::propagation::{self, ITEM, NORM, SIDE, Weights};
-use crate::requirements::{Anticipation, Coupling, Data, Freeze, Requirements, Statistic};
+use crate::requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Statistic};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "ift",
     summary: "intuitive fine-tuning: anticipated states, later losses propagated to earlier tokens",
     source: "arXiv 2405.11870, sections 4 and A.2-A.4, Algorithm 1",
-    parameters: &[LAMBDA, GAMMA, PROPAGATION, ITEM, SIDE, NORM, FREEZE_EMBEDDINGS],
+    parameters: &[LAMBDA, LAMBDA_MIN, LAMBDA_NOISE, GAMMA, PROPAGATION, ITEM, SIDE, NORM, FREEZE_EMBEDDINGS],
     build,
 };
 
@@ -75,6 +75,20 @@ pub const LAMBDA: Parameter = Parameter {
     name: "lambda",
     kind: Kind::Number { default: 0.2, range: UNIT },
     purpose: "weight of the policy's own one-step prediction in an anticipated state",
+};
+
+/// λ at the first step.
+pub const LAMBDA_MIN: Parameter = Parameter {
+    name: "lambda_min",
+    kind: Kind::Derived { default: "lambda", range: UNIT },
+    purpose: "lambda at the first step, from where it rises to lambda while the learning rate warms up",
+};
+
+/// The noise of λ.
+pub const LAMBDA_NOISE: Parameter = Parameter {
+    name: "lambda_noise",
+    kind: Kind::Number { default: 0.0, range: UNIT },
+    purpose: "standard deviation of lambda over the steps, as a share of it (0.5 in the paper's Table 7)",
 };
 
 /// γ of the propagation.
@@ -124,22 +138,25 @@ pub enum Propagation {
 /// Intuitive fine-tuning.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ift {
-    lambda: f64,
+    lambda: Lambda,
     freeze: Freeze,
     propagation: Propagation,
 }
 
 impl Ift {
-    /// IFT with residual weight λ, stop-gradients and propagation.
+    /// IFT with the residual's weight λ over a run, stop-gradients and propagation.
     ///
     /// # Errors
     ///
-    /// [`ParameterError::Invalid`] outside of 0 ≤ λ ≤ 1 and 0 ≤ γ ≤ 1.
-    pub fn new(lambda: f64, freeze: Freeze, propagation: Propagation) -> Result<Self, ParameterError> {
+    /// [`ParameterError::Invalid`] where λ, its noise or γ is outside of [0, 1].
+    pub fn new(lambda: Lambda, freeze: Freeze, propagation: Propagation) -> Result<Self, ParameterError> {
         if let Propagation::Released { gamma, .. } | Propagation::Algorithm1 { gamma } = propagation {
             GAMMA.check(METHOD.name, gamma)?;
         }
-        Ok(Self { lambda: LAMBDA.check(METHOD.name, lambda)?, freeze, propagation })
+        LAMBDA_MIN.check(METHOD.name, lambda.least)?;
+        LAMBDA.check(METHOD.name, lambda.most)?;
+        LAMBDA_NOISE.check(METHOD.name, lambda.noise)?;
+        Ok(Self { lambda, freeze, propagation })
     }
 }
 
@@ -169,7 +186,10 @@ fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
             if name == PropagationName::None { Propagation::None } else { Propagation::Equation21 }
         }
     };
-    Ok(Box::new(Ift::new(reader.number(&LAMBDA)?, reader.choice(&FREEZE_EMBEDDINGS)?, propagation)?))
+    let most = reader.number(&LAMBDA)?;
+    let least = reader.derived(&LAMBDA_MIN)?.unwrap_or(most);
+    let lambda = Lambda { least, most, noise: reader.number(&LAMBDA_NOISE)? };
+    Ok(Box::new(Ift::new(lambda, reader.choice(&FREEZE_EMBEDDINGS)?, propagation)?))
 }
 
 impl Objective for Ift {
@@ -187,7 +207,9 @@ impl Objective for Ift {
         let freeze: &str = self.freeze.into();
         let propagation: &str = PropagationName::from(self.propagation).into();
         let mut parameters = Parameters::from([
-            (LAMBDA.name.to_owned(), self.lambda.into()),
+            (LAMBDA.name.to_owned(), self.lambda.most.into()),
+            (LAMBDA_MIN.name.to_owned(), self.lambda.least.into()),
+            (LAMBDA_NOISE.name.to_owned(), self.lambda.noise.into()),
             (FREEZE_EMBEDDINGS.name.to_owned(), freeze.into()),
             (PROPAGATION.name.to_owned(), propagation.into()),
         ]);

@@ -69,7 +69,7 @@ pub use evaluation::{Evaluation, Metric, Metrics};
 pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};
 pub use registry::{METHODS, RegistryError};
-pub use requirements::{Anticipation, Constant, Coupling, Data, Freeze, Requirements, Statistic};
+pub use requirements::{Anticipation, Constant, Coupling, Data, Freeze, Lambda, Requirements, Statistic};
 
 /// A loss over token statistics with analytic cotangents.
 ///

@@ -101,11 +101,35 @@ pub enum Anticipation {
     /// (1 − λ) E(s*ₜ) + λ E(s^θₜ): the demonstrated state's encoding fused with that of the state to which the policy's
     /// greedy action at s*ₜ₋₁ leads.
     Residual {
-        /// λ, the weight of the policy's own prediction, in [0, 1].
-        lambda: f64,
+        /// λ, the weight of the policy's own prediction.
+        lambda: Lambda,
         /// Which encodings pass no gradient.
         freeze: Freeze,
     },
+}
+
+/// λ over a run: it rises along a line from `least` to `most` while the learning rate warms up, and then stays.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lambda {
+    /// At the first step, in [0, 1].
+    pub least: f64,
+    /// After the warm-up, in [0, 1].
+    pub most: f64,
+    /// Standard deviation of its noise, as a share of λ.
+    pub noise: f64,
+}
+
+impl Lambda {
+    /// The same λ at every step.
+    pub fn constant(lambda: f64) -> Self {
+        Self { least: lambda, most: lambda, noise: 0.0 }
+    }
+
+    /// λ + z · noise · λ within [0, 1], at this share of the warm-up, with z drawn from the standard normal distribution.
+    pub fn at(self, warmup: f64, draw: f64) -> f64 {
+        let lambda = self.least + (self.most - self.least) * warmup;
+        (lambda + draw * self.noise * lambda).clamp(0.0, 1.0)
+    }
 }
 
 /// Which encodings of an anticipated state pass no gradient.

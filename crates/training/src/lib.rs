@@ -15,4 +15,6 @@ pub mod step;
 pub use optimizer::{OPTIMIZERS, Optimizer, OptimizerError, OptimizerSettings};
 pub use policy::{MicroBatch, Policy};
 pub use schedule::{Schedule, Shape};
-pub use step::{MicroBatchOf, StepError, StepReport, StepSettings, Workspace, accumulate, fill_reference, step};
+pub use step::{
+    MicroBatchOf, Moment, StepError, StepReport, StepSettings, Workspace, accumulate, fill_reference, step,
+};

@@ -33,16 +33,27 @@ impl Schedule {
     /// With W = ⌈warmup_ratio · K⌉: k/W for k < W, so that a warm-up's first step moves nothing; then 1, or
     /// (1 + cos(π (k − W)/(K − W)))/2, or (K − k)/(K − W). As the schedules of Hugging Face `transformers` compute it.
     pub fn factor(&self, step: usize, steps: usize) -> f64 {
-        let warmup = (self.warmup_ratio * steps as f64).ceil();
-        let (step, steps) = (step as f64, steps as f64);
-        if step < warmup {
-            return step / warmup;
+        let rise = self.warmup(step, steps);
+        if rise < 1.0 {
+            return rise;
         }
+        let warmup = self.warmup_steps(steps);
+        let (step, steps) = (step as f64, steps as f64);
         let decay = (steps - warmup).max(1.0);
         match self.shape {
             Shape::Constant => 1.0,
             Shape::Cosine => (0.5 * (1.0 + (std::f64::consts::PI * (step - warmup) / decay).cos())).max(0.0),
             Shape::Linear => ((steps - step) / decay).max(0.0),
         }
+    }
+
+    /// The share of the warm-up that is over at step k of K, in [0, 1]; 1 where there is none.
+    pub fn warmup(&self, step: usize, steps: usize) -> f64 {
+        let warmup = self.warmup_steps(steps);
+        if (step as f64) < warmup { step as f64 / warmup } else { 1.0 }
+    }
+
+    fn warmup_steps(&self, steps: usize) -> f64 {
+        (self.warmup_ratio * steps as f64).ceil()
     }
 }

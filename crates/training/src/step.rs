@@ -14,6 +14,24 @@ pub struct StepSettings {
     pub learning_rate: f64,
     /// Greatest Euclidean norm of the gradient; none means unclipped.
     pub clip_norm: Option<f64>,
+    /// What λ depends on.
+    pub moment: Moment,
+}
+
+/// What an anticipated state's weight λ depends on beside its parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moment {
+    /// The share of the warm-up that is over, in [0, 1].
+    pub warmup: f64,
+    /// A draw from the standard normal distribution, for the noise of λ.
+    pub draw: f64,
+}
+
+impl Default for Moment {
+    /// After the warm-up, without noise.
+    fn default() -> Self {
+        Self { warmup: 1.0, draw: 0.0 }
+    }
 }
 
 /// What a step answers.
@@ -83,30 +101,30 @@ pub fn accumulate<P: Policy>(
     policy: &mut P,
     objective: &dyn Objective,
     micro_batches: &[MicroBatchOf<P>],
+    moment: Moment,
     workspace: &mut Workspace,
 ) -> Result<(f64, Metrics), StepError<P::Error>> {
     let requirements = objective.requirements();
     policy.clear_gradient();
+    let asked = Asked { objective, requirements, moment };
     match requirements.coupling {
-        Coupling::Step if micro_batches.len() > 1 => {
-            coupled(policy, objective, &requirements, micro_batches, workspace)
-        }
-        Coupling::None | Coupling::Step => separate(policy, objective, &requirements, micro_batches, workspace),
+        Coupling::Step if micro_batches.len() > 1 => coupled(policy, &asked, micro_batches, workspace),
+        Coupling::None | Coupling::Step => separate(policy, &asked, micro_batches, workspace),
     }
 }
 
 fn separate<P: Policy>(
     policy: &mut P,
-    objective: &dyn Objective,
-    requirements: &Requirements,
+    asked: &Asked<'_>,
     micro_batches: &[MicroBatchOf<P>],
     workspace: &mut Workspace,
 ) -> Result<(f64, Metrics), StepError<P::Error>> {
+    let Asked { objective, requirements, .. } = asked;
     let totals: StepTotals = micro_batches.iter().map(MicroBatch::totals).sum();
     let Workspace { statistics, evaluation, .. } = workspace;
     let (mut loss, mut metrics) = (0.0, Metrics::default());
     for (index, micro_batch) in micro_batches.iter().enumerate() {
-        let passed = pass(policy, requirements, micro_batch, statistics)?;
+        let passed = pass(policy, asked, micro_batch, statistics)?;
         let MicroBatch { constants, responses, pairs, .. } = micro_batch;
         let batch = TokenBatch::new(requirements, statistics, constants, responses, pairs, totals)
             .map_err(|source| StepError::Batch { micro_batch: index, source })?;
@@ -120,17 +138,17 @@ fn separate<P: Policy>(
 
 fn coupled<P: Policy>(
     policy: &mut P,
-    objective: &dyn Objective,
-    requirements: &Requirements,
+    asked: &Asked<'_>,
     micro_batches: &[MicroBatchOf<P>],
     workspace: &mut Workspace,
 ) -> Result<(f64, Metrics), StepError<P::Error>> {
+    let Asked { objective, requirements, .. } = asked;
     let Workspace { statistics, evaluation, gathered } = workspace;
     let (mut constants, mut responses, mut pairs) = (TokenConstants::default(), Vec::new(), Vec::new());
     Statistic::ALL.iter().for_each(|&statistic| gathered.column_mut(statistic).clear());
     let mut begins = Vec::with_capacity(micro_batches.len());
     for micro_batch in micro_batches {
-        pass(policy, requirements, micro_batch, statistics)?;
+        pass(policy, asked, micro_batch, statistics)?;
         let begin = responses.last().map_or(0, |response: &Response| response.tokens.end);
         let first = responses.len();
         begins.push(begin);
@@ -152,7 +170,7 @@ fn coupled<P: Policy>(
         .map_err(|source| StepError::Step { source })?;
     objective.evaluate(&batch, evaluation);
     for (micro_batch, begin) in micro_batches.iter().zip(begins) {
-        let passed = pass(policy, requirements, micro_batch, statistics)?;
+        let passed = pass(policy, asked, micro_batch, statistics)?;
         for &statistic in requirements.statistics {
             let part = &evaluation.cotangents.column(statistic)[begin..begin + micro_batch.tokens.len()];
             statistics.column_mut(statistic).copy_from_slice(part);
@@ -162,23 +180,33 @@ fn coupled<P: Policy>(
     Ok((evaluation.loss, evaluation.metrics.clone()))
 }
 
+/// What a step asks of the policy.
+struct Asked<'a> {
+    objective: &'a dyn Objective,
+    requirements: Requirements,
+    moment: Moment,
+}
+
 /// Anticipated states, where the objective asks for them, and the forward pass.
 type Passed<P> = (Option<<P as Policy>::States>, <P as Policy>::Forward);
 
 /// Takes a micro-batch through the policy and fills its statistics.
 fn pass<P: Policy>(
     policy: &P,
-    requirements: &Requirements,
+    asked: &Asked<'_>,
     micro_batch: &MicroBatchOf<P>,
     statistics: &mut TokenStatistics,
 ) -> Result<Passed<P>, P::Error> {
     let MicroBatch { states, reference, tokens, .. } = micro_batch;
-    let anticipated = match requirements.anticipation {
+    let anticipated = match asked.requirements.anticipation {
         Anticipation::Off => None,
-        Anticipation::Residual { lambda, freeze } => Some(policy.anticipate(states, lambda, freeze)?),
+        Anticipation::Residual { lambda, freeze } => {
+            let lambda = lambda.at(asked.moment.warmup, asked.moment.draw);
+            Some(policy.anticipate(states, lambda, freeze)?)
+        }
     };
     let forward = policy.forward(anticipated.as_ref().unwrap_or(states))?;
-    policy.statistics(&forward, reference.as_ref(), tokens, requirements.statistics, statistics)?;
+    policy.statistics(&forward, reference.as_ref(), tokens, asked.requirements.statistics, statistics)?;
     Ok((anticipated, forward))
 }
 
@@ -208,7 +236,7 @@ pub fn step<P: Policy>(
     settings: StepSettings,
     workspace: &mut Workspace,
 ) -> Result<StepReport, StepError<P::Error>> {
-    let (loss, metrics) = accumulate(policy, objective, micro_batches, workspace)?;
+    let (loss, metrics) = accumulate(policy, objective, micro_batches, settings.moment, workspace)?;
     let gradient_norm = policy.gradient_norm()?;
     for (quantity, value) in [("loss", loss), ("gradient norm", gradient_norm)] {
         if !value.is_finite() {

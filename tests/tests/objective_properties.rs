@@ -273,15 +273,6 @@ fn orpo_is_finite_and_flat_in_the_odds_at_certainty() {
 }
 
 #[test]
-fn an_empty_response_is_an_error() {
-    let sft = Sft::new(Normalisation::Token);
-    let batch = OwnedBatch::new(&sft.requirements(), &[vec![Token::new(-1.0)], vec![]]);
-    let OwnedBatch { statistics, constants, responses, pairs, totals } = &batch;
-    let error = objective::TokenBatch::new(&sft.requirements(), statistics, constants, responses, pairs, *totals);
-    assert_eq!(error.unwrap_err().to_string(), "response 1: at least one token is needed, got none");
-}
-
-#[test]
 fn every_default_is_within_its_range() {
     for method in METHODS {
         let objective = (method.build)(&objective::Parameters::new()).unwrap();

@@ -2,6 +2,7 @@
 
 use std::ops::{Range, RangeInclusive};
 
+use crate::numerics::sum_of_differences;
 use crate::requirements::{Constant, Data, Requirements, Statistic};
 
 /// The greatest magnitude that a column may hold, nats. It bounds every product below overflow.
@@ -273,23 +274,19 @@ impl<'a> TokenBatch<'a> {
         &self.statistics.log_prob[self.responses[response].tokens.clone()]
     }
 
-    /// Σₜ wₜ (log π − log π_ref) over one response, nats, with wₜ = 1 for the first `shared` tokens and `tail_weight` beyond.
-    /// Differences come first: equal policies give exactly 0.
-    pub fn weighted_log_ratio(&self, response: usize, shared: usize, tail_weight: f64) -> f64 {
+    /// log π − log π_ref summed over one response's first `shared` tokens, and over those beyond, nats.
+    pub fn log_ratio_parts(&self, response: usize, shared: usize) -> (f64, f64) {
         let tokens = self.responses[response].tokens.clone();
-        let reference = &self.constants.reference_log_prob[tokens.clone()];
-        let policy = &self.statistics.log_prob[tokens];
-        let sum = |policy: &[f64], reference: &[f64]| {
-            policy.iter().zip(reference).fold(0.0, |sum, (policy, reference)| sum + (policy - reference))
-        };
+        let policy = &self.statistics.log_prob[tokens.clone()];
+        let reference = &self.constants.reference_log_prob[tokens];
         let shared = shared.min(policy.len());
-        let (body, tail) = (sum(&policy[..shared], &reference[..shared]), sum(&policy[shared..], &reference[shared..]));
-        body + tail_weight * tail
+        let body = sum_of_differences(&policy[..shared], &reference[..shared]);
+        (body, sum_of_differences(&policy[shared..], &reference[shared..]))
     }
 
     /// log π − log π_ref summed over one response, nats.
     pub fn log_ratio(&self, response: usize) -> f64 {
-        self.weighted_log_ratio(response, usize::MAX, 1.0)
+        self.log_ratio_parts(response, usize::MAX).0
     }
 
     /// The required values of KL(π_ref || π) of one response, nats.
@@ -331,6 +328,10 @@ fn check_column(
     let expected = if required { tokens } else { 0 };
     if values.len() != expected {
         return Err(BatchError::Length { column, expected, given: values.len() });
+    }
+    // Without a way out of the loop the check takes as long as reading the column.
+    if values.iter().fold(true, |valid, value| valid & range.contains(value)) {
+        return Ok(());
     }
     let Some(place) = values.iter().position(|value| !range.contains(value)) else { return Ok(()) };
     let response = responses.partition_point(|response| response.tokens.end <= place);

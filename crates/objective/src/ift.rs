@@ -57,6 +57,7 @@ use crate::Objective;
 use crate::batch::TokenBatch;
 use crate::evaluation::{Evaluation, Metric};
 use crate::method::Method;
+use crate::numerics::sum;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
 use crate::propagation::{self, ITEM, NORM, SIDE, Weights};
 use crate::requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Statistic};
@@ -240,8 +241,8 @@ impl Objective for Ift {
             out.loss += scale * loss;
             slots.iter_mut().for_each(|slot| *slot *= -scale);
 
-            let sum = log_prob.iter().fold(0.0, |sum, log_prob| sum - log_prob);
-            out.metrics.record_sum(Metric::NegativeLogLikelihood, sum, log_prob.len());
+            let negative = 0.0 - sum(log_prob);
+            out.metrics.record_sum(Metric::NegativeLogLikelihood, negative, log_prob.len());
         }
     }
 }
@@ -251,7 +252,7 @@ impl Objective for Ift {
 fn mean(log_prob: &[f64], slots: &mut [f64]) -> f64 {
     let tokens = log_prob.len() as f64;
     slots.fill(1.0 / tokens);
-    log_prob.iter().fold(0.0, |sum, log_prob| sum - log_prob) / tokens
+    (0.0 - sum(log_prob)) / tokens
 }
 
 fn equation21(log_prob: &[f64], slots: &mut [f64]) -> f64 {

@@ -2,6 +2,30 @@
 
 use std::f64::consts::LN_2;
 
+/// Partial sums that do not wait for one another, so that a sum takes as long as reading its terms.
+const LANES: usize = 8;
+
+/// The sum of all values.
+pub fn sum(values: &[f64]) -> f64 {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane += value);
+    }
+    lanes.iter().chain(rest).sum()
+}
+
+/// Σ (a − b) over slices of equal length: exactly 0 where they are equal.
+pub fn sum_of_differences(a: &[f64], b: &[f64]) -> f64 {
+    let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut lanes = [0.0; LANES];
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        lanes.iter_mut().zip(a.iter().zip(b)).for_each(|(lane, (a, b))| *lane += a - b);
+    }
+    let rest = a_rest.iter().zip(b_rest).map(|(a, b)| a - b);
+    lanes.into_iter().chain(rest).sum()
+}
+
 /// σ(x) = 1 / (1 + e⁻ˣ).
 pub fn sigmoid(x: f64) -> f64 {
     let tail = (-x.abs()).exp();
@@ -48,6 +72,16 @@ mod tests {
         close(softplus(-40.0), 4.248_354_255_291_589e-18);
         close(log1mexp(-1e-12), -27.631_021_115_929_048);
         close(log1mexp(-40.0), -4.248_354_255_291_589e-18);
+    }
+
+    #[test]
+    fn sums_add_every_term_once() {
+        for length in [0, 1, 7, 8, 9, 64, 100] {
+            let a: Vec<_> = (0..length).map(f64::from).collect();
+            let b: Vec<_> = (0..length).map(|term| f64::from(term) - 2.0).collect();
+            assert_eq!(sum(&a), f64::from(length * (length - 1) / 2));
+            assert_eq!(sum_of_differences(&a, &b), 2.0 * f64::from(length));
+        }
     }
 
     #[test]

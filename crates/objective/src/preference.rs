@@ -10,6 +10,7 @@ use crate::batch::{Pair, TokenBatch};
 use crate::divergence::Divergence;
 use crate::evaluation::{Evaluation, Metric, Metrics};
 use crate::method::Method;
+use crate::numerics::sum;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, SCALE, UNIT};
 use crate::requirements::{Anticipation, Constant, Coupling, Data, Requirements, Statistic};
 
@@ -171,25 +172,40 @@ impl Score {
         }
     }
 
-    /// A response's score, and what its derivative by a token's log-probability is up to and beyond `shared` tokens.
-    fn of(&self, batch: &TokenBatch<'_>, response: usize, shared: usize) -> (f64, f64, f64) {
-        let tokens = batch.log_prob(response).len() as f64;
+    fn of(&self, batch: &TokenBatch<'_>, response: usize, shared: usize) -> Scored {
+        let log_prob = batch.log_prob(response);
         let scale = |normalisation: Normalisation| match normalisation {
             Normalisation::Sum => 1.0,
-            Normalisation::Mean => 1.0 / tokens,
+            Normalisation::Mean => 1.0 / log_prob.len() as f64,
         };
+        let sum = sum(log_prob);
         match *self {
             Self::Likelihood { normalisation } => {
                 let scale = scale(normalisation);
-                (scale * batch.log_prob(response).iter().sum::<f64>(), scale, scale)
+                Scored { score: scale * sum, body: scale, tail: scale, sum, rewarded: scale * sum }
             }
             Self::Implicit { divergence, tail_weight, normalisation } => {
-                let (score, slope) = divergence.score(batch.weighted_log_ratio(response, shared, tail_weight));
+                let (body, tail) = batch.log_ratio_parts(response, shared);
+                let (score, slope) = divergence.score(body + tail_weight * tail);
                 let scale = scale(normalisation);
-                (scale * score, scale * slope, scale * slope * tail_weight)
+                let slope = scale * slope;
+                Scored { score: scale * score, body: slope, tail: slope * tail_weight, sum, rewarded: body + tail }
             }
         }
     }
+}
+
+/// A response's score and what goes with it.
+struct Scored {
+    score: f64,
+    /// Its derivative by the log-probability of a token up to the shorter response's length.
+    body: f64,
+    /// The same for a token beyond.
+    tail: f64,
+    /// The log-probability of the response, nats.
+    sum: f64,
+    /// What β scales to the implicit reward.
+    rewarded: f64,
 }
 
 impl<L: PairLoss> Objective for L {
@@ -219,46 +235,34 @@ impl<L: PairLoss> Objective for L {
         let (score, share) = (self.score(), 1.0 / batch.totals().pairs as f64);
         for &Pair { chosen, rejected } in batch.pairs() {
             let shared = batch.log_prob(chosen).len().min(batch.log_prob(rejected).len());
-            let sides = [chosen, rejected].map(|response| score.of(batch, response, shared));
+            let (w, l) = (score.of(batch, chosen, shared), score.of(batch, rejected, shared));
             let chosen_tokens = batch.log_prob(chosen).len() as f64;
-            let scores = Scores { chosen: sides[0].0, rejected: sides[1].0, chosen_tokens };
+            let scores = Scores { chosen: w.score, rejected: l.score, chosen_tokens };
             let gradient = self.loss(&scores);
             out.loss += share * gradient.loss;
-            let derivatives = [gradient.chosen, gradient.rejected];
-            for ((response, derivative), (_, body, tail)) in [chosen, rejected].into_iter().zip(derivatives).zip(sides)
-            {
+            for (response, derivative, scored) in [(chosen, gradient.chosen, &w), (rejected, gradient.rejected, &l)] {
                 let slots = &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()];
                 let (body_slots, tail_slots) = slots.split_at_mut(shared);
-                body_slots.iter_mut().for_each(|slot| *slot += share * derivative * body);
-                tail_slots.iter_mut().for_each(|slot| *slot += share * derivative * tail);
+                let (body, tail) = (share * derivative * scored.body, share * derivative * scored.tail);
+                body_slots.iter_mut().for_each(|slot| *slot += body);
+                tail_slots.iter_mut().for_each(|slot| *slot += tail);
             }
 
-            let [reward_chosen, reward_rejected] = match score {
-                Score::Implicit { .. } => [chosen, rejected].map(|response| self.beta() * batch.log_ratio(response)),
-                Score::Likelihood { .. } => [scores.chosen, scores.rejected].map(|score| self.beta() * score),
-            };
-            record_pair(batch, chosen, rejected, reward_chosen, reward_rejected, out);
+            let rewards = [w.rewarded, l.rewarded].map(|rewarded| self.beta() * rewarded);
+            record_pair([w.sum, l.sum], rewards, batch.log_prob(chosen).len(), &mut out.metrics);
             self.record(&scores, &mut out.metrics);
         }
     }
 }
 
-/// The metrics that every objective over pairs reports.
-pub(crate) fn record_pair(
-    batch: &TokenBatch<'_>,
-    chosen: usize,
-    rejected: usize,
-    reward_chosen: f64,
-    reward_rejected: f64,
-    out: &mut Evaluation,
-) {
-    let [sum_chosen, sum_rejected] = [chosen, rejected].map(|response| batch.log_prob(response).iter().sum::<f64>());
-    let metrics = &mut out.metrics;
+/// The metrics that every objective over pairs reports, from log-probabilities and implicit rewards of chosen and rejected.
+pub(crate) fn record_pair(log_prob: [f64; 2], rewards: [f64; 2], chosen_tokens: usize, metrics: &mut Metrics) {
+    let ([chosen, rejected], [reward_chosen, reward_rejected]) = (log_prob, rewards);
     metrics.record(Metric::RewardChosen, reward_chosen);
     metrics.record(Metric::RewardRejected, reward_rejected);
     metrics.record(Metric::RewardAccuracy, f64::from(reward_chosen > reward_rejected));
     metrics.record(Metric::RewardMargin, reward_chosen - reward_rejected);
-    metrics.record(Metric::LogProbChosen, sum_chosen);
-    metrics.record(Metric::LogProbRejected, sum_rejected);
-    metrics.record_sum(Metric::NegativeLogLikelihood, -sum_chosen, batch.log_prob(chosen).len());
+    metrics.record(Metric::LogProbChosen, chosen);
+    metrics.record(Metric::LogProbRejected, rejected);
+    metrics.record_sum(Metric::NegativeLogLikelihood, -chosen, chosen_tokens);
 }

@@ -39,6 +39,7 @@ use crate::Objective;
 use crate::batch::TokenBatch;
 use crate::evaluation::{Evaluation, Metric};
 use crate::method::Method;
+use crate::numerics::sum;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
 use crate::requirements::{Anticipation, Coupling, Data, Requirements, Statistic};
 
@@ -110,10 +111,10 @@ impl Objective for Sft {
                 Normalisation::Token => 1.0 / totals.tokens as f64,
                 Normalisation::Response => 1.0 / (log_prob.len() as f64 * totals.responses as f64),
             };
-            let sum = log_prob.iter().fold(0.0, |sum, log_prob| sum - log_prob);
-            out.loss += scale * sum;
+            let negative = 0.0 - sum(log_prob);
+            out.loss += scale * negative;
             out.cotangents.log_prob[response.tokens.clone()].fill(-scale);
-            out.metrics.record_sum(Metric::NegativeLogLikelihood, sum, log_prob.len());
+            out.metrics.record_sum(Metric::NegativeLogLikelihood, negative, log_prob.len());
         }
     }
 }

@@ -47,7 +47,7 @@ use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
 use crate::evaluation::Evaluation;
 use crate::method::Method;
-use crate::numerics::{sigmoid, softplus};
+use crate::numerics::{sigmoid, softplus, sum};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
 use crate::preference::{BETA, record_pair};
 use crate::requirements::{Anticipation, Constant, Coupling, Data, Requirements, Statistic};
@@ -155,8 +155,7 @@ impl Objective for Tdpo {
         for &Pair { chosen, rejected } in batch.pairs() {
             let [reward_chosen, reward_rejected] =
                 [chosen, rejected].map(|response| self.beta * batch.log_ratio(response));
-            let [kl_chosen, kl_rejected] =
-                [chosen, rejected].map(|response| batch.reference_kl(response).iter().sum::<f64>());
+            let [kl_chosen, kl_rejected] = [chosen, rejected].map(|response| sum(batch.reference_kl(response)));
             let margin = reward_chosen - reward_rejected - alpha * self.beta * (kl_rejected - kl_chosen);
             out.loss += scale * softplus(-margin);
 
@@ -168,7 +167,9 @@ impl Objective for Tdpo {
                 out.cotangents.log_prob[tokens.clone()].iter_mut().for_each(|slot| *slot += log_prob);
                 out.cotangents.reference_kl[tokens].iter_mut().for_each(|slot| *slot += kl);
             }
-            record_pair(batch, chosen, rejected, reward_chosen, reward_rejected, out);
+            let log_prob = [chosen, rejected].map(|response| sum(batch.log_prob(response)));
+            let tokens = batch.log_prob(chosen).len();
+            record_pair(log_prob, [reward_chosen, reward_rejected], tokens, &mut out.metrics);
         }
     }
 }

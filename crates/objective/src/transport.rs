@@ -47,7 +47,7 @@ use crate::batch::{Pair, TokenBatch};
 use crate::dpo::LABEL_SMOOTHING;
 use crate::evaluation::Evaluation;
 use crate::method::Method;
-use crate::numerics::{sigmoid, softplus};
+use crate::numerics::{sigmoid, softplus, sum};
 use crate::parameter::{ParameterError, Parameters, Reader};
 use crate::preference::{BETA, record_pair};
 use crate::requirements::{Anticipation, Constant, Coupling, Data, Requirements, Statistic};
@@ -155,21 +155,20 @@ impl Objective for Transport {
                 let tokens = batch.responses()[response].tokens.clone();
                 out.cotangents.log_prob[tokens].iter_mut().for_each(|slot| *slot += pull);
             }
-            let [reward_chosen, reward_rejected] =
-                [chosen, rejected].map(|response| self.beta * batch.log_ratio(response));
-            record_pair(batch, chosen, rejected, reward_chosen, reward_rejected, out);
+            let sides = [chosen, rejected];
+            let rewards = sides.map(|response| self.beta * batch.log_ratio(response));
+            let log_prob = sides.map(|response| sum(batch.log_prob(response)));
+            record_pair(log_prob, rewards, batch.log_prob(chosen).len(), &mut out.metrics);
         }
     }
 }
 
 impl Transport {
     fn values(&self, batch: &TokenBatch<'_>, pair: &Pair) -> (f64, f64) {
-        let sum = |column: &[f64], response: usize| -> f64 {
-            column[batch.responses()[response].tokens.clone()].iter().sum()
-        };
+        let of = |column: &[f64], response: usize| sum(&column[batch.responses()[response].tokens.clone()]);
         match self.comparison {
             Comparison::Aot => {
-                let margin = |column: &[f64]| sum(column, pair.chosen) - sum(column, pair.rejected);
+                let margin = |column: &[f64]| of(column, pair.chosen) - of(column, pair.rejected);
                 (margin(&batch.statistics().log_prob), margin(&batch.constants().reference_log_prob))
             }
             Comparison::AotUnpaired => (batch.log_ratio(pair.chosen), batch.log_ratio(pair.rejected)),

@@ -1,0 +1,119 @@
+//! Bugs that alignment libraries are known for, each a property that holds here.
+//!
+//! Those that concern the gradient through a network (gradient accumulation that changes the scale, a zero gradient under
+//! plausible metrics, a reference that differs from the policy at the first step) are in `lake_properties.rs`; ORPO near
+//! certainty is in `objective_properties.rs`.
+
+use objective::parameter::Kind;
+use objective::{Evaluation, METHODS, Method, Metric, Objective, Parameters, StepTotals, TokenBatch, Value, registry};
+use tests::{OwnedBatch, Token, Tokens, assert_close};
+
+fn responses() -> Vec<Tokens> {
+    let token = |place: usize| {
+        let wave = |frequency: f64| 1.1 + (frequency * place as f64).sin();
+        Token { log_prob: -wave(1.0), reference_log_prob: -wave(1.7), reference_kl: wave(2.3) }
+    };
+    [0..5, 5..7, 7..19, 19..20, 20..24, 24..30].map(|places| places.map(token).collect()).into()
+}
+
+fn build(method: &Method, parameters: &[(&str, Value)]) -> Box<dyn Objective> {
+    let parameters: Parameters = parameters.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+    (method.build)(&parameters).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn evaluate(objective: &dyn Objective) -> Evaluation {
+    OwnedBatch::new(&objective.requirements(), &responses()).evaluate(objective)
+}
+
+/// What must be set beside a parameter for it to be used at all.
+fn company(method: &str, parameter: &str) -> Vec<(&'static str, Value)> {
+    match (method, parameter) {
+        (_, "divergence_alpha") => vec![("divergence", "alpha".into())],
+        // Losses and their share of the response differ by a factor, which cancels but under softmax and log.
+        ("ift", "item") => vec![("norm", "softmax".into())],
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn no_option_is_accepted_and_ignored() {
+    for method in METHODS {
+        for parameter in method.parameters {
+            let values: Vec<Value> = match parameter.kind {
+                Kind::Number { .. } | Kind::Derived { .. } => vec![0.25.into(), 0.35.into()],
+                Kind::Choice { options, .. } => options.iter().map(|option| Value::from(*option)).collect(),
+                Kind::Switch { .. } => vec![false.into(), true.into()],
+            };
+            // A new value may leave the defaults of others unused, but never itself.
+            let variants: Vec<_> = values
+                .iter()
+                .filter(|value| !(parameter.name == "divergence" && **value == Value::from("alpha")))
+                .map(|value| {
+                    let mut given = company(method.name, parameter.name);
+                    given.push((parameter.name, value.clone()));
+                    let objective = build(method, &given);
+                    (evaluate(&*objective), format!("{:?}", objective.requirements()))
+                })
+                .collect();
+            for (index, variant) in variants.iter().enumerate() {
+                assert!(
+                    !variants[..index].contains(variant),
+                    "{}.{}: {:?}",
+                    method.name,
+                    parameter.name,
+                    values[index]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn one_metric_means_one_quantity_at_one_scale_whatever_the_loss() {
+    let chosen = &responses()[..3];
+    let tokens: usize = chosen.iter().map(Vec::len).sum();
+    let sum: f64 = chosen.iter().flatten().map(|token| token.log_prob).sum();
+    for method in METHODS {
+        let objective = build(method, &[]);
+        let pairs = objective.requirements().data == objective::Data::Preferences;
+        let all = if pairs { responses() } else { chosen.to_vec() };
+        let metrics = OwnedBatch::new(&objective.requirements(), &all).evaluate(&*objective).metrics;
+        let expected = -sum / tokens as f64;
+        assert_close(&[metrics.mean(Metric::NegativeLogLikelihood).unwrap()], &[expected], 1e-13, 0.0, method.name);
+        if pairs {
+            assert_close(&[metrics.mean(Metric::LogProbChosen).unwrap()], &[sum / 3.0], 1e-13, 0.0, method.name);
+            let margin = metrics.mean(Metric::RewardMargin).unwrap();
+            let rewards = [Metric::RewardChosen, Metric::RewardRejected].map(|metric| metrics.mean(metric).unwrap());
+            assert_close(&[margin], &[rewards[0] - rewards[1]], 1e-12, 1e-12, method.name);
+        }
+    }
+}
+
+#[test]
+fn a_loss_is_divided_by_the_steps_counts_once() {
+    // Three parts of a step, each told the whole step's totals, add up; nothing divides by the number of parts again.
+    for name in ["sft", "ift"] {
+        let objective = registry::build(name, &Parameters::new()).unwrap();
+        let whole = OwnedBatch::new(&objective.requirements(), &responses());
+        let parts = responses().into_iter().map(|response| {
+            let part = OwnedBatch { totals: whole.totals, ..OwnedBatch::new(&objective.requirements(), &[response]) };
+            part.evaluate(&*objective).loss
+        });
+        assert_close(&[parts.sum()], &[whole.evaluate(&*objective).loss], 1e-13, 0.0, name);
+    }
+}
+
+#[test]
+fn an_empty_response_is_an_error_and_never_zero_or_not_a_number() {
+    for method in METHODS {
+        let objective = build(method, &[]);
+        let mut all = responses();
+        all[1].clear();
+        let OwnedBatch { statistics, constants, responses, pairs, totals } =
+            OwnedBatch::new(&objective.requirements(), &all);
+        let requirements = objective.requirements();
+        let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &pairs, totals);
+        assert!(batch.unwrap_err().to_string().contains("response 1"), "{}", method.name);
+        assert_eq!(StepTotals::of(&responses, &pairs), totals);
+    }
+}

@@ -1,21 +1,6 @@
-//! Evaluates objectives over JSON lines, so that any language can check them.
-//!
-//! Each line of standard input asks for one evaluation and each line of standard output answers one:
-//!
-//! ```text
-//! {"objective": {"name": "dpo", "beta": 0.1},
-//!  "chosen":   {"log_prob": [[-1.2, -0.3], [-0.5]], "reference_log_prob": [[-1.0, -0.4], [-0.7]]},
-//!  "rejected": {"log_prob": [[-2.0], [-0.9, -0.1]], "reference_log_prob": [[-1.5], [-1.0, -0.2]]}}
-//!
-//! {"loss": ..., "cotangents": {"chosen": {"log_prob": [[...], [...]]}, "rejected": {...}}, "metrics": {...}}
-//! ```
-//!
-//! Demonstrations come as `chosen` alone. `totals` (`tokens`, `responses` of both sides, `pairs`) are those of the whole
-//! optimizer step; each left out is the line's own. A bad line is answered by `{"error": "..."}`. The exit code is 0 once
-//! every line has its answer.
+//! One line in, one line out.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, ErrorKind, Write};
 
 use anyhow::{Context, bail, ensure};
 use objective::{
@@ -61,20 +46,17 @@ struct Cotangents {
     rejected: Option<Columns>,
 }
 
-fn main() -> anyhow::Result<()> {
-    let mut output = std::io::stdout().lock();
-    for line in std::io::stdin().lock().split(b'\n') {
-        let line = line.context("standard input")?;
-        let answer = answer(&line).unwrap_or_else(|error| Answer::Refused { error: format!("{error:#}") });
-        match writeln!(output, "{}", serde_json::to_string(&answer)?) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            result => result.context("standard output")?,
-        }
-    }
-    Ok(())
+/// The answer to a line, whatever the line: an evaluation, or an error that names the field.
+///
+/// # Errors
+///
+/// Only if the answer itself cannot be written as JSON.
+pub(crate) fn answer(line: &[u8]) -> serde_json::Result<String> {
+    let answer = evaluate(line).unwrap_or_else(|error| Answer::Refused { error: format!("{error:#}") });
+    serde_json::to_string(&answer)
 }
 
-fn answer(line: &[u8]) -> anyhow::Result<Answer> {
+fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
     let mut json = serde_json::Deserializer::from_slice(line);
     let question: Question = serde_path_to_error::deserialize(&mut json)?;
     json.end()?;

@@ -1,0 +1,33 @@
+//! Evaluates objectives over JSON lines, so that any language can check them.
+//!
+//! Each line of standard input asks for one evaluation and each line of standard output answers one:
+//!
+//! ```text
+//! {"objective": {"name": "dpo", "beta": 0.1},
+//!  "chosen":   {"log_prob": [[-1.2, -0.3], [-0.5]], "reference_log_prob": [[-1.0, -0.4], [-0.7]]},
+//!  "rejected": {"log_prob": [[-2.0], [-0.9, -0.1]], "reference_log_prob": [[-1.5], [-1.0, -0.2]]}}
+//!
+//! {"loss": ..., "cotangents": {"chosen": {"log_prob": [[...], [...]]}, "rejected": {...}}, "metrics": {...}}
+//! ```
+//!
+//! Demonstrations come as `chosen` alone. `totals` (`tokens`, `responses` of both sides, `pairs`) are those of the whole
+//! optimizer step; each left out is the line's own. A bad line is answered by `{"error": "..."}`. The exit code is 0 once
+//! every line has its answer.
+
+mod protocol;
+
+use std::io::{BufRead, ErrorKind, Write};
+
+use anyhow::Context;
+
+fn main() -> anyhow::Result<()> {
+    let mut output = std::io::stdout().lock();
+    for line in std::io::stdin().lock().split(b'\n') {
+        let line = line.context("standard input")?;
+        match writeln!(output, "{}", protocol::answer(&line)?) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            result => result.context("standard output")?,
+        }
+    }
+    Ok(())
+}

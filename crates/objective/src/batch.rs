@@ -5,9 +5,6 @@ use std::ops::{Range, RangeInclusive};
 use crate::numerics::sum_of_differences;
 use crate::requirements::{Constant, Data, Requirements, Statistic};
 
-/// The greatest magnitude that a column may hold, nats. It bounds every product below overflow.
-pub const MOST: f64 = 1e30;
-
 /// Differentiable columns over response tokens; also the type of their cotangents. Unrequired columns are empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenStatistics {

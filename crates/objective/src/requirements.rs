@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::batch::MOST;
+/// The greatest magnitude that a column may hold, nats. It bounds every product below overflow.
+pub const MOST: f64 = 1e30;
 
 /// What an objective asks of its host.
 #[derive(Clone, Copy, Debug, PartialEq)]

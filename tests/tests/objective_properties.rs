@@ -273,6 +273,18 @@ fn orpo_is_finite_and_flat_in_the_odds_at_certainty() {
 }
 
 #[test]
+fn where_every_loss_is_zero_the_weights_of_ift_are_uniform() {
+    for side in ["left", "right"] {
+        let parameters = Parameters::from([("side".to_owned(), side.into())]);
+        let ift = registry::build("ift", &parameters).unwrap();
+        let certain = vec![Token::new(0.0); 4];
+        let evaluation = OwnedBatch::new(&ift.requirements(), &[certain]).evaluate(&*ift);
+        assert_eq!(evaluation.loss, 0.0);
+        assert_eq!(evaluation.cotangents.log_prob, [-0.25; 4]);
+    }
+}
+
+#[test]
 fn every_default_is_within_its_range() {
     for method in METHODS {
         let objective = (method.build)(&objective::Parameters::new()).unwrap();

@@ -13,7 +13,9 @@ torch.set_default_dtype(torch.float64)
 CERTAINTY = -(2.0**-52)
 
 
-def sft(chosen, normalisation="token", totals=None):
+def sft(chosen, normalisation="token", weighting="none", totals=None):
+    if weighting == "dft":
+        chosen = [response * response.detach().exp() for response in chosen]
     if normalisation == "token":
         return -sum(response.sum() for response in chosen) / (totals or {}).get("tokens", sum(map(len, chosen)))
     return -sum(response.mean() for response in chosen) / (totals or {}).get("responses", len(chosen))
@@ -96,6 +98,8 @@ def lines(draw):
         yield f"sft, {normalisation}, part of a larger step", {
             "objective": objective, "chosen": {"log_prob": responses(draw, [3, 1])},
             "totals": {"tokens": 100, "responses": 7, "pairs": 0}}
+        objective = {"name": "sft", "normalisation": normalisation, "weighting": "dft"}
+        yield f"sft, {normalisation}, dft", {"objective": objective, "chosen": {"log_prob": [[-0.1, -2.5], [-7.0], [-1e4, 0.0]]}}
     propagations = [("released", gamma) for gamma in (0.0, 0.05, 0.95, 1.0)]
     propagations += [("algorithm1", gamma) for gamma in (0.05, 0.95, 1.0)] + [("equation21", None), ("none", None)]
     for propagation, gamma in propagations:

@@ -9,10 +9,14 @@
 //!
 //! Cotangent: ∂L/∂log π(yₜ|sₜ) = −1 / tokens, or −1 / (Nᵢ · responses).
 //!
+//! With `weighting = dft` each lₜ is multiplied by sg(π(yₜ|sₜ)), the token's own probability behind a stop-gradient: its
+//! cotangent is multiplied by π(yₜ|sₜ), and the weight passes none.
+//!
 //! # Source
 //!
 //! "Intuitive Fine-Tuning", arXiv 2405.11870, equation (30). Both normalisations are in use: the first weighs tokens
-//! equally, the second responses. They agree where all responses are equally long.
+//! equally, the second responses. They agree where all responses are equally long. Dynamic fine-tuning: Y. Wu et al., "On the
+//! Generalization of SFT: A Reinforcement Learning Perspective with Reward Rectification", arXiv 2508.05629.
 //!
 //! # Examples
 //!
@@ -23,7 +27,7 @@
 //! # let responses = [Response { tokens: 0..2 }, Response { tokens: 2..3 }];
 //! # let statistics = TokenStatistics { log_prob: vec![-1.0, -3.0, -2.0], ..Default::default() };
 //! # let totals = StepTotals::of(&responses, &[]);
-//! # let sft = sft::Sft::new(sft::Normalisation::Response);
+//! # let sft = sft::Sft::new(sft::Normalisation::Response, sft::Weighting::None);
 //! # let constants = TokenConstants::default();
 //! # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
 //! # let mut evaluation = Evaluation::default();
@@ -48,7 +52,7 @@ pub const METHOD: Method = Method {
     name: "sft",
     summary: "supervised fine-tuning: negative log-likelihood of demonstrations",
     source: "arXiv 2405.11870, equation 30",
-    parameters: &[NORMALISATION],
+    parameters: &[NORMALISATION, WEIGHTING],
     build,
 };
 
@@ -58,6 +62,23 @@ pub const NORMALISATION: Parameter = Parameter {
     kind: Kind::Choice { default: "token", options: Normalisation::VARIANTS },
     purpose: "mean over all tokens of the step, or over responses of the mean over their tokens",
 };
+
+/// How tokens are weighted.
+pub const WEIGHTING: Parameter = Parameter {
+    name: "weighting",
+    kind: Kind::Choice { default: "none", options: Weighting::VARIANTS },
+    purpose: "whether each token counts as often as the policy would choose it (dynamic fine-tuning)",
+};
+
+/// How tokens are weighted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum Weighting {
+    /// Equally.
+    None,
+    /// By their own probability, behind a stop-gradient.
+    Dft,
+}
 
 /// By what the loss is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
@@ -73,18 +94,19 @@ pub enum Normalisation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sft {
     normalisation: Normalisation,
+    weighting: Weighting,
 }
 
 impl Sft {
-    /// SFT with the given normalisation.
-    pub fn new(normalisation: Normalisation) -> Self {
-        Self { normalisation }
+    /// SFT with the given normalisation and weighting.
+    pub fn new(normalisation: Normalisation, weighting: Weighting) -> Self {
+        Self { normalisation, weighting }
     }
 }
 
 fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
     let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
-    Ok(Box::new(Sft::new(reader.choice(&NORMALISATION)?)))
+    Ok(Box::new(Sft::new(reader.choice(&NORMALISATION)?, reader.choice(&WEIGHTING)?)))
 }
 
 impl Objective for Sft {
@@ -99,8 +121,8 @@ impl Objective for Sft {
     }
 
     fn parameters(&self) -> Parameters {
-        let normalisation: &str = self.normalisation.into();
-        [(NORMALISATION.name.to_owned(), normalisation.into())].into()
+        let (normalisation, weighting): (&str, &str) = (self.normalisation.into(), self.weighting.into());
+        [(NORMALISATION.name.to_owned(), normalisation.into()), (WEIGHTING.name.to_owned(), weighting.into())].into()
     }
 
     fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
@@ -112,8 +134,19 @@ impl Objective for Sft {
                 Normalisation::Response => 1.0 / (log_prob.len() as f64 * totals.responses as f64),
             };
             let negative = 0.0 - sum(log_prob);
-            out.loss += scale * negative;
-            out.cotangents.log_prob[response.tokens.clone()].fill(-scale);
+            let slots = &mut out.cotangents.log_prob[response.tokens.clone()];
+            match self.weighting {
+                Weighting::None => {
+                    out.loss += scale * negative;
+                    slots.fill(-scale);
+                }
+                Weighting::Dft => {
+                    for (log_prob, slot) in log_prob.iter().zip(slots) {
+                        *slot = -scale * log_prob.exp();
+                        out.loss += *slot * log_prob;
+                    }
+                }
+            }
             out.metrics.record_sum(Metric::NegativeLogLikelihood, negative, log_prob.len());
         }
     }

@@ -6,7 +6,7 @@ use objective::dpo::Dpo;
 use objective::ift::{Ift, Propagation};
 use objective::orpo::Orpo;
 use objective::parameter::Kind;
-use objective::preference::Score;
+use objective::preference::{PairLoss, Pairwise, Score};
 use objective::sft::{Normalisation, Sft, Weighting};
 use objective::{
     Coupling, Data, Evaluation, Freeze, Lambda, METHODS, Method, Metric, Objective, ParameterError, Parameters,
@@ -204,7 +204,7 @@ proptest! {
     fn dpo_is_ln_2_at_its_reference_and_antisymmetric(
         beta in 1e-3..50.0, smoothing in 0.0..=0.5, responses in responses(extreme()),
     ) {
-        let dpo = Dpo::new(beta, smoothing, Score::LOG_RATIO).unwrap();
+        let dpo = Pairwise::new(Dpo::new(smoothing).unwrap(), beta, Score::LOG_RATIO).unwrap();
         let own: Vec<Tokens> = responses.iter().map(|r| r.iter().map(|t| Token { reference_log_prob: t.log_prob, ..*t }).collect()).collect();
         let batch = OwnedBatch::new(&dpo.requirements(), &own);
         let evaluation = batch.evaluate(&dpo);
@@ -222,7 +222,7 @@ proptest! {
 
     #[test]
     fn swapping_chosen_and_rejected_turns_dpos_margin(beta in 1e-3..50.0, responses in responses(moderate())) {
-        let dpo = Dpo::new(beta, 0.0, Score::LOG_RATIO).unwrap();
+        let dpo = Pairwise::new(Dpo::new(0.0).unwrap(), beta, Score::LOG_RATIO).unwrap();
         let half = responses.len() / 2;
         let swapped: Vec<_> = responses[half..].iter().chain(&responses[..half]).cloned().collect();
         let margin = |responses: &[Tokens]| {
@@ -266,7 +266,7 @@ proptest! {
 
 #[test]
 fn orpo_is_finite_and_flat_in_the_odds_at_certainty() {
-    let orpo = Orpo::new(0.25).unwrap();
+    let orpo = Pairwise::new(Orpo, 0.25, Orpo::SCORE).unwrap();
     for certain in [0.0, -5e-324, -1e-300, -2.0_f64.powi(-53)] {
         let batch = OwnedBatch::new(&orpo.requirements(), &[vec![Token::new(-1.0)], vec![Token::new(certain)]]);
         let evaluation = batch.evaluate(&orpo);

@@ -24,17 +24,16 @@
 //! use objective::preference::{PairLoss, Scores};
 //!
 //! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
-//! let gradient = objective::apo_down::ApoDown::new(1.0)?.loss(&scores);
-//! assert!((gradient.loss - (1.0)).abs() < 1e-6);
-//! assert!((gradient.chosen - (0.0)).abs() < 1e-6);
-//! assert!((gradient.rejected - (0.25)).abs() < 1e-6);
-//! # Ok::<(), objective::ParameterError>(())
+//! let gradient = objective::apo_down::ApoDown.loss(1.0, &scores);
+//! assert!((gradient.loss - 1.0).abs() < 1e-6);
+//! assert!((gradient.chosen - 0.0).abs() < 1e-6);
+//! assert!((gradient.rejected - 0.25).abs() < 1e-6);
 //! ```
 
 use crate::method::Method;
 use crate::numerics::sigmoid;
 use crate::parameter::{ParameterError, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -47,43 +46,22 @@ pub const METHOD: Method = Method {
 
 /// Anchored preference optimisation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ApoDown {
-    beta: f64,
-}
-
-impl ApoDown {
-    /// Anchored preference optimisation with β, per nat.
-    ///
-    /// # Errors
-    ///
-    /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)? })
-    }
-}
+pub struct ApoDown;
 
 impl PairLoss for ApoDown {
     const METHOD: Method = METHOD;
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?)
+    fn read(_reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Ok(Self)
     }
 
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        Score::LOG_RATIO
-    }
-
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let (a, margin) = (self.beta * scores.chosen, self.beta * (scores.chosen - scores.rejected));
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let (a, margin) = (beta * scores.chosen, beta * (scores.chosen - scores.rejected));
         let (anchor, contrast) = (sigmoid(a) * sigmoid(-a), sigmoid(margin) * sigmoid(-margin));
         PairGradient {
             loss: sigmoid(a) + sigmoid(-margin),
-            chosen: self.beta * (anchor - contrast),
-            rejected: self.beta * contrast,
+            chosen: beta * (anchor - contrast),
+            rejected: beta * contrast,
         }
     }
 }

@@ -24,17 +24,16 @@
 //! use objective::preference::{PairLoss, Scores};
 //!
 //! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
-//! let gradient = objective::apo_zero::ApoZero::new(1.0)?.loss(&scores);
-//! assert!((gradient.loss - (1.0)).abs() < 1e-6);
-//! assert!((gradient.chosen - (-0.25)).abs() < 1e-6);
-//! assert!((gradient.rejected - (0.25)).abs() < 1e-6);
-//! # Ok::<(), objective::ParameterError>(())
+//! let gradient = objective::apo_zero::ApoZero.loss(1.0, &scores);
+//! assert!((gradient.loss - 1.0).abs() < 1e-6);
+//! assert!((gradient.chosen + 0.25).abs() < 1e-6);
+//! assert!((gradient.rejected - 0.25).abs() < 1e-6);
 //! ```
 
 use crate::method::Method;
 use crate::numerics::sigmoid;
 use crate::parameter::{ParameterError, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -47,42 +46,21 @@ pub const METHOD: Method = Method {
 
 /// Anchored preference optimisation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ApoZero {
-    beta: f64,
-}
-
-impl ApoZero {
-    /// Anchored preference optimisation with β, per nat.
-    ///
-    /// # Errors
-    ///
-    /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)? })
-    }
-}
+pub struct ApoZero;
 
 impl PairLoss for ApoZero {
     const METHOD: Method = METHOD;
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?)
+    fn read(_reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Ok(Self)
     }
 
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        Score::LOG_RATIO
-    }
-
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let (a, b) = (self.beta * scores.chosen, self.beta * scores.rejected);
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let (a, b) = (beta * scores.chosen, beta * scores.rejected);
         PairGradient {
             loss: sigmoid(-a) + sigmoid(b),
-            chosen: -self.beta * sigmoid(a) * sigmoid(-a),
-            rejected: self.beta * sigmoid(b) * sigmoid(-b),
+            chosen: -beta * sigmoid(a) * sigmoid(-a),
+            rejected: beta * sigmoid(b) * sigmoid(-b),
         }
     }
 }

@@ -25,17 +25,16 @@
 //! use objective::preference::{PairLoss, Scores};
 //!
 //! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
-//! let gradient = objective::bco_pair::BcoPair::new(1.0)?.loss(&scores);
+//! let gradient = objective::bco_pair::BcoPair.loss(1.0, &scores);
 //! assert!((gradient.loss - (2.0 * 2.0_f64.ln())).abs() < 1e-6);
-//! assert!((gradient.chosen - (-0.5)).abs() < 1e-6);
-//! assert!((gradient.rejected - (0.5)).abs() < 1e-6);
-//! # Ok::<(), objective::ParameterError>(())
+//! assert!((gradient.chosen + 0.5).abs() < 1e-6);
+//! assert!((gradient.rejected - 0.5).abs() < 1e-6);
 //! ```
 
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{ParameterError, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -48,42 +47,17 @@ pub const METHOD: Method = Method {
 
 /// Binary classifier optimisation on pairs, without a reward shift.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BcoPair {
-    beta: f64,
-}
-
-impl BcoPair {
-    /// Binary classifier optimisation with β, per nat.
-    ///
-    /// # Errors
-    ///
-    /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)? })
-    }
-}
+pub struct BcoPair;
 
 impl PairLoss for BcoPair {
     const METHOD: Method = METHOD;
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?)
+    fn read(_reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Ok(Self)
     }
 
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        Score::LOG_RATIO
-    }
-
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let (a, b) = (self.beta * scores.chosen, self.beta * scores.rejected);
-        PairGradient {
-            loss: softplus(-a) + softplus(b),
-            chosen: -self.beta * sigmoid(-a),
-            rejected: self.beta * sigmoid(b),
-        }
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let (a, b) = (beta * scores.chosen, beta * scores.rejected);
+        PairGradient { loss: softplus(-a) + softplus(b), chosen: -beta * sigmoid(-a), rejected: beta * sigmoid(b) }
     }
 }

@@ -26,10 +26,10 @@
 //! use objective::preference::{PairLoss, Scores};
 //!
 //! let scores = Scores { chosen: -1.0, rejected: -1.0, chosen_tokens: 2.0 };
-//! let gradient = objective::cpo::Cpo::new(1.0, 1.0)?.loss(&scores);
+//! let gradient = objective::cpo::Cpo::new(1.0)?.loss(1.0, &scores);
 //! assert!((gradient.loss - (2.0_f64.ln() + 0.5)).abs() < 1e-6);
-//! assert!((gradient.chosen - (-1.0)).abs() < 1e-6);
-//! assert!((gradient.rejected - (0.5)).abs() < 1e-6);
+//! assert!((gradient.chosen + 1.0).abs() < 1e-6);
+//! assert!((gradient.rejected - 0.5).abs() < 1e-6);
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
@@ -57,43 +57,35 @@ pub const ALPHA: Parameter = Parameter {
 /// Contrastive preference optimisation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cpo {
-    beta: f64,
     alpha: f64,
 }
 
 impl Cpo {
-    /// CPO with β (per nat) and the weight α of the likelihood.
+    /// The loss with the weight α of the likelihood.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64, alpha: f64) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)?, alpha: ALPHA.check(METHOD.name, alpha)? })
+    pub fn new(alpha: f64) -> Result<Self, ParameterError> {
+        Ok(Self { alpha: ALPHA.check(METHOD.name, alpha)? })
     }
 }
 
 impl PairLoss for Cpo {
     const METHOD: Method = METHOD;
+    const SCORE: Score = Score::Likelihood { normalisation: Normalisation::Sum };
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?, reader.number(&ALPHA)?)
-    }
-
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        Score::Likelihood { normalisation: Normalisation::Sum }
+    fn read(reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&ALPHA)?)
     }
 
     fn own_parameters(&self) -> Parameters {
         [(ALPHA.name.to_owned(), self.alpha.into())].into()
     }
 
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let margin = self.beta * (scores.chosen - scores.rejected);
-        let (slope, imitation) = (-self.beta * sigmoid(-margin), self.alpha / scores.chosen_tokens);
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let margin = beta * (scores.chosen - scores.rejected);
+        let (slope, imitation) = (-beta * sigmoid(-margin), self.alpha / scores.chosen_tokens);
         PairGradient {
             loss: softplus(-margin) - imitation * scores.chosen,
             chosen: slope - imitation,

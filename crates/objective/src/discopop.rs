@@ -26,7 +26,7 @@
 //! use objective::preference::{PairLoss, Scores};
 //!
 //! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
-//! let gradient = objective::discopop::Discopop::new(1.0, 0.5, objective::preference::Score::LOG_RATIO)?.loss(&scores);
+//! let gradient = objective::discopop::Discopop::new(0.5)?.loss(1.0, &scores);
 //! assert!((gradient.loss - (0.5 * 2.0_f64.ln() + 0.5)).abs() < 1e-6);
 //! assert!((gradient.chosen - (-0.75 + 0.5 * (1.0 - 2.0_f64.ln()))).abs() < 1e-6);
 //! assert!((gradient.rejected - (0.75 - 0.5 * (1.0 - 2.0_f64.ln()))).abs() < 1e-6);
@@ -39,7 +39,7 @@ use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, TAIL_WEIGHT, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -60,52 +60,38 @@ pub const TAU: Parameter = Parameter {
 /// DiscoPOP.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Discopop {
-    beta: f64,
     tau: f64,
-    score: Score,
 }
 
 impl Discopop {
-    /// DiscoPOP with β (per nat), the blend's width τ, and what responses are scored by.
+    /// The loss with the blend's width τ.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64, tau: f64, score: Score) -> Result<Self, ParameterError> {
-        Ok(Self {
-            beta: BETA.check(METHOD.name, beta)?,
-            tau: TAU.check(METHOD.name, tau)?,
-            score: score.check(METHOD.name)?,
-        })
+    pub fn new(tau: f64) -> Result<Self, ParameterError> {
+        Ok(Self { tau: TAU.check(METHOD.name, tau)? })
     }
 }
 
 impl PairLoss for Discopop {
     const METHOD: Method = METHOD;
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?, reader.number(&TAU)?, Score::read(reader)?)
-    }
-
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        self.score
+    fn read(reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&TAU)?)
     }
 
     fn own_parameters(&self) -> Parameters {
         [(TAU.name.to_owned(), self.tau.into())].into()
     }
 
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let margin = self.beta * (scores.chosen - scores.rejected);
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let margin = beta * (scores.chosen - scores.rejected);
         let (blend, rest) = (sigmoid(margin / self.tau), sigmoid(-margin / self.tau));
         let exponential = (-margin - softplus(-margin / self.tau)).exp();
         let logistic = softplus(-margin);
         let turning = rest * (exponential - blend * logistic) / self.tau;
-        let slope = self.beta * (turning - rest * sigmoid(-margin) - exponential);
+        let slope = beta * (turning - rest * sigmoid(-margin) - exponential);
         PairGradient { loss: rest * logistic + exponential, chosen: slope, rejected: -slope }
     }
 }

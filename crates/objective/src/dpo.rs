@@ -30,7 +30,7 @@
 //! # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
 //! # let constants = TokenConstants { reference_log_prob: vec![-3.0, -1.0] };
 //! # let totals = StepTotals::of(&responses, &pairs);
-//! # let dpo = dpo::Dpo::new(0.1, 0.0, preference::Score::LOG_RATIO)?;
+//! # let dpo = preference::Pairwise::new(dpo::Dpo::new(0.0)?, 0.1, preference::Score::LOG_RATIO)?;
 //! # let batch = TokenBatch::new(&dpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
 //! # let mut evaluation = Evaluation::default();
 //! dpo.evaluate(&batch, &mut evaluation);
@@ -45,7 +45,7 @@ use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, TAIL_WEIGHT, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -66,48 +66,34 @@ pub const LABEL_SMOOTHING: Parameter = Parameter {
 /// Direct preference optimisation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dpo {
-    beta: f64,
     label_smoothing: f64,
-    score: Score,
 }
 
 impl Dpo {
-    /// DPO with β (per nat), label smoothing ε, and what responses are scored by.
+    /// The loss with label smoothing ε.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64, label_smoothing: f64, score: Score) -> Result<Self, ParameterError> {
-        Ok(Self {
-            beta: BETA.check(METHOD.name, beta)?,
-            label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)?,
-            score: score.check(METHOD.name)?,
-        })
+    pub fn new(label_smoothing: f64) -> Result<Self, ParameterError> {
+        Ok(Self { label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)? })
     }
 }
 
 impl PairLoss for Dpo {
     const METHOD: Method = METHOD;
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?, Score::read(reader)?)
-    }
-
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        self.score
+    fn read(reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&LABEL_SMOOTHING)?)
     }
 
     fn own_parameters(&self) -> Parameters {
         [(LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into())].into()
     }
 
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let margin = self.beta * (scores.chosen - scores.rejected);
-        let slope = self.beta * (self.label_smoothing - sigmoid(-margin));
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let margin = beta * (scores.chosen - scores.rejected);
+        let slope = beta * (self.label_smoothing - sigmoid(-margin));
         PairGradient { loss: softplus(-margin) + self.label_smoothing * margin, chosen: slope, rejected: -slope }
     }
 }

@@ -24,7 +24,7 @@
 //! use objective::preference::{PairLoss, Scores};
 //!
 //! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
-//! let gradient = objective::exo_pair::ExoPair::new(1.0, 0.25, objective::preference::Score::LOG_RATIO)?.loss(&scores);
+//! let gradient = objective::exo_pair::ExoPair::new(0.25)?.loss(1.0, &scores);
 //! assert!((gradient.loss - (-0.5 * (0.75_f64 * 0.25).ln() - 2.0_f64.ln())).abs() < 1e-6);
 //! assert!((gradient.chosen - (-0.25 * 3.0_f64.ln())).abs() < 1e-6);
 //! assert!((gradient.rejected - (0.25 * 3.0_f64.ln())).abs() < 1e-6);
@@ -37,7 +37,7 @@ use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, TAIL_WEIGHT, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -58,51 +58,37 @@ pub const LABEL_SMOOTHING: Parameter = Parameter {
 /// EXO on pairs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExoPair {
-    beta: f64,
     label_smoothing: f64,
-    score: Score,
 }
 
 impl ExoPair {
-    /// EXO with β (per nat), label smoothing ε, and what responses are scored by.
+    /// The loss with label smoothing ε.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64, label_smoothing: f64, score: Score) -> Result<Self, ParameterError> {
-        Ok(Self {
-            beta: BETA.check(METHOD.name, beta)?,
-            label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)?,
-            score: score.check(METHOD.name)?,
-        })
+    pub fn new(label_smoothing: f64) -> Result<Self, ParameterError> {
+        Ok(Self { label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)? })
     }
 }
 
 impl PairLoss for ExoPair {
     const METHOD: Method = METHOD;
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?, Score::read(reader)?)
-    }
-
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        self.score
+    fn read(reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&LABEL_SMOOTHING)?)
     }
 
     fn own_parameters(&self) -> Parameters {
         [(LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into())].into()
     }
 
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let margin = self.beta * (scores.chosen - scores.rejected);
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let margin = beta * (scores.chosen - scores.rejected);
         let (right, wrong) = (sigmoid(margin), sigmoid(-margin));
         let (log_right, log_wrong) = ((-self.label_smoothing).ln_1p(), self.label_smoothing.ln());
         let loss = right * (-softplus(-margin) - log_right) + wrong * (-softplus(margin) - log_wrong);
-        let slope = self.beta * right * wrong * (margin - log_right + log_wrong);
+        let slope = beta * right * wrong * (margin - log_right + log_wrong);
         PairGradient { loss, chosen: slope, rejected: -slope }
     }
 }

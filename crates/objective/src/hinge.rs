@@ -25,17 +25,16 @@
 //! use objective::preference::{PairLoss, Scores};
 //!
 //! let scores = Scores { chosen: 1.0, rejected: 0.0, chosen_tokens: 1.0 };
-//! let gradient = objective::hinge::Hinge::new(0.5, objective::preference::Score::LOG_RATIO)?.loss(&scores);
-//! assert!((gradient.loss - (0.5)).abs() < 1e-6);
-//! assert!((gradient.chosen - (-0.5)).abs() < 1e-6);
-//! assert!((gradient.rejected - (0.5)).abs() < 1e-6);
-//! # Ok::<(), objective::ParameterError>(())
+//! let gradient = objective::hinge::Hinge.loss(0.5, &scores);
+//! assert!((gradient.loss - 0.5).abs() < 1e-6);
+//! assert!((gradient.chosen + 0.5).abs() < 1e-6);
+//! assert!((gradient.rejected - 0.5).abs() < 1e-6);
 //! ```
 
 use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::parameter::{ParameterError, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, TAIL_WEIGHT, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -48,40 +47,18 @@ pub const METHOD: Method = Method {
 
 /// Hinge loss on the margin of implicit rewards.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Hinge {
-    beta: f64,
-    score: Score,
-}
-
-impl Hinge {
-    /// The hinge loss with β (per nat) and what responses are scored by.
-    ///
-    /// # Errors
-    ///
-    /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64, score: Score) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)?, score: score.check(METHOD.name)? })
-    }
-}
+pub struct Hinge;
 
 impl PairLoss for Hinge {
     const METHOD: Method = METHOD;
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?, Score::read(reader)?)
+    fn read(_reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Ok(Self)
     }
 
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        self.score
-    }
-
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let slack = 1.0 - self.beta * (scores.chosen - scores.rejected);
-        let slope = if slack > 0.0 { self.beta } else { 0.0 };
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let slack = 1.0 - beta * (scores.chosen - scores.rejected);
+        let slope = if slack > 0.0 { beta } else { 0.0 };
         PairGradient { loss: slack.max(0.0), chosen: -slope, rejected: slope }
     }
 }

@@ -26,17 +26,16 @@
 //! use objective::preference::{PairLoss, Scores};
 //!
 //! let scores = Scores { chosen: 0.5, rejected: 0.0, chosen_tokens: 1.0 };
-//! let gradient = objective::ipo::Ipo::new(0.5, objective::preference::Normalisation::Mean, objective::divergence::Divergence::ReverseKl)?.loss(&scores);
-//! assert!((gradient.loss - (0.25)).abs() < 1e-6);
-//! assert!((gradient.chosen - (-1.0)).abs() < 1e-6);
-//! assert!((gradient.rejected - (1.0)).abs() < 1e-6);
-//! # Ok::<(), objective::ParameterError>(())
+//! let gradient = objective::ipo::Ipo.loss(0.5, &scores);
+//! assert!((gradient.loss - 0.25).abs() < 1e-6);
+//! assert!((gradient.chosen + 1.0).abs() < 1e-6);
+//! assert!((gradient.rejected - 1.0).abs() < 1e-6);
 //! ```
 
-use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA, Divergence};
+use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::parameter::{Kind, Parameter, ParameterError, Reader, SCALE};
-use crate::preference::{NORMALISATION, Normalisation, PairGradient, PairLoss, Score, Scores, build};
+use crate::preference::{NORMALISATION, PairGradient, PairLoss, Score, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -56,40 +55,19 @@ pub const BETA: Parameter = Parameter {
 
 /// Identity preference optimisation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ipo {
-    beta: f64,
-    normalisation: Normalisation,
-    divergence: Divergence,
-}
-
-impl Ipo {
-    /// IPO with β (per nat), the normalisation of log-ratios, and the divergence that scores them.
-    ///
-    /// # Errors
-    ///
-    /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64, normalisation: Normalisation, divergence: Divergence) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)?, normalisation, divergence: divergence.check(METHOD.name)? })
-    }
-}
+pub struct Ipo;
 
 impl PairLoss for Ipo {
     const METHOD: Method = METHOD;
+    const BETA: Parameter = BETA;
+    const SCORE: Score = Score::MEAN_LOG_RATIO;
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?, reader.choice(&NORMALISATION)?, Divergence::read(reader)?)
+    fn read(_reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Ok(Self)
     }
 
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        Score::Implicit { divergence: self.divergence, tail_weight: 1.0, normalisation: self.normalisation }
-    }
-
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let excess = scores.chosen - scores.rejected - 0.5 / self.beta;
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let excess = scores.chosen - scores.rejected - 0.5 / beta;
         PairGradient { loss: excess * excess, chosen: 2.0 * excess, rejected: -2.0 * excess }
     }
 }

@@ -17,9 +17,10 @@
 //! # Examples
 //!
 //! ```
+//! use objective::preference::{Pairwise, Score};
 //! use objective::{Evaluation, Objective, Pair, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics};
 //!
-//! let dpo = objective::dpo::Dpo::new(0.1, 0.0, objective::preference::Score::LOG_RATIO)?;
+//! let dpo = Pairwise::new(objective::dpo::Dpo::new(0.0)?, 0.1, Score::LOG_RATIO)?;
 //! let responses = [Response { tokens: 0..2 }, Response { tokens: 2..3 }];
 //! let pairs = [Pair { chosen: 0, rejected: 1 }];
 //! let statistics = TokenStatistics { log_prob: vec![-1.2, -0.3, -0.5], ..Default::default() };

@@ -27,13 +27,13 @@
 //! 0.05 / 0.8 = 0.0625.
 //!
 //! ```
-//! # use objective::*;
+//! # use objective::{preference::PairLoss, *};
 //! # let responses = [Response { tokens: 0..1 }, Response { tokens: 1..2 }];
 //! # let pairs = [Pair { chosen: 0, rejected: 1 }];
 //! # let statistics = TokenStatistics { log_prob: vec![0.5_f64.ln(), 0.2_f64.ln()], ..Default::default() };
 //! # let constants = TokenConstants::default();
 //! # let totals = StepTotals::of(&responses, &pairs);
-//! # let orpo = orpo::Orpo::new(0.25)?;
+//! # let orpo = preference::Pairwise::new(orpo::Orpo, 0.25, orpo::Orpo::SCORE)?;
 //! # let batch = TokenBatch::new(&orpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
 //! # let mut evaluation = Evaluation::default();
 //! orpo.evaluate(&batch, &mut evaluation);
@@ -70,9 +70,7 @@ const CERTAINTY: f64 = -f64::EPSILON;
 
 /// Odds-ratio preference optimisation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Orpo {
-    beta: f64,
-}
+pub struct Orpo;
 
 /// The log-odds of a mean log-probability, and their derivative by it.
 struct Odds {
@@ -80,38 +78,21 @@ struct Odds {
     slope: f64,
 }
 
-impl Orpo {
-    /// ORPO with the weight β of its odds-ratio term.
-    ///
-    /// # Errors
-    ///
-    /// [`ParameterError::Invalid`] outside of 0 ≤ β ≤ 10⁶.
-    pub fn new(beta: f64) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)? })
-    }
-}
-
 impl PairLoss for Orpo {
     const METHOD: Method = METHOD;
+    const BETA: Parameter = BETA;
+    const SCORE: Score = Score::Likelihood { normalisation: Normalisation::Mean };
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?)
+    fn read(_reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Ok(Self)
     }
 
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        Score::Likelihood { normalisation: Normalisation::Mean }
-    }
-
-    fn loss(&self, scores: &Scores) -> PairGradient {
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
         let (w, l) = (Odds::of(scores.chosen), Odds::of(scores.rejected));
         let ratio = w.log_odds - l.log_odds;
-        let pull = -self.beta * sigmoid(-ratio);
+        let pull = -beta * sigmoid(-ratio);
         PairGradient {
-            loss: self.beta * softplus(-ratio) - scores.chosen,
+            loss: beta * softplus(-ratio) - scores.chosen,
             chosen: pull * w.slope - 1.0,
             rejected: -pull * l.slope,
         }

@@ -7,7 +7,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
-use crate::divergence::Divergence;
+use crate::divergence::{DIVERGENCE, Divergence};
 use crate::evaluation::{Evaluation, Metric, Metrics};
 use crate::method::Method;
 use crate::numerics::sum;
@@ -86,35 +86,55 @@ pub struct PairGradient {
     pub rejected: f64,
 }
 
-/// A loss on the two scores of a pair. Whatever implements it is an [`Objective`]: the mean over the step's pairs.
+/// A loss on the two scores of a pair; [`Pairwise`] makes an objective of it.
 pub trait PairLoss: Send + Sync + std::fmt::Debug + Sized {
-    /// The registry's line.
+    /// The registry's line. Of β and of what a score is made of, the parameters that it declares may vary.
     const METHOD: Method;
 
-    /// The loss that the parameters describe.
+    /// The scale of the implicit reward.
+    const BETA: Parameter = BETA;
+
+    /// What responses are scored by, before the declared parameters change it.
+    const SCORE: Score = Score::LOG_RATIO;
+
+    /// The loss that its own parameters describe, at this β.
     ///
     /// # Errors
     ///
     /// [`ParameterError`] for a value out of range or without effect.
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError>;
+    fn read(reader: &Reader<'_>, beta: f64) -> Result<Self, ParameterError>;
 
-    /// The scale of the implicit reward, per nat: of log π − log π_ref summed over the response, or of the score itself where
-    /// there is no reference.
-    fn beta(&self) -> f64;
-
-    /// What responses are scored by.
-    fn score(&self) -> Score;
-
-    /// The parameters in force, besides β and the score's.
+    /// Its own parameters in force.
     fn own_parameters(&self) -> Parameters {
         Parameters::new()
     }
 
     /// The loss of a pair, finite for all finite scores.
-    fn loss(&self, scores: &Scores) -> PairGradient;
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient;
 
     /// Metrics of this loss alone.
     fn record(&self, _scores: &Scores, _metrics: &mut Metrics) {}
+}
+
+/// The mean over the step's pairs of a loss on their scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pairwise<L> {
+    loss: L,
+    /// Per nat: of log π − log π_ref summed over the response, or of the score itself where there is no reference.
+    beta: f64,
+    score: Score,
+}
+
+impl<L: PairLoss> Pairwise<L> {
+    /// A loss with the scale β of its implicit reward, on the given scores.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(loss: L, beta: f64, score: Score) -> Result<Self, ParameterError> {
+        let owner = L::METHOD.name;
+        Ok(Self { loss, beta: L::BETA.check(owner, beta)?, score: score.check(owner)? })
+    }
 }
 
 /// Builds a loss on pairs, for the registry.
@@ -124,7 +144,8 @@ pub trait PairLoss: Send + Sync + std::fmt::Debug + Sized {
 /// [`ParameterError`] for a parameter that is unknown, out of range or without effect.
 pub fn build<L: PairLoss + 'static>(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
     let reader = Reader::new(L::METHOD.name, L::METHOD.parameters, given)?;
-    Ok(Box::new(L::read(&reader)?))
+    let beta = reader.number(&L::BETA)?;
+    Ok(Box::new(Pairwise::new(L::read(&reader, beta)?, beta, L::SCORE.read(L::METHOD.parameters, &reader)?)?))
 }
 
 impl Score {
@@ -132,17 +153,23 @@ impl Score {
     pub const LOG_RATIO: Self =
         Self::Implicit { divergence: Divergence::ReverseKl, tail_weight: 1.0, normalisation: Normalisation::Sum };
 
-    /// A summed implicit score with the divergence and the tail weight that the parameters name.
-    ///
-    /// # Errors
-    ///
-    /// [`ParameterError`] for a value out of range or without effect.
-    pub fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Ok(Self::Implicit {
-            divergence: Divergence::read(reader)?,
-            tail_weight: reader.number(&TAIL_WEIGHT)?,
-            normalisation: Normalisation::Sum,
-        })
+    /// The log-ratio to the reference, averaged over the response's tokens.
+    pub const MEAN_LOG_RATIO: Self =
+        Self::Implicit { divergence: Divergence::ReverseKl, tail_weight: 1.0, normalisation: Normalisation::Mean };
+
+    /// The score with those of its parts changed that are declared as parameters.
+    fn read(self, declared: &[Parameter], reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        let Self::Implicit { mut divergence, mut tail_weight, mut normalisation } = self else { return Ok(self) };
+        if declared.contains(&DIVERGENCE) {
+            divergence = Divergence::read(reader)?;
+        }
+        if declared.contains(&TAIL_WEIGHT) {
+            tail_weight = reader.number(&TAIL_WEIGHT)?;
+        }
+        if declared.contains(&NORMALISATION) {
+            normalisation = reader.choice(&NORMALISATION)?;
+        }
+        Ok(Self::Implicit { divergence, tail_weight, normalisation })
     }
 
     /// Itself, if its parameters are in their ranges.
@@ -208,14 +235,14 @@ struct Scored {
     rewarded: f64,
 }
 
-impl<L: PairLoss> Objective for L {
+impl<L: PairLoss> Objective for Pairwise<L> {
     fn requirements(&self) -> Requirements {
         Requirements {
             data: Data::Preferences,
             coupling: Coupling::None,
             anticipation: Anticipation::Off,
             statistics: &[Statistic::LogProb],
-            constants: match self.score() {
+            constants: match self.score {
                 Score::Implicit { .. } => &[Constant::ReferenceLogProb],
                 Score::Likelihood { .. } => &[],
             },
@@ -223,22 +250,22 @@ impl<L: PairLoss> Objective for L {
     }
 
     fn parameters(&self) -> Parameters {
-        let mut parameters = self.own_parameters();
-        parameters.insert(BETA.name.to_owned(), self.beta().into());
-        parameters.extend(self.score().parameters());
+        let mut parameters = self.loss.own_parameters();
+        parameters.insert(BETA.name.to_owned(), self.beta.into());
+        parameters.extend(self.score.parameters());
         // Of the score's, a loss declares those that may vary.
         parameters.retain(|name, _| L::METHOD.parameters.iter().any(|declared| declared.name == name));
         parameters
     }
 
     fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
-        let (score, share) = (self.score(), 1.0 / batch.totals().pairs as f64);
+        let (score, share) = (self.score, 1.0 / batch.totals().pairs as f64);
         for &Pair { chosen, rejected } in batch.pairs() {
             let shared = batch.log_prob(chosen).len().min(batch.log_prob(rejected).len());
             let (w, l) = (score.of(batch, chosen, shared), score.of(batch, rejected, shared));
             let chosen_tokens = batch.log_prob(chosen).len() as f64;
             let scores = Scores { chosen: w.score, rejected: l.score, chosen_tokens };
-            let gradient = self.loss(&scores);
+            let gradient = self.loss.loss(self.beta, &scores);
             out.loss += share * gradient.loss;
             for (response, derivative, scored) in [(chosen, gradient.chosen, &w), (rejected, gradient.rejected, &l)] {
                 let slots = &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()];
@@ -248,9 +275,9 @@ impl<L: PairLoss> Objective for L {
                 tail_slots.iter_mut().for_each(|slot| *slot += tail);
             }
 
-            let rewards = [w.rewarded, l.rewarded].map(|rewarded| self.beta() * rewarded);
+            let rewards = [w.rewarded, l.rewarded].map(|rewarded| self.beta * rewarded);
             record_pair([w.sum, l.sum], rewards, batch.log_prob(chosen).len(), &mut out.metrics);
-            self.record(&scores, &mut out.metrics);
+            self.loss.record(&scores, &mut out.metrics);
         }
     }
 }

@@ -25,10 +25,10 @@
 //! use objective::preference::{PairLoss, Scores};
 //!
 //! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
-//! let gradient = objective::robust::Robust::new(1.0, 0.25, objective::preference::Score::LOG_RATIO)?.loss(&scores);
-//! assert!((gradient.loss - (2.0_f64.ln())).abs() < 1e-6);
-//! assert!((gradient.chosen - (-1.0)).abs() < 1e-6);
-//! assert!((gradient.rejected - (1.0)).abs() < 1e-6);
+//! let gradient = objective::robust::Robust::new(0.25)?.loss(1.0, &scores);
+//! assert!((gradient.loss - 2.0_f64.ln()).abs() < 1e-6);
+//! assert!((gradient.chosen + 1.0).abs() < 1e-6);
+//! assert!((gradient.rejected - 1.0).abs() < 1e-6);
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
@@ -38,7 +38,7 @@ use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, TAIL_WEIGHT, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, TAIL_WEIGHT, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -59,49 +59,35 @@ pub const LABEL_SMOOTHING: Parameter = Parameter {
 /// Robust DPO.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Robust {
-    beta: f64,
     label_smoothing: f64,
-    score: Score,
 }
 
 impl Robust {
-    /// Robust DPO with β (per nat), the rate ε of flipped preferences, and what responses are scored by.
+    /// The loss with label smoothing ε.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64, label_smoothing: f64, score: Score) -> Result<Self, ParameterError> {
-        Ok(Self {
-            beta: BETA.check(METHOD.name, beta)?,
-            label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)?,
-            score: score.check(METHOD.name)?,
-        })
+    pub fn new(label_smoothing: f64) -> Result<Self, ParameterError> {
+        Ok(Self { label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)? })
     }
 }
 
 impl PairLoss for Robust {
     const METHOD: Method = METHOD;
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?, reader.number(&LABEL_SMOOTHING)?, Score::read(reader)?)
-    }
-
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        self.score
+    fn read(reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Self::new(reader.number(&LABEL_SMOOTHING)?)
     }
 
     fn own_parameters(&self) -> Parameters {
         [(LABEL_SMOOTHING.name.to_owned(), self.label_smoothing.into())].into()
     }
 
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let margin = self.beta * (scores.chosen - scores.rejected);
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let margin = beta * (scores.chosen - scores.rejected);
         let bias = self.label_smoothing / (1.0 - 2.0 * self.label_smoothing);
-        let slope = self.beta * (-sigmoid(-margin) - bias);
+        let slope = beta * (-sigmoid(-margin) - bias);
         PairGradient { loss: softplus(-margin) - bias * margin, chosen: slope, rejected: -slope }
     }
 }

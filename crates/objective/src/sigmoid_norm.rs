@@ -25,18 +25,17 @@
 //! use objective::preference::{PairLoss, Scores};
 //!
 //! let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
-//! let gradient = objective::sigmoid_norm::SigmoidNorm::new(1.0, objective::divergence::Divergence::ReverseKl)?.loss(&scores);
-//! assert!((gradient.loss - (2.0_f64.ln())).abs() < 1e-6);
-//! assert!((gradient.chosen - (-0.5)).abs() < 1e-6);
-//! assert!((gradient.rejected - (0.5)).abs() < 1e-6);
-//! # Ok::<(), objective::ParameterError>(())
+//! let gradient = objective::sigmoid_norm::SigmoidNorm.loss(1.0, &scores);
+//! assert!((gradient.loss - 2.0_f64.ln()).abs() < 1e-6);
+//! assert!((gradient.chosen + 0.5).abs() < 1e-6);
+//! assert!((gradient.rejected - 0.5).abs() < 1e-6);
 //! ```
 
-use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA, Divergence};
+use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{ParameterError, Reader};
-use crate::preference::{BETA, Normalisation, PairGradient, PairLoss, Score, Scores, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -49,40 +48,19 @@ pub const METHOD: Method = Method {
 
 /// Length-normalised DPO.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SigmoidNorm {
-    beta: f64,
-    divergence: Divergence,
-}
-
-impl SigmoidNorm {
-    /// Length-normalised DPO with β (per nat and token) and the divergence that scores log-ratios.
-    ///
-    /// # Errors
-    ///
-    /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64, divergence: Divergence) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)?, divergence: divergence.check(METHOD.name)? })
-    }
-}
+pub struct SigmoidNorm;
 
 impl PairLoss for SigmoidNorm {
     const METHOD: Method = METHOD;
+    const SCORE: Score = Score::MEAN_LOG_RATIO;
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?, Divergence::read(reader)?)
+    fn read(_reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Ok(Self)
     }
 
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        Score::Implicit { divergence: self.divergence, tail_weight: 1.0, normalisation: Normalisation::Mean }
-    }
-
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let margin = self.beta * (scores.chosen - scores.rejected);
-        let slope = -self.beta * sigmoid(-margin);
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let margin = beta * (scores.chosen - scores.rejected);
+        let slope = -beta * sigmoid(-margin);
         PairGradient { loss: softplus(-margin), chosen: slope, rejected: -slope }
     }
 }

@@ -25,10 +25,10 @@
 //! use objective::preference::{PairLoss, Scores};
 //!
 //! let scores = Scores { chosen: -0.5, rejected: -1.0, chosen_tokens: 1.0 };
-//! let gradient = objective::simpo::Simpo::new(2.0, 1.0)?.loss(&scores);
-//! assert!((gradient.loss - (2.0_f64.ln())).abs() < 1e-6);
-//! assert!((gradient.chosen - (-1.0)).abs() < 1e-6);
-//! assert!((gradient.rejected - (1.0)).abs() < 1e-6);
+//! let gradient = objective::simpo::Simpo::new(1.0)?.loss(2.0, &scores);
+//! assert!((gradient.loss - 2.0_f64.ln()).abs() < 1e-6);
+//! assert!((gradient.chosen + 1.0).abs() < 1e-6);
+//! assert!((gradient.rejected - 1.0).abs() < 1e-6);
 //! # Ok::<(), objective::ParameterError>(())
 //! ```
 
@@ -66,47 +66,36 @@ const TARGET_SHARE: f64 = 0.8;
 /// SimPO.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Simpo {
-    beta: f64,
     target_margin: f64,
 }
 
 impl Simpo {
-    /// SimPO with β (per nat) and a target margin.
+    /// The loss with a target margin.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64, target_margin: f64) -> Result<Self, ParameterError> {
-        Ok(Self {
-            beta: BETA.check(METHOD.name, beta)?,
-            target_margin: TARGET_MARGIN.check(METHOD.name, target_margin)?,
-        })
+    pub fn new(target_margin: f64) -> Result<Self, ParameterError> {
+        Ok(Self { target_margin: TARGET_MARGIN.check(METHOD.name, target_margin)? })
     }
 }
 
 impl PairLoss for Simpo {
     const METHOD: Method = METHOD;
+    const BETA: Parameter = BETA;
+    const SCORE: Score = Score::Likelihood { normalisation: Normalisation::Mean };
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        let beta = reader.number(&BETA)?;
-        Self::new(beta, reader.derived(&TARGET_MARGIN)?.unwrap_or(TARGET_SHARE * beta))
-    }
-
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        Score::Likelihood { normalisation: Normalisation::Mean }
+    fn read(reader: &Reader<'_>, beta: f64) -> Result<Self, ParameterError> {
+        Self::new(reader.derived(&TARGET_MARGIN)?.unwrap_or(TARGET_SHARE * beta))
     }
 
     fn own_parameters(&self) -> Parameters {
         [(TARGET_MARGIN.name.to_owned(), self.target_margin.into())].into()
     }
 
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let margin = self.beta * (scores.chosen - scores.rejected) - self.target_margin;
-        let slope = -self.beta * sigmoid(-margin);
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let margin = beta * (scores.chosen - scores.rejected) - self.target_margin;
+        let slope = -beta * sigmoid(-margin);
         PairGradient { loss: softplus(-margin), chosen: slope, rejected: -slope }
     }
 }

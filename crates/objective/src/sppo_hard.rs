@@ -25,16 +25,15 @@
 //! use objective::preference::{PairLoss, Scores};
 //!
 //! let scores = Scores { chosen: 0.5, rejected: -0.5, chosen_tokens: 1.0 };
-//! let gradient = objective::sppo_hard::SppoHard::new(0.5)?.loss(&scores);
-//! assert!((gradient.loss - (0.5)).abs() < 1e-6);
-//! assert!((gradient.chosen - (-1.0)).abs() < 1e-6);
-//! assert!((gradient.rejected - (1.0)).abs() < 1e-6);
-//! # Ok::<(), objective::ParameterError>(())
+//! let gradient = objective::sppo_hard::SppoHard.loss(0.5, &scores);
+//! assert!((gradient.loss - 0.5).abs() < 1e-6);
+//! assert!((gradient.chosen + 1.0).abs() < 1e-6);
+//! assert!((gradient.rejected - 1.0).abs() < 1e-6);
 //! ```
 
 use crate::method::Method;
 use crate::parameter::{Kind, Parameter, ParameterError, Reader, SCALE};
-use crate::preference::{PairGradient, PairLoss, Score, Scores, build};
+use crate::preference::{PairGradient, PairLoss, Scores, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -54,38 +53,18 @@ pub const BETA: Parameter = Parameter {
 
 /// Self-play preference optimisation with certain preferences.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SppoHard {
-    beta: f64,
-}
-
-impl SppoHard {
-    /// Self-play preference optimisation with β, per nat.
-    ///
-    /// # Errors
-    ///
-    /// [`ParameterError::Invalid`] for a value out of its range.
-    pub fn new(beta: f64) -> Result<Self, ParameterError> {
-        Ok(Self { beta: BETA.check(METHOD.name, beta)? })
-    }
-}
+pub struct SppoHard;
 
 impl PairLoss for SppoHard {
     const METHOD: Method = METHOD;
+    const BETA: Parameter = BETA;
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Self::new(reader.number(&BETA)?)
+    fn read(_reader: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+        Ok(Self)
     }
 
-    fn beta(&self) -> f64 {
-        self.beta
-    }
-
-    fn score(&self) -> Score {
-        Score::LOG_RATIO
-    }
-
-    fn loss(&self, scores: &Scores) -> PairGradient {
-        let target = 0.5 / self.beta;
+    fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+        let target = 0.5 / beta;
         let (chosen, rejected) = (scores.chosen - target, scores.rejected + target);
         PairGradient { loss: chosen * chosen + rejected * rejected, chosen: 2.0 * chosen, rejected: 2.0 * rejected }
     }

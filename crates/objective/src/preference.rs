@@ -199,6 +199,7 @@ impl Score {
         }
     }
 
+    /// A response's score beside a response with which it has `shared` places in common.
     fn of(&self, batch: &TokenBatch<'_>, response: usize, shared: usize) -> Scored {
         let log_prob = batch.log_prob(response);
         let scale = |normalisation: Normalisation| match normalisation {

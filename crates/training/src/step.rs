@@ -259,20 +259,22 @@ pub fn fill_reference<P: Policy>(
     requirements: &Requirements,
     micro_batches: &mut [MicroBatchOf<P>],
 ) -> Result<(), P::Error> {
-    for micro_batch in micro_batches {
+    let wants_distribution = requirements.statistics.contains(&Statistic::ReferenceKl);
+    if requirements.constants.is_empty() && !wants_distribution {
+        return Ok(());
+    }
+    for MicroBatch { states, reference: kept, tokens, constants, .. } in micro_batches {
+        let forward = reference.forward(states)?;
         for &constant in requirements.constants {
             match constant {
                 Constant::ReferenceLogProb => {
-                    let forward = reference.forward(&micro_batch.states)?;
                     let (mut statistics, wanted) = (TokenStatistics::default(), [Statistic::LogProb]);
-                    reference.statistics(&forward, None, &micro_batch.tokens, &wanted, &mut statistics)?;
-                    *micro_batch.constants.column_mut(constant) = statistics.log_prob;
+                    reference.statistics(&forward, None, tokens, &wanted, &mut statistics)?;
+                    *constants.column_mut(constant) = statistics.log_prob;
                 }
             }
         }
-        if requirements.statistics.contains(&Statistic::ReferenceKl) {
-            micro_batch.reference = Some(reference.forward(&micro_batch.states)?);
-        }
+        *kept = wants_distribution.then_some(forward);
     }
     Ok(())
 }

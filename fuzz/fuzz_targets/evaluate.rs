@@ -2,11 +2,13 @@
 
 #![no_main]
 
+use std::ops::RangeInclusive;
+
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use objective::{
-    Data, Evaluation, METHODS, Pair, Parameters, Response, Statistic, StepTotals, TokenBatch, TokenConstants,
-    TokenStatistics, Value,
+    Coupling, Data, Evaluation, Feedback, METHODS, ObjectiveState, Pair, Parameters, Response, StepTotals, TokenBatch,
+    TokenConstants, TokenStatistics, Value,
 };
 
 #[derive(Debug, Arbitrary)]
@@ -39,41 +41,58 @@ fuzz_target!(|input: Input| {
     let requirements = objective.requirements();
 
     let mut end = 0;
+    let mut values = input.values.iter().copied().cycle();
     let responses: Vec<_> = input
         .lengths
         .iter()
-        .map(|&length| {
+        .enumerate()
+        .map(|(index, &length)| {
             end += usize::from(length);
-            Response { tokens: end - usize::from(length)..end }
+            let feedback = match (requirements.data, index % 3) {
+                (Data::Groups, _) => {
+                    Feedback::Reward { group: index / 3, reward: values.next().unwrap_or_default() }
+                }
+                (Data::Labelled { .. }, 0) => Feedback::Desirable,
+                (Data::Labelled { mismatched: true }, 1) => Feedback::Mismatched,
+                (Data::Labelled { .. }, _) => Feedback::Undesirable,
+                _ => Feedback::None,
+            };
+            Response { tokens: end - usize::from(length)..end, feedback }
         })
         .collect();
     let pairs: Vec<_> = match requirements.data {
-        Data::Demonstrations => Vec::new(),
         Data::Preferences => (0..responses.len() / 2).map(|p| Pair { chosen: 2 * p, rejected: 2 * p + 1 }).collect(),
+        _ => Vec::new(),
     };
-    let mut values = input.values.iter().copied().cycle();
-    let mut column = || values.by_ref().take(end).collect::<Vec<f64>>();
+    // Numbers of the wrong sign are turned, so that most batches are valid.
+    let mut column = |range: RangeInclusive<f64>| -> Vec<f64> {
+        let turned = |value: f64| if range.contains(&value) { value } else { -value };
+        values.by_ref().take(end).map(turned).collect()
+    };
     let (mut statistics, mut constants) = (TokenStatistics::default(), TokenConstants::default());
-    for &statistic in requirements.statistics {
-        let sign = if statistic == Statistic::ReferenceKl { 1.0 } else { -1.0 };
-        *statistics.column_mut(statistic) = column().iter().map(|value| sign * value.abs()).collect();
+    for statistic in requirements.statistics {
+        *statistics.column_mut(statistic) = column(statistic.range());
     }
-    for &constant in requirements.constants {
-        *constants.column_mut(constant) = column().iter().map(|value| -value.abs()).collect();
+    for constant in requirements.constants {
+        *constants.column_mut(constant) = column(constant.range());
     }
     let own = StepTotals::of(&responses, &pairs);
-    let [tokens, responses_more, pairs_more] = input.totals.map(usize::from);
+    let [tokens, responses_more, pairs_more] = match requirements.coupling {
+        Coupling::None => input.totals.map(usize::from),
+        Coupling::Step => [0; 3],
+    };
     let totals = StepTotals {
         tokens: own.tokens + tokens,
         responses: own.responses + responses_more,
         pairs: own.pairs + pairs_more,
+        chosen_tokens: own.chosen_tokens + tokens,
     };
     let Ok(batch) = TokenBatch::new(&requirements, &statistics, &constants, &responses, &pairs, totals) else { return };
 
-    let mut evaluation = Evaluation::default();
-    objective.evaluate(&batch, &mut evaluation);
+    let (mut state, mut evaluation) = (ObjectiveState::default(), Evaluation::default());
+    objective.evaluate(&batch, &mut state, &mut evaluation);
     assert!(evaluation.loss.is_finite(), "{objective:?}: {evaluation:?}");
-    for &statistic in Statistic::ALL {
+    for statistic in requirements.statistics {
         assert!(evaluation.cotangents.column(statistic).iter().all(|c| c.is_finite()), "{objective:?}: {evaluation:?}");
     }
     assert!(evaluation.metrics.iter().all(|(_, value)| value.is_finite()), "{objective:?}: {evaluation:?}");

@@ -1,8 +1,9 @@
 //! What the tests share: ragged batches, central differences, and the oracles' answers.
 
+use enumset::EnumSet;
 use objective::{
-    Constant, Data, Evaluation, Objective, Pair, Requirements, Response, Statistic, StepTotals, TokenBatch,
-    TokenConstants, TokenStatistics,
+    Constant, Data, Evaluation, Feedback, Objective, ObjectiveState, Pair, Requirements, Response, Statistic,
+    StepTotals, TokenBatch, TokenConstants, TokenStatistics,
 };
 use serde_json::Value;
 
@@ -19,17 +20,25 @@ pub struct OwnedBatch {
     pub pairs: Vec<Pair>,
     /// Counts of the whole step.
     pub totals: StepTotals,
+    /// What the objective carries into the step.
+    pub state: ObjectiveState,
 }
 
-/// One token: log-probabilities of the policy and of the reference, and the divergence between them, nats.
+/// One token: a number for every column.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Token {
-    /// log π.
+    /// log π, nats.
     pub log_prob: f64,
-    /// log π_ref.
+    /// log π_ref, nats.
     pub reference_log_prob: f64,
-    /// KL(π_ref || π).
+    /// KL(π_ref || π), nats.
     pub reference_kl: f64,
+    /// log π of the behaviour policy, nats.
+    pub behaviour_log_prob: f64,
+    /// Read as value, behaviour value and reward.
+    pub value: f64,
+    /// Read as advantage and return.
+    pub advantage: f64,
 }
 
 /// One response.
@@ -38,49 +47,111 @@ pub type Tokens = Vec<Token>;
 impl Token {
     /// A token of which only the log-probability matters.
     pub fn new(log_prob: f64) -> Self {
-        Self { log_prob, reference_log_prob: -1.0, reference_kl: 0.5 }
+        Self {
+            log_prob,
+            reference_log_prob: -1.0,
+            reference_kl: 0.5,
+            behaviour_log_prob: -1.5,
+            value: 0.25,
+            advantage: 0.75,
+        }
+    }
+
+    fn statistic(&self, statistic: Statistic) -> f64 {
+        match statistic {
+            Statistic::LogProb => self.log_prob,
+            Statistic::ReferenceKl | Statistic::Entropy => self.reference_kl,
+            Statistic::Value => self.value,
+            // At least twice the log-probability of a token that may have been drawn, and within the column's range.
+            Statistic::LogSumSquareProb => self.reference_log_prob.max(2.0 * self.log_prob).max(-64.0),
+        }
+    }
+
+    fn constant(&self, constant: Constant) -> f64 {
+        match constant {
+            Constant::ReferenceLogProb => self.reference_log_prob,
+            Constant::BehaviourLogProb => self.behaviour_log_prob,
+            Constant::BehaviourValue => 0.5 * self.value,
+            Constant::Advantage | Constant::Return => self.advantage,
+        }
     }
 }
 
 impl OwnedBatch {
-    /// Demonstrations, or pairs of the first and second half of the responses, with the columns that are required.
+    /// A whole step of an even number of responses, with the columns that are required: pairs of their first and second half,
+    /// labels by turns, groups of three rewarded by their first value.
     pub fn new(requirements: &Requirements, responses: &[Tokens]) -> Self {
         let flat = || responses.iter().flatten();
         let mut end = 0;
         let ranges: Vec<_> = responses
             .iter()
-            .map(|tokens| {
+            .enumerate()
+            .map(|(index, tokens)| {
                 end += tokens.len();
-                Response { tokens: end - tokens.len()..end }
+                let feedback = match (requirements.data, index % 4) {
+                    (Data::Labelled { .. }, 0) => Feedback::Desirable,
+                    (Data::Labelled { mismatched: true }, 1 | 3) => Feedback::Mismatched,
+                    (Data::Labelled { .. }, _) => Feedback::Undesirable,
+                    (Data::Groups, _) => {
+                        Feedback::Reward { group: index / 3, reward: tokens.first().map_or(0.0, |token| token.value) }
+                    }
+                    _ => Feedback::None,
+                };
+                Response { tokens: end - tokens.len()..end, feedback }
             })
             .collect();
         let half = responses.len() / 2;
         let pairs = match requirements.data {
-            Data::Demonstrations => Vec::new(),
             Data::Preferences => (0..half).map(|pair| Pair { chosen: pair, rejected: half + pair }).collect(),
+            _ => Vec::new(),
         };
         let (mut statistics, mut constants) = (TokenStatistics::default(), TokenConstants::default());
-        for &statistic in requirements.statistics {
-            statistics.column_mut(statistic).extend(flat().map(|token| match statistic {
-                Statistic::LogProb => token.log_prob,
-                Statistic::ReferenceKl => token.reference_kl,
-            }));
+        for statistic in requirements.statistics {
+            statistics.column_mut(statistic).extend(flat().map(|token| token.statistic(statistic)));
         }
-        for &constant in requirements.constants {
-            constants.column_mut(constant).extend(flat().map(|token| match constant {
-                Constant::ReferenceLogProb => token.reference_log_prob,
-            }));
+        for constant in requirements.constants {
+            constants.column_mut(constant).extend(flat().map(|token| token.constant(constant)));
         }
-        Self { totals: StepTotals::of(&ranges, &pairs), statistics, constants, responses: ranges, pairs }
+        let (totals, state) = (StepTotals::of(&ranges, &pairs), ObjectiveState::default());
+        Self { totals, statistics, constants, responses: ranges, pairs, state }
+    }
+
+    /// These responses, in this order, as a part of the same step; the first half of them are paired with the second half where
+    /// there are pairs. Groups are numbered anew.
+    pub fn select(&self, responses: &[usize]) -> Self {
+        let (mut statistics, mut constants) = (TokenStatistics::default(), TokenConstants::default());
+        let (mut selected, mut groups) = (Vec::<Response>::new(), Vec::new());
+        for &index in responses {
+            let Response { tokens, mut feedback } = self.responses[index].clone();
+            for statistic in EnumSet::<Statistic>::all() {
+                let column = self.statistics.column(statistic);
+                statistics.column_mut(statistic).extend(column.get(tokens.clone()).unwrap_or_default());
+            }
+            for constant in EnumSet::<Constant>::all() {
+                let column = self.constants.column(constant);
+                constants.column_mut(constant).extend(column.get(tokens.clone()).unwrap_or_default());
+            }
+            if let Feedback::Reward { group, .. } = &mut feedback {
+                if groups.last() != Some(group) {
+                    groups.push(*group);
+                }
+                *group = groups.len() - 1;
+            }
+            let begin = selected.last().map_or(0, |last| last.tokens.end);
+            selected.push(Response { tokens: begin..begin + tokens.len(), feedback });
+        }
+        let half = if self.pairs.is_empty() { 0 } else { responses.len() / 2 };
+        let pairs = (0..half).map(|pair| Pair { chosen: pair, rejected: half + pair }).collect();
+        Self { statistics, constants, responses: selected, pairs, totals: self.totals, state: self.state.clone() }
     }
 
     /// The objective's answer.
     pub fn evaluate(&self, objective: &dyn Objective) -> Evaluation {
-        let Self { statistics, constants, responses, pairs, totals } = self;
+        let Self { statistics, constants, responses, pairs, totals, state } = self;
         let requirements = objective.requirements();
         let batch = TokenBatch::new(&requirements, statistics, constants, responses, pairs, *totals).unwrap();
         let mut evaluation = Evaluation::default();
-        objective.evaluate(&batch, &mut evaluation);
+        objective.evaluate(&batch, &mut state.clone(), &mut evaluation);
         evaluation
     }
 }

@@ -8,10 +8,10 @@ use lake::environment::Environment;
 use lake::map::{Action, Map};
 use lake::measure::performance;
 use lake::network::Network;
-use lake::policy::{LakePolicy, micro_batch};
+use lake::policy::{LakePolicy, given};
 use lake::solver::{Target, optimal_policy, value_iteration};
 use lake::{measure, trajectory};
-use objective::{Parameters, registry};
+use objective::{ObjectiveState, Parameters, registry};
 use serde_json::Value;
 use tests::{assert_close, numbers, oracle};
 use training::{
@@ -218,7 +218,7 @@ impl Policy for GradientPolicy {
         (): &(),
         _: Option<&()>,
         tokens: &[usize],
-        _: &[objective::Statistic],
+        _: enumset::EnumSet<objective::Statistic>,
         out: &mut objective::TokenStatistics,
     ) -> Result<(), Self::Error> {
         out.log_prob = vec![-1.0; tokens.len()];
@@ -257,13 +257,22 @@ fn clipping_is_pytorchs() {
             states: (),
             reference: None,
             tokens: vec![0],
-            responses: vec![objective::Response { tokens: 0..1 }],
+            responses: vec![objective::Response::new(0..1)],
             pairs: Vec::new(),
             constants: objective::TokenConstants::default(),
         };
         let settings =
             StepSettings { learning_rate: 1.0, clip_norm: case["max_norm"].as_f64(), moment: Moment::default() };
-        let report = step(&mut policy, &mut (), &*sft, &[batch], settings, &mut Workspace::default()).unwrap();
+        let report = step(
+            &mut policy,
+            &mut (),
+            &*sft,
+            &mut ObjectiveState::default(),
+            &[batch],
+            settings,
+            &mut Workspace::default(),
+        )
+        .unwrap();
         assert_close(&[report.gradient_norm], &[case["norm"].as_f64().unwrap()], 1e-15, 0.0, "norm");
         assert_close(&policy.applied, &numbers(&case["clipped"]), 1e-15, 0.0, "clipped");
     }
@@ -322,11 +331,19 @@ fn forty_steps_on_the_lake_follow_pytorch() {
         let mut policy = LakePolicy::new(map, network);
         let rejected = case["rejected"].as_str().map(|word| trajectory::resolve(map, word).unwrap());
         let requirements = objective.requirements();
-        let mut batches = [micro_batch(requirements.data, &demonstration, rejected.as_ref())];
+        let mut batches = [given(requirements.data, &demonstration, rejected.as_ref())];
         fill_reference(&policy, &requirements, &mut batches).unwrap();
 
-        let mut workspace = Workspace::default();
-        accumulate(&mut policy, &*objective, &batches, Moment::default(), &mut workspace).unwrap();
+        let (mut workspace, mut state) = (Workspace::default(), ObjectiveState::default());
+        accumulate(
+            &mut policy,
+            &*objective,
+            &mut ObjectiveState::default(),
+            &batches,
+            Moment::default(),
+            &mut workspace,
+        )
+        .unwrap();
         assert_close(&policy.network.gradient, &numbers(&case["initial_gradient"]), 1e-11, 1e-15, name);
 
         let settings = StepSettings {
@@ -341,7 +358,8 @@ fn forty_steps_on_the_lake_follow_pytorch() {
             if let Some(theirs) = case["distance"][index.to_string()].as_f64() {
                 assert_close(&[distance(&policy)], &[theirs], 1e-9, 0.0, &format!("{name}, distance at {index}"));
             }
-            let report = step(&mut policy, &mut optimizer, &*objective, &batches, settings, &mut workspace).unwrap();
+            let report =
+                step(&mut policy, &mut optimizer, &*objective, &mut state, &batches, settings, &mut workspace).unwrap();
             assert_close(&[report.loss], &[theirs], 1e-9, 1e-12, &format!("{name}, loss at {index}"));
         }
         assert_close(&[distance(&policy)], &[case["distance"]["40"].as_f64().unwrap()], 1e-9, 0.0, name);

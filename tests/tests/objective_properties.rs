@@ -8,9 +8,10 @@ use objective::orpo::Orpo;
 use objective::parameter::Kind;
 use objective::preference::{PairLoss, Pairwise, Score};
 use objective::sft::{Normalisation, Sft, Weighting};
+use objective::state::RunningMean;
 use objective::{
-    Coupling, Data, Evaluation, Freeze, Lambda, METHODS, Method, Metric, Objective, ParameterError, Parameters,
-    Statistic, StepTotals, Value, registry,
+    Coupling, Data, Evaluation, Feedback, Freeze, Lambda, METHODS, Method, Metric, Objective, ParameterError,
+    Parameters, Statistic, Value, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -40,19 +41,38 @@ fn build(method: &Method, mut parameters: Parameters) -> Box<dyn Objective> {
     }
 }
 
+fn terms(terms: &[(&str, f64)]) -> Value {
+    let term = |&(name, weight): &(&str, f64)| {
+        Parameters::from([("name".to_owned(), name.into()), ("weight".to_owned(), weight.into())])
+    };
+    Value::Terms(terms.iter().map(term).collect())
+}
+
 /// No value, or one that is allowed; of wide ranges only the plausible part, or finite differences would drown.
 fn values(kind: Kind) -> BoxedStrategy<Option<Value>> {
     let value = match kind {
         Kind::Number { range, .. } | Kind::Derived { range, .. } => {
             let (low, high) = match range {
                 (Bound::Included(0.0), Bound::Included(high)) => (0.0, high),
-                (Bound::Included(low) | Bound::Excluded(low), Bound::Included(high)) => (low.max(1e-3), high),
+                (Bound::Included(low), Bound::Included(high)) if low <= 0.0 => (low, high),
+                (Bound::Included(low), Bound::Included(high)) => (low.max(1e-2), high),
+                (Bound::Excluded(low), Bound::Included(high)) => (low + 1e-2, high),
                 (Bound::Included(low) | Bound::Excluded(low), Bound::Excluded(high)) => (low, high - 0.01),
                 _ => unreachable!("every range is bounded"),
             };
             let high = high.min(10.0);
             prop_oneof![Just(low), low..=high, Just(high)].prop_map(Value::Number).boxed()
         }
+        Kind::Count { least, most, .. } => {
+            (least..=most.min(100)).prop_map(|count| Value::Number(count as f64)).boxed()
+        }
+        Kind::Terms { .. } => select(vec![
+            terms(&[("orpo", 0.5), ("sft", 2.0)]),
+            terms(&[("hinge", 1.0), ("dpo", 0.25), ("simpo", 0.0)]),
+            terms(&[("kto", 1.0), ("apo_zero_unpaired", 0.5)]),
+            terms(&[("grpo", 1.0), ("sapo", 3.0)]),
+        ])
+        .boxed(),
         Kind::Choice { options, .. } => select(options).prop_map(Value::from).boxed(),
         Kind::Switch { .. } => any::<bool>().prop_map(Value::from).boxed(),
     };
@@ -61,11 +81,18 @@ fn values(kind: Kind) -> BoxedStrategy<Option<Value>> {
 
 /// An even number of ragged responses of 1 to 64 tokens.
 fn responses(log_prob: impl Strategy<Value = f64> + Clone + 'static) -> impl Strategy<Value = Vec<Tokens>> {
-    let token = (log_prob.clone(), log_prob.clone(), log_prob).prop_map(|(log_prob, reference_log_prob, kl)| Token {
-        log_prob,
-        reference_log_prob,
-        reference_kl: -kl,
-    });
+    let signed = (log_prob.clone(), any::<bool>()).prop_map(|(value, negative)| if negative { value } else { -value });
+    let columns = [log_prob.clone(), log_prob.clone(), log_prob.clone(), log_prob];
+    let token = (columns, [signed.clone(), signed]).prop_map(
+        |([log_prob, reference_log_prob, kl, behaviour_log_prob], [value, advantage])| Token {
+            log_prob,
+            reference_log_prob,
+            reference_kl: -kl,
+            behaviour_log_prob,
+            value,
+            advantage,
+        },
+    );
     let response = vec(token, 1..=64);
     vec((response.clone(), response), 1..=4).prop_map(|pairs| {
         let (chosen, rejected): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -82,15 +109,23 @@ fn extreme() -> impl Strategy<Value = f64> + Clone {
     prop_oneof![select(edges), -1e4..=0.0, (-320.0..4.0).prop_map(|exponent: f64| -(10.0_f64.powf(exponent)))]
 }
 
-/// The parts of a batch, each with the whole step's totals: demonstrations one by one, preferences pair by pair.
-fn split(objective: &dyn Objective, responses: &[Tokens], totals: StepTotals) -> Vec<OwnedBatch> {
-    let half = responses.len() / 2;
-    let parts: Vec<Vec<Tokens>> = match objective.requirements().data {
-        Data::Demonstrations => responses.iter().map(|tokens| vec![tokens.clone()]).collect(),
-        Data::Preferences => (0..half).map(|p| vec![responses[p].clone(), responses[half + p].clone()]).collect(),
+/// The parts of a batch: pair by pair where there are pairs, otherwise response by response.
+fn parts(batch: &OwnedBatch) -> Vec<Vec<usize>> {
+    let half = batch.pairs.len();
+    match half {
+        0 => (0..batch.responses.len()).map(|response| vec![response]).collect(),
+        _ => (0..half).map(|pair| vec![pair, half + pair]).collect(),
+    }
+}
+
+/// What the loss of a sampled token may come to, from its importance ratio, its advantage and its squared error: losses of
+/// sampled responses are differences of such terms.
+fn largest_term(responses: &[Tokens]) -> f64 {
+    let term = |token: &Token| {
+        let ratio = (token.log_prob - token.behaviour_log_prob).exp();
+        (1.0 + ratio) * (1.0 + token.value.abs() + token.advantage.abs()).powi(2)
     };
-    let batch = |part: &Vec<Tokens>| OwnedBatch { totals, ..OwnedBatch::new(&objective.requirements(), part) };
-    parts.iter().map(batch).collect()
+    responses.iter().flatten().map(term).fold(0.0, f64::max)
 }
 
 /// Cotangents response by response.
@@ -98,11 +133,23 @@ fn by_response(batch: &OwnedBatch, evaluation: &Evaluation) -> Vec<Vec<f64>> {
     batch.responses.iter().map(|r| evaluation.cotangents.log_prob[r.tokens.clone()].to_vec()).collect()
 }
 
-/// The stop-gradient of TDPO's second variant: the loss depends on the chosen divergence, its gradient does not.
+/// Objectives whose loss depends on log-probabilities through a stop-gradient; each has a test that names it.
+fn weighs_by_what_passes_no_gradient(objective: &dyn Objective) -> bool {
+    let parameters = objective.parameters();
+    let weighting = parameters.get("weighting");
+    let distinctive = ["max_ratio", "positive_k"].iter().any(|name| parameters.contains_key(*name));
+    let is_bco = objective.requirements().data == (Data::Labelled { mismatched: false })
+        && objective.requirements().coupling == Coupling::Step;
+    distinctive || is_bco || [Some(&Value::from("dft")), Some(&Value::from("wpo"))].contains(&weighting)
+}
+
+/// Tokens that a loss depends on but its gradient does not: the chosen divergence in TDPO's second variant, the mismatched
+/// responses of KTO.
 fn is_stopped(objective: &dyn Objective, batch: &OwnedBatch, statistic: Statistic, token: usize) -> bool {
-    statistic == Statistic::ReferenceKl
-        && objective.parameters().get("variant") == Some(&Value::from("2"))
-        && token < batch.responses[batch.pairs.len()].tokens.start
+    let response = batch.responses.iter().find(|response| response.tokens.contains(&token)).unwrap();
+    let second = objective.parameters().get("variant") == Some(&Value::from("2"));
+    let chosen = !batch.pairs.is_empty() && token < batch.responses[batch.pairs.len()].tokens.start;
+    !response.is_learned() || (statistic == Statistic::ReferenceKl && second && chosen)
 }
 
 proptest! {
@@ -111,13 +158,16 @@ proptest! {
         let batch = OwnedBatch::new(&objective.requirements(), &responses);
         let Evaluation { loss, cotangents, .. } = batch.evaluate(&*objective);
         // The loss is rounded, be it a difference of terms around 1, and so are the sums that it is a function of.
-        let sums = batch.statistics.log_prob.iter().chain(&batch.constants.reference_log_prob);
+        let OwnedBatch { statistics, constants, .. } = &batch;
+        let columns = [&statistics.log_prob, &constants.reference_log_prob, &constants.behaviour_log_prob];
+        let sum: f64 = columns.into_iter().flatten().map(|value| value.abs()).sum();
         let steepest = cotangents.log_prob.iter().fold(0.0, |most: f64, c| most.max(c.abs()));
-        let magnitude = loss.abs().max(1.0) + steepest * sums.fold(0.0, |sum, value| sum + value.abs());
-        if objective.parameters().get("weighting") == Some(&Value::from("dft")) {
-            return Ok(()); // Its weights are behind a stop-gradient; see the test that names it.
+        let sampled = if constants.behaviour_log_prob.is_empty() { 0.0 } else { largest_term(&responses) };
+        let magnitude = loss.abs().max(1.0) + steepest * sum + sampled;
+        if weighs_by_what_passes_no_gradient(&*objective) {
+            return Ok(());
         }
-        for &statistic in objective.requirements().statistics {
+        for statistic in objective.requirements().statistics {
             for (token, &cotangent) in cotangents.column(statistic).iter().enumerate() {
                 if is_stopped(&*objective, &batch, statistic, token) {
                     prop_assert_eq!(cotangent, 0.0);
@@ -148,21 +198,16 @@ proptest! {
         }
         let whole_batch = OwnedBatch::new(&objective.requirements(), &responses);
         let whole = whole_batch.evaluate(&*objective);
-        let parts = split(&*objective, &responses, whole_batch.totals);
-        let evaluations: Vec<_> = parts.iter().map(|part| part.evaluate(&*objective)).collect();
+        let parts = parts(&whole_batch);
+        let evaluations: Vec<_> = parts.iter().map(|part| whole_batch.select(part).evaluate(&*objective)).collect();
 
         let loss: f64 = evaluations.iter().map(|part| part.loss).sum();
         assert_close(&[loss], &[whole.loss], 1e-12, 1e-300, "loss");
-        let pieces: Vec<_> = parts.iter().zip(&evaluations).flat_map(|(part, e)| by_response(part, e)).collect();
         let expected = by_response(&whole_batch, &whole);
-        let half = responses.len() / 2;
-        for (piece, cotangents) in pieces.iter().enumerate() {
-            // Preferences come pair by pair: chosen and rejected take turns.
-            let response = match objective.requirements().data {
-                Data::Demonstrations => piece,
-                Data::Preferences => piece / 2 + (piece % 2) * half,
-            };
-            assert_close(cotangents, &expected[response], 1e-12, 0.0, "cotangents");
+        for (part, evaluation) in parts.iter().zip(&evaluations) {
+            for (&response, cotangents) in part.iter().zip(by_response(&whole_batch.select(part), evaluation)) {
+                assert_close(&cotangents, &expected[response], 1e-12, 0.0, "cotangents");
+            }
         }
         let mut metrics = evaluations[0].metrics.clone();
         evaluations[1..].iter().for_each(|part| metrics.merge(&part.metrics));
@@ -173,17 +218,19 @@ proptest! {
 
     #[test]
     fn the_order_of_responses_or_pairs_changes_nothing_else(objective in objectives(), responses in responses(moderate())) {
-        let half = responses.len() / 2;
-        let reversed: Vec<_> = responses[..half].iter().rev().chain(responses[half..].iter().rev()).cloned().collect();
         let batch = OwnedBatch::new(&objective.requirements(), &responses);
-        let turned = OwnedBatch::new(&objective.requirements(), &reversed);
+        let (count, half) = (responses.len(), batch.pairs.len());
+        let order: Vec<_> = (half..count).rev().chain((0..half).rev()).collect();
+        // Chosen responses stay before rejected ones.
+        let order: Vec<_> = order[count - half..].iter().chain(&order[..count - half]).copied().collect();
+        let turned = batch.select(&order);
         let (evaluation, other) = (batch.evaluate(&*objective), turned.evaluate(&*objective));
-        assert_close(&[other.loss], &[evaluation.loss], 1e-12, 1e-300, "loss");
-        let mut cotangents = by_response(&turned, &other);
-        cotangents[..half].reverse();
-        cotangents[half..].reverse();
-        for (ours, theirs) in cotangents.iter().zip(by_response(&batch, &evaluation)) {
-            assert_close(ours, &theirs, 1e-12, 0.0, "cotangents");
+        let largest = evaluation.cotangents.log_prob.iter().fold(1e-300, |most: f64, c| most.max(c.abs()));
+        let sampled = if batch.constants.behaviour_log_prob.is_empty() { 0.0 } else { largest_term(&responses) };
+        assert_close(&[other.loss], &[evaluation.loss], 1e-12, 1e-13 * sampled + 1e-300, "loss");
+        let expected = by_response(&batch, &evaluation);
+        for (&response, ours) in order.iter().zip(by_response(&turned, &other)) {
+            assert_close(&ours, &expected[response], 1e-12, 1e-14 * largest, "cotangents");
         }
     }
 
@@ -193,7 +240,7 @@ proptest! {
     ) {
         let evaluation = OwnedBatch::new(&objective.requirements(), &responses).evaluate(&*objective);
         prop_assert!(evaluation.loss.is_finite(), "{objective:?}: loss {}", evaluation.loss);
-        for &statistic in objective.requirements().statistics {
+        for statistic in objective.requirements().statistics {
             let cotangents = evaluation.cotangents.column(statistic);
             prop_assert!(cotangents.iter().all(|c| c.is_finite()), "{objective:?}: {statistic:?} {cotangents:?}");
         }
@@ -291,6 +338,246 @@ fn the_weights_of_dynamic_fine_tuning_pass_no_gradient() {
     }
 }
 
+/// The loss and cotangents of a batch are those of `frozen`, a loss whose weights are the numbers that the stop-gradient holds.
+fn agrees_with_frozen(objective: &dyn Objective, batch: &OwnedBatch, frozen: impl Fn(&[f64]) -> f64) {
+    let evaluation = batch.evaluate(objective);
+    let log_prob = &batch.statistics.log_prob;
+    assert_close(&[evaluation.loss], &[frozen(log_prob)], 1e-13, 0.0, "loss");
+    for (token, &cotangent) in evaluation.cotangents.log_prob.iter().enumerate() {
+        let moved = |value: f64| {
+            let mut moved = log_prob.clone();
+            moved[token] = value;
+            frozen(&moved)
+        };
+        let difference = central_difference(moved, log_prob[token], 1e-3);
+        assert_close(&[cotangent], &[difference], 1e-7, 1e-9, &format!("{objective:?}, token {token}"));
+    }
+}
+
+fn named(name: &str, parameters: &[(&str, Value)]) -> Box<dyn Objective> {
+    let parameters = parameters.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+    registry::build(name, &parameters).unwrap()
+}
+
+/// Ragged responses with numbers of every kind.
+fn variety() -> Vec<Tokens> {
+    let token = |place: usize| {
+        let wave = |frequency: f64| (frequency * place as f64).sin();
+        Token {
+            log_prob: -1.1 + wave(1.0),
+            reference_log_prob: -1.1 + wave(1.7),
+            reference_kl: 1.1 + wave(2.3),
+            behaviour_log_prob: -1.1 + wave(3.1),
+            value: wave(4.3),
+            advantage: wave(5.9),
+        }
+    };
+    [0..5, 5..7, 7..19, 19..20, 20..24, 24..30].map(|places| places.map(token).collect()).into()
+}
+
+#[test]
+fn the_weights_of_wpo_pass_no_gradient() {
+    let (weighted, plain) = (named("dpo", &[("weighting", "wpo".into())]), named("dpo", &[]));
+    let batch = OwnedBatch::new(&weighted.requirements(), &variety());
+    let aligned = |response: usize| {
+        let tokens = batch.responses[response].tokens.clone();
+        let terms = tokens.clone().map(|t| batch.statistics.log_prob[t] - batch.statistics.log_sum_square_prob[t]);
+        (terms.sum::<f64>() / tokens.len() as f64).exp()
+    };
+    let weights: Vec<_> = batch.pairs.iter().map(|pair| aligned(pair.chosen) * aligned(pair.rejected)).collect();
+    assert!(weights.iter().any(|weight| (weight - 1.0).abs() > 0.1));
+    agrees_with_frozen(&*weighted, &batch, |log_prob| {
+        let loss = |pair: usize| {
+            let mut part = OwnedBatch::new(&plain.requirements(), &variety());
+            part.statistics.log_prob = log_prob.to_vec();
+            part.select(&[pair, 3 + pair]).evaluate(&*plain).loss
+        };
+        weights.iter().enumerate().map(|(pair, weight)| weight * loss(pair)).sum()
+    });
+    assert!(batch.evaluate(&*weighted).cotangents.log_sum_square_prob.iter().all(|cotangent| *cotangent == 0.0));
+}
+
+#[test]
+fn the_mismatched_responses_of_kto_pass_no_gradient_and_its_baseline_is_never_negative() {
+    let kto = named("kto", &[]);
+    let batch = OwnedBatch::new(&kto.requirements(), &variety());
+    let evaluation = batch.evaluate(&*kto);
+    let ratio = |response: usize| -> f64 {
+        let tokens = batch.responses[response].tokens.clone();
+        tokens.map(|t| batch.statistics.log_prob[t] - batch.constants.reference_log_prob[t]).sum()
+    };
+    let mismatched: Vec<_> = (0..6).filter(|&response| !batch.responses[response].is_learned()).collect();
+    for &response in &mismatched {
+        let tokens = batch.responses[response].tokens.clone();
+        assert!(evaluation.cotangents.log_prob[tokens].iter().all(|cotangent| *cotangent == 0.0));
+    }
+    let mean = mismatched.iter().map(|&response| ratio(response)).sum::<f64>() / mismatched.len() as f64;
+    let kl = evaluation.metrics.mean(Metric::Kl).unwrap();
+    assert_close(&[kl], &[mean.max(0.0)], 1e-13, 1e-15, "KL");
+    // With policy and reference exchanged, the estimate has the other sign; one of the two is 0.
+    let mut exchanged = batch.clone();
+    std::mem::swap(&mut exchanged.statistics.log_prob, &mut exchanged.constants.reference_log_prob);
+    assert_eq!(kl.min(exchanged.evaluate(&*kto).metrics.mean(Metric::Kl).unwrap()), 0.0);
+}
+
+#[test]
+fn the_shift_of_bco_passes_no_gradient_and_remembers_earlier_steps() {
+    let bco = named("bco", &[]);
+    let mut batch = OwnedBatch::new(&bco.requirements(), &variety());
+    let reward = |log_prob: &[f64], response: usize| {
+        let tokens = batch.responses[response].tokens.clone();
+        0.1 * tokens.map(|t| log_prob[t] - batch.constants.reference_log_prob[t]).sum::<f64>()
+    };
+    let step: f64 = (0..6).map(|response| reward(&batch.statistics.log_prob, response)).sum();
+    // Four rewards of mean 0.5 before, six now.
+    let shift = (4.0 * 0.5 + step) / 10.0;
+    let signs: Vec<f64> =
+        batch.responses.iter().map(|r| if r.feedback == Feedback::Desirable { 1.0 } else { -1.0 }).collect();
+    let frozen = |log_prob: &[f64]| {
+        let loss = |response: usize| (-signs[response] * (reward(log_prob, response) - shift)).exp().ln_1p();
+        (0..6).map(loss).sum::<f64>() / 6.0
+    };
+    let mut with_state = batch.clone();
+    with_state.state.rewards = RunningMean { count: 4, mean: 0.5 };
+    agrees_with_frozen(&*bco, &with_state, frozen);
+    batch.state = with_state.state.clone();
+    assert_close(&[batch.evaluate(&*bco).metrics.mean(Metric::RewardShift).unwrap()], &[shift], 1e-13, 0.0, "shift");
+}
+
+#[test]
+fn the_importance_weights_of_cispo_pass_no_gradient() {
+    let cispo = named("cispo", &[("max_ratio", 1.5.into()), ("scale", "none".into())]);
+    let batch = OwnedBatch::new(&cispo.requirements(), &variety());
+    let OwnedBatch { statistics, constants, .. } = &batch;
+    let ratios = statistics.log_prob.iter().zip(&constants.behaviour_log_prob).map(|(own, other)| (own - other).exp());
+    let weights: Vec<_> = ratios.zip(advantages(&batch)).map(|(ratio, advantage)| ratio.min(1.5) * advantage).collect();
+    agrees_with_frozen(&*cispo, &batch, |log_prob| {
+        -weights.iter().zip(log_prob).map(|(weight, log_prob)| weight * log_prob).sum::<f64>() / weights.len() as f64
+    });
+}
+
+#[test]
+fn the_gamma_weights_of_vespo_pass_no_gradient() {
+    let vespo = named("vespo", &[("scale", "none".into())]);
+    let batch = OwnedBatch::new(&vespo.requirements(), &variety());
+    let advantages = advantages(&batch);
+    let weight = |response: &objective::Response| {
+        let OwnedBatch { statistics, constants, .. } = &batch;
+        let ratio: f64 =
+            response.tokens.clone().map(|t| statistics.log_prob[t] - constants.behaviour_log_prob[t]).sum();
+        let (k, lambda) = if advantages[response.tokens.start] >= 0.0 { (2.0, 3.0) } else { (3.0, 2.0) };
+        (ratio * k + lambda * (1.0 - ratio.exp())).exp()
+    };
+    let weights: Vec<_> =
+        batch.responses.iter().flat_map(|response| vec![weight(response); response.tokens.len()]).collect();
+    agrees_with_frozen(&*vespo, &batch, |log_prob| {
+        let terms = weights.iter().zip(&advantages).zip(log_prob).map(|((weight, a), log_prob)| weight * a * log_prob);
+        -terms.sum::<f64>() / weights.len() as f64
+    });
+}
+
+/// Rewards less the mean of their group, one a token.
+fn advantages(batch: &OwnedBatch) -> Vec<f64> {
+    let rewards: Vec<_> = batch
+        .responses
+        .iter()
+        .map(|response| match response.feedback {
+            Feedback::Reward { group, reward } => (group, reward),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let advantage = |&(own, reward): &(usize, f64)| {
+        let group: Vec<_> = rewards.iter().filter(|(group, _)| *group == own).map(|(_, reward)| reward).collect();
+        reward - group.iter().copied().sum::<f64>() / group.len() as f64
+    };
+    let lengths = batch.responses.iter().map(|response| response.tokens.len());
+    rewards.iter().map(advantage).zip(lengths).flat_map(|(advantage, length)| vec![advantage; length]).collect()
+}
+
+#[test]
+fn equal_rewards_teach_a_group_nothing() {
+    for method in ["grpo", "cispo", "sapo", "luspo", "vespo", "rloo"] {
+        let objective = named(method, &[("beta", 0.0.into())]);
+        let mut responses = variety();
+        responses.iter_mut().flatten().for_each(|token| token.value = 0.7);
+        let evaluation = OwnedBatch::new(&objective.requirements(), &responses).evaluate(&*objective);
+        assert!(evaluation.cotangents.log_prob.iter().all(|cotangent| *cotangent == 0.0), "{method}");
+    }
+}
+
+#[test]
+fn on_policy_every_group_loss_is_the_policy_gradient() {
+    // ρ = 1: no clip, gate or weight is felt, and each token's cotangent is −A times its share of the step's loss.
+    let mut responses = variety();
+    responses.iter_mut().flatten().for_each(|token| token.behaviour_log_prob = token.log_prob);
+    for (method, share) in [
+        ("grpo", (|tokens, _| 1.0 / (6.0 * tokens)) as fn(f64, f64) -> f64),
+        ("sapo", |tokens, _| 1.0 / (6.0 * tokens)),
+        ("luspo", |_, _| 1.0 / 6.0),
+        ("cispo", |_, all| 1.0 / all),
+        ("vespo", |_, all| 1.0 / all),
+    ] {
+        let objective = named(method, &[("scale", "none".into())]);
+        let batch = OwnedBatch::new(&objective.requirements(), &responses);
+        let (evaluation, advantages) = (batch.evaluate(&*objective), advantages(&batch));
+        for response in &batch.responses {
+            for token in response.tokens.clone() {
+                let expected = -advantages[token] * share(response.tokens.len() as f64, advantages.len() as f64);
+                assert_close(&[evaluation.cotangents.log_prob[token]], &[expected], 1e-12, 1e-16, method);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sum_is_the_sum_of_its_terms_and_imitates_the_chosen_responses() {
+    let term = |name: &str, weight: f64| {
+        Parameters::from([("name".to_owned(), name.into()), ("weight".to_owned(), weight.into())])
+    };
+    let sum = named("sum", &[("terms", Value::Terms(vec![term("dpo", 0.5), term("sft", 2.0)]))]);
+    let (dpo, sft) = (named("dpo", &[]), named("sft", &[]));
+    let ours = OwnedBatch::new(&sum.requirements(), &variety()).evaluate(&*sum);
+    let pairs = OwnedBatch::new(&dpo.requirements(), &variety()).evaluate(&*dpo);
+    let chosen = OwnedBatch::new(&sft.requirements(), &variety()[..3]).evaluate(&*sft);
+    assert_close(&[ours.loss], &[0.5 * pairs.loss + 2.0 * chosen.loss], 1e-14, 0.0, "loss");
+    for (token, cotangent) in ours.cotangents.log_prob.iter().enumerate() {
+        let imitation = chosen.cotangents.log_prob.get(token).copied().unwrap_or(0.0);
+        let expected = 0.5 * pairs.cotangents.log_prob[token] + 2.0 * imitation;
+        assert_close(&[*cotangent], &[expected], 1e-14, 0.0, "cotangent");
+    }
+}
+
+#[test]
+fn terms_that_no_step_can_serve_are_refused() {
+    let term = |name: &str| Parameters::from([("name".to_owned(), name.into())]);
+    for (terms, expected) in [
+        (vec![term("dpo"), term("kto")], "share their data"),
+        (vec![term("sft"), term("ift")], "share their anticipation"),
+        (vec![term("dpo"), term("online_dpo")], "share their sampling"),
+        (vec![term("grpo"), term("rloo")], "share their sampling"),
+        (vec![term("dpo"), term("sum")], "other than sum"),
+        (vec![term("spo")], "unknown method"),
+        (vec![], "a list of methods"),
+        (vec![[("weight".to_owned(), 1.0.into())].into()], "the name of a method"),
+        (vec![[("name".to_owned(), "dpo".into()), ("weight".to_owned(), (-1.0).into())].into()], "0 <= weight"),
+        (vec![[("name".to_owned(), "dpo".into()), ("beta".to_owned(), (-1.0).into())].into()], "dpo.beta"),
+    ] {
+        let error =
+            registry::build("sum", &[("terms".to_owned(), Value::Terms(terms))].into()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error} lacks {expected}");
+    }
+}
+
+#[test]
+fn bnpo_and_dapo_are_one_normalisation_where_every_step_is_exact() {
+    let [bnpo, dapo] = ["bnpo", "dapo"].map(|name| {
+        let objective = named("grpo", &[("normalisation", name.into())]);
+        let evaluation = OwnedBatch::new(&objective.requirements(), &variety()).evaluate(&*objective);
+        (evaluation.loss, evaluation.cotangents)
+    });
+    assert_eq!(bnpo, dapo);
+}
+
 #[test]
 fn where_every_loss_is_zero_the_weights_of_ift_are_uniform() {
     for side in ["left", "right"] {
@@ -309,7 +596,7 @@ fn every_default_is_within_its_range() {
         let objective = (method.build)(&objective::Parameters::new()).unwrap();
         for (name, value) in objective.parameters() {
             let declared = method.parameters.iter().find(|parameter| parameter.name == name).unwrap();
-            if let Kind::Derived { .. } = declared.kind {
+            if let Kind::Derived { .. } | Kind::Terms { .. } = declared.kind {
                 continue;
             }
             assert_eq!(value, declared.default(), "{}.{name}", method.name);

@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::environment::Environment;
 use crate::map::{Action, Cell, Map};
 use crate::measure::greedy_action;
-use crate::report::{Report, Summary};
+use crate::report::{MethodReport, Report, Summary};
 use crate::solver::{Solution, TransitionMatrix};
 
 /// Columns that drawings may take beside one another.
@@ -108,7 +108,21 @@ pub fn page(environment: &Environment, report: &Report) -> String {
     );
     let legend = "Arrows: the most probable action. ● hole, ★ goal.\n\
          Distance: mean squared error between the policy's T(a|s) and the optimal one over the non-terminal cells.";
-    format!("{title}\n\n{}\n{}\n\n{legend}\n", side_by_side(&drawings), table.trim_fmt())
+    format!("{title}\n\n{}\n{}\n\n{legend}\n{}", side_by_side(&drawings), table.trim_fmt(), episodes(report))
+}
+
+/// What each method that samples took from the lake beside, or in place of, the trajectories.
+fn episodes(report: &Report) -> String {
+    let described = |result: &MethodReport| {
+        let sampled = result.sampled.as_ref()?;
+        let ties = sampled.ties.as_ref().map(|ties| format!(", {:.1} samples without a pair", ties.mean));
+        Some(format!("{} {}{}", result.method, sampled.episodes, ties.unwrap_or_default()))
+    };
+    let methods: Vec<_> = report.results.iter().filter_map(described).collect();
+    match methods.is_empty() {
+        true => String::new(),
+        false => format!("Episodes sampled from the lake, each run: {}.\n", methods.join("; ")),
+    }
 }
 
 /// Mean and interval of a distance.

@@ -3,21 +3,25 @@
 use std::collections::BTreeMap;
 
 use ndarray_rand::rand_distr::StandardNormal;
-use objective::{Data, Metrics, Objective};
+use objective::{Data, Metrics, Objective, ObjectiveState, Requirements, Source, Statistic};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
-use training::{Moment, Optimizer, OptimizerSettings, Schedule, StepSettings, Workspace, fill_reference, step};
+use training::{
+    MicroBatch, Moment, Optimizer, OptimizerSettings, Schedule, StepReport, StepSettings, Workspace, fill_reference,
+    step,
+};
 
 use crate::environment::Environment;
 use crate::error::LakeError;
 use crate::map::{Map, Trajectory};
 use crate::measure::{Performance, distance, greedy, performance};
-use crate::network::Network;
-use crate::policy::{LakePolicy, micro_batch};
+use crate::network::{Forward, Network, States};
+use crate::policy::{LakePolicy, given};
 use crate::recipe::Recipe;
-use crate::report::{Curve, Fares, MethodReport, Optimal, Report, Summary};
+use crate::report::{Curve, Fares, MethodReport, Optimal, Report, Sampled, Summary};
+use crate::rollout::{Dice, sample};
 use crate::solver::{Solution, TransitionMatrix, optimal_policy, value_iteration};
 use crate::trajectory;
 
@@ -26,6 +30,12 @@ use crate::trajectory;
 const INITIALISATION: u64 = 0;
 /// The stream of the noise of λ.
 const LAMBDA_NOISE: u64 = 1;
+/// The stream of a value head's initial parameters.
+const VALUE_HEAD: u64 = 2;
+/// The stream of the actions that the policy samples.
+const ACTION: u64 = 3;
+/// The stream of the lake's slips in sampled episodes.
+const SLIP: u64 = 4;
 
 /// A recipe with everything derived and checked: nothing can fail after this but training itself.
 #[derive(Debug)]
@@ -51,8 +61,12 @@ struct Run {
     greedy: Performance,
     sampled: Performance,
     cells_visited: usize,
-    last_loss: f64,
-    last_metrics: Metrics,
+    episodes: usize,
+    ties: usize,
+    /// The objective's state after the last update.
+    state: ObjectiveState,
+    /// What the last update reported; nothing if no sample ever gave any data.
+    last: Option<StepReport>,
 }
 
 impl Experiment {
@@ -67,7 +81,7 @@ impl Experiment {
         let optimal = optimal_policy(&environment, &solution, recipe.target);
         let objectives = recipe.objectives()?;
         let demonstration = trajectory::resolve(environment.map(), &recipe.demonstration)?;
-        let compares = objectives.iter().any(|objective| objective.requirements().data == Data::Preferences);
+        let compares = objectives.iter().any(|objective| reads_rejected(&objective.requirements()));
         let rejected = compares.then(|| trajectory::resolve(environment.map(), &recipe.rejected)).transpose()?;
         let (optimizer, curve_steps) = (recipe.optimizer()?, curve_steps(recipe.steps));
         Ok(Self { recipe, environment, solution, optimal, demonstration, rejected, optimizer, objectives, curve_steps })
@@ -130,34 +144,62 @@ impl Experiment {
 
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(INITIALISATION);
-        let network = Network::new(map.cells().len(), recipe.hidden, &mut rng)?;
+        let mut network = Network::new(map.cells().len(), recipe.hidden, &mut rng)?;
+        if requirements.statistics.contains(Statistic::Value) {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(VALUE_HEAD);
+            network = network.with_value_head(&mut rng)?;
+        }
         let mut optimizer = Optimizer::new(self.optimizer, network.parameters.len());
         let mut policy = LakePolicy::new(map, network);
-        let mut batches = [micro_batch(requirements.data, &self.demonstration, self.rejected.as_ref())];
-        // The reference is the untrained policy: what is required of it is filled before the first update.
-        fill_reference(&policy, &requirements, &mut batches)?;
+        // The reference is the untrained policy.
+        let reference = requirements.need_reference().then(|| policy.clone());
+        let refer = |batches: &mut [MicroBatch<States, Forward>]| {
+            reference.as_ref().map_or(Ok(()), |reference| fill_reference(reference, &requirements, batches))
+        };
+        let mut batches = match requirements.source {
+            Source::Given => vec![given(requirements.data, &self.demonstration, self.rejected.as_ref())],
+            Source::Sampled(_) => Vec::new(),
+        };
+        refer(&mut batches)?;
 
         let mut noise = ChaCha8Rng::seed_from_u64(seed);
         noise.set_stream(LAMBDA_NOISE);
+        let mut dice = Dice::new(seed, ACTION, SLIP);
         let schedule = Schedule { shape: recipe.schedule, warmup_ratio: recipe.warmup_ratio };
-        let mut workspace = Workspace::default();
+        let (mut workspace, mut state) = (Workspace::default(), ObjectiveState::default());
         let (mut curve, mut last) = (Vec::with_capacity(self.curve_steps.len()), None);
+        let (mut episodes, mut ties) = (0, 0);
         for update in 0..recipe.steps {
             if self.curve_steps.contains(&update) {
                 curve.push(distance(&policy.network.transition_matrix()?, optimal, &cells));
             }
+            if let Source::Sampled(sampling) = requirements.source
+                && update % sampling.epochs == 0
+            {
+                let sampled = sample(environment, &policy, &requirements, sampling, recipe.gamma, &mut dice)?;
+                episodes += sampling.samples;
+                ties += sampled.ties;
+                batches = Some(sampled.batch).into_iter().filter(|batch| !batch.responses.is_empty()).collect();
+                refer(&mut batches)?;
+            }
             let learning_rate = recipe.learning_rate * schedule.factor(update, recipe.steps);
             let moment = Moment { warmup: schedule.warmup(update, recipe.steps), draw: noise.sample(StandardNormal) };
             let settings = StepSettings { learning_rate, clip_norm: recipe.clip_norm, moment };
-            let report = step(&mut policy, &mut optimizer, objective, &batches, settings, &mut workspace)
-                .map_err(|source| LakeError::Step { method: self.label(method), seed, step: update, source })?;
+            if batches.is_empty() {
+                // Nothing to learn from: the update is passed over.
+                continue;
+            }
+            let report =
+                step(&mut policy, &mut optimizer, objective, &mut state, &batches, settings, &mut workspace)
+                    .map_err(|source| LakeError::Step { method: self.label(method), seed, step: update, source })?;
             last = Some(report);
         }
         let transition_matrix = policy.network.transition_matrix()?;
-        let Some(last) = last.filter(|_| transition_matrix.iter().flatten().all(|p| p.is_finite())) else {
+        if transition_matrix.iter().flatten().any(|p| !p.is_finite()) {
             let learning_rate = recipe.learning_rate;
             return Err(LakeError::Diverged { method: self.label(method), seed, learning_rate });
-        };
+        }
         curve.push(distance(&transition_matrix, optimal, &cells));
         Ok(Run {
             curve,
@@ -167,8 +209,10 @@ impl Experiment {
             sampled: performance(environment, &transition_matrix),
             transition_matrix,
             cells_visited: policy.cells_visited(),
-            last_loss: last.loss,
-            last_metrics: last.metrics,
+            episodes,
+            ties,
+            state,
+            last,
         })
     }
 
@@ -194,7 +238,13 @@ impl Experiment {
             ci95: points.iter().map(|point| point.ci95).collect(),
         };
         let mut metrics = Metrics::default();
-        runs.iter().for_each(|run| metrics.merge(&run.last_metrics));
+        runs.iter().filter_map(|run| run.last.as_ref()).for_each(|last| metrics.merge(&last.metrics));
+        let last_loss: Vec<_> = runs.iter().filter_map(|run| Some(run.last.as_ref()?.loss)).collect();
+        let requirements = self.objectives[method].requirements();
+        let sampled = matches!(requirements.source, Source::Sampled(_)).then(|| Sampled {
+            episodes: runs[0].episodes,
+            ties: (requirements.data == Data::Preferences).then(|| Summary::new(each(|run| run.ties as f64))),
+        });
         let mean = |cell: usize, action: usize| {
             runs.iter().map(|run| run.transition_matrix[cell][action]).sum::<f64>() / runs.len() as f64
         };
@@ -211,11 +261,20 @@ impl Experiment {
             mean_return: Fares::new(each(|run| run.greedy.mean_return), each(|run| run.sampled.mean_return)),
             cells_visited: Summary::new(each(|run| run.cells_visited as f64)),
             curve,
-            last_loss: Summary::new(each(|run| run.last_loss)),
+            sampled,
+            last_loss: (!last_loss.is_empty()).then(|| Summary::new(last_loss)),
             last_metrics: metrics.iter().collect(),
+            state: (runs.iter().any(|run| run.state != ObjectiveState::default()))
+                .then(|| runs.iter().map(|run| run.state.clone()).collect()),
             transition_matrix: cells.map(|cell| std::array::from_fn(|action| mean(cell, action))).collect(),
         }
     }
+}
+
+/// Whether an objective learns from the rejected trajectory.
+fn reads_rejected(requirements: &Requirements) -> bool {
+    let compares = matches!(requirements.data, Data::Preferences | Data::Labelled { .. });
+    compares && requirements.source == Source::Given
 }
 
 /// 0, 1, 2, 5, 10, 20, 40, 80, ... and the last.

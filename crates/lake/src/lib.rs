@@ -9,6 +9,7 @@
 //! | Gymnasium's dynamics, P(s'\|s,a) | [`environment`] |
 //! | V*, Q* and T* | [`solver`] |
 //! | the two-layer policy and its backward pass | [`network`], [`policy`] |
+//! | episodes that a policy samples | [`rollout`] |
 //! | distance, success rate, return | [`measure`] |
 //! | what to run | [`recipe`] |
 //! | running it | [`experiment`] |
@@ -26,6 +27,7 @@ pub mod output;
 pub mod policy;
 pub mod recipe;
 pub mod report;
+pub mod rollout;
 pub mod solver;
 pub mod trajectory;
 

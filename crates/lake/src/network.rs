@@ -3,7 +3,8 @@
 //! # Formula
 //!
 //! E(s) = W₁ₛ + b₁, with W₁ₛ row s of W₁, is the encoding of a cell (layer 1 before its activation), logits z = ReLU(E) W₂ + b₂,
-//! π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s').
+//! π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s'). A network with a value head also has
+//! V(s) = ReLU(E) · w + c.
 //!
 //! Backward is the usual chain; layer 1's gradient goes to the rows of the cells that a state reads, a one-hot input's every
 //! other row being zero.
@@ -39,11 +40,12 @@ pub struct Fusion {
     pub freeze: Freeze,
 }
 
-/// Parameters and gradient of the network, each flat: W₁ row by row, b₁, W₂ row by row, b₂.
+/// Parameters and gradient of the network, each flat: W₁ row by row, b₁, W₂ row by row, b₂, and w and c if it has a value head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     hidden: usize,
     cells: usize,
+    valued: bool,
     /// The parameters.
     pub parameters: Vec<f64>,
     /// The gradient.
@@ -57,6 +59,8 @@ pub struct Forward {
     activations: Array2<f64>,
     /// log π(a|s), nats, one row a state.
     pub log_policy: Array2<f64>,
+    /// V(s), one a state; empty without a value head.
+    pub value: Vec<f64>,
 }
 
 struct Layers<'a> {
@@ -64,6 +68,7 @@ struct Layers<'a> {
     encoder_bias: ArrayView1<'a, f64>,
     head: ArrayView2<'a, f64>,
     head_bias: ArrayView1<'a, f64>,
+    value: Option<(ArrayView1<'a, f64>, f64)>,
 }
 
 struct LayersMut<'a> {
@@ -71,6 +76,7 @@ struct LayersMut<'a> {
     encoder_bias: ArrayViewMut1<'a, f64>,
     head: ArrayViewMut2<'a, f64>,
     head_bias: ArrayViewMut1<'a, f64>,
+    value: Option<(ArrayViewMut1<'a, f64>, &'a mut f64)>,
 }
 
 impl Network {
@@ -84,11 +90,7 @@ impl Network {
         for (rows, columns, fan_in) in
             [(cells, hidden, cells), (1, hidden, cells), (hidden, ACTIONS, hidden), (1, ACTIONS, hidden)]
         {
-            let bound = 1.0 / (fan_in as f64).sqrt();
-            match Uniform::new_inclusive(-bound, bound) {
-                Ok(uniform) => parameters.extend(Array2::random_using((rows, columns), uniform, rng)),
-                Err(_) => return Err(ShapeError::from_kind(ndarray::ErrorKind::Unsupported)),
-            }
+            parameters.extend(uniform((rows, columns), fan_in, rng)?);
         }
         Self::from_parameters(cells, hidden, parameters)
     }
@@ -103,7 +105,21 @@ impl Network {
             return Err(ShapeError::from_kind(ndarray::ErrorKind::IncompatibleShape));
         }
         let gradient = vec![0.0; parameters.len()];
-        Ok(Self { hidden, cells, parameters, gradient })
+        Ok(Self { hidden, cells, valued: false, parameters, gradient })
+    }
+
+    /// The same network with a value head, its weights and bias uniform in ±1/√hidden.
+    ///
+    /// # Errors
+    ///
+    /// Never: the bound is positive.
+    pub fn with_value_head(mut self, rng: &mut impl Rng) -> Result<Self, ShapeError> {
+        if !self.valued {
+            self.parameters.extend(uniform((1, self.hidden + 1), self.hidden, rng)?);
+            self.gradient.resize(self.parameters.len(), 0.0);
+            self.valued = true;
+        }
+        Ok(self)
     }
 
     fn count(cells: usize, hidden: usize) -> usize {
@@ -134,16 +150,30 @@ impl Network {
             let log_sum = row.fold(0.0, |sum, logit| sum + logit.exp()).ln();
             row -= log_sum;
         }
-        Ok(Forward { activations, log_policy })
+        let value = layers.value.map_or_else(Vec::new, |(weights, bias)| (activations.dot(&weights) + bias).to_vec());
+        Ok(Forward { activations, log_policy, value })
     }
 
-    /// Adds to the gradient what the derivatives by the logits, one row a state, pull back.
+    /// Adds to the gradient what the derivatives by the logits, one row a state, and by the values pull back. No values are
+    /// all zeros.
     ///
     /// # Errors
     ///
     /// Never: the shapes agree.
-    pub fn backward(&mut self, states: &States, forward: &Forward, logits: &Array2<f64>) -> Result<(), ShapeError> {
-        let mut encodings = logits.dot(&self.layers()?.head.t());
+    pub fn backward(
+        &mut self,
+        states: &States,
+        forward: &Forward,
+        logits: &Array2<f64>,
+        values: &[f64],
+    ) -> Result<(), ShapeError> {
+        let layers = self.layers()?;
+        let mut encodings = logits.dot(&layers.head.t());
+        if let Some((weights, _)) = layers.value {
+            for (mut row, value) in encodings.axis_iter_mut(Axis(0)).zip(values) {
+                row.scaled_add(*value, &weights);
+            }
+        }
         encodings.zip_mut_with(&forward.activations, |gradient, activation| {
             if *activation <= 0.0 {
                 *gradient = 0.0;
@@ -153,6 +183,12 @@ impl Network {
         let mut gradient = self.gradient_layers()?;
         gradient.head += &forward.activations.t().dot(logits);
         gradient.head_bias += &logits.sum_axis(Axis(0));
+        if let Some((mut weights, bias)) = gradient.value {
+            for (row, value) in forward.activations.axis_iter(Axis(0)).zip(values) {
+                weights.scaled_add(*value, &row);
+                *bias += value;
+            }
+        }
         for (index, row) in encodings.axis_iter(Axis(0)).enumerate() {
             let mut learn = |cell: usize, weight: f64| {
                 gradient.encoder.row_mut(cell).scaled_add(weight, &row);
@@ -191,24 +227,37 @@ impl Network {
     fn layers(&self) -> Result<Layers<'_>, ShapeError> {
         let (encoder, rest) = self.parameters.split_at(self.cells * self.hidden);
         let (encoder_bias, rest) = rest.split_at(self.hidden);
-        let (head, head_bias) = rest.split_at(self.hidden * ACTIONS);
+        let (head, rest) = rest.split_at(self.hidden * ACTIONS);
+        let (head_bias, rest) = rest.split_at(ACTIONS);
         Ok(Layers {
             encoder: ArrayView2::from_shape((self.cells, self.hidden), encoder)?,
             encoder_bias: encoder_bias.into(),
             head: ArrayView2::from_shape((self.hidden, ACTIONS), head)?,
             head_bias: head_bias.into(),
+            value: rest.split_last().map(|(bias, weights)| (weights.into(), *bias)),
         })
     }
 
     fn gradient_layers(&mut self) -> Result<LayersMut<'_>, ShapeError> {
         let (encoder, rest) = self.gradient.split_at_mut(self.cells * self.hidden);
         let (encoder_bias, rest) = rest.split_at_mut(self.hidden);
-        let (head, head_bias) = rest.split_at_mut(self.hidden * ACTIONS);
+        let (head, rest) = rest.split_at_mut(self.hidden * ACTIONS);
+        let (head_bias, rest) = rest.split_at_mut(ACTIONS);
         Ok(LayersMut {
             encoder: ArrayViewMut2::from_shape((self.cells, self.hidden), encoder)?,
             encoder_bias: encoder_bias.into(),
             head: ArrayViewMut2::from_shape((self.hidden, ACTIONS), head)?,
             head_bias: head_bias.into(),
+            value: rest.split_last_mut().map(|(bias, weights)| (weights.into(), bias)),
         })
+    }
+}
+
+/// A matrix uniform in ±1/√fan_in.
+fn uniform(shape: (usize, usize), fan_in: usize, rng: &mut impl Rng) -> Result<Array2<f64>, ShapeError> {
+    let bound = 1.0 / (fan_in as f64).sqrt();
+    match Uniform::new_inclusive(-bound, bound) {
+        Ok(uniform) => Ok(Array2::random_using(shape, uniform, rng)),
+        Err(_) => Err(ShapeError::from_kind(ndarray::ErrorKind::Unsupported)),
     }
 }

@@ -1,10 +1,12 @@
 //! The network as a [`Policy`]: what the training step needs to know of a lake.
 
-use ndarray::{Axis, ShapeError};
-use objective::{Data, Freeze, Pair, Response, Statistic, TokenConstants, TokenStatistics};
+use enumset::EnumSet;
+use ndarray::{ArrayView1, Axis, ShapeError};
+use objective::labelled::mismatches;
+use objective::{Data, Feedback, Freeze, Pair, Response, Statistic, TokenConstants, TokenStatistics};
 use training::{MicroBatch, Optimizer, Policy};
 
-use crate::map::{Map, Trajectory};
+use crate::map::{Action, Map, Trajectory};
 use crate::measure::greedy_action;
 use crate::network::{Forward, Fusion, Network, States};
 
@@ -29,35 +31,55 @@ impl<'a> LakePolicy<'a> {
     }
 }
 
-/// A whole step's data: the demonstration, and for preferences the rejected trajectory beside it.
-pub fn micro_batch(
-    data: Data,
-    demonstration: &Trajectory,
-    rejected: Option<&Trajectory>,
-) -> MicroBatch<States, Forward> {
-    let trajectories: Vec<_> = match data {
-        Data::Demonstrations => vec![demonstration],
-        Data::Preferences => std::iter::once(demonstration).chain(rejected).collect(),
-    };
-    let mut batch = MicroBatch {
+/// A whole step's data from a data set: the demonstration, and where the objective compares, the rejected trajectory beside it.
+///
+/// Both start from the one prompt there is, the start cell: the mismatched response to it is the other's.
+pub fn given(data: Data, demonstration: &Trajectory, rejected: Option<&Trajectory>) -> MicroBatch<States, Forward> {
+    let both = || std::iter::once(demonstration).chain(rejected);
+    let mut batch = empty();
+    match data {
+        Data::Demonstrations | Data::Groups | Data::Rollouts => {
+            push(&mut batch, &demonstration.cells, &demonstration.actions, Feedback::None);
+        }
+        Data::Preferences => {
+            both().for_each(|trajectory| push(&mut batch, &trajectory.cells, &trajectory.actions, Feedback::None));
+            if rejected.is_some() {
+                batch.pairs.push(Pair { chosen: 0, rejected: 1 });
+            }
+        }
+        Data::Labelled { mismatched } => {
+            let trajectories: Vec<_> = both().collect();
+            for (trajectory, label) in trajectories.iter().zip([Feedback::Desirable, Feedback::Undesirable]) {
+                push(&mut batch, &trajectory.cells, &trajectory.actions, label);
+            }
+            for (_, response) in mismatches(trajectories.len()).filter(|_| mismatched) {
+                let trajectory = trajectories[response];
+                push(&mut batch, &trajectory.cells, &trajectory.actions, Feedback::Mismatched);
+            }
+        }
+    }
+    batch
+}
+
+/// A micro-batch without responses.
+pub(crate) fn empty() -> MicroBatch<States, Forward> {
+    MicroBatch {
         states: States { cells: Vec::new(), begins: Vec::new(), fusion: None },
         reference: None,
         tokens: Vec::new(),
         responses: Vec::new(),
         pairs: Vec::new(),
         constants: TokenConstants::default(),
-    };
-    for trajectory in &trajectories {
-        let begin = batch.tokens.len();
-        batch.states.begins.push(begin);
-        batch.states.cells.extend(&trajectory.cells);
-        batch.tokens.extend(trajectory.actions.iter().map(|&action| action as usize));
-        batch.responses.push(Response { tokens: begin..batch.tokens.len() });
     }
-    if trajectories.len() == 2 {
-        batch.pairs.push(Pair { chosen: 0, rejected: 1 });
-    }
-    batch
+}
+
+/// Appends a response.
+pub(crate) fn push(batch: &mut MicroBatch<States, Forward>, cells: &[usize], actions: &[Action], feedback: Feedback) {
+    let begin = batch.tokens.len();
+    batch.states.begins.push(begin);
+    batch.states.cells.extend(cells);
+    batch.tokens.extend(actions.iter().map(|&action| action as usize));
+    batch.responses.push(Response { tokens: begin..batch.tokens.len(), feedback });
 }
 
 impl Policy for LakePolicy<'_> {
@@ -88,14 +110,12 @@ impl Policy for LakePolicy<'_> {
         forward: &Forward,
         reference: Option<&Forward>,
         tokens: &[usize],
-        wanted: &[Statistic],
+        wanted: EnumSet<Statistic>,
         out: &mut TokenStatistics,
     ) -> Result<(), ShapeError> {
-        for &statistic in Statistic::ALL {
-            out.column_mut(statistic).clear();
-        }
+        EnumSet::all().iter().for_each(|statistic: Statistic| out.column_mut(statistic).clear());
         let rows = forward.log_policy.axis_iter(Axis(0));
-        for &statistic in wanted {
+        for statistic in wanted {
             match statistic {
                 Statistic::LogProb => out.log_prob.extend(rows.clone().zip(tokens).map(|(row, &token)| row[token])),
                 Statistic::ReferenceKl => {
@@ -106,6 +126,11 @@ impl Policy for LakePolicy<'_> {
                         // Rounding may leave a divergence of equal policies below 0.
                         terms.sum::<f64>().max(0.0)
                     }));
+                }
+                Statistic::Entropy => out.entropy.extend(rows.clone().map(entropy)),
+                Statistic::Value => out.value.extend(&forward.value),
+                Statistic::LogSumSquareProb => {
+                    out.log_sum_square_prob.extend(rows.clone().map(|row| sum_square(row).ln().min(0.0)));
                 }
             }
         }
@@ -125,17 +150,25 @@ impl Policy for LakePolicy<'_> {
         let anticipated = states.fusion.as_ref().filter(|fusion| fusion.lambda > 0.0).map(|fusion| &fusion.cells);
         own.into_iter().chain(anticipated).flatten().for_each(|&cell| self.visited[cell] = true);
 
+        let TokenStatistics { log_prob, reference_kl, entropy: by_entropy, value, log_sum_square_prob } = cotangents;
+        let at = |column: &[f64], index: usize| column.get(index).copied().unwrap_or(0.0);
         let mut logits = forward.log_policy.mapv(f64::exp);
         for (index, mut row) in logits.axis_iter_mut(Axis(0)).enumerate() {
-            let by_log_prob = cotangents.log_prob[index];
-            let by_kl = cotangents.reference_kl.get(index).copied().unwrap_or(0.0);
-            row *= by_kl - by_log_prob;
+            let log_policy = forward.log_policy.row(index);
+            let (by_log_prob, by_kl) = (at(log_prob, index), at(reference_kl, index));
+            let (by_entropy, by_sum_square) = (at(by_entropy, index), at(log_sum_square_prob, index));
+            let (entropy, sum_square) = (entropy(log_policy), sum_square(log_policy));
+            row.zip_mut_with(&log_policy, |slot, &log| {
+                let p = *slot;
+                *slot = p * (by_kl - by_log_prob) - p * by_entropy * (log + entropy)
+                    + 2.0 * by_sum_square * p * (p / sum_square - 1.0);
+            });
             row[tokens[index]] += by_log_prob;
             if let Some(reference) = reference {
                 row.zip_mut_with(&reference.log_policy.row(index), |own, log| *own -= by_kl * log.exp());
             }
         }
-        self.network.backward(states, &forward, &logits)
+        self.network.backward(states, &forward, &logits, value)
     }
 
     fn clear_gradient(&mut self) {
@@ -151,4 +184,14 @@ impl Policy for LakePolicy<'_> {
         optimizer.update(parameters, gradient, learning_rate, gradient_scale);
         Ok(())
     }
+}
+
+/// −Σ p log p of a row of log p, nats.
+fn entropy(log_policy: ArrayView1<'_, f64>) -> f64 {
+    0.0 - log_policy.fold(0.0, |sum, log| sum + log.exp() * log)
+}
+
+/// Σ p² of a row of log p.
+fn sum_square(log_policy: ArrayView1<'_, f64>) -> f64 {
+    log_policy.fold(0.0, |sum, log| sum + (2.0 * log).exp())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use objective::Parameters;
+use objective::{ObjectiveState, Parameters};
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
@@ -66,12 +66,28 @@ pub struct MethodReport {
     pub cells_visited: Summary,
     /// Distance over the non-terminal cells along the way.
     pub curve: Curve,
-    /// The loss before the last update.
-    pub last_loss: Summary,
+    /// What was sampled from the lake, if anything was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampled: Option<Sampled>,
+    /// The loss before the last update; runs that never had anything to learn from are left out.
+    pub last_loss: Option<Summary>,
     /// The objective's metrics before the last update, means over the runs.
     pub last_metrics: BTreeMap<&'static str, f64>,
+    /// What the objective carries from step to step, after the last update, one a run, if anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<Vec<ObjectiveState>>,
     /// T(a|s), mean over the runs.
     pub transition_matrix: TransitionMatrix,
+}
+
+/// What a run sampled from the lake with the policy in training.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sampled {
+    /// Episodes a run.
+    pub episodes: usize,
+    /// Samples whose returns were all equal, so that they gave no pair; only where pairs are made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ties: Option<Summary>,
 }
 
 /// A mean over runs with its interval.

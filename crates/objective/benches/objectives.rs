@@ -4,11 +4,12 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
+use std::ops::RangeInclusive;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use objective::{
-    Data, Evaluation, METHODS, Pair, Parameters, Requirements, Response, StepTotals, TokenBatch, TokenConstants,
-    TokenStatistics,
+    Data, Evaluation, Feedback, METHODS, ObjectiveState, Pair, Parameters, Requirements, Response, StepTotals,
+    TokenBatch, TokenConstants, TokenStatistics,
 };
 
 /// Lengths and values from a linear congruential generator: the benchmark needs variety, not randomness.
@@ -28,26 +29,47 @@ struct Work {
     pairs: Vec<Pair>,
 }
 
+/// Sixteen responses a group; half of the labelled ones desirable, and as many mismatched as asked for.
+fn feedback(data: Data, index: usize, reward: f64) -> Feedback {
+    match (data, index % 4) {
+        (Data::Groups, _) => Feedback::Reward { group: index / 16, reward },
+        (Data::Labelled { .. }, 0) => Feedback::Desirable,
+        (Data::Labelled { .. }, 1) | (Data::Labelled { mismatched: false }, _) => Feedback::Undesirable,
+        (Data::Labelled { mismatched: true }, _) => Feedback::Mismatched,
+        _ => Feedback::None,
+    }
+}
+
 fn work(requirements: &Requirements, tokens: usize) -> Work {
     let mut variety = Variety(1);
     let mut responses: Vec<Response> = Vec::new();
     while responses.len() % 2 == 1 || responses.last().is_none_or(|last| last.tokens.end < tokens) {
         let start = responses.last().map_or(0, |last| last.tokens.end);
-        responses.push(Response { tokens: start..start + 16 + (497.0 * variety.next()) as usize });
+        let tokens = start..start + 16 + (497.0 * variety.next()) as usize;
+        responses.push(Response { tokens, feedback: feedback(requirements.data, responses.len(), variety.next()) });
     }
     let end = responses.last().map_or(0, |last| last.tokens.end);
-    let mut column = |sign: f64| (0..end).map(|_| sign * (0.01 + 3.0 * variety.next())).collect::<Vec<_>>();
+    // Log-probabilities of policies that are a little apart, and everything else around 0.
+    let log_prob: Vec<_> = (0..end).map(|_| -0.1 - 3.0 * variety.next()).collect();
+    let mut column = |range: RangeInclusive<f64>| -> Vec<f64> {
+        match (*range.start() < 0.0, *range.end() > 0.0) {
+            (true, true) => (0..end).map(|_| 2.0 * variety.next() - 1.0).collect(),
+            (false, _) => (0..end).map(|_| 0.01 + 3.0 * variety.next()).collect(),
+            (true, false) => {
+                log_prob.iter().map(|log_prob| (log_prob + 0.2 * (variety.next() - 0.5)).min(0.0)).collect()
+            }
+        }
+    };
     let (mut statistics, mut constants) = (TokenStatistics::default(), TokenConstants::default());
-    for &statistic in requirements.statistics {
-        let sign = if *statistic.range().end() > 0.0 { 1.0 } else { -1.0 };
-        *statistics.column_mut(statistic) = column(sign);
+    for statistic in requirements.statistics {
+        *statistics.column_mut(statistic) = column(statistic.range());
     }
-    for &constant in requirements.constants {
-        *constants.column_mut(constant) = column(-1.0);
+    for constant in requirements.constants {
+        *constants.column_mut(constant) = column(constant.range());
     }
     let pairs = match requirements.data {
-        Data::Demonstrations => Vec::new(),
         Data::Preferences => (0..responses.len() / 2).map(|p| Pair { chosen: 2 * p, rejected: 2 * p + 1 }).collect(),
+        _ => Vec::new(),
     };
     Work { statistics, constants, responses, pairs }
 }
@@ -60,13 +82,13 @@ fn objectives(criterion: &mut Criterion) {
         for tokens in [1 << 10, 1 << 16, 1 << 20] {
             let Work { statistics, constants, responses, pairs } = work(&requirements, tokens);
             let totals = StepTotals::of(&responses, &pairs);
-            let mut evaluation = Evaluation::default();
+            let (mut state, mut evaluation) = (ObjectiveState::default(), Evaluation::default());
             group.throughput(Throughput::Elements(totals.tokens as u64));
             group.bench_function(BenchmarkId::from_parameter(tokens), |bencher| {
                 bencher.iter(|| {
                     let batch =
                         TokenBatch::new(&requirements, &statistics, &constants, &responses, &pairs, totals).unwrap();
-                    objective.evaluate(black_box(&batch), &mut evaluation);
+                    objective.evaluate(black_box(&batch), &mut state, &mut evaluation);
                     black_box(evaluation.loss)
                 });
             });

@@ -33,14 +33,14 @@
 use crate::method::Method;
 use crate::numerics::sigmoid;
 use crate::parameter::{ParameterError, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Scores, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, WEIGHTING, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "apo_down",
     summary: "both lowered, the rejected more than the chosen",
     source: "arXiv 2408.06266, equation 8",
-    parameters: &[BETA],
+    parameters: &[BETA, WEIGHTING],
     build: build::<ApoDown>,
 };
 

@@ -2,8 +2,10 @@
 
 use std::ops::{Range, RangeInclusive};
 
+use enumset::EnumSet;
+
 use crate::numerics::sum_of_differences;
-use crate::requirements::{Constant, Data, Requirements, Statistic};
+use crate::requirements::{Constant, Coupling, Data, MOST, Requirements, Statistic};
 
 /// Differentiable columns over response tokens; also the type of their cotangents. Unrequired columns are empty.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -12,6 +14,12 @@ pub struct TokenStatistics {
     pub log_prob: Vec<f64>,
     /// KL(π_ref || π) at sₜ, nats.
     pub reference_kl: Vec<f64>,
+    /// −Σₐ π(a|sₜ) log π(a|sₜ), nats.
+    pub entropy: Vec<f64>,
+    /// V(sₜ), in units of reward.
+    pub value: Vec<f64>,
+    /// log Σₐ π(a|sₜ)², nats.
+    pub log_sum_square_prob: Vec<f64>,
 }
 
 /// Columns over response tokens that the step does not differentiate. Unrequired columns are empty.
@@ -19,13 +27,44 @@ pub struct TokenStatistics {
 pub struct TokenConstants {
     /// log π_ref(yₜ|sₜ) of the frozen reference policy, nats.
     pub reference_log_prob: Vec<f64>,
+    /// log π(yₜ|sₜ) of the policy that sampled the response, nats.
+    pub behaviour_log_prob: Vec<f64>,
+    /// V(sₜ) when the response was sampled, in units of reward.
+    pub behaviour_value: Vec<f64>,
+    /// How much better yₜ is than what the policy does at sₜ.
+    pub advantage: Vec<f64>,
+    /// The return that V(sₜ) is fitted to, in units of reward.
+    pub returns: Vec<f64>,
 }
 
-/// One response: a contiguous range of tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One response: a contiguous range of tokens, and what is known of them as a whole.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Response {
     /// Its tokens' places in the columns.
     pub tokens: Range<usize>,
+    /// What is known of it beside its tokens.
+    pub feedback: Feedback,
+}
+
+/// What is known of a response beside its tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Feedback {
+    /// Nothing: demonstrations, the responses of pairs, rollouts.
+    #[default]
+    None,
+    /// It is as wished.
+    Desirable,
+    /// It is not.
+    Undesirable,
+    /// It belongs to another prompt than the one it follows here, and is not learned from.
+    Mismatched,
+    /// It has a reward, to be compared with those of its group.
+    Reward {
+        /// The group; responses of a group stand together, and groups are numbered upwards.
+        group: usize,
+        /// In any unit.
+        reward: f64,
+    },
 }
 
 /// A chosen and a rejected response to the same prompt.
@@ -40,17 +79,20 @@ pub struct Pair {
 /// Counts over the whole optimizer step, by which losses are divided: micro-batches add up to the step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepTotals {
-    /// Response tokens.
+    /// Response tokens, without those of mismatched responses.
     pub tokens: usize,
-    /// Responses.
+    /// Responses, without mismatched ones.
     pub responses: usize,
     /// Pairs.
     pub pairs: usize,
+    /// Tokens of chosen responses, once a pair.
+    pub chosen_tokens: usize,
 }
 
 /// A validated batch: what reaches an objective cannot fail there.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBatch<'a> {
+    data: Data,
     statistics: &'a TokenStatistics,
     constants: &'a TokenConstants,
     responses: &'a [Response],
@@ -106,6 +148,34 @@ pub enum BatchError {
         /// Its value.
         given: f64,
     },
+    /// A response whose feedback is not of the data's kind.
+    #[error("response {response}: expected {expected} for {data}, got {given:?}", data = <&str>::from(.data))]
+    Feedback {
+        /// Its index.
+        response: usize,
+        /// What the step is made of.
+        data: Data,
+        /// What was expected.
+        expected: &'static str,
+        /// Its feedback.
+        given: Feedback,
+    },
+    /// No response of a kind that the loss cannot do without.
+    #[error("responses: at least one {expected} is needed, got none")]
+    Missing {
+        /// The kind.
+        expected: &'static str,
+    },
+    /// A group that is not above the one before.
+    #[error("response {response}: expected a group from {least}, as groups are numbered upwards, got {given}")]
+    Group {
+        /// Its index.
+        response: usize,
+        /// The group before.
+        least: usize,
+        /// Its group.
+        given: usize,
+    },
     /// A pair of responses that are not there, or of a response with itself.
     #[error("pair {pair}: expected two different responses below {responses}, got {chosen} and {rejected}")]
     Pair {
@@ -128,11 +198,13 @@ pub enum BatchError {
         /// Number of pairs.
         given: usize,
     },
-    /// Totals of a step that are less than those of a part of it.
-    #[error("totals.{field}: expected at least the batch's own {own}, got {given}")]
+    /// Totals of a step that are less than those of a part of it, or differ where the part must be the whole.
+    #[error("totals.{field}: expected {at_least}the batch's own {own}, got {given}", at_least = if *.whole { "" } else { "at least " })]
     Totals {
         /// Which count.
         field: &'static str,
+        /// Whether the batch must be the whole step, as its responses are coupled.
+        whole: bool,
         /// The batch's own.
         own: usize,
         /// The count given.
@@ -146,6 +218,9 @@ impl TokenStatistics {
         match statistic {
             Statistic::LogProb => &self.log_prob,
             Statistic::ReferenceKl => &self.reference_kl,
+            Statistic::Entropy => &self.entropy,
+            Statistic::Value => &self.value,
+            Statistic::LogSumSquareProb => &self.log_sum_square_prob,
         }
     }
 
@@ -154,6 +229,9 @@ impl TokenStatistics {
         match statistic {
             Statistic::LogProb => &mut self.log_prob,
             Statistic::ReferenceKl => &mut self.reference_kl,
+            Statistic::Entropy => &mut self.entropy,
+            Statistic::Value => &mut self.value,
+            Statistic::LogSumSquareProb => &mut self.log_sum_square_prob,
         }
     }
 }
@@ -163,6 +241,10 @@ impl TokenConstants {
     pub fn column(&self, constant: Constant) -> &[f64] {
         match constant {
             Constant::ReferenceLogProb => &self.reference_log_prob,
+            Constant::BehaviourLogProb => &self.behaviour_log_prob,
+            Constant::BehaviourValue => &self.behaviour_value,
+            Constant::Advantage => &self.advantage,
+            Constant::Return => &self.returns,
         }
     }
 
@@ -170,17 +252,51 @@ impl TokenConstants {
     pub fn column_mut(&mut self, constant: Constant) -> &mut Vec<f64> {
         match constant {
             Constant::ReferenceLogProb => &mut self.reference_log_prob,
+            Constant::BehaviourLogProb => &mut self.behaviour_log_prob,
+            Constant::BehaviourValue => &mut self.behaviour_value,
+            Constant::Advantage => &mut self.advantage,
+            Constant::Return => &mut self.returns,
         }
+    }
+}
+
+impl Response {
+    /// A response of which nothing is known but its tokens.
+    pub fn new(tokens: Range<usize>) -> Self {
+        Self { tokens, feedback: Feedback::None }
+    }
+
+    /// A desirable response, or an undesirable one.
+    pub fn labelled(tokens: Range<usize>, desirable: bool) -> Self {
+        Self { tokens, feedback: if desirable { Feedback::Desirable } else { Feedback::Undesirable } }
+    }
+
+    /// A response with a reward, to be compared with those of its group.
+    pub fn rewarded(tokens: Range<usize>, group: usize, reward: f64) -> Self {
+        Self { tokens, feedback: Feedback::Reward { group, reward } }
+    }
+
+    /// Whether it is learned from.
+    pub fn is_learned(&self) -> bool {
+        self.feedback != Feedback::Mismatched
+    }
+
+    /// Itself, with its tokens that many places further on.
+    pub fn shifted(&self, places: usize) -> Self {
+        Self { tokens: self.tokens.start + places..self.tokens.end + places, ..*self }
     }
 }
 
 impl StepTotals {
     /// The counts of a batch that is a whole step.
     pub fn of(responses: &[Response], pairs: &[Pair]) -> Self {
+        let learned = || responses.iter().filter(|response| response.is_learned());
+        let length = |index: usize| responses.get(index).map_or(0, |response| response.tokens.len());
         Self {
-            tokens: responses.iter().map(|response| response.tokens.len()).sum(),
-            responses: responses.len(),
+            tokens: learned().map(|response| response.tokens.len()).sum(),
+            responses: learned().count(),
             pairs: pairs.len(),
+            chosen_tokens: pairs.iter().map(|pair| length(pair.chosen)).sum(),
         }
     }
 }
@@ -191,6 +307,7 @@ impl std::iter::Sum for StepTotals {
             tokens: sum.tokens + part.tokens,
             responses: sum.responses + part.responses,
             pairs: sum.pairs + part.pairs,
+            chosen_tokens: sum.chosen_tokens + part.chosen_tokens,
         })
     }
 }
@@ -212,33 +329,58 @@ impl<'a> TokenBatch<'a> {
         totals: StepTotals,
     ) -> Result<Self, BatchError> {
         let own = check_responses(responses, pairs)?;
-        match requirements.data {
-            Data::Demonstrations if !pairs.is_empty() => {
-                return Err(BatchError::Pairs { data: Data::Demonstrations, expected: "none", given: pairs.len() });
-            }
+        let data = requirements.data;
+        match data {
             Data::Preferences if pairs.is_empty() => {
-                return Err(BatchError::Pairs { data: Data::Preferences, expected: "at least one", given: 0 });
+                return Err(BatchError::Pairs { data, expected: "at least one", given: 0 });
+            }
+            Data::Preferences => {}
+            _ if !pairs.is_empty() => {
+                return Err(BatchError::Pairs { data, expected: "none", given: pairs.len() });
             }
             _ => {}
         }
-        for &statistic in Statistic::ALL {
-            let required = requirements.statistics.contains(&statistic);
+        check_feedback(data, responses)?;
+        for statistic in EnumSet::all() {
+            let required = requirements.statistics.contains(statistic);
             check_column(statistic.name(), statistic.range(), statistics.column(statistic), required, responses)?;
         }
-        for &constant in Constant::ALL {
-            let required = requirements.constants.contains(&constant);
+        for constant in EnumSet::all() {
+            let required = requirements.constants.contains(constant);
             check_column(constant.name(), constant.range(), constants.column(constant), required, responses)?;
         }
+        let whole = requirements.coupling == Coupling::Step;
         for (field, own, given) in [
             ("tokens", own.tokens, totals.tokens),
             ("responses", own.responses, totals.responses),
             ("pairs", own.pairs, totals.pairs),
+            ("chosen_tokens", own.chosen_tokens, totals.chosen_tokens),
         ] {
-            if given < own {
-                return Err(BatchError::Totals { field, own, given });
+            if given < own || (whole && given != own) {
+                return Err(BatchError::Totals { field, whole, own, given });
             }
         }
-        Ok(Self { statistics, constants, responses, pairs, totals })
+        Ok(Self { data, statistics, constants, responses, pairs, totals })
+    }
+
+    /// The same step as an objective over demonstrations sees it: of pairs, the chosen responses.
+    pub(crate) fn demonstrations(self) -> Self {
+        let StepTotals { pairs, chosen_tokens, .. } = self.totals;
+        match self.data {
+            Data::Preferences => {
+                Self { totals: StepTotals { tokens: chosen_tokens, responses: pairs, ..self.totals }, ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// The responses to imitate: all demonstrations, or the chosen response of each pair.
+    pub fn demonstrated(&self) -> impl Iterator<Item = usize> + 'a {
+        let (all, pairs) = match self.data {
+            Data::Preferences => (0..0, self.pairs),
+            _ => (0..self.responses.len(), &[] as &[Pair]),
+        };
+        all.chain(pairs.iter().map(|pair| pair.chosen))
     }
 
     /// The differentiable columns.
@@ -271,6 +413,11 @@ impl<'a> TokenBatch<'a> {
         &self.statistics.log_prob[self.responses[response].tokens.clone()]
     }
 
+    /// A required column of one response.
+    pub fn constant(&self, constant: Constant, response: usize) -> &'a [f64] {
+        &self.constants.column(constant)[self.responses[response].tokens.clone()]
+    }
+
     /// log π − log π_ref summed over one response's first `shared` tokens, and over those beyond, nats.
     pub fn log_ratio_parts(&self, response: usize, shared: usize) -> (f64, f64) {
         let tokens = self.responses[response].tokens.clone();
@@ -297,7 +444,7 @@ fn check_responses(responses: &[Response], pairs: &[Pair]) -> Result<StepTotals,
         return Err(BatchError::NoResponse);
     }
     let mut end = 0;
-    for (index, Response { tokens }) in responses.iter().enumerate() {
+    for (index, Response { tokens, .. }) in responses.iter().enumerate() {
         if tokens.is_empty() {
             return Err(BatchError::EmptyResponse { response: index });
         }
@@ -312,6 +459,42 @@ fn check_responses(responses: &[Response], pairs: &[Pair]) -> Result<StepTotals,
         }
     }
     Ok(StepTotals::of(responses, pairs))
+}
+
+/// Responses must have feedback of the data's kind, and of each kind that the loss needs.
+fn check_feedback(data: Data, responses: &[Response]) -> Result<(), BatchError> {
+    let expected = match data {
+        Data::Demonstrations | Data::Preferences | Data::Rollouts => "no feedback",
+        Data::Labelled { mismatched: false } => "desirable or undesirable",
+        Data::Labelled { mismatched: true } => "desirable, undesirable or mismatched",
+        Data::Groups => "a finite reward of at most 1e30",
+    };
+    let mut least = 0;
+    for (response, &Response { feedback: given, .. }) in responses.iter().enumerate() {
+        let fits = match (data, given) {
+            (Data::Demonstrations | Data::Preferences | Data::Rollouts, Feedback::None) => true,
+            (Data::Labelled { .. }, Feedback::Desirable | Feedback::Undesirable) => true,
+            (Data::Labelled { mismatched }, Feedback::Mismatched) => mismatched,
+            (Data::Groups, Feedback::Reward { group, reward }) => {
+                if group < least {
+                    return Err(BatchError::Group { response, least, given: group });
+                }
+                least = group;
+                (-MOST..=MOST).contains(&reward)
+            }
+            _ => false,
+        };
+        if !fits {
+            return Err(BatchError::Feedback { response, data, expected, given });
+        }
+    }
+    if !responses.iter().any(Response::is_learned) {
+        return Err(BatchError::Missing { expected: "desirable or undesirable response" });
+    }
+    if data == (Data::Labelled { mismatched: true }) && responses.iter().all(Response::is_learned) {
+        return Err(BatchError::Missing { expected: "mismatched response" });
+    }
+    Ok(())
 }
 
 fn check_column(

@@ -34,14 +34,14 @@
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{ParameterError, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Scores, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, WEIGHTING, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "bco_pair",
     summary: "chosen classified as desirable, rejected as undesirable",
     source: "arXiv 2404.04656",
-    parameters: &[BETA],
+    parameters: &[BETA, WEIGHTING],
     build: build::<BcoPair>,
 };
 

@@ -39,14 +39,14 @@ use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Scores, TAIL_WEIGHT, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, TAIL_WEIGHT, WEIGHTING, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "discopop",
     summary: "a discovered blend of logistic and exponential loss",
     source: "arXiv 2406.08414, equation 5",
-    parameters: &[BETA, TAU, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT],
+    parameters: &[BETA, TAU, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT, WEIGHTING],
     build: build::<Discopop>,
 };
 

@@ -25,15 +25,15 @@
 //!
 //! ```
 //! # use objective::*;
-//! # let responses = [Response { tokens: 0..1 }, Response { tokens: 1..2 }];
+//! # let responses = [Response::new(0..1), Response::new(1..2)];
 //! # let pairs = [Pair { chosen: 0, rejected: 1 }];
 //! # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-//! # let constants = TokenConstants { reference_log_prob: vec![-3.0, -1.0] };
+//! # let constants = TokenConstants { reference_log_prob: vec![-3.0, -1.0], ..Default::default() };
 //! # let totals = StepTotals::of(&responses, &pairs);
 //! # let dpo = preference::Pairwise::new(dpo::Dpo::new(0.0)?, 0.1, preference::Score::LOG_RATIO)?;
 //! # let batch = TokenBatch::new(&dpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
 //! # let mut evaluation = Evaluation::default();
-//! dpo.evaluate(&batch, &mut evaluation);
+//! dpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
 //! assert!((evaluation.loss - 0.554355).abs() < 1e-6);
 //! assert!((evaluation.cotangents.log_prob[0] + 0.0425557).abs() < 1e-7);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -45,14 +45,14 @@ use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Scores, TAIL_WEIGHT, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, TAIL_WEIGHT, WEIGHTING, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "dpo",
     summary: "direct preference optimisation against a frozen reference",
     source: "arXiv 2305.18290, equation 7; cDPO for label smoothing",
-    parameters: &[BETA, LABEL_SMOOTHING, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT],
+    parameters: &[BETA, LABEL_SMOOTHING, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT, WEIGHTING],
     build: build::<Dpo>,
 };
 

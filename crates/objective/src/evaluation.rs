@@ -1,9 +1,9 @@
 //! What an objective answers: a loss, its cotangents, and metrics.
 
+use enumset::EnumSet;
 use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::batch::{TokenBatch, TokenStatistics};
-use crate::requirements::Statistic;
 
 /// A loss, its cotangents and metrics. The buffers are the caller's, to be used again.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,8 +14,12 @@ pub struct Evaluation {
     pub cotangents: TokenStatistics,
     /// What the field logs beside the loss.
     pub metrics: Metrics,
-    /// One number a token for objectives that need more than the cotangents' slots.
+    /// Numbers for objectives that need more than the cotangents' slots.
     pub(crate) scratch: Vec<f64>,
+    /// Places in the scratch, for objectives that sort.
+    pub(crate) order: Vec<usize>,
+    /// What a term of a sum answers.
+    pub(crate) term: Option<Box<Evaluation>>,
 }
 
 /// What the field logs beside a loss. One name means one quantity at one scale, whichever objective reports it.
@@ -51,6 +55,24 @@ pub enum Metric {
     /// Mean −log π over the tokens of demonstrated or chosen responses, nats.
     #[strum(serialize = "nll")]
     NegativeLogLikelihood,
+    /// Mean KL(π || π_ref) over a response, estimated from mismatched responses or from sampled tokens, nats.
+    #[strum(serialize = "kl")]
+    Kl,
+    /// Mean reward of sampled responses.
+    #[strum(serialize = "reward")]
+    Reward,
+    /// Share of importance ratios that clipping holds back.
+    #[strum(serialize = "clip_fraction")]
+    ClipFraction,
+    /// Mean entropy of the policy over tokens, nats.
+    #[strum(serialize = "entropy")]
+    Entropy,
+    /// Mean of (V − R)²/2 over tokens, clipped where the loss is.
+    #[strum(serialize = "value_loss")]
+    ValueLoss,
+    /// The shift of the rewards: their running mean.
+    #[strum(serialize = "delta")]
+    RewardShift,
 }
 
 /// Sums and counts, so that the metrics of micro-batches merge exactly.
@@ -64,7 +86,7 @@ impl Evaluation {
     /// Zero loss, zero cotangents for the batch's columns and no metrics.
     pub fn reset(&mut self, batch: &TokenBatch<'_>) {
         self.loss = 0.0;
-        for &statistic in Statistic::ALL {
+        for statistic in EnumSet::all() {
             let slots = self.cotangents.column_mut(statistic);
             slots.clear();
             slots.resize(batch.statistics().column(statistic).len(), 0.0);

@@ -34,14 +34,14 @@
 use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::parameter::{ParameterError, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Scores, TAIL_WEIGHT, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, TAIL_WEIGHT, WEIGHTING, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "hinge",
     summary: "hinge loss on the margin of implicit rewards",
     source: "arXiv 2305.10425; arXiv 2309.06657, section 3",
-    parameters: &[BETA, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT],
+    parameters: &[BETA, DIVERGENCE, DIVERGENCE_ALPHA, TAIL_WEIGHT, WEIGHTING],
     build: build::<Hinge>,
 };
 

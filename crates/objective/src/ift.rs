@@ -35,7 +35,7 @@
 //!
 //! ```
 //! # use objective::*;
-//! # let responses = [Response { tokens: 0..2 }];
+//! # let responses = [Response::new(0..2)];
 //! # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
 //! # let constants = TokenConstants::default();
 //! # let totals = StepTotals::of(&responses, &[]);
@@ -45,7 +45,7 @@
 //! # })?;
 //! # let batch = TokenBatch::new(&ift.requirements(), &statistics, &constants, &responses, &[], totals)?;
 //! # let mut evaluation = Evaluation::default();
-//! ift.evaluate(&batch, &mut evaluation);
+//! ift.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
 //! assert_eq!(evaluation.loss, 1.5);
 //! assert_eq!(evaluation.cotangents.log_prob, [-0.375, -0.5625]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -60,7 +60,8 @@ use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
 use crate::propagation::{self, ITEM, NORM, SIDE, Weights};
-use crate::requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Statistic};
+use crate::requirements::{Anticipation, Data, Freeze, Lambda, Requirements};
+use crate::state::ObjectiveState;
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -196,11 +197,8 @@ fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
 impl Objective for Ift {
     fn requirements(&self) -> Requirements {
         Requirements {
-            data: Data::Demonstrations,
-            coupling: Coupling::None,
             anticipation: Anticipation::Residual { lambda: self.lambda, freeze: self.freeze },
-            statistics: &[Statistic::LogProb],
-            constants: &[],
+            ..Requirements::new(Data::Demonstrations)
         }
     }
 
@@ -225,7 +223,7 @@ impl Objective for Ift {
         parameters
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
+    fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
         let scale = 1.0 / batch.totals().responses as f64;
         for (index, response) in batch.responses().iter().enumerate() {
             let log_prob = batch.log_prob(index);

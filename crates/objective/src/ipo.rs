@@ -35,14 +35,14 @@
 use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::parameter::{Kind, Parameter, ParameterError, Reader, SCALE};
-use crate::preference::{NORMALISATION, PairGradient, PairLoss, Score, Scores, build};
+use crate::preference::{NORMALISATION, PairGradient, PairLoss, Score, Scores, WEIGHTING, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "ipo",
     summary: "squared loss on the distance of the margin from 1/(2 beta)",
     source: "arXiv 2310.12036, equation 17",
-    parameters: &[BETA, NORMALISATION, DIVERGENCE, DIVERGENCE_ALPHA],
+    parameters: &[BETA, NORMALISATION, DIVERGENCE, DIVERGENCE_ALPHA, WEIGHTING],
     build: build::<Ipo>,
 };
 

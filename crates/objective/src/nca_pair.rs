@@ -34,14 +34,14 @@
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{ParameterError, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Scores, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Scores, WEIGHTING, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "nca_pair",
     summary: "each response classified against noise: rewards are absolute",
     source: "arXiv 2402.05369",
-    parameters: &[BETA],
+    parameters: &[BETA, WEIGHTING],
     build: build::<NcaPair>,
 };
 

@@ -28,7 +28,7 @@
 //!
 //! ```
 //! # use objective::{preference::PairLoss, *};
-//! # let responses = [Response { tokens: 0..1 }, Response { tokens: 1..2 }];
+//! # let responses = [Response::new(0..1), Response::new(1..2)];
 //! # let pairs = [Pair { chosen: 0, rejected: 1 }];
 //! # let statistics = TokenStatistics { log_prob: vec![0.5_f64.ln(), 0.2_f64.ln()], ..Default::default() };
 //! # let constants = TokenConstants::default();
@@ -36,7 +36,7 @@
 //! # let orpo = preference::Pairwise::new(orpo::Orpo, 0.25, orpo::Orpo::SCORE)?;
 //! # let batch = TokenBatch::new(&orpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
 //! # let mut evaluation = Evaluation::default();
-//! orpo.evaluate(&batch, &mut evaluation);
+//! orpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
 //! assert!((evaluation.loss - 0.748933).abs() < 1e-6);
 //! assert!((evaluation.cotangents.log_prob[0] + 1.1).abs() < 1e-12);
 //! assert!((evaluation.cotangents.log_prob[1] - 0.0625).abs() < 1e-12);

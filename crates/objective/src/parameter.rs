@@ -35,6 +35,15 @@ pub enum Kind {
         /// Allowed values.
         range: (Bound<f64>, Bound<f64>),
     },
+    /// A whole number.
+    Count {
+        /// Used where none is given.
+        default: usize,
+        /// The least allowed.
+        least: usize,
+        /// The greatest allowed.
+        most: usize,
+    },
     /// One of a list of names.
     Choice {
         /// Used where none is given.
@@ -46,6 +55,11 @@ pub enum Kind {
     Switch {
         /// Used where none is given.
         default: bool,
+    },
+    /// Weighted methods.
+    Terms {
+        /// Names and weights used where none are given.
+        default: &'static [(&'static str, f64)],
     },
 }
 
@@ -106,6 +120,8 @@ pub enum Value {
     Number(f64),
     /// A name.
     Text(String),
+    /// Methods by name, each with its parameters and its weight.
+    Terms(Vec<Parameters>),
 }
 
 /// Values by parameter name.
@@ -175,7 +191,9 @@ impl Parameter {
         match self.kind {
             Kind::Number { range, .. } | Kind::Derived { range, .. } => allowed_numbers(self.name, range),
             Kind::Choice { options, .. } => format!("one of {}", options.join(", ")),
+            Kind::Count { least, most, .. } => format!("a whole number, {least} <= {} <= {most}", self.name),
             Kind::Switch { .. } => "true or false".to_owned(),
+            Kind::Terms { .. } => "a list of methods by name, each with its parameters and a weight".to_owned(),
         }
     }
 
@@ -183,12 +201,19 @@ impl Parameter {
     pub fn default(&self) -> Value {
         match self.kind {
             Kind::Number { default, .. } => Value::Number(default),
+            Kind::Count { default, .. } => Value::Number(default as f64),
             Kind::Choice { default, .. } | Kind::Derived { default, .. } => Value::Text(default.to_owned()),
             Kind::Switch { default } => Value::Switch(default),
+            Kind::Terms { default } => {
+                let term = |&(name, weight): &(&str, f64)| {
+                    [("name".to_owned(), Value::from(name)), ("weight".to_owned(), Value::Number(weight))].into()
+                };
+                Value::Terms(default.iter().map(term).collect())
+            }
         }
     }
 
-    fn invalid(&self, owner: &'static str, given: &Value) -> ParameterError {
+    pub(crate) fn invalid(&self, owner: &'static str, given: &Value) -> ParameterError {
         ParameterError::Invalid { owner, name: self.name, allowed: self.allowed(), given: given.to_string() }
     }
 }
@@ -229,6 +254,34 @@ impl<'a> Reader<'a> {
     /// [`ParameterError::Invalid`] for another kind of value or one out of range.
     pub fn derived(&self, parameter: &Parameter) -> Result<Option<f64>, ParameterError> {
         self.given.get(parameter.name).map(|_| self.number(parameter)).transpose()
+    }
+
+    /// The value given for a count, or its default.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for another kind of value, a fraction or a number out of range.
+    pub fn count(&self, parameter: &Parameter) -> Result<usize, ParameterError> {
+        match (self.value(parameter), parameter.kind) {
+            (Value::Number(value), Kind::Count { least, most, .. })
+                if value.fract() == 0.0 && (least as f64..=most as f64).contains(&value) =>
+            {
+                Ok(value as usize)
+            }
+            (other, _) => Err(parameter.invalid(self.owner, &other)),
+        }
+    }
+
+    /// The terms given, or the default ones.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for another kind of value.
+    pub fn terms(&self, parameter: &Parameter) -> Result<Vec<Parameters>, ParameterError> {
+        match self.value(parameter) {
+            Value::Terms(terms) => Ok(terms),
+            other => Err(parameter.invalid(self.owner, &other)),
+        }
     }
 
     /// The value given for a switch, or its default.
@@ -287,6 +340,12 @@ impl fmt::Display for Value {
             Value::Number(value) if *value != 0.0 && !(1e-4..1e6).contains(&value.abs()) => write!(f, "{value:e}"),
             Value::Number(value) => value.fmt(f),
             Value::Text(value) => write!(f, "\"{value}\""),
+            Value::Terms(terms) => {
+                let assignment = |(name, value): (&String, &Value)| format!("{name} = {value}");
+                let table =
+                    |term: &Parameters| format!("{{{}}}", term.iter().map(assignment).collect::<Vec<_>>().join(", "));
+                write!(f, "[{}]", terms.iter().map(table).collect::<Vec<_>>().join(", "))
+            }
         }
     }
 }
@@ -326,11 +385,11 @@ impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
 
-        impl serde::de::Visitor<'_> for Visitor {
+        impl<'de> serde::de::Visitor<'de> for Visitor {
             type Value = Value;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number, a name, true or false")
+                f.write_str("a number, a name, true, false or a list of methods")
             }
 
             fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
@@ -351,6 +410,14 @@ impl<'de> Deserialize<'de> for Value {
 
             fn visit_str<E>(self, value: &str) -> Result<Value, E> {
                 Ok(value.into())
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+                let mut terms = Vec::new();
+                while let Some(term) = seq.next_element()? {
+                    terms.push(term);
+                }
+                Ok(Value::Terms(terms))
             }
         }
 

@@ -3,6 +3,7 @@
 //! A [`PairLoss`] is a function of two scores, one a response. This module computes the scores, pulls the loss's derivatives
 //! back to the tokens, and takes the mean over the step's pairs.
 
+use enumset::EnumSet;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::Objective;
@@ -12,7 +13,8 @@ use crate::evaluation::{Evaluation, Metric, Metrics};
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, SCALE, UNIT};
-use crate::requirements::{Anticipation, Constant, Coupling, Data, Requirements, Statistic};
+use crate::requirements::{Constant, Data, Requirements, Statistic};
+use crate::state::ObjectiveState;
 
 /// β, per nat.
 pub const BETA: Parameter = Parameter {
@@ -34,6 +36,26 @@ pub const NORMALISATION: Parameter = Parameter {
     kind: Kind::Choice { default: "mean", options: Normalisation::VARIANTS },
     purpose: "whether log-ratios are summed over a response or averaged over its tokens",
 };
+
+/// How pairs are weighted.
+pub const WEIGHTING: Parameter = Parameter {
+    name: "weighting",
+    kind: Kind::Choice { default: "none", options: Weighting::VARIANTS },
+    purpose: "whether a pair counts as much as the policy would sample it (WPO, arXiv 2406.11827)",
+};
+
+/// How pairs are weighted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum Weighting {
+    /// Equally.
+    #[default]
+    None,
+    /// By the product over both responses of exp (1/N) Σₜ (log π(yₜ|sₜ) − log Σₐ π(a|sₜ)²), behind a stop-gradient: 1 where
+    /// the responses are such as the policy samples (W. Zhou et al., "WPO: Enhancing RLHF with Weighted Preference
+    /// Optimization", arXiv 2406.11827, equation 2, with its alignment of the weights).
+    Wpo,
+}
 
 /// Whether a score is summed over a response's tokens or their mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
@@ -123,17 +145,35 @@ pub struct Pairwise<L> {
     /// Per nat: of log π − log π_ref summed over the response, or of the score itself where there is no reference.
     beta: f64,
     score: Score,
+    weighting: Weighting,
 }
 
 impl<L: PairLoss> Pairwise<L> {
-    /// A loss with the scale β of its implicit reward, on the given scores.
+    /// A loss with the scale β of its implicit reward, on the given scores, every pair weighing the same.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
     pub fn new(loss: L, beta: f64, score: Score) -> Result<Self, ParameterError> {
         let owner = L::METHOD.name;
-        Ok(Self { loss, beta: L::BETA.check(owner, beta)?, score: score.check(owner)? })
+        Ok(Self { loss, beta: L::BETA.check(owner, beta)?, score: score.check(owner)?, weighting: Weighting::None })
+    }
+
+    /// The same loss with its pairs weighted.
+    pub fn weighted(self, weighting: Weighting) -> Self {
+        Self { weighting, ..self }
+    }
+
+    /// The loss that the declared parameters describe.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError`] for a value out of range or without effect.
+    pub(crate) fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        let declared = L::METHOD.parameters;
+        let beta = reader.number(&L::BETA)?;
+        let weighting = if declared.contains(&WEIGHTING) { reader.choice(&WEIGHTING)? } else { Weighting::None };
+        Ok(Self::new(L::read(reader, beta)?, beta, L::SCORE.read(declared, reader)?)?.weighted(weighting))
     }
 }
 
@@ -143,9 +183,7 @@ impl<L: PairLoss> Pairwise<L> {
 ///
 /// [`ParameterError`] for a parameter that is unknown, out of range or without effect.
 pub fn build<L: PairLoss + 'static>(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(L::METHOD.name, L::METHOD.parameters, given)?;
-    let beta = reader.number(&L::BETA)?;
-    Ok(Box::new(Pairwise::new(L::read(&reader, beta)?, beta, L::SCORE.read(L::METHOD.parameters, &reader)?)?))
+    Ok(Box::new(Pairwise::<L>::read(&Reader::new(L::METHOD.name, L::METHOD.parameters, given)?)?))
 }
 
 impl Score {
@@ -238,28 +276,29 @@ struct Scored {
 
 impl<L: PairLoss> Objective for Pairwise<L> {
     fn requirements(&self) -> Requirements {
-        Requirements {
-            data: Data::Preferences,
-            coupling: Coupling::None,
-            anticipation: Anticipation::Off,
-            statistics: &[Statistic::LogProb],
-            constants: match self.score {
-                Score::Implicit { .. } => &[Constant::ReferenceLogProb],
-                Score::Likelihood { .. } => &[],
-            },
-        }
+        let statistics = match self.weighting {
+            Weighting::None => Statistic::LogProb.into(),
+            Weighting::Wpo => Statistic::LogProb | Statistic::LogSumSquareProb,
+        };
+        let constants = match self.score {
+            Score::Implicit { .. } => Constant::ReferenceLogProb.into(),
+            Score::Likelihood { .. } => EnumSet::empty(),
+        };
+        Requirements { statistics, constants, ..Requirements::new(Data::Preferences) }
     }
 
     fn parameters(&self) -> Parameters {
         let mut parameters = self.loss.own_parameters();
         parameters.insert(BETA.name.to_owned(), self.beta.into());
         parameters.extend(self.score.parameters());
+        let weighting: &str = self.weighting.into();
+        parameters.insert(WEIGHTING.name.to_owned(), weighting.into());
         // Of the score's, a loss declares those that may vary.
         parameters.retain(|name, _| L::METHOD.parameters.iter().any(|declared| declared.name == name));
         parameters
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
+    fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
         let (score, share) = (self.score, 1.0 / batch.totals().pairs as f64);
         for &Pair { chosen, rejected } in batch.pairs() {
             let shared = batch.log_prob(chosen).len().min(batch.log_prob(rejected).len());
@@ -267,6 +306,7 @@ impl<L: PairLoss> Objective for Pairwise<L> {
             let chosen_tokens = batch.log_prob(chosen).len() as f64;
             let scores = Scores { chosen: w.score, rejected: l.score, chosen_tokens };
             let gradient = self.loss.loss(self.beta, &scores);
+            let share = share * self.weight(batch, [(chosen, w.sum), (rejected, l.sum)]);
             out.loss += share * gradient.loss;
             for (response, derivative, scored) in [(chosen, gradient.chosen, &w), (rejected, gradient.rejected, &l)] {
                 let slots = &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()];
@@ -279,6 +319,20 @@ impl<L: PairLoss> Objective for Pairwise<L> {
             let rewards = [w.rewarded, l.rewarded].map(|rewarded| self.beta * rewarded);
             record_pair([w.sum, l.sum], rewards, batch.log_prob(chosen).len(), &mut out.metrics);
             self.loss.record(&scores, &mut out.metrics);
+        }
+    }
+}
+
+impl<L> Pairwise<L> {
+    /// What the pair of these responses, with their log-probabilities, counts. A constant to the gradient.
+    fn weight(&self, batch: &TokenBatch<'_>, responses: [(usize, f64); 2]) -> f64 {
+        let aligned = |(response, log_prob): (usize, f64)| {
+            let column = &batch.statistics().log_sum_square_prob[batch.responses()[response].tokens.clone()];
+            (log_prob - sum(column)) / column.len() as f64
+        };
+        match self.weighting {
+            Weighting::None => 1.0,
+            Weighting::Wpo => responses.map(aligned).into_iter().sum::<f64>().exp(),
         }
     }
 }

@@ -3,8 +3,9 @@
 use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters};
 use crate::{
-    Objective, apo_down, apo_zero, bco_pair, cpo, discopop, dpo, exo_pair, hinge, ift, ipo, nca_pair, orpo, robust,
-    sft, sigmoid_norm, simpo, sppo_hard, tdpo, transport,
+    Objective, alphapo, apo_down, apo_zero, apo_zero_unpaired, bco, bco_pair, cispo, cpo, discopop, dpo, exo_pair,
+    grpo, hinge, ift, ipo, kto, luspo, nca_pair, online_dpo, orpo, ppo, rloo, robust, sapo, sft, sigmoid_norm, simpo,
+    sppo_hard, tdpo, transport, vespo, weighted_sum,
 };
 
 /// Every method, in the order of `--method all`.
@@ -15,6 +16,8 @@ pub const METHODS: &[Method] = &[
     simpo::METHOD,
     tdpo::METHOD,
     ift::METHOD,
+    ppo::METHOD,
+    online_dpo::METHOD,
     hinge::METHOD,
     ipo::METHOD,
     robust::METHOD,
@@ -29,6 +32,17 @@ pub const METHODS: &[Method] = &[
     discopop::METHOD,
     sigmoid_norm::METHOD,
     cpo::METHOD,
+    alphapo::METHOD,
+    kto::METHOD,
+    apo_zero_unpaired::METHOD,
+    bco::METHOD,
+    grpo::METHOD,
+    cispo::METHOD,
+    sapo::METHOD,
+    luspo::METHOD,
+    vespo::METHOD,
+    rloo::METHOD,
+    weighted_sum::METHOD,
 ];
 
 /// Why no objective was built.

@@ -2,9 +2,12 @@
 
 use std::ops::RangeInclusive;
 
+use enumset::{EnumSet, EnumSetType};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-/// The greatest magnitude that a column may hold, nats. It bounds every product below overflow.
+use crate::sampling::Sampling;
+
+/// The greatest magnitude that a column may hold. It bounds every product below overflow.
 pub const MOST: f64 = 1e30;
 
 /// What an objective asks of its host.
@@ -12,14 +15,35 @@ pub const MOST: f64 = 1e30;
 pub struct Requirements {
     /// What a step is made of.
     pub data: Data,
+    /// Where its responses come from.
+    pub source: Source,
     /// Whether a response's loss depends on the others of the step.
     pub coupling: Coupling,
     /// Whether states are fused with the policy's own one-step prediction before the forward pass.
     pub anticipation: Anticipation,
     /// Columns that the policy must fill; the cotangents have the same ones.
-    pub statistics: &'static [Statistic],
+    pub statistics: EnumSet<Statistic>,
     /// Columns that must be known before the step.
-    pub constants: &'static [Constant],
+    pub constants: EnumSet<Constant>,
+}
+
+impl Requirements {
+    /// Given data, uncoupled responses, demonstrated states, and the policy's log-probabilities alone.
+    pub fn new(data: Data) -> Self {
+        Self {
+            data,
+            source: Source::Given,
+            coupling: Coupling::None,
+            anticipation: Anticipation::Off,
+            statistics: Statistic::LogProb.into(),
+            constants: EnumSet::empty(),
+        }
+    }
+
+    /// Whether anything is asked of the frozen reference policy.
+    pub fn need_reference(&self) -> bool {
+        self.constants.contains(Constant::ReferenceLogProb) || self.statistics.contains(Statistic::ReferenceKl)
+    }
 }
 
 /// What a step is made of.
@@ -30,6 +54,24 @@ pub enum Data {
     Demonstrations,
     /// Pairs of a chosen and a rejected response to the same prompt.
     Preferences,
+    /// Responses that are desirable or not.
+    Labelled {
+        /// Whether responses to other prompts than their own stand beside them, which are not learned from.
+        mismatched: bool,
+    },
+    /// Responses with rewards, compared within groups that answer the same prompt.
+    Groups,
+    /// Responses with advantages.
+    Rollouts,
+}
+
+/// Where the responses of a step come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Source {
+    /// A data set.
+    Given,
+    /// The policy itself, anew every few steps.
+    Sampled(Sampling),
 }
 
 /// Whether a response's loss depends on the others of the step.
@@ -42,55 +84,67 @@ pub enum Coupling {
 }
 
 /// One differentiable number per response token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[derive(Debug, Hash, IntoStaticStr, EnumSetType)]
 #[strum(serialize_all = "snake_case")]
 pub enum Statistic {
     /// log π(yₜ|sₜ) of the policy in training, nats.
     LogProb,
     /// KL(π_ref || π) at sₜ, the divergence of the policy in training from the frozen reference, nats.
     ReferenceKl,
+    /// −Σₐ π(a|sₜ) log π(a|sₜ), nats.
+    Entropy,
+    /// V(sₜ), the value function's estimate of the return, in units of reward.
+    Value,
+    /// log Σₐ π(a|sₜ)², nats: the log-probability that two draws from the policy agree.
+    LogSumSquareProb,
 }
 
 /// One number per response token that the step does not differentiate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[derive(Debug, Hash, IntoStaticStr, EnumSetType)]
 #[strum(serialize_all = "snake_case")]
 pub enum Constant {
     /// log π_ref(yₜ|sₜ) of the frozen reference policy, nats.
     ReferenceLogProb,
+    /// log π(yₜ|sₜ) of the policy that sampled the response, nats.
+    BehaviourLogProb,
+    /// V(sₜ) when the response was sampled, in units of reward.
+    BehaviourValue,
+    /// How much better yₜ is than what the policy does at sₜ, usually normalised over the step.
+    Advantage,
+    /// The return that V(sₜ) is fitted to, in units of reward.
+    Return,
 }
 
 impl Statistic {
-    /// Every statistic.
-    pub const ALL: &'static [Statistic] = &[Statistic::LogProb, Statistic::ReferenceKl];
-
     /// The column's name.
     pub fn name(self) -> &'static str {
         self.into()
     }
 
-    /// What a batch may hold, nats.
+    /// What a batch may hold.
     pub fn range(self) -> RangeInclusive<f64> {
         match self {
             Statistic::LogProb => -MOST..=0.0,
-            Statistic::ReferenceKl => 0.0..=MOST,
+            Statistic::ReferenceKl | Statistic::Entropy => 0.0..=MOST,
+            Statistic::Value => -MOST..=MOST,
+            // No distribution over fewer than 2⁹² outcomes is flatter.
+            Statistic::LogSumSquareProb => -64.0..=0.0,
         }
     }
 }
 
 impl Constant {
-    /// What a batch may hold, nats.
-    pub fn range(self) -> RangeInclusive<f64> {
-        match self {
-            Constant::ReferenceLogProb => -MOST..=0.0,
-        }
-    }
-
-    /// Every constant.
-    pub const ALL: &'static [Constant] = &[Constant::ReferenceLogProb];
-
     /// The column's name.
     pub fn name(self) -> &'static str {
         self.into()
+    }
+
+    /// What a batch may hold.
+    pub fn range(self) -> RangeInclusive<f64> {
+        match self {
+            Constant::ReferenceLogProb | Constant::BehaviourLogProb => -MOST..=0.0,
+            Constant::BehaviourValue | Constant::Advantage | Constant::Return => -MOST..=MOST,
+        }
     }
 }
 

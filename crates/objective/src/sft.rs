@@ -24,14 +24,14 @@
 //!
 //! ```
 //! # use objective::*;
-//! # let responses = [Response { tokens: 0..2 }, Response { tokens: 2..3 }];
+//! # let responses = [Response::new(0..2), Response::new(2..3)];
 //! # let statistics = TokenStatistics { log_prob: vec![-1.0, -3.0, -2.0], ..Default::default() };
 //! # let totals = StepTotals::of(&responses, &[]);
 //! # let sft = sft::Sft::new(sft::Normalisation::Response, sft::Weighting::None);
 //! # let constants = TokenConstants::default();
 //! # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
 //! # let mut evaluation = Evaluation::default();
-//! sft.evaluate(&batch, &mut evaluation);
+//! sft.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
 //! assert_eq!(evaluation.loss, 2.0);
 //! assert_eq!(evaluation.cotangents.log_prob, [-0.25, -0.25, -0.5]);
 //! # Ok::<(), BatchError>(())
@@ -45,7 +45,8 @@ use crate::evaluation::{Evaluation, Metric};
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-use crate::requirements::{Anticipation, Coupling, Data, Requirements, Statistic};
+use crate::requirements::{Data, Requirements};
+use crate::state::ObjectiveState;
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -111,13 +112,7 @@ fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
 
 impl Objective for Sft {
     fn requirements(&self) -> Requirements {
-        Requirements {
-            data: Data::Demonstrations,
-            coupling: Coupling::None,
-            anticipation: Anticipation::Off,
-            statistics: &[Statistic::LogProb],
-            constants: &[],
-        }
+        Requirements::new(Data::Demonstrations)
     }
 
     fn parameters(&self) -> Parameters {
@@ -125,25 +120,26 @@ impl Objective for Sft {
         [(NORMALISATION.name.to_owned(), normalisation.into()), (WEIGHTING.name.to_owned(), weighting.into())].into()
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
+    fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
         let totals = batch.totals();
-        for (index, response) in batch.responses().iter().enumerate() {
-            let log_prob = batch.log_prob(index);
+        for response in batch.demonstrated() {
+            let log_prob = batch.log_prob(response);
             let scale = match self.normalisation {
                 Normalisation::Token => 1.0 / totals.tokens as f64,
                 Normalisation::Response => 1.0 / (log_prob.len() as f64 * totals.responses as f64),
             };
             let negative = 0.0 - sum(log_prob);
-            let slots = &mut out.cotangents.log_prob[response.tokens.clone()];
+            let slots = &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()];
             match self.weighting {
                 Weighting::None => {
                     out.loss += scale * negative;
-                    slots.fill(-scale);
+                    slots.iter_mut().for_each(|slot| *slot -= scale);
                 }
                 Weighting::Dft => {
                     for (log_prob, slot) in log_prob.iter().zip(slots) {
-                        *slot = -scale * log_prob.exp();
-                        out.loss += *slot * log_prob;
+                        let pull = -scale * log_prob.exp();
+                        *slot += pull;
+                        out.loss += pull * log_prob;
                     }
                 }
             }

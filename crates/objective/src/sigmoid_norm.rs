@@ -35,14 +35,14 @@ use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus};
 use crate::parameter::{ParameterError, Reader};
-use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, build};
+use crate::preference::{BETA, PairGradient, PairLoss, Score, Scores, WEIGHTING, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "sigmoid_norm",
     summary: "DPO on implicit rewards per token",
     source: "arXiv 2305.18290, equation 7, per token",
-    parameters: &[BETA, DIVERGENCE, DIVERGENCE_ALPHA],
+    parameters: &[BETA, DIVERGENCE, DIVERGENCE_ALPHA, WEIGHTING],
     build: build::<SigmoidNorm>,
 };
 

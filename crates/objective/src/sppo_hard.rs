@@ -33,14 +33,14 @@
 
 use crate::method::Method;
 use crate::parameter::{Kind, Parameter, ParameterError, Reader, SCALE};
-use crate::preference::{PairGradient, PairLoss, Scores, build};
+use crate::preference::{PairGradient, PairLoss, Scores, WEIGHTING, build};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "sppo_hard",
     summary: "log-ratios regressed on plus and minus 1/(2 beta)",
     source: "arXiv 2405.00675, equation 4.7",
-    parameters: &[BETA],
+    parameters: &[BETA, WEIGHTING],
     build: build::<SppoHard>,
 };
 

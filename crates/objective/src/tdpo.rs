@@ -26,15 +26,15 @@
 //!
 //! ```
 //! # use objective::*;
-//! # let responses = [Response { tokens: 0..1 }, Response { tokens: 1..2 }];
+//! # let responses = [Response::new(0..1), Response::new(1..2)];
 //! # let pairs = [Pair { chosen: 0, rejected: 1 }];
-//! # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], reference_kl: vec![0.0, 2.0] };
-//! # let constants = TokenConstants { reference_log_prob: vec![-1.0, -2.0] };
+//! # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], reference_kl: vec![0.0, 2.0], ..Default::default() };
+//! # let constants = TokenConstants { reference_log_prob: vec![-1.0, -2.0], ..Default::default() };
 //! # let totals = StepTotals::of(&responses, &pairs);
 //! # let tdpo = tdpo::Tdpo::new(1.0, tdpo::Variant::Second { alpha: 0.5 })?;
 //! # let batch = TokenBatch::new(&tdpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
 //! # let mut evaluation = Evaluation::default();
-//! tdpo.evaluate(&batch, &mut evaluation);
+//! tdpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
 //! assert!((evaluation.loss - 1.313262).abs() < 1e-6);
 //! assert_eq!(evaluation.cotangents.reference_kl[0], 0.0);
 //! assert!((evaluation.cotangents.reference_kl[1] - 0.365529).abs() < 1e-6);
@@ -50,7 +50,8 @@ use crate::method::Method;
 use crate::numerics::{sigmoid, softplus, sum};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
 use crate::preference::{BETA, record_pair};
-use crate::requirements::{Anticipation, Constant, Coupling, Data, Requirements, Statistic};
+use crate::requirements::{Constant, Data, Requirements, Statistic};
+use crate::state::ObjectiveState;
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -127,11 +128,9 @@ fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
 impl Objective for Tdpo {
     fn requirements(&self) -> Requirements {
         Requirements {
-            data: Data::Preferences,
-            coupling: Coupling::None,
-            anticipation: Anticipation::Off,
-            statistics: &[Statistic::LogProb, Statistic::ReferenceKl],
-            constants: &[Constant::ReferenceLogProb],
+            statistics: Statistic::LogProb | Statistic::ReferenceKl,
+            constants: Constant::ReferenceLogProb.into(),
+            ..Requirements::new(Data::Preferences)
         }
     }
 
@@ -145,7 +144,7 @@ impl Objective for Tdpo {
         parameters
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
+    fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
         let scale = 1.0 / batch.totals().pairs as f64;
         // The weight of the divergences, and the share of it through which the chosen one learns.
         let (alpha, learns) = match self.variant {

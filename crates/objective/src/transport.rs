@@ -29,15 +29,15 @@
 //!
 //! ```
 //! # use objective::*;
-//! # let responses = [0, 1, 2, 3].map(|token| Response { tokens: token..token + 1 });
+//! # let responses = [0, 1, 2, 3].map(|token| Response::new(token..token + 1));
 //! # let pairs = [Pair { chosen: 0, rejected: 2 }, Pair { chosen: 1, rejected: 3 }];
 //! # let statistics = TokenStatistics { log_prob: vec![-1.0, -3.0, -3.0, -3.0], ..Default::default() };
-//! # let constants = TokenConstants { reference_log_prob: vec![-1.0, -2.0, -2.0, -2.0] };
+//! # let constants = TokenConstants { reference_log_prob: vec![-1.0, -2.0, -2.0, -2.0], ..Default::default() };
 //! # let totals = StepTotals::of(&responses, &pairs);
 //! # let aot = transport::Transport::new(transport::Comparison::Aot, 1.0, 0.0)?;
 //! # let batch = TokenBatch::new(&aot.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
 //! # let mut evaluation = Evaluation::default();
-//! aot.evaluate(&batch, &mut evaluation);
+//! aot.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
 //! assert!((evaluation.loss - 0.503204).abs() < 1e-6);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -50,7 +50,8 @@ use crate::method::Method;
 use crate::numerics::{sigmoid, softplus, sum};
 use crate::parameter::{ParameterError, Parameters, Reader};
 use crate::preference::{BETA, record_pair};
-use crate::requirements::{Anticipation, Constant, Coupling, Data, Requirements, Statistic};
+use crate::requirements::{Constant, Coupling, Data, Requirements};
+use crate::state::ObjectiveState;
 
 /// The registry's line of `aot`.
 pub const AOT: Method = Method {
@@ -115,11 +116,9 @@ fn build(
 impl Objective for Transport {
     fn requirements(&self) -> Requirements {
         Requirements {
-            data: Data::Preferences,
             coupling: Coupling::Step,
-            anticipation: Anticipation::Off,
-            statistics: &[Statistic::LogProb],
-            constants: &[Constant::ReferenceLogProb],
+            constants: Constant::ReferenceLogProb.into(),
+            ..Requirements::new(Data::Preferences)
         }
     }
 
@@ -128,24 +127,32 @@ impl Objective for Transport {
             .into()
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, out: &mut Evaluation) {
+    fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
+        let pairs = batch.pairs().len();
         let scale = 1.0 / batch.totals().pairs as f64;
-        let (mut u, mut v): (Vec<_>, Vec<_>) = batch.pairs().iter().map(|pair| self.values(batch, pair)).unzip();
-        let (u_order, v_order) = (ranking(&u), ranking(&v));
-        let mut slopes: Vec<_> = u_order
-            .iter()
-            .zip(&v_order)
-            .map(|(&above, &below)| {
-                let margin = self.beta * (u[above] - v[below]);
-                out.loss += scale * (softplus(-margin) + self.label_smoothing * margin);
-                scale * self.beta * (self.label_smoothing - sigmoid(-margin))
-            })
-            .collect();
-        assign(&mut u, &u_order, &slopes);
-        slopes.iter_mut().for_each(|slope| *slope = -*slope);
-        assign(&mut v, &v_order, &slopes);
+        let Evaluation { loss, cotangents, metrics, scratch, order, .. } = out;
+        scratch.clear();
+        scratch.extend(batch.pairs().iter().map(|pair| self.values(batch, pair).0));
+        scratch.extend(batch.pairs().iter().map(|pair| self.values(batch, pair).1));
+        scratch.resize(3 * pairs, 0.0);
+        let (u, rest) = scratch.split_at_mut(pairs);
+        let (v, slopes) = rest.split_at_mut(pairs);
+        order.clear();
+        order.extend((0..pairs).chain(0..pairs));
+        let (u_order, v_order) = order.split_at_mut(pairs);
+        u_order.sort_unstable_by(|&a, &b| u[a].total_cmp(&u[b]));
+        v_order.sort_unstable_by(|&a, &b| v[a].total_cmp(&v[b]));
 
-        for (&Pair { chosen, rejected }, (u, v)) in batch.pairs().iter().zip(u.into_iter().zip(v)) {
+        for ((&above, &below), slope) in u_order.iter().zip(&*v_order).zip(&mut *slopes) {
+            let margin = self.beta * (u[above] - v[below]);
+            *loss += scale * (softplus(-margin) + self.label_smoothing * margin);
+            *slope = scale * self.beta * (self.label_smoothing - sigmoid(-margin));
+        }
+        assign(u, u_order, slopes);
+        slopes.iter_mut().for_each(|slope| *slope = -*slope);
+        assign(v, v_order, slopes);
+
+        for (&Pair { chosen, rejected }, (&u, &v)) in batch.pairs().iter().zip(u.iter().zip(&*v)) {
             let pulls = match self.comparison {
                 // The reference's margins in v are constants.
                 Comparison::Aot => [(chosen, u), (rejected, -u)],
@@ -153,12 +160,12 @@ impl Objective for Transport {
             };
             for (response, pull) in pulls {
                 let tokens = batch.responses()[response].tokens.clone();
-                out.cotangents.log_prob[tokens].iter_mut().for_each(|slot| *slot += pull);
+                cotangents.log_prob[tokens].iter_mut().for_each(|slot| *slot += pull);
             }
             let sides = [chosen, rejected];
             let rewards = sides.map(|response| self.beta * batch.log_ratio(response));
             let log_prob = sides.map(|response| sum(batch.log_prob(response)));
-            record_pair(log_prob, rewards, batch.log_prob(chosen).len(), &mut out.metrics);
+            record_pair(log_prob, rewards, batch.log_prob(chosen).len(), metrics);
         }
     }
 }
@@ -176,19 +183,13 @@ impl Transport {
     }
 }
 
-/// Indices from the least value to the greatest.
-fn ranking(values: &[f64]) -> Vec<usize> {
-    let mut order: Vec<_> = (0..values.len()).collect();
-    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
-    order
-}
-
 /// Replaces each value by the slope of its rank; tied values share theirs.
 fn assign(values: &mut [f64], order: &[usize], slopes: &[f64]) {
     let mut rank = 0;
-    for tied in order.chunk_by(|&a, &b| values[a] == values[b]).map(<[usize]>::to_vec).collect::<Vec<_>>() {
-        let shared = slopes[rank..rank + tied.len()].iter().sum::<f64>() / tied.len() as f64;
-        tied.iter().for_each(|&index| values[index] = shared);
-        rank += tied.len();
+    while let Some(&first) = order.get(rank) {
+        let tied = order[rank..].iter().take_while(|&&index| values[index] == values[first]).count();
+        let shared = slopes[rank..rank + tied].iter().sum::<f64>() / tied as f64;
+        order[rank..rank + tied].iter().for_each(|&index| values[index] = shared);
+        rank += tied;
     }
 }

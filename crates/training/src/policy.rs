@@ -1,5 +1,6 @@
 //! What the host of a policy implements, once, to be trained by every objective.
 
+use enumset::EnumSet;
 use objective::{Freeze, Pair, Response, Statistic, StepTotals, TokenConstants, TokenStatistics};
 
 /// A differentiable policy: states in, token statistics out, cotangents back into a gradient that it keeps.
@@ -39,7 +40,7 @@ pub trait Policy {
         forward: &Self::Forward,
         reference: Option<&Self::Forward>,
         tokens: &[usize],
-        wanted: &[Statistic],
+        wanted: EnumSet<Statistic>,
         out: &mut TokenStatistics,
     ) -> Result<(), Self::Error>;
 
@@ -47,8 +48,9 @@ pub trait Policy {
     ///
     /// # Formula
     ///
-    /// With p the policy's distribution, z its logits and y the action: ∂/∂z log p_y = e_y − p and
-    /// ∂/∂z KL(p_ref || p) = p − p_ref.
+    /// With p the policy's distribution, z its logits, y the action and H the entropy: ∂/∂z log p_y = e_y − p,
+    /// ∂/∂z KL(p_ref || p) = p − p_ref, ∂/∂z H = −p (log p + H) and ∂/∂z log Σ p² = 2 (p²/Σ p² − p). What is pulled back from
+    /// values goes to the value function.
     ///
     /// # Errors
     ///
@@ -95,7 +97,7 @@ pub struct MicroBatch<S, F> {
     pub reference: Option<F>,
     /// The action taken in each state.
     pub tokens: Vec<usize>,
-    /// Responses, one behind the other.
+    /// Responses, one behind the other. Groups are numbered through the step.
     pub responses: Vec<Response>,
     /// Pairs of responses; empty for demonstrations.
     pub pairs: Vec<Pair>,

@@ -1,8 +1,9 @@
 //! The one training step: every objective, every policy.
 
+use enumset::EnumSet;
 use objective::{
-    Anticipation, BatchError, Constant, Coupling, Evaluation, Metrics, Objective, Pair, Requirements, Response,
-    Statistic, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
+    Anticipation, BatchError, Constant, Coupling, Evaluation, Metrics, Objective, ObjectiveState, Pair, Requirements,
+    Response, Statistic, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
 };
 
 use crate::policy::{MicroBatch, Policy};
@@ -100,6 +101,7 @@ pub type MicroBatchOf<P> = MicroBatch<<P as Policy>::States, <P as Policy>::Forw
 pub fn accumulate<P: Policy>(
     policy: &mut P,
     objective: &dyn Objective,
+    state: &mut ObjectiveState,
     micro_batches: &[MicroBatchOf<P>],
     moment: Moment,
     workspace: &mut Workspace,
@@ -108,14 +110,15 @@ pub fn accumulate<P: Policy>(
     policy.clear_gradient();
     let asked = Asked { objective, requirements, moment };
     match requirements.coupling {
-        Coupling::Step if micro_batches.len() > 1 => coupled(policy, &asked, micro_batches, workspace),
-        Coupling::None | Coupling::Step => separate(policy, &asked, micro_batches, workspace),
+        Coupling::Step if micro_batches.len() > 1 => coupled(policy, &asked, state, micro_batches, workspace),
+        Coupling::None | Coupling::Step => separate(policy, &asked, state, micro_batches, workspace),
     }
 }
 
 fn separate<P: Policy>(
     policy: &mut P,
     asked: &Asked<'_>,
+    state: &mut ObjectiveState,
     micro_batches: &[MicroBatchOf<P>],
     workspace: &mut Workspace,
 ) -> Result<(f64, Metrics), StepError<P::Error>> {
@@ -128,7 +131,7 @@ fn separate<P: Policy>(
         let MicroBatch { constants, responses, pairs, .. } = micro_batch;
         let batch = TokenBatch::new(requirements, statistics, constants, responses, pairs, totals)
             .map_err(|source| StepError::Batch { micro_batch: index, source })?;
-        objective.evaluate(&batch, evaluation);
+        objective.evaluate(&batch, state, evaluation);
         loss += evaluation.loss;
         metrics.merge(&evaluation.metrics);
         pull_back(policy, micro_batch, passed, &evaluation.cotangents)?;
@@ -139,28 +142,27 @@ fn separate<P: Policy>(
 fn coupled<P: Policy>(
     policy: &mut P,
     asked: &Asked<'_>,
+    state: &mut ObjectiveState,
     micro_batches: &[MicroBatchOf<P>],
     workspace: &mut Workspace,
 ) -> Result<(f64, Metrics), StepError<P::Error>> {
     let Asked { objective, requirements, .. } = asked;
     let Workspace { statistics, evaluation, gathered } = workspace;
     let (mut constants, mut responses, mut pairs) = (TokenConstants::default(), Vec::new(), Vec::new());
-    Statistic::ALL.iter().for_each(|&statistic| gathered.column_mut(statistic).clear());
+    EnumSet::all().iter().for_each(|statistic: Statistic| gathered.column_mut(statistic).clear());
     let mut begins = Vec::with_capacity(micro_batches.len());
     for micro_batch in micro_batches {
         pass(policy, asked, micro_batch, statistics)?;
         let begin = responses.last().map_or(0, |response: &Response| response.tokens.end);
         let first = responses.len();
         begins.push(begin);
-        for &statistic in requirements.statistics {
+        for statistic in requirements.statistics {
             gathered.column_mut(statistic).extend(statistics.column(statistic));
         }
-        for &constant in requirements.constants {
+        for constant in requirements.constants {
             constants.column_mut(constant).extend(micro_batch.constants.column(constant));
         }
-        let moved =
-            |response: &Response| Response { tokens: response.tokens.start + begin..response.tokens.end + begin };
-        responses.extend(micro_batch.responses.iter().map(moved));
+        responses.extend(micro_batch.responses.iter().map(|response| response.shifted(begin)));
         pairs.extend(
             micro_batch.pairs.iter().map(|pair| Pair { chosen: pair.chosen + first, rejected: pair.rejected + first }),
         );
@@ -168,10 +170,10 @@ fn coupled<P: Policy>(
     let totals = StepTotals::of(&responses, &pairs);
     let batch = TokenBatch::new(requirements, gathered, &constants, &responses, &pairs, totals)
         .map_err(|source| StepError::Step { source })?;
-    objective.evaluate(&batch, evaluation);
+    objective.evaluate(&batch, state, evaluation);
     for (micro_batch, begin) in micro_batches.iter().zip(begins) {
         let passed = pass(policy, asked, micro_batch, statistics)?;
-        for &statistic in requirements.statistics {
+        for statistic in requirements.statistics {
             let part = &evaluation.cotangents.column(statistic)[begin..begin + micro_batch.tokens.len()];
             statistics.column_mut(statistic).copy_from_slice(part);
         }
@@ -227,16 +229,18 @@ fn pull_back<P: Policy>(
 ///
 /// # Errors
 ///
-/// [`StepError`]; the policy's parameters and the optimizer are then as they were before the step.
+/// [`StepError`]; the policy's parameters, the optimizer and the objective's state are then as they were before the step.
 pub fn step<P: Policy>(
     policy: &mut P,
     optimizer: &mut P::Optimizer,
     objective: &dyn Objective,
+    state: &mut ObjectiveState,
     micro_batches: &[MicroBatchOf<P>],
     settings: StepSettings,
     workspace: &mut Workspace,
 ) -> Result<StepReport, StepError<P::Error>> {
-    let (loss, metrics) = accumulate(policy, objective, micro_batches, settings.moment, workspace)?;
+    let mut next_state = state.clone();
+    let (loss, metrics) = accumulate(policy, objective, &mut next_state, micro_batches, settings.moment, workspace)?;
     let gradient_norm = policy.gradient_norm()?;
     for (quantity, value) in [("loss", loss), ("gradient norm", gradient_norm)] {
         if !value.is_finite() {
@@ -245,6 +249,7 @@ pub fn step<P: Policy>(
     }
     let gradient_scale = settings.clip_norm.map_or(1.0, |clip_norm| (clip_norm / (gradient_norm + 1e-6)).min(1.0));
     policy.update(optimizer, settings.learning_rate, gradient_scale)?;
+    *state = next_state;
     Ok(StepReport { loss, gradient_norm, metrics })
 }
 
@@ -259,22 +264,17 @@ pub fn fill_reference<P: Policy>(
     requirements: &Requirements,
     micro_batches: &mut [MicroBatchOf<P>],
 ) -> Result<(), P::Error> {
-    let wants_distribution = requirements.statistics.contains(&Statistic::ReferenceKl);
-    if requirements.constants.is_empty() && !wants_distribution {
+    if !requirements.need_reference() {
         return Ok(());
     }
+    let mut statistics = TokenStatistics::default();
     for MicroBatch { states, reference: kept, tokens, constants, .. } in micro_batches {
         let forward = reference.forward(states)?;
-        for &constant in requirements.constants {
-            match constant {
-                Constant::ReferenceLogProb => {
-                    let (mut statistics, wanted) = (TokenStatistics::default(), [Statistic::LogProb]);
-                    reference.statistics(&forward, None, tokens, &wanted, &mut statistics)?;
-                    *constants.column_mut(constant) = statistics.log_prob;
-                }
-            }
+        if requirements.constants.contains(Constant::ReferenceLogProb) {
+            reference.statistics(&forward, None, tokens, Statistic::LogProb.into(), &mut statistics)?;
+            constants.reference_log_prob.clone_from(&statistics.log_prob);
         }
-        *kept = wants_distribution.then_some(forward);
+        *kept = requirements.statistics.contains(Statistic::ReferenceKl).then_some(forward);
     }
     Ok(())
 }

@@ -10,8 +10,16 @@
 //! {"loss": ..., "cotangents": {"chosen": {"log_prob": [[...], [...]]}, "rejected": {...}}, "metrics": {...}}
 //! ```
 //!
-//! Demonstrations come as `chosen` alone. `totals` (`tokens`, `responses` of both sides, `pairs`) are those of the whole
-//! optimizer step; each left out is the line's own. A bad line is answered by `{"error": "..."}`. The exit code is 0 once
+//! | data | sides | beside the columns |
+//! |---|---|---|
+//! | demonstrations | `chosen` | |
+//! | preferences | `chosen`, `rejected` | |
+//! | labelled | `labelled`, and `mismatched` where the objective asks for them | `desirable`, one a labelled response |
+//! | groups | `groups` | `group` (numbered upwards) and `reward`, one a response |
+//! | rollouts | `rollouts` | |
+//!
+//! `totals` (`tokens`, `responses` of all sides, `pairs`, `chosen_tokens`) are those of the whole optimizer step; each left out is
+//! the line's own. `state` is what an earlier line answered as such. A bad line is answered by `{"error": "..."}`. The exit code is 0 once
 //! every line has its answer.
 
 mod protocol;

@@ -1,27 +1,44 @@
 //! One line in, one line out.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
 
 use anyhow::{Context, bail, ensure};
+use enumset::EnumSet;
 use objective::{
-    BatchError, Data, Evaluation, Objective, Pair, Parameters, Response, Statistic, StepTotals, TokenBatch,
-    TokenConstants, TokenStatistics, Value, registry,
+    BatchError, Constant, Data, Evaluation, Feedback, Objective, ObjectiveState, Pair, Parameters, Requirements,
+    Response, Statistic, StepTotals, TokenBatch, TokenConstants, TokenStatistics, Value, registry,
 };
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// One number a token, one list a response.
 type Ragged = Vec<Vec<f64>>;
-/// Ragged columns by name.
-type Columns = BTreeMap<String, Ragged>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
     objective: Parameters,
-    chosen: Columns,
-    rejected: Option<Columns>,
+    chosen: Option<Side>,
+    rejected: Option<Side>,
+    labelled: Option<Side>,
+    mismatched: Option<Side>,
+    groups: Option<Side>,
+    rollouts: Option<Side>,
     #[serde(default)]
     totals: Totals,
+    #[serde(default)]
+    state: ObjectiveState,
+}
+
+/// Responses of one kind: ragged columns by name, and what is known of each response.
+#[derive(Default)]
+struct Side {
+    columns: BTreeMap<String, Ragged>,
+    desirable: Option<Vec<bool>>,
+    group: Option<Vec<usize>>,
+    reward: Option<Vec<f64>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -30,20 +47,32 @@ struct Totals {
     tokens: Option<usize>,
     responses: Option<usize>,
     pairs: Option<usize>,
+    chosen_tokens: Option<usize>,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Answer {
-    Evaluated { loss: f64, cotangents: Cotangents, metrics: BTreeMap<&'static str, f64> },
-    Refused { error: String },
+    Evaluated {
+        loss: f64,
+        cotangents: BTreeMap<&'static str, BTreeMap<&'static str, Ragged>>,
+        metrics: BTreeMap<&'static str, f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        state: Option<ObjectiveState>,
+    },
+    Refused {
+        error: String,
+    },
 }
 
-#[derive(Serialize)]
-struct Cotangents {
-    chosen: Columns,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rejected: Option<Columns>,
+/// A line's columns, flattened: side after side, response after response.
+#[derive(Default)]
+struct Flat {
+    statistics: TokenStatistics,
+    constants: TokenConstants,
+    responses: Vec<Response>,
+    /// The responses of each side.
+    sides: Vec<(&'static str, Range<usize>)>,
 }
 
 /// The answer to a line, whatever the line: an evaluation, or an error that names the field.
@@ -63,61 +92,82 @@ fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
 
     let objective = build(question.objective)?;
     let requirements = objective.requirements();
-    let mut sides = vec![("chosen", question.chosen)];
-    match (requirements.data, question.rejected) {
-        (Data::Demonstrations, None) => {}
-        (Data::Demonstrations, Some(_)) => bail!("rejected: not used by an objective over demonstrations"),
-        (Data::Preferences, Some(rejected)) => sides.push(("rejected", rejected)),
-        (Data::Preferences, None) => bail!("rejected: missing; the objective compares pairs"),
+    let wanted: &[&str] = match requirements.data {
+        Data::Demonstrations => &["chosen"],
+        Data::Preferences => &["chosen", "rejected"],
+        Data::Labelled { mismatched: false } => &["labelled"],
+        Data::Labelled { mismatched: true } => &["labelled", "mismatched"],
+        Data::Groups => &["groups"],
+        Data::Rollouts => &["rollouts"],
+    };
+    let data: &str = requirements.data.into();
+    let mut flat = Flat::default();
+    for (name, side) in [
+        ("chosen", question.chosen),
+        ("rejected", question.rejected),
+        ("labelled", question.labelled),
+        ("mismatched", question.mismatched),
+        ("groups", question.groups),
+        ("rollouts", question.rollouts),
+    ] {
+        match (side, wanted.contains(&name)) {
+            (Some(side), true) => flat.append(name, side, &requirements)?,
+            (Some(_), false) => bail!("{name}: not used by an objective over {data}; it reads {}", wanted.join(", ")),
+            (None, _) => {}
+        }
+    }
+    for name in wanted {
+        let given = flat.sides.iter().any(|(side, _)| side == name);
+        ensure!(given, "{name}: missing; the objective learns from {data}");
     }
 
-    let (mut statistics, mut constants, mut responses) =
-        (TokenStatistics::default(), TokenConstants::default(), Vec::new());
-    for (side, columns) in &sides {
-        append(side, columns, &*objective, &mut statistics, &mut constants, &mut responses)?;
-    }
-    let chosen = sides[0].1[Statistic::LogProb.name()].len();
-    let pairs: Vec<_> = match requirements.data {
-        Data::Demonstrations => Vec::new(),
-        Data::Preferences => {
-            let rejected = responses.len() - chosen;
-            ensure!(rejected == chosen, "rejected.log_prob: expected {chosen} responses, one a pair, got {rejected}");
-            (0..chosen).map(|pair| Pair { chosen: pair, rejected: chosen + pair }).collect()
+    let pairs: Vec<_> = match (requirements.data, &*flat.sides) {
+        (Data::Preferences, [(_, chosen), (_, rejected)]) => {
+            let (count, given) = (chosen.len(), rejected.len());
+            ensure!(count == given, "rejected.log_prob: expected {count} responses, one a pair, got {given}");
+            chosen.clone().zip(rejected.clone()).map(|(chosen, rejected)| Pair { chosen, rejected }).collect()
         }
+        _ => Vec::new(),
     };
-    let (own, given) = (StepTotals::of(&responses, &pairs), question.totals);
+    let (own, given) = (StepTotals::of(&flat.responses, &pairs), question.totals);
     let totals = StepTotals {
         tokens: given.tokens.unwrap_or(own.tokens),
         responses: given.responses.unwrap_or(own.responses),
         pairs: given.pairs.unwrap_or(own.pairs),
+        chosen_tokens: given.chosen_tokens.unwrap_or(own.chosen_tokens),
     };
 
-    let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &pairs, totals)
-        .map_err(|error| name_side(error, chosen))?;
-    let mut evaluation = Evaluation::default();
-    objective.evaluate(&batch, &mut evaluation);
+    let Flat { statistics, constants, responses, sides } = &flat;
+    let batch = TokenBatch::new(&requirements, statistics, constants, responses, &pairs, totals)
+        .map_err(|error| name_side(error, sides))?;
+    let (mut state, mut evaluation) = (question.state, Evaluation::default());
+    objective.evaluate(&batch, &mut state, &mut evaluation);
 
-    let columns = |responses: &[Response]| {
-        let ragged = |column: &[f64]| responses.iter().map(|r| column[r.tokens.clone()].to_vec()).collect();
-        let column = |s: &Statistic| (s.name().to_owned(), ragged(evaluation.cotangents.column(*s)));
+    let columns = |side: Range<usize>| {
+        let ragged =
+            |column: &[f64]| responses[side.clone()].iter().map(|r| column[r.tokens.clone()].to_vec()).collect();
+        let column = |s: Statistic| (s.name(), ragged(evaluation.cotangents.column(s)));
         requirements.statistics.iter().map(column).collect()
     };
     Ok(Answer::Evaluated {
         loss: evaluation.loss,
-        cotangents: Cotangents {
-            chosen: columns(&responses[..chosen]),
-            rejected: (!pairs.is_empty()).then(|| columns(&responses[chosen..])),
-        },
+        cotangents: sides.iter().map(|(name, side)| (*name, columns(side.clone()))).collect(),
         metrics: evaluation.metrics.iter().collect(),
+        state: (state != ObjectiveState::default()).then_some(state),
     })
 }
 
-/// Responses are numbered through both sides in a batch; the line's author counts within one.
-fn name_side(mut error: BatchError, chosen: usize) -> anyhow::Error {
-    let BatchError::Value { response, .. } = &mut error else { return error.into() };
-    let side = if *response < chosen { "chosen" } else { "rejected" };
-    *response %= chosen;
-    anyhow::anyhow!("{side}.{error}")
+/// Responses are numbered through all sides in a batch; the line's author counts within one.
+fn name_side(mut error: BatchError, sides: &[(&str, Range<usize>)]) -> anyhow::Error {
+    if let BatchError::Value { response, .. }
+    | BatchError::Feedback { response, .. }
+    | BatchError::Group { response, .. } = &mut error
+        && let Some((name, side)) = sides.iter().find(|(_, side)| side.contains(response))
+    {
+        *response -= side.start;
+        return anyhow::anyhow!("{name}.{error}");
+    }
+    error.into()
 }
 
 fn build(mut parameters: Parameters) -> anyhow::Result<Box<dyn Objective>> {
@@ -128,45 +178,107 @@ fn build(mut parameters: Parameters) -> anyhow::Result<Box<dyn Objective>> {
     }
 }
 
-/// Flattens one side's columns behind those already there.
-fn append(
-    side: &str,
-    columns: &Columns,
-    objective: &dyn Objective,
-    statistics: &mut TokenStatistics,
-    constants: &mut TokenConstants,
-    responses: &mut Vec<Response>,
-) -> anyhow::Result<()> {
-    let requirements = objective.requirements();
-    let name_of_statistic = requirements.statistics.iter().map(|statistic| statistic.name());
-    let name_of_constant = requirements.constants.iter().map(|constant| constant.name());
-    let required: Vec<_> = name_of_statistic.chain(name_of_constant).collect();
-    for name in columns.keys() {
-        ensure!(required.contains(&name.as_str()), "{side}.{name}: not used by this objective; it reads {required:?}");
-    }
-    for name in required {
-        ensure!(columns.contains_key(name), "{side}.{name}: missing");
-    }
+impl Flat {
+    /// Flattens one side's columns behind those already there.
+    fn append(&mut self, name: &'static str, side: Side, requirements: &Requirements) -> anyhow::Result<()> {
+        let Side { columns, desirable, group, reward } = side;
+        let name_of_statistic = requirements.statistics.iter().map(Statistic::name);
+        let name_of_constant = requirements.constants.iter().map(Constant::name);
+        let required: Vec<_> = name_of_statistic.chain(name_of_constant).collect();
+        for column in columns.keys() {
+            ensure!(
+                required.contains(&column.as_str()),
+                "{name}.{column}: not used by this objective; it reads {required:?}"
+            );
+        }
+        for column in required {
+            ensure!(columns.contains_key(column), "{name}.{column}: missing");
+        }
 
-    let lengths: Vec<_> = columns[Statistic::LogProb.name()].iter().map(Vec::len).collect();
-    ensure!(!lengths.is_empty(), "{side}.log_prob: expected at least one response, got none");
-    for (name, ragged) in columns {
-        let given: Vec<_> = ragged.iter().map(Vec::len).collect();
-        ensure!(
-            given == lengths,
-            "{side}.{name}: expected responses of {lengths:?} tokens as in log_prob, got {given:?}"
-        );
+        let lengths: Vec<_> = columns[Statistic::LogProb.name()].iter().map(Vec::len).collect();
+        ensure!(!lengths.is_empty(), "{name}.log_prob: expected at least one response, got none");
+        for (column, ragged) in &columns {
+            let given: Vec<_> = ragged.iter().map(Vec::len).collect();
+            ensure!(
+                given == lengths,
+                "{name}.{column}: expected responses of {lengths:?} tokens as in log_prob, got {given:?}"
+            );
+        }
+        let allowed: &[&str] = match name {
+            "labelled" => &["desirable"],
+            "groups" => &["group", "reward"],
+            _ => &[],
+        };
+        for (key, given) in
+            [("desirable", desirable.is_some()), ("group", group.is_some()), ("reward", reward.is_some())]
+        {
+            ensure!(!given || allowed.contains(&key), "{name}.{key}: not used by this objective");
+        }
+        let first = self.responses.len();
+        let feedback: Vec<_> = match name {
+            "labelled" => {
+                let label = |desirable| if desirable { Feedback::Desirable } else { Feedback::Undesirable };
+                one_each(name, "desirable", desirable, &lengths)?.into_iter().map(label).collect()
+            }
+            "groups" => {
+                let groups = one_each(name, "group", group, &lengths)?;
+                let rewards = one_each(name, "reward", reward, &lengths)?;
+                groups.into_iter().zip(rewards).map(|(group, reward)| Feedback::Reward { group, reward }).collect()
+            }
+            other => {
+                let feedback = if other == "mismatched" { Feedback::Mismatched } else { Feedback::None };
+                vec![feedback; lengths.len()]
+            }
+        };
+        for (&length, feedback) in lengths.iter().zip(feedback) {
+            ensure!(length > 0, "{name}.log_prob: expected at least one token in every response, got an empty one");
+            let start = self.responses.last().map_or(0, |response| response.tokens.end);
+            self.responses.push(Response { tokens: start..start + length, feedback });
+        }
+        for statistic in EnumSet::all() & requirements.statistics {
+            self.statistics.column_mut(statistic).extend(columns[statistic.name()].iter().flatten());
+        }
+        for constant in EnumSet::all() & requirements.constants {
+            self.constants.column_mut(constant).extend(columns[constant.name()].iter().flatten());
+        }
+        self.sides.push((name, first..self.responses.len()));
+        Ok(())
     }
-    for &length in &lengths {
-        ensure!(length > 0, "{side}.log_prob: expected at least one token in every response, got an empty one");
-        let start = responses.last().map_or(0, |response| response.tokens.end);
-        responses.push(Response { tokens: start..start + length });
+}
+
+/// A list with one entry a response.
+fn one_each<T>(side: &str, key: &str, given: Option<Vec<T>>, lengths: &[usize]) -> anyhow::Result<Vec<T>> {
+    let given = given.with_context(|| format!("{side}.{key}: missing"))?;
+    let (expected, count) = (lengths.len(), given.len());
+    ensure!(count == expected, "{side}.{key}: expected {expected} entries, one a response, got {count}");
+    Ok(given)
+}
+
+impl<'de> Deserialize<'de> for Side {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Columns;
+
+        impl<'de> Visitor<'de> for Columns {
+            type Value = Side;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("columns by name")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Side, A::Error> {
+                let mut side = Side::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "desirable" => side.desirable = Some(map.next_value()?),
+                        "group" => side.group = Some(map.next_value()?),
+                        "reward" => side.reward = Some(map.next_value()?),
+                        _ => drop(side.columns.insert(key, map.next_value()?)),
+                    }
+                }
+                Ok(side)
+            }
+        }
+
+        deserializer.deserialize_map(Columns)
     }
-    for &statistic in requirements.statistics {
-        statistics.column_mut(statistic).extend(columns[statistic.name()].iter().flatten());
-    }
-    for &constant in requirements.constants {
-        constants.column_mut(constant).extend(columns[constant.name()].iter().flatten());
-    }
-    Ok(())
 }

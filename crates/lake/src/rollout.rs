@@ -1,0 +1,170 @@
+//! Episodes that a policy samples on the lake, and a training step's data from them.
+
+use std::cmp::Ordering;
+
+use enumset::EnumSet;
+use ndarray::ShapeError;
+use objective::{Data, Feedback, Pair, Requirements, Sampling, Statistic, TokenStatistics};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use training::{MicroBatch, Outcome, Policy, fill_behaviour};
+
+use crate::environment::Environment;
+use crate::map::Action;
+use crate::network::{Forward, States};
+use crate::policy::{LakePolicy, empty, push};
+use crate::solver::TransitionMatrix;
+
+/// Where the policy's choices and the lake's slips are drawn from: each its own stream of a run's seed.
+#[derive(Clone, Debug)]
+pub struct Dice {
+    actions: ChaCha8Rng,
+    slips: ChaCha8Rng,
+}
+
+/// One episode from the start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Episode {
+    /// The cell before each move.
+    pub cells: Vec<usize>,
+    /// Each move.
+    pub actions: Vec<Action>,
+    /// The reward of each move.
+    pub rewards: Vec<f64>,
+    /// The cell after the last move, if the episode was cut off there by Gymnasium's horizon.
+    pub cut_off: Option<usize>,
+}
+
+/// A step's data, and how many prompts gave no pair because all their returns were equal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Responses; none where every return was equal and the objective compares pairs.
+    pub batch: MicroBatch<States, Forward>,
+    /// Prompts without a pair.
+    pub ties: usize,
+}
+
+impl Dice {
+    /// Streams of a run's seed.
+    pub fn new(seed: u64, action_stream: u64, slip_stream: u64) -> Self {
+        let stream = |number| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(number);
+            rng
+        };
+        Self { actions: stream(action_stream), slips: stream(slip_stream) }
+    }
+}
+
+impl Episode {
+    /// An episode of the policy with this transition matrix.
+    pub fn sample(environment: &Environment, policy: &TransitionMatrix, dice: &mut Dice) -> Self {
+        let mut episode = Self { cells: Vec::new(), actions: Vec::new(), rewards: Vec::new(), cut_off: None };
+        let mut cell = environment.map().start();
+        for _ in 0..environment.horizon() {
+            let action = Action::ALL[draw(&policy[cell], &mut dice.actions)];
+            let outcomes = environment.outcomes(cell, action);
+            let outcome = &outcomes[draw(outcomes.iter().map(|outcome| &outcome.probability), &mut dice.slips)];
+            episode.cells.push(cell);
+            episode.actions.push(action);
+            episode.rewards.push(outcome.reward);
+            cell = outcome.next;
+            if outcome.terminated {
+                return episode;
+            }
+        }
+        episode.cut_off = Some(cell);
+        episode
+    }
+
+    /// Σₜ γᵗ rₜ.
+    pub fn discounted_return(&self, discount: f64) -> f64 {
+        self.rewards.iter().rev().fold(0.0, |rest, reward| reward + discount * rest)
+    }
+}
+
+/// The place of a draw from a distribution; the last place where rounding leaves the sum below the draw.
+fn draw<'a>(distribution: impl IntoIterator<Item = &'a f64>, rng: &mut ChaCha8Rng) -> usize {
+    let mut left = rng.random::<f64>();
+    let mut last = 0;
+    for (place, probability) in distribution.into_iter().enumerate() {
+        if *probability > 0.0 {
+            last = place;
+            if left < *probability {
+                return place;
+            }
+            left -= probability;
+        }
+    }
+    last
+}
+
+/// Samples episodes from the policy and makes of them what the objective learns from, with all that it requires of the policy
+/// that sampled them. The lake has one prompt, its start; rewards of whole responses and the ranks of pairs are discounted
+/// returns.
+///
+/// # Errors
+///
+/// Never: the shapes agree.
+pub fn sample(
+    environment: &Environment,
+    policy: &LakePolicy<'_>,
+    requirements: &Requirements,
+    sampling: Sampling,
+    discount: f64,
+    dice: &mut Dice,
+) -> Result<Sample, ShapeError> {
+    let matrix = policy.network.transition_matrix()?;
+    let mut episodes: Vec<_> = (0..sampling.samples).map(|_| Episode::sample(environment, &matrix, dice)).collect();
+    let mut batch = empty();
+    let mut ties = 0;
+    match requirements.data {
+        Data::Preferences => {
+            // The greatest return first; the earlier sample first on ties.
+            episodes.sort_by(|a, b| {
+                let [a, b] = [a, b].map(|episode| episode.discounted_return(discount));
+                b.partial_cmp(&a).unwrap_or(Ordering::Equal)
+            });
+            episodes.drain(1..episodes.len() - 1);
+            if episodes[0].discounted_return(discount) > episodes[1].discounted_return(discount) {
+                batch.pairs.push(Pair { chosen: 0, rejected: 1 });
+            } else {
+                episodes.clear();
+                ties = 1;
+            }
+        }
+        Data::Demonstrations | Data::Labelled { .. } | Data::Groups | Data::Rollouts => {}
+    }
+    for episode in &episodes {
+        let feedback = match requirements.data {
+            Data::Groups => Feedback::Reward { group: 0, reward: episode.discounted_return(discount) },
+            _ => Feedback::None,
+        };
+        push(&mut batch, &episode.cells, &episode.actions, feedback);
+    }
+    let outcomes = outcomes(policy, requirements, episodes)?;
+    fill_behaviour(policy, requirements, discount, std::slice::from_mut(&mut batch), &[outcomes])?;
+    Ok(Sample { batch, ties })
+}
+
+/// The rewards of each episode, and the value of where it was cut off.
+fn outcomes(
+    policy: &LakePolicy<'_>,
+    requirements: &Requirements,
+    episodes: Vec<Episode>,
+) -> Result<Vec<Outcome>, ShapeError> {
+    let cut_off: Vec<_> = episodes.iter().filter_map(|episode| episode.cut_off).collect();
+    let mut statistics = TokenStatistics::default();
+    if !cut_off.is_empty() {
+        let states = States { begins: (0..cut_off.len()).collect(), cells: cut_off, fusion: None };
+        let wanted = requirements.statistics & EnumSet::only(Statistic::Value);
+        policy.statistics(&policy.forward(&states)?, None, &[], wanted, &mut statistics)?;
+    }
+    let mut values = statistics.value.into_iter();
+    let outcome = |episode: Episode| {
+        let bootstrap = episode.cut_off.and_then(|_| values.next()).unwrap_or(0.0);
+        Outcome { rewards: episode.rewards, bootstrap }
+    };
+    Ok(episodes.into_iter().map(outcome).collect())
+}

@@ -1,0 +1,123 @@
+//! Proximal policy optimisation's clipped surrogate of the policy gradient.
+//!
+//! # Formula
+//!
+//! With ρ = exp x the importance ratio to the policy that sampled the response and A its advantage:
+//!
+//! ℓ = −min(min(ρ, δ) A, clip(ρ, 1 − ε, 1 + ε') A)
+//!
+//! Without the second clip δ, min(ρ, δ) is ρ. ∂ℓ/∂x is −ρ A where the minimum moves with ρ and 0 where it is clipped.
+//!
+//! # Source
+//!
+//! J. Schulman et al., "Proximal Policy Optimization Algorithms", arXiv 1707.06347, equation 7; ε' ≠ ε from DAPO, arXiv
+//! 2503.14476; δ from INTELLECT-2, arXiv 2505.07291.
+
+use std::ops::Bound;
+
+use crate::numerics::exponential;
+use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
+
+/// ε.
+pub const CLIP: Parameter = Parameter {
+    name: "clip",
+    kind: Kind::Number { default: 0.2, range: UNIT },
+    purpose: "how far below 1 an importance ratio may fall before it stops to count, and above it where clip_high is not set",
+};
+
+/// ε'.
+pub const CLIP_HIGH: Parameter = Parameter {
+    name: "clip_high",
+    kind: Kind::Derived { default: "clip", range: (Bound::Included(0.0), Bound::Included(1e6)) },
+    purpose: "how far above 1 an importance ratio may rise before it stops to count",
+};
+
+/// δ.
+pub const DELTA: Parameter = Parameter {
+    name: "delta",
+    kind: Kind::Derived { default: "off", range: (Bound::Excluded(1.0), Bound::Included(1e6)) },
+    purpose: "the greatest importance ratio that a negative advantage counts with (two-sided clipping)",
+};
+
+/// Which importance ratios are held back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clip {
+    low: f64,
+    high: f64,
+    delta: Option<f64>,
+}
+
+/// The loss of one ratio.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Surrogate {
+    /// ℓ.
+    pub loss: f64,
+    /// ∂ℓ/∂x.
+    pub slope: f64,
+    /// Whether the ratio is held back.
+    pub clipped: bool,
+}
+
+impl Clip {
+    /// Ratios held within 1 − `low` and 1 + `high`, and below `delta` where the advantage is negative.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub fn new(owner: &'static str, low: f64, high: f64, delta: Option<f64>) -> Result<Self, ParameterError> {
+        Ok(Self {
+            low: CLIP.check(owner, low)?,
+            high: CLIP_HIGH.check(owner, high)?,
+            delta: delta.map(|delta| DELTA.check(owner, delta)).transpose()?,
+        })
+    }
+
+    /// The clipping that the declared parameters describe.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError::Invalid`] for a value out of its range.
+    pub(crate) fn read(
+        owner: &'static str,
+        declared: &[Parameter],
+        reader: &Reader<'_>,
+    ) -> Result<Self, ParameterError> {
+        let low = reader.number(&CLIP)?;
+        let high = if declared.contains(&CLIP_HIGH) { reader.derived(&CLIP_HIGH)? } else { None };
+        let delta = if declared.contains(&DELTA) { reader.derived(&DELTA)? } else { None };
+        Self::new(owner, low, high.unwrap_or(low), delta)
+    }
+
+    /// The parameters in force, of those declared.
+    pub(crate) fn parameters(&self, declared: &[Parameter]) -> Parameters {
+        let mut parameters =
+            Parameters::from([(CLIP.name.to_owned(), self.low.into()), (CLIP_HIGH.name.to_owned(), self.high.into())]);
+        parameters.extend(self.delta.map(|delta| (DELTA.name.to_owned(), delta.into())));
+        parameters.retain(|name, _| declared.iter().any(|parameter| parameter.name == name));
+        parameters
+    }
+
+    /// ℓ at a log-ratio x.
+    ///
+    /// ```
+    /// let clip = objective::clip::Clip::new("example", 0.2, 0.2, None)?;
+    /// let x = 1.5_f64.ln();
+    /// assert_eq!((clip.surrogate(x, 1.0).loss, clip.surrogate(x, 1.0).slope), (-1.2, 0.0));
+    /// assert!((clip.surrogate(x, -1.0).loss - 1.5).abs() < 1e-12);
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
+    pub fn surrogate(&self, log_ratio: f64, advantage: f64) -> Surrogate {
+        let (ratio, slope) = exponential(log_ratio);
+        let (bounded, bounded_slope) = match self.delta {
+            Some(delta) if ratio > delta => (delta, 0.0),
+            _ => (ratio, slope),
+        };
+        let held = ratio.clamp(1.0 - self.low, 1.0 + self.high);
+        if bounded * advantage <= held * advantage {
+            Surrogate { loss: -bounded * advantage, slope: -bounded_slope * advantage, clipped: bounded != ratio }
+        } else {
+            let slope = if held == ratio { slope } else { 0.0 };
+            Surrogate { loss: -held * advantage, slope: -slope * advantage, clipped: held != ratio }
+        }
+    }
+}

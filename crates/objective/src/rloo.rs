@@ -1,0 +1,93 @@
+//! REINFORCE leave-one-out: each response against the mean of the others to the same prompt.
+//!
+//! # Formula
+//!
+//! With x the sum of log π − log π_behaviour over a response, its reward less β Σₜ (log π_behaviour − log π_ref), A the difference
+//! to the mean of the others of its group (see [`group`](crate::group)), and ℓ the [clipped surrogate](crate::clip) at x, mean
+//! over the step's responses of ℓ.
+//!
+//! Cotangent: ∂ℓ/∂x / responses on every token. On policy this is REINFORCE.
+//!
+//! # Source
+//!
+//! A. Ahmadian et al., "Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human Feedback in LLMs", arXiv
+//! 2402.14740; the clip and β as in TRL's `RLOOTrainer`.
+//!
+//! # Departures
+//!
+//! None.
+//!
+//! # Examples
+//!
+//! On policy, A = ½, two tokens: L = −½, cotangents −½.
+//!
+//! ```
+//! use objective::group::{GroupLoss, Sampled};
+//!
+//! let rloo = objective::rloo::Rloo::new(objective::clip::Clip::new("rloo", 0.2, 0.2, None)?);
+//! let mut slots = [0.0; 2];
+//! let response = Sampled { advantage: 0.5, log_prob: &[-1.0, -2.0], behaviour_log_prob: &[-1.0, -2.0] };
+//! // Half of the weight of a response is each of its two tokens'.
+//! assert_eq!(rloo.response(&response, 0.5, &mut slots).loss, -0.5);
+//! assert_eq!(slots, [-0.5, -0.5]);
+//! # Ok::<(), objective::ParameterError>(())
+//! ```
+
+use crate::batch::StepTotals;
+use crate::clip::{CLIP, CLIP_HIGH, Clip};
+use crate::group::{GroupLoss, ResponseLoss, Sampled, beta, build};
+use crate::method::Method;
+use crate::numerics::sum_of_differences;
+use crate::parameter::{Parameter, ParameterError, Parameters, Reader};
+use crate::sampling::{epochs, samples};
+
+/// The registry's line.
+pub const METHOD: Method = Method {
+    name: "rloo",
+    summary: "REINFORCE, each response against the mean of the others to the same prompt",
+    source: "arXiv 2402.14740",
+    parameters: &[CLIP, CLIP_HIGH, BETA, samples(2), epochs(1)],
+    build: build::<Rloo>,
+};
+
+/// β.
+pub const BETA: Parameter = beta(0.05);
+
+/// REINFORCE leave-one-out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rloo {
+    clip: Clip,
+}
+
+impl Rloo {
+    /// The loss with clipped ratios.
+    pub fn new(clip: Clip) -> Self {
+        Self { clip }
+    }
+}
+
+impl GroupLoss for Rloo {
+    const METHOD: Method = METHOD;
+    const BETA: Parameter = BETA;
+    const PENALISES_REWARD: bool = true;
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
+        Ok(Self::new(Clip::read(METHOD.name, METHOD.parameters, reader)?))
+    }
+
+    fn own_parameters(&self) -> Parameters {
+        self.clip.parameters(METHOD.parameters)
+    }
+
+    fn share(&self, tokens: usize, totals: StepTotals) -> f64 {
+        1.0 / (tokens as f64 * totals.responses as f64)
+    }
+
+    fn response(&self, response: &Sampled<'_>, share: f64, slots: &mut [f64]) -> ResponseLoss {
+        let share = share * slots.len() as f64;
+        let log_ratio = sum_of_differences(response.log_prob, response.behaviour_log_prob);
+        let surrogate = self.clip.surrogate(log_ratio, response.advantage);
+        slots.iter_mut().for_each(|slot| *slot += share * surrogate.slope);
+        ResponseLoss { loss: share * surrogate.loss, clipped: usize::from(surrogate.clipped), ratios: 1 }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a step needs to know of responses that the policy sampled itself.
+
+use objective::{Constant, Requirements, Source, Statistic, TokenConstants, TokenStatistics, returns};
+
+use crate::policy::Policy;
+use crate::step::MicroBatchOf;
+
+/// What the environment answered to one response.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The reward on each token.
+    pub rewards: Vec<f64>,
+    /// The value of the state after the last token: 0 where the episode ended, V where it was cut off.
+    pub bootstrap: f64,
+}
+
+/// Fills what an objective requires of the policy that sampled the responses, before that policy learns from them:
+/// log-probabilities, values, and advantages normalised over the step. `outcomes` has one entry a response of each micro-batch.
+///
+/// # Errors
+///
+/// The policy's own.
+pub fn fill_behaviour<P: Policy>(
+    policy: &P,
+    requirements: &Requirements,
+    discount: f64,
+    micro_batches: &mut [MicroBatchOf<P>],
+    outcomes: &[Vec<Outcome>],
+) -> Result<(), P::Error> {
+    let needs = |constant| requirements.constants.contains(constant);
+    if requirements.constants.is_subset(Constant::ReferenceLogProb.into()) {
+        return Ok(());
+    }
+    let lambda = match requirements.source {
+        Source::Sampled(sampling) => sampling.gae_lambda,
+        Source::Given => 1.0,
+    };
+    let valued = requirements.statistics.contains(Statistic::Value);
+    let (mut statistics, mut advantages, mut returned) = (TokenStatistics::default(), Vec::new(), Vec::new());
+    for (micro_batch, outcomes) in micro_batches.iter_mut().zip(outcomes) {
+        let forward = policy.forward(&micro_batch.states)?;
+        let wanted = requirements.statistics & (Statistic::LogProb | Statistic::Value);
+        policy.statistics(&forward, None, &micro_batch.tokens, wanted, &mut statistics)?;
+        if !valued {
+            statistics.value.resize(micro_batch.tokens.len(), 0.0);
+        }
+        returned.clear();
+        for (response, Outcome { rewards, bootstrap }) in micro_batch.responses.iter().zip(outcomes) {
+            let values = &statistics.value[response.tokens.clone()];
+            let (bootstrap, advantages) = (*bootstrap, &mut advantages);
+            returns::generalised_advantages(rewards, values, bootstrap, discount, lambda, advantages, &mut returned);
+        }
+        let TokenConstants { behaviour_log_prob, behaviour_value, returns, .. } = &mut micro_batch.constants;
+        for (constant, column, source) in [
+            (Constant::BehaviourLogProb, behaviour_log_prob, &statistics.log_prob),
+            (Constant::BehaviourValue, behaviour_value, &statistics.value),
+            (Constant::Return, returns, &returned),
+        ] {
+            if needs(constant) {
+                column.clone_from(source);
+            }
+        }
+    }
+    if needs(Constant::Advantage) {
+        returns::normalise(&mut advantages);
+        let mut rest = &*advantages;
+        for micro_batch in micro_batches {
+            let (own, others) = rest.split_at(micro_batch.tokens.len());
+            micro_batch.constants.advantage = own.to_vec();
+            rest = others;
+        }
+    }
+    Ok(())
+}

@@ -18,6 +18,5 @@ def lines(draw):
 
 
 if __name__ == "__main__":
-    cases = [{"name": name, "source": "torch", "line": line, **objective.evaluate(line)}
-             for name, line in lines(random.Random(20240517))]
+    cases = [generator.case(name, line, objective.evaluate) for name, line in lines(random.Random(20240517))]
     generator.write(__file__, ["torch"], cases=cases)

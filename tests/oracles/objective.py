@@ -53,11 +53,13 @@ def propagated(losses, propagation, gamma, item="loss", side="left", norm="L1"):
     if propagation == "algorithm1":
         return sum(gamma ** (n - 1 - t) * losses[t] * losses[t:].sum() for t in range(n))
     items = {"loss": losses / n, "logps": losses, "mask": torch.ones(n)}[item]
+    places = torch.arange(n)
+    discounts = torch.tril(gamma ** (places[:, None] - places[None, :]).clamp(min=0).double())
     if side == "left":
-        sums = torch.stack([sum(gamma ** (k - t) * items[k] for k in range(t, n)) for t in range(n)])
+        sums = discounts.T @ items
         exponent, weights = sums, {"L1": sums, "L2": sums**2, "log": torch.log1p(sums)}
     else:
-        sums = torch.stack([sum(gamma ** (t - k) * items[k] for k in range(t + 1)) for t in range(n)])
+        sums = discounts @ items
         sums = sums + sums[sums > 0].min()
         exponent, weights = 1 / sums, {"L1": 1 / sums, "L2": 1 / sums**2, "log": 1 / torch.log1p(sums)}
     weights = torch.softmax(exponent, dim=0) if norm == "softmax" else weights[norm]
@@ -82,7 +84,7 @@ def evaluate(line):
     loss.backward()
     cotangents = {side: {"log_prob": [response.grad.tolist() for response in responses]}
                   for side, responses in leaves.items()}
-    return {"loss": loss.item(), "cotangents": cotangents}
+    return {"source": "torch", "loss": loss.item(), "cotangents": cotangents}
 
 
 def responses(draw, lengths, scale=1.0):
@@ -140,11 +142,18 @@ def lines(draw):
         yield f"{name}, part of a larger step", larger | {"totals": {"tokens": 40, "responses": 10, "pairs": 5}}
 
 
+def long_lines(draw):
+    sides = lambda: {"log_prob": responses(draw, [16])}
+    for normalisation in ("token", "response"):
+        yield f"sft, {normalisation}", {"objective": {"name": "sft", "normalisation": normalisation}, "chosen": sides()}
+    for propagation in ("released", "algorithm1", "equation21", "none"):
+        yield f"ift, {propagation}", {"objective": {"name": "ift", "propagation": propagation}, "chosen": sides()}
+    yield "orpo", {"objective": {"name": "orpo"}, "chosen": sides(), "rejected": sides()}
+
+
 def main():
-    draw = random.Random(20240517)
-    cases = []
-    for name, line in lines(draw):
-        cases.append({"name": name, "source": "torch", "line": line, **evaluate(line)})
+    cases = [generator.case(name, line, evaluate) for name, line in lines(random.Random(20240517))]
+    cases += [generator.long_case(name, line, evaluate) for name, line in long_lines(random.Random(20240518))]
     generator.write(__file__, ["torch"], cases=cases)
 
 

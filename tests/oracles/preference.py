@@ -38,12 +38,18 @@ def dpo_trainer(line, leaves, metrics):
     mask[:, 0] = 0
     blank = torch.zeros_like(mask[:, 1:], dtype=torch.float64)
     outputs = types.SimpleNamespace(log_probs=pad(leaves), entropy=blank, mean_logits=blank, is_top1=blank.bool())
+    weighted = objective.get("weighting") == "wpo"
+    if weighted:
+        outputs.log_sum_sq_probs = pad([torch.tensor(row) for side in sides for row in side["log_sum_square_prob"]])
+    # A sum's terms share their β in TRL.
+    terms = objective.get("terms", [objective])
     tail = objective.get("tail_weight")
     stand_in = types.SimpleNamespace(
         model=types.SimpleNamespace(training=True), aux_loss_enabled=False, ld_alpha=tail, precompute_ref_logps=True,
         accelerator=types.SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x, device="cpu"),
-        f_divergence_type=DIVERGENCES[objective.get("divergence", "reverse_kl")], use_weighting=False, loss_weights=[1.0],
-        loss_types=[LOSS_TYPES[objective["name"]]], beta=objective.get("beta", 1.0),
+        f_divergence_type=DIVERGENCES[objective.get("divergence", "reverse_kl")], use_weighting=weighted,
+        loss_types=[LOSS_TYPES[term["name"]] for term in terms], loss_weights=[term.get("weight", 1.0) for term in terms],
+        beta=terms[0].get("beta", 1.0),
         label_smoothing=objective.get("label_smoothing", 0.0), args=types.SimpleNamespace(discopop_tau=objective.get("tau")),
         _metrics={"train": metrics}, _total_train_tokens=0, _tp_size=1)
     lengths = [[len(response) for response in side["log_prob"]] for side in sides]
@@ -60,18 +66,19 @@ def dpo_trainer(line, leaves, metrics):
 
 
 def cpo_trainer(line, leaves, metrics):
-    """The loss of TRL's CPO trainer, which also has SimPO."""
+    """The loss of TRL's CPO trainer, which also has SimPO and AlphaPO."""
     objective, count = line["objective"], len(line["chosen"]["log_prob"])
-    simpo = objective["name"] == "simpo"
+    simpo, alphapo = objective["name"] != "cpo", objective["name"] == "alphapo"
     scores = torch.stack([leaf.mean() if simpo else leaf.sum() for leaf in leaves])
     stand_in = types.SimpleNamespace(
-        alpha=0.0, beta=objective["beta"], label_smoothing=0.0, loss_type="simpo" if simpo else "sigmoid",
+        alpha=objective["alpha"] if alphapo else 0.0, beta=objective["beta"], label_smoothing=0.0, loss_type="simpo" if simpo else "sigmoid",
         simpo_gamma=objective.get("target_margin"), accelerator=types.SimpleNamespace(device="cpu"))
     losses, w, l = trl.experimental.cpo.CPOTrainer.cpo_loss(stand_in, scores[:count], scores[count:])
-    metrics |= {"rewards/chosen": [w.mean().item()], "rewards/rejected": [l.mean().item()]}
+    # AlphaPO's bent rewards are not what the metric means.
+    metrics |= {} if alphapo else {"rewards/chosen": [w.mean().item()], "rewards/rejected": [l.mean().item()]}
     # The trainer adds the likelihood outside of its loss; over each response, as the formula has it.
     likelihood = torch.stack([leaf.mean() for leaf in leaves[:count]]).mean()
-    return losses.mean() - objective.get("alpha", 0.0) * likelihood
+    return losses.mean() - (0.0 if simpo else objective["alpha"]) * likelihood
 
 
 def orpo_trainer(line, leaves, metrics):
@@ -120,7 +127,7 @@ def evaluate(line):
     elif line["objective"].get("divergence") == "alpha":
         loss, source = alpha_dpo(line, leaves), "torch"
     else:
-        trainer = {"simpo": cpo_trainer, "cpo": cpo_trainer, "orpo": orpo_trainer}.get(name, dpo_trainer)
+        trainer = {"simpo": cpo_trainer, "cpo": cpo_trainer, "alphapo": cpo_trainer, "orpo": orpo_trainer}.get(name, dpo_trainer)
         loss = trainer(line, leaves, metrics)
     loss.backward()
     gradients = [leaf.grad.tolist() for leaf in leaves]
@@ -138,7 +145,7 @@ def evaluate(line):
 
 def objectives():
     """Every method with its parameters, and whether it reads a reference."""
-    for beta in (1e-2, 0.1, 5.0):
+    for beta in (1e-3, 0.1, 50.0):
         yield {"name": "dpo", "beta": beta}
         for name in ("hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "sigmoid_norm"):
             yield {"name": name, "beta": beta}
@@ -148,6 +155,8 @@ def objectives():
         yield {"name": "discopop", "beta": beta, "tau": 0.05}
         yield {"name": "discopop", "beta": beta, "tau": 1.0}
         yield {"name": "simpo", "beta": beta, "target_margin": 0.3}
+        yield {"name": "alphapo", "beta": beta, "alpha": 0.25, "target_margin": 0.1}
+        yield {"name": "alphapo", "beta": beta, "alpha": -0.5, "target_margin": 0.0}
         yield {"name": "cpo", "beta": beta, "alpha": 0.7}
         yield {"name": "tdpo", "beta": beta, "variant": 1}
         yield {"name": "tdpo", "beta": beta, "variant": 2, "alpha": 0.5}
@@ -159,34 +168,63 @@ def objectives():
     for name in ("dpo", "hinge", "robust", "exo_pair"):
         extra = {"label_smoothing": 0.2} if name in ("robust", "exo_pair") else {}
         yield {"name": name, "beta": 0.1, "tail_weight": 0.4} | extra
+    for name in ("dpo", "ipo", "exo_pair", "sppo_hard", "bco_pair", "discopop"):
+        extra = {"exo_pair": {"label_smoothing": 0.2}, "discopop": {"tau": 0.05}}.get(name, {})
+        yield {"name": name, "beta": 0.1, "weighting": "wpo"} | extra
+    for beta in (1e-3, 0.1, 50.0):
+        yield {"name": "sum", "terms": [{"name": "dpo", "beta": beta, "weight": 0.5}, {"name": "apo_zero", "beta": beta}, {"name": "sft", "weight": 2.0}]}
+
+
+def rows(draw, lengths, scale=0.5):
+    return [[-scale * draw.expovariate(1.0) for _ in range(length)] for length in lengths]
+
+
+def columns(draw, objective, lengths, scale=0.5):
+    """The columns that an objective reads of one side."""
+    side = {"log_prob": rows(draw, lengths, scale)}
+    if objective["name"] not in ("simpo", "alphapo", "cpo", "orpo", "sft"):
+        side["reference_log_prob"] = rows(draw, lengths, scale)
+    if objective["name"] == "tdpo":
+        side["reference_kl"] = [[-value for value in row] for row in rows(draw, lengths, scale)]
+    if objective.get("weighting") == "wpo":
+        side["log_sum_square_prob"] = rows(draw, lengths, scale)
+    return side
 
 
 def lines(draw):
-    def rows(lengths, scale=0.5):
-        return [[-scale * draw.expovariate(1.0) for _ in range(length)] for length in lengths]
-
-    def columns(objective, lengths):
-        names = ["log_prob"]
-        if objective["name"] not in ("simpo", "cpo", "orpo", "sft"):
-            names.append("reference_log_prob")
-        side = {name: rows(lengths) for name in names}
-        if objective["name"] == "tdpo":
-            side["reference_kl"] = [[-value for value in row] for row in rows(lengths)]
-        return side
-
-    yield "sft, token", {"objective": {"name": "sft"}, "chosen": {"log_prob": rows([3, 1, 12])}}
+    yield "sft, token", {"objective": {"name": "sft"}, "chosen": {"log_prob": rows(draw, [3, 1, 12])}}
     for beta in (0.1, 0.25, 2.0):
         objective = {"name": "orpo", "beta": beta}
-        yield f"orpo, {beta}", {"objective": objective, "chosen": columns(objective, [9]), "rejected": columns(objective, [5])}
+        yield f"orpo, {beta}", {"objective": objective, "chosen": columns(draw, objective, [9]), "rejected": columns(draw, objective, [5])}
     for objective in objectives():
-        name = ", ".join(f"{key} {value}" if key != "name" else value for key, value in objective.items())
-        sides = [columns(objective, lengths) for lengths in ([5, 1, 9], [2, 6, 1])]
+        name = label(objective)
+        sides = [columns(draw, objective, lengths) for lengths in ([5, 1, 9], [2, 6, 1])]
         yield f"{name}, ragged", {"objective": objective, "chosen": sides[0], "rejected": sides[1]}
+        same = columns(draw, objective, [3])
+        yield f"{name}, chosen is rejected", {"objective": objective, "chosen": same, "rejected": same}
+        one = [columns(draw, objective, [1]) for _ in range(2)]
+        one = [side | {"reference_log_prob": side["log_prob"]} if "reference_log_prob" in side else side for side in one]
+        yield f"{name}, one token, policy is reference", {"objective": objective, "chosen": one[0], "rejected": one[1]}
         if objective.get("divergence", "reverse_kl") == "reverse_kl":
-            edges = [{key: [[-value if key == "reference_kl" else value for value in row] for row in ([-1e-12], [-1e4], [-1.0, 0.0])]
-                      if key != "reference_log_prob" else [[-0.5], [-1.5], [-2.0, -0.1]] for key in side} for side in sides]
+            own, flat = ([-1e-12], [-1e4], [-1.0, 0.0]), [[-0.5], [-1.5], [-2.0, -0.1]]
+            edge = {"log_prob": own, "reference_kl": [[-value for value in row] for row in own]}
+            edges = [{key: edge.get(key, flat) for key in side} for side in sides]
             yield f"{name}, near certainty and far from it", {"objective": objective, "chosen": edges[0], "rejected": {
                 key: rows[1:] + rows[:1] for key, rows in edges[1].items()}}
+
+
+def label(objective):
+    return ", ".join(f"{key} {value}" if key != "name" else value for key, value in objective.items())
+
+
+def long_lines(draw):
+    """Every method once, with long responses whose policy and reference are near to each other."""
+    seen = set()
+    for objective in objectives():
+        if objective.get("beta", 0.1) == 0.1 and objective["name"] not in seen:
+            seen.add(objective["name"])
+            sides = columns(draw, objective, [16], 0.01), columns(draw, objective, [16], 0.01)
+            yield label(objective), {"objective": objective, "chosen": sides[0], "rejected": sides[1]}
 
 
 def is_finite(answer):
@@ -195,7 +233,8 @@ def is_finite(answer):
 
 
 def main():
-    cases = [{"name": name, "line": line, **evaluate(line)} for name, line in lines(random.Random(20240517))]
+    cases = [generator.case(name, line, evaluate) for name, line in lines(random.Random(20240517))]
+    cases += [generator.long_case(name, line, evaluate) for name, line in long_lines(random.Random(20240518))]
     # Where the peer itself overflows there is no answer to compare with.
     overflown = [case["name"] for case in cases if not is_finite(case)]
     cases = [case for case in cases if is_finite(case)]

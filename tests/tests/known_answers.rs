@@ -148,7 +148,7 @@ fn a_bad_line_is_answered_by_an_error_that_names_the_field_and_the_stream_goes_o
         (r#"{"#, "EOF"),
         (r#""#, "EOF"),
         (r#"{"chosen": {"log_prob": [[-1]]}}"#, "objective"),
-        (r#"{"objective": {}, "chosen": {"log_prob": [[-1]]}}"#, "objective.name: missing"),
+        (r#"{"objective": {}, "chosen": {"log_prob": [[-1]]}}"#, "objective: name: expected a method's name, got none"),
         (r#"{"objective": {"name": "spo"}, "chosen": {"log_prob": [[-1]]}}"#, "allowed: sft, dpo, orpo"),
         (r#"{"objective": {"name": "sft", "beta": 1}, "chosen": {"log_prob": [[-1]]}}"#, "sft.beta: unknown"),
         (

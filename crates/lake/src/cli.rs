@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Solve(SolveArguments),
     /// List the maps that come with the program, with their trajectories.
     Maps,
+    /// Print the JSON schema of recipes, for editors and other languages.
+    Schema,
 }
 
 /// The lake, for every command.
@@ -197,8 +199,10 @@ fn manual() -> String {
         .iter()
         .map(|m| format!("  {}: {}\n      {}\n{}", m.name, m.summary, m.source, described(m.parameters)))
         .collect();
-    let optimizers: String =
-        OPTIMIZERS.iter().map(|kind| format!("  {}\n{}", kind.name, described(kind.parameters))).collect();
+    let optimizers: String = OPTIMIZERS
+        .iter()
+        .map(|kind| format!("  {}: {}\n{}", kind.name, kind.summary, described(kind.parameters)))
+        .collect();
     let defaults: String = DEFAULT.lines().map(|line| format!("  {line}\n")).collect();
     format!(
         "Methods and their parameters, with defaults:\n{methods}\n\

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         None => train(&arguments.train),
         Some(Command::Solve(arguments)) => solve(arguments),
         Some(Command::Maps) => maps(),
+        Some(Command::Schema) => print_json(&schemars::schema_for!(Recipe)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,13 +1,18 @@
 //! What to run: the default recipe, a recipe file, and the command line, each replacing fields of the one before.
 
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use objective::ift::LAMBDA_MIN;
-use objective::parameter::{BELOW_ONE, POSITIVE, Parameters, UNIT, Value, check_number};
-use objective::{Anticipation, METHODS, Objective, registry};
+use objective::parameter::{BELOW_ONE, Interval, POSITIVE, Parameters, UNIT, Value, check_number};
+use objective::{Anticipation, METHODS, Objective, registry, schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use strum::VariantNames;
 use toml::Table;
-use training::{OptimizerSettings, Shape};
+use training::optimizer::OptimizerKind;
+use training::{OPTIMIZERS, OptimizerSettings, Shape};
 
 use crate::error::LakeError;
 use crate::solver::Target;
@@ -18,31 +23,76 @@ pub const DEFAULT: &str = include_str!("../../../experiments/default.toml");
 const ALL: &str = "all";
 /// The prefix of the optimizer's parameters among `--set` assignments.
 const OPTIMIZER: &str = "optimizer";
+/// Letters in a label.
+const LONGEST_LABEL: usize = 40;
 
-/// Everything that determines a result; the fields are documented in `experiments/default.toml`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Everything that determines a result. Fields left out take the values of `experiments/default.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
+#[schemars(transform = with_defaults_and_limits)]
 pub struct Recipe {
+    /// A map that comes with the program, or a TOML file.
     pub map: String,
+    /// Whether moves slip at right angles, with probability 2/3.
     pub slippery: bool,
+    /// The environment's discount.
     pub gamma: f64,
+    /// What counts as the optimal policy.
+    #[schemars(schema_with = "target_schema")]
     pub target: Target,
+    /// The trajectory to imitate: a name that the map has, or a word over L, D, R, U.
     pub demonstration: String,
+    /// The trajectory to avoid, read by methods that compare.
     pub rejected: String,
+    /// Units in the policy's hidden layer.
     pub hidden: usize,
+    /// The greatest learning rate.
     pub learning_rate: f64,
+    /// How the learning rate goes on after its warm-up.
+    #[schemars(schema_with = "schedule_schema")]
     pub schedule: Shape,
+    /// Share of the steps over which the learning rate rises from 0.
     pub warmup_ratio: f64,
+    /// The greatest Euclidean norm of the gradient; left out, it is not clipped.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64")]
     pub clip_norm: Option<f64>,
+    /// Full-batch optimizer steps.
     pub steps: usize,
+    /// Independent runs.
     pub seeds: usize,
+    /// The first run's seed; run i takes seed + i.
     pub seed: u64,
+    /// The optimizer.
     pub optimizer: OptimizerRecipe,
+    /// What is trained; every registered method where none is listed.
     #[serde(default)]
     pub method: Vec<MethodRecipe>,
 }
+
+/// A field's range.
+struct Limit<R, V> {
+    field: &'static str,
+    range: R,
+    value: fn(&Recipe) -> V,
+}
+
+/// The only place of the ranges of numbers.
+const NUMBERS: &[Limit<Interval, Option<f64>>] = &[
+    Limit { field: "gamma", range: BELOW_ONE, value: |recipe| Some(recipe.gamma) },
+    Limit { field: "learning_rate", range: POSITIVE, value: |recipe| Some(recipe.learning_rate) },
+    Limit { field: "warmup_ratio", range: UNIT, value: |recipe| Some(recipe.warmup_ratio) },
+    Limit { field: "clip_norm", range: POSITIVE, value: |recipe| recipe.clip_norm },
+];
+
+/// The only place of the ranges of counts.
+const COUNTS: &[Limit<RangeInclusive<u64>, u64>] = &[
+    Limit { field: "hidden", range: 1..=65_536, value: |recipe| recipe.hidden as u64 },
+    Limit { field: "steps", range: 1..=10_000_000, value: |recipe| recipe.steps as u64 },
+    Limit { field: "seeds", range: 1..=1_000_000, value: |recipe| recipe.seeds as u64 },
+    // Every run's seed is one that TOML can hold.
+    Limit { field: "seed", range: 0..=i64::MAX as u64 - 1_000_000, value: |recipe| recipe.seed },
+];
 
 /// An optimizer by name, with its parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -186,22 +236,17 @@ impl Recipe {
     /// Checks every range once and replaces parameters by those in force.
     fn validate(&mut self) -> Result<(), LakeError> {
         const OWNER: &str = "recipe";
-        check_number(OWNER, "gamma", BELOW_ONE, self.gamma)?;
-        check_number(OWNER, "learning_rate", POSITIVE, self.learning_rate)?;
-        check_number(OWNER, "warmup_ratio", UNIT, self.warmup_ratio)?;
-        if let Some(clip_norm) = self.clip_norm {
-            check_number(OWNER, "clip_norm", POSITIVE, clip_norm)?;
-        }
-        for (name, value, most) in
-            [("hidden", self.hidden, 65_536), ("steps", self.steps, 10_000_000), ("seeds", self.seeds, 1_000_000)]
-        {
-            if !(1..=most).contains(&value) {
-                return Err(field(&format!("{OWNER}.{name}"), &format!("1 to {most}"), value));
+        for limit in NUMBERS {
+            if let Some(value) = (limit.value)(self) {
+                check_number(OWNER, limit.field, limit.range, value)?;
             }
         }
-        const LAST_SEED: u64 = i64::MAX as u64 - 1_000_000;
-        if self.seed > LAST_SEED {
-            return Err(field(&format!("{OWNER}.seed"), &format!("0 to {LAST_SEED}"), self.seed));
+        for Limit { field: name, range, value } in COUNTS {
+            let value = value(self);
+            if !range.contains(&value) {
+                let allowed = format!("{} to {}", range.start(), range.end());
+                return Err(field(&format!("{OWNER}.{name}"), &allowed, value));
+            }
         }
 
         self.optimizer.parameters = self.optimizer()?.parameters();
@@ -223,14 +268,72 @@ impl Recipe {
         for (index, entry) in self.method.iter().enumerate() {
             let label = entry.label();
             let is_word = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
-            if label.is_empty() || label.len() > 40 || !label.chars().all(is_word) {
-                return Err(field("method.label", "1 to 40 letters, digits, -, _ or +", format!("\"{label}\"")));
+            if label.is_empty() || label.len() > LONGEST_LABEL || !label.chars().all(is_word) {
+                let allowed = format!("1 to {LONGEST_LABEL} letters, digits, -, _ or +");
+                return Err(field("method.label", &allowed, format!("\"{label}\"")));
             }
             if self.method[..index].iter().any(|earlier| earlier.label() == label) {
                 return Err(field("method.label", "a different one for each entry", format!("\"{label}\" twice")));
             }
         }
         Ok(())
+    }
+}
+
+impl JsonSchema for OptimizerRecipe {
+    fn schema_name() -> Cow<'static, str> {
+        "Optimizer".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let described = |kind: &OptimizerKind| schema::table(generator, kind.name, kind.summary, kind.parameters, &[]);
+        json_schema!({ "oneOf": OPTIMIZERS.iter().map(described).collect::<Vec<_>>() })
+    }
+}
+
+impl JsonSchema for MethodRecipe {
+    fn schema_name() -> Cow<'static, str> {
+        "Method".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let label = json_schema!({
+            "type": "string",
+            "pattern": format!("^[A-Za-z0-9_+-]{{1,{LONGEST_LABEL}}}$"),
+            "description": "what the result is called; by default the name",
+        });
+        schema::methods(generator, &[("label", label.to_value())])
+    }
+}
+
+fn target_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": Target::VARIANTS })
+}
+
+fn schedule_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": Shape::VARIANTS })
+}
+
+/// A recipe needs no field, as each has a default.
+fn with_defaults_and_limits(schema: &mut Schema) {
+    schema.remove("required");
+    let Some(fields) = schema.get_mut("properties").and_then(serde_json::Value::as_object_mut) else { return };
+    let defaults = parse("default recipe", DEFAULT).unwrap_or_default();
+    for (name, field) in fields {
+        let Some(field) = field.as_object_mut() else { continue };
+        if let Some(limit) = NUMBERS.iter().find(|limit| limit.field == name) {
+            field.extend(schema::number(limit.range).as_object().cloned().unwrap_or_default());
+        }
+        if let Some(Limit { range, .. }) = COUNTS.iter().find(|limit| limit.field == name) {
+            field.remove("format");
+            field.extend([
+                ("minimum".to_owned(), (*range.start()).into()),
+                ("maximum".to_owned(), (*range.end()).into()),
+            ]);
+        }
+        if let Some(default) = defaults.get(name).filter(|default| !default.is_table()) {
+            field.insert("default".to_owned(), serde_json::to_value(default).unwrap_or_default());
+        }
     }
 }
 

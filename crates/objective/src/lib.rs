@@ -46,6 +46,7 @@ pub mod bco;
 pub mod bco_pair;
 pub mod cispo;
 pub mod clip;
+pub mod configured;
 pub mod cpo;
 pub mod discopop;
 pub mod divergence;
@@ -76,6 +77,8 @@ pub mod rloo;
 pub mod robust;
 pub mod sampling;
 pub mod sapo;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod sft;
 pub mod sigmoid_norm;
 pub mod simpo;
@@ -87,6 +90,7 @@ pub mod vespo;
 pub mod weighted_sum;
 
 pub use batch::{BatchError, Feedback, Pair, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics};
+pub use configured::Configured;
 pub use evaluation::{Evaluation, Metric, Metrics};
 pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};

@@ -18,6 +18,9 @@ pub struct Parameter {
     pub purpose: &'static str,
 }
 
+/// The lower and the upper bound of a number.
+pub type Interval = (Bound<f64>, Bound<f64>);
+
 /// Kind of a parameter's value, what is allowed, and the default.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
@@ -26,14 +29,14 @@ pub enum Kind {
         /// Used where none is given.
         default: f64,
         /// Allowed values.
-        range: (Bound<f64>, Bound<f64>),
+        range: Interval,
     },
     /// A finite number in an interval that follows another parameter until it is set.
     Derived {
         /// How it follows, for manuals.
         default: &'static str,
         /// Allowed values.
-        range: (Bound<f64>, Bound<f64>),
+        range: Interval,
     },
     /// A whole number.
     Count {
@@ -64,15 +67,15 @@ pub enum Kind {
 }
 
 /// 10⁻⁹ ≤ x ≤ 10⁶: a scale whose products and quotients with a permitted log-probability are finite.
-pub const SCALE: (Bound<f64>, Bound<f64>) = (Bound::Included(1e-9), Bound::Included(1e6));
+pub const SCALE: Interval = (Bound::Included(1e-9), Bound::Included(1e6));
 /// 0 < x ≤ 10⁶.
-pub const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Included(1e6));
+pub const POSITIVE: Interval = (Bound::Excluded(0.0), Bound::Included(1e6));
 /// 0 ≤ x ≤ 10⁶.
-pub const NON_NEGATIVE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Included(1e6));
+pub const NON_NEGATIVE: Interval = (Bound::Included(0.0), Bound::Included(1e6));
 /// 0 ≤ x ≤ 1.
-pub const UNIT: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Included(1.0));
+pub const UNIT: Interval = (Bound::Included(0.0), Bound::Included(1.0));
 /// 0 ≤ x < 1.
-pub const BELOW_ONE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Excluded(1.0));
+pub const BELOW_ONE: Interval = (Bound::Included(0.0), Bound::Excluded(1.0));
 
 /// `value`, if it is finite and in the range.
 ///
@@ -82,7 +85,7 @@ pub const BELOW_ONE: (Bound<f64>, Bound<f64>) = (Bound::Included(0.0), Bound::Ex
 pub fn check_number(
     owner: &'static str,
     name: &'static str,
-    range: (Bound<f64>, Bound<f64>),
+    range: Interval,
     value: f64,
 ) -> Result<f64, ParameterError> {
     if value.is_finite() && range.contains(&value) {
@@ -96,7 +99,7 @@ pub fn check_number(
     })
 }
 
-fn allowed_numbers(name: &str, (low, high): (Bound<f64>, Bound<f64>)) -> String {
+fn allowed_numbers(name: &str, (low, high): Interval) -> String {
     let low = match low {
         Bound::Included(low) => format!("{} <= ", Value::Number(low)),
         Bound::Excluded(low) => format!("{} < ", Value::Number(low)),

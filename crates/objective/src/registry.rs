@@ -56,6 +56,12 @@ pub enum RegistryError {
         /// The names that exist.
         allowed: String,
     },
+    /// No method's name.
+    #[error("name: expected a method's name, got {given}")]
+    Unnamed {
+        /// What was given.
+        given: String,
+    },
     /// A parameter that the method refuses.
     #[error(transparent)]
     Parameter(#[from] ParameterError),

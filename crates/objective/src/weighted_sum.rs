@@ -45,10 +45,11 @@ use enumset::EnumSet;
 
 use crate::Objective;
 use crate::batch::TokenBatch;
+use crate::configured::{Configured, NAME};
 use crate::evaluation::Evaluation;
 use crate::method::Method;
 use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader, Value};
-use crate::registry::{self, RegistryError};
+use crate::registry::RegistryError;
 use crate::requirements::{Coupling, Data, Requirements};
 use crate::state::ObjectiveState;
 
@@ -75,9 +76,6 @@ pub const WEIGHT: Parameter = Parameter {
     purpose: "what the term counts",
 };
 
-/// The key of a term's method.
-const NAME: &str = "name";
-
 /// A weighted sum of objectives.
 #[derive(Debug)]
 pub struct WeightedSum {
@@ -87,17 +85,16 @@ pub struct WeightedSum {
 
 #[derive(Debug)]
 struct Term {
-    name: &'static str,
     weight: f64,
-    objective: Box<dyn Objective>,
+    configured: Configured,
 }
 
 fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
     let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
     let terms = reader.terms(&TERMS)?.into_iter().map(term).collect::<Result<Vec<_>, _>>()?;
-    let all = terms.iter().map(|term| (term.name, term.objective.requirements()));
     let mut merged: Option<Requirements> = None;
-    for (name, requirements) in all {
+    for Term { configured, .. } in &terms {
+        let (name, requirements) = (configured.method().name, configured.objective().requirements());
         merged = Some(match merged {
             None => requirements,
             Some(before) => merge(before, name, requirements)?,
@@ -110,28 +107,25 @@ fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
 }
 
 fn term(mut parameters: Parameters) -> Result<Term, ParameterError> {
+    let weight = match parameters.remove(WEIGHT.name) {
+        None => 1.0,
+        Some(Value::Number(weight)) => WEIGHT.check(METHOD.name, weight)?,
+        Some(other) => return Err(WEIGHT.invalid(METHOD.name, &other)),
+    };
     let refuse = |given: String| ParameterError::Invalid {
         owner: METHOD.name,
         name: TERMS.name,
         allowed: "the name of a method other than sum in every term".to_owned(),
         given,
     };
-    let name = match parameters.remove(NAME) {
-        Some(Value::Text(name)) if name != METHOD.name => name,
-        Some(other) => return Err(refuse(other.to_string())),
-        None => return Err(refuse("none".to_owned())),
-    };
-    let weight = match parameters.remove(WEIGHT.name) {
-        None => 1.0,
-        Some(Value::Number(weight)) => WEIGHT.check(METHOD.name, weight)?,
-        Some(other) => return Err(WEIGHT.invalid(METHOD.name, &other)),
-    };
-    let method = registry::find(&name).map_err(|error| refuse(error.to_string()))?;
-    let objective = registry::build(&name, &parameters).map_err(|error| match error {
-        RegistryError::Parameter(error) => error,
-        RegistryError::Unknown { .. } => refuse(error.to_string()),
-    })?;
-    Ok(Term { name: method.name, weight, objective })
+    if parameters.get(NAME) == Some(&METHOD.name.into()) {
+        return Err(refuse(METHOD.name.to_owned()));
+    }
+    match Configured::try_from(parameters) {
+        Ok(configured) => Ok(Term { weight, configured }),
+        Err(RegistryError::Parameter(error)) => Err(error),
+        Err(error) => Err(refuse(error.to_string())),
+    }
 }
 
 /// What both ask for, if one step can give it.
@@ -174,8 +168,7 @@ impl Objective for WeightedSum {
 
     fn parameters(&self) -> Parameters {
         let term = |term: &Term| {
-            let mut parameters = term.objective.parameters();
-            parameters.insert(NAME.to_owned(), term.name.into());
+            let mut parameters = Parameters::from(&term.configured);
             parameters.insert(WEIGHT.name.to_owned(), term.weight.into());
             parameters
         };
@@ -185,7 +178,8 @@ impl Objective for WeightedSum {
     fn fill(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, out: &mut Evaluation) {
         let mut part = out.term.take().unwrap_or_default();
         state.terms.resize_with(self.terms.len(), ObjectiveState::default);
-        for (Term { weight, objective, .. }, state) in self.terms.iter().zip(&mut state.terms) {
+        for (Term { weight, configured }, state) in self.terms.iter().zip(&mut state.terms) {
+            let objective = configured.objective();
             let imitates = objective.requirements().data == Data::Demonstrations;
             let view = if imitates { batch.demonstrations() } else { *batch };
             objective.evaluate(&view, state, &mut part);

@@ -14,9 +14,24 @@ use objective::parameter::{BELOW_ONE, Kind, NON_NEGATIVE, POSITIVE, Parameter, P
 
 /// Every optimizer, the default first.
 pub const OPTIMIZERS: &[OptimizerKind] = &[
-    OptimizerKind { name: RMSPROP, parameters: &[SMOOTHING, EPSILON, MOMENTUM, WEIGHT_DECAY], build: build_rmsprop },
-    OptimizerKind { name: ADAMW, parameters: &[BETA1, BETA2, EPSILON, DECOUPLED_WEIGHT_DECAY], build: build_adamw },
-    OptimizerKind { name: SGD, parameters: &[MOMENTUM, NESTEROV, WEIGHT_DECAY], build: build_sgd },
+    OptimizerKind {
+        name: RMSPROP,
+        summary: "the gradient over the root of its mean square",
+        parameters: &[SMOOTHING, EPSILON, MOMENTUM, WEIGHT_DECAY],
+        build: build_rmsprop,
+    },
+    OptimizerKind {
+        name: ADAMW,
+        summary: "the mean gradient over the root of its mean square, with decoupled weight decay",
+        parameters: &[BETA1, BETA2, EPSILON, DECOUPLED_WEIGHT_DECAY],
+        build: build_adamw,
+    },
+    OptimizerKind {
+        name: SGD,
+        summary: "the gradient, with momentum where asked",
+        parameters: &[MOMENTUM, NESTEROV, WEIGHT_DECAY],
+        build: build_sgd,
+    },
 ];
 
 const RMSPROP: &str = "rmsprop";
@@ -66,6 +81,8 @@ const BETA2: Parameter = Parameter {
 pub struct OptimizerKind {
     /// The name in recipes and on the command line.
     pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
     /// Every parameter.
     pub parameters: &'static [Parameter],
     build: fn(&Reader<'_>) -> Result<OptimizerSettings, ParameterError>,

@@ -7,8 +7,8 @@ use std::ops::Range;
 use anyhow::{Context, bail, ensure};
 use enumset::EnumSet;
 use objective::{
-    BatchError, Constant, Data, Evaluation, Feedback, Objective, ObjectiveState, Pair, Parameters, Requirements,
-    Response, Statistic, StepTotals, TokenBatch, TokenConstants, TokenStatistics, Value, registry,
+    BatchError, Configured, Constant, Data, Evaluation, Feedback, ObjectiveState, Pair, Parameters, Requirements,
+    Response, Statistic, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
 };
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -90,7 +90,8 @@ fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
     let question: Question = serde_path_to_error::deserialize(&mut json)?;
     json.end()?;
 
-    let objective = build(question.objective)?;
+    let configured = Configured::try_from(question.objective).context("objective")?;
+    let objective = configured.objective();
     let requirements = objective.requirements();
     let wanted: &[&str] = match requirements.data {
         Data::Demonstrations => &["chosen"],
@@ -168,14 +169,6 @@ fn name_side(mut error: BatchError, sides: &[(&str, Range<usize>)]) -> anyhow::E
         return anyhow::anyhow!("{name}.{error}");
     }
     error.into()
-}
-
-fn build(mut parameters: Parameters) -> anyhow::Result<Box<dyn Objective>> {
-    match parameters.remove("name") {
-        Some(Value::Text(name)) => registry::build(&name, &parameters).context("objective"),
-        Some(other) => bail!("objective.name: expected a method's name, got {other}"),
-        None => bail!("objective.name: missing"),
-    }
 }
 
 impl Flat {

@@ -1,0 +1,100 @@
+//! A method at its parameters, as recipes and messages spell it.
+
+use serde::{Serialize, Serializer};
+
+use crate::Objective;
+use crate::method::Method;
+use crate::parameter::{Parameters, Value};
+use crate::registry::{self, RegistryError};
+
+/// The key of the method's name.
+pub(crate) const NAME: &str = "name";
+
+/// A method at valid parameters: a table of its `name` and parameters, those left out at their defaults.
+///
+/// Reading checks everything once, and refuses what is unknown, out of range or without effect; writing spells out every
+/// parameter in force, and reads back as the same objective.
+///
+/// # Examples
+///
+/// ```
+/// use objective::Configured;
+///
+/// let dpo: Configured = serde_json::from_str(r#"{"name": "dpo", "beta": 0.2}"#)?;
+/// assert_eq!(serde_json::to_value(&dpo)?["label_smoothing"], 0.0);
+/// assert_eq!(dpo.objective().parameters()["beta"], 0.2.into());
+///
+/// let error = serde_json::from_str::<Configured>(r#"{"name": "dpo", "beat": 0.2}"#).unwrap_err();
+/// assert!(error.to_string().starts_with("dpo.beat: unknown parameter; allowed: beta, label_smoothing"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, serde::Deserialize)]
+#[serde(try_from = "Parameters")]
+pub struct Configured {
+    method: &'static Method,
+    objective: Box<dyn Objective>,
+}
+
+impl Configured {
+    /// The method's line in the registry.
+    ///
+    /// ```
+    /// let sft = objective::Configured::try_from(objective::Parameters::from([("name".to_owned(), "sft".into())]))?;
+    /// assert_eq!(sft.method().source, "arXiv 2405.11870, equation 30");
+    /// # Ok::<(), objective::RegistryError>(())
+    /// ```
+    pub fn method(&self) -> &'static Method {
+        self.method
+    }
+
+    /// The objective.
+    ///
+    /// ```
+    /// let sft = objective::Configured::try_from(objective::Parameters::from([("name".to_owned(), "sft".into())]))?;
+    /// assert_eq!(sft.objective().requirements().data, objective::Data::Demonstrations);
+    /// # Ok::<(), objective::RegistryError>(())
+    /// ```
+    pub fn objective(&self) -> &dyn Objective {
+        &*self.objective
+    }
+
+    /// The objective, for its own sake.
+    ///
+    /// ```
+    /// let sft = objective::Configured::try_from(objective::Parameters::from([("name".to_owned(), "sft".into())]))?;
+    /// let shared: std::sync::Arc<dyn objective::Objective> = sft.into_objective().into();
+    /// # Ok::<(), objective::RegistryError>(())
+    /// ```
+    pub fn into_objective(self) -> Box<dyn Objective> {
+        self.objective
+    }
+}
+
+impl TryFrom<Parameters> for Configured {
+    type Error = RegistryError;
+
+    fn try_from(mut parameters: Parameters) -> Result<Self, RegistryError> {
+        let name = match parameters.remove(NAME) {
+            Some(Value::Text(name)) => name,
+            other => {
+                let given = other.map_or("none".to_owned(), |value| value.to_string());
+                return Err(RegistryError::Unnamed { given });
+            }
+        };
+        Ok(Self { method: registry::find(&name)?, objective: registry::build(&name, &parameters)? })
+    }
+}
+
+impl From<&Configured> for Parameters {
+    fn from(configured: &Configured) -> Self {
+        let mut parameters = configured.objective.parameters();
+        parameters.insert(NAME.to_owned(), configured.method.name.into());
+        parameters
+    }
+}
+
+impl Serialize for Configured {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Parameters::from(self).serialize(serializer)
+    }
+}

@@ -130,3 +130,11 @@ fn a_recipe_is_invalid_by_the_schema_where_the_program_refuses_it() {
         assert_eq!(schema.is_valid(&serde_json::to_value(table).unwrap()), expected, "{text}");
     }
 }
+
+#[test]
+fn the_table_in_the_crates_documentation_is_the_registrys() {
+    let example = escargot::CargoBuild::new().package("objective").example("methods").run().unwrap();
+    let table = String::from_utf8(example.command().output().unwrap().stdout).unwrap();
+    let kept = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/objective/METHODS.md"));
+    assert_eq!(kept.unwrap(), table, "cargo run -p objective --example methods > crates/objective/METHODS.md");
+}

@@ -7,12 +7,19 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | a loss by its name, one file each | [`sft`], [`ift`], [`dpo`], [`orpo`], ...: [`METHODS`] lists them all |
+//! | a loss by its name, one file each | [`sft`], [`ift`], [`dpo`], [`orpo`], ...: the table below lists them all |
 //! | what losses on pairs share | [`preference`], [`divergence`] |
 //! | what a loss reads and what it answers | [`batch`], [`evaluation`] |
 //! | what a loss asks of its host | [`requirements`] |
-//! | an objective by its name | [`registry`] |
+//! | an objective by its name, a method at its parameters as a recipe spells it | [`registry`], [`configured`] |
 //! | declared parameters and their errors | [`parameter`] |
+//!
+//! # Methods
+//!
+#![doc = include_str!("../METHODS.md")]
+//!
+//! Defaults are those of the method's paper, or of the peer that is its only source; numbers without a unit in a column are
+//! nats. A parameter that the others leave without effect is an error when it is set.
 //!
 //! # Examples
 //!

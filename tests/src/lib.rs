@@ -147,12 +147,17 @@ impl OwnedBatch {
 
     /// The objective's answer.
     pub fn evaluate(&self, objective: &dyn Objective) -> Evaluation {
+        let mut evaluation = Evaluation::default();
+        self.evaluate_into(objective, &mut evaluation);
+        evaluation
+    }
+
+    /// The same into a buffer.
+    pub fn evaluate_into(&self, objective: &dyn Objective, evaluation: &mut Evaluation) {
         let Self { statistics, constants, responses, pairs, totals, state } = self;
         let requirements = objective.requirements();
         let batch = TokenBatch::new(&requirements, statistics, constants, responses, pairs, *totals).unwrap();
-        let mut evaluation = Evaluation::default();
-        objective.evaluate(&batch, &mut state.clone(), &mut evaluation);
-        evaluation
+        objective.evaluate(&batch, &mut state.clone(), evaluation);
     }
 }
 

@@ -11,7 +11,7 @@ use objective::sft::{Normalisation, Sft, Weighting};
 use objective::state::RunningMean;
 use objective::{
     Coupling, Data, Evaluation, Feedback, Freeze, Lambda, METHODS, Method, Metric, Objective, ParameterError,
-    Parameters, Statistic, Value, registry,
+    Parameters, Statistic, StepTotals, Value, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -189,6 +189,24 @@ proptest! {
                     central_difference(loss, value, 1e-4));
             }
         }
+    }
+
+    #[test]
+    fn a_buffer_used_before_gives_the_same_as_a_new_one(
+        objective in objectives(), responses in responses(moderate()), shared in any::<bool>(),
+    ) {
+        let mut batch = OwnedBatch::new(&objective.requirements(), &responses);
+        if shared && batch.pairs.len() > 1 {
+            // One response in all pairs, others in none.
+            batch.pairs.iter_mut().for_each(|pair| pair.chosen = 0);
+            batch.totals = StepTotals::of(&batch.responses, &batch.pairs);
+        }
+        let mut used = batch.evaluate(&*objective);
+        for statistic in objective.requirements().statistics {
+            used.cotangents.column_mut(statistic).iter_mut().for_each(|cotangent| *cotangent = f64::NAN);
+        }
+        batch.evaluate_into(&*objective, &mut used);
+        prop_assert_eq!(used, batch.evaluate(&*objective));
     }
 
     #[test]

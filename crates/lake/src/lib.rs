@@ -19,10 +19,12 @@ pub mod drawing;
 pub mod environment;
 pub mod error;
 pub mod experiment;
+#[cfg(feature = "program")]
 pub mod figures;
 pub mod map;
 pub mod measure;
 pub mod network;
+#[cfg(feature = "program")]
 pub mod output;
 pub mod policy;
 pub mod recipe;

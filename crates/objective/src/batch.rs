@@ -8,6 +8,18 @@ use crate::numerics::sum_of_differences;
 use crate::requirements::{Constant, Coupling, Data, MOST, Requirements, Statistic};
 
 /// Differentiable columns over response tokens; also the type of their cotangents. Unrequired columns are empty.
+///
+/// A column that the objective does not ask for is refused:
+///
+/// ```
+/// # use objective::*;
+/// # let (responses, constants) = ([Response::new(0..1)], TokenConstants::default());
+/// # let totals = StepTotals::of(&responses, &[]);
+/// let statistics = TokenStatistics { log_prob: vec![-1.0], entropy: vec![0.5], ..Default::default() };
+/// let requirements = Requirements::new(Data::Demonstrations);
+/// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
+/// assert_eq!(error.to_string(), "entropy: expected 0 numbers, one a response token, got 1");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenStatistics {
     /// log π(yₜ|sₜ) of the policy in training, nats.
@@ -23,6 +35,19 @@ pub struct TokenStatistics {
 }
 
 /// Columns over response tokens that the step does not differentiate. Unrequired columns are empty.
+///
+/// A column that the objective asks for must be there:
+///
+/// ```
+/// # use objective::*;
+/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+/// # let totals = StepTotals::of(&responses, &[]);
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// let requirements =
+///     Requirements { constants: Constant::ReferenceLogProb.into(), ..Requirements::new(Data::Demonstrations) };
+/// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
+/// assert_eq!(error.to_string(), "reference_log_prob: expected 2 numbers, one a response token, got 0");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenConstants {
     /// log π_ref(yₜ|sₜ) of the frozen reference policy, nats.
@@ -38,6 +63,18 @@ pub struct TokenConstants {
 }
 
 /// One response: a contiguous range of tokens, and what is known of them as a whole.
+///
+/// Responses follow one another without gaps, prompts and padding left out:
+///
+/// ```
+/// # use objective::*;
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0; 4], ..Default::default() };
+/// # let (requirements, constants) = (Requirements::new(Data::Demonstrations), TokenConstants::default());
+/// let responses = [Response::new(0..2), Response::new(3..4)];
+/// # let totals = StepTotals::of(&responses, &[]);
+/// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
+/// assert_eq!(error.to_string(), "response 1: expected tokens from 2, where the one before ends, got 3..4");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Response {
     /// Its tokens' places in the columns.
@@ -47,6 +84,19 @@ pub struct Response {
 }
 
 /// What is known of a response beside its tokens.
+///
+/// ```
+/// # use objective::*;
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0], ..Default::default() };
+/// # let (requirements, constants) = (Requirements::new(Data::Groups), TokenConstants::default());
+/// let responses = [Response { tokens: 0..1, feedback: Feedback::Desirable }];
+/// # let totals = StepTotals::of(&responses, &[]);
+/// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "response 0: expected a finite reward of at most 1e30 for groups, got Desirable"
+/// );
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Feedback {
     /// Nothing: demonstrations, the responses of pairs, rollouts.
@@ -68,6 +118,17 @@ pub enum Feedback {
 }
 
 /// A chosen and a rejected response to the same prompt.
+///
+/// ```
+/// # use objective::*;
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// # let (requirements, constants) = (Requirements::new(Data::Preferences), TokenConstants::default());
+/// # let responses = [Response::new(0..1), Response::new(1..2)];
+/// let pairs = [Pair { chosen: 0, rejected: 1 }, Pair { chosen: 1, rejected: 1 }];
+/// # let totals = StepTotals::of(&responses, &pairs);
+/// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &pairs, totals).unwrap_err();
+/// assert_eq!(error.to_string(), "pair 1: expected two different responses below 2, got 1 and 1");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// Index of the chosen response.
@@ -77,6 +138,14 @@ pub struct Pair {
 }
 
 /// Counts over the whole optimizer step, by which losses are divided: micro-batches add up to the step.
+///
+/// ```
+/// use objective::{Response, StepTotals};
+///
+/// let micro_batches = [vec![Response::new(0..2)], vec![Response::new(0..3), Response::new(3..4)]];
+/// let totals: StepTotals = micro_batches.iter().map(|responses| StepTotals::of(responses, &[])).sum();
+/// assert_eq!((totals.responses, totals.tokens), (3, 6));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepTotals {
     /// Response tokens, without those of mismatched responses.
@@ -90,6 +159,26 @@ pub struct StepTotals {
 }
 
 /// A validated batch: what reaches an objective cannot fail there.
+///
+/// Micro-batches with the totals of the whole step add up to its loss:
+///
+/// ```
+/// use objective::*;
+///
+/// let sft = registry::build("sft", &Parameters::new())?;
+/// let totals = StepTotals { tokens: 4, responses: 2, ..Default::default() };
+/// let mut loss = 0.0;
+/// for log_prob in [vec![-1.0, -3.0], vec![-2.0, -6.0]] {
+///     let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+///     let statistics = TokenStatistics { log_prob, ..Default::default() };
+///     let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
+///     let mut part = Evaluation::default();
+///     sft.evaluate(&batch, &mut ObjectiveState::default(), &mut part);
+///     loss += part.loss;
+/// }
+/// assert_eq!(loss, 3.0); // (1 + 3 + 2 + 6) / 4
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBatch<'a> {
     data: Data,
@@ -101,6 +190,17 @@ pub struct TokenBatch<'a> {
 }
 
 /// Why a batch was refused.
+///
+/// ```
+/// # use objective::*;
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0], ..Default::default() };
+/// # let (requirements, constants) = (Requirements::new(Data::Demonstrations), TokenConstants::default());
+/// let responses = [Response::new(0..1), Response::new(1..1)];
+/// # let totals = StepTotals::of(&responses, &[]);
+/// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
+/// assert_eq!(error, BatchError::EmptyResponse { response: 1 });
+/// assert_eq!(error.to_string(), "response 1: at least one token is needed, got none");
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum BatchError {
     /// No response at all.
@@ -212,8 +312,28 @@ pub enum BatchError {
     },
 }
 
+/// Where the responses of a step are coupled, the columns of its micro-batches are put together:
+///
+/// ```
+/// use objective::{Statistic, TokenStatistics};
+///
+/// let part = TokenStatistics { log_prob: vec![-1.0], entropy: vec![0.5], ..Default::default() };
+/// let mut step = TokenStatistics::default();
+/// for statistic in [Statistic::LogProb, Statistic::Entropy, Statistic::LogProb, Statistic::Entropy] {
+///     step.column_mut(statistic).extend_from_slice(part.column(statistic));
+/// }
+/// assert_eq!((step.log_prob, step.entropy), (vec![-1.0, -1.0], vec![0.5, 0.5]));
+/// ```
 impl TokenStatistics {
     /// A column by its name.
+    ///
+    /// ```
+    /// use objective::{Statistic, TokenStatistics};
+    ///
+    /// let statistics = TokenStatistics { value: vec![0.25], ..Default::default() };
+    /// assert_eq!(statistics.column(Statistic::Value), [0.25]);
+    /// assert!(statistics.column(Statistic::LogProb).is_empty());
+    /// ```
     pub fn column(&self, statistic: Statistic) -> &[f64] {
         match statistic {
             Statistic::LogProb => &self.log_prob,
@@ -225,6 +345,14 @@ impl TokenStatistics {
     }
 
     /// A column by its name, to be filled.
+    ///
+    /// ```
+    /// use objective::{Statistic, TokenStatistics};
+    ///
+    /// let mut statistics = TokenStatistics::default();
+    /// statistics.column_mut(Statistic::ReferenceKl).push(0.5);
+    /// assert_eq!(statistics.reference_kl, [0.5]);
+    /// ```
     pub fn column_mut(&mut self, statistic: Statistic) -> &mut Vec<f64> {
         match statistic {
             Statistic::LogProb => &mut self.log_prob,
@@ -236,8 +364,25 @@ impl TokenStatistics {
     }
 }
 
+/// A policy that is its own reference, as at the start of training:
+///
+/// ```
+/// use objective::{Constant, TokenConstants, TokenStatistics};
+///
+/// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// let mut constants = TokenConstants::default();
+/// constants.column_mut(Constant::ReferenceLogProb).clone_from(&statistics.log_prob);
+/// assert_eq!(constants.column(Constant::ReferenceLogProb), statistics.log_prob);
+/// ```
 impl TokenConstants {
     /// A column by its name.
+    ///
+    /// ```
+    /// use objective::{Constant, TokenConstants};
+    ///
+    /// let constants = TokenConstants { returns: vec![1.0, 0.5], ..Default::default() };
+    /// assert_eq!(constants.column(Constant::Return), [1.0, 0.5]);
+    /// ```
     pub fn column(&self, constant: Constant) -> &[f64] {
         match constant {
             Constant::ReferenceLogProb => &self.reference_log_prob,
@@ -249,6 +394,14 @@ impl TokenConstants {
     }
 
     /// A column by its name, to be filled.
+    ///
+    /// ```
+    /// use objective::{Constant, TokenConstants};
+    ///
+    /// let mut constants = TokenConstants::default();
+    /// constants.column_mut(Constant::Advantage).extend([0.5, -0.5]);
+    /// assert_eq!(constants.advantage, [0.5, -0.5]);
+    /// ```
     pub fn column_mut(&mut self, constant: Constant) -> &mut Vec<f64> {
         match constant {
             Constant::ReferenceLogProb => &mut self.reference_log_prob,
@@ -260,35 +413,93 @@ impl TokenConstants {
     }
 }
 
+/// Responses of a later micro-batch come behind those before it:
+///
+/// ```
+/// use objective::Response;
+///
+/// let (first, second) = (Response::labelled(0..2, true), Response::labelled(0..3, false));
+/// let step = [first.clone(), second.shifted(first.tokens.end)];
+/// assert_eq!(step[1], Response::labelled(2..5, false));
+/// ```
 impl Response {
     /// A response of which nothing is known but its tokens.
+    ///
+    /// ```
+    /// use objective::{Feedback, Response};
+    ///
+    /// assert_eq!(Response::new(0..2), Response { tokens: 0..2, feedback: Feedback::None });
+    /// ```
     pub fn new(tokens: Range<usize>) -> Self {
         Self { tokens, feedback: Feedback::None }
     }
 
     /// A desirable response, or an undesirable one.
+    ///
+    /// ```
+    /// use objective::{Feedback, Response};
+    ///
+    /// assert_eq!(Response::labelled(0..2, true).feedback, Feedback::Desirable);
+    /// assert_eq!(Response::labelled(0..2, false).feedback, Feedback::Undesirable);
+    /// ```
     pub fn labelled(tokens: Range<usize>, desirable: bool) -> Self {
         Self { tokens, feedback: if desirable { Feedback::Desirable } else { Feedback::Undesirable } }
     }
 
     /// A response with a reward, to be compared with those of its group.
+    ///
+    /// ```
+    /// use objective::{Feedback, Response};
+    ///
+    /// assert_eq!(Response::rewarded(2..4, 1, 0.5).feedback, Feedback::Reward { group: 1, reward: 0.5 });
+    /// ```
     pub fn rewarded(tokens: Range<usize>, group: usize, reward: f64) -> Self {
         Self { tokens, feedback: Feedback::Reward { group, reward } }
     }
 
     /// Whether it is learned from.
+    ///
+    /// ```
+    /// use objective::{Feedback, Response};
+    ///
+    /// assert!(Response::labelled(0..1, false).is_learned());
+    /// assert!(!Response { tokens: 0..1, feedback: Feedback::Mismatched }.is_learned());
+    /// ```
     pub fn is_learned(&self) -> bool {
         self.feedback != Feedback::Mismatched
     }
 
     /// Itself, with its tokens that many places further on.
+    ///
+    /// ```
+    /// use objective::Response;
+    ///
+    /// assert_eq!(Response::rewarded(0..2, 1, 0.5).shifted(3), Response::rewarded(3..5, 1, 0.5));
+    /// ```
     pub fn shifted(&self, places: usize) -> Self {
         Self { tokens: self.tokens.start + places..self.tokens.end + places, ..*self }
     }
 }
 
+/// A chosen response counts once for each pair that it is in:
+///
+/// ```
+/// use objective::{Pair, Response, StepTotals};
+///
+/// let responses = [Response::new(0..2), Response::new(2..5), Response::new(5..6)];
+/// let totals = StepTotals::of(&responses, &[Pair { chosen: 0, rejected: 1 }, Pair { chosen: 0, rejected: 2 }]);
+/// assert_eq!(totals, StepTotals { tokens: 6, responses: 3, pairs: 2, chosen_tokens: 4 });
+/// ```
 impl StepTotals {
     /// The counts of a batch that is a whole step.
+    ///
+    /// ```
+    /// use objective::{Feedback, Response, StepTotals};
+    ///
+    /// let mismatched = Response { tokens: 2..5, feedback: Feedback::Mismatched };
+    /// let totals = StepTotals::of(&[Response::labelled(0..2, true), mismatched], &[]);
+    /// assert_eq!((totals.responses, totals.tokens), (1, 2));
+    /// ```
     pub fn of(responses: &[Response], pairs: &[Pair]) -> Self {
         let learned = || responses.iter().filter(|response| response.is_learned());
         let length = |index: usize| responses.get(index).map_or(0, |response| response.tokens.len());
@@ -312,6 +523,18 @@ impl std::iter::Sum for StepTotals {
     }
 }
 
+/// Columns are there as a whole and by response:
+///
+/// ```
+/// # use objective::*;
+/// # let (responses, constants) = ([Response::new(0..2), Response::new(2..3)], TokenConstants::default());
+/// # let (requirements, totals) = (Requirements::new(Data::Demonstrations), StepTotals::of(&responses, &[]));
+/// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0, -3.0], ..Default::default() };
+/// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals)?;
+/// let place = batch.responses()[1].tokens.clone();
+/// assert_eq!(batch.statistics().log_prob[place], *batch.log_prob(1));
+/// # Ok::<(), BatchError>(())
+/// ```
 impl<'a> TokenBatch<'a> {
     /// Validates a batch against an objective's requirements.
     ///
@@ -320,6 +543,18 @@ impl<'a> TokenBatch<'a> {
     /// # Errors
     ///
     /// [`BatchError`] names the response, column, token, pair or count at fault.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+    /// # let requirements = Requirements::new(Data::Demonstrations);
+    /// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+    /// let totals = StepTotals { tokens: 1, responses: 1, ..Default::default() };
+    /// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
+    /// assert_eq!(error.to_string(), "totals.tokens: expected at least the batch's own 2, got 1");
+    /// ```
     pub fn new(
         requirements: &Requirements,
         statistics: &'a TokenStatistics,
@@ -363,6 +598,17 @@ impl<'a> TokenBatch<'a> {
         Ok(Self { data, statistics, constants, responses, pairs, totals })
     }
 
+    /// Whether the pairs are laid out so that every response is in exactly one of them: side by side, or all chosen responses
+    /// before all rejected ones.
+    pub(crate) fn is_paired_once(&self) -> bool {
+        let count = self.pairs.len();
+        let laid_out = |place: fn(usize, usize) -> (usize, usize)| {
+            self.pairs.iter().enumerate().all(|(index, pair)| (pair.chosen, pair.rejected) == place(index, count))
+        };
+        2 * count == self.responses.len()
+            && (laid_out(|pair, _| (2 * pair, 2 * pair + 1)) || laid_out(|pair, count| (pair, count + pair)))
+    }
+
     /// The same step as an objective over demonstrations sees it: of pairs, the chosen responses.
     pub(crate) fn demonstrations(self) -> Self {
         let StepTotals { pairs, chosen_tokens, .. } = self.totals;
@@ -375,6 +621,17 @@ impl<'a> TokenBatch<'a> {
     }
 
     /// The responses to imitate: all demonstrations, or the chosen response of each pair.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let (responses, constants) = ([Response::new(0..1), Response::new(1..2)], TokenConstants::default());
+    /// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+    /// let (requirements, pairs) = (Requirements::new(Data::Preferences), [Pair { chosen: 1, rejected: 0 }]);
+    /// # let totals = StepTotals::of(&responses, &pairs);
+    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &pairs, totals)?;
+    /// assert_eq!(batch.demonstrated().collect::<Vec<_>>(), [1]);
+    /// # Ok::<(), BatchError>(())
+    /// ```
     pub fn demonstrated(&self) -> impl Iterator<Item = usize> + 'a {
         let (all, pairs) = match self.data {
             Data::Preferences => (0..0, self.pairs),
@@ -384,41 +641,129 @@ impl<'a> TokenBatch<'a> {
     }
 
     /// The differentiable columns.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let (responses, constants) = ([Response::new(0..1)], TokenConstants::default());
+    /// # let (requirements, totals) = (Requirements::new(Data::Demonstrations), StepTotals::of(&responses, &[]));
+    /// # let statistics = TokenStatistics { log_prob: vec![-1.0], ..Default::default() };
+    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals)?;
+    /// assert_eq!(batch.statistics(), &statistics);
+    /// # Ok::<(), BatchError>(())
+    /// ```
     pub fn statistics(&self) -> &'a TokenStatistics {
         self.statistics
     }
 
     /// The other columns.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let (responses, constants) = ([Response::new(0..1)], TokenConstants::default());
+    /// # let (requirements, totals) = (Requirements::new(Data::Demonstrations), StepTotals::of(&responses, &[]));
+    /// # let statistics = TokenStatistics { log_prob: vec![-1.0], ..Default::default() };
+    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals)?;
+    /// assert!(batch.constants().reference_log_prob.is_empty()); // not required
+    /// # Ok::<(), BatchError>(())
+    /// ```
     pub fn constants(&self) -> &'a TokenConstants {
         self.constants
     }
 
     /// The responses, never empty.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let constants = TokenConstants::default();
+    /// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0, -3.0], ..Default::default() };
+    /// let responses = [Response::new(0..2), Response::new(2..3)];
+    /// # let (requirements, totals) = (Requirements::new(Data::Demonstrations), StepTotals::of(&responses, &[]));
+    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals)?;
+    /// assert_eq!(batch.responses().iter().map(|response| response.tokens.len()).collect::<Vec<_>>(), [2, 1]);
+    /// # Ok::<(), BatchError>(())
+    /// ```
     pub fn responses(&self) -> &'a [Response] {
         self.responses
     }
 
     /// The pairs, empty for demonstrations.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let (responses, constants) = ([Response::new(0..1), Response::new(1..2)], TokenConstants::default());
+    /// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+    /// let (requirements, pairs) = (Requirements::new(Data::Preferences), [Pair { chosen: 1, rejected: 0 }]);
+    /// # let totals = StepTotals::of(&responses, &pairs);
+    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &pairs, totals)?;
+    /// assert_eq!(batch.pairs(), pairs);
+    /// # Ok::<(), BatchError>(())
+    /// ```
     pub fn pairs(&self) -> &'a [Pair] {
         self.pairs
     }
 
     /// The counts of the whole step.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+    /// # let requirements = Requirements::new(Data::Demonstrations);
+    /// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+    /// let totals = StepTotals { tokens: 8, responses: 3, ..Default::default() }; // of which this batch has 2 and 1
+    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals)?;
+    /// assert_eq!(batch.totals().tokens, 8);
+    /// # Ok::<(), BatchError>(())
+    /// ```
     pub fn totals(&self) -> StepTotals {
         self.totals
     }
 
     /// The policy's log-probabilities of one response, nats.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let (responses, constants) = ([Response::new(0..2), Response::new(2..3)], TokenConstants::default());
+    /// # let (requirements, totals) = (Requirements::new(Data::Demonstrations), StepTotals::of(&responses, &[]));
+    /// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0, -3.0], ..Default::default() };
+    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals)?;
+    /// assert_eq!((batch.log_prob(0), batch.log_prob(1)), (&[-1.0, -2.0][..], &[-3.0][..]));
+    /// # Ok::<(), BatchError>(())
+    /// ```
     pub fn log_prob(&self, response: usize) -> &'a [f64] {
         &self.statistics.log_prob[self.responses[response].tokens.clone()]
     }
 
     /// A required column of one response.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let responses = [Response::new(0..2), Response::new(2..3)];
+    /// # let statistics = TokenStatistics { log_prob: vec![-1.0; 3], ..Default::default() };
+    /// # let totals = StepTotals::of(&responses, &[]);
+    /// let requirements = Requirements { constants: Constant::Advantage.into(), ..Requirements::new(Data::Rollouts) };
+    /// let constants = TokenConstants { advantage: vec![0.5, 0.25, -0.75], ..Default::default() };
+    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals)?;
+    /// assert_eq!(batch.constant(Constant::Advantage, 1), [-0.75]);
+    /// # Ok::<(), BatchError>(())
+    /// ```
     pub fn constant(&self, constant: Constant, response: usize) -> &'a [f64] {
         &self.constants.column(constant)[self.responses[response].tokens.clone()]
     }
 
     /// log π − log π_ref summed over one response's first `shared` tokens, and over those beyond, nats.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let responses = [Response::new(0..3)];
+    /// # let totals = StepTotals::of(&responses, &[]);
+    /// # let requirements =
+    /// #     Requirements { constants: Constant::ReferenceLogProb.into(), ..Requirements::new(Data::Demonstrations) };
+    /// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0, -3.0], ..Default::default() };
+    /// let constants = TokenConstants { reference_log_prob: vec![-1.5, -3.0, -7.0], ..Default::default() };
+    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals)?;
+    /// assert_eq!(batch.log_ratio_parts(0, 2), (1.5, 4.0));
+    /// # Ok::<(), BatchError>(())
+    /// ```
     pub fn log_ratio_parts(&self, response: usize, shared: usize) -> (f64, f64) {
         let tokens = self.responses[response].tokens.clone();
         let policy = &self.statistics.log_prob[tokens.clone()];
@@ -429,11 +774,36 @@ impl<'a> TokenBatch<'a> {
     }
 
     /// log π − log π_ref summed over one response, nats.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let responses = [Response::new(0..2)];
+    /// # let totals = StepTotals::of(&responses, &[]);
+    /// # let requirements =
+    /// #     Requirements { constants: Constant::ReferenceLogProb.into(), ..Requirements::new(Data::Demonstrations) };
+    /// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+    /// let constants = TokenConstants { reference_log_prob: vec![-1.5, -3.0], ..Default::default() };
+    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals)?;
+    /// assert_eq!(batch.log_ratio(0), 1.5);
+    /// # Ok::<(), BatchError>(())
+    /// ```
     pub fn log_ratio(&self, response: usize) -> f64 {
         self.log_ratio_parts(response, usize::MAX).0
     }
 
     /// The required values of KL(π_ref || π) of one response, nats.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let (responses, constants) = ([Response::new(0..1), Response::new(1..3)], TokenConstants::default());
+    /// # let totals = StepTotals::of(&responses, &[]);
+    /// # let requirements =
+    /// #     Requirements { statistics: Statistic::ReferenceKl.into(), ..Requirements::new(Data::Demonstrations) };
+    /// let statistics = TokenStatistics { reference_kl: vec![0.0, 0.5, 0.25], ..Default::default() };
+    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals)?;
+    /// assert_eq!(batch.reference_kl(1), [0.5, 0.25]);
+    /// # Ok::<(), BatchError>(())
+    /// ```
     pub fn reference_kl(&self, response: usize) -> &'a [f64] {
         &self.statistics.reference_kl[self.responses[response].tokens.clone()]
     }

@@ -40,6 +40,18 @@ pub const DELTA: Parameter = Parameter {
 };
 
 /// Which importance ratios are held back.
+///
+/// Without δ a negative advantage counts with any ratio, however great:
+///
+/// ```
+/// use objective::clip::Clip;
+///
+/// let x = 4.0_f64.ln();
+/// let [free, two_sided] = [None, Some(3.0)].map(|delta| Clip::new("example", 0.2, 0.2, delta));
+/// assert!((free?.surrogate(x, -1.0).loss - 4.0).abs() < 1e-12);
+/// assert_eq!(two_sided?.surrogate(x, -1.0).loss, 3.0);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clip {
     low: f64,
@@ -48,6 +60,16 @@ pub struct Clip {
 }
 
 /// The loss of one ratio.
+///
+/// On policy the slope is that of the policy gradient, −A, and nothing is held back:
+///
+/// ```
+/// use objective::clip::{Clip, Surrogate};
+///
+/// let clip = Clip::new("example", 0.2, 0.2, None)?;
+/// assert_eq!(clip.surrogate(0.0, 2.0), Surrogate { loss: -2.0, slope: -2.0, clipped: false });
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Surrogate {
     /// ℓ.
@@ -58,12 +80,28 @@ pub struct Surrogate {
     pub clipped: bool,
 }
 
+/// With ε' > ε an unlikely token may gain more than it may lose:
+///
+/// ```
+/// # use objective::clip::Clip;
+/// let (narrow, wide) = (Clip::new("example", 0.2, 0.2, None)?, Clip::new("example", 0.2, 0.28, None)?);
+/// let x = 1.25_f64.ln();
+/// assert!(narrow.surrogate(x, 1.0).clipped && !wide.surrogate(x, 1.0).clipped);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Clip {
     /// Ratios held within 1 − `low` and 1 + `high`, and below `delta` where the advantage is negative.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::clip::Clip::new("grpo", 1.5, 0.2, None).unwrap_err();
+    /// assert_eq!(error.to_string(), "grpo.clip: expected a number, 0 <= clip <= 1, got 1.5");
+    /// ```
     pub fn new(owner: &'static str, low: f64, high: f64, delta: Option<f64>) -> Result<Self, ParameterError> {
         Ok(Self {
             low: CLIP.check(owner, low)?,

@@ -35,6 +35,16 @@ pub struct Configured {
     objective: Box<dyn Objective>,
 }
 
+/// Back as parameters, those left out are there too:
+///
+/// ```
+/// use objective::{Configured, Parameters};
+///
+/// let hinge = Configured::try_from(Parameters::from([("name".to_owned(), "hinge".into())]))?;
+/// let parameters = Parameters::from(&hinge);
+/// assert_eq!((&parameters["name"], &parameters["tail_weight"]), (&"hinge".into(), &1.0.into()));
+/// # Ok::<(), objective::RegistryError>(())
+/// ```
 impl Configured {
     /// The method's line in the registry.
     ///

@@ -43,6 +43,22 @@ pub const DIVERGENCE_ALPHA: Parameter = Parameter {
 };
 
 /// An f-divergence between policy and reference.
+///
+/// Where the policy is twice as likely as the reference:
+///
+/// ```
+/// use objective::divergence::Divergence;
+///
+/// let scores = [
+///     (Divergence::ReverseKl, 2.0_f64.ln()),
+///     (Divergence::ForwardKl, 0.5),
+///     (Divergence::Js, (4.0_f64 / 3.0).ln()),
+///     (Divergence::Alpha(0.5), 2.0 - 2.0_f64.sqrt()),
+/// ];
+/// for (divergence, score) in scores {
+///     assert!((divergence.score(2.0_f64.ln()).0 - score).abs() < 1e-12);
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, EnumDiscriminants)]
 #[strum_discriminants(name(DivergenceName), derive(EnumString, IntoStaticStr, VariantNames))]
 #[strum_discriminants(strum(serialize_all = "snake_case"), doc = "The names of [`Divergence`].")]
@@ -57,12 +73,33 @@ pub enum Divergence {
     Alpha(f64),
 }
 
+/// At the reference every score is 0, and all slopes are 1 but that of Jensen-Shannon:
+///
+/// ```
+/// # use objective::divergence::Divergence;
+/// for divergence in [Divergence::ReverseKl, Divergence::ForwardKl, Divergence::Alpha(0.5)] {
+///     assert_eq!(divergence.score(0.0), (0.0, 1.0));
+/// }
+/// assert_eq!(Divergence::Js.score(0.0), (0.0, 0.5));
+/// ```
 impl Divergence {
     /// The divergence that the parameters name.
     ///
     /// # Errors
     ///
     /// [`ParameterError`] for an unknown name, an α out of range, or one that is not used.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::divergence::{DIVERGENCE, DIVERGENCE_ALPHA, Divergence};
+    /// use objective::parameter::{Parameters, Reader};
+    ///
+    /// let given = Parameters::from([("divergence".to_owned(), "alpha".into())]);
+    /// let reader = Reader::new("example", &[DIVERGENCE, DIVERGENCE_ALPHA], &given)?;
+    /// assert_eq!(Divergence::read(&reader)?, Divergence::Alpha(0.5));
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     pub fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
         let name: DivergenceName = reader.choice(&DIVERGENCE)?;
         if name != DivergenceName::Alpha {
@@ -82,6 +119,13 @@ impl Divergence {
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] with the owner, the range and the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::divergence::Divergence::Alpha(1.5).check("dpo").unwrap_err();
+    /// assert_eq!(error.to_string(), "dpo.divergence_alpha: expected a number, 0 <= divergence_alpha <= 1, got 1.5");
+    /// ```
     pub fn check(self, owner: &'static str) -> Result<Self, ParameterError> {
         if let Self::Alpha(alpha) = self {
             DIVERGENCE_ALPHA.check(owner, alpha)?;
@@ -90,6 +134,13 @@ impl Divergence {
     }
 
     /// The parameters in force.
+    ///
+    /// ```
+    /// use objective::divergence::Divergence;
+    ///
+    /// assert_eq!(Divergence::Js.parameters(), [("divergence".to_owned(), "js".into())].into());
+    /// assert_eq!(Divergence::Alpha(0.3).parameters()["divergence_alpha"], 0.3.into());
+    /// ```
     pub fn parameters(self) -> Parameters {
         let name: &str = DivergenceName::from(self).into();
         let mut parameters = Parameters::from([(DIVERGENCE.name.to_owned(), name.into())]);
@@ -100,6 +151,15 @@ impl Divergence {
     }
 
     /// The score of a log-ratio u (nats), and its derivative.
+    ///
+    /// Where the policy is half as likely as the reference, the forward divergence pulls it back with twice the slope:
+    ///
+    /// ```
+    /// use objective::divergence::Divergence;
+    ///
+    /// let (score, slope) = Divergence::ForwardKl.score(0.5_f64.ln());
+    /// assert!((score + 1.0).abs() < 1e-12 && (slope - 2.0).abs() < 1e-12);
+    /// ```
     pub fn score(self, log_ratio: f64) -> (f64, f64) {
         match self {
             Self::ReverseKl => (log_ratio, 1.0),

@@ -4,8 +4,23 @@ use enumset::EnumSet;
 use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::batch::{TokenBatch, TokenStatistics};
+use crate::requirements::Statistic;
 
 /// A loss, its cotangents and metrics. The buffers are the caller's, to be used again.
+///
+/// ```
+/// # use objective::*;
+/// # let (responses, constants) = ([Response::new(0..1)], TokenConstants::default());
+/// # let totals = StepTotals::of(&responses, &[]);
+/// let sft = registry::build("sft", &Parameters::new())?;
+/// let statistics = TokenStatistics { log_prob: vec![-0.5], ..Default::default() };
+/// let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
+/// let mut evaluation = Evaluation::default();
+/// sft.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// assert_eq!((evaluation.loss, &evaluation.cotangents.log_prob[..]), (0.5, &[-1.0][..]));
+/// assert_eq!(evaluation.metrics.mean(Metric::NegativeLogLikelihood), Some(0.5));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evaluation {
     /// The batch's share of the step's loss.
@@ -23,6 +38,13 @@ pub struct Evaluation {
 }
 
 /// What the field logs beside a loss. One name means one quantity at one scale, whichever objective reports it.
+///
+/// ```
+/// use objective::Metric;
+///
+/// assert_eq!(<&str>::from(Metric::RewardMargin), "rewards/margins");
+/// assert_eq!(<&str>::from(Metric::NegativeLogLikelihood), "nll");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, EnumIter, IntoStaticStr)]
 pub enum Metric {
     /// Mean implicit reward of the chosen responses.
@@ -76,38 +98,148 @@ pub enum Metric {
 }
 
 /// Sums and counts, so that the metrics of micro-batches merge exactly.
+///
+/// ```
+/// use objective::{Metric, Metrics};
+///
+/// let (mut step, mut micro_batch) = (Metrics::default(), Metrics::default());
+/// step.record_sum(Metric::Reward, 2.0, 2);
+/// micro_batch.record(Metric::Reward, 4.0);
+/// step.merge(&micro_batch);
+/// assert_eq!(step.mean(Metric::Reward), Some(2.0)); // (2 + 4) / 3, not the mean of the means 1 and 4
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metrics {
     sums: [f64; Metric::COUNT],
     counts: [usize; Metric::COUNT],
 }
 
+/// What was there before does not show in what comes after:
+///
+/// ```
+/// # use objective::*;
+/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+/// # let totals = StepTotals::of(&responses, &[]);
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// # let sft = registry::build("sft", &Parameters::new())?;
+/// # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
+/// let (mut fresh, mut used) = (Evaluation::default(), Evaluation::default());
+/// used.loss = 7.0;
+/// used.cotangents.entropy = vec![1.0; 5];
+/// for evaluation in [&mut fresh, &mut used] {
+///     sft.evaluate(&batch, &mut ObjectiveState::default(), evaluation);
+/// }
+/// assert_eq!(used, fresh);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl Evaluation {
-    /// Zero loss, zero cotangents for the batch's columns and no metrics.
+    /// No loss, no metrics, and a cotangent for each token of the batch's columns: 0, but for log π what a used buffer held
+    /// before, as every objective writes those.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+    /// # let (requirements, totals) = (Requirements::new(Data::Demonstrations), StepTotals::of(&responses, &[]));
+    /// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals)?;
+    /// let mut evaluation = Evaluation::default();
+    /// evaluation.reset(&batch);
+    /// assert_eq!(evaluation.cotangents.log_prob, [0.0, 0.0]);
+    /// assert!(evaluation.cotangents.value.is_empty());
+    /// # Ok::<(), BatchError>(())
+    /// ```
     pub fn reset(&mut self, batch: &TokenBatch<'_>) {
         self.loss = 0.0;
         for statistic in EnumSet::all() {
             let slots = self.cotangents.column_mut(statistic);
-            slots.clear();
+            if statistic != Statistic::LogProb {
+                slots.clear();
+            }
             slots.resize(batch.statistics().column(statistic).len(), 0.0);
         }
         self.metrics = Metrics::default();
     }
+
+    /// Zero cotangents, to be added to.
+    pub(crate) fn clear_cotangents(&mut self) {
+        EnumSet::all().iter().for_each(|statistic| self.cotangents.column_mut(statistic).fill(0.0));
+    }
+
+    /// Zero cotangents, unless an objective is going to write each of them just once.
+    pub(crate) fn prepare(&mut self, once: bool) -> Held {
+        if once {
+            return Held::Nothing;
+        }
+        self.clear_cotangents();
+        Held::Parts
+    }
 }
 
+/// Writes a number to every slot, or adds it where the slots already hold a part of the cotangent.
+pub(crate) fn put(slots: &mut [f64], value: f64, held: Held) {
+    match held {
+        Held::Nothing => slots.fill(value),
+        Held::Parts => slots.iter_mut().for_each(|slot| *slot += value),
+    }
+}
+
+/// What the cotangents hold when an objective writes to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Nothing that counts: each is written once.
+    Nothing,
+    /// The parts that other pairs put there, or 0.
+    Parts,
+}
+
+/// What was not observed has no mean and is not listed:
+///
+/// ```
+/// use objective::{Metric, Metrics};
+///
+/// let mut metrics = Metrics::default();
+/// metrics.record_sum(Metric::Kl, 0.0, 0);
+/// assert_eq!((metrics.mean(Metric::Kl), metrics.iter().count()), (None, 0));
+/// ```
 impl Metrics {
     /// Counts one observation.
+    ///
+    /// ```
+    /// use objective::{Metric, Metrics};
+    ///
+    /// let mut metrics = Metrics::default();
+    /// [1.0, 0.0, 1.0, 1.0].into_iter().for_each(|right| metrics.record(Metric::RewardAccuracy, right));
+    /// assert_eq!(metrics.mean(Metric::RewardAccuracy), Some(0.75));
+    /// ```
     pub fn record(&mut self, metric: Metric, value: f64) {
         self.record_sum(metric, value, 1);
     }
 
     /// Counts `count` observations by their sum.
+    ///
+    /// ```
+    /// use objective::{Metric, Metrics};
+    ///
+    /// let mut metrics = Metrics::default();
+    /// metrics.record_sum(Metric::ClipFraction, 1.0, 4); // 1 of 4 ratios held back
+    /// assert_eq!(metrics.mean(Metric::ClipFraction), Some(0.25));
+    /// ```
     pub fn record_sum(&mut self, metric: Metric, sum: f64, count: usize) {
         self.sums[metric as usize] += sum;
         self.counts[metric as usize] += count;
     }
 
     /// Adds another batch's observations.
+    ///
+    /// ```
+    /// use objective::{Metric, Metrics};
+    ///
+    /// let (mut metrics, mut other) = (Metrics::default(), Metrics::default());
+    /// metrics.record(Metric::Kl, 0.5);
+    /// other.record(Metric::Reward, 1.0);
+    /// metrics.merge(&other);
+    /// assert_eq!((metrics.mean(Metric::Kl), metrics.mean(Metric::Reward)), (Some(0.5), Some(1.0)));
+    /// ```
     pub fn merge(&mut self, other: &Metrics) {
         for metric in Metric::iter() {
             self.record_sum(metric, other.sums[metric as usize], other.counts[metric as usize]);
@@ -115,6 +247,15 @@ impl Metrics {
     }
 
     /// The mean of what was observed, if anything was.
+    ///
+    /// ```
+    /// use objective::{Metric, Metrics};
+    ///
+    /// let mut metrics = Metrics::default();
+    /// assert_eq!(metrics.mean(Metric::Entropy), None);
+    /// metrics.record_sum(Metric::Entropy, 3.0, 2);
+    /// assert_eq!(metrics.mean(Metric::Entropy), Some(1.5));
+    /// ```
     pub fn mean(&self, metric: Metric) -> Option<f64> {
         match self.counts[metric as usize] {
             0 => None,
@@ -123,6 +264,15 @@ impl Metrics {
     }
 
     /// Names and means of what was observed.
+    ///
+    /// ```
+    /// use objective::{Metric, Metrics};
+    ///
+    /// let mut metrics = Metrics::default();
+    /// metrics.record(Metric::Reward, 1.0);
+    /// metrics.record(Metric::RewardChosen, 0.5);
+    /// assert_eq!(metrics.iter().collect::<Vec<_>>(), [("rewards/chosen", 0.5), ("reward", 1.0)]);
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
         Metric::iter().filter_map(|metric| self.mean(metric).map(|mean| (metric.into(), mean)))
     }

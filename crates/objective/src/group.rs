@@ -31,6 +31,11 @@ use crate::sampling::Sampling;
 use crate::state::ObjectiveState;
 
 /// β, as a method declares it with its own default.
+///
+/// ```
+/// let beta = objective::group::beta(0.04);
+/// assert_eq!((beta.default(), beta.allowed()), (0.04.into(), "a number, 0 <= beta <= 1e6".to_owned()));
+/// ```
 pub const fn beta(default: f64) -> Parameter {
     Parameter {
         name: "beta",
@@ -47,6 +52,26 @@ pub const SCALE: Parameter = Parameter {
 };
 
 /// By what advantages are divided.
+///
+/// Rewards 1 and 0 have the mean ½ and the standard deviation √½:
+///
+/// ```
+/// # use objective::*;
+/// # let responses = [Response::rewarded(0..1, 0, 1.0), Response::rewarded(1..2, 0, 0.0)];
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// # let constants = TokenConstants { behaviour_log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// # let totals = StepTotals::of(&responses, &[]);
+/// # let advantage = |scale: &str| {
+/// #     let grpo = registry::build("grpo", &[("scale".to_owned(), scale.into())].into())?;
+/// #     let batch = TokenBatch::new(&grpo.requirements(), &statistics, &constants, &responses, &[], totals)?;
+/// #     let mut evaluation = Evaluation::default();
+/// #     grpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// #     Ok::<f64, Box<dyn std::error::Error>>(-2.0 * evaluation.cotangents.log_prob[0])
+/// # };
+/// assert_eq!(advantage("none")?, 0.5);
+/// assert!((advantage("group")? - 0.5 / (0.5_f64.sqrt() + 1e-4)).abs() < 1e-12);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Scale {
@@ -62,6 +87,27 @@ pub enum Scale {
 const SCALE_OFFSET: f64 = 1e-4;
 
 /// What a reward is compared with.
+///
+/// Rewards 1 and 0 have advantages of ±½ over their mean and of ±1 over one another:
+///
+/// ```
+/// # use objective::{group::*, *};
+/// # let responses = [Response::rewarded(0..1, 0, 1.0), Response::rewarded(1..2, 0, 0.0)];
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// # let constants = TokenConstants { behaviour_log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// # let totals = StepTotals::of(&responses, &[]);
+/// # let sampling = Sampling { samples: 2, epochs: 1, gae_lambda: 1.0 };
+/// let mut advantages = Vec::new();
+/// for baseline in [Baseline::GroupMean(Scale::None), Baseline::LeaveOneOut] {
+///     let cispo = Grouped::new(cispo::Cispo::new(5.0)?, 0.0, baseline, sampling)?;
+/// #   let batch = TokenBatch::new(&cispo.requirements(), &statistics, &constants, &responses, &[], totals)?;
+/// #   let mut evaluation = Evaluation::default();
+///     cispo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+///     advantages.push(evaluation.cotangents.log_prob.iter().map(|slot| -2.0 * slot).collect::<Vec<_>>());
+/// }
+/// assert_eq!(advantages, [[0.5, -0.5], [1.0, -1.0]]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Baseline {
     /// The mean of the group.
@@ -71,6 +117,18 @@ pub enum Baseline {
 }
 
 /// A sampled response.
+///
+/// A bad response, on policy: each token is lowered.
+///
+/// ```
+/// use objective::group::{GroupLoss, Sampled};
+///
+/// let response = Sampled { advantage: -1.0, log_prob: &[-0.5, -2.0], behaviour_log_prob: &[-0.5, -2.0] };
+/// let mut slots = [0.0; 2];
+/// objective::cispo::Cispo::new(5.0)?.response(&response, 0.5, &mut slots);
+/// assert_eq!(slots, [0.5, 0.5]);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampled<'a> {
     /// A.
@@ -82,6 +140,17 @@ pub struct Sampled<'a> {
 }
 
 /// A response's loss.
+///
+/// Ratios of 1 and e, of which a bound of 2 holds the second back:
+///
+/// ```
+/// use objective::group::{GroupLoss, ResponseLoss, Sampled};
+///
+/// let response = Sampled { advantage: 1.0, log_prob: &[-1.0, -1.0], behaviour_log_prob: &[-1.0, -2.0] };
+/// let loss = objective::cispo::Cispo::new(2.0)?.response(&response, 1.0, &mut [0.0; 2]);
+/// assert_eq!(loss, ResponseLoss { loss: 1.0 + 2.0, clipped: 1, ratios: 2 });
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ResponseLoss {
     /// The response's part of the step's loss.
@@ -93,6 +162,49 @@ pub struct ResponseLoss {
 }
 
 /// A loss on one response of a group; [`Grouped`] makes an objective of it.
+///
+/// A loss that the registry does not have, policy gradients without importance weights:
+///
+/// ```
+/// use objective::group::{GroupLoss, ResponseLoss, SCALE, Sampled, beta, build};
+/// use objective::parameter::{ParameterError, Parameters, Reader};
+/// use objective::{Method, StepTotals, sampling::samples};
+///
+/// #[derive(Debug)]
+/// struct Reinforce;
+///
+/// impl GroupLoss for Reinforce {
+///     const METHOD: Method = Method {
+///         name: "reinforce",
+///         summary: "policy gradients without importance weights",
+///         source: "R. J. Williams, 1992",
+///         parameters: &[beta(0.0), SCALE, samples(8)],
+///         build: build::<Reinforce>,
+///     };
+///
+///     fn read(_: &Reader<'_>) -> Result<Self, ParameterError> {
+///         Ok(Self)
+///     }
+///
+///     fn own_parameters(&self) -> Parameters {
+///         Parameters::new()
+///     }
+///
+///     fn share(&self, _: usize, totals: StepTotals) -> f64 {
+///         1.0 / totals.tokens as f64
+///     }
+///
+///     fn response(&self, response: &Sampled<'_>, share: f64, slots: &mut [f64]) -> ResponseLoss {
+///         let pull = -share * response.advantage;
+///         slots.iter_mut().for_each(|slot| *slot += pull);
+///         ResponseLoss { loss: pull * response.log_prob.iter().sum::<f64>(), clipped: 0, ratios: slots.len() }
+///     }
+/// }
+///
+/// let parameters = (Reinforce::METHOD.build)(&Parameters::new())?.parameters();
+/// assert_eq!((&parameters["scale"], &parameters["samples"]), (&"group".into(), &8.0.into()));
+/// # Ok::<(), ParameterError>(())
+/// ```
 pub trait GroupLoss: Send + Sync + std::fmt::Debug + Sized {
     /// The registry's line.
     const METHOD: Method;
@@ -108,19 +220,74 @@ pub trait GroupLoss: Send + Sync + std::fmt::Debug + Sized {
     /// # Errors
     ///
     /// [`ParameterError`] for a value out of range or without effect.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::cispo::{Cispo, METHOD};
+    /// use objective::group::GroupLoss;
+    /// use objective::parameter::{Parameters, Reader};
+    ///
+    /// let given = Parameters::from([("max_ratio".to_owned(), 2.0.into())]);
+    /// assert_eq!(Cispo::read(&Reader::new(METHOD.name, METHOD.parameters, &given)?)?, Cispo::new(2.0)?);
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     fn read(reader: &Reader<'_>) -> Result<Self, ParameterError>;
 
     /// Its own parameters in force.
+    ///
+    /// β, the scale and those of the sampling are not among them:
+    ///
+    /// ```
+    /// use objective::group::GroupLoss;
+    ///
+    /// let cispo = objective::cispo::Cispo::new(2.0)?;
+    /// assert_eq!(cispo.own_parameters(), [("max_ratio".to_owned(), 2.0.into())].into());
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     fn own_parameters(&self) -> Parameters;
 
     /// What each token of a response of that many tokens weighs in the step's loss.
+    ///
+    /// One of 2 tokens, in a step of 2 responses with 16 tokens, under a mean over responses and under one over tokens:
+    ///
+    /// ```
+    /// use objective::StepTotals;
+    /// use objective::group::GroupLoss;
+    ///
+    /// let totals = StepTotals { tokens: 16, responses: 2, ..Default::default() };
+    /// assert_eq!(objective::sapo::Sapo::new(1.0, 1.05)?.share(2, totals), 1.0 / 4.0);
+    /// assert_eq!(objective::cispo::Cispo::new(5.0)?.share(2, totals), 1.0 / 16.0);
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     fn share(&self, tokens: usize, totals: StepTotals) -> f64;
 
     /// The loss of a response each of whose tokens weighs `share`; adds its derivatives by log π to `slots`.
+    ///
+    /// ```
+    /// use objective::group::{GroupLoss, Sampled};
+    ///
+    /// let response = Sampled { advantage: 1.0, log_prob: &[-1.0], behaviour_log_prob: &[-1.0] };
+    /// let mut slots = [3.0];
+    /// assert_eq!(objective::sapo::Sapo::new(1.0, 1.05)?.response(&response, 0.5, &mut slots).loss, -1.0);
+    /// assert_eq!(slots, [3.0 - 0.5]);
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     fn response(&self, response: &Sampled<'_>, share: f64, slots: &mut [f64]) -> ResponseLoss;
 }
 
 /// A loss on groups of sampled responses.
+///
+/// ```
+/// use objective::group::{Baseline, Grouped, Scale};
+/// use objective::{Constant, Coupling, Objective, Sampling};
+///
+/// let sampling = Sampling { samples: 8, epochs: 1, gae_lambda: 1.0 };
+/// let cispo = Grouped::new(objective::cispo::Cispo::new(5.0)?, 0.0, Baseline::GroupMean(Scale::Group), sampling)?;
+/// assert_eq!(cispo.requirements().constants, Constant::BehaviourLogProb);
+/// assert_eq!(cispo.requirements().coupling, Coupling::Step); // a group is evaluated at once
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grouped<L> {
     loss: L,
@@ -129,12 +296,33 @@ pub struct Grouped<L> {
     sampling: Sampling,
 }
 
+/// Where its name says the baseline, as `rloo` does, there is no scale:
+///
+/// ```
+/// use objective::{Parameters, registry};
+///
+/// let scaled = |name: &str| registry::build(name, &Parameters::new()).map(|it| it.parameters().contains_key("scale"));
+/// assert!(scaled("cispo")? && !scaled("rloo")?);
+/// # Ok::<(), objective::RegistryError>(())
+/// ```
 impl<L: GroupLoss> Grouped<L> {
     /// A loss with the weight β of the divergence from the reference, per nat.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::group::{Baseline, Grouped};
+    ///
+    /// let sampling = objective::Sampling { samples: 2, epochs: 1, gae_lambda: 1.0 };
+    /// let loss = objective::cispo::Cispo::new(5.0)?;
+    /// let error = Grouped::new(loss, -1.0, Baseline::LeaveOneOut, sampling).unwrap_err();
+    /// assert_eq!(error.to_string(), "cispo.beta: expected a number, 0 <= beta <= 1e6, got -1");
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     pub fn new(loss: L, beta: f64, baseline: Baseline, sampling: Sampling) -> Result<Self, ParameterError> {
         Ok(Self { loss, beta: L::BETA.check(L::METHOD.name, beta)?, baseline, sampling })
     }
@@ -145,6 +333,14 @@ impl<L: GroupLoss> Grouped<L> {
 /// # Errors
 ///
 /// [`ParameterError`] for a parameter that is unknown, out of range or without effect.
+///
+/// # Examples
+///
+/// ```
+/// let luspo = objective::group::build::<objective::luspo::Luspo>(&[("scale".to_owned(), "none".into())].into())?;
+/// assert_eq!(luspo.parameters()["scale"], "none".into());
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 pub fn build<L: GroupLoss + 'static>(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
     let declared = L::METHOD.parameters;
     let reader = Reader::new(L::METHOD.name, declared, given)?;
@@ -203,6 +399,7 @@ impl<L: GroupLoss> Objective for Grouped<L> {
             let log_prob = batch.log_prob(index);
             let behaviour_log_prob = batch.constant(Constant::BehaviourLogProb, index);
             let slots = &mut cotangents.log_prob[response.tokens.clone()];
+            slots.fill(0.0);
             let share = self.loss.share(log_prob.len(), totals);
             let sampled = Sampled { advantage, log_prob, behaviour_log_prob };
             let ResponseLoss { loss: own, clipped, ratios } = self.loss.response(&sampled, share, slots);
@@ -224,6 +421,22 @@ impl<L: GroupLoss> Objective for Grouped<L> {
     }
 }
 
+/// A response alone in its group, and responses of equal rewards, have nothing to be compared with:
+///
+/// ```
+/// # use objective::*;
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0; 3], ..Default::default() };
+/// # let constants = TokenConstants { behaviour_log_prob: vec![-1.0; 3], ..Default::default() };
+/// # let grpo = registry::build("grpo", &Parameters::new())?;
+/// let responses = [(0, 1.0), (1, 0.3), (1, 0.3)];
+/// let responses = [0, 1, 2].map(|n| Response::rewarded(n..n + 1, responses[n].0, responses[n].1));
+/// # let totals = StepTotals::of(&responses, &[]);
+/// # let batch = TokenBatch::new(&grpo.requirements(), &statistics, &constants, &responses, &[], totals)?;
+/// # let mut evaluation = Evaluation::default();
+/// grpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// assert_eq!(evaluation.cotangents.log_prob, [0.0; 3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl Baseline {
     /// Replaces the rewards of a batch by advantages.
     fn subtract(self, batch: &TokenBatch<'_>, rewards: &mut [f64]) {

@@ -110,19 +110,101 @@ pub use state::ObjectiveState;
 ///
 /// Equal input gives equal output: an objective holds its parameters and nothing else. What must survive a step is in the
 /// state that its caller keeps.
+///
+/// An objective of its own, which rewards the policy's entropy:
+///
+/// ```
+/// use objective::*;
+///
+/// #[derive(Debug)]
+/// struct EntropyBonus;
+///
+/// impl Objective for EntropyBonus {
+///     fn requirements(&self) -> Requirements {
+///         Requirements { statistics: Statistic::Entropy.into(), ..Requirements::new(Data::Demonstrations) }
+///     }
+///
+///     fn parameters(&self) -> Parameters {
+///         Parameters::new()
+///     }
+///
+///     fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
+///         let share = 1.0 / batch.totals().tokens as f64;
+///         out.loss = -share * batch.statistics().entropy.iter().sum::<f64>();
+///         out.cotangents.entropy.fill(-share);
+///     }
+/// }
+///
+/// let responses = [Response::new(0..2)];
+/// let statistics = TokenStatistics { entropy: vec![0.5, 0.25], ..Default::default() };
+/// let (constants, totals) = (TokenConstants::default(), StepTotals::of(&responses, &[]));
+/// let batch = TokenBatch::new(&EntropyBonus.requirements(), &statistics, &constants, &responses, &[], totals)?;
+/// let mut evaluation = Evaluation::default();
+/// EntropyBonus.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// assert_eq!((evaluation.loss, evaluation.cotangents.entropy), (-0.375, vec![-0.5, -0.5]));
+/// # Ok::<(), BatchError>(())
+/// ```
 pub trait Objective: Send + Sync + std::fmt::Debug {
     /// What the host must supply.
+    ///
+    /// ```
+    /// use objective::{Parameters, registry};
+    ///
+    /// let requirements = |name: &str| registry::build(name, &Parameters::new()).map(|method| method.requirements());
+    /// assert!(requirements("dpo")?.need_reference());
+    /// assert!(!requirements("simpo")?.need_reference());
+    /// # Ok::<(), objective::RegistryError>(())
+    /// ```
     fn requirements(&self) -> Requirements;
 
     /// The parameters in force, defaults included; building the method anew from them gives the same objective.
+    ///
+    /// ```
+    /// use objective::{Parameters, registry};
+    ///
+    /// let simpo = registry::build("simpo", &[("beta".to_owned(), 10.0.into())].into())?;
+    /// assert_eq!(simpo.parameters()["target_margin"], 8.0.into()); // it follows beta
+    /// assert_eq!(registry::build("simpo", &simpo.parameters())?.parameters(), simpo.parameters());
+    /// # Ok::<(), objective::RegistryError>(())
+    /// ```
     fn parameters(&self) -> Parameters;
 
-    /// Fills `out`, which arrives with zeroed cotangents for the batch's columns, no loss and no metrics.
+    /// Fills `out`, which arrives without loss and metrics and with a slot for each cotangent. Every slot of log π must be
+    /// written, as it may hold a number of an earlier batch; the others hold 0.
     ///
     /// Hosts call [`Objective::evaluate`]; this is what an objective implements.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+    /// # let totals = StepTotals::of(&responses, &[]);
+    /// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+    /// # let sft = registry::build("sft", &Parameters::new())?;
+    /// # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
+    /// # let mut state = ObjectiveState::default();
+    /// let (mut filled, mut evaluated) = (Evaluation::default(), Evaluation::default());
+    /// filled.reset(&batch);
+    /// sft.fill(&batch, &mut state, &mut filled);
+    /// sft.evaluate(&batch, &mut state, &mut evaluated);
+    /// assert_eq!(filled, evaluated);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn fill(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, out: &mut Evaluation);
 
     /// Replaces `out` by the batch's share of the step's loss, cotangents and metrics. Reuses `out`'s memory.
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+    /// # let totals = StepTotals::of(&responses, &[]);
+    /// let sft = registry::build("sft", &Parameters::new())?;
+    /// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+    /// let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
+    /// let mut evaluation = Evaluation::default();
+    /// sft.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+    /// assert_eq!((evaluation.loss, evaluation.cotangents.log_prob), (1.5, vec![-0.5, -0.5]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn evaluate(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, out: &mut Evaluation) {
         out.reset(batch);
         self.fill(batch, state, out);

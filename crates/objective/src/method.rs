@@ -4,6 +4,14 @@ use crate::Objective;
 use crate::parameter::{Parameter, ParameterError, Parameters};
 
 /// An objective's name, origin, parameters and constructor.
+///
+/// ```
+/// let orpo = objective::registry::find("orpo")?;
+/// assert_eq!(orpo.parameters.iter().map(|parameter| parameter.name).collect::<Vec<_>>(), ["beta"]);
+/// let objective = (orpo.build)(&[("beta".to_owned(), 0.5.into())].into())?;
+/// assert_eq!(objective.parameters()["beta"], 0.5.into());
+/// # Ok::<(), objective::RegistryError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Method {
     /// The name in recipes and on the command line.

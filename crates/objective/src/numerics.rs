@@ -6,6 +6,10 @@ use std::f64::consts::LN_2;
 const LANES: usize = 8;
 
 /// The sum of all values.
+///
+/// ```
+/// assert_eq!(objective::numerics::sum(&[-0.5, -1.5, -2.0]), -4.0);
+/// ```
 pub fn sum(values: &[f64]) -> f64 {
     let (chunks, rest) = values.as_chunks::<LANES>();
     let mut lanes = [0.0; LANES];
@@ -16,6 +20,14 @@ pub fn sum(values: &[f64]) -> f64 {
 }
 
 /// Σ (a − b) over slices of equal length: exactly 0 where they are equal.
+///
+/// ```
+/// use objective::numerics::sum_of_differences;
+///
+/// assert_eq!(sum_of_differences(&[-1.0, -2.0], &[-3.0, -1.0]), 1.0);
+/// let log_prob = [-0.1, -0.2, -0.3];
+/// assert_eq!(sum_of_differences(&log_prob, &log_prob), 0.0);
+/// ```
 pub fn sum_of_differences(a: &[f64], b: &[f64]) -> f64 {
     let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut lanes = [0.0; LANES];
@@ -27,12 +39,30 @@ pub fn sum_of_differences(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// σ(x) = 1 / (1 + e⁻ˣ).
+///
+/// Small values keep their relative precision:
+///
+/// ```
+/// use objective::numerics::sigmoid;
+///
+/// assert_eq!(sigmoid(0.0), 0.5);
+/// assert!((sigmoid(-40.0) * 40.0_f64.exp() - 1.0).abs() < 1e-14);
+/// ```
 pub fn sigmoid(x: f64) -> f64 {
     let tail = (-x.abs()).exp();
     if x >= 0.0 { 1.0 / (1.0 + tail) } else { tail / (1.0 + tail) }
 }
 
 /// log(1 + eˣ) = −log σ(−x), nats.
+///
+/// It is exact where eˣ overflows, and still positive where 1 + eˣ rounds to 1:
+///
+/// ```
+/// use objective::numerics::softplus;
+///
+/// assert_eq!(softplus(1000.0), 1000.0);
+/// assert!((softplus(-40.0) * 40.0_f64.exp() - 1.0).abs() < 1e-14);
+/// ```
 pub fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
@@ -40,6 +70,15 @@ pub fn softplus(x: f64) -> f64 {
 /// log(1 − eˣ) for x < 0, nats.
 ///
 /// Two forms, so that neither end cancels: M. Mächler, "Accurately Computing log(1 − exp(−|a|))", 2012.
+///
+/// Of a probability p it makes log(1 − p):
+///
+/// ```
+/// use objective::numerics::log1mexp;
+///
+/// assert!((log1mexp(0.75_f64.ln()) - 0.25_f64.ln()).abs() < 1e-15);
+/// assert!((log1mexp(-1e-12) - 1e-12_f64.ln()).abs() < 1e-11);
+/// ```
 pub fn log1mexp(x: f64) -> f64 {
     if x > -LN_2 { (-x.exp_m1()).ln() } else { (-x.exp()).ln_1p() }
 }
@@ -48,6 +87,14 @@ pub fn log1mexp(x: f64) -> f64 {
 const STEEPEST: f64 = 100.0;
 
 /// eˣ and its derivative. Beyond x = 100 it goes on along its tangent, so that both stay finite.
+///
+/// ```
+/// use objective::numerics::exponential;
+///
+/// assert_eq!(exponential(0.0), (1.0, 1.0));
+/// let (value, slope) = exponential(103.0);
+/// assert_eq!((value / slope, slope), (4.0, 100.0_f64.exp()));
+/// ```
 pub fn exponential(x: f64) -> (f64, f64) {
     let slope = x.min(STEEPEST).exp();
     (slope * (1.0 + (x - STEEPEST).max(0.0)), slope)
@@ -56,6 +103,13 @@ pub fn exponential(x: f64) -> (f64, f64) {
 /// ((eˣ)ᵏ − 1) / k, the Box-Cox transform of order k ≠ 0 of eˣ, and its derivative by x.
 ///
 /// Exponents k x of more than 100 go on along their tangent, so that value and derivative stay finite.
+///
+/// ```
+/// use objective::numerics::box_cox;
+///
+/// let (value, slope) = box_cox(-1.0, 2.0_f64.ln()); // 1 − e⁻ˣ at eˣ = 2
+/// assert!((value - 0.5).abs() < 1e-15 && (slope - 0.5).abs() < 1e-15);
+/// ```
 pub fn box_cox(order: f64, x: f64) -> (f64, f64) {
     let exponent = order * x;
     let (value, slope) = exponential(exponent);
@@ -63,6 +117,14 @@ pub fn box_cox(order: f64, x: f64) -> (f64, f64) {
 }
 
 /// eˣ − x − 1 ≥ 0 and its derivative; exact near 0, where the terms cancel, and along a tangent beyond x = 100.
+///
+/// ```
+/// use objective::numerics::exponential_excess;
+///
+/// assert_eq!(exponential_excess(0.0), (0.0, 0.0));
+/// // x²/2 to first order; of the three terms as they stand only rounding errors would be left.
+/// assert!((exponential_excess(1e-9).0 / 5e-19 - 1.0).abs() < 1e-8);
+/// ```
 pub fn exponential_excess(x: f64) -> (f64, f64) {
     const NEAR: f64 = 0.01;
     let (value, _) = exponential(x);

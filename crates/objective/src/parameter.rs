@@ -8,6 +8,17 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// A declared parameter: the only place of its name, default, range and purpose.
+///
+/// ```
+/// use objective::parameter::{Kind, POSITIVE, Parameter};
+///
+/// const TEMPERATURE: Parameter = Parameter {
+///     name: "temperature",
+///     kind: Kind::Number { default: 1.0, range: POSITIVE },
+///     purpose: "what logits are divided by",
+/// };
+/// assert_eq!(TEMPERATURE.allowed(), "a number, 0 < temperature <= 1e6");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parameter {
     /// The name in recipes and on the command line.
@@ -22,6 +33,14 @@ pub struct Parameter {
 pub type Interval = (Bound<f64>, Bound<f64>);
 
 /// Kind of a parameter's value, what is allowed, and the default.
+///
+/// ```
+/// use objective::{clip, divergence, parameter::Kind, sampling};
+///
+/// assert!(matches!(sampling::samples(8).kind, Kind::Count { default: 8, least: 2, .. }));
+/// assert!(matches!(divergence::DIVERGENCE.kind, Kind::Choice { default: "reverse_kl", .. }));
+/// assert!(matches!(clip::CLIP_HIGH.kind, Kind::Derived { default: "clip", .. }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// A finite number in an interval.
@@ -82,6 +101,17 @@ pub const BELOW_ONE: Interval = (Bound::Included(0.0), Bound::Excluded(1.0));
 /// # Errors
 ///
 /// [`ParameterError::Invalid`] with the owner, the name, the range and the value.
+///
+/// # Examples
+///
+/// ```
+/// use objective::parameter::{UNIT, check_number};
+///
+/// assert_eq!(check_number("example", "share", UNIT, 1.0)?, 1.0);
+/// let error = check_number("example", "share", UNIT, f64::NAN).unwrap_err();
+/// assert_eq!(error.to_string(), "example.share: expected a number, 0 <= share <= 1, got NaN");
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 pub fn check_number(
     owner: &'static str,
     name: &'static str,
@@ -114,6 +144,17 @@ fn allowed_numbers(name: &str, (low, high): Interval) -> String {
 }
 
 /// A parameter's value as a recipe, a command line or a JSON line gives it.
+///
+/// Text reads as a number or a switch where it can; messages quote names and nothing else:
+///
+/// ```
+/// use objective::Value;
+///
+/// assert_eq!("1e-9".parse(), Ok(Value::Number(1e-9)));
+/// assert_eq!("true".parse(), Ok(Value::Switch(true)));
+/// assert_eq!("js".parse(), Ok(Value::Text("js".to_owned())));
+/// assert_eq!(format!("{} {}", Value::from(1e-9), Value::from("js")), r#"1e-9 "js""#);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Value {
@@ -131,6 +172,18 @@ pub enum Value {
 pub type Parameters = BTreeMap<String, Value>;
 
 /// Why a set of parameters was refused.
+///
+/// ```
+/// let refusal = |method: &str, name: &str, value: f64| {
+///     objective::registry::build(method, &[(name.to_owned(), value.into())].into()).unwrap_err().to_string()
+/// };
+/// assert_eq!(refusal("orpo", "beat", 0.5), "orpo.beat: unknown parameter; allowed: beta");
+/// assert_eq!(refusal("orpo", "beta", 1e7), "orpo.beta: expected a number, 0 <= beta <= 1e6, got 1e7");
+/// assert_eq!(
+///     refusal("dpo", "divergence_alpha", 0.3),
+///     "dpo.divergence_alpha: not used where divergence = reverse_kl, so it must not be set (got 0.3)"
+/// );
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ParameterError {
     /// No such parameter.
@@ -170,18 +223,42 @@ pub enum ParameterError {
 }
 
 /// Reads declared parameters out of given values; names that nobody declared are refused at once.
+///
+/// ```
+/// use objective::parameter::{Parameters, Reader};
+/// use objective::preference::BETA;
+///
+/// let given = Parameters::from([("beta".to_owned(), 0.5.into())]);
+/// assert_eq!(Reader::new("example", &[BETA], &given)?.number(&BETA)?, 0.5);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     owner: &'static str,
     given: &'a Parameters,
 }
 
+/// A manual's line:
+///
+/// ```
+/// use objective::preference::BETA;
+///
+/// let line = format!("{} ({}; default {}): {}", BETA.name, BETA.allowed(), BETA.default(), BETA.purpose);
+/// assert!(line.starts_with("beta (a number, 1e-9 <= beta <= 1e6; default 0.1): scale of the implicit reward"));
+/// ```
 impl Parameter {
     /// `value`, if it is in the parameter's range.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] with the owner, the range and the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::preference::BETA.check("dpo", 0.0).unwrap_err();
+    /// assert_eq!(error.to_string(), "dpo.beta: expected a number, 1e-9 <= beta <= 1e6, got 0");
+    /// ```
     pub fn check(&self, owner: &'static str, value: f64) -> Result<f64, ParameterError> {
         match self.kind {
             Kind::Number { range, .. } | Kind::Derived { range, .. } => check_number(owner, self.name, range, value),
@@ -190,6 +267,10 @@ impl Parameter {
     }
 
     /// What is allowed, in words.
+    ///
+    /// ```
+    /// assert_eq!(objective::divergence::DIVERGENCE.allowed(), "one of reverse_kl, forward_kl, js, alpha");
+    /// ```
     pub fn allowed(&self) -> String {
         match self.kind {
             Kind::Number { range, .. } | Kind::Derived { range, .. } => allowed_numbers(self.name, range),
@@ -201,6 +282,11 @@ impl Parameter {
     }
 
     /// The default value; how it follows another parameter, if it does.
+    ///
+    /// ```
+    /// assert_eq!(objective::simpo::BETA.default(), 2.0.into());
+    /// assert_eq!(objective::simpo::TARGET_MARGIN.default(), "0.8 beta".into());
+    /// ```
     pub fn default(&self) -> Value {
         match self.kind {
             Kind::Number { default, .. } => Value::Number(default),
@@ -221,12 +307,33 @@ impl Parameter {
     }
 }
 
+/// A value of another kind is refused as one out of range is:
+///
+/// ```
+/// use objective::parameter::{Parameters, Reader};
+/// use objective::preference::BETA;
+///
+/// let given = Parameters::from([("beta".to_owned(), "high".into())]);
+/// let error = Reader::new("example", &[BETA], &given)?.number(&BETA).unwrap_err();
+/// assert_eq!(error.to_string(), r#"example.beta: expected a number, 1e-9 <= beta <= 1e6, got "high""#);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl<'a> Reader<'a> {
     /// A reader of `given` on behalf of `owner`.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Unknown`] for the first name that is not in `declared`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::parameter::{Parameters, Reader};
+    ///
+    /// let given = Parameters::from([("beta".to_owned(), 0.1.into())]);
+    /// let error = Reader::new("example", &[], &given).unwrap_err();
+    /// assert_eq!(error.to_string(), "example.beta: unknown parameter; allowed: none");
+    /// ```
     pub fn new(owner: &'static str, declared: &[Parameter], given: &'a Parameters) -> Result<Self, ParameterError> {
         match given.keys().find(|name| declared.iter().all(|parameter| parameter.name != name.as_str())) {
             None => Ok(Self { owner, given }),
@@ -243,6 +350,18 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for another kind of value or one out of range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::parameter::{Parameters, Reader};
+    /// use objective::{preference, simpo};
+    ///
+    /// let given = Parameters::new();
+    /// let reader = Reader::new("example", &[], &given)?;
+    /// assert_eq!((reader.number(&preference::BETA)?, reader.number(&simpo::BETA)?), (0.1, 2.0));
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     pub fn number(&self, parameter: &Parameter) -> Result<f64, ParameterError> {
         match self.value(parameter) {
             Value::Number(value) => parameter.check(self.owner, value),
@@ -255,6 +374,19 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for another kind of value or one out of range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::clip::{CLIP, CLIP_HIGH};
+    /// use objective::parameter::{Parameters, Reader};
+    ///
+    /// let given = Parameters::from([("clip".to_owned(), 0.1.into())]);
+    /// let reader = Reader::new("example", &[CLIP, CLIP_HIGH], &given)?;
+    /// let low = reader.number(&CLIP)?;
+    /// assert_eq!(reader.derived(&CLIP_HIGH)?.unwrap_or(low), 0.1);
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     pub fn derived(&self, parameter: &Parameter) -> Result<Option<f64>, ParameterError> {
         self.given.get(parameter.name).map(|_| self.number(parameter)).transpose()
     }
@@ -264,6 +396,18 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for another kind of value, a fraction or a number out of range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::parameter::{Parameters, Reader};
+    /// use objective::sampling::samples;
+    ///
+    /// let given = Parameters::from([("samples".to_owned(), 2.5.into())]);
+    /// let error = Reader::new("example", &[samples(8)], &given)?.count(&samples(8)).unwrap_err();
+    /// assert_eq!(error.to_string(), "example.samples: expected a whole number, 2 <= samples <= 65536, got 2.5");
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     pub fn count(&self, parameter: &Parameter) -> Result<usize, ParameterError> {
         match (self.value(parameter), parameter.kind) {
             (Value::Number(value), Kind::Count { least, most, .. })
@@ -280,6 +424,18 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for another kind of value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::parameter::{Parameters, Reader};
+    /// use objective::weighted_sum::TERMS;
+    ///
+    /// let given = Parameters::new();
+    /// let terms = Reader::new("example", &[TERMS], &given)?.terms(&TERMS)?;
+    /// assert_eq!(terms.iter().map(|term| &term["name"]).collect::<Vec<_>>(), [&"dpo".into(), &"sft".into()]);
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     pub fn terms(&self, parameter: &Parameter) -> Result<Vec<Parameters>, ParameterError> {
         match self.value(parameter) {
             Value::Terms(terms) => Ok(terms),
@@ -292,6 +448,18 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for another kind of value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::parameter::{Kind, Parameter, Parameters, Reader};
+    ///
+    /// let sort = Parameter { name: "sort", kind: Kind::Switch { default: true }, purpose: "longest first" };
+    /// let (given, none) = (Parameters::from([("sort".to_owned(), false.into())]), Parameters::new());
+    /// assert!(!Reader::new("example", &[sort], &given)?.switch(&sort)?);
+    /// assert!(Reader::new("example", &[sort], &none)?.switch(&sort)?);
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     pub fn switch(&self, parameter: &Parameter) -> Result<bool, ParameterError> {
         match self.value(parameter) {
             Value::Switch(value) => Ok(value),
@@ -304,6 +472,20 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for another kind of value or a name that is not among the options.
+    ///
+    /// # Examples
+    ///
+    /// A number names the option that is spelt like it:
+    ///
+    /// ```
+    /// use objective::parameter::{Parameters, Reader};
+    /// use objective::tdpo::{VARIANT, VariantName};
+    ///
+    /// let given = Parameters::from([("variant".to_owned(), 1.0.into())]);
+    /// let name: VariantName = Reader::new("example", &[VARIANT], &given)?.choice(&VARIANT)?;
+    /// assert_eq!(name, VariantName::First);
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     pub fn choice<T: FromStr>(&self, parameter: &Parameter) -> Result<T, ParameterError> {
         let value = self.value(parameter);
         let name = match &value {
@@ -319,6 +501,18 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// [`ParameterError::Unused`] if it was given.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::parameter::{Parameters, Reader};
+    /// use objective::tdpo::ALPHA;
+    ///
+    /// let given = Parameters::from([("alpha".to_owned(), 0.5.into())]);
+    /// let error = Reader::new("example", &[ALPHA], &given)?.refuse(&ALPHA, "variant = 1").unwrap_err();
+    /// assert_eq!(error.to_string(), "example.alpha: not used where variant = 1, so it must not be set (got 0.5)");
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     pub fn refuse(&self, parameter: &Parameter, because: impl fmt::Display) -> Result<(), ParameterError> {
         match self.given.get(parameter.name) {
             None => Ok(()),

@@ -9,7 +9,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
 use crate::divergence::{DIVERGENCE, Divergence};
-use crate::evaluation::{Evaluation, Metric, Metrics};
+use crate::evaluation::{Evaluation, Metric, Metrics, put};
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, SCALE, UNIT};
@@ -45,6 +45,16 @@ pub const WEIGHTING: Parameter = Parameter {
 };
 
 /// How pairs are weighted.
+///
+/// ```
+/// use objective::preference::{Pairwise, Score, Weighting};
+/// use objective::{Objective, Statistic};
+///
+/// let dpo = Pairwise::new(objective::dpo::Dpo::new(0.0)?, 0.1, Score::LOG_RATIO)?;
+/// assert!(!dpo.requirements().statistics.contains(Statistic::LogSumSquareProb));
+/// assert!(dpo.weighted(Weighting::Wpo).requirements().statistics.contains(Statistic::LogSumSquareProb));
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Weighting {
@@ -58,6 +68,27 @@ pub enum Weighting {
 }
 
 /// Whether a score is summed over a response's tokens or their mean.
+///
+/// Two chosen tokens with log-ratios of 1 nat, a rejected one at the reference, and a margin whose target is 1:
+///
+/// ```
+/// # use objective::{preference::*, *};
+/// # let (responses, pairs) = ([Response::new(0..2), Response::new(2..3)], [Pair { chosen: 0, rejected: 1 }]);
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -1.0, -1.0], ..Default::default() };
+/// # let constants = TokenConstants { reference_log_prob: vec![-2.0, -2.0, -1.0], ..Default::default() };
+/// # let totals = StepTotals::of(&responses, &pairs);
+/// # let divergence = divergence::Divergence::ReverseKl;
+/// let mut losses = Vec::new();
+/// for normalisation in [Normalisation::Sum, Normalisation::Mean] {
+///     let ipo = Pairwise::new(ipo::Ipo, 0.5, Score::Implicit { divergence, tail_weight: 1.0, normalisation })?;
+/// #   let batch = TokenBatch::new(&ipo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
+/// #   let mut evaluation = Evaluation::default();
+/// #   ipo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+///     losses.push(evaluation.loss);
+/// }
+/// assert_eq!(losses, [1.0, 0.0]); // (2 − 1)² and (1 − 1)²
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Normalisation {
@@ -68,6 +99,19 @@ pub enum Normalisation {
 }
 
 /// What a response is scored by.
+///
+/// Likelihoods need no reference:
+///
+/// ```
+/// use objective::preference::{Normalisation, Pairwise, Score};
+/// use objective::{Objective, hinge::Hinge};
+///
+/// let likelihood = Score::Likelihood { normalisation: Normalisation::Sum };
+/// let [implicit, explicit] = [Score::LOG_RATIO, likelihood].map(|score| Pairwise::new(Hinge, 0.1, score));
+/// assert!(implicit?.requirements().need_reference());
+/// assert!(!explicit?.requirements().need_reference());
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Score {
     /// Σₜ wₜ (log π − log π_ref), transformed by a divergence; wₜ is 1 up to the shorter response's length.
@@ -87,6 +131,16 @@ pub enum Score {
 }
 
 /// The scores of a pair.
+///
+/// Four tokens share the imitation of the chosen response, which is a mean:
+///
+/// ```
+/// use objective::preference::{PairLoss, Scores};
+///
+/// let scores = Scores { chosen: -2.0, rejected: -2.0, chosen_tokens: 4.0 };
+/// assert!((objective::cpo::Cpo::new(1.0)?.loss(0.1, &scores).loss - (2.0_f64.ln() + 2.0 / 4.0)).abs() < 1e-12);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scores {
     /// The chosen response's.
@@ -98,6 +152,15 @@ pub struct Scores {
 }
 
 /// A pair's loss and its derivatives.
+///
+/// Of a loss on the margin alone, the derivatives are opposite:
+///
+/// ```
+/// use objective::preference::{PairGradient, PairLoss, Scores};
+///
+/// let scores = Scores { chosen: 0.5, rejected: 0.0, chosen_tokens: 1.0 };
+/// assert_eq!(objective::ipo::Ipo.loss(0.5, &scores), PairGradient { loss: 0.25, chosen: -1.0, rejected: 1.0 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairGradient {
     /// The loss.
@@ -109,6 +172,43 @@ pub struct PairGradient {
 }
 
 /// A loss on the two scores of a pair; [`Pairwise`] makes an objective of it.
+///
+/// A loss that the registry does not have, the perceptron's, which only wrong pairs pay:
+///
+/// ```
+/// use objective::parameter::{ParameterError, Reader};
+/// use objective::preference::{BETA, PairGradient, PairLoss, Pairwise, Scores, build};
+/// use objective::{Method, Objective};
+///
+/// #[derive(Debug)]
+/// struct Perceptron;
+///
+/// impl PairLoss for Perceptron {
+///     const METHOD: Method = Method {
+///         name: "perceptron",
+///         summary: "what the margin of implicit rewards falls short of 0",
+///         source: "F. Rosenblatt, 1958",
+///         parameters: &[BETA],
+///         build: build::<Perceptron>,
+///     };
+///
+///     fn read(_: &Reader<'_>, _beta: f64) -> Result<Self, ParameterError> {
+///         Ok(Self)
+///     }
+///
+///     fn loss(&self, beta: f64, scores: &Scores) -> PairGradient {
+///         let margin = beta * (scores.chosen - scores.rejected);
+///         let slope = if margin < 0.0 { -beta } else { 0.0 };
+///         PairGradient { loss: (-margin).max(0.0), chosen: slope, rejected: -slope }
+///     }
+/// }
+///
+/// let perceptron = Pairwise::new(Perceptron, 0.5, Perceptron::SCORE)?;
+/// assert!(perceptron.requirements().need_reference());
+/// let wrong = Scores { chosen: -1.0, rejected: 1.0, chosen_tokens: 1.0 };
+/// assert_eq!(Perceptron.loss(0.5, &wrong), PairGradient { loss: 1.0, chosen: -0.5, rejected: 0.5 });
+/// # Ok::<(), ParameterError>(())
+/// ```
 pub trait PairLoss: Send + Sync + std::fmt::Debug + Sized {
     /// The registry's line. Of β and of what a score is made of, the parameters that it declares may vary.
     const METHOD: Method;
@@ -124,21 +224,86 @@ pub trait PairLoss: Send + Sync + std::fmt::Debug + Sized {
     /// # Errors
     ///
     /// [`ParameterError`] for a value out of range or without effect.
+    ///
+    /// # Examples
+    ///
+    /// β is there for parameters that follow it:
+    ///
+    /// ```
+    /// use objective::parameter::{Parameters, Reader};
+    /// use objective::preference::PairLoss;
+    /// use objective::simpo::{METHOD, Simpo};
+    ///
+    /// let given = Parameters::new();
+    /// let simpo = Simpo::read(&Reader::new(METHOD.name, METHOD.parameters, &given)?, 10.0)?;
+    /// assert_eq!(simpo.own_parameters()["target_margin"], 8.0.into());
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     fn read(reader: &Reader<'_>, beta: f64) -> Result<Self, ParameterError>;
 
     /// Its own parameters in force.
+    ///
+    /// β and the score's are not among them:
+    ///
+    /// ```
+    /// use objective::preference::PairLoss;
+    ///
+    /// let robust = objective::robust::Robust::new(0.25)?;
+    /// assert_eq!(robust.own_parameters(), [("label_smoothing".to_owned(), 0.25.into())].into());
+    /// assert!(objective::hinge::Hinge.own_parameters().is_empty());
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     fn own_parameters(&self) -> Parameters {
         Parameters::new()
     }
 
     /// The loss of a pair, finite for all finite scores.
+    ///
+    /// ```
+    /// use objective::preference::{PairGradient, PairLoss, Scores};
+    ///
+    /// let wrong = Scores { chosen: -1e30, rejected: 0.0, chosen_tokens: 1.0 };
+    /// let gradient = objective::dpo::Dpo::new(0.0)?.loss(0.5, &wrong);
+    /// assert_eq!(gradient, PairGradient { loss: 5e29, chosen: -0.5, rejected: 0.5 });
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     fn loss(&self, beta: f64, scores: &Scores) -> PairGradient;
 
     /// Metrics of this loss alone.
+    ///
+    /// Probabilities of 1/2 and 1/5 are odds of 1 and 1/4:
+    ///
+    /// ```
+    /// use objective::preference::{PairLoss, Scores};
+    /// use objective::{Metric, Metrics};
+    ///
+    /// let scores = Scores { chosen: 0.5_f64.ln(), rejected: 0.2_f64.ln(), chosen_tokens: 1.0 };
+    /// let mut metrics = Metrics::default();
+    /// objective::orpo::Orpo.record(&scores, &mut metrics);
+    /// assert!((metrics.mean(Metric::LogOddsRatio).unwrap_or_default() - 4.0_f64.ln()).abs() < 1e-12);
+    /// ```
     fn record(&self, _scores: &Scores, _metrics: &mut Metrics) {}
 }
 
 /// The mean over the step's pairs of a loss on their scores.
+///
+/// At the reference each of n pairs has DPO's loss, ln 2, and pulls with β/2n:
+///
+/// ```
+/// # use objective::{preference::*, *};
+/// # let responses = [0, 1, 2, 3].map(|token| Response::new(token..token + 1));
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0; 4], ..Default::default() };
+/// # let constants = TokenConstants { reference_log_prob: vec![-1.0; 4], ..Default::default() };
+/// let pairs = [Pair { chosen: 0, rejected: 1 }, Pair { chosen: 2, rejected: 3 }];
+/// # let totals = StepTotals::of(&responses, &pairs);
+/// let dpo = Pairwise::new(dpo::Dpo::new(0.0)?, 0.5, Score::LOG_RATIO)?;
+/// # let batch = TokenBatch::new(&dpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
+/// # let mut evaluation = Evaluation::default();
+/// dpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// assert_eq!(evaluation.loss, std::f64::consts::LN_2);
+/// assert_eq!(evaluation.cotangents.log_prob, [-0.125, 0.125, -0.125, 0.125]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pairwise<L> {
     loss: L,
@@ -148,18 +313,58 @@ pub struct Pairwise<L> {
     weighting: Weighting,
 }
 
+/// What it is made of are its parameters:
+///
+/// ```
+/// use objective::preference::{Pairwise, Score, Weighting};
+/// use objective::{Objective, hinge::Hinge};
+///
+/// let parameters = Pairwise::new(Hinge, 0.5, Score::LOG_RATIO)?.weighted(Weighting::Wpo).parameters();
+/// assert_eq!((&parameters["beta"], &parameters["weighting"]), (&0.5.into(), &"wpo".into()));
+/// assert_eq!(parameters["divergence"], "reverse_kl".into());
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl<L: PairLoss> Pairwise<L> {
     /// A loss with the scale β of its implicit reward, on the given scores, every pair weighing the same.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::preference::{Pairwise, Score};
+    ///
+    /// let error = Pairwise::new(objective::hinge::Hinge, -0.1, Score::LOG_RATIO).unwrap_err();
+    /// assert_eq!(error.to_string(), "hinge.beta: expected a number, 1e-9 <= beta <= 1e6, got -0.1");
+    /// ```
     pub fn new(loss: L, beta: f64, score: Score) -> Result<Self, ParameterError> {
         let owner = L::METHOD.name;
         Ok(Self { loss, beta: L::BETA.check(owner, beta)?, score: score.check(owner)?, weighting: Weighting::None })
     }
 
     /// The same loss with its pairs weighted.
+    ///
+    /// A chosen response half as likely as two draws are to agree counts half:
+    ///
+    /// ```
+    /// # use objective::{preference::*, *};
+    /// # let (responses, pairs) = ([Response::new(0..1), Response::new(1..2)], [Pair { chosen: 0, rejected: 1 }]);
+    /// # let totals = StepTotals::of(&responses, &pairs);
+    /// let statistics = TokenStatistics {
+    ///     log_prob: vec![0.25_f64.ln(), 0.5_f64.ln()],
+    ///     log_sum_square_prob: vec![0.5_f64.ln(), 0.5_f64.ln()],
+    ///     ..Default::default()
+    /// };
+    /// let constants = TokenConstants { reference_log_prob: statistics.log_prob.clone(), ..Default::default() };
+    /// let dpo = Pairwise::new(dpo::Dpo::new(0.0)?, 0.1, Score::LOG_RATIO)?.weighted(Weighting::Wpo);
+    /// let batch = TokenBatch::new(&dpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
+    /// let mut evaluation = Evaluation::default();
+    /// dpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+    /// assert!((evaluation.loss - 0.5 * 2.0_f64.ln()).abs() < 1e-12);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn weighted(self, weighting: Weighting) -> Self {
         Self { weighting, ..self }
     }
@@ -182,10 +387,34 @@ impl<L: PairLoss> Pairwise<L> {
 /// # Errors
 ///
 /// [`ParameterError`] for a parameter that is unknown, out of range or without effect.
+///
+/// # Examples
+///
+/// ```
+/// let hinge = objective::preference::build::<objective::hinge::Hinge>(&[("beta".to_owned(), 0.5.into())].into())?;
+/// assert_eq!(hinge.parameters()["beta"], 0.5.into());
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 pub fn build<L: PairLoss + 'static>(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
     Ok(Box::new(Pairwise::<L>::read(&Reader::new(L::METHOD.name, L::METHOD.parameters, given)?)?))
 }
 
+/// With a tail weight of 0, tokens beyond the shorter response's length neither score nor learn:
+///
+/// ```
+/// # use objective::{preference::*, *};
+/// # let (responses, pairs) = ([Response::new(0..2), Response::new(2..3)], [Pair { chosen: 0, rejected: 1 }]);
+/// # let totals = StepTotals::of(&responses, &pairs);
+/// let statistics = TokenStatistics { log_prob: vec![-1.0, -1.0, -1.0], ..Default::default() };
+/// let constants = TokenConstants { reference_log_prob: vec![-1.0, -9.0, -1.0], ..Default::default() };
+/// let dpo = registry::build("dpo", &[("tail_weight".to_owned(), 0.0.into())].into())?;
+/// let batch = TokenBatch::new(&dpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
+/// let mut evaluation = Evaluation::default();
+/// dpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// assert_eq!(evaluation.loss, std::f64::consts::LN_2);
+/// assert_eq!(evaluation.cotangents.log_prob, [-0.05, 0.0, 0.05]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl Score {
     /// The log-ratio to the reference, summed.
     pub const LOG_RATIO: Self =
@@ -215,6 +444,17 @@ impl Score {
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] with the owner, the range and the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::divergence::Divergence;
+    /// use objective::preference::{Normalisation, Score};
+    ///
+    /// let (divergence, normalisation) = (Divergence::ReverseKl, Normalisation::Sum);
+    /// let error = Score::Implicit { divergence, tail_weight: 2.0, normalisation }.check("dpo").unwrap_err();
+    /// assert_eq!(error.to_string(), "dpo.tail_weight: expected a number, 0 <= tail_weight <= 1, got 2");
+    /// ```
     pub fn check(self, owner: &'static str) -> Result<Self, ParameterError> {
         if let Self::Implicit { divergence, tail_weight, .. } = self {
             divergence.check(owner)?;
@@ -299,7 +539,7 @@ impl<L: PairLoss> Objective for Pairwise<L> {
     }
 
     fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
-        let (score, share) = (self.score, 1.0 / batch.totals().pairs as f64);
+        let (score, share, held) = (self.score, 1.0 / batch.totals().pairs as f64, out.prepare(batch.is_paired_once()));
         for &Pair { chosen, rejected } in batch.pairs() {
             let shared = batch.log_prob(chosen).len().min(batch.log_prob(rejected).len());
             let (w, l) = (score.of(batch, chosen, shared), score.of(batch, rejected, shared));
@@ -312,8 +552,8 @@ impl<L: PairLoss> Objective for Pairwise<L> {
                 let slots = &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()];
                 let (body_slots, tail_slots) = slots.split_at_mut(shared);
                 let (body, tail) = (share * derivative * scored.body, share * derivative * scored.tail);
-                body_slots.iter_mut().for_each(|slot| *slot += body);
-                tail_slots.iter_mut().for_each(|slot| *slot += tail);
+                put(body_slots, body, held);
+                put(tail_slots, tail, held);
             }
 
             let rewards = [w.rewarded, l.rewarded].map(|rewarded| self.beta * rewarded);
@@ -323,6 +563,25 @@ impl<L: PairLoss> Objective for Pairwise<L> {
     }
 }
 
+/// Weights are geometric means over tokens, so that the length of a response does not show in them:
+///
+/// ```
+/// # use objective::{preference::*, *};
+/// # let (responses, pairs) = ([Response::new(0..3), Response::new(3..4)], [Pair { chosen: 0, rejected: 1 }]);
+/// # let totals = StepTotals::of(&responses, &pairs);
+/// let statistics = TokenStatistics {
+///     log_prob: [[0.25_f64.ln(); 3].as_slice(), &[0.5_f64.ln()]].concat(),
+///     log_sum_square_prob: vec![0.5_f64.ln(); 4],
+///     ..Default::default()
+/// };
+/// let constants = TokenConstants { reference_log_prob: statistics.log_prob.clone(), ..Default::default() };
+/// let dpo = Pairwise::new(dpo::Dpo::new(0.0)?, 0.1, Score::LOG_RATIO)?.weighted(Weighting::Wpo);
+/// # let batch = TokenBatch::new(&dpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
+/// # let mut evaluation = Evaluation::default();
+/// dpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// assert!((evaluation.loss - 0.5 * 2.0_f64.ln()).abs() < 1e-12);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl<L> Pairwise<L> {
     /// What the pair of these responses, with their log-probabilities, counts. A constant to the gradient.
     fn weight(&self, batch: &TokenBatch<'_>, responses: [(usize, f64); 2]) -> f64 {

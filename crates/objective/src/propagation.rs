@@ -65,6 +65,27 @@ pub const PARAMETERS: [Parameter; 3] = [ITEM, SIDE, NORM];
 const LEAST_SUM: f64 = 1e-100;
 
 /// What is propagated.
+///
+/// With losses (1, 2) and γ = ½, C is (1 + ½, 1) of ones and (1 + ½·2, 2) of losses:
+///
+/// ```
+/// # use objective::{propagation::*, *};
+/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// # let loss = |weights: Weights| {
+/// #     let propagation = ift::Propagation::Released { gamma: 0.5, weights };
+/// #     let ift = ift::Ift::new(Lambda::constant(0.2), Freeze::None, propagation)?;
+/// #     let totals = StepTotals::of(&responses, &[]);
+/// #     let batch = TokenBatch::new(&ift.requirements(), &statistics, &constants, &responses, &[], totals)?;
+/// #     let mut evaluation = Evaluation::default();
+/// #     ift.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// #     Ok::<f64, Box<dyn std::error::Error>>(evaluation.loss)
+/// # };
+/// let [mask, logps] = [Item::Mask, Item::Logps].map(|item| loss(Weights { item, ..Weights::RELEASED }));
+/// assert!((mask? - (1.5 * 1.0 + 1.0 * 2.0) / 2.5).abs() < 1e-12);
+/// assert!((logps? - (2.0 * 1.0 + 2.0 * 2.0) / 4.0).abs() < 1e-12);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Item {
@@ -77,6 +98,28 @@ pub enum Item {
 }
 
 /// In which direction items are summed.
+///
+/// Of two ones with γ = ½, C is (1 + ½, 1) on the left. On the right D is (1, 1 + ½), C is (2, 2½), v is 1/C:
+///
+/// ```
+/// # use objective::{propagation::*, *};
+/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// # let loss = |weights: Weights| {
+/// #     let propagation = ift::Propagation::Released { gamma: 0.5, weights };
+/// #     let ift = ift::Ift::new(Lambda::constant(0.2), Freeze::None, propagation)?;
+/// #     let totals = StepTotals::of(&responses, &[]);
+/// #     let batch = TokenBatch::new(&ift.requirements(), &statistics, &constants, &responses, &[], totals)?;
+/// #     let mut evaluation = Evaluation::default();
+/// #     ift.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// #     Ok::<f64, Box<dyn std::error::Error>>(evaluation.loss)
+/// # };
+/// let sides = [Side::Left, Side::Right];
+/// let [left, right] = sides.map(|side| loss(Weights { item: Item::Mask, side, norm: Norm::L1 }));
+/// assert!((left? - (1.5 * 1.0 + 1.0 * 2.0) / 2.5).abs() < 1e-12); // losses are 1 and 2
+/// assert!((right? - (0.5 * 1.0 + 0.4 * 2.0) / 0.9).abs() < 1e-12);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Side {
@@ -87,6 +130,29 @@ pub enum Side {
 }
 
 /// What makes weights of the discounted sums.
+///
+/// Of two ones with γ = ½, C is (3/2, 1):
+///
+/// ```
+/// # use objective::{propagation::*, *};
+/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// # let loss = |weights: Weights| {
+/// #     let propagation = ift::Propagation::Released { gamma: 0.5, weights };
+/// #     let ift = ift::Ift::new(Lambda::constant(0.2), Freeze::None, propagation)?;
+/// #     let totals = StepTotals::of(&responses, &[]);
+/// #     let batch = TokenBatch::new(&ift.requirements(), &statistics, &constants, &responses, &[], totals)?;
+/// #     let mut evaluation = Evaluation::default();
+/// #     ift.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// #     Ok::<f64, Box<dyn std::error::Error>>(evaluation.loss)
+/// # };
+/// let norms = [Norm::L2, Norm::Softmax];
+/// let [squares, softmax] = norms.map(|norm| loss(Weights { item: Item::Mask, side: Side::Left, norm }));
+/// assert!((squares? - (2.25 * 1.0 + 1.0 * 2.0) / 3.25).abs() < 1e-12); // losses are 1 and 2
+/// let ratio = 0.5_f64.exp(); // e^(3/2) / e
+/// assert!((softmax? - (ratio * 1.0 + 2.0) / (ratio + 1.0)).abs() < 1e-12);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 pub enum Norm {
     /// Proportional.
@@ -102,6 +168,13 @@ pub enum Norm {
 }
 
 /// The released code's knobs.
+///
+/// ```
+/// use objective::propagation::{Item, Norm, Side, Weights};
+///
+/// let weights = Weights { norm: Norm::L2, ..Weights::RELEASED };
+/// assert_eq!(weights, Weights { item: Item::Loss, side: Side::Left, norm: Norm::L2 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weights {
     /// What is propagated.
@@ -112,6 +185,16 @@ pub struct Weights {
     pub norm: Norm,
 }
 
+/// What is written is what is read:
+///
+/// ```
+/// use objective::parameter::Reader;
+/// use objective::propagation::{Item, PARAMETERS, Weights};
+///
+/// let weights = Weights { item: Item::Mask, ..Weights::RELEASED };
+/// assert_eq!(Weights::read(&Reader::new("example", &PARAMETERS, &weights.parameters())?)?, weights);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Weights {
     /// Those that the released code trains with.
     pub const RELEASED: Self = Self { item: Item::Loss, side: Side::Left, norm: Norm::L1 };
@@ -121,11 +204,31 @@ impl Weights {
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a name that is none of the options.
+    ///
+    /// # Examples
+    ///
+    /// Names are spelt as in the released code:
+    ///
+    /// ```
+    /// use objective::parameter::{Parameters, Reader};
+    /// use objective::propagation::{PARAMETERS, Weights};
+    ///
+    /// let given = Parameters::from([("norm".to_owned(), "l1".into())]);
+    /// let error = Weights::read(&Reader::new("ift", &PARAMETERS, &given)?).unwrap_err();
+    /// assert_eq!(error.to_string(), r#"ift.norm: expected one of L1, L2, softmax, log, got "l1""#);
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     pub fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
         Ok(Self { item: reader.choice(&ITEM)?, side: reader.choice(&SIDE)?, norm: reader.choice(&NORM)? })
     }
 
     /// The parameters in force.
+    ///
+    /// ```
+    /// let parameters = objective::propagation::Weights::RELEASED.parameters();
+    /// let [item, side, norm] = ["item", "side", "norm"].map(|name| parameters[name].to_string());
+    /// assert_eq!([item, side, norm], [r#""loss""#, r#""left""#, r#""L1""#]);
+    /// ```
     pub fn parameters(self) -> Parameters {
         let named = |parameter: Parameter, value: &str| (parameter.name.to_owned(), value.into());
         [named(ITEM, self.item.into()), named(SIDE, self.side.into()), named(NORM, self.norm.into())].into()

@@ -46,6 +46,17 @@ pub const METHODS: &[Method] = &[
 ];
 
 /// Why no objective was built.
+///
+/// ```
+/// use objective::{Configured, Parameters, registry};
+///
+/// let error = registry::find("sftt").unwrap_err();
+/// assert!(error.to_string().starts_with("sftt: unknown method; allowed: sft, dpo, orpo, "));
+/// let error = Configured::try_from(Parameters::new()).unwrap_err();
+/// assert_eq!(error.to_string(), "name: expected a method's name, got none");
+/// let error = registry::build("orpo", &[("beta".to_owned(), (-1.0).into())].into()).unwrap_err();
+/// assert_eq!(error.to_string(), "orpo.beta: expected a number, 0 <= beta <= 1e6, got -1");
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RegistryError {
     /// No method of this name.
@@ -72,6 +83,13 @@ pub enum RegistryError {
 /// # Errors
 ///
 /// [`RegistryError::Unknown`] with the names that exist.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(objective::registry::find("kto")?.source, "arXiv 2402.01306, equation 7");
+/// # Ok::<(), objective::RegistryError>(())
+/// ```
 pub fn find(name: &str) -> Result<&'static Method, RegistryError> {
     METHODS.iter().find(|method| method.name == name).ok_or_else(|| RegistryError::Unknown {
         name: name.to_owned(),
@@ -84,6 +102,15 @@ pub fn find(name: &str) -> Result<&'static Method, RegistryError> {
 /// # Errors
 ///
 /// [`RegistryError`] for an unknown name, and for a parameter that is unknown, out of range or without effect.
+///
+/// # Examples
+///
+/// ```
+/// let ipo = objective::registry::build("ipo", &[("beta".to_owned(), 0.5.into())].into())?;
+/// assert_eq!(ipo.parameters()["beta"], 0.5.into());
+/// assert_eq!(ipo.parameters()["normalisation"], "mean".into());
+/// # Ok::<(), objective::RegistryError>(())
+/// ```
 pub fn build(name: &str, parameters: &Parameters) -> Result<Box<dyn Objective>, RegistryError> {
     Ok((find(name)?.build)(parameters)?)
 }

@@ -41,7 +41,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::Objective;
 use crate::batch::TokenBatch;
-use crate::evaluation::{Evaluation, Metric};
+use crate::evaluation::{Evaluation, Held, Metric, put};
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
@@ -122,6 +122,8 @@ impl Objective for Sft {
 
     fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
         let totals = batch.totals();
+        // Beside terms that compare, only chosen responses are imitated.
+        let held = out.prepare(batch.pairs().is_empty());
         for response in batch.demonstrated() {
             let log_prob = batch.log_prob(response);
             let scale = match self.normalisation {
@@ -133,12 +135,12 @@ impl Objective for Sft {
             match self.weighting {
                 Weighting::None => {
                     out.loss += scale * negative;
-                    slots.iter_mut().for_each(|slot| *slot -= scale);
+                    put(slots, -scale, held);
                 }
                 Weighting::Dft => {
                     for (log_prob, slot) in log_prob.iter().zip(slots) {
                         let pull = -scale * log_prob.exp();
-                        *slot += pull;
+                        put(std::slice::from_mut(slot), pull, held);
                         out.loss += pull * log_prob;
                     }
                 }

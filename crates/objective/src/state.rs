@@ -3,6 +3,19 @@
 use serde::{Deserialize, Serialize};
 
 /// What must survive a step: empty for most objectives. A run's record and a checkpoint carry it.
+///
+/// What an objective does not use is not written:
+///
+/// ```
+/// use objective::{ObjectiveState, state::RunningMean};
+///
+/// let empty = ObjectiveState::default();
+/// assert_eq!(serde_json::to_string(&empty)?, "{}");
+/// let state = ObjectiveState { rewards: RunningMean { count: 2, mean: 0.5 }, ..empty };
+/// assert_eq!(serde_json::to_string(&state)?, r#"{"rewards":{"count":2,"mean":0.5}}"#);
+/// assert_eq!(serde_json::from_str::<ObjectiveState>(r#"{"rewards":{"count":2,"mean":0.5}}"#)?, state);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectiveState {
@@ -15,6 +28,13 @@ pub struct ObjectiveState {
 }
 
 /// The mean of a stream of numbers.
+///
+/// ```
+/// # use objective::state::RunningMean;
+/// let mut rewards = RunningMean::default();
+/// rewards.update(0.5, 2);
+/// assert_eq!(rewards, RunningMean { count: 2, mean: 0.5 });
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunningMean {
@@ -24,8 +44,23 @@ pub struct RunningMean {
     pub mean: f64,
 }
 
+/// The mean does not depend on how the numbers come in parts:
+///
+/// ```
+/// # use objective::state::RunningMean;
+/// let (mut whole, mut parts) = (RunningMean::default(), RunningMean::default());
+/// whole.update(2.0, 4);
+/// [3.0, 3.0, 1.0, 1.0].into_iter().for_each(|reward| parts.update(reward, 1));
+/// assert_eq!(parts, whole);
+/// ```
 impl RunningMean {
     /// Whether no number has been seen.
+    ///
+    /// ```
+    /// # use objective::state::RunningMean;
+    /// assert!(RunningMean::default().is_empty());
+    /// assert!(!RunningMean { count: 1, mean: 0.0 }.is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

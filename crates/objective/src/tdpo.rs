@@ -45,7 +45,7 @@ use strum::{EnumDiscriminants, EnumString, IntoStaticStr, VariantNames};
 
 use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
-use crate::evaluation::Evaluation;
+use crate::evaluation::{Evaluation, put};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus, sum};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
@@ -145,7 +145,7 @@ impl Objective for Tdpo {
     }
 
     fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
-        let scale = 1.0 / batch.totals().pairs as f64;
+        let (scale, held) = (1.0 / batch.totals().pairs as f64, out.prepare(batch.is_paired_once()));
         // The weight of the divergences, and the share of it through which the chosen one learns.
         let (alpha, learns) = match self.variant {
             Variant::First => (1.0, 1.0),
@@ -163,8 +163,8 @@ impl Objective for Tdpo {
                 [(chosen, slope, learns * alpha * slope), (rejected, -slope, -alpha * slope)]
             {
                 let tokens = batch.responses()[response].tokens.clone();
-                out.cotangents.log_prob[tokens.clone()].iter_mut().for_each(|slot| *slot += log_prob);
-                out.cotangents.reference_kl[tokens].iter_mut().for_each(|slot| *slot += kl);
+                put(&mut out.cotangents.log_prob[tokens.clone()], log_prob, held);
+                put(&mut out.cotangents.reference_kl[tokens], kl, held);
             }
             let log_prob = [chosen, rejected].map(|response| sum(batch.log_prob(response)));
             let tokens = batch.log_prob(chosen).len();

@@ -45,7 +45,7 @@
 use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
 use crate::dpo::LABEL_SMOOTHING;
-use crate::evaluation::Evaluation;
+use crate::evaluation::{Evaluation, put};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus, sum};
 use crate::parameter::{ParameterError, Parameters, Reader};
@@ -129,7 +129,7 @@ impl Objective for Transport {
 
     fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
         let pairs = batch.pairs().len();
-        let scale = 1.0 / batch.totals().pairs as f64;
+        let (scale, held) = (1.0 / batch.totals().pairs as f64, out.prepare(batch.is_paired_once()));
         let Evaluation { loss, cotangents, metrics, scratch, order, .. } = out;
         scratch.clear();
         scratch.extend(batch.pairs().iter().map(|pair| self.values(batch, pair).0));
@@ -159,8 +159,7 @@ impl Objective for Transport {
                 Comparison::AotUnpaired => [(chosen, u), (rejected, v)],
             };
             for (response, pull) in pulls {
-                let tokens = batch.responses()[response].tokens.clone();
-                cotangents.log_prob[tokens].iter_mut().for_each(|slot| *slot += pull);
+                put(&mut cotangents.log_prob[batch.responses()[response].tokens.clone()], pull, held);
             }
             let sides = [chosen, rejected];
             let rewards = sides.map(|response| self.beta * batch.log_ratio(response));

@@ -176,6 +176,7 @@ impl Objective for WeightedSum {
     }
 
     fn fill(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, out: &mut Evaluation) {
+        out.clear_cotangents();
         let mut part = out.term.take().unwrap_or_default();
         state.terms.resize_with(self.terms.len(), ObjectiveState::default);
         for (Term { weight, configured }, state) in self.terms.iter().zip(&mut state.terms) {

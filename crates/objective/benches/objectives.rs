@@ -1,96 +1,45 @@
-//! Tokens a second of every objective, loss and cotangents, on one thread.
+//! Tokens a second of every objective, loss and cotangents, on one thread, beside the memory's own limit: `limit` only reads a
+//! column of log π and writes one of cotangents, which no loss can do without.
 //!
 //! Responses are 16 to 512 tokens long. `experiments/speed/objective.py` sets the same work in PyTorch beside it.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
-use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use objective::{
-    Data, Evaluation, Feedback, METHODS, ObjectiveState, Pair, Parameters, Requirements, Response, StepTotals,
-    TokenBatch, TokenConstants, TokenStatistics,
-};
+use objective::METHODS;
+use objective::numerics::sum;
 
-/// Lengths and values from a linear congruential generator: the benchmark needs variety, not randomness.
-struct Variety(u64);
+use crate::work::Work;
 
-impl Variety {
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
+mod work;
 
-struct Work {
-    statistics: TokenStatistics,
-    constants: TokenConstants,
-    responses: Vec<Response>,
-    pairs: Vec<Pair>,
-}
+const TOKENS: [usize; 3] = [1 << 10, 1 << 16, 1 << 20];
 
-/// Sixteen responses a group; half of the labelled ones desirable, and as many mismatched as asked for.
-fn feedback(data: Data, index: usize, reward: f64) -> Feedback {
-    match (data, index % 4) {
-        (Data::Groups, _) => Feedback::Reward { group: index / 16, reward },
-        (Data::Labelled { .. }, 0) => Feedback::Desirable,
-        (Data::Labelled { .. }, 1) | (Data::Labelled { mismatched: false }, _) => Feedback::Undesirable,
-        (Data::Labelled { mismatched: true }, _) => Feedback::Mismatched,
-        _ => Feedback::None,
+fn limit(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("limit");
+    for tokens in TOKENS {
+        let (column, mut slots) = (vec![-1.0; tokens], vec![0.0; tokens]);
+        group.throughput(Throughput::Elements(tokens as u64));
+        group.bench_function(BenchmarkId::from_parameter(tokens), |bencher| {
+            bencher.iter(|| {
+                slots.fill(black_box(-1.0));
+                sum(black_box(&column)) + black_box(&slots)[0]
+            });
+        });
     }
-}
-
-fn work(requirements: &Requirements, tokens: usize) -> Work {
-    let mut variety = Variety(1);
-    let mut responses: Vec<Response> = Vec::new();
-    while responses.len() % 2 == 1 || responses.last().is_none_or(|last| last.tokens.end < tokens) {
-        let start = responses.last().map_or(0, |last| last.tokens.end);
-        let tokens = start..start + 16 + (497.0 * variety.next()) as usize;
-        responses.push(Response { tokens, feedback: feedback(requirements.data, responses.len(), variety.next()) });
-    }
-    let end = responses.last().map_or(0, |last| last.tokens.end);
-    // Log-probabilities of policies that are a little apart, and everything else around 0.
-    let log_prob: Vec<_> = (0..end).map(|_| -0.1 - 3.0 * variety.next()).collect();
-    let mut column = |range: RangeInclusive<f64>| -> Vec<f64> {
-        match (*range.start() < 0.0, *range.end() > 0.0) {
-            (true, true) => (0..end).map(|_| 2.0 * variety.next() - 1.0).collect(),
-            (false, _) => (0..end).map(|_| 0.01 + 3.0 * variety.next()).collect(),
-            (true, false) => {
-                log_prob.iter().map(|log_prob| (log_prob + 0.2 * (variety.next() - 0.5)).min(0.0)).collect()
-            }
-        }
-    };
-    let (mut statistics, mut constants) = (TokenStatistics::default(), TokenConstants::default());
-    for statistic in requirements.statistics {
-        *statistics.column_mut(statistic) = column(statistic.range());
-    }
-    for constant in requirements.constants {
-        *constants.column_mut(constant) = column(constant.range());
-    }
-    let pairs = match requirements.data {
-        Data::Preferences => (0..responses.len() / 2).map(|p| Pair { chosen: 2 * p, rejected: 2 * p + 1 }).collect(),
-        _ => Vec::new(),
-    };
-    Work { statistics, constants, responses, pairs }
+    group.finish();
 }
 
 fn objectives(criterion: &mut Criterion) {
     for method in METHODS {
-        let objective = (method.build)(&Parameters::new()).unwrap();
-        let requirements = objective.requirements();
         let mut group = criterion.benchmark_group(method.name);
-        for tokens in [1 << 10, 1 << 16, 1 << 20] {
-            let Work { statistics, constants, responses, pairs } = work(&requirements, tokens);
-            let totals = StepTotals::of(&responses, &pairs);
-            let (mut state, mut evaluation) = (ObjectiveState::default(), Evaluation::default());
-            group.throughput(Throughput::Elements(totals.tokens as u64));
+        for tokens in TOKENS {
+            let mut work = Work::new(method, tokens);
+            group.throughput(Throughput::Elements(work.totals().tokens as u64));
             group.bench_function(BenchmarkId::from_parameter(tokens), |bencher| {
-                bencher.iter(|| {
-                    let batch =
-                        TokenBatch::new(&requirements, &statistics, &constants, &responses, &pairs, totals).unwrap();
-                    objective.evaluate(black_box(&batch), &mut state, &mut evaluation);
-                    black_box(evaluation.loss)
-                });
+                bencher.iter(|| black_box(&mut work).evaluate());
             });
         }
         group.finish();
@@ -99,8 +48,8 @@ fn objectives(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20).warm_up_time(std::time::Duration::from_millis(300))
-        .measurement_time(std::time::Duration::from_secs(1));
-    targets = objectives
+    config = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
+    targets = limit, objectives
 }
 criterion_main!(benches);

@@ -70,18 +70,47 @@ pub const TARGET_MARGIN: Parameter = Parameter {
 };
 
 /// AlphaPO.
+///
+/// With α = 0 it is SimPO:
+///
+/// ```
+/// use objective::preference::{PairLoss, Scores};
+/// use objective::{alphapo::AlphaPo, simpo::Simpo};
+///
+/// let scores = Scores { chosen: -0.5, rejected: -2.0, chosen_tokens: 1.0 };
+/// assert_eq!(AlphaPo::new(0.0, 1.0)?.loss(2.0, &scores), Simpo::new(1.0)?.loss(2.0, &scores));
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AlphaPo {
     alpha: f64,
     target_margin: f64,
 }
 
+/// Of two responses of probability ½, α = 1 doubles the pull and α = −1 halves it:
+///
+/// ```
+/// # use objective::alphapo::AlphaPo;
+/// # use objective::preference::{PairLoss, Scores};
+/// let scores = Scores { chosen: 0.5_f64.ln(), rejected: 0.5_f64.ln(), chosen_tokens: 1.0 };
+/// for (alpha, pull) in [(-1.0, 0.25), (0.0, 0.5), (1.0, 1.0)] {
+///     assert!((AlphaPo::new(alpha, 0.0)?.loss(1.0, &scores).rejected - pull).abs() < 1e-12);
+/// }
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl AlphaPo {
     /// The loss with the shape α and a target margin.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::alphapo::AlphaPo::new(11.0, 0.1).unwrap_err();
+    /// assert_eq!(error.to_string(), "alphapo.alpha: expected a number, -10 <= alpha <= 10, got 11");
+    /// ```
     pub fn new(alpha: f64, target_margin: f64) -> Result<Self, ParameterError> {
         let owner = METHOD.name;
         Ok(Self { alpha: ALPHA.check(owner, alpha)?, target_margin: TARGET_MARGIN.check(owner, target_margin)? })

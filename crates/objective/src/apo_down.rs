@@ -45,6 +45,17 @@ pub const METHOD: Method = Method {
 };
 
 /// Anchored preference optimisation.
+///
+/// Once the pair is far apart, only the chosen response is still moved, and it is lowered:
+///
+/// ```
+/// use objective::preference::{PairLoss, Scores};
+///
+/// let scores = Scores { chosen: 0.0, rejected: -40.0, chosen_tokens: 1.0 };
+/// let gradient = objective::apo_down::ApoDown.loss(1.0, &scores);
+/// assert_eq!(gradient.chosen, 0.25);
+/// assert!((0.0..1e-17).contains(&gradient.rejected));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ApoDown;
 

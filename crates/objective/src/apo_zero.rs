@@ -45,6 +45,17 @@ pub const METHOD: Method = Method {
 };
 
 /// Anchored preference optimisation.
+///
+/// The pull on the chosen response does not depend on the rejected one:
+///
+/// ```
+/// use objective::preference::{PairLoss, Scores};
+///
+/// let pulls = [0.0, -40.0].map(|rejected| {
+///     objective::apo_zero::ApoZero.loss(1.0, &Scores { chosen: 0.0, rejected, chosen_tokens: 1.0 }).chosen
+/// });
+/// assert_eq!(pulls, [-0.25, -0.25]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ApoZero;
 

@@ -49,17 +49,49 @@ pub const METHOD: Method = Method {
 };
 
 /// Anchored preference optimisation on single responses.
+///
+/// The two responses of a pair add up to the pair's loss in `apo_zero`:
+///
+/// ```
+/// use objective::labelled::LabelLoss;
+/// use objective::preference::{PairLoss, Scores};
+/// use objective::{apo_zero::ApoZero, apo_zero_unpaired::ApoZeroUnpaired};
+///
+/// let pair = Scores { chosen: 2.0, rejected: 0.5, chosen_tokens: 1.0 };
+/// let single = ApoZeroUnpaired::new(1.0, 1.0)?;
+/// assert_eq!(single.loss(2.0).0 + single.loss(-0.5).0, ApoZero.loss(1.0, &pair).loss);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ApoZeroUnpaired {
     weights: Weights,
 }
 
+/// Rewards are not shifted, whatever their mean:
+///
+/// ```
+/// # use objective::labelled::{LabelLoss, Rewards};
+/// # use objective::{ObjectiveState, apo_zero_unpaired::ApoZeroUnpaired};
+/// let rewards = Rewards { count: 2, mean: 3.0, mismatched: 0.0 };
+/// assert_eq!(ApoZeroUnpaired::new(1.0, 1.0)?.shift(&rewards, &mut ObjectiveState::default()), 0.0);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl ApoZeroUnpaired {
     /// The loss with the weights of desirable and undesirable responses.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::apo_zero_unpaired::ApoZeroUnpaired::new(-1.0, 1.0).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "apo_zero_unpaired.desirable_weight: expected a number, 0 <= desirable_weight <= 1e6, got -1"
+    /// );
+    /// ```
     pub fn new(desirable_weight: f64, undesirable_weight: f64) -> Result<Self, ParameterError> {
         Ok(Self { weights: Weights::new(METHOD.name, desirable_weight, undesirable_weight)? })
     }

@@ -92,10 +92,7 @@ pub struct Response {
 /// let responses = [Response { tokens: 0..1, feedback: Feedback::Desirable }];
 /// # let totals = StepTotals::of(&responses, &[]);
 /// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
-/// assert_eq!(
-///     error.to_string(),
-///     "response 0: expected a finite reward of at most 1e30 for groups, got Desirable"
-/// );
+/// assert_eq!(error.to_string(), "response 0: expected a finite reward of at most 1e30 for groups, got Desirable");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Feedback {

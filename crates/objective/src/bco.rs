@@ -59,6 +59,18 @@ pub const METHOD: Method = Method {
 };
 
 /// Binary classifier optimisation.
+///
+/// The shift is the mean over all steps so far:
+///
+/// ```
+/// use objective::ObjectiveState;
+/// use objective::bco::Bco;
+/// use objective::labelled::{LabelLoss, Rewards};
+///
+/// let mut state = ObjectiveState::default();
+/// assert_eq!(Bco.shift(&Rewards { count: 2, mean: 1.0, mismatched: 0.0 }, &mut state), 1.0);
+/// assert_eq!(Bco.shift(&Rewards { count: 2, mean: 3.0, mismatched: 0.0 }, &mut state), 2.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bco;
 

@@ -46,6 +46,17 @@ pub const METHOD: Method = Method {
 };
 
 /// Binary classifier optimisation on pairs, without a reward shift.
+///
+/// At equal rewards of 1 the rejected response, which is on the wrong side of 0, pulls more:
+///
+/// ```
+/// use objective::preference::{PairLoss, Scores};
+///
+/// let scores = Scores { chosen: 1.0, rejected: 1.0, chosen_tokens: 1.0 };
+/// let gradient = objective::bco_pair::BcoPair.loss(1.0, &scores);
+/// assert!((gradient.chosen + 0.268941).abs() < 1e-6); // −σ(−1)
+/// assert!((gradient.rejected - 0.731059).abs() < 1e-6); // σ(1)
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BcoPair;
 

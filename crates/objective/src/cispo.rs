@@ -57,17 +57,50 @@ pub const MAX_RATIO: Parameter = Parameter {
 };
 
 /// Clipped importance sampling policy optimisation.
+///
+/// A token ten times as likely as when it was sampled still pulls, with the bound as its weight:
+///
+/// ```
+/// use objective::cispo::Cispo;
+/// use objective::group::{GroupLoss, Sampled};
+///
+/// let behaviour_log_prob = [-1.0 - 10.0_f64.ln()];
+/// let response = Sampled { advantage: 1.0, log_prob: &[-1.0], behaviour_log_prob: &behaviour_log_prob };
+/// let mut slots = [0.0];
+/// assert_eq!(Cispo::new(5.0)?.response(&response, 1.0, &mut slots).clipped, 1);
+/// assert_eq!(slots, [-5.0]);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cispo {
     max_ratio: f64,
 }
 
+/// Small ratios are not bounded:
+///
+/// ```
+/// # use objective::cispo::Cispo;
+/// # use objective::group::{GroupLoss, Sampled};
+/// let log_prob = [-1.0 - 10.0_f64.ln()];
+/// let response = Sampled { advantage: 1.0, log_prob: &log_prob, behaviour_log_prob: &[-1.0] };
+/// let mut slots = [0.0];
+/// assert_eq!(Cispo::new(5.0)?.response(&response, 1.0, &mut slots).clipped, 0);
+/// assert!((slots[0] + 0.1).abs() < 1e-12);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Cispo {
     /// The loss with the bound c of the importance ratios.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::cispo::Cispo::new(0.0).unwrap_err();
+    /// assert_eq!(error.to_string(), "cispo.max_ratio: expected a number, 0 < max_ratio <= 1e6, got 0");
+    /// ```
     pub fn new(max_ratio: f64) -> Result<Self, ParameterError> {
         Ok(Self { max_ratio: MAX_RATIO.check(METHOD.name, max_ratio)? })
     }

@@ -55,17 +55,43 @@ pub const ALPHA: Parameter = Parameter {
 };
 
 /// Contrastive preference optimisation.
+///
+/// It scores by likelihood, so that no reference is asked for:
+///
+/// ```
+/// use objective::preference::{PairLoss, Pairwise};
+/// use objective::{Objective, cpo::Cpo};
+///
+/// assert!(!Pairwise::new(Cpo::new(1.0)?, 0.1, Cpo::SCORE)?.requirements().need_reference());
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cpo {
     alpha: f64,
 }
 
+/// With α = 0 only the contrast is left, which is ln 2 between equally likely responses:
+///
+/// ```
+/// # use objective::cpo::Cpo;
+/// # use objective::preference::{PairLoss, Scores};
+/// let scores = Scores { chosen: -1.0, rejected: -1.0, chosen_tokens: 2.0 };
+/// assert_eq!(Cpo::new(0.0)?.loss(0.1, &scores).loss, std::f64::consts::LN_2);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Cpo {
     /// The loss with the weight α of the likelihood.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::cpo::Cpo::new(-1.0).unwrap_err();
+    /// assert_eq!(error.to_string(), "cpo.alpha: expected a number, 0 <= alpha <= 1e6, got -1");
+    /// ```
     pub fn new(alpha: f64) -> Result<Self, ParameterError> {
         Ok(Self { alpha: ALPHA.check(METHOD.name, alpha)? })
     }

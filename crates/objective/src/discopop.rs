@@ -58,17 +58,47 @@ pub const TAU: Parameter = Parameter {
 };
 
 /// DiscoPOP.
+///
+/// Beyond a few τ it is the exponential loss of right pairs and the logistic loss of wrong ones:
+///
+/// ```
+/// use objective::discopop::Discopop;
+/// use objective::preference::{PairLoss, Scores};
+///
+/// let loss = |chosen: f64| -> Result<f64, objective::ParameterError> {
+///     Ok(Discopop::new(0.05)?.loss(1.0, &Scores { chosen, rejected: 0.0, chosen_tokens: 1.0 }).loss)
+/// };
+/// assert!((loss(1.0)? - (-1.0_f64).exp()).abs() < 1e-8);
+/// assert!((loss(-1.0)? - 1.0_f64.exp().ln_1p()).abs() < 1e-8);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Discopop {
     tau: f64,
 }
 
+/// At a margin of 0 both losses count half, whatever the width:
+///
+/// ```
+/// # use objective::discopop::Discopop;
+/// # use objective::preference::{PairLoss, Scores};
+/// let scores = Scores { chosen: 0.0, rejected: 0.0, chosen_tokens: 1.0 };
+/// assert_eq!(Discopop::new(0.05)?.loss(1.0, &scores).loss, Discopop::new(1.0)?.loss(1.0, &scores).loss);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Discopop {
     /// The loss with the blend's width τ.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::discopop::Discopop::new(2.0).unwrap_err();
+    /// assert_eq!(error.to_string(), "discopop.tau: expected a number, 1e-9 <= tau <= 1, got 2");
+    /// ```
     pub fn new(tau: f64) -> Result<Self, ParameterError> {
         Ok(Self { tau: TAU.check(METHOD.name, tau)? })
     }

@@ -64,17 +64,44 @@ pub const LABEL_SMOOTHING: Parameter = Parameter {
 };
 
 /// Direct preference optimisation.
+///
+/// A pair that is far the wrong way round pulls with β, however far it is:
+///
+/// ```
+/// use objective::preference::{PairGradient, PairLoss, Scores};
+///
+/// let scores = Scores { chosen: -1000.0, rejected: 0.0, chosen_tokens: 1.0 };
+/// let gradient = objective::dpo::Dpo::new(0.0)?.loss(0.5, &scores);
+/// assert_eq!(gradient, PairGradient { loss: 500.0, chosen: -0.5, rejected: 0.5 });
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dpo {
     label_smoothing: f64,
 }
 
+/// Label smoothing gives the margin an optimum, βh = log((1 − ε)/ε):
+///
+/// ```
+/// # use objective::dpo::Dpo;
+/// # use objective::preference::{PairLoss, Scores};
+/// let scores = Scores { chosen: 3.0_f64.ln(), rejected: 0.0, chosen_tokens: 1.0 };
+/// assert!(Dpo::new(0.25)?.loss(1.0, &scores).chosen.abs() < 1e-12);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Dpo {
     /// The loss with label smoothing ε.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::dpo::Dpo::new(0.6).unwrap_err();
+    /// assert_eq!(error.to_string(), "dpo.label_smoothing: expected a number, 0 <= label_smoothing <= 0.5, got 0.6");
+    /// ```
     pub fn new(label_smoothing: f64) -> Result<Self, ParameterError> {
         Ok(Self { label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)? })
     }

@@ -56,17 +56,50 @@ pub const LABEL_SMOOTHING: Parameter = Parameter {
 };
 
 /// EXO on pairs.
+///
+/// A divergence is 0 where the policy's preference is the label's, z = log((1 − ε)/ε):
+///
+/// ```
+/// use objective::exo_pair::ExoPair;
+/// use objective::preference::{PairLoss, Scores};
+///
+/// let scores = Scores { chosen: 3.0_f64.ln(), rejected: 0.0, chosen_tokens: 1.0 };
+/// let gradient = ExoPair::new(0.25)?.loss(1.0, &scores);
+/// assert!(gradient.loss.abs() < 1e-12 && gradient.chosen.abs() < 1e-12);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExoPair {
     label_smoothing: f64,
 }
 
+/// Its loss is at most −log ε: a pair that is far the wrong way round no longer pulls.
+///
+/// ```
+/// # use objective::exo_pair::ExoPair;
+/// # use objective::preference::{PairLoss, Scores};
+/// let scores = Scores { chosen: -1000.0, rejected: 0.0, chosen_tokens: 1.0 };
+/// let gradient = ExoPair::new(0.25)?.loss(1.0, &scores);
+/// assert!((gradient.loss - 4.0_f64.ln()).abs() < 1e-12);
+/// assert_eq!(gradient.chosen, 0.0);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl ExoPair {
     /// The loss with label smoothing ε.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::exo_pair::ExoPair::new(0.0).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "exo_pair.label_smoothing: expected a number, 1e-9 <= label_smoothing <= 0.5, got 0"
+    /// );
+    /// ```
     pub fn new(label_smoothing: f64) -> Result<Self, ParameterError> {
         Ok(Self { label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)? })
     }

@@ -301,8 +301,9 @@ pub struct Grouped<L> {
 /// ```
 /// use objective::{Parameters, registry};
 ///
-/// let scaled = |name: &str| registry::build(name, &Parameters::new()).map(|it| it.parameters().contains_key("scale"));
-/// assert!(scaled("cispo")? && !scaled("rloo")?);
+/// for (name, scaled) in [("cispo", true), ("rloo", false)] {
+///     assert_eq!(registry::build(name, &Parameters::new())?.parameters().contains_key("scale"), scaled);
+/// }
 /// # Ok::<(), objective::RegistryError>(())
 /// ```
 impl<L: GroupLoss> Grouped<L> {

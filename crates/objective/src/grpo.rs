@@ -87,6 +87,22 @@ pub const RATIO: Parameter = Parameter {
 };
 
 /// By what the loss is divided.
+///
+/// What a token of a response of 2 weighs in a step of 2 responses with 16 tokens:
+///
+/// ```
+/// use objective::group::GroupLoss;
+/// use objective::grpo::{Grpo, METHOD};
+/// use objective::{StepTotals, parameter::Reader};
+///
+/// let totals = StepTotals { tokens: 16, responses: 2, ..Default::default() };
+/// for (name, share) in [("grpo", 1.0 / 4.0), ("dapo", 1.0 / 16.0), ("dr_grpo", 1.0 / 512.0)] {
+///     let given = [("normalisation".to_owned(), name.into())].into();
+///     let grpo = Grpo::read(&Reader::new(METHOD.name, METHOD.parameters, &given)?)?;
+///     assert_eq!(grpo.share(2, totals), share);
+/// }
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Normalisation {
@@ -101,6 +117,15 @@ pub enum Normalisation {
 }
 
 /// Whose ratio is clipped.
+///
+/// ```
+/// let given = [("normalisation".to_owned(), "dapo".into()), ("ratio".to_owned(), "sequence".into())].into();
+/// let error = objective::registry::build("grpo", &given).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     r#"grpo.ratio: not used where normalisation = dapo, so it must not be set (got "sequence")"#
+/// );
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Ratio {
@@ -111,6 +136,15 @@ pub enum Ratio {
 }
 
 /// Group relative policy optimisation.
+///
+/// The upper bound of a ratio follows the lower one until it is set:
+///
+/// ```
+/// let grpo = objective::registry::build("grpo", &[("clip".to_owned(), 0.1.into())].into())?;
+/// assert_eq!(grpo.parameters()["clip_high"], 0.1.into());
+/// assert!(!grpo.parameters().contains_key("delta"));
+/// # Ok::<(), objective::RegistryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grpo {
     clip: Clip,

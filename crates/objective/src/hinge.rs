@@ -46,6 +46,16 @@ pub const METHOD: Method = Method {
 };
 
 /// Hinge loss on the margin of implicit rewards.
+///
+/// A pair whose margin is 1 or more no longer pulls:
+///
+/// ```
+/// use objective::preference::{PairGradient, PairLoss, Scores};
+///
+/// let scores = Scores { chosen: 3.0, rejected: 0.0, chosen_tokens: 1.0 };
+/// let gradient = objective::hinge::Hinge.loss(0.5, &scores);
+/// assert_eq!(gradient, PairGradient { loss: 0.0, chosen: 0.0, rejected: 0.0 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hinge;
 

@@ -115,6 +115,28 @@ pub const FREEZE_EMBEDDINGS: Parameter = Parameter {
 };
 
 /// How later losses reach earlier tokens.
+///
+/// Losses (1, 2) with γ = ½ under each but `released`, which the module's example has:
+///
+/// ```
+/// # use objective::ift::{Ift, Propagation};
+/// # use objective::*;
+/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// # let totals = StepTotals::of(&responses, &[]);
+/// # let mut evaluation = Evaluation::default();
+/// for (propagation, loss) in [
+///     (Propagation::Algorithm1 { gamma: 0.5 }, 0.5 * 1.0 * (1.0 + 2.0) + 2.0 * 2.0),
+///     (Propagation::Equation21, 1.0 * 1.0 + 2.0 * 2.0),
+///     (Propagation::None, (1.0 + 2.0) / 2.0),
+/// ] {
+///     let ift = Ift::new(Lambda::constant(0.2), Freeze::None, propagation)?;
+/// #   let batch = TokenBatch::new(&ift.requirements(), &statistics, &constants, &responses, &[], totals)?;
+///     ift.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+///     assert_eq!(evaluation.loss, loss);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, EnumDiscriminants)]
 #[strum_discriminants(name(PropagationName), derive(EnumString, IntoStaticStr, VariantNames))]
 #[strum_discriminants(strum(serialize_all = "snake_case"), doc = "The names of [`Propagation`].")]
@@ -138,6 +160,19 @@ pub enum Propagation {
 }
 
 /// Intuitive fine-tuning.
+///
+/// What it asks of the host is anticipation; its statistics are those of `sft`:
+///
+/// ```
+/// use objective::ift::{Ift, Propagation};
+/// use objective::{Anticipation, Freeze, Lambda, Objective, Statistic};
+///
+/// let ift = Ift::new(Lambda::constant(0.2), Freeze::All, Propagation::None)?;
+/// let anticipation = Anticipation::Residual { lambda: Lambda::constant(0.2), freeze: Freeze::All };
+/// assert_eq!(ift.requirements().anticipation, anticipation);
+/// assert_eq!(ift.requirements().statistics, Statistic::LogProb);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ift {
     lambda: Lambda,
@@ -145,12 +180,33 @@ pub struct Ift {
     propagation: Propagation,
 }
 
+/// Parameters that a propagation does not use are not among those in force:
+///
+/// ```
+/// # use objective::ift::{Ift, Propagation};
+/// # use objective::{Freeze, Lambda, Objective};
+/// let ift = Ift::new(Lambda::constant(0.2), Freeze::None, Propagation::Equation21)?;
+/// let names: Vec<_> = ift.parameters().into_keys().collect();
+/// assert_eq!(names, ["freeze_embeddings", "lambda", "lambda_min", "lambda_noise", "propagation"]);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Ift {
     /// IFT with the residual's weight λ over a run, stop-gradients and propagation.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] where λ, its noise or γ is outside of [0, 1].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::ift::{Ift, Propagation};
+    /// use objective::{Freeze, Lambda};
+    ///
+    /// let rising = Lambda { least: 0.0, most: 1.5, noise: 0.0 };
+    /// let error = Ift::new(rising, Freeze::None, Propagation::None).unwrap_err();
+    /// assert_eq!(error.to_string(), "ift.lambda: expected a number, 0 <= lambda <= 1, got 1.5");
+    /// ```
     pub fn new(lambda: Lambda, freeze: Freeze, propagation: Propagation) -> Result<Self, ParameterError> {
         if let Propagation::Released { gamma, .. } | Propagation::Algorithm1 { gamma } = propagation {
             GAMMA.check(METHOD.name, gamma)?;

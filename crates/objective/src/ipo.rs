@@ -54,6 +54,15 @@ pub const BETA: Parameter = Parameter {
 };
 
 /// Identity preference optimisation.
+///
+/// A margin beyond its target is drawn back, which keeps the policy near the reference:
+///
+/// ```
+/// use objective::preference::{PairGradient, PairLoss, Scores};
+///
+/// let scores = Scores { chosen: 2.0, rejected: 0.0, chosen_tokens: 1.0 }; // the target is 1
+/// assert_eq!(objective::ipo::Ipo.loss(0.5, &scores), PairGradient { loss: 1.0, chosen: 2.0, rejected: -2.0 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ipo;
 

@@ -109,17 +109,47 @@ pub(crate) fn bounded(margin: f64) -> (f64, f64) {
 }
 
 /// Kahneman-Tversky optimisation.
+///
+/// A response far from where it should be is given up: its loss is 1, and it hardly pulls.
+///
+/// ```
+/// use objective::labelled::LabelLoss;
+///
+/// let (loss, slope) = objective::kto::Kto::new(1.0, 1.0)?.loss(-40.0);
+/// assert_eq!(loss, 1.0);
+/// assert!((-1e-17..0.0).contains(&slope));
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Kto {
     weights: Weights,
 }
 
+/// It asks for mismatched responses, from which the reference point comes:
+///
+/// ```
+/// # use objective::{Coupling, Data, Objective, kto::Kto, labelled::Labelled};
+/// let requirements = Labelled::new(Kto::new(1.0, 1.0)?, 0.1)?.requirements();
+/// assert_eq!(requirements.data, Data::Labelled { mismatched: true });
+/// assert_eq!(requirements.coupling, Coupling::Step);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Kto {
     /// KTO with the weights of desirable and undesirable responses.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::kto::Kto::new(1.0, -1.0).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "kto.undesirable_weight: expected a number, 0 <= undesirable_weight <= 1e6, got -1"
+    /// );
+    /// ```
     pub fn new(desirable_weight: f64, undesirable_weight: f64) -> Result<Self, ParameterError> {
         Ok(Self { weights: Weights::new(METHOD.name, desirable_weight, undesirable_weight)? })
     }

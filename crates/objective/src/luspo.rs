@@ -48,13 +48,43 @@ pub const METHOD: Method = Method {
 };
 
 /// Length-unbiased sequence policy optimisation.
+///
+/// A token weighs the same in a response of any length:
+///
+/// ```
+/// use objective::{StepTotals, clip::Clip, group::GroupLoss, luspo::Luspo};
+///
+/// let luspo = Luspo::new(Clip::new("luspo", 0.2, 0.2, None)?);
+/// let totals = StepTotals { tokens: 1002, responses: 2, ..Default::default() };
+/// assert_eq!((luspo.share(2, totals), luspo.share(1000, totals)), (0.5, 0.5));
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Luspo {
     clip: Clip,
 }
 
+/// What one token gained another may have lost: the response's ratio is the geometric mean of its tokens'.
+///
+/// ```
+/// # use objective::group::{GroupLoss, ResponseLoss, Sampled};
+/// # use objective::{clip::Clip, luspo::Luspo};
+/// let luspo = Luspo::new(Clip::new("luspo", 0.2, 0.2, None)?);
+/// let response = Sampled { advantage: 1.0, log_prob: &[-1.0, -1.0], behaviour_log_prob: &[-1.5, -0.5] };
+/// let loss = luspo.response(&response, 1.0, &mut [0.0; 2]);
+/// assert_eq!(loss, ResponseLoss { loss: -2.0, clipped: 0, ratios: 1 });
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Luspo {
     /// The loss with clipped ratios.
+    ///
+    /// ```
+    /// use objective::{clip::Clip, group::GroupLoss, luspo::Luspo};
+    ///
+    /// let luspo = Luspo::new(Clip::new("luspo", 0.2, 0.28, None)?);
+    /// assert_eq!(luspo.own_parameters()["clip_high"], 0.28.into());
+    /// # Ok::<(), objective::ParameterError>(())
+    /// ```
     pub fn new(clip: Clip) -> Self {
         Self { clip }
     }

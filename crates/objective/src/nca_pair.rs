@@ -46,6 +46,17 @@ pub const METHOD: Method = Method {
 };
 
 /// Noise contrastive alignment on pairs.
+///
+/// The chosen reward has its optimum at ln 2, whatever the rejected one's is:
+///
+/// ```
+/// use objective::preference::{PairLoss, Scores};
+///
+/// for rejected in [-3.0, 0.0, 3.0] {
+///     let scores = Scores { chosen: 2.0_f64.ln(), rejected, chosen_tokens: 1.0 };
+///     assert!(objective::nca_pair::NcaPair.loss(1.0, &scores).chosen.abs() < 1e-12);
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NcaPair;
 

@@ -49,6 +49,17 @@ pub const METHOD: Method = Method {
 };
 
 /// DPO on sampled pairs.
+///
+/// Its columns are those of `dpo`:
+///
+/// ```
+/// use objective::{Parameters, Requirements, Source, registry};
+///
+/// let [online, offline] = ["online_dpo", "dpo"].map(|name| registry::build(name, &Parameters::new()));
+/// let requirements = Requirements { source: Source::Given, ..online?.requirements() };
+/// assert_eq!(requirements, offline?.requirements());
+/// # Ok::<(), objective::RegistryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OnlineDpo {
     dpo: Pairwise<Dpo>,

@@ -69,6 +69,17 @@ pub const BETA: Parameter = Parameter {
 const CERTAINTY: f64 = -f64::EPSILON;
 
 /// Odds-ratio preference optimisation.
+///
+/// A certain response has finite odds, and no cotangent through them, only that of its imitation:
+///
+/// ```
+/// use objective::preference::{PairLoss, Scores};
+///
+/// let scores = Scores { chosen: 0.0, rejected: 0.5_f64.ln(), chosen_tokens: 1.0 };
+/// let gradient = objective::orpo::Orpo.loss(0.25, &scores);
+/// assert_eq!(gradient.chosen, -1.0);
+/// assert!(gradient.loss < 1e-15);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Orpo;
 

@@ -92,6 +92,24 @@ pub const ENTROPY_COEFFICIENT: Parameter = Parameter {
 };
 
 /// Proximal policy optimisation.
+///
+/// Without a weight of the value function none is asked for, and clipping it is an error:
+///
+/// ```
+/// use objective::{Constant, Statistic, registry};
+///
+/// let without = [("value_coefficient".to_owned(), 0.0.into())];
+/// let requirements = registry::build("ppo", &without.clone().into())?.requirements();
+/// assert_eq!(requirements.statistics, Statistic::LogProb | Statistic::Entropy);
+/// assert_eq!(requirements.constants, Constant::BehaviourLogProb | Constant::Advantage);
+///
+/// let given = without.into_iter().chain([("value_clip".to_owned(), 0.2.into())]).collect();
+/// assert_eq!(
+///     registry::build("ppo", &given).unwrap_err().to_string(),
+///     "ppo.value_clip: not used where value_coefficient = 0, so it must not be set (got 0.2)"
+/// );
+/// # Ok::<(), objective::RegistryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ppo {
     clip: Clip,

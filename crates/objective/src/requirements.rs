@@ -44,10 +44,8 @@ pub struct Requirements {
 /// ```
 /// use objective::{Data, Requirements, Statistic};
 ///
-/// let requirements = Requirements {
-///     statistics: Statistic::LogProb | Statistic::Entropy,
-///     ..Requirements::new(Data::Demonstrations)
-/// };
+/// let requirements =
+///     Requirements { statistics: Statistic::LogProb | Statistic::Entropy, ..Requirements::new(Data::Demonstrations) };
 /// assert!(!requirements.need_reference());
 /// ```
 impl Requirements {
@@ -353,10 +351,7 @@ impl Lambda {
 /// ```
 /// let given = [("freeze_embeddings".to_owned(), "half".into())].into();
 /// let error = objective::registry::build("ift", &given).unwrap_err();
-/// assert_eq!(
-///     error.to_string(),
-///     r#"ift.freeze_embeddings: expected one of none, anticipated, all, got "half""#
-/// );
+/// assert_eq!(error.to_string(), r#"ift.freeze_embeddings: expected one of none, anticipated, all, got "half""#);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]

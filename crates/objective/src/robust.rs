@@ -57,17 +57,49 @@ pub const LABEL_SMOOTHING: Parameter = Parameter {
 };
 
 /// Robust DPO.
+///
+/// Its mean over preferences flipped at the rate ε is the DPO loss of the true one:
+///
+/// ```
+/// use objective::preference::{PairLoss, Scores};
+/// use objective::{dpo::Dpo, robust::Robust};
+///
+/// let (right, flipped) = (
+///     Scores { chosen: 1.0, rejected: 0.0, chosen_tokens: 1.0 },
+///     Scores { chosen: 0.0, rejected: 1.0, chosen_tokens: 1.0 },
+/// );
+/// let robust = Robust::new(0.25)?;
+/// let mean = 0.75 * robust.loss(1.0, &right).loss + 0.25 * robust.loss(1.0, &flipped).loss;
+/// assert!((mean - Dpo::new(0.0)?.loss(1.0, &right).loss).abs() < 1e-12);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Robust {
     label_smoothing: f64,
 }
 
+/// With ε = 0 it is DPO:
+///
+/// ```
+/// # use objective::preference::{PairLoss, Scores};
+/// # use objective::{dpo::Dpo, robust::Robust};
+/// let scores = Scores { chosen: 2.0, rejected: 1.5, chosen_tokens: 1.0 };
+/// assert_eq!(Robust::new(0.0)?.loss(1.0, &scores), Dpo::new(0.0)?.loss(1.0, &scores));
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Robust {
     /// The loss with label smoothing ε.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::robust::Robust::new(0.5).unwrap_err();
+    /// assert_eq!(error.to_string(), "robust.label_smoothing: expected a number, 0 <= label_smoothing < 0.5, got 0.5");
+    /// ```
     pub fn new(label_smoothing: f64) -> Result<Self, ParameterError> {
         Ok(Self { label_smoothing: LABEL_SMOOTHING.check(METHOD.name, label_smoothing)? })
     }

@@ -64,18 +64,54 @@ pub const NEGATIVE_TEMPERATURE: Parameter = Parameter {
 };
 
 /// Soft adaptive policy optimisation.
+///
+/// A token twenty times as likely as when it was sampled hardly pulls:
+///
+/// ```
+/// use objective::group::{GroupLoss, Sampled};
+/// use objective::sapo::Sapo;
+///
+/// let response = Sampled { advantage: 1.0, log_prob: &[-1.0], behaviour_log_prob: &[-4.0] }; // ρ = e³
+/// let mut slots = [0.0];
+/// Sapo::new(1.0, 1.05)?.response(&response, 1.0, &mut slots);
+/// assert!((-1e-6..0.0).contains(&slots[0]));
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sapo {
     positive: f64,
     negative: f64,
 }
 
+/// On policy the cotangent is −A under either temperature:
+///
+/// ```
+/// # use objective::group::{GroupLoss, Sampled};
+/// # use objective::sapo::Sapo;
+/// let sapo = Sapo::new(1.0, 2.0)?;
+/// for advantage in [0.5, -0.5] {
+///     let mut slots = [0.0];
+///     sapo.response(&Sampled { advantage, log_prob: &[-1.0], behaviour_log_prob: &[-1.0] }, 1.0, &mut slots);
+///     assert_eq!(slots, [-advantage]);
+/// }
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Sapo {
     /// The loss with the temperatures of positive advantages and of the others.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::sapo::Sapo::new(1.0, 0.0).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "sapo.negative_temperature: expected a number, 1e-9 <= negative_temperature <= 1e6, got 0"
+    /// );
+    /// ```
     pub fn new(positive_temperature: f64, negative_temperature: f64) -> Result<Self, ParameterError> {
         Ok(Self {
             positive: POSITIVE_TEMPERATURE.check(METHOD.name, positive_temperature)?,

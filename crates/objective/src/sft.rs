@@ -41,7 +41,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::Objective;
 use crate::batch::TokenBatch;
-use crate::evaluation::{Evaluation, Held, Metric, put};
+use crate::evaluation::{Evaluation, Metric, put};
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
@@ -72,6 +72,23 @@ pub const WEIGHTING: Parameter = Parameter {
 };
 
 /// How tokens are weighted.
+///
+/// Tokens of probability ½ and ¼ pull as often as they are chosen, so that rare ones pull less:
+///
+/// ```
+/// # use objective::sft::{Normalisation, Sft, Weighting};
+/// # use objective::*;
+/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+/// # let totals = StepTotals::of(&responses, &[]);
+/// let statistics = TokenStatistics { log_prob: vec![0.5_f64.ln(), 0.25_f64.ln()], ..Default::default() };
+/// let sft = Sft::new(Normalisation::Token, Weighting::Dft);
+/// # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
+/// # let mut evaluation = Evaluation::default();
+/// sft.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// let [likely, rare] = evaluation.cotangents.log_prob[..] else { panic!("one a token") };
+/// assert!((likely + 0.5 / 2.0).abs() < 1e-12 && (rare + 0.25 / 2.0).abs() < 1e-12);
+/// # Ok::<(), BatchError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Weighting {
@@ -82,6 +99,24 @@ pub enum Weighting {
 }
 
 /// By what the loss is divided.
+///
+/// A response of one token beside one of three:
+///
+/// ```
+/// # use objective::sft::{Normalisation, Sft, Weighting};
+/// # use objective::*;
+/// # let (responses, constants) = ([Response::new(0..1), Response::new(1..4)], TokenConstants::default());
+/// # let totals = StepTotals::of(&responses, &[]);
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0; 4], ..Default::default() };
+/// # let mut evaluation = Evaluation::default();
+/// for (normalisation, single, of_three) in [(Normalisation::Token, 4.0, 4.0), (Normalisation::Response, 2.0, 6.0)] {
+///     let sft = Sft::new(normalisation, Weighting::None);
+/// #   let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
+///     sft.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+///     assert_eq!(evaluation.cotangents.log_prob, [single, of_three, of_three, of_three].map(|weight| -1.0 / weight));
+/// }
+/// # Ok::<(), BatchError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Normalisation {
@@ -92,14 +127,48 @@ pub enum Normalisation {
 }
 
 /// Supervised fine-tuning.
+///
+/// Of its host it asks for log-probabilities alone:
+///
+/// ```
+/// use objective::sft::{Normalisation, Sft, Weighting};
+/// use objective::{Data, Objective, Requirements};
+///
+/// let sft = Sft::new(Normalisation::Token, Weighting::None);
+/// assert_eq!(sft.requirements(), Requirements::new(Data::Demonstrations));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sft {
     normalisation: Normalisation,
     weighting: Weighting,
 }
 
+/// Where the policy is certain of every token there is nothing to learn, but the slope is what it is elsewhere:
+///
+/// ```
+/// # use objective::sft::{Normalisation, Sft, Weighting};
+/// # use objective::*;
+/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+/// # let totals = StepTotals::of(&responses, &[]);
+/// let statistics = TokenStatistics { log_prob: vec![0.0, 0.0], ..Default::default() };
+/// let sft = Sft::new(Normalisation::Token, Weighting::None);
+/// # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
+/// # let mut evaluation = Evaluation::default();
+/// sft.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// assert_eq!((evaluation.loss, evaluation.cotangents.log_prob), (0.0, vec![-0.5, -0.5]));
+/// # Ok::<(), BatchError>(())
+/// ```
 impl Sft {
     /// SFT with the given normalisation and weighting.
+    ///
+    /// ```
+    /// use objective::sft::{Normalisation, Sft, Weighting};
+    /// use objective::{Objective, Parameters};
+    ///
+    /// let parameters = Sft::new(Normalisation::Token, Weighting::None).parameters();
+    /// assert_eq!(parameters, objective::registry::build("sft", &Parameters::new())?.parameters());
+    /// # Ok::<(), objective::RegistryError>(())
+    /// ```
     pub fn new(normalisation: Normalisation, weighting: Weighting) -> Self {
         Self { normalisation, weighting }
     }

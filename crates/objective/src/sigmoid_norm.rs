@@ -47,6 +47,18 @@ pub const METHOD: Method = Method {
 };
 
 /// Length-normalised DPO.
+///
+/// Between the same scores it is DPO; what differs is that a score is a mean over tokens:
+///
+/// ```
+/// use objective::preference::{PairLoss, Score, Scores};
+/// use objective::{dpo::Dpo, sigmoid_norm::SigmoidNorm};
+///
+/// let scores = Scores { chosen: 0.5, rejected: -1.0, chosen_tokens: 1.0 };
+/// assert_eq!(SigmoidNorm.loss(2.0, &scores), Dpo::new(0.0)?.loss(2.0, &scores));
+/// assert_eq!((SigmoidNorm::SCORE, Dpo::SCORE), (Score::MEAN_LOG_RATIO, Score::LOG_RATIO));
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SigmoidNorm;
 

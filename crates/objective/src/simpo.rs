@@ -64,17 +64,42 @@ pub const TARGET_MARGIN: Parameter = Parameter {
 const TARGET_SHARE: f64 = 0.8;
 
 /// SimPO.
+///
+/// Until it is set, the target margin follows β:
+///
+/// ```
+/// let simpo = objective::registry::build("simpo", &[("beta".to_owned(), 10.0.into())].into())?;
+/// assert_eq!(simpo.parameters()["target_margin"], 8.0.into());
+/// # Ok::<(), objective::RegistryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Simpo {
     target_margin: f64,
 }
 
+/// A margin that falls short of its target by 40 pulls with all of β:
+///
+/// ```
+/// # use objective::preference::{PairLoss, Scores};
+/// # use objective::simpo::Simpo;
+/// let scores = Scores { chosen: -1.0, rejected: -1.0, chosen_tokens: 1.0 };
+/// let gradient = Simpo::new(40.0)?.loss(2.0, &scores);
+/// assert_eq!((gradient.loss, gradient.chosen), (40.0, -2.0));
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Simpo {
     /// The loss with a target margin.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::simpo::Simpo::new(-1.0).unwrap_err();
+    /// assert_eq!(error.to_string(), "simpo.target_margin: expected a number, 0 <= target_margin <= 1e6, got -1");
+    /// ```
     pub fn new(target_margin: f64) -> Result<Self, ParameterError> {
         Ok(Self { target_margin: TARGET_MARGIN.check(METHOD.name, target_margin)? })
     }

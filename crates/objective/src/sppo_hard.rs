@@ -52,6 +52,16 @@ pub const BETA: Parameter = Parameter {
 };
 
 /// Self-play preference optimisation with certain preferences.
+///
+/// Each score has a target of its own: here the chosen one is at it, and the rejected one is 1 above.
+///
+/// ```
+/// use objective::preference::{PairGradient, PairLoss, Scores};
+///
+/// let scores = Scores { chosen: 1.0, rejected: 0.0, chosen_tokens: 1.0 }; // the targets are 1 and −1
+/// let gradient = objective::sppo_hard::SppoHard.loss(0.5, &scores);
+/// assert_eq!(gradient, PairGradient { loss: 1.0, chosen: 0.0, rejected: 2.0 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SppoHard;
 

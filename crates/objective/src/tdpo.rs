@@ -77,6 +77,14 @@ pub const VARIANT: Parameter = Parameter {
 };
 
 /// Which of the paper's two.
+///
+/// The first has no α:
+///
+/// ```
+/// let given = [("variant".to_owned(), 1.0.into()), ("alpha".to_owned(), 0.5.into())].into();
+/// let error = objective::registry::build("tdpo", &given).unwrap_err();
+/// assert_eq!(error.to_string(), "tdpo.alpha: not used where variant = 1, so it must not be set (got 0.5)");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, EnumDiscriminants)]
 #[strum_discriminants(name(VariantName), derive(EnumString, IntoStaticStr, VariantNames))]
 #[strum_discriminants(doc = "The names of [`Variant`].")]
@@ -93,18 +101,54 @@ pub enum Variant {
 }
 
 /// Token-level DPO.
+///
+/// In the first variant the divergence of the chosen response learns too, here with β g = −σ(2) = −0.880797:
+///
+/// ```
+/// # use objective::tdpo::{Tdpo, Variant};
+/// # use objective::*;
+/// # let (responses, pairs) = ([Response::new(0..1), Response::new(1..2)], [Pair { chosen: 0, rejected: 1 }]);
+/// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], reference_kl: vec![0.0, 2.0], ..Default::default() };
+/// # let constants = TokenConstants { reference_log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// # let totals = StepTotals::of(&responses, &pairs);
+/// let tdpo = Tdpo::new(1.0, Variant::First)?;
+/// # let batch = TokenBatch::new(&tdpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
+/// # let mut evaluation = Evaluation::default();
+/// tdpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// let [chosen, rejected] = evaluation.cotangents.reference_kl[..] else { panic!("one a token") };
+/// assert!((chosen + 0.880797).abs() < 1e-6 && (rejected - 0.880797).abs() < 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tdpo {
     beta: f64,
     variant: Variant,
 }
 
+/// It differentiates a divergence from the reference, which the host must supply beside the log-probabilities:
+///
+/// ```
+/// # use objective::tdpo::{Tdpo, Variant};
+/// # use objective::{Objective, Statistic};
+/// let requirements = Tdpo::new(0.1, Variant::First)?.requirements();
+/// assert_eq!(requirements.statistics, Statistic::LogProb | Statistic::ReferenceKl);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Tdpo {
     /// TDPO with β, per nat, in one of its variants.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::tdpo::{Tdpo, Variant};
+    ///
+    /// let error = Tdpo::new(0.1, Variant::Second { alpha: 2.0 }).unwrap_err();
+    /// assert_eq!(error.to_string(), "tdpo.alpha: expected a number, 0 <= alpha <= 1, got 2");
+    /// ```
     pub fn new(beta: f64, variant: Variant) -> Result<Self, ParameterError> {
         if let Variant::Second { alpha } = variant {
             ALPHA.check(METHOD.name, alpha)?;

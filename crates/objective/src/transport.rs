@@ -72,6 +72,27 @@ pub const AOT_UNPAIRED: Method = Method {
 };
 
 /// Which two distributions are compared.
+///
+/// One pair: margins of 1 under the policy and of 0 under the reference, log-ratios of 2 and of 1.
+///
+/// ```
+/// # use objective::{transport::*, *};
+/// # let (responses, pairs) = ([Response::new(0..1), Response::new(1..2)], [Pair { chosen: 0, rejected: 1 }]);
+/// # let totals = StepTotals::of(&responses, &pairs);
+/// # let mut evaluation = Evaluation::default();
+/// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// let constants = TokenConstants { reference_log_prob: vec![-3.0, -3.0], ..Default::default() };
+/// let mut cotangents = Vec::new();
+/// for comparison in [Comparison::Aot, Comparison::AotUnpaired] {
+///     let aot = Transport::new(comparison, 1.0, 0.0)?;
+/// #   let batch = TokenBatch::new(&aot.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
+///     aot.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+///     assert!((evaluation.loss - 0.313262).abs() < 1e-6); // log(1 + e⁻¹): a single pair leaves nothing to sort
+///     cotangents.push(evaluation.cotangents.clone());
+/// }
+/// assert_eq!(cotangents[0], cotangents[1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     /// Margins under the policy and under the reference.
@@ -81,6 +102,20 @@ pub enum Comparison {
 }
 
 /// Alignment via optimal transport.
+///
+/// All responses of a step are needed at once, so that its totals are the batch's own:
+///
+/// ```
+/// # use objective::{transport::*, *};
+/// # let (responses, pairs) = ([Response::new(0..1), Response::new(1..2)], [Pair { chosen: 0, rejected: 1 }]);
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// # let constants = TokenConstants { reference_log_prob: vec![-3.0, -3.0], ..Default::default() };
+/// let aot = Transport::new(Comparison::Aot, 1.0, 0.0)?;
+/// let totals = StepTotals { tokens: 4, responses: 4, pairs: 2, chosen_tokens: 2 };
+/// let error = TokenBatch::new(&aot.requirements(), &statistics, &constants, &responses, &pairs, totals).unwrap_err();
+/// assert_eq!(error.to_string(), "totals.tokens: expected the batch's own 2, got 4");
+/// # Ok::<(), ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Transport {
     comparison: Comparison,
@@ -88,12 +123,31 @@ pub struct Transport {
     label_smoothing: f64,
 }
 
+/// Whichever is compared, the parameters are those of DPO's logistic loss:
+///
+/// ```
+/// # use objective::Objective;
+/// # use objective::transport::{Comparison, Transport};
+/// let aot = Transport::new(Comparison::Aot, 0.5, 0.25)?;
+/// assert_eq!(aot.parameters(), Transport::new(Comparison::AotUnpaired, 0.5, 0.25)?.parameters());
+/// assert_eq!(aot.parameters()["label_smoothing"], 0.25.into());
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Transport {
     /// Optimal transport with β (per nat) and label smoothing ε.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::transport::{Comparison, Transport};
+    ///
+    /// let error = Transport::new(Comparison::AotUnpaired, 0.0, 0.0).unwrap_err();
+    /// assert_eq!(error.to_string(), "aot_unpaired.beta: expected a number, 1e-9 <= beta <= 1e6, got 0");
+    /// ```
     pub fn new(comparison: Comparison, beta: f64, label_smoothing: f64) -> Result<Self, ParameterError> {
         let owner = match comparison {
             Comparison::Aot => AOT.name,
@@ -169,6 +223,22 @@ impl Objective for Transport {
     }
 }
 
+/// At the reference both distributions are the same, and the loss is ln 2:
+///
+/// ```
+/// # use objective::{transport::*, *};
+/// # let responses = [0, 1, 2, 3].map(|token| Response::new(token..token + 1));
+/// # let pairs = [Pair { chosen: 0, rejected: 1 }, Pair { chosen: 2, rejected: 3 }];
+/// # let totals = StepTotals::of(&responses, &pairs);
+/// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0, -3.0, -1.5], ..Default::default() };
+/// let constants = TokenConstants { reference_log_prob: statistics.log_prob.clone(), ..Default::default() };
+/// let aot = Transport::new(Comparison::Aot, 1.0, 0.0)?;
+/// # let batch = TokenBatch::new(&aot.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
+/// # let mut evaluation = Evaluation::default();
+/// aot.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+/// assert_eq!(evaluation.loss, std::f64::consts::LN_2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl Transport {
     fn values(&self, batch: &TokenBatch<'_>, pair: &Pair) -> (f64, f64) {
         let of = |column: &[f64], response: usize| sum(&column[batch.responses()[response].tokens.clone()]);

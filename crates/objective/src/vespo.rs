@@ -86,18 +86,58 @@ const LEAST: f64 = -18.420_680_743_952_367;
 const HEAVIEST: f64 = 100.0;
 
 /// Variational sequence-level soft policy optimisation.
+///
+/// A good response twice as likely as when it was sampled weighs φ(2) = 2² e⁻³:
+///
+/// ```
+/// use objective::group::{GroupLoss, Sampled};
+/// use objective::vespo::Vespo;
+///
+/// let log_prob = [-1.0 + 2.0_f64.ln()];
+/// let mut slots = [0.0];
+/// let response = Sampled { advantage: 1.0, log_prob: &log_prob, behaviour_log_prob: &[-1.0] };
+/// Vespo::new([2.0, 3.0], [3.0, 2.0])?.response(&response, 1.0, &mut slots);
+/// assert!((slots[0] + 4.0 * (-3.0_f64).exp()).abs() < 1e-12);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Vespo {
     positive: [f64; 2],
     negative: [f64; 2],
 }
 
+/// The weight is greatest at the ratio k/λ, here ½:
+///
+/// ```
+/// # use objective::group::{GroupLoss, Sampled};
+/// # use objective::vespo::Vespo;
+/// let vespo = Vespo::new([2.0, 4.0], [3.0, 2.0])?;
+/// let [below, at, above] = [0.4_f64, 0.5, 0.6].map(|ratio| {
+///     let (log_prob, mut slots) = ([-1.0 + ratio.ln()], [0.0]);
+///     let response = Sampled { advantage: 1.0, log_prob: &log_prob, behaviour_log_prob: &[-1.0] };
+///     vespo.response(&response, 1.0, &mut slots);
+///     -slots[0]
+/// });
+/// assert!((at - 0.25 * 2.0_f64.exp()).abs() < 1e-12); // (½)² e^(4 (1 − ½))
+/// assert!(at > below && at > above);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
 impl Vespo {
     /// The loss with k and λ of positive and of negative advantages.
     ///
     /// # Errors
     ///
     /// [`ParameterError::Invalid`] for a value out of its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = objective::vespo::Vespo::new([2.0, 0.0], [3.0, 2.0]).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "vespo.positive_lambda: expected a number, 0.0001 <= positive_lambda <= 1e6, got 0"
+    /// );
+    /// ```
     pub fn new(positive: [f64; 2], negative: [f64; 2]) -> Result<Self, ParameterError> {
         let check = |parameters: [Parameter; 2], values: [f64; 2]| {
             Ok([parameters[0].check(METHOD.name, values[0])?, parameters[1].check(METHOD.name, values[1])?])

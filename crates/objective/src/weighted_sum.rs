@@ -77,6 +77,18 @@ pub const WEIGHT: Parameter = Parameter {
 };
 
 /// A weighted sum of objectives.
+///
+/// Terms learn from the same step:
+///
+/// ```
+/// use objective::Configured;
+///
+/// let sum = serde_json::json!({ "name": "sum", "terms": [{ "name": "dpo" }, { "name": "kto" }] });
+/// assert_eq!(
+///     serde_json::from_value::<Configured>(sum).unwrap_err().to_string(),
+///     "sum.terms: expected terms that share their data, got kto, which differs from those before it"
+/// );
+/// ```
 #[derive(Debug)]
 pub struct WeightedSum {
     terms: Vec<Term>,

@@ -1,0 +1,59 @@
+//! A guard of the hot loops that no other load on the machine disturbs: instructions and allocations, counted by Valgrind.
+//!
+//! Every method must stay within the same number of instructions a token at 4k and at 64k tokens, so that its time is linear in
+//! them, and, once its buffers have grown, allocate nothing. Needs Valgrind and `cargo install gungraun-runner`.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use gungraun::prelude::*;
+use gungraun::{Callgrind, Dhat, DhatMetric, EventKind, LibraryBenchmarkConfig};
+use objective::{Anticipation, METHODS, Method, Parameters, Requirements, Source};
+
+use crate::work::Work;
+
+mod work;
+
+/// More than a loss takes that adds up log-probabilities response by response.
+const OF_SUMS: u64 = 48;
+/// More than one takes that has an exponential or a logarithm for each token.
+const OF_EXPONENTIALS: u64 = 200;
+
+fn within(instructions: u64) -> LibraryBenchmarkConfig {
+    let mut config = LibraryBenchmarkConfig::default();
+    config
+        .tool(Callgrind::default().hard_limits([(EventKind::Ir, instructions)]))
+        .tool(Dhat::default().hard_limits([(DhatMetric::TotalBlocks, 0_u64)]));
+    config
+}
+
+/// Every method of the kind, with a number of tokens. Importance ratios are a token's own; so are IFT's weights.
+fn methods(tokens: usize, sums: bool) -> impl Iterator<Item = (&'static str, usize)> {
+    let adds_up = |requirements: Requirements| {
+        requirements.source == Source::Given && requirements.anticipation == Anticipation::Off
+    };
+    let named = move |method: &Method| {
+        let requirements = (method.build)(&Parameters::new()).unwrap().requirements();
+        (adds_up(requirements) == sums).then_some((method.name, tokens))
+    };
+    METHODS.iter().filter_map(named)
+}
+
+/// A step whose buffers have grown.
+fn grown((name, tokens): (&str, usize)) -> Work {
+    let mut work = Work::new(objective::registry::find(name).unwrap(), tokens);
+    work.evaluate();
+    work
+}
+
+#[library_benchmark(setup = grown)]
+#[benches::sums_of_4k_tokens(iter = methods(1 << 12, true), config = within(OF_SUMS << 12))]
+#[benches::sums_of_64k_tokens(iter = methods(1 << 16, true), config = within(OF_SUMS << 16))]
+#[benches::exponentials_of_4k_tokens(iter = methods(1 << 12, false), config = within(OF_EXPONENTIALS << 12))]
+#[benches::exponentials_of_64k_tokens(iter = methods(1 << 16, false), config = within(OF_EXPONENTIALS << 16))]
+fn evaluate(mut work: Work) -> Work {
+    work.evaluate();
+    work
+}
+
+library_benchmark_group!(name = objectives, benchmarks = evaluate);
+
+main!(library_benchmark_groups = objectives);

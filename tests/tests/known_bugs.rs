@@ -1,8 +1,10 @@
 //! Bugs that alignment libraries are known for, each a property that holds here.
 //!
-//! Those that concern the gradient through a network (gradient accumulation that changes the scale, a zero gradient under
-//! plausible metrics, a reference that differs from the policy at the first step) are in `lake_properties.rs`; ORPO near
-//! certainty is in `objective_properties.rs`.
+//! Those that concern the gradient through a network (gradient accumulation that changes the scale, token-normalised losses of
+//! groups divided by the number of micro-batches once more, a zero gradient under plausible metrics, a reference that differs
+//! from the policy at the first step) are in `lake_properties.rs`; ORPO near certainty, and padded, packed and single sequences
+//! that disagree (micro-batches add up, order changes nothing), in `objective_properties.rs`. What goes wrong before there are
+//! response tokens (special tokens, masks, truncation) no objective can see; it can only refuse a response that was lost.
 
 use objective::parameter::Kind;
 use objective::{
@@ -110,6 +112,23 @@ fn one_metric_means_one_quantity_at_one_scale_whatever_the_loss() {
             let margin = metrics.mean(Metric::RewardMargin).unwrap();
             let rewards = [Metric::RewardChosen, Metric::RewardRejected].map(|metric| metrics.mean(metric).unwrap());
             assert_close(&[margin], &[rewards[0] - rewards[1]], 1e-12, 1e-12, method.name);
+        }
+    }
+}
+
+#[test]
+fn the_first_and_the_last_token_of_every_response_count() {
+    let mut on_policy = responses();
+    for token in on_policy.iter_mut().flatten() {
+        (token.behaviour_log_prob, token.advantage) = (token.log_prob, 0.5);
+    }
+    for method in METHODS {
+        let objective = build(method, &[]);
+        let batch = OwnedBatch::new(&objective.requirements(), &on_policy);
+        let cotangents = batch.evaluate(&*objective).cotangents.log_prob;
+        for response in batch.responses.iter().filter(|response| response.is_learned()) {
+            let (first, last) = (cotangents[response.tokens.start], cotangents[response.tokens.end - 1]);
+            assert!(first != 0.0 && last != 0.0, "{}: {response:?}", method.name);
         }
     }
 }

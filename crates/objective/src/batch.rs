@@ -18,7 +18,7 @@ use crate::requirements::{Constant, Coupling, Data, MOST, Requirements, Statisti
 /// let statistics = TokenStatistics { log_prob: vec![-1.0], entropy: vec![0.5], ..Default::default() };
 /// let requirements = Requirements::new(Data::Demonstrations);
 /// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
-/// assert_eq!(error.to_string(), "entropy: expected 0 numbers, one a response token, got 1");
+/// assert_eq!(error.to_string(), "entropy: expected 0 numbers, one a response token of a required column, got 1");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenStatistics {
@@ -46,7 +46,7 @@ pub struct TokenStatistics {
 /// let requirements =
 ///     Requirements { constants: Constant::ReferenceLogProb.into(), ..Requirements::new(Data::Demonstrations) };
 /// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
-/// assert_eq!(error.to_string(), "reference_log_prob: expected 2 numbers, one a response token, got 0");
+/// assert_eq!(error.to_string(), "reference_log_prob: expected 2 numbers, one a response token of a required column, got 0");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenConstants {
@@ -220,7 +220,7 @@ pub enum BatchError {
         given: Range<usize>,
     },
     /// A column of the wrong length.
-    #[error("{column}: expected {expected} numbers, one a response token, got {given}")]
+    #[error("{column}: expected {expected} numbers, one a response token of a required column, got {given}")]
     Length {
         /// The column.
         column: &'static str,
@@ -230,7 +230,7 @@ pub enum BatchError {
         given: usize,
     },
     /// A value outside of its column's range.
-    #[error("{column}: expected {least:e} to {most:e} nats at token {token} of response {response}, got {given}")]
+    #[error("{column}: expected {least:e} to {most:e} at token {token} of response {response}, got {given}")]
     Value {
         /// The column.
         column: &'static str,
@@ -716,6 +716,10 @@ impl<'a> TokenBatch<'a> {
     }
 
     /// The policy's log-probabilities of one response, nats.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no such response; so do the other columns of one, and where the column was not required.
     ///
     /// ```
     /// # use objective::*;

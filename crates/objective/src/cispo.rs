@@ -16,7 +16,8 @@
 //!
 //! # Departures
 //!
-//! c bounds the ratio itself, as in TRL, where it is called ε_high and is 0.2 unless set.
+//! c bounds the ratio itself, as in TRL, where it is called ε_high and is 0.2 unless set. The share of clipped ratios counts those
+//! of positive advantages alone, as TRL's does.
 //!
 //! # Examples
 //!

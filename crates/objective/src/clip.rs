@@ -90,7 +90,7 @@ pub struct Surrogate {
 /// # Ok::<(), objective::ParameterError>(())
 /// ```
 impl Clip {
-    /// Ratios held within 1 − `low` and 1 + `high`, and below `delta` where the advantage is negative.
+    /// Ratios held within 1 − `low` and 1 + `high`, and below `delta`, which with a negative advantage nothing else does.
     ///
     /// # Errors
     ///

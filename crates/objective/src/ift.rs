@@ -211,8 +211,8 @@ impl Ift {
         if let Propagation::Released { gamma, .. } | Propagation::Algorithm1 { gamma } = propagation {
             GAMMA.check(METHOD.name, gamma)?;
         }
-        LAMBDA_MIN.check(METHOD.name, lambda.least)?;
         LAMBDA.check(METHOD.name, lambda.most)?;
+        LAMBDA_MIN.check(METHOD.name, lambda.least)?;
         LAMBDA_NOISE.check(METHOD.name, lambda.noise)?;
         Ok(Self { lambda, freeze, propagation })
     }

@@ -1,4 +1,4 @@
-//! Logistic functions that neither overflow nor cancel.
+//! Sums that do not wait, and logistic and exponential functions that neither overflow nor cancel.
 
 use std::f64::consts::LN_2;
 

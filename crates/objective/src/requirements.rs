@@ -208,7 +208,7 @@ pub enum Constant {
 /// let (requirements, totals) = (Requirements::new(Data::Demonstrations), StepTotals::of(&responses, &[]));
 /// let error =
 ///     TokenBatch::new(&requirements, &statistics, &TokenConstants::default(), &responses, &[], totals).unwrap_err();
-/// assert_eq!(error.to_string(), "log_prob: expected -1e30 to 0e0 nats at token 0 of response 0, got 0.1");
+/// assert_eq!(error.to_string(), "log_prob: expected -1e30 to 0e0 at token 0 of response 0, got 0.1");
 /// ```
 impl Statistic {
     /// The column's name.

@@ -2,7 +2,7 @@
 
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
 
-/// Responses a prompt, as a method declares them with its own default; under the name `episodes`, it may too.
+/// Responses a prompt, as a method declares them with its own default (`ppo` under the name `episodes`).
 ///
 /// One response has no other to be compared with, so there are at least two:
 ///

@@ -7,7 +7,8 @@
 //!
 //! ℓ = −A (4/τ) σ(τ (ρ − 1))
 //!
-//! Cotangent: −4 A ρ σ(y) σ(−y) with y = τ (ρ − 1), times the token's weight: −A ρ on policy, less the further away.
+//! Cotangent: −4 A ρ σ(y) σ(−y) with y = τ (ρ − 1), times the token's weight: −A on policy, and towards 0
+//! as ρ grows.
 //!
 //! # Source
 //!

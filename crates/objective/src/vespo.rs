@@ -17,7 +17,7 @@
 //!
 //! # Departures
 //!
-//! None.
+//! The logarithm of a weight ends at 100, so that weights stay finite whatever the parameters.
 //!
 //! # Examples
 //!

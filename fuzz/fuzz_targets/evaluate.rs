@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
+use objective::parameter::Kind;
 use objective::{
     Coupling, Data, Evaluation, Feedback, METHODS, ObjectiveState, Pair, Parameters, Response, StepTotals, TokenBatch,
     TokenConstants, TokenStatistics, Value,
@@ -28,11 +29,18 @@ fuzz_target!(|input: Input| {
         .iter()
         .zip(&input.parameters)
         .filter_map(|(parameter, value)| {
+            let value = (*value)?;
+            let place = value.abs() as usize;
             let value = match parameter.kind {
-                objective::parameter::Kind::Choice { options, .. } => {
-                    Value::from(options[(*value)?.abs() as usize % options.len()])
+                Kind::Choice { options, .. } => Value::from(options[place % options.len()]),
+                Kind::Switch { .. } => Value::Switch(value > 0.0),
+                Kind::Terms { .. } => {
+                    let named = |place: usize| {
+                        Parameters::from([("name".to_owned(), METHODS[place % METHODS.len()].name.into())])
+                    };
+                    Value::Terms(vec![named(place), named(place / METHODS.len())])
                 }
-                _ => Value::Number((*value)?),
+                Kind::Number { .. } | Kind::Derived { .. } | Kind::Count { .. } => Value::Number(value),
             };
             Some((parameter.name.to_owned(), value))
         })
@@ -49,9 +57,7 @@ fuzz_target!(|input: Input| {
         .map(|(index, &length)| {
             end += usize::from(length);
             let feedback = match (requirements.data, index % 3) {
-                (Data::Groups, _) => {
-                    Feedback::Reward { group: index / 3, reward: values.next().unwrap_or_default() }
-                }
+                (Data::Groups, _) => Feedback::Reward { group: index / 3, reward: values.next().unwrap_or_default() },
                 (Data::Labelled { .. }, 0) => Feedback::Desirable,
                 (Data::Labelled { mismatched: true }, 1) => Feedback::Mismatched,
                 (Data::Labelled { .. }, _) => Feedback::Undesirable,

@@ -37,7 +37,7 @@ fn objectives(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(method.name);
         for tokens in TOKENS {
             let mut work = Work::new(method, tokens);
-            group.throughput(Throughput::Elements(work.totals().tokens as u64));
+            group.throughput(Throughput::Elements(work.totals.tokens as u64));
             group.bench_function(BenchmarkId::from_parameter(tokens), |bencher| {
                 bencher.iter(|| black_box(&mut work).evaluate());
             });

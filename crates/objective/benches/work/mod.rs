@@ -24,6 +24,8 @@ pub(crate) struct Work {
     constants: TokenConstants,
     responses: Vec<Response>,
     pairs: Vec<Pair>,
+    /// Counts of the step.
+    pub(crate) totals: StepTotals,
     state: ObjectiveState,
     evaluation: Evaluation,
 }
@@ -76,20 +78,16 @@ impl Work {
             }
             _ => Vec::new(),
         };
+        let totals = StepTotals::of(&responses, &pairs);
         let (state, evaluation) = (ObjectiveState::default(), Evaluation::default());
-        Self { objective, statistics, constants, responses, pairs, state, evaluation }
-    }
-
-    /// Counts of the step.
-    pub(crate) fn totals(&self) -> StepTotals {
-        StepTotals::of(&self.responses, &self.pairs)
+        Self { objective, statistics, constants, responses, pairs, totals, state, evaluation }
     }
 
     /// Validates the step and evaluates it.
     pub(crate) fn evaluate(&mut self) -> f64 {
-        let Self { objective, statistics, constants, responses, pairs, state, evaluation } = self;
-        let (requirements, totals) = (objective.requirements(), StepTotals::of(responses, pairs));
-        let batch = TokenBatch::new(&requirements, statistics, constants, responses, pairs, totals).unwrap();
+        let Self { objective, statistics, constants, responses, pairs, totals, state, evaluation } = self;
+        let requirements = objective.requirements();
+        let batch = TokenBatch::new(&requirements, statistics, constants, responses, pairs, *totals).unwrap();
         objective.evaluate(&batch, state, evaluation);
         evaluation.loss
     }

@@ -402,7 +402,7 @@ fn forty_steps_on_the_lake_follow_pytorch() {
             moment: Moment::default(),
         };
         let distance = |policy: &LakePolicy<'_>| {
-            measure::distance(&policy.network.transition_matrix().unwrap(), &optimal, &map.non_terminal())
+            measure::distance(&policy.network.transition_matrix(), &optimal, &map.non_terminal())
         };
         for (index, theirs) in numbers(&case["losses"]).into_iter().enumerate() {
             if let Some(theirs) = case["distance"][index.to_string()].as_f64() {

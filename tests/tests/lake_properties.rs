@@ -139,7 +139,7 @@ fn statistics(requirements: &Requirements, batch: &MicroBatch<States, Forward>, 
         let value = |(index, (row, value)): (usize, &Row)| match statistic {
             Statistic::LogProb => row[batch.tokens[index]],
             Statistic::ReferenceKl => {
-                let reference = batch.reference.as_ref().unwrap().log_policy.row(index);
+                let reference = batch.reference.as_ref().unwrap().log_policy[index];
                 reference.iter().zip(row).map(|(reference, own)| reference.exp() * (reference - own)).sum()
             }
             Statistic::Entropy => -row.iter().map(|log| log.exp() * log).sum::<f64>(),
@@ -309,7 +309,7 @@ fn a_first_state_anticipates_itself_and_each_later_one_follows_the_greedy_action
         let mut batch = batch(&map, &*build("dpo", &[]), "DDRDRR", "RD");
         batch.states.fusion = None;
         let fused = policy.anticipate(&batch.states, 0.3, Freeze::None).unwrap().fusion.unwrap();
-        let matrix = policy.network.transition_matrix().unwrap();
+        let matrix = policy.network.transition_matrix();
         let States { cells, begins, .. } = &batch.states;
         assert_eq!(begins, &[0, 6]);
         for (index, &anticipated) in fused.cells.iter().enumerate() {
@@ -535,7 +535,7 @@ proptest! {
     #[test]
     fn success_is_a_probability_and_the_only_return(map in maps(), slippery in any::<bool>(), seed in any::<u64>()) {
         let environment = Environment::new(map, slippery);
-        let sampled = network(environment.map(), seed).transition_matrix().unwrap();
+        let sampled = network(environment.map(), seed).transition_matrix();
         let optimal = optimal_policy(&environment, &value_iteration(&environment, 0.99), Target::Greedy);
         for policy in [&sampled, &greedy(&sampled), &optimal] {
             let fares = performance(&environment, policy);
@@ -550,7 +550,7 @@ proptest! {
     #[test]
     fn the_networks_rows_are_distributions(seed in any::<u64>()) {
         let map = Map::load("8x8").unwrap();
-        for row in network(&map, seed).transition_matrix().unwrap() {
+        for row in network(&map, seed).transition_matrix() {
             prop_assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-14);
             prop_assert!(row.iter().all(|probability| *probability > 0.0));
         }
@@ -561,7 +561,7 @@ proptest! {
         // Equation (11) of the paper.
         let map = Map::load("4x4").unwrap();
         let trajectory = map.walk(word).unwrap();
-        let matrix = network(&map, seed).transition_matrix().unwrap();
+        let matrix = network(&map, seed).transition_matrix();
         for (&cell, &action) in trajectory.cells.iter().zip(&trajectory.actions) {
             prop_assert!(matrix[cell][greedy_action(&matrix[cell]) as usize] >= matrix[cell][action as usize]);
         }
@@ -573,7 +573,7 @@ proptest! {
         let map = Map::load("4x4").unwrap();
         let trajectory = map.walk(word).unwrap();
         let network = network(&map, seed);
-        let matrix = network.transition_matrix().unwrap();
+        let matrix = network.transition_matrix();
         let log_prob = log_prob(&network, &trajectory);
         let value: Vec<f64> = (0..=log_prob.len()).map(|t| log_prob[t..].iter().sum::<f64>().exp()).collect();
         for (t, (&cell, &action)) in trajectory.cells.iter().zip(&trajectory.actions).enumerate() {

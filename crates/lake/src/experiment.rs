@@ -153,7 +153,7 @@ impl Experiment {
         let mut optimizer = Optimizer::new(self.optimizer, network.parameters.len());
         let mut policy = LakePolicy::new(map, network);
         // The reference is the untrained policy.
-        let reference = requirements.need_reference().then(|| policy.clone());
+        let reference = requirements.need_reference().then(|| LakePolicy::new(map, policy.network.clone()));
         let refer = |batches: &mut [MicroBatch<States, Forward>]| {
             reference.as_ref().map_or(Ok(()), |reference| fill_reference(reference, &requirements, batches))
         };
@@ -161,7 +161,7 @@ impl Experiment {
             Source::Given => vec![given(requirements.data, &self.demonstration, self.rejected.as_ref())],
             Source::Sampled(_) => Vec::new(),
         };
-        refer(&mut batches)?;
+        let Ok(()) = refer(&mut batches);
 
         let mut noise = ChaCha8Rng::seed_from_u64(seed);
         noise.set_stream(LAMBDA_NOISE);
@@ -172,16 +172,16 @@ impl Experiment {
         let (mut episodes, mut ties) = (0, 0);
         for update in 0..recipe.steps {
             if self.curve_steps.contains(&update) {
-                curve.push(distance(&policy.network.transition_matrix()?, optimal, &cells));
+                curve.push(distance(&policy.network.transition_matrix(), optimal, &cells));
             }
             if let Source::Sampled(sampling) = requirements.source
                 && update % sampling.epochs == 0
             {
-                let sampled = sample(environment, &policy, &requirements, sampling, recipe.gamma, &mut dice)?;
+                let sampled = sample(environment, &policy, &requirements, sampling, recipe.gamma, &mut dice);
                 episodes += sampling.samples;
                 ties += sampled.ties;
                 batches = Some(sampled.batch).into_iter().filter(|batch| !batch.responses.is_empty()).collect();
-                refer(&mut batches)?;
+                let Ok(()) = refer(&mut batches);
             }
             let learning_rate = recipe.learning_rate * schedule.factor(update, recipe.steps);
             let moment = Moment { warmup: schedule.warmup(update, recipe.steps), draw: noise.sample(StandardNormal) };
@@ -195,7 +195,7 @@ impl Experiment {
                     .map_err(|source| LakeError::Step { method: self.label(method), seed, step: update, source })?;
             last = Some(report);
         }
-        let transition_matrix = policy.network.transition_matrix()?;
+        let transition_matrix = policy.network.transition_matrix();
         if transition_matrix.iter().flatten().any(|p| !p.is_finite()) {
             let learning_rate = recipe.learning_rate;
             return Err(LakeError::Diverged { method: self.label(method), seed, learning_rate });

@@ -7,9 +7,11 @@
 //! V(s) = ReLU(E) · w + c.
 //!
 //! Backward is the usual chain; layer 1's gradient goes to the rows of the cells that a state reads, a one-hot input's every
-//! other row being zero.
+//! other row being zero. States are few and rows short, so plain loops over slices are several times as fast as matrix products.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, ShapeError};
+use std::ops::Range;
+
+use ndarray::{Array2, ShapeError};
 use ndarray_rand::RandomExt;
 use ndarray_rand::rand_distr::Uniform;
 use objective::Freeze;
@@ -53,30 +55,35 @@ pub struct Network {
 }
 
 /// What a forward pass keeps.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Forward {
-    /// ReLU(E), one row a state.
-    activations: Array2<f64>,
+    /// ReLU(E), state after state.
+    activations: Vec<f64>,
+    /// π(a|s), one row a state.
+    pub policy: TransitionMatrix,
     /// log π(a|s), nats, one row a state.
-    pub log_policy: Array2<f64>,
+    pub log_policy: Vec<[f64; ACTIONS]>,
     /// V(s), one a state; empty without a value head.
     pub value: Vec<f64>,
 }
 
+/// The parameters, or the gradient, by layer.
 struct Layers<'a> {
-    encoder: ArrayView2<'a, f64>,
-    encoder_bias: ArrayView1<'a, f64>,
-    head: ArrayView2<'a, f64>,
-    head_bias: ArrayView1<'a, f64>,
-    value: Option<(ArrayView1<'a, f64>, f64)>,
+    encoder: &'a [f64],
+    encoder_bias: &'a [f64],
+    head: &'a [[f64; ACTIONS]],
+    head_bias: &'a [f64],
+    /// w and c; empty without a value head.
+    value: &'a [f64],
 }
 
+/// The same, to be written.
 struct LayersMut<'a> {
-    encoder: ArrayViewMut2<'a, f64>,
-    encoder_bias: ArrayViewMut1<'a, f64>,
-    head: ArrayViewMut2<'a, f64>,
-    head_bias: ArrayViewMut1<'a, f64>,
-    value: Option<(ArrayViewMut1<'a, f64>, &'a mut f64)>,
+    encoder: &'a mut [f64],
+    encoder_bias: &'a mut [f64],
+    head: &'a mut [[f64; ACTIONS]],
+    head_bias: &'a mut [f64],
+    value: &'a mut [f64],
 }
 
 impl Network {
@@ -127,72 +134,99 @@ impl Network {
     }
 
     /// The distribution at every state.
-    ///
-    /// # Errors
-    ///
-    /// Never: the shapes agree.
-    pub fn forward(&self, states: &States) -> Result<Forward, ShapeError> {
-        let layers = self.layers()?;
-        let mut activations = Array2::zeros((states.cells.len(), self.hidden));
-        for (index, mut row) in activations.axis_iter_mut(Axis(0)).enumerate() {
-            row.assign(&layers.encoder.row(states.cells[index]));
-            if let Some(Fusion { cells, lambda, .. }) = &states.fusion {
-                let anticipated = layers.encoder.row(cells[index]);
-                row.zip_mut_with(&anticipated, |own, other| *own = (1.0 - lambda) * *own + lambda * other);
-            }
-            row.zip_mut_with(&layers.encoder_bias, |own, bias| *own = (*own + bias).max(0.0));
-        }
-        let mut log_policy = activations.dot(&layers.head);
-        log_policy += &layers.head_bias;
-        for mut row in log_policy.axis_iter_mut(Axis(0)) {
-            let most = row.fold(f64::NEG_INFINITY, |most, logit| most.max(*logit));
-            row -= most;
-            let log_sum = row.fold(0.0, |sum, logit| sum + logit.exp()).ln();
-            row -= log_sum;
-        }
-        let value = layers.value.map_or_else(Vec::new, |(weights, bias)| (activations.dot(&weights) + bias).to_vec());
-        Ok(Forward { activations, log_policy, value })
+    pub fn forward(&self, states: &States) -> Forward {
+        let mut forward = Forward::default();
+        self.forward_into(states, &mut forward);
+        forward
     }
 
-    /// Adds to the gradient what the derivatives by the logits, one row a state, and by the values pull back. No values are
-    /// all zeros.
-    ///
-    /// # Errors
-    ///
-    /// Never: the shapes agree.
-    pub fn backward(
-        &mut self,
-        states: &States,
-        forward: &Forward,
-        logits: &Array2<f64>,
-        values: &[f64],
-    ) -> Result<(), ShapeError> {
-        let layers = self.layers()?;
-        let mut encodings = logits.dot(&layers.head.t());
-        if let Some((weights, _)) = layers.value {
-            for (mut row, value) in encodings.axis_iter_mut(Axis(0)).zip(values) {
-                row.scaled_add(*value, &weights);
+    /// The same into a buffer.
+    pub fn forward_into(&self, states: &States, out: &mut Forward) {
+        let Layers { value, .. } = self.layers();
+        let Forward { activations, policy, log_policy, value: values } = out;
+        activations.resize(states.cells.len() * self.hidden, 0.0);
+        policy.clear();
+        log_policy.clear();
+        values.clear();
+        for (index, row) in activations.chunks_exact_mut(self.hidden).enumerate() {
+            self.encode(states, index, row);
+            let logits = self.logits(row);
+            let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let powers = logits.map(|logit| (logit - most).exp());
+            let sum: f64 = powers.iter().sum();
+            let log_sum = sum.ln();
+            policy.push(powers.map(|power| power / sum));
+            log_policy.push(logits.map(|logit| logit - most - log_sum));
+            if let Some((bias, weights)) = value.split_last() {
+                values.push(
+                    bias + weights.iter().zip(&*row).map(|(weight, activation)| weight * activation).sum::<f64>(),
+                );
             }
         }
-        encodings.zip_mut_with(&forward.activations, |gradient, activation| {
-            if *activation <= 0.0 {
-                *gradient = 0.0;
-            }
-        });
+    }
 
-        let mut gradient = self.gradient_layers()?;
-        gradient.head += &forward.activations.t().dot(logits);
-        gradient.head_bias += &logits.sum_axis(Axis(0));
-        if let Some((mut weights, bias)) = gradient.value {
-            for (row, value) in forward.activations.axis_iter(Axis(0)).zip(values) {
-                weights.scaled_add(*value, &row);
-                *bias += value;
+    /// The logits of one state; `row` is a buffer.
+    pub fn logits_at(&self, states: &States, index: usize, row: &mut Vec<f64>) -> [f64; ACTIONS] {
+        row.resize(self.hidden, 0.0);
+        self.encode(states, index, row);
+        self.logits(row)
+    }
+
+    /// ReLU(E) of a state.
+    fn encode(&self, states: &States, index: usize, row: &mut [f64]) {
+        let Layers { encoder, encoder_bias, .. } = self.layers();
+        let encoding = |cell: usize| &encoder[cell * self.hidden..(cell + 1) * self.hidden];
+        let own = encoding(states.cells[index]).iter().zip(encoder_bias);
+        match &states.fusion {
+            None => row.iter_mut().zip(own).for_each(|(slot, (own, bias))| *slot = (own + bias).max(0.0)),
+            Some(Fusion { cells, lambda, .. }) => {
+                let fused = own.zip(encoding(cells[index]));
+                row.iter_mut().zip(fused).for_each(|(slot, ((own, bias), other))| {
+                    *slot = ((1.0 - lambda) * own + lambda * other + bias).max(0.0);
+                });
             }
         }
-        for (index, row) in encodings.axis_iter(Axis(0)).enumerate() {
+    }
+
+    /// z = ReLU(E) W₂ + b₂, by partial sums that do not wait for one another.
+    fn logits(&self, activations: &[f64]) -> [f64; ACTIONS] {
+        const LANES: usize = 4;
+        let Layers { head, head_bias, .. } = self.layers();
+        let mut sums = [[0.0; ACTIONS]; LANES];
+        let (chunks, rest) = activations.as_chunks::<LANES>();
+        let (head_chunks, head_rest) = head.as_chunks::<LANES>();
+        for (activations, rows) in chunks.iter().zip(head_chunks) {
+            for lane in 0..LANES {
+                scaled_add(&mut sums[lane], activations[lane], &rows[lane]);
+            }
+        }
+        rest.iter().zip(head_rest).for_each(|(activation, row)| scaled_add(&mut sums[0], *activation, row));
+        std::array::from_fn(|action| sums.iter().map(|lane| lane[action]).sum::<f64>() + head_bias[action])
+    }
+
+    /// Adds to the gradient what is pulled back from the logits, which stand in the place of the policy of `forward`, and from
+    /// the values. No values are all zeros. The activations are overwritten.
+    pub fn backward(&mut self, states: &States, forward: &mut Forward, values: &[f64]) {
+        let hidden = self.hidden;
+        let layers = Layers::new(&self.parameters, self.cells, hidden);
+        let gradient = LayersMut::new(&mut self.gradient, self.cells, hidden);
+        for (index, (row, logits)) in forward.activations.chunks_exact_mut(hidden).zip(&forward.policy).enumerate() {
+            gradient.head_bias.iter_mut().zip(logits).for_each(|(slot, logit)| *slot += logit);
+            let heads = layers.head.iter().zip(&mut *gradient.head);
+            match (values.get(index), layers.value.split_last(), gradient.value.split_last_mut()) {
+                (Some(by_value), Some((_, weights)), Some((bias, slots))) => {
+                    *bias += by_value;
+                    slots.iter_mut().zip(&*row).for_each(|(slot, activation)| *slot += by_value * activation);
+                    pull(row, heads, logits, weights.iter().map(|weight| by_value * weight));
+                }
+                _ => pull(row, heads, logits, std::iter::repeat(0.0)),
+            }
+            let mut learned = 0.0;
             let mut learn = |cell: usize, weight: f64| {
-                gradient.encoder.row_mut(cell).scaled_add(weight, &row);
-                gradient.encoder_bias.scaled_add(weight, &row);
+                let slots = &mut gradient.encoder[cell * hidden..(cell + 1) * hidden];
+                slots.iter_mut().zip(&*row).for_each(|(slot, pulled)| *slot += weight * pulled);
+                // The bias is in both encodings.
+                learned += weight;
             };
             match &states.fusion {
                 None => learn(states.cells[index], 1.0),
@@ -208,48 +242,71 @@ impl Network {
                     }
                 }
             }
+            gradient.encoder_bias.iter_mut().zip(&*row).for_each(|(slot, pulled)| *slot += learned * pulled);
         }
-        Ok(())
     }
 
     /// T(a|s) over all cells.
-    ///
-    /// # Errors
-    ///
-    /// Never: the shapes agree.
-    pub fn transition_matrix(&self) -> Result<TransitionMatrix, ShapeError> {
-        let states = States { cells: (0..self.cells).collect(), begins: vec![0], fusion: None };
-        let log_policy = self.forward(&states)?.log_policy;
-        let row = |row: ArrayView1<'_, f64>| std::array::from_fn(|action| row[action].exp());
-        Ok(log_policy.axis_iter(Axis(0)).map(row).collect())
+    pub fn transition_matrix(&self) -> TransitionMatrix {
+        self.forward(&States { cells: (0..self.cells).collect(), begins: vec![0], fusion: None }).policy
     }
 
-    fn layers(&self) -> Result<Layers<'_>, ShapeError> {
-        let (encoder, rest) = self.parameters.split_at(self.cells * self.hidden);
-        let (encoder_bias, rest) = rest.split_at(self.hidden);
-        let (head, rest) = rest.split_at(self.hidden * ACTIONS);
-        let (head_bias, rest) = rest.split_at(ACTIONS);
-        Ok(Layers {
-            encoder: ArrayView2::from_shape((self.cells, self.hidden), encoder)?,
-            encoder_bias: encoder_bias.into(),
-            head: ArrayView2::from_shape((self.hidden, ACTIONS), head)?,
-            head_bias: head_bias.into(),
-            value: rest.split_last().map(|(bias, weights)| (weights.into(), *bias)),
-        })
+    /// Where the encodings of a cell stand among the parameters.
+    pub fn encoding_range(&self, cell: usize) -> Range<usize> {
+        cell * self.hidden..(cell + 1) * self.hidden
     }
 
-    fn gradient_layers(&mut self) -> Result<LayersMut<'_>, ShapeError> {
-        let (encoder, rest) = self.gradient.split_at_mut(self.cells * self.hidden);
-        let (encoder_bias, rest) = rest.split_at_mut(self.hidden);
-        let (head, rest) = rest.split_at_mut(self.hidden * ACTIONS);
-        let (head_bias, rest) = rest.split_at_mut(ACTIONS);
-        Ok(LayersMut {
-            encoder: ArrayViewMut2::from_shape((self.cells, self.hidden), encoder)?,
-            encoder_bias: encoder_bias.into(),
-            head: ArrayViewMut2::from_shape((self.hidden, ACTIONS), head)?,
-            head_bias: head_bias.into(),
-            value: rest.split_last_mut().map(|(bias, weights)| (weights.into(), bias)),
-        })
+    /// Where the parameters stand that every state shares.
+    pub fn shared_range(&self) -> Range<usize> {
+        self.cells * self.hidden..self.parameters.len()
+    }
+
+    fn layers(&self) -> Layers<'_> {
+        Layers::new(&self.parameters, self.cells, self.hidden)
+    }
+}
+
+impl<'a> Layers<'a> {
+    fn new(parameters: &'a [f64], cells: usize, hidden: usize) -> Self {
+        let (encoder, rest) = parameters.split_at(cells * hidden);
+        let (encoder_bias, rest) = rest.split_at(hidden);
+        let (head, rest) = rest.split_at(hidden * ACTIONS);
+        let (head_bias, value) = rest.split_at(ACTIONS);
+        Self { encoder, encoder_bias, head: head.as_chunks().0, head_bias, value }
+    }
+}
+
+impl<'a> LayersMut<'a> {
+    fn new(gradient: &'a mut [f64], cells: usize, hidden: usize) -> Self {
+        let (encoder, rest) = gradient.split_at_mut(cells * hidden);
+        let (encoder_bias, rest) = rest.split_at_mut(hidden);
+        let (head, rest) = rest.split_at_mut(hidden * ACTIONS);
+        let (head_bias, value) = rest.split_at_mut(ACTIONS);
+        Self { encoder, encoder_bias, head: head.as_chunks_mut().0, head_bias, value }
+    }
+}
+
+/// Replaces the activations of a state by the derivatives by its encoding, of which `others` are a part; adds to the gradient of
+/// the head.
+fn pull<'a>(
+    activations: &mut [f64],
+    heads: impl Iterator<Item = (&'a [f64; ACTIONS], &'a mut [f64; ACTIONS])>,
+    logits: &[f64; ACTIONS],
+    others: impl Iterator<Item = f64>,
+) {
+    for ((activation, (weights, slots)), other) in activations.iter_mut().zip(heads).zip(others) {
+        scaled_add(slots, *activation, logits);
+        let pulled =
+            (weights[0] * logits[0] + weights[1] * logits[1]) + (weights[2] * logits[2] + weights[3] * logits[3]);
+        // An inactive unit passes nothing.
+        *activation = if *activation > 0.0 { pulled + other } else { 0.0 };
+    }
+}
+
+#[inline(always)]
+fn scaled_add(slots: &mut [f64; ACTIONS], scale: f64, row: &[f64; ACTIONS]) {
+    for action in 0..ACTIONS {
+        slots[action] += scale * row[action];
     }
 }
 

@@ -1,33 +1,50 @@
 //! The network as a [`Policy`]: what the training step needs to know of a lake.
 
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::ops::Range;
+
 use enumset::EnumSet;
-use ndarray::{ArrayView1, Axis, ShapeError};
 use objective::labelled::mismatches;
+use objective::numerics::sum_of_squares;
 use objective::{Data, Feedback, Freeze, Pair, Response, Statistic, TokenConstants, TokenStatistics};
 use training::{MicroBatch, Optimizer, Policy};
 
-use crate::map::{Action, Map, Trajectory};
+use crate::map::{ACTIONS, Action, Map, Trajectory};
 use crate::measure::greedy_action;
 use crate::network::{Forward, Fusion, Network, States};
 
 /// The network on a map.
-#[derive(Clone, Debug)]
 pub struct LakePolicy<'a> {
     /// The network.
     pub network: Network,
     map: &'a Map,
     visited: Vec<bool>,
+    /// Parameters that may have had a gradient: those of visited cells, and those that every state shares.
+    learning: Vec<Range<usize>>,
+    /// A forward pass that is over, to be used again.
+    spare: Cell<Option<Forward>>,
 }
 
 impl<'a> LakePolicy<'a> {
     /// The network on a map of as many cells as it has.
     pub fn new(map: &'a Map, network: Network) -> Self {
-        Self { network, map, visited: vec![false; map.cells().len()] }
+        let visited = vec![false; map.cells().len()];
+        let learning = vec![network.shared_range()];
+        Self { network, map, visited, learning, spare: Cell::default() }
     }
 
     /// The number of cells whose encodings a training step has read so far.
     pub fn cells_visited(&self) -> usize {
         self.visited.iter().filter(|visited| **visited).count()
+    }
+
+    fn visit(&mut self, cells: &[usize]) {
+        for &cell in cells {
+            if !std::mem::replace(&mut self.visited[cell], true) {
+                self.learning.push(self.network.encoding_range(cell));
+            }
+        }
     }
 }
 
@@ -86,20 +103,20 @@ impl Policy for LakePolicy<'_> {
     type States = States;
     type Forward = Forward;
     type Optimizer = Optimizer;
-    type Error = ShapeError;
+    type Error = Infallible;
 
-    fn forward(&self, states: &States) -> Result<Forward, ShapeError> {
-        self.network.forward(states)
+    fn forward(&self, states: &States) -> Result<Forward, Infallible> {
+        let mut forward = self.spare.take().unwrap_or_default();
+        self.network.forward_into(states, &mut forward);
+        Ok(forward)
     }
 
-    fn anticipate(&self, states: &States, lambda: f64, freeze: Freeze) -> Result<States, ShapeError> {
-        let log_policy = self.network.forward(states)?.log_policy;
-        let mut cells = states.cells.clone();
-        for (index, row) in log_policy.axis_iter(Axis(0)).enumerate() {
-            let after = index + 1;
-            if after < cells.len() && !states.begins.contains(&after) {
-                let action = greedy_action(&std::array::from_fn(|action| row[action]));
-                cells[after] = self.map.intended(states.cells[index], action);
+    fn anticipate(&self, states: &States, lambda: f64, freeze: Freeze) -> Result<States, Infallible> {
+        let (mut cells, mut row) = (states.cells.clone(), Vec::new());
+        for (before, anticipated) in cells.iter_mut().skip(1).enumerate() {
+            if !states.begins.contains(&(before + 1)) {
+                let action = greedy_action(&self.network.logits_at(states, before, &mut row));
+                *anticipated = self.map.intended(states.cells[before], action);
             }
         }
         Ok(States { fusion: Some(Fusion { cells, lambda, freeze }), ..states.clone() })
@@ -112,25 +129,29 @@ impl Policy for LakePolicy<'_> {
         tokens: &[usize],
         wanted: EnumSet<Statistic>,
         out: &mut TokenStatistics,
-    ) -> Result<(), ShapeError> {
+    ) -> Result<(), Infallible> {
         EnumSet::all().iter().for_each(|statistic: Statistic| out.column_mut(statistic).clear());
-        let rows = forward.log_policy.axis_iter(Axis(0));
+        let Forward { policy, log_policy, value, .. } = forward;
         for statistic in wanted {
             match statistic {
-                Statistic::LogProb => out.log_prob.extend(rows.clone().zip(tokens).map(|(row, &token)| row[token])),
-                Statistic::ReferenceKl => {
-                    let references = reference.into_iter().flat_map(|forward| forward.log_policy.axis_iter(Axis(0)));
-                    out.reference_kl.extend(rows.clone().zip(references).map(|(row, reference)| {
-                        let terms =
-                            row.iter().zip(reference).map(|(own, reference)| reference.exp() * (reference - own));
-                        // Rounding may leave a divergence of equal policies below 0.
-                        terms.sum::<f64>().max(0.0)
-                    }));
+                Statistic::LogProb => {
+                    out.log_prob.extend(log_policy.iter().zip(tokens).map(|(row, &token)| row[token]))
                 }
-                Statistic::Entropy => out.entropy.extend(rows.clone().map(entropy)),
-                Statistic::Value => out.value.extend(&forward.value),
+                Statistic::ReferenceKl => {
+                    let references =
+                        reference.into_iter().flat_map(|forward| forward.policy.iter().zip(&forward.log_policy));
+                    out.reference_kl.extend(log_policy.iter().zip(references).map(
+                        |(row, (reference, log_reference))| {
+                            let terms = row.iter().zip(log_reference).zip(reference);
+                            // Rounding may leave a divergence of equal policies below 0.
+                            terms.map(|((log, log_reference), p)| p * (log_reference - log)).sum::<f64>().max(0.0)
+                        },
+                    ));
+                }
+                Statistic::Entropy => out.entropy.extend(policy.iter().zip(log_policy).map(|(p, log)| entropy(p, log))),
+                Statistic::Value => out.value.extend(value),
                 Statistic::LogSumSquareProb => {
-                    out.log_sum_square_prob.extend(rows.clone().map(|row| sum_square(row).ln().min(0.0)));
+                    out.log_sum_square_prob.extend(policy.iter().map(|row| sum_square(row).ln().min(0.0)));
                 }
             }
         }
@@ -140,58 +161,69 @@ impl Policy for LakePolicy<'_> {
     fn pull_back(
         &mut self,
         states: &States,
-        forward: Forward,
+        mut forward: Forward,
         reference: Option<&Forward>,
         tokens: &[usize],
         cotangents: &TokenStatistics,
-    ) -> Result<(), ShapeError> {
+    ) -> Result<(), Infallible> {
         // An encoding of weight 0 is not read.
-        let own = states.fusion.as_ref().is_none_or(|fusion| fusion.lambda < 1.0).then_some(&states.cells);
-        let anticipated = states.fusion.as_ref().filter(|fusion| fusion.lambda > 0.0).map(|fusion| &fusion.cells);
-        own.into_iter().chain(anticipated).flatten().for_each(|&cell| self.visited[cell] = true);
+        let fusion = states.fusion.as_ref();
+        if fusion.is_none_or(|fusion| fusion.lambda < 1.0) {
+            self.visit(&states.cells);
+        }
+        if let Some(fusion) = fusion.filter(|fusion| fusion.lambda > 0.0) {
+            self.visit(&fusion.cells);
+        }
 
+        // Row by row, the policy makes way for the derivatives by its logits.
         let TokenStatistics { log_prob, reference_kl, entropy: by_entropy, value, log_sum_square_prob } = cotangents;
-        let at = |column: &[f64], index: usize| column.get(index).copied().unwrap_or(0.0);
-        let mut logits = forward.log_policy.mapv(f64::exp);
-        for (index, mut row) in logits.axis_iter_mut(Axis(0)).enumerate() {
-            let log_policy = forward.log_policy.row(index);
-            let (by_log_prob, by_kl) = (at(log_prob, index), at(reference_kl, index));
-            let (by_entropy, by_sum_square) = (at(by_entropy, index), at(log_sum_square_prob, index));
-            let (entropy, sum_square) = (entropy(log_policy), sum_square(log_policy));
-            row.zip_mut_with(&log_policy, |slot, &log| {
-                let p = *slot;
-                *slot = p * (by_kl - by_log_prob) - p * by_entropy * (log + entropy)
-                    + 2.0 * by_sum_square * p * (p / sum_square - 1.0);
-            });
+        let by = |column: &[f64], index: usize| column.get(index).copied().filter(|cotangent| *cotangent != 0.0);
+        for (index, (row, log)) in forward.policy.iter_mut().zip(&forward.log_policy).enumerate() {
+            let policy = *row;
+            let (by_log_prob, by_kl) = (by(log_prob, index).unwrap_or(0.0), by(reference_kl, index).unwrap_or(0.0));
+            row.iter_mut().for_each(|slot| *slot *= by_kl - by_log_prob);
             row[tokens[index]] += by_log_prob;
             if let Some(reference) = reference {
-                row.zip_mut_with(&reference.log_policy.row(index), |own, log| *own -= by_kl * log.exp());
+                row.iter_mut().zip(&reference.policy[index]).for_each(|(slot, p)| *slot -= by_kl * p);
+            }
+            if let Some(by_entropy) = by(by_entropy, index) {
+                let entropy = entropy(&policy, log);
+                let terms = policy.iter().zip(log);
+                row.iter_mut().zip(terms).for_each(|(slot, (p, log))| *slot -= by_entropy * p * (log + entropy));
+            }
+            if let Some(by_sum_square) = by(log_sum_square_prob, index) {
+                let sum_square = sum_square(&policy);
+                let pull = |p: f64| 2.0 * by_sum_square * p * (p / sum_square - 1.0);
+                row.iter_mut().zip(policy).for_each(|(slot, p)| *slot += pull(p));
             }
         }
-        self.network.backward(states, &forward, &logits, value)
+        self.network.backward(states, &mut forward, value);
+        self.spare.set(Some(forward));
+        Ok(())
     }
 
     fn clear_gradient(&mut self) {
-        self.network.gradient.fill(0.0);
+        self.learning.iter().for_each(|range| self.network.gradient[range.clone()].fill(0.0));
     }
 
-    fn gradient_norm(&self) -> Result<f64, ShapeError> {
-        Ok(self.network.gradient.iter().fold(0.0, |sum, gradient| sum + gradient * gradient).sqrt())
+    fn gradient_norm(&self) -> Result<f64, Infallible> {
+        let squares = self.learning.iter().map(|range| sum_of_squares(&self.network.gradient[range.clone()]));
+        Ok(squares.sum::<f64>().sqrt())
     }
 
-    fn update(&mut self, optimizer: &mut Optimizer, learning_rate: f64, gradient_scale: f64) -> Result<(), ShapeError> {
+    fn update(&mut self, optimizer: &mut Optimizer, learning_rate: f64, gradient_scale: f64) -> Result<(), Infallible> {
         let Network { parameters, gradient, .. } = &mut self.network;
-        optimizer.update(parameters, gradient, learning_rate, gradient_scale);
+        optimizer.update_ranges(parameters, gradient, learning_rate, gradient_scale, &self.learning);
         Ok(())
     }
 }
 
-/// −Σ p log p of a row of log p, nats.
-fn entropy(log_policy: ArrayView1<'_, f64>) -> f64 {
-    0.0 - log_policy.fold(0.0, |sum, log| sum + log.exp() * log)
+/// −Σ p log p, nats.
+fn entropy(policy: &[f64; ACTIONS], log_policy: &[f64; ACTIONS]) -> f64 {
+    0.0 - policy.iter().zip(log_policy).map(|(p, log)| p * log).sum::<f64>()
 }
 
-/// Σ p² of a row of log p.
-fn sum_square(log_policy: ArrayView1<'_, f64>) -> f64 {
-    log_policy.fold(0.0, |sum, log| sum + (2.0 * log).exp())
+/// Σ p².
+fn sum_square(policy: &[f64; ACTIONS]) -> f64 {
+    policy.iter().map(|p| p * p).sum()
 }

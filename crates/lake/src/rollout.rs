@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 
 use enumset::EnumSet;
-use ndarray::ShapeError;
 use objective::{Data, Feedback, Pair, Requirements, Sampling, Statistic, TokenStatistics};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -103,10 +102,6 @@ fn draw<'a>(distribution: impl IntoIterator<Item = &'a f64>, rng: &mut ChaCha8Rn
 /// Samples episodes from the policy and makes of them what the objective learns from, with all that it requires of the policy
 /// that sampled them. The lake has one prompt, its start; rewards of whole responses and the ranks of pairs are discounted
 /// returns.
-///
-/// # Errors
-///
-/// Never: the shapes agree.
 pub fn sample(
     environment: &Environment,
     policy: &LakePolicy<'_>,
@@ -114,8 +109,8 @@ pub fn sample(
     sampling: Sampling,
     discount: f64,
     dice: &mut Dice,
-) -> Result<Sample, ShapeError> {
-    let matrix = policy.network.transition_matrix()?;
+) -> Sample {
+    let matrix = policy.network.transition_matrix();
     let mut episodes: Vec<_> = (0..sampling.samples).map(|_| Episode::sample(environment, &matrix, dice)).collect();
     let mut batch = empty();
     let mut ties = 0;
@@ -143,28 +138,26 @@ pub fn sample(
         };
         push(&mut batch, &episode.cells, &episode.actions, feedback);
     }
-    let outcomes = outcomes(policy, requirements, episodes)?;
-    fill_behaviour(policy, requirements, discount, std::slice::from_mut(&mut batch), &[outcomes])?;
-    Ok(Sample { batch, ties })
+    let outcomes = outcomes(policy, requirements, episodes);
+    let micro_batches = std::slice::from_mut(&mut batch);
+    let Ok(()) = fill_behaviour(policy, requirements, discount, micro_batches, &[outcomes]);
+    Sample { batch, ties }
 }
 
 /// The rewards of each episode, and the value of where it was cut off.
-fn outcomes(
-    policy: &LakePolicy<'_>,
-    requirements: &Requirements,
-    episodes: Vec<Episode>,
-) -> Result<Vec<Outcome>, ShapeError> {
+fn outcomes(policy: &LakePolicy<'_>, requirements: &Requirements, episodes: Vec<Episode>) -> Vec<Outcome> {
     let cut_off: Vec<_> = episodes.iter().filter_map(|episode| episode.cut_off).collect();
     let mut statistics = TokenStatistics::default();
     if !cut_off.is_empty() {
         let states = States { begins: (0..cut_off.len()).collect(), cells: cut_off, fusion: None };
         let wanted = requirements.statistics & EnumSet::only(Statistic::Value);
-        policy.statistics(&policy.forward(&states)?, None, &[], wanted, &mut statistics)?;
+        let forward = policy.network.forward(&states);
+        let Ok(()) = policy.statistics(&forward, None, &[], wanted, &mut statistics);
     }
     let mut values = statistics.value.into_iter();
     let outcome = |episode: Episode| {
         let bootstrap = episode.cut_off.and_then(|_| values.next()).unwrap_or(0.0);
         Outcome { rewards: episode.rewards, bootstrap }
     };
-    Ok(episodes.into_iter().map(outcome).collect())
+    episodes.into_iter().map(outcome).collect()
 }

@@ -19,6 +19,21 @@ pub fn sum(values: &[f64]) -> f64 {
     lanes.iter().chain(rest).sum()
 }
 
+/// The sum of the squares of all values.
+///
+/// ```
+/// let values: Vec<f64> = (0..10).map(f64::from).collect();
+/// assert_eq!(objective::numerics::sum_of_squares(&values), 285.0);
+/// ```
+pub fn sum_of_squares(values: &[f64]) -> f64 {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane += value * value);
+    }
+    lanes.into_iter().chain(rest.iter().map(|value| value * value)).sum()
+}
+
 /// Σ (a − b) over slices of equal length: exactly 0 where they are equal.
 ///
 /// ```

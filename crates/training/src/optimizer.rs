@@ -10,6 +10,8 @@
 //!
 //! Source: PyTorch 2.11, `torch.optim.RMSprop`, `AdamW` and `SGD`, whose defaults these are.
 
+use std::ops::Range;
+
 use objective::parameter::{BELOW_ONE, Kind, NON_NEGATIVE, POSITIVE, Parameter, ParameterError, Parameters, Reader};
 
 /// Every optimizer, the default first.
@@ -248,17 +250,60 @@ impl Optimizer {
 
     /// One update along the gradient times `gradient_scale`. The slices have as many elements as the state.
     pub fn update(&mut self, parameters: &mut [f64], gradient: &[f64], learning_rate: f64, gradient_scale: f64) {
+        let whole = 0..parameters.len();
+        self.update_ranges(parameters, gradient, learning_rate, gradient_scale, std::slice::from_ref(&whole));
+    }
+
+    /// The same, where elements outside of the ranges, which do not overlap, have never had a gradient: they stay where they
+    /// are, and are passed over, unless weight decay moves them.
+    pub fn update_ranges(
+        &mut self,
+        parameters: &mut [f64],
+        gradient: &[f64],
+        learning_rate: f64,
+        gradient_scale: f64,
+        ranges: &[Range<usize>],
+    ) {
         self.steps = self.steps.saturating_add(1);
-        match self.settings {
-            OptimizerSettings::RmsProp { smoothing, epsilon, momentum, weight_decay } => {
+        let whole = 0..parameters.len();
+        let ranges = if self.settings.decays() { std::slice::from_ref(&whole) } else { ranges };
+        for range in ranges {
+            let part = |state: &[f64]| if state.is_empty() { 0..0 } else { range.clone() };
+            let (first, second) = (part(&self.first), part(&self.second));
+            let moments = (&mut self.first[first], &mut self.second[second]);
+            let (parameters, gradient) = (&mut parameters[range.clone()], &gradient[range.clone()]);
+            self.settings.update(parameters, gradient, moments, learning_rate, gradient_scale, self.steps);
+        }
+    }
+}
+
+impl OptimizerSettings {
+    /// Whether parameters without a gradient move.
+    fn decays(&self) -> bool {
+        let (Self::RmsProp { weight_decay, .. } | Self::AdamW { weight_decay, .. } | Self::Sgd { weight_decay, .. }) =
+            self;
+        *weight_decay > 0.0
+    }
+
+    fn update(
+        &self,
+        parameters: &mut [f64],
+        gradient: &[f64],
+        (first, second): (&mut [f64], &mut [f64]),
+        learning_rate: f64,
+        gradient_scale: f64,
+        steps: i32,
+    ) {
+        match *self {
+            Self::RmsProp { smoothing, epsilon, momentum, weight_decay } => {
                 let direction = |parameter: f64, gradient: f64, square: &mut f64| {
                     let gradient = gradient_scale * gradient + weight_decay * parameter;
                     *square = smoothing * *square + (1.0 - smoothing) * gradient * gradient;
                     gradient / (square.sqrt() + epsilon)
                 };
-                let squares = parameters.iter_mut().zip(gradient).zip(&mut self.second);
+                let squares = parameters.iter_mut().zip(gradient).zip(second);
                 if momentum > 0.0 {
-                    for (((parameter, gradient), square), buffer) in squares.zip(&mut self.first) {
+                    for (((parameter, gradient), square), buffer) in squares.zip(first) {
                         *buffer = momentum * *buffer + direction(*parameter, *gradient, square);
                         *parameter -= learning_rate * *buffer;
                     }
@@ -268,10 +313,10 @@ impl Optimizer {
                     }
                 }
             }
-            OptimizerSettings::AdamW { beta1, beta2, epsilon, weight_decay } => {
-                let step_size = learning_rate / (1.0 - beta1.powi(self.steps));
-                let root_correction = (1.0 - beta2.powi(self.steps)).sqrt();
-                let moments = self.first.iter_mut().zip(&mut self.second);
+            Self::AdamW { beta1, beta2, epsilon, weight_decay } => {
+                let step_size = learning_rate / (1.0 - beta1.powi(steps));
+                let root_correction = (1.0 - beta2.powi(steps)).sqrt();
+                let moments = first.iter_mut().zip(second);
                 for ((parameter, gradient), (mean, square)) in parameters.iter_mut().zip(gradient).zip(moments) {
                     let gradient = gradient_scale * gradient;
                     *parameter *= 1.0 - learning_rate * weight_decay;
@@ -280,10 +325,10 @@ impl Optimizer {
                     *parameter -= step_size * *mean / (square.sqrt() / root_correction + epsilon);
                 }
             }
-            OptimizerSettings::Sgd { momentum, nesterov, weight_decay } => {
+            Self::Sgd { momentum, nesterov, weight_decay } => {
                 let direction = |parameter: f64, gradient: f64| gradient_scale * gradient + weight_decay * parameter;
                 if momentum > 0.0 {
-                    let buffers = parameters.iter_mut().zip(gradient).zip(&mut self.first);
+                    let buffers = parameters.iter_mut().zip(gradient).zip(first);
                     for ((parameter, gradient), buffer) in buffers {
                         let gradient = direction(*parameter, *gradient);
                         // The buffer begins as zeros, so that its first value is the first gradient.

@@ -39,13 +39,29 @@ pub(crate) enum Command {
 /// The lake, for every command.
 #[derive(Debug, Args)]
 struct LakeArguments {
-    /// A map that comes with the program (see `lake maps`), or a TOML file with `rows` and `[trajectories]`.
+    /// A map that comes with the program (see `lake maps`), a generated one (`generated:8x8,holes=0.2,seed=7`), a list of rows as
+    /// Gymnasium's `desc`, or a file: lines of letters, or TOML with `rows` and `[trajectories]`.
     #[arg(long, value_name = "NAME|FILE", help_heading = "Lake")]
     map: Option<String>,
 
-    /// Slip: go the intended way with probability 1/3, and at right angles to it otherwise.
+    /// Slip: go the intended way with the success rate, and at right angles to it otherwise.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Lake")]
     slippery: Option<bool>,
+
+    /// The probability of the intended move on a slippery lake; the right angles share the rest evenly.
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Lake")]
+    success_rate: Option<f64>,
+
+    /// Rewards on arrival in a goal, in a hole, and on ice.
+    #[arg(
+        long,
+        value_name = "GOAL,HOLE,FROZEN",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        help_heading = "Lake"
+    )]
+    #[arg(allow_hyphen_values = true)]
+    reward_schedule: Option<Vec<f64>>,
 
     /// The environment's discount, from 0 to below 1.
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Lake")]
@@ -149,6 +165,8 @@ impl LakeArguments {
         let mut fields = Table::new();
         put(&mut fields, "map", self.map.clone());
         put(&mut fields, "slippery", self.slippery);
+        put(&mut fields, "success_rate", self.success_rate);
+        put(&mut fields, "reward_schedule", self.reward_schedule.clone());
         put(&mut fields, "gamma", self.gamma);
         put(&mut fields, "target", self.target.clone());
         fields

@@ -97,7 +97,7 @@ pub fn page(environment: &Environment, report: &Report) -> String {
     let title = format!(
         "Frozen Lake {}, {}, discount {}; {} {}, {} steps of {} at {}; {}",
         map.name(),
-        if environment.slippery() { "slippery" } else { "not slippery" },
+        environment.dynamics(),
         recipe.gamma,
         recipe.seeds,
         if recipe.seeds == 1 { "seed" } else { "seeds" },

@@ -5,7 +5,7 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | maps and their trajectories | [`map`], [`trajectory`] |
+//! | maps and their trajectories | [`map`], [`generate`], [`trajectory`] |
 //! | Gymnasium's dynamics, P(s'\|s,a) | [`environment`] |
 //! | V*, Q* and T* | [`solver`] |
 //! | the two-layer policy and its backward pass | [`network`], [`policy`] |
@@ -20,6 +20,7 @@ pub mod environment;
 pub mod error;
 pub mod experiment;
 pub mod figures;
+pub mod generate;
 pub mod map;
 pub mod measure;
 pub mod network;

@@ -10,6 +10,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lake::environment::Environment;
 use lake::experiment::Experiment;
+use lake::generate::SPELLING;
 use lake::map::{EMBEDDED, Map};
 use lake::output::OutputFolder;
 use lake::recipe::Recipe;
@@ -104,7 +105,7 @@ struct SolveReport<'a> {
 
 fn solve(arguments: &SolveArguments) -> anyhow::Result<()> {
     let recipe = Recipe::resolve(None, &arguments.overrides())?;
-    let environment = Environment::new(Map::load(&recipe.map)?, recipe.slippery);
+    let environment = Environment::new(Map::load(&recipe.map)?, recipe.dynamics());
     let solution = value_iteration(&environment, recipe.gamma);
     let policy = optimal_policy(&environment, &solution, recipe.target);
     let map = environment.map();
@@ -143,5 +144,5 @@ fn maps() -> anyhow::Result<()> {
             .collect::<anyhow::Result<String>>()?;
         print(&format!("{name}: {}\n  {}\n{words}\n", map.summary(), map.rows().join("\n  ")))?;
     }
-    Ok(())
+    print(&format!("{SPELLING}: random lakes that can be crossed, from S at the top left to G at the bottom right\n"))
 }

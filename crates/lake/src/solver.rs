@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 
-use crate::environment::Environment;
+use crate::environment::{Environment, Rewards};
 use crate::map::{ACTIONS, Action};
 
 /// Probabilities of the four actions, one row a cell: T(a|s).
@@ -50,19 +50,27 @@ pub struct Solution {
 /// 10⁻¹² (1 − γ) or four units of rounding. From 0 the values rise monotonically, in floating point too, so the sweeps end.
 pub fn value_iteration(environment: &Environment, gamma: f64) -> Solution {
     let cells = environment.map().cells();
-    let tolerance = f64::max(1e-12 * (1.0 - gamma), 4.0 * f64::EPSILON);
-    let mut value = vec![0.0; cells.len()];
+    let rewards = environment.dynamics().rewards;
+    let largest = [rewards.goal, rewards.hole, rewards.frozen].into_iter().fold(0.0, |most: f64, r| most.max(r.abs()));
+    let start = start(rewards);
+    let mut value: Vec<_> = cells.iter().map(|cell| if cell.is_terminal() { 0.0 } else { start }).collect();
     let mut sweeps = 0;
     loop {
         sweeps += 1;
         let action_value = backup(environment, gamma, &value);
         let best: Vec<_> = action_value.iter().map(|q| q.iter().copied().fold(f64::NEG_INFINITY, f64::max)).collect();
         let residual = best.iter().zip(&value).fold(0.0, |most: f64, (new, old)| most.max((new - old).abs()));
-        if residual <= tolerance {
+        let magnitude = value.iter().fold(largest, |most, value| most.max(value.abs()));
+        if residual <= f64::max(1e-12 * (1.0 - gamma), 4.0 * f64::EPSILON * magnitude) {
             return Solution { value, action_value, residual, sweeps, error_bound: residual / (1.0 - gamma) };
         }
         value = best;
     }
+}
+
+/// Where values begin: below every V* if ice rewards, else above, and so that the first backup goes on in that direction.
+fn start(Rewards { goal, hole, frozen }: Rewards) -> f64 {
+    if frozen >= 0.0 { goal.min(hole).min(0.0) } else { goal.max(hole).max(0.0) }
 }
 
 fn backup(environment: &Environment, gamma: f64, value: &[f64]) -> Vec<[f64; ACTIONS]> {

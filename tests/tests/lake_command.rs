@@ -332,6 +332,22 @@ fn solve_prints_the_solution() {
     }
     assert!(solution["residual"].as_f64().unwrap() < 1e-13);
     assert!(solution["sweeps"].as_u64().unwrap() > 100);
+    for solver in ["accelerated", "gauss_seidel", "policy_iteration", "modified_policy_iteration", "prioritised"] {
+        let other: Value =
+            serde_json::from_str(&succeeds(&["solve", "--slippery", "--target", "ties", "--solver", solver, "--json"]))
+                .unwrap();
+        assert_eq!(other["solver"], solver);
+        for (ours, theirs) in other["value"].as_array().unwrap().iter().zip(solution["value"].as_array().unwrap()) {
+            assert!((ours.as_f64().unwrap() - theirs.as_f64().unwrap()).abs() < 1e-11, "{solver}");
+        }
+    }
+    let large = ["solve", "--map", "generated:200x300,holes=0.1", "--slippery", "--accuracy", "1e-6"];
+    let page = succeeds(&large);
+    for text in ["T*, V*, Q* too large to draw", "200 x 300 cells", "holes", "V*(S) =", "so V* is known to"] {
+        assert!(page.contains(text) && page.len() < 500, "{page}\nlacks {text}");
+    }
+    fails(&["solve", "--accuracy", "0"], &["--accuracy", "0 < accuracy <= 1", "got 0"]);
+    fails(&["solve", "--solver", "newton"], &["--solver", "value_iteration, accelerated", "newton"]);
     let drawn = succeeds(&["solve", "--map", "8x8"]);
     assert!(drawn.contains('★') && drawn.contains("V*") && drawn.contains("Q*"), "{drawn}");
 }

@@ -9,8 +9,9 @@ use lake::solver::{ACCURACY, Solution, Solver, Target, optimal_policy, solve};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-const SOLVERS: [Solver; 5] = [
+const SOLVERS: [Solver; 6] = [
     Solver::ValueIteration,
+    Solver::Accelerated,
     Solver::GaussSeidel,
     Solver::PolicyIteration,
     Solver::ModifiedPolicyIteration,
@@ -234,6 +235,10 @@ fn a_lake_of_several_blocks_and_threads_is_the_same_on_any_number_of_threads() {
     };
     let one = on(1);
     assert_eq!(one, on(2));
+    let accelerated = solve(&environment, 0.99, Solver::Accelerated, 1e-8);
+    let plain = solve(&environment, 0.99, Solver::ValueIteration, 1e-8);
+    assert!(accelerated.sweeps < 2 * plain.sweeps / 3, "{}, {}", accelerated.sweeps, plain.sweeps);
+    assert!(distance(&accelerated.value, &plain.value) <= accelerated.error_bound + plain.error_bound);
     let blocks = solve(&environment, 0.95, Solver::Prioritised, 1e-8);
     assert!(one.error_bound <= 1e-8 && blocks.error_bound <= 1e-8, "{:e}", blocks.error_bound);
     assert!(distance(&one.value, &blocks.value) <= one.error_bound + blocks.error_bound);

@@ -23,13 +23,14 @@ fn solvers(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements((side * side) as u64));
         for solver in [
             Solver::ValueIteration,
+            Solver::Accelerated,
             Solver::GaussSeidel,
             Solver::PolicyIteration,
             Solver::ModifiedPolicyIteration,
             Solver::Prioritised,
         ] {
             // The others take seconds there.
-            if side < 1000 || matches!(solver, Solver::ValueIteration | Solver::Prioritised) {
+            if side < 1000 || matches!(solver, Solver::Accelerated | Solver::Prioritised) {
                 let id = BenchmarkId::new(<&str>::from(solver), side);
                 group.bench_function(id, |bencher| {
                     bencher.iter(|| pool.install(|| solve(black_box(&environment), 0.99, solver, 1e-8)));

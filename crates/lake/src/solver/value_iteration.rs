@@ -12,33 +12,37 @@ const SHARE: usize = 1 << 14;
 
 /// Sweeps until the values settle, and answers how often.
 pub(super) fn solve(plane: &mut Plane) -> usize {
-    let (stride, width, height) = (plane.stride, plane.width, plane.height);
     let mut next = plane.worth.clone();
     let mut sweeps = 0;
     loop {
         sweeps += 1;
-        let update = |(row, out): (usize, &mut [f64])| {
-            let out = &mut out[1..=width];
-            plane.back_up(row, 0, width, out);
+        let change = sweep(plane, &mut next, |plane, row, out| {
+            plane.back_up(row, 0, out.len(), out);
             plane.change(row, 0, out)
-        };
-        let rows = &mut next[stride..(height + 1) * stride];
-        let change = if width * height < SHARED {
-            rows.chunks_mut(stride).enumerate().map(update).fold(0.0, greater)
-        } else {
-            let rows = rows.par_chunks_mut(stride).with_min_len(SHARE.div_ceil(stride)).enumerate();
-            rows.map(update).reduce(|| 0.0, greater)
-        };
-        std::mem::swap(&mut plane.worth, &mut next);
-        for row in 0..height {
-            let begin = plane.index(row, 0);
-            plane.worth[begin - 1] = plane.worth[begin];
-            plane.worth[begin + width] = plane.worth[begin + width - 1];
-        }
-        plane.repeat_margin(0, 0, width);
-        plane.repeat_margin(height - 1, 0, width);
+        });
         if plane.is_settled(change) {
             return sweeps;
         }
     }
+}
+
+/// Writes each row of `next` from the plane's values, the margins apart, and exchanges the two. Answers the greatest of what
+/// `update` answers, which no number of threads changes.
+pub(super) fn sweep(
+    plane: &mut Plane,
+    next: &mut Vec<f64>,
+    update: impl Fn(&Plane, usize, &mut [f64]) -> f64 + Sync,
+) -> f64 {
+    let (stride, width, height) = (plane.stride, plane.width, plane.height);
+    let update = |(row, out): (usize, &mut [f64])| update(plane, row, &mut out[1..=width]);
+    let rows = &mut next[stride..(height + 1) * stride];
+    let change = if width * height < SHARED {
+        rows.chunks_mut(stride).enumerate().map(update).fold(0.0, greater)
+    } else {
+        let rows = rows.par_chunks_mut(stride).with_min_len(SHARE.div_ceil(stride)).enumerate();
+        rows.map(update).reduce(|| 0.0, greater)
+    };
+    std::mem::swap(&mut plane.worth, next);
+    (0..height).for_each(|row| plane.repeat_margin(row, 0, width));
+    change
 }

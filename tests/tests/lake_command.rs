@@ -282,9 +282,13 @@ fn options_reach_the_run() {
         "RRRR",
         "--seed",
         "9",
+        "--success-rate",
+        "0.75",
+        "--reward-schedule",
+        "1,-1,-0.01",
     ])["recipe"];
     let expected = serde_json::json!({
-        "map": "8x8", "slippery": true, "gamma": 0.9, "target": "soft", "demonstration": "hole", "rejected": "RRRR",
+        "map": "8x8", "slippery": true, "success_rate": 0.75, "reward_schedule": [1.0, -1.0, -0.01], "gamma": 0.9, "target": "soft", "demonstration": "hole", "rejected": "RRRR",
         "hidden": 8, "learning_rate": 0.1, "schedule": "cosine", "warmup_ratio": 0.5, "clip_norm": 2.0, "steps": 3,
         "seeds": 2, "seed": 9,
         "optimizer": {"name": "sgd", "momentum": 0.5, "nesterov": false, "weight_decay": 0.0},
@@ -328,14 +332,48 @@ fn solve_prints_the_solution() {
     }
     assert!(solution["residual"].as_f64().unwrap() < 1e-13);
     assert!(solution["sweeps"].as_u64().unwrap() > 100);
+    for solver in ["accelerated", "gauss_seidel", "policy_iteration", "modified_policy_iteration", "prioritised"] {
+        let other: Value =
+            serde_json::from_str(&succeeds(&["solve", "--slippery", "--target", "ties", "--solver", solver, "--json"]))
+                .unwrap();
+        assert_eq!(other["solver"], solver);
+        for (ours, theirs) in other["value"].as_array().unwrap().iter().zip(solution["value"].as_array().unwrap()) {
+            assert!((ours.as_f64().unwrap() - theirs.as_f64().unwrap()).abs() < 1e-11, "{solver}");
+        }
+    }
+    let large = ["solve", "--map", "generated:200x300,holes=0.1", "--slippery", "--accuracy", "1e-6"];
+    let page = succeeds(&large);
+    for text in ["T*, V*, Q* too large to draw", "200 x 300 cells", "holes", "V*(S) =", "so V* is known to"] {
+        assert!(page.contains(text) && page.len() < 500, "{page}\nlacks {text}");
+    }
+    fails(&["solve", "--accuracy", "0"], &["--accuracy", "0 < accuracy <= 1", "got 0"]);
+    fails(&["solve", "--solver", "newton"], &["--solver", "value_iteration, accelerated", "newton"]);
     let drawn = succeeds(&["solve", "--map", "8x8"]);
     assert!(drawn.contains('★') && drawn.contains("V*") && drawn.contains("Q*"), "{drawn}");
 }
 
 #[test]
+fn a_lake_may_be_generated_or_come_as_letters_and_names_its_rewards() {
+    let name = "generated:5x6,holes=0.3,seed=2";
+    let train = ["--method", "dpo,ppo", "--seeds", "2", "--steps", "4"];
+    let report = json(&[&train[..], &["--map", name, "--reward-schedule", "1,-1,-0.01"]].concat());
+    assert_eq!(report["recipe"]["map"], name);
+    let folder = tempfile::tempdir().unwrap();
+    let rows: Vec<_> = report["map"].as_array().unwrap().iter().map(|row| row.as_str().unwrap()).collect();
+    let letters = file(&folder, "lake.txt", &rows.join("\n"));
+    let again = json(&[&train[..], &["--map", &letters, "--reward-schedule", "1,-1,-0.01"]].concat());
+    assert_eq!(report["results"], again["results"]);
+    let page = succeeds(&["--method", "sft", "--seeds", "1", "--steps", "1", "--reward-schedule", "2,-1,0"]);
+    assert!(page.contains("not slippery, rewards 2 goal, -1 hole, 0 frozen, discount 0.99"), "{page}");
+    let never_ending = ["--method", "sft", "--reward-schedule", "1,0,1"];
+    fails(&never_ending, &["trajectory optimal", "1 on ice at discount 0.99", "give a word"]);
+    succeeds(&[&never_ending[..], &["--demonstration", "DDRDRR", "--seeds", "1", "--steps", "1"]].concat());
+}
+
+#[test]
 fn maps_lists_each_map_with_its_trajectories() {
     let maps = succeeds(&["maps"]);
-    for text in ["4x4", "8x8", "DDRDRR", "RRDDLDRR", "DDDRRRRDDRDDRR"] {
+    for text in ["4x4", "8x8", "generated:HEIGHTxWIDTH", "DDRDRR", "RRDDLDRR", "DDDRRRRDDRDDRR"] {
         assert!(maps.contains(text), "{maps}");
     }
 }
@@ -371,6 +409,12 @@ fn numbers_out_of_range_are_errors_that_name_field_range_and_value() {
     fails(&["--learning-rate", "-1"], &["recipe.learning_rate", "0 < learning_rate", "got -1"]);
     fails(&["--learning-rate", "nan"], &["recipe.learning_rate", "got NaN"]);
     fails(&["--gamma", "1"], &["recipe.gamma", "gamma < 1", "got 1"]);
+    fails(&["--slippery", "--success-rate", "1.5"], &["recipe.success_rate", "<= 1", "got 1.5"]);
+    fails(&["--success-rate", "0.5"], &["recipe.success_rate", "slippery = false", "got 0.5"]);
+    fails(&["--reward-schedule", "1,0"], &["reward_schedule", "length 2", "3"]);
+    fails(&["--reward-schedule", "1,-1e7,0"], &["recipe.reward_schedule", "-1e6 <= reward_schedule", "got -1e7"]);
+    fails(&["--reward-schedule=-1,inf,0"], &["recipe.reward_schedule", "got inf"]);
+    fails(&["--reward-schedule", "1,0,a"], &["--reward-schedule", "'a'"]);
     fails(&["--clip-norm", "0"], &["recipe.clip_norm", "0 < clip_norm", "got 0"]);
     fails(&["--warmup-ratio", "2"], &["recipe.warmup_ratio", "<= 1", "got 2"]);
     fails(&["--hidden", "0"], &["recipe.hidden", "1 to 65536", "got 0"]);
@@ -399,7 +443,9 @@ fn maps_that_are_none_are_errors_that_name_the_row() {
     broken(&["SFF", "FG"], &["rows[1]", "3 letters", "got 2"]);
     broken(&["SFX", "FFG"], &["rows[0], letter 2", "S, F, H, G", "'X'"]);
     broken(&[], &["exactly one S"]);
-    fails(&["--map", "5x5"], &["map", "4x4, 8x8 or a file", "5x5"]);
+    fails(&["--map", "5x5"], &["map", "4x4, 8x8, generated:HEIGHTxWIDTH", "or a file", "5x5"]);
+    fails(&["--map", "generated:8x8,holes=2"], &["map generated.holes", "0 <= holes <= 1", "\"2\""]);
+    fails(&["--map", "['SFF', 'FXG']"], &["rows[1], letter 1", "'X'"]);
     fails(&["--map", "envs"], &["envs"]);
     let garbage = file(&folder, "garbage.toml", "rows = [");
     fails(&["--map", &garbage], &["garbage.toml"]);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use lake::recipe::{DEFAULT, Overrides};
-use lake::solver::Target;
+use lake::solver::{ACCURACY, Solver, Target};
 use objective::{METHODS, Parameter};
 use strum::VariantNames;
 use toml::Table;
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 /// What else `lake` does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Solve a lake: draw V*, Q* and T* on the map.
+    /// Solve a lake: draw V*, Q* and T* on the map, as far as they fit, and say how exactly they are known.
     Solve(SolveArguments),
     /// List the maps that come with the program, with their trajectories.
     Maps,
@@ -39,13 +39,29 @@ pub(crate) enum Command {
 /// The lake, for every command.
 #[derive(Debug, Args)]
 struct LakeArguments {
-    /// A map that comes with the program (see `lake maps`), or a TOML file with `rows` and `[trajectories]`.
+    /// A map that comes with the program (see `lake maps`), a generated one (`generated:8x8,holes=0.2,seed=7`), a list of rows as
+    /// Gymnasium's `desc`, or a file: lines of letters, or TOML with `rows` and `[trajectories]`.
     #[arg(long, value_name = "NAME|FILE", help_heading = "Lake")]
     map: Option<String>,
 
-    /// Slip: go the intended way with probability 1/3, and at right angles to it otherwise.
+    /// Slip: go the intended way with the success rate, and at right angles to it otherwise.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Lake")]
     slippery: Option<bool>,
+
+    /// The probability of the intended move on a slippery lake; the right angles share the rest evenly.
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Lake")]
+    success_rate: Option<f64>,
+
+    /// Rewards on arrival in a goal, in a hole, and on ice.
+    #[arg(
+        long,
+        value_name = "GOAL,HOLE,FROZEN",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        help_heading = "Lake"
+    )]
+    #[arg(allow_hyphen_values = true)]
+    reward_schedule: Option<Vec<f64>>,
 
     /// The environment's discount, from 0 to below 1.
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Lake")]
@@ -139,6 +155,18 @@ pub(crate) struct SolveArguments {
     #[command(flatten)]
     lake: LakeArguments,
 
+    /// How V* is computed: all give the same, each with a certificate.
+    #[arg(long, value_enum, default_value_t = Solver::ValueIteration, help_heading = "Solver")]
+    pub(crate) solver: Solver,
+
+    /// The error bound of V* to reach, if rounding allows.
+    #[arg(long, value_name = "NUMBER", value_parser = accuracy, default_value_t = ACCURACY, allow_negative_numbers = true, help_heading = "Solver")]
+    pub(crate) accuracy: f64,
+
+    /// Threads; by default one a core. No result depends on them.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Solver")]
+    pub(crate) threads: Option<u16>,
+
     /// Print the solution as JSON.
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
@@ -149,6 +177,8 @@ impl LakeArguments {
         let mut fields = Table::new();
         put(&mut fields, "map", self.map.clone());
         put(&mut fields, "slippery", self.slippery);
+        put(&mut fields, "success_rate", self.success_rate);
+        put(&mut fields, "reward_schedule", self.reward_schedule.clone());
         put(&mut fields, "gamma", self.gamma);
         put(&mut fields, "target", self.target.clone());
         fields
@@ -182,6 +212,12 @@ impl SolveArguments {
     }
 }
 
+/// An accuracy that is one.
+fn accuracy(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0.0 && *number <= 1.0);
+    number.ok_or_else(|| format!("expected a number, 0 < accuracy <= 1, got {text}"))
+}
+
 fn put(fields: &mut Table, name: &str, value: Option<impl Into<toml::Value>>) {
     if let Some(value) = value {
         fields.insert(name.to_owned(), value.into());
@@ -213,7 +249,8 @@ fn manual() -> String {
            lake --method all --rejected detour\n  \
            lake --method dpo --set beta=0.5 --slippery --seeds 1024\n  \
            lake --recipe experiments/propagation.toml --out result\n  \
-           lake solve --map 8x8 --slippery --target ties\n\n\
+           lake solve --map 8x8 --slippery --target ties\n  \
+           lake solve --map generated:1000x1000,holes=0.1 --slippery --solver prioritised --accuracy 1e-8\n\n\
          Exit code 0 on success, 2 on any error."
     )
 }

@@ -18,19 +18,53 @@ pub fn arrows(map: &Map, policy: &TransitionMatrix) -> Vec<String> {
 
 /// The lake with a number a cell.
 pub fn values(map: &Map, value: &[f64]) -> Vec<String> {
-    framed(map, |cell| vec![format!(" {:.3}", value[cell])])
+    let text = |cell: usize| format!("{:.3}", value[cell]);
+    let width = map.non_terminal().into_iter().map(|cell| text(cell).len()).max().unwrap_or(0);
+    framed(map, |cell| vec![format!(" {:>width$}", text(cell))])
 }
 
 /// The lake with four numbers a cell, each on the side that its action goes to.
 pub fn action_values(map: &Map, solution: &Solution, policy: &TransitionMatrix) -> Vec<String> {
+    let text = |cell: usize, action: Action| format!("{:.2}", solution.action_value[cell][action as usize]);
+    let all = map.non_terminal().into_iter().flat_map(|cell| Action::ALL.map(|action| text(cell, action).len()));
+    let width = all.max().unwrap_or(0);
+    let (before, after) = (width.div_ceil(2) + 3, width / 2 + 2);
     framed(map, |cell| {
-        let q = |action: Action| format!("{:.2}", solution.action_value[cell][action as usize]);
+        let q = |action: Action| format!("{:>width$}", text(cell, action));
+        let centred = |action: Action| format!("{}{}{}", " ".repeat(before), q(action), " ".repeat(after));
         vec![
-            format!("     {}    ", q(Action::Up)),
+            centred(Action::Up),
             format!(" {} {} {} ", q(Action::Left), greedy_action(&policy[cell]).arrow(), q(Action::Right)),
-            format!("     {}    ", q(Action::Down)),
+            centred(Action::Down),
         ]
     })
+}
+
+/// T*, V* and Q* on the lake, those that fit the page; the others are named.
+pub fn solution(map: &Map, solution: &Solution, policy: &TransitionMatrix) -> String {
+    type Draw<'a> = Box<dyn Fn() -> Vec<String> + 'a>;
+    // The fewest columns a cell: what fits not even so is not drawn to see.
+    let drawings: [(&str, usize, Draw<'_>); 3] = [
+        ("T*, most probable action", 2, Box::new(|| arrows(map, policy))),
+        ("V*", 6, Box::new(|| values(map, &solution.value))),
+        ("Q*, on the side of each action", 13, Box::new(|| action_values(map, solution, policy))),
+    ];
+    let (mut drawn, mut left_out) = (Vec::new(), Vec::new());
+    for (title, columns, draw) in drawings {
+        let fits = |columns: usize| columns <= PAGE_WIDTH && map.cells().len() / map.width() <= PAGE_WIDTH;
+        let lines = if fits(columns * map.width() + 3) { draw() } else { Vec::new() };
+        match lines.first() {
+            Some(line) if fits(line.chars().count()) => drawn.push((title, lines)),
+            _ => left_out.push(title.split(',').next().unwrap_or(title)),
+        }
+    }
+    // Q* takes a row of its own.
+    let rows = [&drawn[..drawn.len().min(2)], &drawn[drawn.len().min(2)..]];
+    let mut page: String = rows.iter().filter(|row| !row.is_empty()).map(|row| side_by_side(row) + "\n").collect();
+    if !left_out.is_empty() {
+        page += &format!("{} too large to draw; --json has every number\n", left_out.join(", "));
+    }
+    page
 }
 
 /// Drawings beside one another, as many as fit, each under its title.
@@ -97,7 +131,7 @@ pub fn page(environment: &Environment, report: &Report) -> String {
     let title = format!(
         "Frozen Lake {}, {}, discount {}; {} {}, {} steps of {} at {}; {}",
         map.name(),
-        if environment.slippery() { "slippery" } else { "not slippery" },
+        environment.dynamics(),
         recipe.gamma,
         recipe.seeds,
         if recipe.seeds == 1 { "seed" } else { "seeds" },

@@ -1,6 +1,31 @@
 //! Frozen Lake's dynamics, as Gymnasium has them.
 
+use std::fmt;
+use std::ops::Deref;
+
 use crate::map::{ACTIONS, Action, Cell, Map};
+
+/// How a lake answers moves: Gymnasium's `is_slippery`, `success_rate` and `reward_schedule`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dynamics {
+    /// Whether moves slip.
+    pub slippery: bool,
+    /// Probability of the intended move where moves slip, from 0 to 1; the rest is split evenly between the right angles.
+    pub success_rate: f64,
+    /// Rewards on arrival.
+    pub rewards: Rewards,
+}
+
+/// Rewards on arrival in a cell, each finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rewards {
+    /// In a goal.
+    pub goal: f64,
+    /// In a hole.
+    pub hole: f64,
+    /// On ice, the start included, and also where a wall stops the move.
+    pub frozen: f64,
+}
 
 /// One outcome of an action.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -9,49 +34,109 @@ pub struct Transition {
     pub probability: f64,
     /// The cell s'.
     pub next: usize,
-    /// 1 on arrival at a goal, otherwise 0.
+    /// The reward on arrival there.
     pub reward: f64,
     /// Whether s' ends the episode.
     pub terminated: bool,
 }
 
+/// The outcomes of an action: one, or three on a slippery lake.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcomes {
+    transitions: [Transition; TURNS.len()],
+    count: usize,
+}
+
 /// The transition model P over a map.
 ///
-/// An action goes the intended way or, on a slippery lake, that way or at right angles to it with probability 1/3 each. A
-/// wall stops the move. Holes and goals are terminal: every action stays there, with reward 0.
+/// An action goes the intended way or, on a slippery lake, that way with probability `success_rate` and at right angles to it
+/// with probability (1 − `success_rate`) / 2 each. A wall stops the move. Holes and goals are terminal: every action stays there,
+/// with reward 0.
+///
+/// Transitions are computed when they are asked for, from one byte a cell.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Environment {
     map: Map,
-    slippery: bool,
-    transitions: Vec<Transition>,
-    /// Where the outcomes of each cell's each action begin, and the end.
-    offsets: Vec<usize>,
+    dynamics: Dynamics,
+    /// Which of the four ways a wall stops, one bit each, and above them the kind of cell.
+    surroundings: Vec<u8>,
+    /// What each way adds to the number of a cell, wrapping.
+    strides: [usize; ACTIONS],
+    /// The reward on arrival by kind of cell.
+    rewards: [f64; 4],
+    /// Of the turns.
+    probabilities: [f64; TURNS.len()],
+}
+
+/// Where a slip goes, in quarter turns from the action, in Gymnasium's order.
+const TURNS: [usize; 3] = [ACTIONS - 1, 0, 1];
+/// The bits that kinds of cells begin at.
+const KIND: u32 = ACTIONS as u32;
+
+impl Default for Rewards {
+    /// Gymnasium's.
+    fn default() -> Self {
+        Self { goal: 1.0, hole: 0.0, frozen: 0.0 }
+    }
+}
+
+impl From<bool> for Dynamics {
+    /// Gymnasium's default dynamics, slippery or not.
+    fn from(slippery: bool) -> Self {
+        Self { slippery, success_rate: 1.0 / 3.0, rewards: Rewards::default() }
+    }
+}
+
+impl fmt::Display for Dynamics {
+    /// What departs from Gymnasium's default is spelled out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let default = Self::from(self.slippery);
+        f.write_str(if self.slippery { "slippery" } else { "not slippery" })?;
+        if self.slippery && self.success_rate != default.success_rate {
+            write!(f, " (success rate {})", self.success_rate)?;
+        }
+        if self.rewards != default.rewards {
+            let Rewards { goal, hole, frozen } = self.rewards;
+            write!(f, ", rewards {goal} goal, {hole} hole, {frozen} frozen")?;
+        }
+        Ok(())
+    }
+}
+
+impl Rewards {
+    /// The reward on arrival in such a cell.
+    pub fn of(&self, cell: Cell) -> f64 {
+        match cell {
+            Cell::Start | Cell::Frozen => self.frozen,
+            Cell::Hole => self.hole,
+            Cell::Goal => self.goal,
+        }
+    }
 }
 
 impl Environment {
     /// The model of a map.
-    pub fn new(map: Map, slippery: bool) -> Self {
-        let (mut transitions, mut offsets) = (Vec::new(), vec![0]);
-        for (cell, kind) in map.cells().iter().enumerate() {
-            for action in 0..ACTIONS {
-                if kind.is_terminal() {
-                    transitions.push(Transition { probability: 1.0, next: cell, reward: 0.0, terminated: true });
-                } else {
-                    let ways: &[usize] = if slippery { &[ACTIONS - 1, 0, 1] } else { &[0] };
-                    transitions.extend(ways.iter().map(|turn| {
-                        let next = map.intended(cell, Action::ALL[(action + turn) % ACTIONS]);
-                        Transition {
-                            probability: 1.0 / ways.len() as f64,
-                            next,
-                            reward: f64::from(map.cells()[next] == Cell::Goal),
-                            terminated: map.cells()[next].is_terminal(),
-                        }
-                    }));
-                }
-                offsets.push(transitions.len());
-            }
+    pub fn new(map: Map, dynamics: impl Into<Dynamics>) -> Self {
+        let dynamics = dynamics.into();
+        let width = map.width();
+        let height = map.cells().len() / width;
+        let walls = |row: usize, column: usize| {
+            // In the order of the actions: left, down, right, up.
+            let walls = [column == 0, row + 1 == height, column + 1 == width, row == 0];
+            walls.into_iter().rev().fold(0, |bits, wall| bits << 1 | u8::from(wall))
+        };
+        let surroundings = map.cells().iter().enumerate();
+        let surroundings = surroundings.map(|(cell, &kind)| walls(cell / width, cell % width) | (kind as u8) << KIND);
+        // Gymnasium's expression, to the last bit.
+        let fail_rate = (1.0 - dynamics.success_rate) / 2.0;
+        Self {
+            surroundings: surroundings.collect(),
+            strides: [1_usize.wrapping_neg(), width, 1, width.wrapping_neg()],
+            rewards: [Cell::Start, Cell::Frozen, Cell::Hole, Cell::Goal].map(|cell| dynamics.rewards.of(cell)),
+            probabilities: TURNS.map(|turn| if turn == 0 { dynamics.success_rate } else { fail_rate }),
+            map,
+            dynamics,
         }
-        Self { map, slippery, transitions, offsets }
     }
 
     /// The map.
@@ -59,19 +144,132 @@ impl Environment {
         &self.map
     }
 
+    /// How it answers moves.
+    pub fn dynamics(&self) -> Dynamics {
+        self.dynamics
+    }
+
     /// Whether moves slip.
     pub fn slippery(&self) -> bool {
-        self.slippery
+        self.dynamics.slippery
     }
 
     /// The outcomes of an action, in Gymnasium's order.
-    pub fn outcomes(&self, cell: usize, action: Action) -> &[Transition] {
-        let index = cell * ACTIONS + action as usize;
-        &self.transitions[self.offsets[index]..self.offsets[index + 1]]
+    pub fn outcomes(&self, cell: usize, action: Action) -> Outcomes {
+        let one = |outcome| Outcomes { transitions: [outcome; TURNS.len()], count: 1 };
+        if self.is_terminal(cell) {
+            one(self.stay(cell))
+        } else if self.dynamics.slippery {
+            let slip = |turn| self.arrive(cell, action as usize + TURNS[turn], self.probabilities[turn]);
+            Outcomes { transitions: std::array::from_fn(slip), count: TURNS.len() }
+        } else {
+            one(self.arrive(cell, action as usize, 1.0))
+        }
     }
 
-    /// Steps until Gymnasium truncates an episode: 100 on lakes of up to 4x4 cells, 200 on larger ones.
+    /// The outcome of an action that a number drawn uniformly from 0 to below 1 picks, as Gymnasium picks it: the first whose
+    /// cumulated probability is above the number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lake::environment::Environment;
+    /// use lake::map::{Action, Map};
+    ///
+    /// let environment = Environment::new(Map::load("4x4")?, true);
+    /// let (slipped, went) = (environment.step(0, Action::Down, 0.9), environment.step(0, Action::Down, 0.5));
+    /// assert_eq!((slipped.next, went.next), (1, 4));
+    /// # Ok::<(), lake::LakeError>(())
+    /// ```
+    #[inline]
+    pub fn step(&self, cell: usize, action: Action, draw: f64) -> Transition {
+        if self.is_terminal(cell) {
+            return self.stay(cell);
+        }
+        if !self.dynamics.slippery {
+            return self.arrive(cell, action as usize, 1.0);
+        }
+        let [first, second, _] = self.probabilities;
+        let turn = usize::from(draw >= first) + usize::from(draw >= first + second);
+        self.arrive(cell, action as usize + TURNS[turn], self.probabilities[turn])
+    }
+
+    /// Steps until an episode is cut off: 100 on lakes of up to 4x4 cells and 200 on larger ones, as Gymnasium truncates its
+    /// own two. That is 25 for each row, and lakes of more than eight rows or columns go on likewise.
     pub fn horizon(&self) -> usize {
-        if self.map.cells().len() <= 16 { 100 } else { 200 }
+        let (cells, width) = (self.map.cells().len(), self.map.width());
+        if cells <= 16 { 100 } else { usize::max(200, 25 * width.max(cells / width)) }
+    }
+
+    #[inline]
+    fn is_terminal(&self, cell: usize) -> bool {
+        self.surroundings[cell] >> KIND >= Cell::Hole as u8
+    }
+
+    fn stay(&self, cell: usize) -> Transition {
+        Transition { probability: 1.0, next: cell, reward: 0.0, terminated: true }
+    }
+
+    #[inline]
+    fn arrive(&self, cell: usize, way: usize, probability: f64) -> Transition {
+        let way = way % ACTIONS;
+        let wall = self.surroundings[cell] >> way & 1 == 1;
+        let next = if wall { cell } else { cell.wrapping_add(self.strides[way]) };
+        let kind = self.surroundings[next] >> KIND;
+        Transition { probability, next, reward: self.rewards[usize::from(kind)], terminated: kind >= Cell::Hole as u8 }
+    }
+}
+
+impl Deref for Outcomes {
+    type Target = [Transition];
+
+    fn deref(&self) -> &[Transition] {
+        &self.transitions[..self.count]
+    }
+}
+
+impl IntoIterator for Outcomes {
+    type Item = Transition;
+    type IntoIter = std::iter::Take<std::array::IntoIter<Transition, { TURNS.len() }>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.transitions.into_iter().take(self.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Overrides, Recipe};
+
+    #[test]
+    fn the_default_recipe_is_gymnasiums_default() {
+        let recipe = Recipe::resolve(None, &Overrides::default()).unwrap();
+        assert_eq!(recipe.dynamics(), Dynamics::from(false));
+    }
+
+    #[test]
+    fn a_draw_picks_each_outcome_at_its_rate() {
+        let dynamics = Dynamics { success_rate: 0.5, ..Dynamics::from(true) };
+        let environment = Environment::new(Map::load("4x4").unwrap(), dynamics);
+        for (cell, action) in (0..16).flat_map(|cell| Action::ALL.map(|action| (cell, action))) {
+            let outcomes = environment.outcomes(cell, action);
+            let mut end = 0.0;
+            for outcome in outcomes {
+                let begin = end;
+                end += outcome.probability;
+                for draw in [begin, end - f64::EPSILON] {
+                    assert_eq!(environment.step(cell, action, draw), outcome, "{cell}, {action:?}, {draw}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_lake_says_in_words_what_departs_from_gymnasiums() {
+        assert_eq!(Dynamics::from(true).to_string(), "slippery");
+        let rewards = Rewards { goal: 1.0, hole: -1.0, frozen: 0.0 };
+        let dynamics = Dynamics { slippery: true, success_rate: 0.8, rewards };
+        assert_eq!(dynamics.to_string(), "slippery (success rate 0.8), rewards 1 goal, -1 hole, 0 frozen");
     }
 }

@@ -76,13 +76,14 @@ impl Experiment {
     ///
     /// [`LakeError`] for a map, trajectory, optimizer or method that the recipe names wrongly.
     pub fn new(recipe: Recipe) -> Result<Self, LakeError> {
-        let environment = Environment::new(Map::load(&recipe.map)?, recipe.slippery);
+        let environment = Environment::new(Map::load(&recipe.map)?, recipe.dynamics());
         let solution = value_iteration(&environment, recipe.gamma);
         let optimal = optimal_policy(&environment, &solution, recipe.target);
         let objectives = recipe.objectives()?;
-        let demonstration = trajectory::resolve(environment.map(), &recipe.demonstration)?;
+        let demonstration = trajectory::resolve_rewarded(&environment, recipe.gamma, &recipe.demonstration)?;
         let compares = objectives.iter().any(|objective| reads_rejected(&objective.requirements()));
-        let rejected = compares.then(|| trajectory::resolve(environment.map(), &recipe.rejected)).transpose()?;
+        let rejected =
+            compares.then(|| trajectory::resolve_rewarded(&environment, recipe.gamma, &recipe.rejected)).transpose()?;
         let (optimizer, curve_steps) = (recipe.optimizer()?, curve_steps(recipe.steps));
         Ok(Self { recipe, environment, solution, optimal, demonstration, rejected, optimizer, objectives, curve_steps })
     }

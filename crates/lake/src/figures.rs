@@ -106,9 +106,15 @@ fn colour(report: &Report, label: &str) -> RGBColor {
 
 fn setting(report: &Report) -> String {
     let recipe = &report.recipe;
-    let slippery = if recipe.slippery { "slippery" } else { "not slippery" };
     let words: Vec<_> = report.trajectories.iter().map(|(role, word)| format!("{role} {word}")).collect();
-    format!("{}, {slippery}, {}; {} steps, {} seeds", recipe.map, words.join(", "), recipe.steps, recipe.seeds)
+    format!(
+        "{}, {}, {}; {} steps, {} seeds",
+        recipe.map,
+        recipe.dynamics(),
+        words.join(", "),
+        recipe.steps,
+        recipe.seeds
+    )
 }
 
 fn label(size: u32, colour: RGBColor, x: HPos, y: VPos) -> TextStyle<'static> {

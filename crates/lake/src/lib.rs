@@ -5,7 +5,7 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | maps and their trajectories | [`map`], [`trajectory`] |
+//! | maps and their trajectories | [`map`], [`generate`], [`trajectory`] |
 //! | Gymnasium's dynamics, P(s'\|s,a) | [`environment`] |
 //! | V*, Q* and T* | [`solver`] |
 //! | the two-layer policy and its backward pass | [`network`], [`policy`] |
@@ -21,6 +21,7 @@ pub mod error;
 pub mod experiment;
 #[cfg(feature = "program")]
 pub mod figures;
+pub mod generate;
 pub mod map;
 pub mod measure;
 pub mod network;

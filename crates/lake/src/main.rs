@@ -2,7 +2,7 @@
 
 mod cli;
 
-use std::io::{ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -10,11 +10,12 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lake::environment::Environment;
 use lake::experiment::Experiment;
-use lake::map::{EMBEDDED, Map};
+use lake::generate::SPELLING;
+use lake::map::{Cell, EMBEDDED, Map};
 use lake::output::OutputFolder;
 use lake::recipe::Recipe;
 use lake::report::Report;
-use lake::solver::{optimal_policy, value_iteration};
+use lake::solver::{Solver, optimal_policy, solve};
 use lake::{drawing, figures, trajectory};
 use serde::Serialize;
 
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         None => train(&arguments.train),
-        Some(Command::Solve(arguments)) => solve(arguments),
+        Some(Command::Solve(arguments)) => solve_lake(arguments),
         Some(Command::Maps) => maps(),
         Some(Command::Schema) => print_json(&schemars::schema_for!(Recipe)),
     };
@@ -50,7 +51,11 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    print(&(serde_json::to_string_pretty(value)? + "\n"))
+    let mut output = BufWriter::new(std::io::stdout().lock());
+    // A million cells are written as they are spelled; an error of the output is one of input and output again.
+    serde_json::to_writer_pretty(&mut output, value).map_err(std::io::Error::from)?;
+    output.write_all(b"\n")?;
+    Ok(output.flush()?)
 }
 
 fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
@@ -93,7 +98,10 @@ fn write(folder: &OutputFolder, map: &Map, report: &Report) -> anyhow::Result<Ve
 struct SolveReport<'a> {
     map: Vec<String>,
     slippery: bool,
+    success_rate: f64,
+    reward_schedule: [f64; 3],
     gamma: f64,
+    solver: Solver,
     value: &'a [f64],
     action_value: &'a [[f64; 4]],
     transition_matrix: &'a [[f64; 4]],
@@ -102,17 +110,22 @@ struct SolveReport<'a> {
     error_bound: f64,
 }
 
-fn solve(arguments: &SolveArguments) -> anyhow::Result<()> {
+fn solve_lake(arguments: &SolveArguments) -> anyhow::Result<()> {
     let recipe = Recipe::resolve(None, &arguments.overrides())?;
-    let environment = Environment::new(Map::load(&recipe.map)?, recipe.slippery);
-    let solution = value_iteration(&environment, recipe.gamma);
+    let environment = Environment::new(Map::load(&recipe.map)?, recipe.dynamics());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.unwrap_or(0).into()).build()?;
+    let (solver, accuracy) = (arguments.solver, arguments.accuracy);
+    let solution = pool.install(|| solve(&environment, recipe.gamma, solver, accuracy));
     let policy = optimal_policy(&environment, &solution, recipe.target);
     let map = environment.map();
     if arguments.json {
         return print_json(&SolveReport {
             map: map.rows(),
             slippery: recipe.slippery,
+            success_rate: recipe.success_rate,
+            reward_schedule: recipe.reward_schedule,
             gamma: recipe.gamma,
+            solver,
             value: &solution.value,
             action_value: &solution.action_value,
             transition_matrix: &policy,
@@ -121,14 +134,19 @@ fn solve(arguments: &SolveArguments) -> anyhow::Result<()> {
             error_bound: solution.error_bound,
         });
     }
-    let above =
-        [("T*, most probable action", drawing::arrows(map, &policy)), ("V*", drawing::values(map, &solution.value))];
-    let below = [("Q*, on the side of each action", drawing::action_values(map, &solution, &policy))];
+    let (holes, cells) = (map.cells().iter().filter(|&&cell| cell == Cell::Hole).count(), map.cells().len());
+    let drawn = drawing::solution(map, &solution, &policy);
     print(&format!(
-        "{}\n{}\n{} sweeps; residual {:e}, so V* is known to {:e}\n",
-        drawing::side_by_side(&above),
-        drawing::side_by_side(&below),
+        "{drawn}{}: {} x {} cells, {holes} holes, {}, discount {}\n\
+         V*(S) = {}; {} sweeps of {}; residual {:e}, so V* is known to {:e}\n",
+        map.name(),
+        cells / map.width(),
+        map.width(),
+        environment.dynamics(),
+        recipe.gamma,
+        solution.value[map.start()],
         solution.sweeps,
+        <&str>::from(solver),
         solution.residual,
         solution.error_bound,
     ))
@@ -143,5 +161,5 @@ fn maps() -> anyhow::Result<()> {
             .collect::<anyhow::Result<String>>()?;
         print(&format!("{name}: {}\n  {}\n{words}\n", map.summary(), map.rows().join("\n  ")))?;
     }
-    Ok(())
+    print(&format!("{SPELLING}: random lakes that can be crossed, from S at the top left to G at the bottom right\n"))
 }

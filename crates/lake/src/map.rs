@@ -1,11 +1,13 @@
 //! Lakes as data: rows of S (start), F (frozen), H (hole) and G (goal), with named trajectories.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::error::LakeError;
+use crate::generate::{Generated, PREFIX, SPELLING};
 
 /// The maps that come with the program.
 pub const EMBEDDED: &[(&str, &str)] =
@@ -14,8 +16,8 @@ pub const EMBEDDED: &[(&str, &str)] =
 /// Actions in every cell.
 pub const ACTIONS: usize = 4;
 
-/// The most cells that a map may have.
-const MOST_CELLS: usize = 1_000_000;
+/// The most cells that a map may have: 5000 x 5000, solved in 1.5 GB.
+pub const MOST_CELLS: usize = 25_000_000;
 
 /// A move, numbered as in Gymnasium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +35,15 @@ pub enum Action {
 
 /// What a cell is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Cell {
     /// Where every episode begins.
     Start,
     /// Safe ice.
     Frozen,
-    /// Ends the episode without reward.
+    /// Ends the episode; with Gymnasium's rewards, without any.
     Hole,
-    /// Ends the episode with reward 1.
+    /// Ends the episode; with Gymnasium's rewards, with reward 1.
     Goal,
 }
 
@@ -75,9 +78,18 @@ fn embedded_names() -> String {
 struct MapFile {
     #[serde(default)]
     summary: String,
-    rows: Vec<String>,
+    #[serde(alias = "desc")]
+    rows: Vec<Row>,
     #[serde(default)]
     trajectories: BTreeMap<String, String>,
+}
+
+/// A row as text or letter by letter: Gymnasium's `desc` may be a list of either.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a row of letters")]
+enum Row {
+    Text(String),
+    Letters(Vec<String>),
 }
 
 impl Action {
@@ -117,7 +129,7 @@ impl Cell {
 }
 
 impl Map {
-    /// The map of this name, or of this file.
+    /// The map of this name, generated where the name says so, of these rows (`["SFF", "HFG"]`), or of this file.
     ///
     /// # Errors
     ///
@@ -126,19 +138,37 @@ impl Map {
         if let Some((name, text)) = EMBEDDED.iter().find(|(name, _)| *name == name_or_path) {
             return Self::parse(name, text);
         }
+        if name_or_path.starts_with(PREFIX) {
+            return Ok(Self::generated(&name_or_path.parse()?));
+        }
+        if name_or_path.starts_with('[') {
+            return Self::parse(name_or_path, name_or_path);
+        }
         let path = Path::new(name_or_path);
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(name_or_path, &text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(LakeError::Field {
                 field: "map".to_owned(),
-                allowed: format!("{} or a file", embedded_names()),
+                allowed: format!("{}, {SPELLING}, or a file", embedded_names()),
                 given: format!("\"{name_or_path}\", which is neither"),
             }),
             Err(source) => Err(LakeError::File { path: path.to_owned(), source }),
         }
     }
 
-    /// A map from TOML: `rows`, and optionally `summary` and `[trajectories]`.
+    /// A random lake.
+    pub fn generated(lake: &Generated) -> Self {
+        let summary = "a random lake that can be crossed".to_owned();
+        let (name, cells) = (lake.to_string(), lake.cells());
+        Self { name, summary, width: lake.width, cells, start: 0, trajectories: BTreeMap::new() }
+    }
+
+    /// A map from text in one of three forms.
+    ///
+    /// 1. TOML: `rows`, and optionally `summary` and `[trajectories]`.
+    /// 2. Lines of letters and nothing else.
+    /// 3. A list in brackets, as Gymnasium's `desc`: of rows in quotes, or of lists of letters in quotes. Unlike there, exactly
+    ///    one letter is S, some G can be reached, and other letters than S, F, H and G are errors.
     ///
     /// # Errors
     ///
@@ -146,9 +176,20 @@ impl Map {
     /// named trajectory that cannot be walked.
     pub fn parse(name: &str, text: &str) -> Result<Self, LakeError> {
         let parse = |problem: String| LakeError::Parse { path: format!("map {name}"), problem };
-        let toml = toml::Deserializer::parse(text).map_err(|error| parse(error.to_string()))?;
+        let text = text.trim();
+        if !text.is_empty() && text.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_whitespace()) {
+            return Self::from_rows(name, &text.lines().map(|row| row.trim_end().to_owned()).collect::<Vec<_>>());
+        }
+        // A list in brackets is TOML's, whichever quotes it has.
+        let list = text.strip_prefix('[').is_some_and(|rest| rest.trim_start().starts_with(['"', '\'', '[']));
+        let text = if list { Cow::Owned(format!("rows = {text}")) } else { Cow::Borrowed(text) };
+        let toml = toml::Deserializer::parse(&text).map_err(|error| parse(error.to_string()))?;
         let file: MapFile = serde_path_to_error::deserialize(toml).map_err(|error| parse(error.to_string()))?;
-        let map = Self::from_rows(name, &file.rows)?;
+        let rows = file.rows.into_iter().map(|row| match row {
+            Row::Text(text) => text,
+            Row::Letters(letters) => letters.concat(),
+        });
+        let map = Self::from_rows(name, &rows.collect::<Vec<_>>())?;
         let map = Self { summary: file.summary, trajectories: file.trajectories, ..map };
         for word in map.trajectories.values() {
             map.walk(word)?;
@@ -298,5 +339,41 @@ impl Map {
             }
         }
         moves
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_rows_are_the_same_lake_in_every_form() {
+        let expected = ["SFFF", "FHFH", "FFFH", "HFFG"];
+        for text in [
+            "rows = [\"SFFF\", \"FHFH\", \"FFFH\", \"HFFG\"]",
+            "desc = [\"SFFF\", \"FHFH\", \"FFFH\", \"HFFG\"]",
+            "SFFF\nFHFH\nFFFH\nHFFG",
+            "\nSFFF\r\nFHFH\r\nFFFH\r\nHFFG\r\n",
+            "[\"SFFF\", \"FHFH\", \"FFFH\", \"HFFG\"]\n",
+            "[\n  'SFFF',\n  'FHFH',\n  'FFFH',\n  'HFFG',\n]",
+            "[['S', 'F', 'F', 'F'], ['F', 'H', 'F', 'H'], ['F', 'F', 'F', 'H'], ['H', 'F', 'F', 'G']]",
+        ] {
+            assert_eq!(Map::parse("test", text).unwrap().rows(), expected, "{text}");
+        }
+        assert_eq!(Map::load("['SF', 'HG']").unwrap().rows(), ["SF", "HG"]);
+    }
+
+    #[test]
+    fn wrong_letters_are_named_by_their_place_in_every_form() {
+        for (text, expected) in [
+            ("SFF\nFXG", "rows[1], letter 1: expected one of S, F, H, G, got 'X'"),
+            ("SFF\nFG", "rows[1]: expected 3 letters as in rows[0], got 2"),
+            ("['SFF', 'FxG']", "rows[1], letter 1: expected one of S, F, H, G, got 'x'"),
+            ("['SFF', 3]", "a row of letters"),
+            ("", "rows"),
+        ] {
+            let error = Map::parse("test", text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
     }
 }

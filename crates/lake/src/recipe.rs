@@ -1,7 +1,7 @@
 //! What to run: the default recipe, a recipe file, and the command line, each replacing fields of the one before.
 
 use std::borrow::Cow;
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::path::Path;
 
 use objective::ift::LAMBDA_MIN;
@@ -14,6 +14,7 @@ use toml::Table;
 use training::optimizer::OptimizerKind;
 use training::{OPTIMIZERS, OptimizerSettings, Shape};
 
+use crate::environment::{Dynamics, Rewards};
 use crate::error::LakeError;
 use crate::solver::Target;
 
@@ -31,10 +32,15 @@ const LONGEST_LABEL: usize = 40;
 #[serde(deny_unknown_fields)]
 #[schemars(transform = with_defaults_and_limits)]
 pub struct Recipe {
-    /// A map that comes with the program, or a TOML file.
+    /// A map that comes with the program, `generated:8x8,holes=0.2,seed=7`, a list of rows, or a file.
     pub map: String,
-    /// Whether moves slip at right angles, with probability 2/3.
+    /// Whether moves slip at right angles.
     pub slippery: bool,
+    /// The probability of the intended move on a slippery lake.
+    pub success_rate: f64,
+    /// Rewards on arrival in a goal, in a hole, and on ice.
+    #[schemars(schema_with = "reward_schedule_schema")]
+    pub reward_schedule: [f64; 3],
     /// The environment's discount.
     pub gamma: f64,
     /// What counts as the optimal policy.
@@ -77,10 +83,17 @@ struct Limit<R, V> {
     value: fn(&Recipe) -> V,
 }
 
+/// −10⁶ ≤ x ≤ 10⁶.
+const REWARD: Interval = (Bound::Included(-1e6), Bound::Included(1e6));
+
 /// The only place of the ranges of numbers.
 const NUMBERS: &[Limit<Interval, Option<f64>>] = &[
     Limit { field: "gamma", range: BELOW_ONE, value: |recipe| Some(recipe.gamma) },
     Limit { field: "learning_rate", range: POSITIVE, value: |recipe| Some(recipe.learning_rate) },
+    Limit { field: "success_rate", range: UNIT, value: |recipe| Some(recipe.success_rate) },
+    Limit { field: "reward_schedule", range: REWARD, value: |recipe| Some(recipe.reward_schedule[0]) },
+    Limit { field: "reward_schedule", range: REWARD, value: |recipe| Some(recipe.reward_schedule[1]) },
+    Limit { field: "reward_schedule", range: REWARD, value: |recipe| Some(recipe.reward_schedule[2]) },
     Limit { field: "warmup_ratio", range: UNIT, value: |recipe| Some(recipe.warmup_ratio) },
     Limit { field: "clip_norm", range: POSITIVE, value: |recipe| recipe.clip_norm },
 ];
@@ -154,6 +167,13 @@ impl Recipe {
         }
         recipe.validate()?;
         Ok(recipe)
+    }
+
+    /// How the lake answers moves.
+    pub fn dynamics(&self) -> Dynamics {
+        let [goal, hole, frozen] = self.reward_schedule;
+        let rewards = Rewards { goal, hole, frozen };
+        Dynamics { slippery: self.slippery, success_rate: self.success_rate, rewards }
     }
 
     /// The objectives, one for each entry of `method`.
@@ -248,6 +268,11 @@ impl Recipe {
                 return Err(field(&format!("{OWNER}.{name}"), &allowed, value));
             }
         }
+        let default = Dynamics::from(false).success_rate;
+        if !self.slippery && self.success_rate != default {
+            let allowed = format!("{default} where slippery = false, as no move slips");
+            return Err(field(&format!("{OWNER}.success_rate"), &allowed, self.success_rate));
+        }
 
         self.optimizer.parameters = self.optimizer()?.parameters();
         let objectives = self.objectives()?;
@@ -310,6 +335,10 @@ fn target_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "enum": Target::VARIANTS })
 }
 
+fn reward_schedule_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": schema::number(REWARD), "minItems": 3, "maxItems": 3 })
+}
+
 fn schedule_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "enum": Shape::VARIANTS })
 }
@@ -321,7 +350,8 @@ fn with_defaults_and_limits(schema: &mut Schema) {
     let defaults = parse("default recipe", DEFAULT).unwrap_or_default();
     for (name, field) in fields {
         let Some(field) = field.as_object_mut() else { continue };
-        if let Some(limit) = NUMBERS.iter().find(|limit| limit.field == name) {
+        let is_number = !field.contains_key("items");
+        if let Some(limit) = NUMBERS.iter().find(|limit| limit.field == name && is_number) {
             field.extend(schema::number(limit.range).as_object().cloned().unwrap_or_default());
         }
         if let Some(Limit { range, .. }) = COUNTS.iter().find(|limit| limit.field == name) {

@@ -10,7 +10,7 @@ use rand_chacha::rand_core::SeedableRng;
 use training::{MicroBatch, Outcome, Policy, fill_behaviour};
 
 use crate::environment::Environment;
-use crate::map::Action;
+use crate::map::{ACTIONS, Action};
 use crate::network::{Forward, States};
 use crate::policy::{LakePolicy, empty, push};
 use crate::solver::TransitionMatrix;
@@ -63,8 +63,7 @@ impl Episode {
         let mut cell = environment.map().start();
         for _ in 0..environment.horizon() {
             let action = Action::ALL[draw(&policy[cell], &mut dice.actions)];
-            let outcomes = environment.outcomes(cell, action);
-            let outcome = &outcomes[draw(outcomes.iter().map(|outcome| &outcome.probability), &mut dice.slips)];
+            let outcome = environment.step(cell, action, dice.slips.random());
             episode.cells.push(cell);
             episode.actions.push(action);
             episode.rewards.push(outcome.reward);
@@ -84,10 +83,10 @@ impl Episode {
 }
 
 /// The place of a draw from a distribution; the last place where rounding leaves the sum below the draw.
-fn draw<'a>(distribution: impl IntoIterator<Item = &'a f64>, rng: &mut ChaCha8Rng) -> usize {
+fn draw(distribution: &[f64; ACTIONS], rng: &mut ChaCha8Rng) -> usize {
     let mut left = rng.random::<f64>();
     let mut last = 0;
-    for (place, probability) in distribution.into_iter().enumerate() {
+    for (place, probability) in distribution.iter().enumerate() {
         if *probability > 0.0 {
             last = place;
             if left < *probability {

@@ -1,10 +1,29 @@
-//! The optimal policy, exactly: value iteration with a certified residual.
+//! The optimal policy of a lake, with a certificate of how exactly it is known.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | values in memory, and the backup that every solver repeats | `plane` |
+//! | value iteration, all cells at once | `value_iteration` |
+//! | the same with a memory of one sweep more, for large lakes | `accelerated` |
+//! | value iteration in place | `gauss_seidel` |
+//! | policy iteration, exact and modified | `policy_iteration` |
+//! | only where something still changes | `prioritised` |
 
+mod accelerated;
+mod gauss_seidel;
+mod plane;
+mod policy_iteration;
+mod prioritised;
+mod value_iteration;
+
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 
 use crate::environment::Environment;
-use crate::map::{ACTIONS, Action};
+use crate::map::ACTIONS;
+
+use plane::Plane;
 
 /// Probabilities of the four actions, one row a cell: T(a|s).
 pub type TransitionMatrix = Vec<[f64; ACTIONS]>;
@@ -13,6 +32,8 @@ pub type TransitionMatrix = Vec<[f64; ACTIONS]>;
 pub const TIE_TOLERANCE: f64 = 1e-9;
 /// Temperature of the soft target, in units of return.
 pub const TEMPERATURE: f64 = 0.1;
+/// How exactly V* and Q* are computed where nothing else is said.
+pub const ACCURACY: f64 = 1e-12;
 
 /// Which optimal policy a learned one is measured against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantNames)]
@@ -27,6 +48,26 @@ pub enum Target {
     Soft,
 }
 
+/// How V* is computed. All give the same, each within its certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Solver {
+    /// Value iteration: V ← B V in all cells at once, on rayon's threads where the lake is large.
+    ValueIteration,
+    /// Value iteration with a memory of one sweep more, in about half the sweeps; likewise on rayon's threads.
+    Accelerated,
+    /// Value iteration in place, by turns from the last cell to the first and back.
+    GaussSeidel,
+    /// Policy iteration: the greedy policy's value exactly, by elimination; on lakes where that is too long, by sweeps.
+    PolicyIteration,
+    /// Policy iteration with a few sweeps in place of an evaluation.
+    ModifiedPolicyIteration,
+    /// Value iteration in blocks of the lake, only in those where something still changes, most first.
+    Prioritised,
+}
+
 /// V* and Q* of a lake, discounted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Solution {
@@ -36,43 +77,44 @@ pub struct Solution {
     pub action_value: Vec<[f64; ACTIONS]>,
     /// maxₛ |maxₐ Q(s,a) − V(s)|, recomputed from the values above.
     pub residual: f64,
-    /// Sweeps over the lake.
+    /// Updates of cells divided by the number of cells, rounded up; an elimination is one.
     pub sweeps: usize,
-    /// residual / (1 − γ) ≥ maxₛ |V(s) − V*(s)|.
+    /// A bound of maxₛ |V(s) − V*(s)| and of the same for Q: (residual + rounding) / (1 − γ), where rounding bounds what the
+    /// arithmetic of one backup may have hidden.
     pub error_bound: f64,
 }
 
-/// Value iteration from V = 0 with discount 0 ≤ γ < 1.
+/// V* and Q* with discount 0 ≤ γ < 1, by the solver, to an error bound of `accuracy` > 0, or as exactly as rounding allows.
 ///
 /// # Formula
 ///
-/// Q(s,a) = Σ P(s'|s,a) (r + γ V(s')), V(s) = maxₐ Q(s,a), over whole sweeps until the residual is at most
-/// 10⁻¹² (1 − γ) or four units of rounding. From 0 the values rise monotonically, in floating point too, so the sweeps end.
-pub fn value_iteration(environment: &Environment, gamma: f64) -> Solution {
-    let cells = environment.map().cells();
-    let tolerance = f64::max(1e-12 * (1.0 - gamma), 4.0 * f64::EPSILON);
-    let mut value = vec![0.0; cells.len()];
-    let mut sweeps = 0;
-    loop {
-        sweeps += 1;
-        let action_value = backup(environment, gamma, &value);
-        let best: Vec<_> = action_value.iter().map(|q| q.iter().copied().fold(f64::NEG_INFINITY, f64::max)).collect();
-        let residual = best.iter().zip(&value).fold(0.0, |most: f64, (new, old)| most.max((new - old).abs()));
-        if residual <= tolerance {
-            return Solution { value, action_value, residual, sweeps, error_bound: residual / (1.0 - gamma) };
-        }
-        value = best;
-    }
+/// Q(s,a) = Σ P(s'|s,a) (r(s') + γ V(s')), with V = 0 in terminal cells, and V = B V with B V(s) = maxₐ Q(s,a). As B brings any two
+/// V closer by the factor γ, |V − V*| ≤ |B V − V| / (1 − γ), whichever way V was found. So every solver goes on until its
+/// residual is below `accuracy` (1 − γ) / 2 or four units of rounding in the largest value, and then one more backup, the same
+/// for all, computes V, Q and the residual that is reported.
+///
+/// Sweeps begin at a V that no backup lowers, or none raises. As rounding respects order, values go on in that direction to the
+/// end, so that sweeps end; those of [`Solver::Accelerated`] end where plain ones would no longer gain.
+///
+/// # Errors
+///
+/// None; where `accuracy` is beyond rounding, `error_bound` says what was reached.
+pub fn solve(environment: &Environment, gamma: f64, solver: Solver, accuracy: f64) -> Solution {
+    let mut plane = Plane::new(environment, gamma, accuracy);
+    let sweeps = match solver {
+        Solver::ValueIteration => value_iteration::solve(&mut plane),
+        Solver::Accelerated => accelerated::solve(&mut plane),
+        Solver::GaussSeidel => gauss_seidel::solve(&mut plane),
+        Solver::PolicyIteration => policy_iteration::solve(&mut plane),
+        Solver::ModifiedPolicyIteration => policy_iteration::solve_modified(&mut plane),
+        Solver::Prioritised => prioritised::solve(&mut plane),
+    };
+    plane.certify(sweeps)
 }
 
-fn backup(environment: &Environment, gamma: f64, value: &[f64]) -> Vec<[f64; ACTIONS]> {
-    let expected = |cell, action| {
-        environment.outcomes(cell, action).iter().fold(0.0, |sum, outcome| {
-            let after = if outcome.terminated { 0.0 } else { gamma * value[outcome.next] };
-            sum + outcome.probability * (outcome.reward + after)
-        })
-    };
-    (0..value.len()).map(|cell| Action::ALL.map(|action| expected(cell, action))).collect()
+/// Value iteration at the default accuracy.
+pub fn value_iteration(environment: &Environment, gamma: f64) -> Solution {
+    solve(environment, gamma, Solver::ValueIteration, ACCURACY)
 }
 
 /// The optimal policy T*(a|s); rows of terminal cells are uniform.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::environment::{Environment, Rewards};
 use crate::error::LakeError;
 use crate::map::{Action, Cell, Map, Trajectory};
 
@@ -35,6 +36,22 @@ pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
     }
 }
 
+/// The trajectory of a name or word, as [`resolve`], on a lake with rewards.
+///
+/// # Errors
+///
+/// [`LakeError::Trajectory`] as [`resolve`], and for `optimal` where the rewards make another way than the shortest to a goal
+/// optimal without slipping: there only a word can say what to imitate.
+pub fn resolve_rewarded(environment: &Environment, gamma: f64, name_or_word: &str) -> Result<Trajectory, LakeError> {
+    let (map, rewards) = (environment.map(), environment.dynamics().rewards);
+    if name_or_word == OPTIMAL && !shortest_is_best(map, rewards, gamma) {
+        let Rewards { goal, hole, frozen } = rewards;
+        let schedule = format!("rewards of {goal} in a goal, {hole} in a hole and {frozen} on ice at discount {gamma}");
+        return Err(fail(OPTIMAL, format!("with {schedule} the shortest way to a goal is not the best; give a word")));
+    }
+    resolve(map, name_or_word)
+}
+
 /// Every name that [`resolve`] may know for this map.
 pub fn names(map: &Map) -> Vec<&str> {
     let mut names = vec![OPTIMAL, HOLE];
@@ -44,6 +61,41 @@ pub fn names(map: &Map) -> Vec<&str> {
 
 fn fail(trajectory: &str, problem: String) -> LakeError {
     LakeError::Trajectory { trajectory: trajectory.to_owned(), problem }
+}
+
+/// Whether no way from the start has a greater return than the shortest to a goal, without slipping.
+///
+/// A way of n moves that ends with reward x is worth w + γⁿ⁻¹ (x − w), where w = frozen / (1 − γ) is what it is worth never to end.
+/// So the best is the shortest of those that end in the better of goals and holes, if any is worth more than w. Powers of γ are
+/// compared by the difference of their exponents, which is exact in the number of moves.
+fn shortest_is_best(map: &Map, rewards: Rewards, gamma: f64) -> bool {
+    let endless = rewards.frozen / (1.0 - gamma);
+    let [goal, hole] = [rewards.goal, rewards.hole].map(|reward| reward - endless);
+    let to_goal = map.moves_to_goal()[map.start()].unwrap_or(0);
+    goal >= 0.0
+        && moves_to_hole(map).is_none_or(|to_hole| {
+            let later = |moves: usize, than: usize| gamma.powi(moves.saturating_sub(than) as i32);
+            later(to_goal, to_hole) * goal >= later(to_hole, to_goal) * hole
+        })
+}
+
+/// Fewest intended moves from the start into a hole.
+fn moves_to_hole(map: &Map) -> Option<usize> {
+    let mut moves = vec![None; map.cells().len()];
+    moves[map.start()] = Some(0);
+    let mut queue = VecDeque::from([map.start()]);
+    while let Some(cell) = queue.pop_front() {
+        if map.cells()[cell] == Cell::Hole {
+            return moves[cell];
+        }
+        for next in Action::ALL.map(|action| map.intended(cell, action)) {
+            if moves[next].is_none() {
+                moves[next] = moves[cell].map(|moves: usize| moves + 1);
+                queue.push_back(next);
+            }
+        }
+    }
+    None
 }
 
 /// The optimal policy on the lake without slipping: the first action that comes a move closer to a goal.
@@ -94,6 +146,7 @@ fn hole_word(map: &Map) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::Dynamics;
 
     fn map(rows: &[&str]) -> Map {
         let rows: Vec<_> = rows.iter().map(|row| format!("{row:?}")).collect();
@@ -113,6 +166,24 @@ mod tests {
             let map = Map::load(name).unwrap();
             assert_eq!(resolve(&map, OPTIMAL).unwrap().word, optimal_word(&map), "{name}");
         }
+    }
+
+    #[test]
+    fn the_shortest_way_is_called_optimal_only_where_the_rewards_make_it_so() {
+        let lake = |goal, hole, frozen| {
+            let rewards = Rewards { goal, hole, frozen };
+            Environment::new(Map::load("4x4").unwrap(), Dynamics { rewards, ..Dynamics::from(false) })
+        };
+        // Six moves to the goal, two into a hole.
+        let optimal = |environment: &Environment, gamma| resolve_rewarded(environment, gamma, OPTIMAL);
+        assert_eq!(optimal(&lake(1.0, -1.0, -0.1), 0.99).unwrap().word, "DDRDRR");
+        // Never to end is worth 0.02 / 0.01 = 2.
+        let error = optimal(&lake(1.0, 0.0, 0.02), 0.99).unwrap_err().to_string();
+        assert!(error.contains("trajectory optimal") && error.contains("0.02 on ice"), "{error}");
+        // From -10 the goal is 11 and a hole 10 away: 0.9^4 * 11 < 10; -0.1 at 0.99 is worth -10 too, but 0.99^4 * 11 > 10.
+        assert!(optimal(&lake(1.0, 0.0, -1.0), 0.9).is_err());
+        assert!(optimal(&lake(1.0, 0.0, -0.1), 0.99).is_ok());
+        assert_eq!(resolve_rewarded(&lake(1.0, 0.0, -1.0), 0.9, HOLE).unwrap().word, "RD");
     }
 
     #[test]

@@ -1,0 +1,188 @@
+//! Random lakes that can be crossed, each determined by its size, its share of holes and a seed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use crate::error::LakeError;
+use crate::map::{Cell, MOST_CELLS};
+
+/// What the name of a generated lake begins with.
+pub const PREFIX: &str = "generated:";
+/// How the name of a generated lake is spelled.
+pub const SPELLING: &str = "generated:HEIGHTxWIDTH[,holes=NUMBER][,seed=SEED]";
+
+/// The probability of a hole where a name leaves it out: one less the share of ice that Gymnasium's generator has.
+const HOLES: f64 = 0.2;
+/// The seed where a name leaves it out.
+const SEED: u64 = 0;
+/// The stream of the seed that lakes are drawn from, beyond those of an experiment's runs.
+const STREAM: u64 = 256;
+
+/// A random lake, spelled as in `generated:8x8,holes=0.2,seed=7`.
+///
+/// S is the first cell and G the last. A way is drawn first, uniformly over all words of height − 1 moves down and width − 1
+/// moves right; then every other cell is a hole with probability `holes`, each by itself. So the lake can always be crossed,
+/// in height + width − 2 moves, and nothing is drawn again. Of two lakes that differ in `holes` alone, the one with more has
+/// all holes of the other.
+///
+/// Gymnasium's `generate_random_map` draws all cells, and draws again until there is some way; where that is likely at once, the
+/// two differ little.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Generated {
+    /// Rows, at least 1.
+    pub height: usize,
+    /// Cells in a row, at least 1; both together at least two cells.
+    pub width: usize,
+    /// The probability that a cell off the way is a hole, from 0 to 1.
+    pub holes: f64,
+    /// The seed.
+    pub seed: u64,
+}
+
+impl Generated {
+    /// The cells, row by row.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lake::map::Map;
+    ///
+    /// let map = Map::load("generated:4x5,holes=0.3,seed=1")?;
+    /// assert_eq!(map.moves_to_goal()[map.start()], Some(7));
+    /// # Ok::<(), lake::LakeError>(())
+    /// ```
+    pub fn cells(&self) -> Vec<Cell> {
+        let Self { height, width, holes, seed } = *self;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(STREAM);
+        let mut way = vec![false; height * width];
+        let (mut down, mut right) = (height as u64 - 1, width as u64 - 1);
+        let mut cell = 0;
+        while down + right > 0 {
+            if rng.random_range(0..down + right) < down {
+                down -= 1;
+                cell += width;
+            } else {
+                right -= 1;
+                cell += 1;
+            }
+            way[cell] = true;
+        }
+        // Every cell takes its draw, so that neither the way nor `holes` moves another's.
+        let kind = |way: bool| if rng.random::<f64>() < holes && !way { Cell::Hole } else { Cell::Frozen };
+        let mut cells: Vec<_> = way.into_iter().map(kind).collect();
+        cells[0] = Cell::Start;
+        cells[height * width - 1] = Cell::Goal;
+        cells
+    }
+}
+
+impl fmt::Display for Generated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { height, width, holes, seed } = self;
+        write!(f, "{PREFIX}{height}x{width},holes={holes},seed={seed}")
+    }
+}
+
+impl FromStr for Generated {
+    type Err = LakeError;
+
+    fn from_str(name: &str) -> Result<Self, LakeError> {
+        let fail = |part: &str, allowed: &str, given: &str| LakeError::Field {
+            field: format!("map generated.{part}"),
+            allowed: allowed.to_owned(),
+            given: format!("\"{given}\""),
+        };
+        let mut parts = name.strip_prefix(PREFIX).unwrap_or(name).split(',').map(str::trim);
+        let size = parts.next().unwrap_or_default();
+        let sides = size.split_once('x').and_then(|(height, width)| Some((height.parse().ok()?, width.parse().ok()?)));
+        let fits = |(height, width): &(usize, usize)| {
+            height.checked_mul(*width).is_some_and(|cells| (2..=MOST_CELLS).contains(&cells))
+        };
+        let allowed = format!("HEIGHTxWIDTH of 2 to {MOST_CELLS} cells");
+        let (height, width) = sides.filter(fits).ok_or_else(|| fail("size", &allowed, size))?;
+        let mut lake = Self { height, width, holes: HOLES, seed: SEED };
+        for part in parts {
+            let (field, value) = part.split_once('=').unwrap_or((part, ""));
+            match field {
+                "holes" => {
+                    let holes = value.parse().ok().filter(|holes| (0.0..=1.0).contains(holes));
+                    lake.holes = holes.ok_or_else(|| fail(field, "a number, 0 <= holes <= 1", value))?;
+                }
+                "seed" => {
+                    let seed = value.parse().ok();
+                    lake.seed = seed.ok_or_else(|| fail(field, "a whole number, 0 <= seed < 2^64", value))?;
+                }
+                _ => return Err(fail(field, &format!("holes or seed, as in {SPELLING}"), part)),
+            }
+        }
+        Ok(lake)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::Map;
+
+    fn rows(name: &str) -> Vec<String> {
+        Map::load(name).unwrap().rows()
+    }
+
+    #[test]
+    fn a_name_is_spelled_out_with_what_it_left_out() {
+        let lake: Generated = "generated:3x4".parse().unwrap();
+        assert_eq!(lake.to_string(), "generated:3x4,holes=0.2,seed=0");
+        assert_eq!(Map::load("generated:3x4,seed=5").unwrap().name(), "generated:3x4,holes=0.2,seed=5");
+    }
+
+    #[test]
+    fn without_ice_off_the_way_only_the_way_is_left() {
+        for seed in 0..50 {
+            let map = Map::load(&format!("generated:5x7,holes=1,seed={seed}")).unwrap();
+            assert_eq!(map.non_terminal().len(), 5 + 7 - 2);
+            assert_eq!(map.moves_to_goal()[0], Some(5 + 7 - 2));
+        }
+    }
+
+    #[test]
+    fn more_holes_keep_those_there_were_and_seeds_differ() {
+        let [few, many] = ["0.1", "0.4"].map(|holes| rows(&format!("generated:20x20,holes={holes},seed=3")).concat());
+        assert!(few.chars().zip(many.chars()).all(|(few, many)| few != 'H' || many == 'H'));
+        assert_ne!(rows("generated:20x20,seed=3"), rows("generated:20x20,seed=4"));
+    }
+
+    #[test]
+    fn every_way_of_a_small_lake_is_as_likely_as_another_and_holes_come_at_their_rate() {
+        // Six ways across 3x3; 6000 draws of one in six have a standard deviation of 29.
+        let mut ways = std::collections::BTreeMap::new();
+        for seed in 0..6000 {
+            *ways.entry(rows(&format!("generated:3x3,holes=1,seed={seed}"))).or_insert(0) += 1;
+        }
+        assert_eq!(ways.len(), 6);
+        assert!(ways.values().all(|&count: &i32| (count - 1000).abs() < 150), "{ways:?}");
+        // 300 x 300 − 599 cells off the way at 0.25 have 22350 ± 129 holes.
+        let holes = rows("generated:300x300,holes=0.25").concat().matches('H').count() as f64;
+        assert!((holes - 22350.0).abs() < 650.0, "{holes}");
+    }
+
+    #[test]
+    fn a_wrong_name_is_an_error_that_names_the_field() {
+        for (name, texts) in [
+            ("generated:8", ["map generated.size", "HEIGHTxWIDTH", "\"8\""]),
+            ("generated:0x5", ["map generated.size", "2 to", "0x5"]),
+            ("generated:99999x99999", ["map generated.size", "2 to", "99999x99999"]),
+            ("generated:8x8,holes=2", ["map generated.holes", "0 <= holes <= 1", "\"2\""]),
+            ("generated:8x8,holes=nan", ["map generated.holes", "0 <= holes <= 1", "\"nan\""]),
+            ("generated:8x8,seed=-1", ["map generated.seed", "whole number", "\"-1\""]),
+            ("generated:8x8,ice=1", ["map generated.ice", "holes or seed", "ice=1"]),
+        ] {
+            let error = Map::load(name).unwrap_err().to_string();
+            assert!(texts.iter().all(|text| error.contains(text)), "{name}: {error}");
+        }
+    }
+}

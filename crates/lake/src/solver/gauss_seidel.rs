@@ -1,0 +1,34 @@
+//! Value iteration in place: a cell sees what those before it in the sweep have become.
+//!
+//! Sweeps go by turns from the last cell to the first, as goals mostly lie at the end, and back.
+
+use super::plane::{Plane, greater};
+
+/// Sweeps until the values settle, and answers how often.
+pub(super) fn solve(plane: &mut Plane) -> usize {
+    let mut sweeps = 0;
+    loop {
+        sweeps += 1;
+        let change = sweep_cells(plane, sweeps % 2 == 1, |plane, index| plane.rules.best(plane.around(index)));
+        if plane.is_settled(change) {
+            return sweeps;
+        }
+    }
+}
+
+/// Gives each cell a value by its place, in order, and answers the greatest change of U.
+///
+/// As V(s) was a backup of neighbours that have changed by no more than that since, it bounds the residual.
+pub(super) fn sweep_cells(plane: &mut Plane, backwards: bool, mut value: impl FnMut(&Plane, usize) -> f64) -> f64 {
+    let mut most = 0.0;
+    for turn in 0..plane.height {
+        let row = if backwards { plane.height - 1 - turn } else { turn };
+        let open = plane.open_columns(row);
+        let mut visit = |column| {
+            let worth = plane.rules.arrival(value(plane, plane.index(row, column)));
+            most = greater(plane.put(row, column, worth), most);
+        };
+        if backwards { open.rev().for_each(&mut visit) } else { open.for_each(&mut visit) }
+    }
+    most
+}

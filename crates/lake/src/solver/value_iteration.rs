@@ -1,0 +1,48 @@
+//! Value iteration, all cells at once.
+//!
+//! The change shrinks by γ at least with every sweep, whatever the size of the lake: about ln(accuracy (1 − γ)) / ln γ sweeps.
+
+use rayon::prelude::*;
+
+use super::plane::{Plane, greater};
+
+/// The fewest cells of a lake at which threads are worth waking, and the fewest for each to take at a time.
+const SHARED: usize = 1 << 16;
+const SHARE: usize = 1 << 14;
+
+/// Sweeps until the values settle, and answers how often.
+pub(super) fn solve(plane: &mut Plane) -> usize {
+    let mut next = plane.worth.clone();
+    let mut sweeps = 0;
+    loop {
+        sweeps += 1;
+        let change = sweep(plane, &mut next, |plane, row, out| {
+            plane.back_up(row, 0, out.len(), out);
+            plane.change(row, 0, out)
+        });
+        if plane.is_settled(change) {
+            return sweeps;
+        }
+    }
+}
+
+/// Writes each row of `next` from the plane's values, the margins apart, and exchanges the two. Answers the greatest of what
+/// `update` answers, which no number of threads changes.
+pub(super) fn sweep(
+    plane: &mut Plane,
+    next: &mut Vec<f64>,
+    update: impl Fn(&Plane, usize, &mut [f64]) -> f64 + Sync,
+) -> f64 {
+    let (stride, width, height) = (plane.stride, plane.width, plane.height);
+    let update = |(row, out): (usize, &mut [f64])| update(plane, row, &mut out[1..=width]);
+    let rows = &mut next[stride..(height + 1) * stride];
+    let change = if width * height < SHARED {
+        rows.chunks_mut(stride).enumerate().map(update).fold(0.0, greater)
+    } else {
+        let rows = rows.par_chunks_mut(stride).with_min_len(SHARE.div_ceil(stride)).enumerate();
+        rows.map(update).reduce(|| 0.0, greater)
+    };
+    std::mem::swap(&mut plane.worth, next);
+    (0..height).for_each(|row| plane.repeat_margin(row, 0, width));
+    change
+}

@@ -502,3 +502,33 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn methods_joined_by_a_plus_train_one_behind_the_other_and_the_reference_is_what_the_first_left() {
+    let setting = ["--seeds", "3", "--steps", "40"];
+    let both = json(&[&["--method", "sft,sft+dpo"], &setting[..]].concat());
+    let result = |name: &str| {
+        both["results"].as_array().unwrap().iter().find(|result| result["method"] == name).unwrap().clone()
+    };
+    assert_eq!(result("sft")["distance"]["values"], result("sft+dpo")["initial_distance"]["values"]);
+    assert_eq!(result("sft+dpo")["after"][0]["name"], "sft");
+
+    let first = json(&["--method", "sft+dpo", "--seeds", "2", "--steps", "1"]);
+    let loss = first["results"][0]["last_loss"]["mean"].as_f64().unwrap();
+    assert!((loss - std::f64::consts::LN_2).abs() < 1e-15, "{loss}");
+
+    // What is recorded runs again to the same bytes.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let out = [&["--method", "ift+orpo", "--json", "--out", path], &setting[..]].concat();
+    let again = folder.path().join("recipe.toml");
+    let text = succeeds(&out);
+    assert_eq!(succeeds(&["--recipe", again.to_str().unwrap(), "--json"]), text);
+}
+
+#[test]
+fn a_sequence_of_methods_names_the_unknown_one() {
+    fails(&["--method", "sft+spo"], &["spo: unknown method; allowed: sft"]);
+    fails(&["--method", "spo+sft"], &["spo: unknown method"]);
+    fails(&["--method", "sft+"], &["unknown method"]);
+}

@@ -76,7 +76,8 @@ struct LakeArguments {
 /// `lake [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
-    /// What to train: registered methods, names or labels of the recipe's entries, or `all`. One table compares them.
+    /// What to train: registered methods, names or labels of the recipe's entries, or `all`; joined by `+` (`sft+dpo`) they train
+    /// one behind the other. One table compares them.
     #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', help_heading = "Method")]
     method: Vec<String>,
 

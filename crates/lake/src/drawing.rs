@@ -96,11 +96,14 @@ pub fn page(environment: &Environment, report: &Report) -> String {
         report.results.iter().map(|result| (result.method.as_str(), arrows(map, &result.transition_matrix))).collect();
     drawings.push(("optimal", arrows(map, &report.optimal.transition_matrix)));
 
+    // What a method starts from is an untrained policy, or what the methods before it left behind.
+    let start = if report.results.iter().all(|result| result.after.is_empty()) { "untrained" } else { "at the start" };
+
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
         "method",
         "distance (95% CI)",
-        "untrained",
+        start,
         "success greedy/sampled",
         "return greedy/sampled",
         "cells visited",

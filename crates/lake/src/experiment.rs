@@ -1,6 +1,7 @@
 //! Running a recipe: every method over every seed, in parallel, in an order that no thread count changes.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use ndarray_rand::rand_distr::StandardNormal;
 use objective::{Data, Metrics, Objective, ObjectiveState, Requirements, Source, Statistic};
@@ -9,8 +10,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 use training::{
-    MicroBatch, Moment, Optimizer, OptimizerSettings, Schedule, StepReport, StepSettings, Workspace, fill_reference,
-    step,
+    MicroBatch, Moment, Optimizer, OptimizerSettings, Schedule, StepError, StepReport, StepSettings, Workspace,
+    fill_reference, step,
 };
 
 use crate::environment::Environment;
@@ -47,7 +48,8 @@ pub struct Experiment {
     demonstration: Trajectory,
     rejected: Option<Trajectory>,
     optimizer: OptimizerSettings,
-    objectives: Vec<Box<dyn Objective>>,
+    /// Of each method, in the order in which they train.
+    objectives: Vec<Vec<Box<dyn Objective>>>,
     /// Updates after which the curve is measured.
     curve_steps: Vec<usize>,
 }
@@ -69,6 +71,15 @@ struct Run {
     last: Option<StepReport>,
 }
 
+/// What training with one objective leaves behind beside the policy.
+#[derive(Default)]
+struct Learned {
+    episodes: usize,
+    ties: usize,
+    state: ObjectiveState,
+    last: Option<StepReport>,
+}
+
 impl Experiment {
     /// Derives everything that the recipe's runs share.
     ///
@@ -81,7 +92,7 @@ impl Experiment {
         let optimal = optimal_policy(&environment, &solution, recipe.target);
         let objectives = recipe.objectives()?;
         let demonstration = trajectory::resolve_rewarded(&environment, recipe.gamma, &recipe.demonstration)?;
-        let compares = objectives.iter().any(|objective| reads_rejected(&objective.requirements()));
+        let compares = objectives.iter().flatten().any(|objective| reads_rejected(&objective.requirements()));
         let rejected =
             compares.then(|| trajectory::resolve_rewarded(&environment, recipe.gamma, &recipe.rejected)).transpose()?;
         let (optimizer, curve_steps) = (recipe.optimizer()?, curve_steps(recipe.steps));
@@ -137,68 +148,32 @@ impl Experiment {
     }
 
     fn train(&self, method: usize, seed: u64) -> Result<Run, LakeError> {
-        let Self { recipe, environment, optimal, .. } = self;
-        let objective = &*self.objectives[method];
-        let requirements = objective.requirements();
-        let map = environment.map();
+        let Self { environment, optimal, .. } = self;
+        let (map, stages) = (environment.map(), &self.objectives[method]);
         let cells = map.non_terminal();
 
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(INITIALISATION);
-        let mut network = Network::new(map.cells().len(), recipe.hidden, &mut rng)?;
-        if requirements.statistics.contains(Statistic::Value) {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(VALUE_HEAD);
-            network = network.with_value_head(&mut rng)?;
+        let mut network = Network::new(map.cells().len(), self.recipe.hidden, &mut stream(seed, 0, INITIALISATION))?;
+        if stages.iter().any(|objective| objective.requirements().statistics.contains(Statistic::Value)) {
+            network = network.with_value_head(&mut stream(seed, 0, VALUE_HEAD))?;
         }
-        let mut optimizer = Optimizer::new(self.optimizer, network.parameters.len());
         let mut policy = LakePolicy::new(map, network);
-        // The reference is the untrained policy.
-        let reference = requirements.need_reference().then(|| LakePolicy::new(map, policy.network.clone()));
-        let refer = |batches: &mut [MicroBatch<States, Forward>]| {
-            reference.as_ref().map_or(Ok(()), |reference| fill_reference(reference, &requirements, batches))
-        };
-        let mut batches = match requirements.source {
-            Source::Given => vec![given(requirements.data, &self.demonstration, self.rejected.as_ref())],
-            Source::Sampled(_) => Vec::new(),
-        };
-        let Ok(()) = refer(&mut batches);
-
-        let mut noise = ChaCha8Rng::seed_from_u64(seed);
-        noise.set_stream(LAMBDA_NOISE);
-        let mut dice = Dice::new(seed, ACTION, SLIP);
-        let schedule = Schedule { shape: recipe.schedule, warmup_ratio: recipe.warmup_ratio };
-        let (mut workspace, mut state) = (Workspace::default(), ObjectiveState::default());
-        let (mut curve, mut last) = (Vec::with_capacity(self.curve_steps.len()), None);
-        let (mut episodes, mut ties) = (0, 0);
-        for update in 0..recipe.steps {
-            if self.curve_steps.contains(&update) {
+        let (mut curve, mut episodes, mut ties) = (Vec::with_capacity(self.curve_steps.len()), 0, 0);
+        let (mut state, mut last) = (ObjectiveState::default(), None);
+        for (stage, objective) in stages.iter().enumerate() {
+            curve.clear();
+            let measure = |policy: &LakePolicy<'_>| {
                 curve.push(distance(&policy.network.transition_matrix(), optimal, &cells));
-            }
-            if let Source::Sampled(sampling) = requirements.source
-                && update % sampling.epochs == 0
-            {
-                let sampled = sample(environment, &policy, &requirements, sampling, recipe.gamma, &mut dice);
-                episodes += sampling.samples;
-                ties += sampled.ties;
-                batches = Some(sampled.batch).into_iter().filter(|batch| !batch.responses.is_empty()).collect();
-                let Ok(()) = refer(&mut batches);
-            }
-            let learning_rate = recipe.learning_rate * schedule.factor(update, recipe.steps);
-            let moment = Moment { warmup: schedule.warmup(update, recipe.steps), draw: noise.sample(StandardNormal) };
-            let settings = StepSettings { learning_rate, clip_norm: recipe.clip_norm, moment };
-            if batches.is_empty() {
-                // Nothing to learn from: the update is passed over.
-                continue;
-            }
-            let report =
-                step(&mut policy, &mut optimizer, objective, &mut state, &batches, settings, &mut workspace)
-                    .map_err(|source| LakeError::Step { method: self.label(method), seed, step: update, source })?;
-            last = Some(report);
+            };
+            let learned = self
+                .learn(&mut policy, &**objective, seed, stage, measure)
+                .map_err(|(step, source)| LakeError::Step { method: self.label(method), seed, step, source })?;
+            episodes += learned.episodes;
+            ties += learned.ties;
+            (state, last) = (learned.state, learned.last);
         }
         let transition_matrix = policy.network.transition_matrix();
         if transition_matrix.iter().flatten().any(|p| !p.is_finite()) {
-            let learning_rate = recipe.learning_rate;
+            let learning_rate = self.recipe.learning_rate;
             return Err(LakeError::Diverged { method: self.label(method), seed, learning_rate });
         }
         curve.push(distance(&transition_matrix, optimal, &cells));
@@ -215,6 +190,69 @@ impl Experiment {
             state,
             last,
         })
+    }
+
+    /// Trains the policy with one objective for the recipe's steps; `measure` sees it at those of the curve but the last.
+    ///
+    /// # Errors
+    ///
+    /// The step, from 0, that was refused, and why.
+    fn learn<'a>(
+        &self,
+        policy: &mut LakePolicy<'a>,
+        objective: &dyn Objective,
+        seed: u64,
+        stage: usize,
+        mut measure: impl FnMut(&LakePolicy<'a>),
+    ) -> Result<Learned, (usize, StepError<Infallible>)>
+    where
+        Self: 'a,
+    {
+        let Self { recipe, environment, .. } = self;
+        let requirements = objective.requirements();
+        // The reference is the policy before this stage.
+        let reference =
+            requirements.need_reference().then(|| LakePolicy::new(environment.map(), policy.network.clone()));
+        let refer = |batches: &mut [MicroBatch<States, Forward>]| {
+            reference.as_ref().map_or(Ok(()), |reference| fill_reference(reference, &requirements, batches))
+        };
+        let mut batches = match requirements.source {
+            Source::Given => vec![given(requirements.data, &self.demonstration, self.rejected.as_ref())],
+            Source::Sampled(_) => Vec::new(),
+        };
+        let Ok(()) = refer(&mut batches);
+
+        let mut optimizer = Optimizer::new(self.optimizer, policy.network.parameters.len());
+        let mut noise = stream(seed, stage, LAMBDA_NOISE);
+        let mut dice = Dice::new(stream(seed, stage, ACTION), stream(seed, stage, SLIP));
+        let schedule = Schedule { shape: recipe.schedule, warmup_ratio: recipe.warmup_ratio };
+        let (mut workspace, mut learned) = (Workspace::default(), Learned::default());
+        for update in 0..recipe.steps {
+            if self.curve_steps.contains(&update) {
+                measure(policy);
+            }
+            if let Source::Sampled(sampling) = requirements.source
+                && update % sampling.epochs == 0
+            {
+                let sampled = sample(environment, policy, &requirements, sampling, recipe.gamma, &mut dice);
+                learned.episodes += sampling.samples;
+                learned.ties += sampled.ties;
+                batches = Some(sampled.batch).into_iter().filter(|batch| !batch.responses.is_empty()).collect();
+                let Ok(()) = refer(&mut batches);
+            }
+            let learning_rate = recipe.learning_rate * schedule.factor(update, recipe.steps);
+            let moment = Moment { warmup: schedule.warmup(update, recipe.steps), draw: noise.sample(StandardNormal) };
+            let settings = StepSettings { learning_rate, clip_norm: recipe.clip_norm, moment };
+            if batches.is_empty() {
+                // Nothing to learn from: the update is passed over.
+                continue;
+            }
+            let state = &mut learned.state;
+            let report = step(policy, &mut optimizer, objective, state, &batches, settings, &mut workspace)
+                .map_err(|source| (update, source))?;
+            learned.last = Some(report);
+        }
+        Ok(learned)
     }
 
     fn label(&self, method: usize) -> String {
@@ -241,10 +279,12 @@ impl Experiment {
         let mut metrics = Metrics::default();
         runs.iter().filter_map(|run| run.last.as_ref()).for_each(|last| metrics.merge(&last.metrics));
         let last_loss: Vec<_> = runs.iter().filter_map(|run| Some(run.last.as_ref()?.loss)).collect();
-        let requirements = self.objectives[method].requirements();
-        let sampled = matches!(requirements.source, Source::Sampled(_)).then(|| Sampled {
+        let stages = self.objectives[method].iter().map(|objective| objective.requirements());
+        let sampling: Vec<_> = stages.filter(|stage| matches!(stage.source, Source::Sampled(_))).collect();
+        let pairs = sampling.iter().any(|stage| stage.data == Data::Preferences);
+        let sampled = (!sampling.is_empty()).then(|| Sampled {
             episodes: runs[0].episodes,
-            ties: (requirements.data == Data::Preferences).then(|| Summary::new(each(|run| run.ties as f64))),
+            ties: pairs.then(|| Summary::new(each(|run| run.ties as f64))),
         });
         let mean = |cell: usize, action: usize| {
             runs.iter().map(|run| run.transition_matrix[cell][action]).sum::<f64>() / runs.len() as f64
@@ -254,6 +294,7 @@ impl Experiment {
             method: self.label(method),
             objective: self.recipe.method[method].name.clone(),
             parameters: self.recipe.method[method].parameters.clone(),
+            after: self.recipe.method[method].after.clone(),
             distance: Summary::new(runs.iter().filter_map(|run| run.curve.last().copied()).collect()),
             initial_distance: Summary::new(each(|run| run.curve[0])),
             distance_all_cells: Summary::new(each(|run| run.distance_all_cells)),
@@ -270,6 +311,13 @@ impl Experiment {
             transition_matrix: cells.map(|cell| std::array::from_fn(|action| mean(cell, action))).collect(),
         }
     }
+}
+
+/// A stream of a run's seed, apart from those of other stages.
+fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream((stage as u64) << 32 | number);
+    rng
 }
 
 /// Whether an objective learns from the rejected trajectory.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use objective::ift::LAMBDA_MIN;
 use objective::parameter::{BELOW_ONE, Interval, POSITIVE, Parameters, UNIT, Value, check_number};
-use objective::{Anticipation, METHODS, Objective, registry, schema};
+use objective::{Anticipation, Configured, METHODS, Objective, registry, schema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use strum::VariantNames;
@@ -125,6 +125,9 @@ pub struct MethodRecipe {
     /// What the result is called; the name where left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// Methods that train before it, one behind the other and each for as many steps, with their names and parameters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Parameters>,
     /// Parameters; those left out take their defaults.
     #[serde(flatten)]
     pub parameters: Parameters,
@@ -135,7 +138,8 @@ pub struct MethodRecipe {
 pub struct Overrides {
     /// Fields of the recipe.
     pub fields: Table,
-    /// Registered names, the recipe's names or labels, or `all`; none means the recipe's list, or all.
+    /// Registered names, the recipe's names or labels, `all`, or names joined by `+`, which train one behind the other; none
+    /// means the recipe's list, or all.
     pub methods: Vec<String>,
     /// `parameter=value`, `method.parameter=value` or `optimizer.parameter=value`.
     pub assignments: Vec<String>,
@@ -176,13 +180,18 @@ impl Recipe {
         Dynamics { slippery: self.slippery, success_rate: self.success_rate, rewards }
     }
 
-    /// The objectives, one for each entry of `method`.
+    /// The objectives of each entry of `method`, in the order in which they train; the last is the entry's own.
     ///
     /// # Errors
     ///
     /// [`LakeError::Registry`] for an unknown method or parameter.
-    pub fn objectives(&self) -> Result<Vec<Box<dyn Objective>>, LakeError> {
-        self.method.iter().map(|method| Ok(registry::build(&method.name, &method.parameters)?)).collect()
+    pub fn objectives(&self) -> Result<Vec<Vec<Box<dyn Objective>>>, LakeError> {
+        let stages = |method: &MethodRecipe| {
+            let before = method.after.iter().map(|stage| Ok(Configured::try_from(stage.clone())?.into_objective()));
+            let own = registry::build(&method.name, &method.parameters).map_err(LakeError::from);
+            before.chain([own]).collect()
+        };
+        self.method.iter().map(stages).collect()
     }
 
     /// The optimizer.
@@ -209,8 +218,7 @@ impl Recipe {
         for name in names {
             let listed: Vec<_> = self.method.iter().filter(|entry| entry.answers_to(&name)).cloned().collect();
             if listed.is_empty() {
-                registry::find(&name)?;
-                chosen.push(MethodRecipe { name, label: None, parameters: Parameters::new() });
+                chosen.push(MethodRecipe::sequence(&name)?);
             }
             chosen.extend(listed);
         }
@@ -276,18 +284,19 @@ impl Recipe {
 
         self.optimizer.parameters = self.optimizer()?.parameters();
         let objectives = self.objectives()?;
-        for (objective, entry) in objectives.iter().zip(&mut self.method) {
-            entry.parameters = objective.parameters();
-            if let Anticipation::Residual { lambda, .. } = objective.requirements().anticipation
-                && lambda.least != lambda.most
-                && self.warmup_ratio == 0.0
-            {
-                let lambda_min = format!("{}.{}", entry.label(), LAMBDA_MIN.name);
-                return Err(field(
-                    &lambda_min,
-                    "lambda itself where warmup_ratio = 0, as it rises in the warm-up",
-                    lambda.least,
-                ));
+        for (stages, entry) in objectives.iter().zip(&mut self.method) {
+            let before = entry.after.iter().map(|stage| Ok(Parameters::from(&Configured::try_from(stage.clone())?)));
+            entry.after = before.collect::<Result<_, LakeError>>()?;
+            for objective in stages {
+                entry.parameters = objective.parameters();
+                if let Anticipation::Residual { lambda, .. } = objective.requirements().anticipation
+                    && lambda.least != lambda.most
+                    && self.warmup_ratio == 0.0
+                {
+                    let lambda_min = format!("{}.{}", entry.label(), LAMBDA_MIN.name);
+                    let allowed = "lambda itself where warmup_ratio = 0, as it rises in the warm-up";
+                    return Err(field(&lambda_min, allowed, lambda.least));
+                }
             }
         }
         for (index, entry) in self.method.iter().enumerate() {
@@ -318,7 +327,7 @@ impl JsonSchema for OptimizerRecipe {
 
 impl JsonSchema for MethodRecipe {
     fn schema_name() -> Cow<'static, str> {
-        "Method".into()
+        "Entry".into()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
@@ -327,7 +336,12 @@ impl JsonSchema for MethodRecipe {
             "pattern": format!("^[A-Za-z0-9_+-]{{1,{LONGEST_LABEL}}}$"),
             "description": "what the result is called; by default the name",
         });
-        schema::methods(generator, &[("label", label.to_value())])
+        let after = json_schema!({
+            "type": "array",
+            "items": generator.subschema_for::<Configured>(),
+            "description": "methods that train before it, one behind the other and each for as many steps",
+        });
+        schema::methods(generator, &[("label", label.to_value()), ("after", after.to_value())])
     }
 }
 
@@ -368,6 +382,23 @@ fn with_defaults_and_limits(schema: &mut Schema) {
 }
 
 impl MethodRecipe {
+    /// Methods joined by `+`, at their defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Registry`] for an unknown method.
+    fn sequence(names: &str) -> Result<Self, LakeError> {
+        let (before, own) = names.rsplit_once('+').map_or((None, names), |(before, own)| (Some(before), own));
+        let named = |name: &str| {
+            registry::find(name)?;
+            Ok(Parameters::from([("name".to_owned(), name.into())]))
+        };
+        let after = before.into_iter().flat_map(|before| before.split('+')).map(named);
+        let after = after.collect::<Result<Vec<_>, LakeError>>()?;
+        let name = registry::find(own)?.name.to_owned();
+        Ok(Self { name, label: before.map(|_| names.to_owned()), after, parameters: Parameters::new() })
+    }
+
     /// What the result is called.
     pub fn label(&self) -> &str {
         self.label.as_deref().unwrap_or(&self.name)

@@ -49,6 +49,10 @@ pub struct MethodReport {
     pub objective: String,
     /// The objective's parameters in force.
     pub parameters: Parameters,
+    /// The methods that trained before it, with their parameters; the curve and what is said of before training are of what
+    /// they left behind.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Parameters>,
     /// Mean squared error between T and T* over the non-terminal cells.
     pub distance: Summary,
     /// The same before training.

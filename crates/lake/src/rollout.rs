@@ -6,7 +6,6 @@ use enumset::EnumSet;
 use objective::{Data, Feedback, Pair, Requirements, Sampling, Statistic, TokenStatistics};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 use training::{MicroBatch, Outcome, Policy, fill_behaviour};
 
 use crate::environment::Environment;
@@ -45,14 +44,9 @@ pub struct Sample {
 }
 
 impl Dice {
-    /// Streams of a run's seed.
-    pub fn new(seed: u64, action_stream: u64, slip_stream: u64) -> Self {
-        let stream = |number| {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(number);
-            rng
-        };
-        Self { actions: stream(action_stream), slips: stream(slip_stream) }
+    /// Dice of their own streams.
+    pub fn new(actions: ChaCha8Rng, slips: ChaCha8Rng) -> Self {
+        Self { actions, slips }
     }
 }
 

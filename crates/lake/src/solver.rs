@@ -16,7 +16,6 @@ mod policy_iteration;
 mod prioritised;
 mod value_iteration;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 
@@ -49,10 +48,10 @@ pub enum Target {
 }
 
 /// How V* is computed. All give the same, each within its certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
-#[value(rename_all = "snake_case")]
+#[cfg_attr(feature = "program", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
 pub enum Solver {
     /// Value iteration: V ← B V in all cells at once, on rayon's threads where the lake is large.
     ValueIteration,

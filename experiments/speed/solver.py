@@ -1,9 +1,9 @@
 """Solving lakes beside QuantEcon, and stepping on them beside Gymnasium and EnvPool: one thread each, one run.
 
 Run from the repository's root with `quantecon` and `gymnasium` installed, and `envpool` where it installs:
-`python3 experiments/speed/solver.py`. The lakes are slippery, one cell in ten is a hole, the discount is 0.99, and V* is
-computed to 1e-8: QuantEcon's `epsilon` is twice the error of its values, so it gets 2e-8. What it solves is built beforehand.
-Writes `solver.json` beside itself.
+`python3 experiments/speed/solver.py`. The lakes are slippery, one cell in ten is a hole, the discount is 0.99, and V*
+is computed to 1e-8: QuantEcon's `epsilon` is twice the error of its values, so it gets 2e-8. What it solves is built
+beforehand. Writes `solver.json` beside itself.
 """
 
 import datetime
@@ -53,14 +53,17 @@ def solve(side, solver):
 
 
 def peak_memory(side, solver):
-    """Bytes that the program held at most, drawing and T* included, and its seconds from start to end."""
+    """Bytes that the program held at most, Q* and T* included, and its seconds from start to end.
+
+    A child's peak begins at what its parent holds: so a small parent starts it.
+    """
     command = [LAKE, "solve", "--map", name(side), "--slippery", "--solver", solver, "--accuracy", str(ERROR),
                "--threads", "1"]
+    parent = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+              "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0
-    return usage.ru_maxrss * 1024, time.perf_counter() - start
+    output = subprocess.run(["/usr/bin/env", "python3", "-c", parent, *command], check=True, capture_output=True).stdout
+    return int(output) * 1024, time.perf_counter() - start
 
 
 def discrete_dp(rows):
@@ -99,7 +102,8 @@ def peer(side):
             result = problem.solve(method=method, epsilon=2 * ERROR, max_iter=100_000)
             times.append(time.perf_counter() - start)
         apart = float(numpy.abs(result.v - numpy.array(ours["value"])).max())
-        rows[method] = {"seconds": statistics.median(times), "iterations": int(result.num_iter), "apart_from_ours": apart}
+        seconds = statistics.median(times)
+        rows[method] = {"seconds": seconds, "iterations": int(result.num_iter), "apart_from_ours": apart}
     return {"error_bound": ours["error_bound"], "quantecon": rows}
 
 
@@ -155,12 +159,14 @@ def main():
             row |= peer(side)
             theirs = min(method["seconds"] for method in row["quantecon"].values())
             row["ratio_of_best"] = theirs / ours[best]
-        row["peak_bytes"], row["program_seconds"] = peak_memory(side, best)
-        row["peak_bytes_per_cell"] = row["peak_bytes"] / side**2
+        else:
+            row["peak_bytes"], row["program_seconds"] = peak_memory(side, best)
+            row["peak_bytes_per_cell"] = row["peak_bytes"] / side**2
         lakes[f"{side}x{side}"] = row
-        print(f"{side}x{side}: {best} {ours[best] * 1e3:.3f} ms, {row['nanoseconds_per_cell']:.0f} ns a cell, "
-              f"{row['peak_bytes'] / 1e6:.0f} MB" +
-              (f"; QuantEcon's best {row['ratio_of_best']:.0f}x" if "ratio_of_best" in row else ""), flush=True)
+        more = (f"QuantEcon's best {row['ratio_of_best']:.0f}x" if "ratio_of_best" in row
+                else f"{row['peak_bytes'] / 1e6:.0f} MB")
+        print(f"{side}x{side}: {best} {ours[best] * 1e3:.3f} ms, {row['nanoseconds_per_cell']:.0f} ns a cell; {more}",
+              flush=True)
 
     step_times = bench("environment", "steps")
     steps = {}

@@ -1,4 +1,4 @@
-"""Gymnasium's Frozen Lake: its transition model P and its episodes, and V*, Q* and a return computed from P with numpy."""
+"""Gymnasium's Frozen Lake: its transition model P and its episodes; V*, Q* and a return from P with numpy."""
 
 import gymnasium
 import numpy

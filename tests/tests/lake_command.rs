@@ -288,7 +288,8 @@ fn options_reach_the_run() {
         "1,-1,-0.01",
     ])["recipe"];
     let expected = serde_json::json!({
-        "map": "8x8", "slippery": true, "success_rate": 0.75, "reward_schedule": [1.0, -1.0, -0.01], "gamma": 0.9, "target": "soft", "demonstration": "hole", "rejected": "RRRR",
+        "map": "8x8", "slippery": true, "success_rate": 0.75, "reward_schedule": [1.0, -1.0, -0.01],
+        "gamma": 0.9, "target": "soft", "demonstration": "hole", "rejected": "RRRR",
         "hidden": 8, "learning_rate": 0.1, "schedule": "cosine", "warmup_ratio": 0.5, "clip_norm": 2.0, "steps": 3,
         "seeds": 2, "seed": 9,
         "optimizer": {"name": "sgd", "momentum": 0.5, "nesterov": false, "weight_decay": 0.0},

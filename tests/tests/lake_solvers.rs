@@ -180,7 +180,8 @@ proptest! {
         for (solver, accuracy) in SOLVERS.into_iter().flat_map(|solver| [1e-2, 1e-8, 1e-300].map(|a| (solver, a))) {
             let solution = solve(&environment, gamma, solver, accuracy);
             let error = distance(&solution.value, &exact);
-            prop_assert!(error <= solution.error_bound, "{solver:?}, {accuracy:e}: {error:e} > {:e}", solution.error_bound);
+            let bound = solution.error_bound;
+            prop_assert!(error <= bound, "{solver:?}, {accuracy:e}: {error:e} > {bound:e}");
         }
     }
 
@@ -194,7 +195,8 @@ proptest! {
         let solution = solve(&environment, gamma, Solver::PolicyIteration, ACCURACY);
         for target in [Target::Greedy, Target::Ties, Target::Soft] {
             for row in optimal_policy(&environment, &solution, target) {
-                prop_assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-14 && row.iter().all(|p| (0.0..=1.0).contains(p)));
+                prop_assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-14);
+                prop_assert!(row.iter().all(|p| (0.0..=1.0).contains(p)));
             }
         }
         let policy = optimal_policy(&environment, &solution, Target::Greedy);
@@ -248,7 +250,7 @@ fn a_lake_of_several_blocks_and_threads_is_the_same_on_any_number_of_threads() {
 
 #[test]
 fn elimination_answers_where_sweeps_would_take_a_million_million() {
-    // Never to end is worth 1 / (1 - gamma) a step, but for the slip that ends it.
+    // Never to end is worth 1 / (1 - gamma), and from every cell it is possible.
     let rewards = Rewards { goal: 0.0, hole: 0.0, frozen: 1.0 };
     let environment = Environment::new(Map::load("4x4").unwrap(), Dynamics { rewards, ..Dynamics::from(false) });
     let gamma = 1.0 - 1e-9;

@@ -1,4 +1,5 @@
-//! Time of every solver on slippery lakes with a hole in ten cells, to an error bound of 1e-8 at discount 0.99, on one thread.
+//! Time of every solver on slippery lakes with a hole in ten cells, to an error bound of 1e-8 at discount 0.99, on one
+//! thread.
 //!
 //! `experiments/speed/solver.py` solves the same lakes with QuantEcon in one run with it.
 #![allow(missing_docs, clippy::unwrap_used)]

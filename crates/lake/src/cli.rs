@@ -13,8 +13,8 @@ use training::{OPTIMIZERS, Shape};
 
 /// Measure what an alignment objective teaches, on a lake whose optimal policy is known exactly.
 ///
-/// Trains a small policy from one demonstrated trajectory (and, for methods that compare, a rejected one) over many seeds,
-/// and reports how far its transition matrix T(a|s) ends from the optimal one.
+/// Trains a small policy from one demonstrated trajectory (and, for methods that compare, a rejected one) over many
+/// seeds, and reports how far its transition matrix T(a|s) ends from the optimal one.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, after_help = "See --help for methods and their parameters.")]
 #[command(after_long_help = manual())]
@@ -39,8 +39,8 @@ pub(crate) enum Command {
 /// The lake, for every command.
 #[derive(Debug, Args)]
 struct LakeArguments {
-    /// A map that comes with the program (see `lake maps`), a generated one (`generated:8x8,holes=0.2,seed=7`), a list of rows as
-    /// Gymnasium's `desc`, or a file: lines of letters, or TOML with `rows` and `[trajectories]`.
+    /// A map that comes with the program (see `lake maps`), a generated one (`generated:8x8,holes=0.2,seed=7`), a list
+    /// of rows as Gymnasium's `desc`, or a file: lines of letters, or TOML with `rows` and `[trajectories]`.
     #[arg(long, value_name = "NAME|FILE", help_heading = "Lake")]
     map: Option<String>,
 
@@ -161,7 +161,8 @@ pub(crate) struct SolveArguments {
     pub(crate) solver: Solver,
 
     /// The error bound of V* to reach, if rounding allows.
-    #[arg(long, value_name = "NUMBER", value_parser = accuracy, default_value_t = ACCURACY, allow_negative_numbers = true, help_heading = "Solver")]
+    #[arg(long, value_name = "NUMBER", value_parser = accuracy, default_value_t = ACCURACY, help_heading = "Solver")]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) accuracy: f64,
 
     /// Threads; by default one a core. No result depends on them.

@@ -10,7 +10,8 @@ use crate::map::{ACTIONS, Action, Cell, Map};
 pub struct Dynamics {
     /// Whether moves slip.
     pub slippery: bool,
-    /// Probability of the intended move where moves slip, from 0 to 1; the rest is split evenly between the right angles.
+    /// Probability of the intended move where moves slip, from 0 to 1; the rest is split evenly between the right
+    /// angles.
     pub success_rate: f64,
     /// Rewards on arrival.
     pub rewards: Rewards,
@@ -49,9 +50,9 @@ pub struct Outcomes {
 
 /// The transition model P over a map.
 ///
-/// An action goes the intended way or, on a slippery lake, that way with probability `success_rate` and at right angles to it
-/// with probability (1 − `success_rate`) / 2 each. A wall stops the move. Holes and goals are terminal: every action stays there,
-/// with reward 0.
+/// An action goes the intended way or, on a slippery lake, that way with probability `success_rate` and at right
+/// angles to it with probability (1 − `success_rate`) / 2 each. A wall stops the move. Holes and goals are terminal:
+/// every action stays there, with reward 0.
 ///
 /// Transitions are computed when they are asked for, from one byte a cell.
 #[derive(Clone, Debug, PartialEq)]
@@ -167,8 +168,8 @@ impl Environment {
         }
     }
 
-    /// The outcome of an action that a number drawn uniformly from 0 to below 1 picks, as Gymnasium picks it: the first whose
-    /// cumulated probability is above the number.
+    /// The outcome of an action that a number drawn uniformly from 0 to below 1 picks, as Gymnasium picks it: the
+    /// first whose cumulated probability is above the number.
     ///
     /// # Examples
     ///
@@ -194,8 +195,8 @@ impl Environment {
         self.arrive(cell, action as usize + TURNS[turn], self.probabilities[turn])
     }
 
-    /// Steps until an episode is cut off: 100 on lakes of up to 4x4 cells and 200 on larger ones, as Gymnasium truncates its
-    /// own two. That is 25 for each row, and lakes of more than eight rows or columns go on likewise.
+    /// Steps until an episode is cut off: 100 on lakes of up to 4x4 cells and 200 on larger ones, as Gymnasium
+    /// truncates its own two. That is 25 for each row, and lakes of more than eight rows or columns go on likewise.
     pub fn horizon(&self) -> usize {
         let (cells, width) = (self.map.cells().len(), self.map.width());
         if cells <= 16 { 100 } else { usize::max(200, 25 * width.max(cells / width)) }

@@ -24,13 +24,13 @@ const STREAM: u64 = 256;
 
 /// A random lake, spelled as in `generated:8x8,holes=0.2,seed=7`.
 ///
-/// S is the first cell and G the last. A way is drawn first, uniformly over all words of height − 1 moves down and width − 1
-/// moves right; then every other cell is a hole with probability `holes`, each by itself. So the lake can always be crossed,
-/// in height + width − 2 moves, and nothing is drawn again. Of two lakes that differ in `holes` alone, the one with more has
-/// all holes of the other.
+/// S is the first cell and G the last. A way is drawn first, uniformly over all words of height − 1 moves down and
+/// width − 1 moves right; then every other cell is a hole with probability `holes`, each by itself. So the lake can
+/// always be crossed, in height + width − 2 moves, and nothing is drawn again. Of two lakes that differ in `holes`
+/// alone, the one with more has all holes of the other.
 ///
-/// Gymnasium's `generate_random_map` draws all cells, and draws again until there is some way; where that is likely at once, the
-/// two differ little.
+/// Gymnasium's `generate_random_map` draws all cells, and draws again until there is some way; where that is likely at
+/// once, the two differ little.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Generated {
     /// Rows, at least 1.

@@ -16,7 +16,7 @@ pub const EMBEDDED: &[(&str, &str)] =
 /// Actions in every cell.
 pub const ACTIONS: usize = 4;
 
-/// The most cells that a map may have: 5000 x 5000, solved in 1.5 GB.
+/// The most cells that a map may have: 5000 x 5000, solved in 2 GB.
 pub const MOST_CELLS: usize = 25_000_000;
 
 /// A move, numbered as in Gymnasium.
@@ -133,7 +133,8 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`LakeError::File`], [`LakeError::Parse`], or [`LakeError::Map`] and [`LakeError::Trajectory`] as [`Map::parse`].
+    /// [`LakeError::File`], [`LakeError::Parse`], or [`LakeError::Map`] and [`LakeError::Trajectory`] as
+    /// [`Map::parse`].
     pub fn load(name_or_path: &str) -> Result<Self, LakeError> {
         if let Some((name, text)) = EMBEDDED.iter().find(|(name, _)| *name == name_or_path) {
             return Self::parse(name, text);
@@ -167,13 +168,13 @@ impl Map {
     ///
     /// 1. TOML: `rows`, and optionally `summary` and `[trajectories]`.
     /// 2. Lines of letters and nothing else.
-    /// 3. A list in brackets, as Gymnasium's `desc`: of rows in quotes, or of lists of letters in quotes. Unlike there, exactly
-    ///    one letter is S, some G can be reached, and other letters than S, F, H and G are errors.
+    /// 3. A list in brackets, as Gymnasium's `desc`: of rows in quotes, or of lists of letters in quotes. Unlike there,
+    ///    exactly one letter is S, some G can be reached, and other letters than S, F, H and G are errors.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Parse`] for other TOML; [`LakeError::Map`] for rows that are no lake; [`LakeError::Trajectory`] for a
-    /// named trajectory that cannot be walked.
+    /// [`LakeError::Parse`] for other TOML; [`LakeError::Map`] for rows that are no lake; [`LakeError::Trajectory`]
+    /// for a named trajectory that cannot be walked.
     pub fn parse(name: &str, text: &str) -> Result<Self, LakeError> {
         let parse = |problem: String| LakeError::Parse { path: format!("map {name}"), problem };
         let text = text.trim();
@@ -297,7 +298,8 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`LakeError::Trajectory`] naming the step: an unknown letter, a move into a wall, a move after a hole or the goal.
+    /// [`LakeError::Trajectory`] naming the step: an unknown letter, a move into a wall, a move after a hole or the
+    /// goal.
     pub fn walk(&self, word: &str) -> Result<Trajectory, LakeError> {
         let fail = |problem: String| LakeError::Trajectory { trajectory: format!("\"{word}\""), problem };
         if word.is_empty() {

@@ -78,22 +78,24 @@ pub struct Solution {
     pub residual: f64,
     /// Updates of cells divided by the number of cells, rounded up; an elimination is one.
     pub sweeps: usize,
-    /// A bound of maxₛ |V(s) − V*(s)| and of the same for Q: (residual + rounding) / (1 − γ), where rounding bounds what the
-    /// arithmetic of one backup may have hidden.
+    /// A bound of maxₛ |V(s) − V*(s)| and of the same for Q: (residual + rounding) / (1 − γ), where rounding bounds
+    /// what the arithmetic of one backup may have hidden.
     pub error_bound: f64,
 }
 
-/// V* and Q* with discount 0 ≤ γ < 1, by the solver, to an error bound of `accuracy` > 0, or as exactly as rounding allows.
+/// V* and Q* with discount 0 ≤ γ < 1, by the solver, to an error bound of `accuracy` > 0, or as exactly as rounding
+/// allows.
 ///
 /// # Formula
 ///
-/// Q(s,a) = Σ P(s'|s,a) (r(s') + γ V(s')), with V = 0 in terminal cells, and V = B V with B V(s) = maxₐ Q(s,a). As B brings any two
-/// V closer by the factor γ, |V − V*| ≤ |B V − V| / (1 − γ), whichever way V was found. So every solver goes on until its
-/// residual is below `accuracy` (1 − γ) / 2 or four units of rounding in the largest value, and then one more backup, the same
-/// for all, computes V, Q and the residual that is reported.
+/// Q(s,a) = Σ P(s'|s,a) (r(s') + γ V(s')), with V = 0 in terminal cells, and V = B V with B V(s) = maxₐ Q(s,a). As B
+/// brings any two V closer by the factor γ, |V − V*| ≤ |B V − V| / (1 − γ), whichever way V was found. So every solver
+/// goes on until its residual is below `accuracy` (1 − γ) / 2 or four units of rounding in the largest value, and then
+/// one more backup, the same for all, computes V, Q and the residual that is reported.
 ///
-/// Sweeps begin at a V that no backup lowers, or none raises. As rounding respects order, values go on in that direction to the
-/// end, so that sweeps end; those of [`Solver::Accelerated`] end where plain ones would no longer gain.
+/// Sweeps begin at a V that no backup lowers, or none raises. As rounding respects order, values go on in that
+/// direction to the end, so that sweeps end; those of [`Solver::Accelerated`] end where plain ones would no longer
+/// gain.
 ///
 /// # Errors
 ///

@@ -40,8 +40,8 @@ pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
 ///
 /// # Errors
 ///
-/// [`LakeError::Trajectory`] as [`resolve`], and for `optimal` where the rewards make another way than the shortest to a goal
-/// optimal without slipping: there only a word can say what to imitate.
+/// [`LakeError::Trajectory`] as [`resolve`], and for `optimal` where the rewards make another way than the shortest to
+/// a goal optimal without slipping: there only a word can say what to imitate.
 pub fn resolve_rewarded(environment: &Environment, gamma: f64, name_or_word: &str) -> Result<Trajectory, LakeError> {
     let (map, rewards) = (environment.map(), environment.dynamics().rewards);
     if name_or_word == OPTIMAL && !shortest_is_best(map, rewards, gamma) {
@@ -65,9 +65,9 @@ fn fail(trajectory: &str, problem: String) -> LakeError {
 
 /// Whether no way from the start has a greater return than the shortest to a goal, without slipping.
 ///
-/// A way of n moves that ends with reward x is worth w + γⁿ⁻¹ (x − w), where w = frozen / (1 − γ) is what it is worth never to end.
-/// So the best is the shortest of those that end in the better of goals and holes, if any is worth more than w. Powers of γ are
-/// compared by the difference of their exponents, which is exact in the number of moves.
+/// A way of n moves that ends with reward x is worth w + γⁿ⁻¹ (x − w), where w = frozen / (1 − γ) is what it is worth
+/// never to end. So the best is the shortest of those that end in the better of goals and holes, if any is worth more
+/// than w. Powers of γ are compared by the difference of their exponents, which is exact in the number of moves.
 fn shortest_is_best(map: &Map, rewards: Rewards, gamma: f64) -> bool {
     let endless = rewards.frozen / (1.0 - gamma);
     let [goal, hole] = [rewards.goal, rewards.hole].map(|reward| reward - endless);
@@ -180,7 +180,8 @@ mod tests {
         // Never to end is worth 0.02 / 0.01 = 2.
         let error = optimal(&lake(1.0, 0.0, 0.02), 0.99).unwrap_err().to_string();
         assert!(error.contains("trajectory optimal") && error.contains("0.02 on ice"), "{error}");
-        // From -10 the goal is 11 and a hole 10 away: 0.9^4 * 11 < 10; -0.1 at 0.99 is worth -10 too, but 0.99^4 * 11 > 10.
+        // From -10 the goal is 11 and a hole 10 away: 0.9^4 * 11 < 10. So it is from -0.1 at 0.99,
+        // but 0.99^4 * 11 > 10.
         assert!(optimal(&lake(1.0, 0.0, -1.0), 0.9).is_err());
         assert!(optimal(&lake(1.0, 0.0, -0.1), 0.99).is_ok());
         assert_eq!(resolve_rewarded(&lake(1.0, 0.0, -1.0), 0.9, HOLE).unwrap().word, "RD");

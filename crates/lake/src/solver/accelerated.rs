@@ -1,13 +1,14 @@
 //! Value iteration with a memory of one sweep more: V ← V₋ + ω (B V − V₋), where V₋ is what V was a sweep before.
 //!
-//! Golub and Varga 1961, "Chebyshev semi-iterative methods, successive overrelaxation iterative methods, and second order Richardson
-//! iterative methods": where the eigenvalues of γP lie in an ellipse with half-axes a along the real and b along the imaginary
-//! axis, ω = 2 / (1 + √(1 − a² + b²)) shrinks changes by (a + b) / (1 + √(1 − a² + b²)) a sweep. Here a = γ, and b is a share of
-//! it. With γ = 0.99 that is 0.976 rather than 0.99: less than half the sweeps, each little longer than without.
+//! Golub and Varga 1961, "Chebyshev semi-iterative methods, successive overrelaxation iterative methods, and second
+//! order Richardson iterative methods": where the eigenvalues of γP lie in an ellipse with half-axes a along the real
+//! and b along the imaginary axis, ω = 2 / (1 + √(1 − a² + b²)) shrinks changes by (a + b) / (1 + √(1 − a² + b²)) a
+//! sweep. Here a = γ, and b is a share of it. With γ = 0.99 that is 0.976 rather than 0.99: less than half the sweeps,
+//! each little longer than without.
 //!
-//! No eigenvalues are known. So every few sweeps the residual must have fallen as far as plain value iteration's is sure to;
-//! where it has not, b grows, ω falls towards 1, and the method becomes plain value iteration. If the residual of that does
-//! not fall either, the rest is rounding.
+//! No eigenvalues are known. So every few sweeps the residual must have fallen as far as plain value iteration's is
+//! sure to; where it has not, b grows, ω falls towards 1, and the method becomes plain value iteration. If the
+//! residual of that does not fall either, the rest is rounding.
 
 use super::plane::{BLOCK, Plane, greater};
 use super::value_iteration::sweep;

@@ -10,8 +10,8 @@ pub(super) const BLOCK: usize = 32;
 
 /// What it is worth to arrive in each cell, U(s') = r(s') + γ V(s').
 ///
-/// Rows have a margin of one cell on every side that repeats the cell beside it, so that a move into a wall needs no case of
-/// its own: U at the place moved to is U of the cell itself.
+/// Rows have a margin of one cell on every side that repeats the cell beside it, so that a move into a wall needs no
+/// case of its own: U at the place moved to is U of the cell itself.
 #[derive(Debug)]
 pub(super) struct Plane {
     pub(super) worth: Vec<f64>,
@@ -262,8 +262,8 @@ impl Plane {
                 action_value[row * self.width + column] = q;
             }
         }
-        // A backup rounds γV, U, one sum, two products and another sum, and the probability of a right angle is rounded itself:
-        // at most eight times half a unit of the largest number in it; twice that is on the safe side.
+        // A backup rounds γV, U, one sum, two products and another sum, and the probability of a right angle is
+        // rounded itself: at most eight times half a unit of the largest number in it; twice that is on the safe side.
         let largest = self.worth.iter().chain(&value).copied().fold(self.largest_reward, magnitude);
         let rounding = 8.0 * f64::EPSILON * largest;
         let error_bound = (residual + rounding) / (1.0 - self.rules.gamma) * (1.0 + 4.0 * f64::EPSILON);

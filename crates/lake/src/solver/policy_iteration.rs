@@ -1,8 +1,9 @@
 //! Policy iteration: evaluate a policy, then let every cell take its best action, until none changes.
 //!
-//! The evaluation solves V = r + γ P V for the policy's P. On a lake of up to about 10⁴ cells by elimination within the band that
-//! neighbours reach; P V is less than V in the sum of each row, so that no pivot is sought. On larger lakes, and a few
-//! sweeps at a time in the modified form (Puterman and Shin 1978), by sweeps in place from a V that no backup lowers.
+//! The evaluation solves V = r + γ P V for the policy's P. On a lake of up to about 10⁴ cells by elimination within
+//! the band that neighbours reach; P V is less than V in the sum of each row, so that no pivot is sought. On larger
+//! lakes, and a few sweeps at a time in the modified form (Puterman and Shin 1978), by sweeps in place from a V that
+//! no backup lowers.
 
 use crate::map::ACTIONS;
 

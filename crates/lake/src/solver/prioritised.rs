@@ -1,10 +1,10 @@
 //! Value iteration in blocks of the lake that fit the processor's nearest memory, most urgent first.
 //!
-//! Every block has a bound of its residual: the change in its own last sweep, plus all changes along the edges of its neighbours
-//! since. A block above the current level is swept until it is well below it; when none is above, the level falls, to the
-//! tolerance in the end. So what is settled is left alone: pools that settle slowly are swept in their own blocks, and where a
-//! reward does not reach, nothing is done at all. After Wingate and Seppi 2005, "Prioritization methods for accelerating MDP
-//! solvers", JMLR 6.
+//! Every block has a bound of its residual: the change in its own last sweep, plus all changes along the edges of its
+//! neighbours since. A block above the current level is swept until it is well below it; when none is above, the level
+//! falls, to the tolerance in the end. So what is settled is left alone: pools that settle slowly are swept in their
+//! own blocks, and where a reward does not reach, nothing is done at all. After Wingate and Seppi 2005,
+//! "Prioritization methods for accelerating MDP solvers", JMLR 6.
 
 use super::plane::{BLOCK, Plane, greater};
 
@@ -66,8 +66,8 @@ fn residual(plane: &Plane, (row, column): (usize, usize)) -> f64 {
     if change == 0.0 { 0.0 } else { change / plane.rules.gamma }
 }
 
-/// Sweeps a block until a sweep changes it by no more than `enough`. Answers the last sweep's change, which bounds the residual,
-/// the changes along the left, lower, right and upper edge, and the sweeps.
+/// Sweeps a block until a sweep changes it by no more than `enough`. Answers the last sweep's change, which bounds the
+/// residual, the changes along the left, lower, right and upper edge, and the sweeps.
 fn visit(plane: &mut Plane, (row, column): (usize, usize), enough: f64) -> (f64, [f64; 4], usize) {
     let (below, beyond) = (plane.height.min(row + BLOCK), plane.width.min(column + BLOCK));
     let before = edges(plane, (row, below), (column, beyond));

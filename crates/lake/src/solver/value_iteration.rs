@@ -1,6 +1,7 @@
 //! Value iteration, all cells at once.
 //!
-//! The change shrinks by γ at least with every sweep, whatever the size of the lake: about ln(accuracy (1 − γ)) / ln γ sweeps.
+//! The change shrinks by γ at least with every sweep, whatever the size of the lake: about ln(accuracy (1 − γ)) / ln γ
+//! sweeps.
 
 use rayon::prelude::*;
 
@@ -26,8 +27,8 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
     }
 }
 
-/// Writes each row of `next` from the plane's values, the margins apart, and exchanges the two. Answers the greatest of what
-/// `update` answers, which no number of threads changes.
+/// Writes each row of `next` from the plane's values, the margins apart, and exchanges the two. Answers the greatest
+/// of what `update` answers, which no number of threads changes.
 pub(super) fn sweep(
     plane: &mut Plane,
     next: &mut Vec<f64>,

@@ -1,6 +1,7 @@
 //! Running a recipe: every method over every seed, in parallel, in an order that no thread count changes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray_rand::rand_distr::StandardNormal;
 use objective::{Data, Metrics, Objective, ObjectiveState, Requirements, Source, Statistic};
@@ -15,7 +16,7 @@ use training::{
 
 use crate::environment::Environment;
 use crate::error::LakeError;
-use crate::map::{Map, Trajectory};
+use crate::map::{ACTIONS, Map, Trajectory};
 use crate::measure::{Performance, distance, greedy, performance};
 use crate::network::{Forward, Network, States};
 use crate::policy::{LakePolicy, given};
@@ -69,6 +70,41 @@ struct Run {
     last: Option<StepReport>,
 }
 
+/// What one method's policies were at each step of the curve, summed over its runs. Sums of integers are the same in
+/// whatever order the runs end, and no run's own policies need to be kept.
+struct Snapshots {
+    /// By step, cell and action, in 2⁻⁴⁰: the sums over the most seeds that there may be stay below 2⁶⁴.
+    sums: Vec<AtomicU64>,
+    cells: usize,
+}
+
+impl Snapshots {
+    const ONE: f64 = (1_u64 << 40) as f64;
+    /// Decimals enough to look at.
+    const ROUNDING: f64 = 1e6;
+
+    fn new(points: usize, cells: usize) -> Self {
+        Self { sums: (0..points * cells * ACTIONS).map(|_| AtomicU64::new(0)).collect(), cells }
+    }
+
+    fn add(&self, point: usize, policy: &TransitionMatrix) {
+        for (sum, probability) in self.sums[point * self.cells * ACTIONS..].iter().zip(policy.iter().flatten()) {
+            sum.fetch_add((probability * Self::ONE).round() as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn means(self, runs: usize) -> Vec<TransitionMatrix> {
+        let total = runs as f64 * Self::ONE;
+        let mean = |sum: &AtomicU64| {
+            let mean = sum.load(Ordering::Relaxed) as f64 / total;
+            (mean * Self::ROUNDING).round() / Self::ROUNDING
+        };
+        let means: Vec<_> = self.sums.iter().map(mean).collect();
+        let (rows, _) = means.as_chunks::<ACTIONS>();
+        rows.chunks(self.cells).map(<[_]>::to_vec).collect()
+    }
+}
+
 impl Experiment {
     /// Derives everything that the recipe's runs share.
     ///
@@ -104,17 +140,24 @@ impl Experiment {
     /// [`LakeError::Step`] and [`LakeError::Diverged`] of the first run, in order, that failed.
     pub fn run(&self, finished: impl Fn() + Sync) -> Result<Report, LakeError> {
         let seeds = self.recipe.seeds;
+        let cells = self.environment.map().cells().len();
+        let snapshots: Vec<_> = self.objectives.iter().map(|_| Snapshots::new(self.curve_steps.len(), cells)).collect();
         let outcomes: Vec<_> = (0..self.runs())
             .into_par_iter()
             .map(|index| {
-                let run = self.train(index / seeds, self.recipe.seed + (index % seeds) as u64);
+                let run =
+                    self.train(index / seeds, self.recipe.seed + (index % seeds) as u64, &snapshots[index / seeds]);
                 finished();
                 run
             })
             .collect();
         let runs = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let mut results: Vec<_> =
-            runs.chunks(seeds).enumerate().map(|(method, runs)| self.summarise(method, runs)).collect();
+        let mut results: Vec<_> = runs
+            .chunks(seeds)
+            .zip(snapshots)
+            .enumerate()
+            .map(|(method, (runs, snapshots))| self.summarise(method, runs, snapshots))
+            .collect();
         results.sort_by(|a, b| a.distance.mean.total_cmp(&b.distance.mean));
 
         let best = performance(&self.environment, &self.optimal);
@@ -135,7 +178,7 @@ impl Experiment {
         })
     }
 
-    fn train(&self, method: usize, seed: u64) -> Result<Run, LakeError> {
+    fn train(&self, method: usize, seed: u64, snapshots: &Snapshots) -> Result<Run, LakeError> {
         let Self { recipe, environment, optimal, .. } = self;
         let objective = &*self.objectives[method];
         let requirements = objective.requirements();
@@ -172,7 +215,9 @@ impl Experiment {
         let (mut episodes, mut ties) = (0, 0);
         for update in 0..recipe.steps {
             if self.curve_steps.contains(&update) {
-                curve.push(distance(&policy.network.transition_matrix(), optimal, &cells));
+                let transition_matrix = policy.network.transition_matrix();
+                snapshots.add(curve.len(), &transition_matrix);
+                curve.push(distance(&transition_matrix, optimal, &cells));
             }
             if let Source::Sampled(sampling) = requirements.source
                 && update % sampling.epochs == 0
@@ -200,6 +245,7 @@ impl Experiment {
             let learning_rate = recipe.learning_rate;
             return Err(LakeError::Diverged { method: self.label(method), seed, learning_rate });
         }
+        snapshots.add(curve.len(), &transition_matrix);
         curve.push(distance(&transition_matrix, optimal, &cells));
         Ok(Run {
             curve,
@@ -227,7 +273,7 @@ impl Experiment {
         cells
     }
 
-    fn summarise(&self, method: usize, runs: &[Run]) -> MethodReport {
+    fn summarise(&self, method: usize, runs: &[Run], snapshots: Snapshots) -> MethodReport {
         let each = |value: fn(&Run) -> f64| runs.iter().map(value).collect::<Vec<_>>();
         let points: Vec<_> = (0..self.curve_steps.len())
             .map(|point| Summary::new(runs.iter().map(|run| run.curve[point]).collect()))
@@ -267,6 +313,7 @@ impl Experiment {
             state: (runs.iter().any(|run| run.state != ObjectiveState::default()))
                 .then(|| runs.iter().map(|run| run.state.clone()).collect()),
             transition_matrix: cells.map(|cell| std::array::from_fn(|action| mean(cell, action))).collect(),
+            snapshots: snapshots.means(runs.len()),
         }
     }
 }

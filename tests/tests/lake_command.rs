@@ -132,6 +132,7 @@ fn json_has_every_documented_field() {
         assert_eq!(result["curve"]["mean"][6], result["distance"]["mean"]);
         assert_eq!(result["curve"]["mean"][0], result["initial_distance"]["mean"]);
         assert_eq!(result["transition_matrix"].as_array().unwrap().len(), 16);
+        assert_eq!(result["snapshots"].as_array().unwrap().len(), 7);
     }
 }
 
@@ -200,7 +201,7 @@ fn out_holds_the_result_and_every_figure_twice_and_the_same_bytes_each_time() {
     let figures = ["curve", "distance", "policy-ift", "policy-sft"];
     let mut expected: Vec<_> =
         figures.iter().flat_map(|figure| [format!("{figure}.png"), format!("{figure}.svg")]).collect();
-    expected.extend(["recipe.toml".to_owned(), "result.json".to_owned()]);
+    expected.extend(["recipe.toml", "report.html", "result.json"].map(str::to_owned));
     expected.sort();
     assert_eq!(names, expected);
     for (name, bytes) in &files {

@@ -145,7 +145,7 @@ pub(crate) struct TrainArguments {
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 
-    /// Also write the result as JSON, the resolved recipe, and figures (SVG and PNG) into this folder.
+    /// Also write the result as JSON, the resolved recipe, figures (SVG and PNG) and a page (HTML) into this folder.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub(crate) out: Option<PathBuf>,
 }

@@ -11,6 +11,12 @@ use crate::solver::{Solution, TransitionMatrix};
 /// Columns that drawings may take beside one another.
 const PAGE_WIDTH: usize = 120;
 
+/// What a drawn lake shows.
+pub const ARROWS: &str = "Arrows: the most probable action. ● hole, ★ goal.";
+/// What the table's distance is.
+pub const DISTANCE: &str =
+    "Distance: mean squared error between the policy's T(a|s) and the optimal one over the non-terminal cells.";
+
 /// The lake with one arrow a cell, the policy's most probable action.
 pub fn arrows(map: &Map, policy: &TransitionMatrix) -> Vec<String> {
     framed(map, |cell| vec![format!(" {}", greedy_action(&policy[cell]).arrow())])
@@ -90,48 +96,21 @@ pub fn side_by_side(drawings: &[(&str, Vec<String>)]) -> String {
 
 /// What a report says, for a terminal: the setting, the lakes with arrows, and one row a method.
 pub fn page(environment: &Environment, report: &Report) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header(report));
+    for row in rows(environment.map(), report) {
+        table.add_row(row);
+    }
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    let (title, lakes, episodes) = (title(environment, report), lakes(environment.map(), report), episodes(report));
+    format!("{title}\n\n{lakes}\n{}\n\n{ARROWS}\n{DISTANCE}\n{episodes}", table.trim_fmt())
+}
+
+/// The setting in one line.
+pub fn title(environment: &Environment, report: &Report) -> String {
     let (map, recipe) = (environment.map(), &report.recipe);
     let trajectories: Vec<_> = report.trajectories.iter().map(|(role, word)| format!("{role} {word}")).collect();
-    let mut drawings: Vec<_> =
-        report.results.iter().map(|result| (result.method.as_str(), arrows(map, &result.transition_matrix))).collect();
-    drawings.push(("optimal", arrows(map, &report.optimal.transition_matrix)));
-
-    // What a method starts from is an untrained policy, or what the methods before it left behind.
-    let start = if report.results.iter().all(|result| result.after.is_empty()) { "untrained" } else { "at the start" };
-
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "method",
-        "distance (95% CI)",
-        start,
-        "success greedy/sampled",
-        "return greedy/sampled",
-        "cells visited",
-    ]);
-    for result in &report.results {
-        let fares = |greedy: f64, sampled: f64| format!("{greedy:.3} / {sampled:.3}");
-        table.add_row([
-            result.method.clone(),
-            interval(&result.distance),
-            interval(&result.initial_distance),
-            fares(result.success_rate.greedy, result.success_rate.sampled),
-            fares(result.mean_return.greedy, result.mean_return.sampled),
-            format!("{:.1} of {}", result.cells_visited.mean, map.cells().len()),
-        ]);
-    }
-    let optimal = &report.optimal;
-    let fares = |value: f64| format!("{value:.3}");
-    table.add_row([
-        "optimal".to_owned(),
-        "0".to_owned(),
-        String::new(),
-        fares(optimal.success_rate),
-        fares(optimal.mean_return),
-        String::new(),
-    ]);
-    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-
-    let title = format!(
+    format!(
         "Frozen Lake {}, {}, discount {}; {} {}, {} steps of {} at {}; {}",
         map.name(),
         environment.dynamics(),
@@ -142,14 +121,51 @@ pub fn page(environment: &Environment, report: &Report) -> String {
         recipe.optimizer.name,
         recipe.learning_rate,
         trajectories.join(", "),
-    );
-    let legend = "Arrows: the most probable action. ● hole, ★ goal.\n\
-         Distance: mean squared error between the policy's T(a|s) and the optimal one over the non-terminal cells.";
-    format!("{title}\n\n{}\n{}\n\n{legend}\n{}", side_by_side(&drawings), table.trim_fmt(), episodes(report))
+    )
+}
+
+/// The most probable actions of every method's policy and of the optimal one.
+pub fn lakes(map: &Map, report: &Report) -> String {
+    let mut drawings: Vec<_> =
+        report.results.iter().map(|result| (result.method.as_str(), arrows(map, &result.transition_matrix))).collect();
+    drawings.push(("optimal", arrows(map, &report.optimal.transition_matrix)));
+    side_by_side(&drawings)
+}
+
+/// The table's columns.
+pub fn header(report: &Report) -> [&'static str; 6] {
+    // What a method starts from is an untrained policy, or what the methods before it left behind.
+    let start = if report.results.iter().all(|result| result.after.is_empty()) { "untrained" } else { "at the start" };
+    ["method", "distance (95% CI)", start, "success greedy/sampled", "return greedy/sampled", "cells visited"]
+}
+
+/// One row a method, and the optimal policy's, under [`header`].
+pub fn rows(map: &Map, report: &Report) -> Vec<[String; 6]> {
+    let row = |result: &MethodReport| {
+        let fares = |greedy: f64, sampled: f64| format!("{greedy:.3} / {sampled:.3}");
+        [
+            result.method.clone(),
+            interval(&result.distance),
+            interval(&result.initial_distance),
+            fares(result.success_rate.greedy, result.success_rate.sampled),
+            fares(result.mean_return.greedy, result.mean_return.sampled),
+            format!("{:.1} of {}", result.cells_visited.mean, map.cells().len()),
+        ]
+    };
+    let (optimal, fares) = (&report.optimal, |value: f64| format!("{value:.3}"));
+    let best = [
+        "optimal".to_owned(),
+        "0".to_owned(),
+        String::new(),
+        fares(optimal.success_rate),
+        fares(optimal.mean_return),
+        String::new(),
+    ];
+    report.results.iter().map(row).chain([best]).collect()
 }
 
 /// What each method that samples took from the lake beside, or in place of, the trajectories.
-fn episodes(report: &Report) -> String {
+pub fn episodes(report: &Report) -> String {
     let described = |result: &MethodReport| {
         let sampled = result.sampled.as_ref()?;
         let ties = sampled.ties.as_ref().map(|ties| format!(", {:.1} samples without a pair", ties.mean));

@@ -92,4 +92,10 @@ pub enum LakeError {
         /// Why.
         problem: String,
     },
+    /// A page that could not be made.
+    #[error("page: {problem}")]
+    Page {
+        /// Why.
+        problem: String,
+    },
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray_rand::rand_distr::StandardNormal;
 use objective::{Data, Metrics, Objective, ObjectiveState, Requirements, Source, Statistic};
@@ -16,7 +17,7 @@ use training::{
 
 use crate::environment::Environment;
 use crate::error::LakeError;
-use crate::map::{Map, Trajectory};
+use crate::map::{ACTIONS, Map, Trajectory};
 use crate::measure::{Performance, distance, greedy, performance};
 use crate::network::{Forward, Network, States};
 use crate::policy::{LakePolicy, given};
@@ -80,6 +81,41 @@ struct Learned {
     last: Option<StepReport>,
 }
 
+/// What one method's policies were at each step of the curve, summed over its runs. Sums of integers are the same in
+/// whatever order the runs end, and no run's own policies need to be kept.
+struct Snapshots {
+    /// By step, cell and action, in 2⁻⁴⁰: the sums over the most seeds that there may be stay below 2⁶⁴.
+    sums: Vec<AtomicU64>,
+    cells: usize,
+}
+
+impl Snapshots {
+    const ONE: f64 = (1_u64 << 40) as f64;
+    /// Decimals enough to look at.
+    const ROUNDING: f64 = 1e6;
+
+    fn new(points: usize, cells: usize) -> Self {
+        Self { sums: (0..points * cells * ACTIONS).map(|_| AtomicU64::new(0)).collect(), cells }
+    }
+
+    fn add(&self, point: usize, policy: &TransitionMatrix) {
+        for (sum, probability) in self.sums[point * self.cells * ACTIONS..].iter().zip(policy.iter().flatten()) {
+            sum.fetch_add((probability * Self::ONE).round() as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn means(self, runs: usize) -> Vec<TransitionMatrix> {
+        let total = runs as f64 * Self::ONE;
+        let mean = |sum: &AtomicU64| {
+            let mean = sum.load(Ordering::Relaxed) as f64 / total;
+            (mean * Self::ROUNDING).round() / Self::ROUNDING
+        };
+        let means: Vec<_> = self.sums.iter().map(mean).collect();
+        let (rows, _) = means.as_chunks::<ACTIONS>();
+        rows.chunks(self.cells).map(<[_]>::to_vec).collect()
+    }
+}
+
 impl Experiment {
     /// Derives everything that the recipe's runs share.
     ///
@@ -116,17 +152,24 @@ impl Experiment {
     /// [`LakeError::Step`] and [`LakeError::Diverged`] of the first run, in order, that failed.
     pub fn run(&self, finished: impl Fn() + Sync) -> Result<Report, LakeError> {
         let seeds = self.recipe.seeds;
+        let cells = self.environment.map().cells().len();
+        let snapshots: Vec<_> = self.objectives.iter().map(|_| Snapshots::new(self.curve_steps.len(), cells)).collect();
         let outcomes: Vec<_> = (0..self.runs())
             .into_par_iter()
             .map(|index| {
-                let run = self.train(index / seeds, self.recipe.seed + (index % seeds) as u64);
+                let run =
+                    self.train(index / seeds, self.recipe.seed + (index % seeds) as u64, &snapshots[index / seeds]);
                 finished();
                 run
             })
             .collect();
         let runs = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let mut results: Vec<_> =
-            runs.chunks(seeds).enumerate().map(|(method, runs)| self.summarise(method, runs)).collect();
+        let mut results: Vec<_> = runs
+            .chunks(seeds)
+            .zip(snapshots)
+            .enumerate()
+            .map(|(method, (runs, snapshots))| self.summarise(method, runs, snapshots))
+            .collect();
         results.sort_by(|a, b| a.distance.mean.total_cmp(&b.distance.mean));
 
         let best = performance(&self.environment, &self.optimal);
@@ -147,7 +190,7 @@ impl Experiment {
         })
     }
 
-    fn train(&self, method: usize, seed: u64) -> Result<Run, LakeError> {
+    fn train(&self, method: usize, seed: u64, snapshots: &Snapshots) -> Result<Run, LakeError> {
         let Self { environment, optimal, .. } = self;
         let (map, stages) = (environment.map(), &self.objectives[method]);
         let cells = map.non_terminal();
@@ -162,7 +205,11 @@ impl Experiment {
         for (stage, objective) in stages.iter().enumerate() {
             curve.clear();
             let measure = |policy: &LakePolicy<'_>| {
-                curve.push(distance(&policy.network.transition_matrix(), optimal, &cells));
+                let transition_matrix = policy.network.transition_matrix();
+                if stage + 1 == stages.len() {
+                    snapshots.add(curve.len(), &transition_matrix);
+                }
+                curve.push(distance(&transition_matrix, optimal, &cells));
             };
             let learned = self
                 .learn(&mut policy, &**objective, seed, stage, measure)
@@ -176,6 +223,7 @@ impl Experiment {
             let learning_rate = self.recipe.learning_rate;
             return Err(LakeError::Diverged { method: self.label(method), seed, learning_rate });
         }
+        snapshots.add(curve.len(), &transition_matrix);
         curve.push(distance(&transition_matrix, optimal, &cells));
         Ok(Run {
             curve,
@@ -266,7 +314,7 @@ impl Experiment {
         cells
     }
 
-    fn summarise(&self, method: usize, runs: &[Run]) -> MethodReport {
+    fn summarise(&self, method: usize, runs: &[Run], snapshots: Snapshots) -> MethodReport {
         let each = |value: fn(&Run) -> f64| runs.iter().map(value).collect::<Vec<_>>();
         let points: Vec<_> = (0..self.curve_steps.len())
             .map(|point| Summary::new(runs.iter().map(|run| run.curve[point]).collect()))
@@ -309,6 +357,7 @@ impl Experiment {
             state: (runs.iter().any(|run| run.state != ObjectiveState::default()))
                 .then(|| runs.iter().map(|run| run.state.clone()).collect()),
             transition_matrix: cells.map(|cell| std::array::from_fn(|action| mean(cell, action))).collect(),
+            snapshots: snapshots.means(runs.len()),
         }
     }
 }

@@ -13,7 +13,7 @@
 //! | distance, success rate, return | [`measure`] |
 //! | what to run | [`recipe`] |
 //! | running it | [`experiment`] |
-//! | what came out | [`report`], [`figures`], [`drawing`] |
+//! | what came out | [`report`], [`figures`], [`page`], [`drawing`] |
 
 pub mod drawing;
 pub mod environment;
@@ -27,6 +27,8 @@ pub mod measure;
 pub mod network;
 #[cfg(feature = "program")]
 pub mod output;
+#[cfg(feature = "program")]
+pub mod page;
 pub mod policy;
 pub mod recipe;
 pub mod report;

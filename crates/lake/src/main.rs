@@ -16,7 +16,7 @@ use lake::output::OutputFolder;
 use lake::recipe::Recipe;
 use lake::report::Report;
 use lake::solver::{Solver, optimal_policy, solve};
-use lake::{drawing, figures, trajectory};
+use lake::{drawing, figures, page, trajectory};
 use serde::Serialize;
 
 use crate::cli::{Arguments, Command, SolveArguments, TrainArguments};
@@ -70,8 +70,7 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     let report = pool.install(|| experiment.run(|| bar.inc(1)))?;
     bar.finish_and_clear();
 
-    let map = experiment.environment().map();
-    let written = folder.map(|folder| write(&folder, map, &report)).transpose()?;
+    let written = folder.map(|folder| write(&folder, experiment.environment(), &report)).transpose()?;
     if arguments.json {
         print_json(&report)
     } else {
@@ -81,12 +80,13 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
 }
 
 /// Everything is made before the first file appears.
-fn write(folder: &OutputFolder, map: &Map, report: &Report) -> anyhow::Result<Vec<String>> {
+fn write(folder: &OutputFolder, environment: &Environment, report: &Report) -> anyhow::Result<Vec<String>> {
     let mut files = vec![
+        ("report.html".to_owned(), page::draw(environment, report)?.into_bytes()),
         ("result.json".to_owned(), (serde_json::to_string_pretty(report)? + "\n").into_bytes()),
         ("recipe.toml".to_owned(), toml::to_string(&report.recipe)?.into_bytes()),
     ];
-    for figure in figures::draw(map, report)? {
+    for figure in figures::draw(environment.map(), report)? {
         files.push((format!("{}.png", figure.name), figure.png()?));
         files.push((format!("{}.svg", figure.name), figure.svg.into_bytes()));
     }

@@ -1,4 +1,4 @@
-//! What came out, as typed rows: the printed page, the JSON and the figures all read these.
+//! What came out, as typed rows: the terminal, the JSON, the figures and the page all read these.
 
 use std::collections::BTreeMap;
 
@@ -82,6 +82,8 @@ pub struct MethodReport {
     pub state: Option<Vec<ObjectiveState>>,
     /// T(a|s), mean over the runs.
     pub transition_matrix: TransitionMatrix,
+    /// T(a|s) at each step of the curve, means over the runs to a millionth.
+    pub snapshots: Vec<TransitionMatrix>,
 }
 
 /// What a run sampled from the lake with the policy in training.

@@ -1,0 +1,391 @@
+//! One page of a report that opens from disk: the table, the learning curves, and the lake with the optimal and the learned
+//! policy at each measured step of training. It reads the report's rows, and asks nothing of any network.
+
+use std::fmt::Write;
+
+use askama::Template;
+use serde::Serialize;
+
+use crate::drawing;
+use crate::environment::Environment;
+use crate::error::LakeError;
+use crate::map::{ACTIONS, Action, Cell, Map};
+use crate::measure::greedy_action;
+use crate::report::{Curve, MethodReport, Report, Summary};
+use crate::solver::TransitionMatrix;
+
+/// Units of a drawn cell's side.
+const SIDE: usize = 100;
+/// Units of the chart's sides; it is stretched to the page's width.
+const CHART: f64 = 1000.0;
+/// As many methods have a colour of their own; of more, the chosen one stands out.
+const COLOURS: usize = 7;
+/// About as many lines cross the chart.
+const LINES: f64 = 5.0;
+/// Of more steps than these, a narrow page labels every other.
+const CLOSE: usize = 6;
+
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page<'a> {
+    style: &'static str,
+    script: &'static str,
+    data: String,
+    title: String,
+    map: &'a Map,
+    facts: Vec<(&'static str, String)>,
+    columns: [&'static str; 6],
+    rows: Vec<Row>,
+    distance: &'static str,
+    episodes: String,
+    seeds: usize,
+    methods: Vec<&'a str>,
+    many: bool,
+    chart: Chart,
+    step: String,
+    /// Steps of the curve after the first.
+    last: usize,
+    lakes: [Lake; 3],
+    cells: Vec<CellRow>,
+    drawn: String,
+    arrows: &'static str,
+    recipe: String,
+    version: &'static str,
+    seed: u64,
+}
+
+/// A row of the table.
+struct Row {
+    name: String,
+    distance: String,
+    bar: Option<Bar>,
+    rest: Vec<String>,
+}
+
+/// A distance and its interval, in percent of the greatest.
+struct Bar {
+    mean: String,
+    low: String,
+    width: String,
+    untrained: String,
+}
+
+/// Distances along training.
+struct Chart {
+    steps: Vec<Tick>,
+    distances: Vec<Tick>,
+    series: Vec<Series>,
+    top: f64,
+}
+
+/// A labelled place on an axis, in percent.
+struct Tick {
+    at: String,
+    label: String,
+    /// Left out where there is little room.
+    minor: bool,
+}
+
+/// A method's line and the band of its intervals.
+struct Series {
+    method: usize,
+    line: String,
+    band: String,
+}
+
+/// A lake, each cell with a share of colour on the side of each action.
+struct Lake {
+    id: &'static str,
+    title: &'static str,
+    label: &'static str,
+    size: (usize, usize),
+    cells: Vec<DrawnCell>,
+}
+
+struct DrawnCell {
+    cell: usize,
+    corner: (usize, usize),
+    kind: Cell,
+    shades: Vec<Shade>,
+    arrow: Option<Action>,
+}
+
+struct Shade {
+    triangle: &'static str,
+    opacity: String,
+    /// Whether the learned policy takes the action less often than the optimal one.
+    less: bool,
+}
+
+/// A non-terminal cell's probabilities as numbers.
+struct CellRow {
+    cell: usize,
+    place: (usize, usize),
+    optimal: Vec<String>,
+    learned: Vec<String>,
+}
+
+/// What the script reads.
+#[derive(Serialize)]
+struct Data<'a> {
+    steps: &'a [usize],
+    top: f64,
+    optimal: &'a TransitionMatrix,
+    methods: Vec<MethodData<'a>>,
+}
+
+#[derive(Serialize)]
+struct MethodData<'a> {
+    name: &'a str,
+    mean: &'a [f64],
+    ci95: &'a [Option<f64>],
+    snapshots: &'a [TransitionMatrix],
+}
+
+/// The page of a report.
+///
+/// # Errors
+///
+/// [`LakeError::Page`] where the report or its recipe cannot be written as text.
+pub fn draw(environment: &Environment, report: &Report) -> Result<String, LakeError> {
+    let fail = |problem: String| LakeError::Page { problem };
+    let map = environment.map();
+    let chart = chart(report);
+    let curve = report.results.first().map(|result| &result.curve);
+    let steps = curve.map_or(&[][..], |curve| &curve.steps);
+    let learned = report.results.first().and_then(|result| result.snapshots.last());
+    let learned = learned.unwrap_or(&report.optimal.transition_matrix);
+    let data = Data {
+        steps,
+        top: chart.top,
+        optimal: &report.optimal.transition_matrix,
+        methods: report.results.iter().map(method_data).collect(),
+    };
+    // No text in the data may end the element that holds it.
+    let data = serde_json::to_string(&data).map_err(|error| fail(error.to_string()))?.replace('<', "\\u003c");
+    let page = Page {
+        style: include_str!("../templates/report.css"),
+        script: include_str!("../templates/report.js"),
+        data,
+        title: drawing::title(environment, report),
+        map,
+        facts: facts(environment, report),
+        columns: drawing::header(report),
+        rows: rows(map, report),
+        distance: drawing::DISTANCE,
+        episodes: drawing::episodes(report),
+        seeds: report.recipe.seeds,
+        methods: report.results.iter().map(|result| result.method.as_str()).collect(),
+        many: report.results.len() > COLOURS,
+        step: steps.last().map_or(String::new(), usize::to_string),
+        last: steps.len().saturating_sub(1),
+        lakes: lakes(map, &report.optimal.transition_matrix, learned),
+        cells: cells(map, &report.optimal.transition_matrix, learned),
+        drawn: drawing::lakes(map, report),
+        arrows: drawing::ARROWS,
+        recipe: toml::to_string(&report.recipe).map_err(|error| fail(error.to_string()))?,
+        version: report.version,
+        seed: report.recipe.seed,
+        chart,
+    };
+    page.render().map_err(|error| fail(error.to_string()))
+}
+
+impl Lake {
+    /// The lake as a policy fills it.
+    fn of(map: &Map, id: &'static str, title: &'static str, label: &'static str, policy: &TransitionMatrix) -> Self {
+        let shade = |cell: usize, action: Action| (policy[cell][action as usize], false);
+        let arrow = |cell: usize| Some(greedy_action(&policy[cell]));
+        Self::drawn(map, (id, title, label), shade, arrow)
+    }
+
+    fn drawn(
+        map: &Map,
+        (id, title, label): (&'static str, &'static str, &'static str),
+        shade: impl Fn(usize, Action) -> (f64, bool),
+        arrow: impl Fn(usize) -> Option<Action>,
+    ) -> Self {
+        let drawn = |(cell, kind): (usize, &Cell)| {
+            let shades = Action::ALL.into_iter().map(|action| {
+                let (opacity, less) = shade(cell, action);
+                Shade { triangle: triangle(action), opacity: format!("{opacity:.3}"), less }
+            });
+            DrawnCell {
+                cell,
+                corner: (SIDE * (cell % map.width()), SIDE * (cell / map.width())),
+                kind: *kind,
+                shades: if kind.is_terminal() { Vec::new() } else { shades.collect() },
+                arrow: arrow(cell).filter(|_| !kind.is_terminal()),
+            }
+        };
+        let size = (SIDE * map.width(), SIDE * map.cells().len() / map.width());
+        Self { id, title, label, size, cells: map.cells().iter().enumerate().map(drawn).collect() }
+    }
+}
+
+impl DrawnCell {
+    fn is_start(&self) -> bool {
+        self.kind == Cell::Start
+    }
+
+    fn is_hole(&self) -> bool {
+        self.kind == Cell::Hole
+    }
+
+    fn is_goal(&self) -> bool {
+        self.kind == Cell::Goal
+    }
+
+    /// Degrees by which an arrow to the right is turned.
+    fn degrees(&self) -> Option<usize> {
+        self.arrow.map(|action| match action {
+            Action::Right => 0,
+            Action::Down => 90,
+            Action::Left => 180,
+            Action::Up => 270,
+        })
+    }
+}
+
+fn method_data(result: &MethodReport) -> MethodData<'_> {
+    let MethodReport { method, curve, snapshots, .. } = result;
+    MethodData { name: method, mean: &curve.mean, ci95: &curve.ci95, snapshots }
+}
+
+fn facts(environment: &Environment, report: &Report) -> Vec<(&'static str, String)> {
+    let recipe = &report.recipe;
+    let mut facts = vec![
+        ("slippery", if environment.slippery() { "yes" } else { "no" }.to_owned()),
+        ("discount", recipe.gamma.to_string()),
+        ("seeds", recipe.seeds.to_string()),
+        ("steps", recipe.steps.to_string()),
+        ("optimizer", format!("{} at {}", recipe.optimizer.name, recipe.learning_rate)),
+    ];
+    facts.extend(report.trajectories.iter().map(|(role, word)| (*role, word.clone())));
+    facts
+}
+
+fn rows(map: &Map, report: &Report) -> Vec<Row> {
+    let edge = |summary: &Summary| summary.mean + summary.ci95.unwrap_or(0.0);
+    let edges = report.results.iter().flat_map(|result| [edge(&result.distance), edge(&result.initial_distance)]);
+    let most = edges.fold(f64::MIN_POSITIVE, f64::max);
+    let bar = |result: &MethodReport| {
+        let (Summary { mean, .. }, half) = (&result.distance, result.distance.ci95.unwrap_or(0.0));
+        Bar {
+            mean: percent(mean / most),
+            low: percent((mean - half).max(0.0) / most),
+            width: percent(2.0 * half / most),
+            untrained: percent(result.initial_distance.mean / most),
+        }
+    };
+    let bars = report.results.iter().map(|result| Some(bar(result))).chain(std::iter::repeat_with(|| None));
+    let row = |(row, bar): ([String; 6], _)| {
+        let [name, distance, rest @ ..] = row;
+        Row { name, distance, bar, rest: rest.into() }
+    };
+    drawing::rows(map, report).into_iter().zip(bars).map(row).collect()
+}
+
+/// The measured steps are about geometric, so that they are drawn at equal spaces: 0 has a place too.
+fn chart(report: &Report) -> Chart {
+    let curves = || report.results.iter().map(|result| &result.curve);
+    let steps = curves().next().map_or(&[][..], |curve| &curve.steps);
+    let last = steps.len().saturating_sub(1).max(1);
+    let edges = curves().flat_map(|curve| curve.mean.iter().zip(&curve.ci95));
+    let top = 1.05 * edges.fold(1e-9, |most: f64, (mean, ci95)| most.max(mean + ci95.unwrap_or(0.0)));
+
+    let tick = |(place, step): (usize, &usize)| Tick {
+        at: percent(place as f64 / last as f64),
+        label: step.to_string(),
+        minor: last > CLOSE && (last - place.min(last)) % 2 == 1,
+    };
+    let space = round_space(top / LINES);
+    let decimals = (-space.log10().floor()).max(0.0) as usize;
+    let heights = (0..).map(|count| f64::from(count) * space).take_while(|height| *height <= top);
+    let height = |height: f64| Tick { at: percent(height / top), label: format!("{height:.decimals$}"), minor: false };
+
+    let point = |place: usize, value: f64| {
+        let (x, y) = (place as f64 / last as f64, 1.0 - value.clamp(0.0, top) / top);
+        format!("{:.1},{:.1}", CHART * x, CHART * y)
+    };
+    let series = |(method, curve): (usize, &Curve)| {
+        let moved = |sign: f64| {
+            let halves = curve.ci95.iter().map(move |ci95| sign * ci95.unwrap_or(0.0));
+            curve.mean.iter().zip(halves).enumerate().map(|(place, (mean, half))| point(place, mean + half))
+        };
+        let band = moved(1.0).chain(moved(-1.0).collect::<Vec<_>>().into_iter().rev());
+        Series { method, line: spaced(moved(0.0)), band: spaced(band) }
+    };
+    let mut series: Vec<_> = curves().enumerate().map(series).collect();
+    // The first method is in front of the others.
+    series.reverse();
+    Chart { steps: steps.iter().enumerate().map(tick).collect(), distances: heights.map(height).collect(), series, top }
+}
+
+/// The least of 1, 2 and 5 times a power of ten that is not below the given space.
+fn round_space(space: f64) -> f64 {
+    let power = 10_f64.powf(space.log10().floor());
+    [1.0, 2.0, 5.0].map(|factor| factor * power).into_iter().find(|round| *round >= space).unwrap_or(10.0 * power)
+}
+
+fn lakes(map: &Map, optimal: &TransitionMatrix, learned: &TransitionMatrix) -> [Lake; 3] {
+    let difference = |cell: usize, action: Action| {
+        let more = learned[cell][action as usize] - optimal[cell][action as usize];
+        (more.abs(), more < 0.0)
+    };
+    [
+        Lake::of(map, "optimal", "Optimal", "The optimal policy T*(a|s) on the lake", optimal),
+        Lake::of(map, "learned", "Learned", "The learned policy T(a|s) on the lake, mean over seeds", learned),
+        Lake::drawn(
+            map,
+            ("difference", "Difference", "Learned minus optimal probabilities on the lake"),
+            difference,
+            |_| None,
+        ),
+    ]
+}
+
+fn cells(map: &Map, optimal: &TransitionMatrix, learned: &TransitionMatrix) -> Vec<CellRow> {
+    let numbers = |row: &[f64; ACTIONS]| row.iter().map(|probability| format!("{probability:.3}")).collect();
+    let row = |cell: usize| CellRow {
+        cell,
+        place: (cell / map.width() + 1, cell % map.width() + 1),
+        optimal: numbers(&optimal[cell]),
+        learned: numbers(&learned[cell]),
+    };
+    map.non_terminal().into_iter().map(row).collect()
+}
+
+/// The part of a cell on the side that an action goes to.
+fn triangle(action: Action) -> &'static str {
+    match action {
+        Action::Left => "M0 0V100L50 50Z",
+        Action::Down => "M0 100H100L50 50Z",
+        Action::Right => "M100 0V100L50 50Z",
+        Action::Up => "M0 0H100L50 50Z",
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2}%", 100.0 * share)
+}
+
+fn spaced(points: impl Iterator<Item = String>) -> String {
+    points.fold(String::new(), |mut text, point| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{}{point}", if text.is_empty() { "" } else { " " });
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_chart_are_at_round_numbers() {
+        for (space, round) in [(0.03, 0.05), (0.05, 0.05), (0.011, 0.02), (0.6, 1.0), (1.0, 1.0), (7.0, 10.0)] {
+            assert!((round_space(space) - round).abs() < 1e-12, "{space}: {}", round_space(space));
+        }
+    }
+}

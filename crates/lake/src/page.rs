@@ -11,7 +11,7 @@ use crate::environment::Environment;
 use crate::error::LakeError;
 use crate::map::{ACTIONS, Action, Cell, Map};
 use crate::measure::greedy_action;
-use crate::report::{Curve, MethodReport, Report, Summary};
+use crate::report::{MethodReport, Report, Summary};
 use crate::solver::TransitionMatrix;
 
 /// Units of a drawn cell's side.
@@ -39,7 +39,7 @@ struct Page<'a> {
     distance: &'static str,
     episodes: String,
     seeds: usize,
-    methods: Vec<&'a str>,
+    choices: Vec<Choice<'a>>,
     many: bool,
     chart: Chart,
     step: String,
@@ -70,6 +70,12 @@ struct Bar {
     untrained: String,
 }
 
+/// A method that can be looked at.
+struct Choice<'a> {
+    name: &'a str,
+    colour: usize,
+}
+
 /// Distances along training.
 struct Chart {
     steps: Vec<Tick>,
@@ -89,6 +95,7 @@ struct Tick {
 /// A method's line and the band of its intervals.
 struct Series {
     method: usize,
+    colour: usize,
     line: String,
     band: String,
 }
@@ -175,7 +182,11 @@ pub fn draw(environment: &Environment, report: &Report) -> Result<String, LakeEr
         distance: drawing::DISTANCE,
         episodes: drawing::episodes(report),
         seeds: report.recipe.seeds,
-        methods: report.results.iter().map(|result| result.method.as_str()).collect(),
+        choices: report
+            .results
+            .iter()
+            .map(|result| Choice { name: &result.method, colour: colour(report, result) })
+            .collect(),
         many: report.results.len() > COLOURS,
         step: steps.last().map_or(String::new(), usize::to_string),
         last: steps.len().saturating_sub(1),
@@ -252,6 +263,11 @@ fn method_data(result: &MethodReport) -> MethodData<'_> {
     MethodData { name: method, mean: &curve.mean, ci95: &curve.ci95, snapshots }
 }
 
+/// A method's place among the recipe's, as in the figures.
+fn colour(report: &Report, result: &MethodReport) -> usize {
+    report.recipe.method.iter().position(|entry| entry.label() == result.method).unwrap_or(0)
+}
+
 fn facts(environment: &Environment, report: &Report) -> Vec<(&'static str, String)> {
     let recipe = &report.recipe;
     let mut facts = vec![
@@ -308,15 +324,16 @@ fn chart(report: &Report) -> Chart {
         let (x, y) = (place as f64 / last as f64, 1.0 - value.clamp(0.0, top) / top);
         format!("{:.1},{:.1}", CHART * x, CHART * y)
     };
-    let series = |(method, curve): (usize, &Curve)| {
+    let series = |(method, result): (usize, &MethodReport)| {
+        let curve = &result.curve;
         let moved = |sign: f64| {
             let halves = curve.ci95.iter().map(move |ci95| sign * ci95.unwrap_or(0.0));
             curve.mean.iter().zip(halves).enumerate().map(|(place, (mean, half))| point(place, mean + half))
         };
         let band = moved(1.0).chain(moved(-1.0).collect::<Vec<_>>().into_iter().rev());
-        Series { method, line: spaced(moved(0.0)), band: spaced(band) }
+        Series { method, colour: colour(report, result), line: spaced(moved(0.0)), band: spaced(band) }
     };
-    let mut series: Vec<_> = curves().enumerate().map(series).collect();
+    let mut series: Vec<_> = report.results.iter().enumerate().map(series).collect();
     // The first method is in front of the others.
     series.reverse();
     Chart { steps: steps.iter().enumerate().map(tick).collect(), distances: heights.map(height).collect(), series, top }

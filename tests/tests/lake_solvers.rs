@@ -11,15 +11,6 @@ use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-const SOLVERS: [Solver; 6] = [
-    Solver::ValueIteration,
-    Solver::Accelerated,
-    Solver::GaussSeidel,
-    Solver::PolicyIteration,
-    Solver::ModifiedPolicyIteration,
-    Solver::Prioritised,
-];
-
 /// Lakes of up to 6 by 6 cells with one goal or several, and generated ones of several blocks.
 fn maps() -> impl Strategy<Value = Map> {
     let cell = prop_oneof![4 => Just('F'), 1 => Just('H'), 1 => Just('G')];
@@ -142,8 +133,8 @@ proptest! {
         gamma in prop_oneof![Just(0.0), 0.0..0.99, Just(0.99)],
         accuracy in prop_oneof![Just(ACCURACY), Just(1e-8), Just(1e-3)],
     ) {
-        let solutions = SOLVERS.map(|solver| solve(&environment, gamma, solver, accuracy));
-        for (solver, solution) in SOLVERS.iter().zip(&solutions) {
+        let solutions = Solver::ALL.map(|solver| solve(&environment, gamma, solver, accuracy));
+        for (solver, solution) in Solver::ALL.iter().zip(&solutions) {
             let size = largest(solution, environment.dynamics().rewards);
             let q = backup(&environment, gamma, &solution.value);
             let rounding = 8.0 * f64::EPSILON * size;
@@ -160,7 +151,7 @@ proptest! {
                     prop_assert_eq!((solution.value[cell], solution.action_value[cell]), (0.0, [0.0; ACTIONS]));
                 }
             }
-            for (other, theirs) in SOLVERS.iter().zip(&solutions) {
+            for (other, theirs) in Solver::ALL.iter().zip(&solutions) {
                 let bounds = solution.error_bound + theirs.error_bound;
                 let apart = distance(&solution.value, &theirs.value);
                 prop_assert!(apart <= bounds, "{solver:?}, {other:?}: {apart:e} > {bounds:e}");
@@ -177,7 +168,7 @@ proptest! {
     ) {
         let environment = Environment::new(map, dynamics);
         let exact = precise(&environment, gamma);
-        for (solver, accuracy) in SOLVERS.into_iter().flat_map(|solver| [1e-2, 1e-8, 1e-300].map(|a| (solver, a))) {
+        for (solver, accuracy) in Solver::ALL.into_iter().flat_map(|solver| [1e-2, 1e-8, 1e-300].map(|a| (solver, a))) {
             let solution = solve(&environment, gamma, solver, accuracy);
             let error = distance(&solution.value, &exact);
             let bound = solution.error_bound;

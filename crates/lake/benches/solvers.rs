@@ -22,14 +22,7 @@ fn solvers(criterion: &mut Criterion) {
         let map = Map::load(&format!("generated:{side}x{side},holes=0.1,seed=0")).unwrap();
         let environment = Environment::new(map, true);
         group.throughput(Throughput::Elements((side * side) as u64));
-        for solver in [
-            Solver::ValueIteration,
-            Solver::Accelerated,
-            Solver::GaussSeidel,
-            Solver::PolicyIteration,
-            Solver::ModifiedPolicyIteration,
-            Solver::Prioritised,
-        ] {
+        for solver in Solver::ALL {
             // The others take seconds there.
             if side < 1000 || matches!(solver, Solver::Accelerated | Solver::Prioritised) {
                 let id = BenchmarkId::new(<&str>::from(solver), side);

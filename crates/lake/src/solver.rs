@@ -67,6 +67,18 @@ pub enum Solver {
     Prioritised,
 }
 
+impl Solver {
+    /// Every solver, the default first.
+    pub const ALL: [Self; 6] = [
+        Self::ValueIteration,
+        Self::Accelerated,
+        Self::GaussSeidel,
+        Self::PolicyIteration,
+        Self::ModifiedPolicyIteration,
+        Self::Prioritised,
+    ];
+}
+
 /// V* and Q* of a lake, discounted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Solution {

@@ -251,3 +251,15 @@ fn elimination_answers_where_sweeps_would_take_a_million_million() {
         assert!((solution.value[cell] / expected - 1.0).abs() < 1e-6, "{cell}: {}", solution.value[cell]);
     }
 }
+
+#[test]
+fn acceleration_goes_on_while_rounding_slows_the_fall() {
+    // Near the limit of precision 32 sweeps shrink the residual by a little less than 31 would without rounding.
+    let map = Map::load("generated:2x70,holes=0.09033451327067872,seed=3265501715649300714").unwrap();
+    for (aside, reward) in [(0.213_498_699_065_237_66, 0.098_837_579_122_302_41), (0.2, 0.1), (0.3, 0.05)] {
+        let rewards = Rewards { goal: -13.244_232_462_383_911, hole: -0.051_476_595_283_297_71, frozen: reward };
+        let dynamics = Dynamics { slippery: true, success_rate: 1.0 - 2.0 * aside, rewards };
+        let solution = solve(&Environment::new(map.clone(), dynamics), 0.99, Solver::Accelerated, ACCURACY);
+        assert!(solution.residual <= 8.0 * f64::EPSILON * largest(&solution, rewards), "{:e}", solution.residual);
+    }
+}

@@ -8,7 +8,7 @@
 //!
 //! No eigenvalues are known. So every few sweeps the residual must have fallen as far as plain value iteration's is
 //! sure to; where it has not, b grows, ω falls towards 1, and the method becomes plain value iteration. If the
-//! residual of that does not fall either, the rest is rounding.
+//! residual of that does not fall at all, the rest is rounding.
 
 use super::plane::{BLOCK, Plane, greater};
 use super::value_iteration::sweep;
@@ -57,10 +57,10 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
             return sweeps;
         }
         let grew = residual > before;
-        if grew || since == WINDOW && residual > fall * before {
-            if omega == 1.0 {
-                return sweeps;
-            }
+        if omega == 1.0 && since == WINDOW && residual >= before {
+            return sweeps;
+        }
+        if omega > 1.0 && (grew || since == WINDOW && residual > fall * before) {
             // A residual that grows is that of a policy which moves one way, and no eigenvalues tell of that.
             share = if grew { NONE } else { GROWTH * share };
             // The sweep just done had the old ω: the next is the first to judge the new one from.

@@ -93,7 +93,17 @@ pub(crate) struct TrainArguments {
     #[command(flatten)]
     lake: LakeArguments,
 
-    /// The trajectory to imitate: a name that the map has (`optimal`, `hole`, ...) or a word over L, D, R, U.
+    /// Measure against what the policy's own network becomes when it is fitted to the optimal policy.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
+    parameterised_target: Option<bool>,
+
+    /// The policy before training: `random`, or fitted to T* mixed with the uniform policy (`noisy:0.5`), or to T* in a share of
+    /// the cells and a wrong action in the rest (`right:0.5`).
+    #[arg(long, value_name = "START", help_heading = "Training")]
+    start: Option<String>,
+
+    /// The trajectory to imitate: a name that the map has (`optimal`, `hole`, ...), a word over L, D, R, U, or one drawn
+    /// (`drawn:shortest,seed=7`; shortest, longer, falling, any, looping or sampled; `moves=8` is the most).
     #[arg(long, value_name = "NAME|WORD", help_heading = "Data")]
     demonstration: Option<String>,
 
@@ -190,6 +200,8 @@ impl LakeArguments {
 impl TrainArguments {
     pub(crate) fn overrides(&self) -> Overrides {
         let mut fields = self.lake.fields();
+        put(&mut fields, "parameterised_target", self.parameterised_target);
+        put(&mut fields, "start", self.start.clone());
         put(&mut fields, "demonstration", self.demonstration.clone());
         put(&mut fields, "rejected", self.rejected.clone());
         put(&mut fields, "learning_rate", self.learning_rate);

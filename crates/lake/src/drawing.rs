@@ -7,6 +7,7 @@ use crate::map::{Action, Cell, Map};
 use crate::measure::greedy_action;
 use crate::report::{MethodReport, Report, Summary};
 use crate::solver::{Solution, TransitionMatrix};
+use crate::start::Start;
 
 /// Columns that drawings may take beside one another.
 const PAGE_WIDTH: usize = 120;
@@ -14,8 +15,9 @@ const PAGE_WIDTH: usize = 120;
 /// What a drawn lake shows.
 pub const ARROWS: &str = "Arrows: the most probable action. ● hole, ★ goal.";
 /// What the table's distance is.
-pub const DISTANCE: &str =
-    "Distance: mean squared error between the policy's T(a|s) and the optimal one over the non-terminal cells.";
+pub const DISTANCE: &str = "\
+Distance: mean squared error between the policy's T(a|s) and the optimal one over the non-terminal cells.
+From above: mean difference from the row above over the same seeds, with its own 95% CI.";
 
 /// The lake with one arrow a cell, the policy's most probable action.
 pub fn arrows(map: &Map, policy: &TransitionMatrix) -> Vec<String> {
@@ -110,8 +112,9 @@ pub fn page(environment: &Environment, report: &Report) -> String {
 pub fn title(environment: &Environment, report: &Report) -> String {
     let (map, recipe) = (environment.map(), &report.recipe);
     let trajectories: Vec<_> = report.trajectories.iter().map(|(role, word)| format!("{role} {word}")).collect();
+    let start = if recipe.start == Start::Random { String::new() } else { format!("start {}; ", recipe.start) };
     format!(
-        "Frozen Lake {}, {}, discount {}; {} {}, {} steps of {} at {}; {}",
+        "Frozen Lake {}, {}, discount {}; {} {}, {} steps of {} at {}; {}{}",
         map.name(),
         environment.dynamics(),
         recipe.gamma,
@@ -120,6 +123,7 @@ pub fn title(environment: &Environment, report: &Report) -> String {
         recipe.steps,
         recipe.optimizer.name,
         recipe.learning_rate,
+        start,
         trajectories.join(", "),
     )
 }
@@ -133,19 +137,33 @@ pub fn lakes(map: &Map, report: &Report) -> String {
 }
 
 /// The table's columns.
-pub fn header(report: &Report) -> [&'static str; 6] {
+pub fn header(report: &Report) -> [&'static str; 7] {
     // What a method starts from is an untrained policy, or what the methods before it left behind.
     let start = if report.results.iter().all(|result| result.after.is_empty()) { "untrained" } else { "at the start" };
-    ["method", "distance (95% CI)", start, "success greedy/sampled", "return greedy/sampled", "cells visited"]
+    [
+        "method",
+        "distance (95% CI)",
+        "from above (paired)",
+        start,
+        "success greedy/sampled",
+        "return greedy/sampled",
+        "cells visited",
+    ]
 }
 
 /// One row a method, and the optimal policy's, under [`header`].
-pub fn rows(map: &Map, report: &Report) -> Vec<[String; 6]> {
-    let row = |result: &MethodReport| {
+pub fn rows(map: &Map, report: &Report) -> Vec<[String; 7]> {
+    let from_above = |place: usize| {
+        let (above, own) = (&report.results[place.checked_sub(1)?].method, &report.results[place].method);
+        let paired = report.paired.iter().find(|paired| paired.closer == *above && paired.further == *own)?;
+        Some(format!("+{}", with_interval(paired.difference, paired.ci95)))
+    };
+    let row = |(place, result): (usize, &MethodReport)| {
         let fares = |greedy: f64, sampled: f64| format!("{greedy:.3} / {sampled:.3}");
         [
             result.method.clone(),
             interval(&result.distance),
+            from_above(place).unwrap_or_default(),
             interval(&result.initial_distance),
             fares(result.success_rate.greedy, result.success_rate.sampled),
             fares(result.mean_return.greedy, result.mean_return.sampled),
@@ -157,11 +175,12 @@ pub fn rows(map: &Map, report: &Report) -> Vec<[String; 6]> {
         "optimal".to_owned(),
         "0".to_owned(),
         String::new(),
+        String::new(),
         fares(optimal.success_rate),
         fares(optimal.mean_return),
         String::new(),
     ];
-    report.results.iter().map(row).chain([best]).collect()
+    report.results.iter().enumerate().map(row).chain([best]).collect()
 }
 
 /// What each method that samples took from the lake beside, or in place of, the trajectories.
@@ -180,10 +199,11 @@ pub fn episodes(report: &Report) -> String {
 
 /// Mean and interval of a distance.
 fn interval(summary: &Summary) -> String {
-    match summary.ci95 {
-        Some(ci95) => format!("{:.4} ± {ci95:.4}", summary.mean),
-        None => format!("{:.4}", summary.mean),
-    }
+    with_interval(summary.mean, summary.ci95)
+}
+
+fn with_interval(mean: f64, ci95: Option<f64>) -> String {
+    ci95.map_or(format!("{mean:.4}"), |ci95| format!("{mean:.4} ± {ci95:.4}"))
 }
 
 /// The lake in a frame: `content` draws the non-terminal cells, all equally large.

@@ -22,10 +22,10 @@ use crate::measure::{Performance, distance, greedy, performance};
 use crate::network::{Forward, Network, States};
 use crate::policy::{LakePolicy, given};
 use crate::recipe::Recipe;
-use crate::report::{Curve, Fares, MethodReport, Optimal, Report, Sampled, Summary};
+use crate::report::{Curve, Fares, MethodReport, Optimal, Paired, Report, Sampled, Summary};
 use crate::rollout::{Dice, sample};
-use crate::solver::{Solution, TransitionMatrix, optimal_policy, value_iteration};
-use crate::trajectory;
+use crate::solver::{Solution, Target, TransitionMatrix, optimal_policy, value_iteration};
+use crate::{start, trajectory};
 
 /// The stream of a run's seed that initial parameters are drawn from. Every further source of randomness takes its own
 /// stream, so that adding one changes no other's numbers.
@@ -38,6 +38,10 @@ const VALUE_HEAD: u64 = 2;
 const ACTION: u64 = 3;
 /// The stream of the lake's slips in sampled episodes.
 const SLIP: u64 = 4;
+/// The stream of the cells in which a policy is wrong before training.
+const START: u64 = 8;
+/// The stream of a parameterised target's initial parameters.
+const TARGET: u64 = 9;
 
 /// A recipe with everything derived and checked: nothing can fail after this but training itself.
 #[derive(Debug)]
@@ -45,7 +49,10 @@ pub struct Experiment {
     recipe: Recipe,
     environment: Environment,
     solution: Solution,
+    /// What policies are measured against.
     optimal: TransitionMatrix,
+    /// The deterministic optimal policy.
+    greedy: TransitionMatrix,
     demonstration: Trajectory,
     rejected: Option<Trajectory>,
     optimizer: OptimizerSettings,
@@ -64,20 +71,26 @@ struct Run {
     greedy: Performance,
     sampled: Performance,
     cells_visited: usize,
-    episodes: usize,
-    ties: usize,
-    /// The objective's state after the last update.
-    state: ObjectiveState,
-    /// What the last update reported; nothing if no sample ever gave any data.
-    last: Option<StepReport>,
+    learned: Learned,
 }
 
-/// What training with one objective leaves behind beside the policy.
+/// What a method's stages leave behind.
+pub(crate) struct Taught {
+    transition_matrix: TransitionMatrix,
+    cells_visited: usize,
+    learned: Learned,
+}
+
+/// What training leaves behind beside the policy.
 #[derive(Default)]
 struct Learned {
+    /// Episodes sampled.
     episodes: usize,
+    /// Samples that gave no pair.
     ties: usize,
+    /// The last objective's state after its last update.
     state: ObjectiveState,
+    /// What the last update reported; nothing if no sample ever gave any data.
     last: Option<StepReport>,
 }
 
@@ -125,14 +138,35 @@ impl Experiment {
     pub fn new(recipe: Recipe) -> Result<Self, LakeError> {
         let environment = Environment::new(Map::load(&recipe.map)?, recipe.dynamics());
         let solution = value_iteration(&environment, recipe.gamma);
-        let optimal = optimal_policy(&environment, &solution, recipe.target);
+        let map = environment.map();
+        let greedy = optimal_policy(&environment, &solution, Target::Greedy);
+        let mut optimal = optimal_policy(&environment, &solution, recipe.target);
+        if recipe.parameterised_target {
+            let mut network = Network::new(map.cells().len(), recipe.hidden, &mut stream(recipe.seed, 0, TARGET))?;
+            start::fit(&mut network, &optimal, &map.non_terminal());
+            let fitted = network.transition_matrix();
+            map.non_terminal().into_iter().for_each(|cell| optimal[cell] = fitted[cell]);
+        }
         let objectives = recipe.objectives()?;
-        let demonstration = trajectory::resolve_rewarded(&environment, recipe.gamma, &recipe.demonstration)?;
+        let before = recipe.start.policy(map, &greedy, &mut stream(recipe.seed, 0, START));
+        let before = before.unwrap_or_else(|| vec![[1.0 / ACTIONS as f64; ACTIONS]; map.cells().len()]);
+        let resolve = |name: &str| trajectory::resolve_rewarded(&environment, recipe.gamma, name, &before);
+        let demonstration = resolve(&recipe.demonstration)?;
         let compares = objectives.iter().flatten().any(|objective| reads_rejected(&objective.requirements()));
-        let rejected =
-            compares.then(|| trajectory::resolve_rewarded(&environment, recipe.gamma, &recipe.rejected)).transpose()?;
+        let rejected = compares.then(|| resolve(&recipe.rejected)).transpose()?;
         let (optimizer, curve_steps) = (recipe.optimizer()?, curve_steps(recipe.steps));
-        Ok(Self { recipe, environment, solution, optimal, demonstration, rejected, optimizer, objectives, curve_steps })
+        Ok(Self {
+            recipe,
+            environment,
+            solution,
+            optimal,
+            greedy,
+            demonstration,
+            rejected,
+            optimizer,
+            objectives,
+            curve_steps,
+        })
     }
 
     /// The number of runs.
@@ -186,45 +220,31 @@ impl Experiment {
                 success_rate: best.success_rate,
                 mean_return: best.mean_return,
             },
+            paired: Paired::every(&results),
             results,
         })
     }
 
+    /// The policy of a run before training.
+    pub(crate) fn initial(&self, seed: u64) -> Result<Network, LakeError> {
+        let (map, recipe) = (self.environment.map(), &self.recipe);
+        let mut network = Network::new(map.cells().len(), recipe.hidden, &mut stream(seed, 0, INITIALISATION))?;
+        if let Some(policy) = recipe.start.policy(map, &self.greedy, &mut stream(seed, 0, START)) {
+            start::fit(&mut network, &policy, &map.non_terminal());
+        }
+        Ok(network)
+    }
+
     fn train(&self, method: usize, seed: u64, snapshots: &Snapshots) -> Result<Run, LakeError> {
         let Self { environment, optimal, .. } = self;
-        let (map, stages) = (environment.map(), &self.objectives[method]);
+        let map = environment.map();
         let cells = map.non_terminal();
-
-        let mut network = Network::new(map.cells().len(), self.recipe.hidden, &mut stream(seed, 0, INITIALISATION))?;
-        if stages.iter().any(|objective| objective.requirements().statistics.contains(Statistic::Value)) {
-            network = network.with_value_head(&mut stream(seed, 0, VALUE_HEAD))?;
-        }
-        let mut policy = LakePolicy::new(map, network);
-        let (mut curve, mut episodes, mut ties) = (Vec::with_capacity(self.curve_steps.len()), 0, 0);
-        let (mut state, mut last) = (ObjectiveState::default(), None);
-        for (stage, objective) in stages.iter().enumerate() {
-            curve.clear();
-            let measure = |policy: &LakePolicy<'_>| {
-                let transition_matrix = policy.network.transition_matrix();
-                if stage + 1 == stages.len() {
-                    snapshots.add(curve.len(), &transition_matrix);
-                }
-                curve.push(distance(&transition_matrix, optimal, &cells));
-            };
-            let learned = self
-                .learn(&mut policy, &**objective, seed, stage, measure)
-                .map_err(|(step, source)| LakeError::Step { method: self.label(method), seed, step, source })?;
-            episodes += learned.episodes;
-            ties += learned.ties;
-            (state, last) = (learned.state, learned.last);
-        }
-        let transition_matrix = policy.network.transition_matrix();
-        if transition_matrix.iter().flatten().any(|p| !p.is_finite()) {
-            let learning_rate = self.recipe.learning_rate;
-            return Err(LakeError::Diverged { method: self.label(method), seed, learning_rate });
-        }
-        snapshots.add(curve.len(), &transition_matrix);
-        curve.push(distance(&transition_matrix, optimal, &cells));
+        let mut curve = Vec::with_capacity(self.curve_steps.len());
+        let Taught { transition_matrix, cells_visited, learned } =
+            self.teach(method, seed, self.initial(seed)?, |point, transition_matrix| {
+                snapshots.add(point, transition_matrix);
+                curve.push(distance(transition_matrix, optimal, &cells));
+            })?;
         Ok(Run {
             curve,
             distance_all_cells: distance(&transition_matrix, optimal, &(0..map.cells().len()).collect::<Vec<_>>()),
@@ -232,12 +252,48 @@ impl Experiment {
             greedy: performance(environment, &greedy(&transition_matrix)),
             sampled: performance(environment, &transition_matrix),
             transition_matrix,
-            cells_visited: policy.cells_visited(),
-            episodes,
-            ties,
-            state,
-            last,
+            cells_visited,
+            learned,
         })
+    }
+
+    /// Trains a policy with a method's stages, one behind the other; `measure` sees each point of the last one's curve.
+    pub(crate) fn teach(
+        &self,
+        method: usize,
+        seed: u64,
+        mut network: Network,
+        mut measure: impl FnMut(usize, &TransitionMatrix),
+    ) -> Result<Taught, LakeError> {
+        let stages = &self.objectives[method];
+        if stages.iter().any(|objective| objective.requirements().statistics.contains(Statistic::Value)) {
+            network = network.with_value_head(&mut stream(seed, 0, VALUE_HEAD))?;
+        }
+        let mut policy = LakePolicy::new(self.environment.map(), network);
+        let (mut point, mut total) = (0, Learned::default());
+        for (stage, objective) in stages.iter().enumerate() {
+            let learned = self
+                .learn(&mut policy, &**objective, seed, stage, |policy| {
+                    if stage + 1 == stages.len() {
+                        measure(point, &policy.network.transition_matrix());
+                        point += 1;
+                    }
+                })
+                .map_err(|(step, source)| LakeError::Step { method: self.label(method), seed, step, source })?;
+            total = Learned {
+                episodes: total.episodes + learned.episodes,
+                ties: total.ties + learned.ties,
+                state: learned.state,
+                last: learned.last,
+            };
+        }
+        let transition_matrix = policy.network.transition_matrix();
+        if transition_matrix.iter().flatten().any(|p| !p.is_finite()) {
+            let learning_rate = self.recipe.learning_rate;
+            return Err(LakeError::Diverged { method: self.label(method), seed, learning_rate });
+        }
+        measure(point, &transition_matrix);
+        Ok(Taught { transition_matrix, cells_visited: policy.cells_visited(), learned: total })
     }
 
     /// Trains the policy with one objective for the recipe's steps; `measure` sees it at those of the curve but the last.
@@ -325,14 +381,14 @@ impl Experiment {
             ci95: points.iter().map(|point| point.ci95).collect(),
         };
         let mut metrics = Metrics::default();
-        runs.iter().filter_map(|run| run.last.as_ref()).for_each(|last| metrics.merge(&last.metrics));
-        let last_loss: Vec<_> = runs.iter().filter_map(|run| Some(run.last.as_ref()?.loss)).collect();
+        runs.iter().filter_map(|run| run.learned.last.as_ref()).for_each(|last| metrics.merge(&last.metrics));
+        let last_loss: Vec<_> = runs.iter().filter_map(|run| Some(run.learned.last.as_ref()?.loss)).collect();
         let stages = self.objectives[method].iter().map(|objective| objective.requirements());
         let sampling: Vec<_> = stages.filter(|stage| matches!(stage.source, Source::Sampled(_))).collect();
         let pairs = sampling.iter().any(|stage| stage.data == Data::Preferences);
         let sampled = (!sampling.is_empty()).then(|| Sampled {
-            episodes: runs[0].episodes,
-            ties: pairs.then(|| Summary::new(each(|run| run.ties as f64))),
+            episodes: runs[0].learned.episodes,
+            ties: pairs.then(|| Summary::new(each(|run| run.learned.ties as f64))),
         });
         let mean = |cell: usize, action: usize| {
             runs.iter().map(|run| run.transition_matrix[cell][action]).sum::<f64>() / runs.len() as f64
@@ -354,8 +410,8 @@ impl Experiment {
             sampled,
             last_loss: (!last_loss.is_empty()).then(|| Summary::new(last_loss)),
             last_metrics: metrics.iter().collect(),
-            state: (runs.iter().any(|run| run.state != ObjectiveState::default()))
-                .then(|| runs.iter().map(|run| run.state.clone()).collect()),
+            state: (runs.iter().any(|run| run.learned.state != ObjectiveState::default()))
+                .then(|| runs.iter().map(|run| run.learned.state.clone()).collect()),
             transition_matrix: cells.map(|cell| std::array::from_fn(|action| mean(cell, action))).collect(),
             snapshots: snapshots.means(runs.len()),
         }

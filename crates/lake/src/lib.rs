@@ -5,10 +5,11 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | maps and their trajectories | [`map`], [`generate`], [`trajectory`] |
+//! | maps and their trajectories | [`map`], [`generate`], [`trajectory`], [`drawn`] |
 //! | Gymnasium's dynamics, P(s'\|s,a) | [`environment`] |
 //! | V*, Q* and T* | [`solver`] |
 //! | the two-layer policy and its backward pass | [`network`], [`policy`] |
+//! | the policy before training | [`start`] |
 //! | episodes that a policy samples | [`rollout`] |
 //! | distance, success rate, return | [`measure`] |
 //! | what to run | [`recipe`] |
@@ -16,6 +17,7 @@
 //! | what came out | [`report`], [`figures`], [`page`], [`drawing`] |
 
 pub mod drawing;
+pub mod drawn;
 pub mod environment;
 pub mod error;
 pub mod experiment;
@@ -34,6 +36,7 @@ pub mod recipe;
 pub mod report;
 pub mod rollout;
 pub mod solver;
+pub mod start;
 pub mod trajectory;
 
 pub use error::LakeError;

@@ -34,7 +34,7 @@ struct Page<'a> {
     title: String,
     map: &'a Map,
     facts: Vec<(&'static str, String)>,
-    columns: [&'static str; 6],
+    columns: [&'static str; 7],
     rows: Vec<Row>,
     distance: &'static str,
     episodes: String,
@@ -295,7 +295,7 @@ fn rows(map: &Map, report: &Report) -> Vec<Row> {
         }
     };
     let bars = report.results.iter().map(|result| Some(bar(result))).chain(std::iter::repeat_with(|| None));
-    let row = |(row, bar): ([String; 6], _)| {
+    let row = |(row, bar): ([String; 7], _)| {
         let [name, distance, rest @ ..] = row;
         Row { name, distance, bar, rest: rest.into() }
     };

@@ -17,6 +17,7 @@ use training::{OPTIMIZERS, OptimizerSettings, Shape};
 use crate::environment::{Dynamics, Rewards};
 use crate::error::LakeError;
 use crate::solver::Target;
+use crate::start::{self, Start};
 
 /// The recipe whose fields every other one replaces.
 pub const DEFAULT: &str = include_str!("../../../experiments/default.toml");
@@ -46,7 +47,12 @@ pub struct Recipe {
     /// What counts as the optimal policy.
     #[schemars(schema_with = "target_schema")]
     pub target: Target,
-    /// The trajectory to imitate: a name that the map has, or a word over L, D, R, U.
+    /// Whether the optimal policy is what the policy's own network becomes when it is fitted to T*.
+    pub parameterised_target: bool,
+    /// What the policy is before training: random, or fitted to a policy that is partly right.
+    #[schemars(schema_with = "start_schema")]
+    pub start: Start,
+    /// The trajectory to imitate: a name that the map has, `drawn:shortest,seed=7`, or a word over L, D, R, U.
     pub demonstration: String,
     /// The trajectory to avoid, read by methods that compare.
     pub rejected: String,
@@ -347,6 +353,10 @@ impl JsonSchema for MethodRecipe {
 
 fn target_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "enum": Target::VARIANTS })
+}
+
+fn start_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^(random|(noisy|right):[0-9.eE+-]+)$", "description": start::SPELLING })
 }
 
 fn reward_schedule_schema(_: &mut SchemaGenerator) -> Schema {

@@ -24,6 +24,22 @@ pub struct Report {
     pub optimal: Optimal,
     /// One row a method, the least distance first.
     pub results: Vec<MethodReport>,
+    /// Every two methods, in the order of the rows.
+    pub paired: Vec<Paired>,
+}
+
+/// How much further from the optimal policy one method ends than another. Both have the same seeds, and so the same policies
+/// before training: the interval of the differences is narrower than those of the distances suggest.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Paired {
+    /// The method that ends closer.
+    pub closer: String,
+    /// The other.
+    pub further: String,
+    /// The mean difference of their distances.
+    pub difference: f64,
+    /// Half-width of its 95% confidence interval; none for a single run.
+    pub ci95: Option<f64>,
 }
 
 /// The optimal policy and its value.
@@ -145,6 +161,19 @@ impl Summary {
             .ok()
             .map(|student| student.inverse_cdf(0.975) * (squares / (count - 1.0) / count).sqrt());
         Self { mean, ci95, per_seed }
+    }
+}
+
+impl Paired {
+    /// Every two of the rows.
+    pub fn every(results: &[MethodReport]) -> Vec<Self> {
+        let paired = |closer: &MethodReport, further: &MethodReport| {
+            let seeds = further.distance.per_seed.iter().zip(&closer.distance.per_seed);
+            let Summary { mean, ci95, .. } = Summary::new(seeds.map(|(further, closer)| further - closer).collect());
+            Self { closer: closer.method.clone(), further: further.method.clone(), difference: mean, ci95 }
+        };
+        let others = |(place, closer)| results[place + 1..].iter().map(move |further| paired(closer, further));
+        results.iter().enumerate().flat_map(others).collect()
     }
 }
 

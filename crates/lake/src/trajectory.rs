@@ -2,28 +2,37 @@
 
 use std::collections::VecDeque;
 
+use crate::drawn::{Drawn, PREFIX, SPELLING};
 use crate::environment::{Environment, Rewards};
 use crate::error::LakeError;
-use crate::map::{Action, Cell, Map, Trajectory};
+use crate::map::{ACTIONS, Action, Cell, Map, Trajectory};
+use crate::solver::TransitionMatrix;
 
 /// The name of the trajectory that every map has: the shortest way to a goal, first action on ties.
 pub const OPTIMAL: &str = "optimal";
 /// The name of the trajectory that most maps have: the shortest word into a hole that never takes an optimal action.
 pub const HOLE: &str = "hole";
 
-/// The trajectory of a name that the map has, else of a word.
+/// The trajectory of a name that the map has, else drawn as a name says ([`Drawn`]), else of a word.
 ///
 /// A map that does not name them has `optimal` and `hole` all the same: the optimal policy's way on the lake without
 /// slipping, and the shortest word into a hole that never takes that policy's action.
 ///
 /// # Errors
 ///
-/// [`LakeError::Trajectory`] for neither a name nor a word, and for a word that cannot be walked.
+/// [`LakeError::Trajectory`] for neither a name nor a word, and for a word that cannot be walked or drawn; and
+/// [`LakeError::Field`] for a name that says wrongly how to draw.
 pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
+    resolve_sampled(map, name_or_word, &vec![[1.0 / ACTIONS as f64; ACTIONS]; map.cells().len()])
+}
+
+/// The trajectory of a name or word, as [`resolve`]; episodes are sampled from a policy rather than from the uniform one.
+fn resolve_sampled(map: &Map, name_or_word: &str, policy: &TransitionMatrix) -> Result<Trajectory, LakeError> {
     if let Some(word) = map.trajectories().get(name_or_word) {
         return map.walk(word);
     }
     match name_or_word {
+        drawn if drawn.starts_with(PREFIX) => map.walk(&drawn.parse::<Drawn>()?.word(map, policy)?),
         OPTIMAL => map.walk(&optimal_word(map)),
         HOLE => match hole_word(map) {
             Some(word) => map.walk(&word),
@@ -32,24 +41,32 @@ pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
             }
         },
         word if word.chars().all(|letter| Action::from_letter(letter).is_some()) => map.walk(word),
-        other => Err(fail(other, format!("expected one of {} or a word over L, D, R, U", names(map).join(", ")))),
+        other => {
+            let names = names(map).join(", ");
+            Err(fail(other, format!("expected one of {names}, {SPELLING}, or a word over L, D, R, U")))
+        }
     }
 }
 
-/// The trajectory of a name or word, as [`resolve`], on a lake with rewards.
+/// The trajectory of a name or word, as [`resolve`], on a lake with rewards, where `policy` is the one before training.
 ///
 /// # Errors
 ///
 /// [`LakeError::Trajectory`] as [`resolve`], and for `optimal` where the rewards make another way than the shortest to
 /// a goal optimal without slipping: there only a word can say what to imitate.
-pub fn resolve_rewarded(environment: &Environment, gamma: f64, name_or_word: &str) -> Result<Trajectory, LakeError> {
+pub fn resolve_rewarded(
+    environment: &Environment,
+    gamma: f64,
+    name_or_word: &str,
+    policy: &TransitionMatrix,
+) -> Result<Trajectory, LakeError> {
     let (map, rewards) = (environment.map(), environment.dynamics().rewards);
     if name_or_word == OPTIMAL && !shortest_is_best(map, rewards, gamma) {
         let Rewards { goal, hole, frozen } = rewards;
         let schedule = format!("rewards of {goal} in a goal, {hole} in a hole and {frozen} on ice at discount {gamma}");
         return Err(fail(OPTIMAL, format!("with {schedule} the shortest way to a goal is not the best; give a word")));
     }
-    resolve(map, name_or_word)
+    resolve_sampled(map, name_or_word, policy)
 }
 
 /// Every name that [`resolve`] may know for this map.
@@ -175,7 +192,10 @@ mod tests {
             Environment::new(Map::load("4x4").unwrap(), Dynamics { rewards, ..Dynamics::from(false) })
         };
         // Six moves to the goal, two into a hole.
-        let optimal = |environment: &Environment, gamma| resolve_rewarded(environment, gamma, OPTIMAL);
+        let named = |environment: &Environment, gamma, name: &str| {
+            resolve_rewarded(environment, gamma, name, &vec![[0.25; ACTIONS]; 16])
+        };
+        let optimal = |environment: &Environment, gamma| named(environment, gamma, OPTIMAL);
         assert_eq!(optimal(&lake(1.0, -1.0, -0.1), 0.99).unwrap().word, "DDRDRR");
         // Never to end is worth 0.02 / 0.01 = 2.
         let error = optimal(&lake(1.0, 0.0, 0.02), 0.99).unwrap_err().to_string();
@@ -184,7 +204,7 @@ mod tests {
         // but 0.99^4 * 11 > 10.
         assert!(optimal(&lake(1.0, 0.0, -1.0), 0.9).is_err());
         assert!(optimal(&lake(1.0, 0.0, -0.1), 0.99).is_ok());
-        assert_eq!(resolve_rewarded(&lake(1.0, 0.0, -1.0), 0.9, HOLE).unwrap().word, "RD");
+        assert_eq!(named(&lake(1.0, 0.0, -1.0), 0.9, HOLE).unwrap().word, "RD");
     }
 
     #[test]

@@ -1,0 +1,190 @@
+//! The policy before training: as it is initialised, or fitted to a policy that is partly right.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use training::{Optimizer, OptimizerSettings};
+
+use crate::error::LakeError;
+use crate::map::{ACTIONS, Map};
+use crate::measure::greedy_action;
+use crate::network::{Network, States};
+use crate::solver::TransitionMatrix;
+
+/// Updates of a fit.
+const UPDATES: usize = 300;
+/// Its learning rate.
+const LEARNING_RATE: f64 = 1e-2;
+/// Its optimizer: Adam, with its paper's parameters.
+const ADAM: OptimizerSettings = OptimizerSettings::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
+/// How starts are spelled.
+pub const SPELLING: &str = "random, noisy:SHARE or right:SHARE with 0 <= SHARE <= 1";
+
+/// What a run's policy is before training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Start {
+    /// As the network is initialised.
+    Random,
+    /// Fitted to (1 − share) T* + share / 4 in each cell.
+    Noisy {
+        /// The share.
+        share: f64,
+    },
+    /// Fitted to T* in a share of the cells, drawn for each run, and to one of the other actions in each of the rest.
+    Right {
+        /// The share.
+        share: f64,
+    },
+}
+
+impl Start {
+    /// The policy to fit to, if any; `optimal` is deterministic.
+    pub fn policy(&self, map: &Map, optimal: &TransitionMatrix, rng: &mut ChaCha8Rng) -> Option<TransitionMatrix> {
+        match *self {
+            Self::Random => None,
+            Self::Noisy { share } => {
+                let row = |row: &[f64; ACTIONS]| row.map(|p| (1.0 - share) * p + share / ACTIONS as f64);
+                Some(optimal.iter().map(row).collect())
+            }
+            Self::Right { share } => {
+                let mut policy = optimal.clone();
+                let mut cells = map.non_terminal();
+                let wrong = cells.len() - (share * cells.len() as f64).round() as usize;
+                for place in 0..wrong {
+                    // The first places of a shuffle.
+                    let other = rng.random_range(place..cells.len());
+                    cells.swap(place, other);
+                    let row = &mut policy[cells[place]];
+                    let turn = rng.random_range(1..ACTIONS);
+                    let action = (greedy_action(row) as usize + turn) % ACTIONS;
+                    *row = std::array::from_fn(|place| f64::from(place == action));
+                }
+                Some(policy)
+            }
+        }
+    }
+}
+
+/// Fits a network to a policy in the given cells: 300 full-batch updates of Adam at learning rate 0.01 along the gradient of
+/// the mean cross-entropy −Σₐ T(a|s) log π(a|s).
+pub fn fit(network: &mut Network, policy: &TransitionMatrix, cells: &[usize]) {
+    let states = States { cells: cells.to_vec(), begins: vec![0], fusion: None };
+    let mut optimizer = Optimizer::new(ADAM, network.parameters.len());
+    for _ in 0..UPDATES {
+        let mut forward = network.forward(&states);
+        // ∂/∂z = (π − T) / cells, in the place of π.
+        for (row, cell) in forward.policy.iter_mut().zip(cells) {
+            *row = std::array::from_fn(|action| (row[action] - policy[*cell][action]) / cells.len() as f64);
+        }
+        network.gradient.fill(0.0);
+        network.backward(&states, &mut forward, &[]);
+        optimizer.update(&mut network.parameters, &network.gradient, LEARNING_RATE, 1.0);
+    }
+    network.gradient.fill(0.0);
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Random => write!(f, "random"),
+            Self::Noisy { share } => write!(f, "noisy:{share}"),
+            Self::Right { share } => write!(f, "right:{share}"),
+        }
+    }
+}
+
+impl From<Start> for String {
+    fn from(start: Start) -> Self {
+        start.to_string()
+    }
+}
+
+impl TryFrom<String> for Start {
+    type Error = LakeError;
+
+    fn try_from(text: String) -> Result<Self, LakeError> {
+        text.parse()
+    }
+}
+
+impl FromStr for Start {
+    type Err = LakeError;
+
+    fn from_str(text: &str) -> Result<Self, LakeError> {
+        let (name, share) = text.split_once(':').unwrap_or((text, ""));
+        let share = share.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+        let start = match (name, share) {
+            _ if text == "random" => Some(Self::Random),
+            ("noisy", Some(share)) => Some(Self::Noisy { share }),
+            ("right", Some(share)) => Some(Self::Right { share }),
+            _ => None,
+        };
+        start.ok_or_else(|| LakeError::Field {
+            field: "start".to_owned(),
+            allowed: SPELLING.to_owned(),
+            given: format!("\"{text}\""),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::rand_core::SeedableRng;
+
+    use super::*;
+    use crate::environment::Environment;
+    use crate::measure::distance;
+    use crate::solver::{Target, optimal_policy, value_iteration};
+
+    fn optimal(map: &Map) -> TransitionMatrix {
+        let environment = Environment::new(map.clone(), false);
+        optimal_policy(&environment, &value_iteration(&environment, 0.99), Target::Greedy)
+    }
+
+    #[test]
+    fn a_network_is_fitted_to_any_start() {
+        for (lake, hidden) in [("4x4", 16), ("8x8", 64)] {
+            let map = Map::load(lake).unwrap();
+            let optimal = optimal(&map);
+            for start in ["noisy:0", "noisy:0.5", "right:0.5"] {
+                let start: Start = start.parse().unwrap();
+                let mut rng = ChaCha8Rng::seed_from_u64(1);
+                let policy = start.policy(&map, &optimal, &mut rng).unwrap();
+                let mut network = Network::new(map.cells().len(), hidden, &mut rng).unwrap();
+                fit(&mut network, &policy, &map.non_terminal());
+                let left = distance(&network.transition_matrix(), &policy, &map.non_terminal());
+                assert!(left < 1e-3, "{lake}, {start}: {left:e}");
+                assert!(network.gradient.iter().all(|slot| *slot == 0.0));
+            }
+        }
+    }
+
+    #[test]
+    fn half_right_is_right_in_half_of_the_cells_and_wrong_in_the_rest() {
+        let map = Map::load("8x8").unwrap();
+        let optimal = optimal(&map);
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let policy = Start::Right { share: 0.5 }.policy(&map, &optimal, &mut rng).unwrap();
+        let cells = map.non_terminal();
+        let right = cells.iter().filter(|cell| policy[**cell] == optimal[**cell]).count();
+        assert_eq!(right, cells.len().div_ceil(2));
+        // A wrong action is as far away as can be: 2 of 4 probabilities by 1.
+        let wrong = (cells.len() - right) as f64 / cells.len() as f64 * 0.5;
+        assert!((distance(&policy, &optimal, &cells) - wrong).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_start_is_spelled_and_read_back() {
+        for text in ["random", "noisy:0.25", "right:1"] {
+            assert_eq!(text.parse::<Start>().unwrap().to_string(), text);
+        }
+        for text in ["", "noisy", "noisy:2", "right:x", "random:1"] {
+            let error = text.parse::<Start>().unwrap_err().to_string();
+            assert!(error.contains("start") && error.contains("noisy:SHARE") && error.contains(text), "{error}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use lake::recipe::{DEFAULT, Overrides};
 use lake::solver::{ACCURACY, Solver, Target};
+use lake::study::shard::Shard;
 use objective::{METHODS, Parameter};
 use strum::VariantNames;
 use toml::Table;
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Solve(SolveArguments),
     /// List the maps that come with the program, with their trajectories.
     Maps,
+    /// Train the same methods over many designs drawn from a declared space, and say in which of them one ends closer than another.
+    Study(StudyArguments),
     /// Print the JSON schema of recipes, for editors and other languages.
     Schema,
 }
@@ -97,8 +100,8 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
     parameterised_target: Option<bool>,
 
-    /// The policy before training: `random`, or fitted to T* mixed with the uniform policy (`noisy:0.5`), or to T* in a share of
-    /// the cells and a wrong action in the rest (`right:0.5`).
+    /// The policy before training: `random`, fitted to T* mixed with the uniform policy (`noisy:0.5`), to T* in a share of
+    /// the cells and a wrong action in the rest (`right:0.5`), or trained by another method (`after:sft`).
     #[arg(long, value_name = "START", help_heading = "Training")]
     start: Option<String>,
 
@@ -184,6 +187,42 @@ pub(crate) struct SolveArguments {
     pub(crate) json: bool,
 }
 
+/// `lake study [OPTIONS]`.
+#[derive(Debug, Args)]
+pub(crate) struct StudyArguments {
+    /// What to study: a TOML file with the space of designs and the claims, as experiments/reproduction.toml.
+    #[arg(value_name = "FILE", required_unless_present = "merge")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// The folder of results. Run again, the same command goes on where it was ended.
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["merge", "design"], help_heading = "Output")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Run one part of the designs only, for machines beside one another: `3/100` is the third of a hundred.
+    #[arg(long, value_name = "NUMBER/OF", conflicts_with_all = ["merge", "design"], help_heading = "Designs")]
+    pub(crate) shard: Option<Shard>,
+
+    /// Put the shards in this folder together, and write tables and figures beside them.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "out", "design"], help_heading = "Output")]
+    pub(crate) merge: Option<PathBuf>,
+
+    /// Draw this many designs rather than the file's number; the first are the same.
+    #[arg(long, value_name = "COUNT", help_heading = "Designs")]
+    pub(crate) designs: Option<usize>,
+
+    /// Print the recipe of this design, to be run with `lake --recipe`, and nothing else.
+    #[arg(long, value_name = "NUMBER", help_heading = "Designs")]
+    pub(crate) design: Option<usize>,
+
+    /// Threads; by default one a core. No result depends on them.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Output")]
+    pub(crate) threads: Option<u16>,
+
+    /// Print what was found as JSON.
+    #[arg(long, conflicts_with = "design", help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
 impl LakeArguments {
     fn fields(&self) -> Table {
         let mut fields = Table::new();
@@ -263,6 +302,7 @@ fn manual() -> String {
            lake --method all --rejected detour\n  \
            lake --method dpo --set beta=0.5 --slippery --seeds 1024\n  \
            lake --recipe experiments/propagation.toml --out result\n  \
+           lake study experiments/reproduction.toml --out study\n  \
            lake solve --map 8x8 --slippery --target ties\n  \
            lake solve --map generated:1000x1000,holes=0.1 --slippery --solver prioritised --accuracy 1e-8\n\n\
          Exit code 0 on success, 2 on any error."

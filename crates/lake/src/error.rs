@@ -84,6 +84,32 @@ pub enum LakeError {
         /// The recipe's learning rate.
         learning_rate: f64,
     },
+    /// A design of a study.
+    #[error("design {number}: {source}")]
+    Design {
+        /// Its number.
+        number: usize,
+        /// Why.
+        source: Box<LakeError>,
+    },
+    /// A level of a study's factor.
+    #[error("factor {factor}, level \"{level}\": {source}")]
+    Level {
+        /// The factor.
+        factor: String,
+        /// The level.
+        level: String,
+        /// Why.
+        source: Box<LakeError>,
+    },
+    /// A file of a study's results.
+    #[error("{path}: {problem}")]
+    Shard {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// A figure that could not be drawn.
     #[error("figure {figure}: {problem}")]
     Figure {

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray_rand::rand_distr::StandardNormal;
-use objective::{Data, Metrics, Objective, ObjectiveState, Requirements, Source, Statistic};
+use objective::{Data, Metrics, Objective, ObjectiveState, Parameters, Requirements, Source, Statistic, registry};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -25,7 +25,8 @@ use crate::recipe::Recipe;
 use crate::report::{Curve, Fares, MethodReport, Optimal, Paired, Report, Sampled, Summary};
 use crate::rollout::{Dice, sample};
 use crate::solver::{Solution, Target, TransitionMatrix, optimal_policy, value_iteration};
-use crate::{start, trajectory};
+use crate::start::{self, Start};
+use crate::trajectory;
 
 /// The stream of a run's seed that initial parameters are drawn from. Every further source of randomness takes its own
 /// stream, so that adding one changes no other's numbers.
@@ -56,6 +57,8 @@ pub struct Experiment {
     demonstration: Trajectory,
     rejected: Option<Trajectory>,
     optimizer: OptimizerSettings,
+    /// What trains every policy before its methods do, if anything.
+    before: Option<Box<dyn Objective>>,
     /// Of each method, in the order in which they train.
     objectives: Vec<Vec<Box<dyn Objective>>>,
     /// Updates after which the curve is measured.
@@ -148,6 +151,10 @@ impl Experiment {
             map.non_terminal().into_iter().for_each(|cell| optimal[cell] = fitted[cell]);
         }
         let objectives = recipe.objectives()?;
+        let trained = match &recipe.start {
+            Start::After { method } => Some(registry::build(method, &Parameters::new())?),
+            _ => None,
+        };
         let before = recipe.start.policy(map, &greedy, &mut stream(recipe.seed, 0, START));
         let before = before.unwrap_or_else(|| vec![[1.0 / ACTIONS as f64; ACTIONS]; map.cells().len()]);
         let resolve = |name: &str| trajectory::resolve_rewarded(&environment, recipe.gamma, name, &before);
@@ -164,6 +171,7 @@ impl Experiment {
             demonstration,
             rejected,
             optimizer,
+            before: trained,
             objectives,
             curve_steps,
         })
@@ -177,6 +185,36 @@ impl Experiment {
     /// The lake.
     pub fn environment(&self) -> &Environment {
         &self.environment
+    }
+
+    /// The recipe.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// What policies are measured against.
+    pub fn optimal(&self) -> &TransitionMatrix {
+        &self.optimal
+    }
+
+    /// The deterministic optimal policy.
+    pub fn greedy(&self) -> &TransitionMatrix {
+        &self.greedy
+    }
+
+    /// The trajectory to imitate.
+    pub fn demonstration(&self) -> &Trajectory {
+        &self.demonstration
+    }
+
+    /// The trajectory to avoid, where a method reads it.
+    pub fn rejected(&self) -> Option<&Trajectory> {
+        self.rejected.as_ref()
+    }
+
+    /// Updates after which the curve is measured, in order.
+    pub fn curve_steps(&self) -> &[usize] {
+        &self.curve_steps
     }
 
     /// Trains every method over every seed on rayon's current threads; `finished` is called once a run.
@@ -232,7 +270,18 @@ impl Experiment {
         if let Some(policy) = recipe.start.policy(map, &self.greedy, &mut stream(seed, 0, START)) {
             start::fit(&mut network, &policy, &map.non_terminal());
         }
-        Ok(network)
+        let Some(before) = &self.before else { return Ok(network) };
+        if before.requirements().statistics.contains(Statistic::Value) {
+            network = network.with_value_head(&mut stream(seed, 0, VALUE_HEAD))?;
+        }
+        let mut policy = LakePolicy::new(map, network);
+        self.learn(&mut policy, &**before, seed, 0, |_| ()).map_err(|(step, source)| LakeError::Step {
+            method: recipe.start.to_string(),
+            seed,
+            step,
+            source,
+        })?;
+        Ok(policy.network)
     }
 
     fn train(&self, method: usize, seed: u64, snapshots: &Snapshots) -> Result<Run, LakeError> {
@@ -271,9 +320,10 @@ impl Experiment {
         }
         let mut policy = LakePolicy::new(self.environment.map(), network);
         let (mut point, mut total) = (0, Learned::default());
+        let first = usize::from(self.before.is_some());
         for (stage, objective) in stages.iter().enumerate() {
             let learned = self
-                .learn(&mut policy, &**objective, seed, stage, |policy| {
+                .learn(&mut policy, &**objective, seed, first + stage, |policy| {
                     if stage + 1 == stages.len() {
                         measure(point, &policy.network.transition_matrix());
                         point += 1;
@@ -363,7 +413,8 @@ impl Experiment {
         self.recipe.method[method].label().to_owned()
     }
 
-    fn demonstrated_cells(&self) -> Vec<usize> {
+    /// Cells of the demonstration, each once.
+    pub fn demonstrated_cells(&self) -> Vec<usize> {
         let mut cells = self.demonstration.cells.clone();
         cells.sort_unstable();
         cells.dedup();
@@ -432,7 +483,7 @@ fn reads_rejected(requirements: &Requirements) -> bool {
 }
 
 /// 0, 1, 2, 5, 10, 20, 40, 80, ... and the last.
-fn curve_steps(steps: usize) -> Vec<usize> {
+pub(crate) fn curve_steps(steps: usize) -> Vec<usize> {
     let doubling = std::iter::successors(Some(5_usize), |step| step.checked_mul(2));
     let mut curve: Vec<_> = [0, 1, 2].into_iter().chain(doubling).take_while(|&step| step < steps).collect();
     curve.push(steps);

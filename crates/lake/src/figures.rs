@@ -26,12 +26,12 @@ pub struct Figure {
 const FONT: &str = "DejaVu Sans";
 /// How many pixels of a PNG one unit of the SVG takes.
 const PNG_SCALE: f32 = 2.0;
-const INK: RGBColor = RGBColor(40, 44, 52);
-const FAINT: RGBColor = RGBColor(205, 209, 216);
+pub(crate) const INK: RGBColor = RGBColor(40, 44, 52);
+pub(crate) const FAINT: RGBColor = RGBColor(205, 209, 216);
 const HOLE: RGBColor = RGBColor(70, 76, 88);
 const GOAL: RGBColor = RGBColor(240, 190, 60);
 /// Colours that colour-blind readers can tell apart: M. Okabe and K. Ito, "Color Universal Design", 2008.
-const COLOURS: [RGBColor; 7] = [
+pub(crate) const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
@@ -41,8 +41,8 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(110, 110, 110),
 ];
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// Every figure of a report: the distances, the learning curves, and one sheet of heat maps for each method.
 ///
@@ -82,7 +82,7 @@ impl Figure {
     }
 }
 
-fn figure(name: &str, size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<Figure, LakeError> {
+pub(crate) fn figure(name: &str, size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<Figure, LakeError> {
     static FONT_IS_REGISTERED: Once = Once::new();
     FONT_IS_REGISTERED.call_once(|| {
         // A font that does not parse shows as an error of the first drawing.
@@ -117,11 +117,11 @@ fn setting(report: &Report) -> String {
     )
 }
 
-fn label(size: u32, colour: RGBColor, x: HPos, y: VPos) -> TextStyle<'static> {
+pub(crate) fn label(size: u32, colour: RGBColor, x: HPos, y: VPos) -> TextStyle<'static> {
     (FONT, size).into_font().color(&colour).pos(Pos::new(x, y))
 }
 
-fn heading(area: &Area<'_>, title: &str, subtitle: &str) -> Drawn {
+pub(crate) fn heading(area: &Area<'_>, title: &str, subtitle: &str) -> Drawn {
     area.draw(&Text::new(title.to_owned(), (20, 14), label(16, INK, HPos::Left, VPos::Top)))?;
     area.draw(&Text::new(subtitle.to_owned(), (20, 38), label(11, INK, HPos::Left, VPos::Top)))?;
     Ok(())
@@ -307,7 +307,7 @@ fn triangles(area: &Area<'_>, policy: &TransitionMatrix, cell: usize, (x, y): (i
 }
 
 /// From nearly white to deep blue.
-fn shade(amount: f64) -> RGBColor {
+pub(crate) fn shade(amount: f64) -> RGBColor {
     let amount = amount.clamp(0.0, 1.0);
     let mix = |from: f64, to: f64| (from + (to - from) * amount).round() as u8;
     RGBColor(mix(238.0, 8.0), mix(243.0, 69.0), mix(250.0, 148.0))

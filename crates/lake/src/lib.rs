@@ -14,6 +14,7 @@
 //! | distance, success rate, return | [`measure`] |
 //! | what to run | [`recipe`] |
 //! | running it | [`experiment`] |
+//! | the same methods over many designs | [`study`] |
 //! | what came out | [`report`], [`figures`], [`page`], [`drawing`] |
 
 pub mod drawing;
@@ -37,6 +38,8 @@ pub mod report;
 pub mod rollout;
 pub mod solver;
 pub mod start;
+#[cfg(feature = "program")]
+pub mod study;
 pub mod trajectory;
 
 pub use error::LakeError;

@@ -4,6 +4,8 @@ mod cli;
 
 use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
@@ -16,16 +18,21 @@ use lake::output::OutputFolder;
 use lake::recipe::Recipe;
 use lake::report::Report;
 use lake::solver::{Solver, optimal_policy, solve};
+use lake::study::Study;
+use lake::study::analysis::analyse;
+use lake::study::shard::{Shard, merge, run_shard};
+use lake::study::summary;
 use lake::{drawing, figures, page, trajectory};
 use serde::Serialize;
 
-use crate::cli::{Arguments, Command, SolveArguments, TrainArguments};
+use crate::cli::{Arguments, Command, SolveArguments, StudyArguments, TrainArguments};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         None => train(&arguments.train),
         Some(Command::Solve(arguments)) => solve_lake(arguments),
+        Some(Command::Study(arguments)) => study(arguments),
         Some(Command::Maps) => maps(),
         Some(Command::Schema) => print_json(&schemars::schema_for!(Recipe)),
     };
@@ -33,10 +40,17 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", chain(&error));
             ExitCode::from(2)
         }
     }
+}
+
+/// The error and what caused it, each once: some say of themselves what caused them.
+fn chain(error: &anyhow::Error) -> String {
+    let mut causes = error.chain().map(ToString::to_string);
+    let first = causes.next().unwrap_or_default();
+    causes.fold(first, |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 /// A reader that has seen enough (`lake ... | head`) is no failure.
@@ -63,12 +77,11 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     let experiment = Experiment::new(recipe)?;
     let folder = arguments.out.as_deref().map(OutputFolder::create).transpose().context("--out")?;
 
-    // Hidden by itself where standard error is no terminal.
-    let bar = ProgressBar::with_draw_target(Some(experiment.runs() as u64), ProgressDrawTarget::stderr());
-    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {eta} left")?);
+    let progress = Progress::new("runs");
+    progress.begin(experiment.runs() as u64, 0);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.unwrap_or(0).into()).build()?;
-    let report = pool.install(|| experiment.run(|| bar.inc(1)))?;
-    bar.finish_and_clear();
+    let report = pool.install(|| experiment.run(|| progress.advance()))?;
+    progress.end();
 
     let written = folder.map(|folder| write(&folder, experiment.environment(), &report)).transpose()?;
     if arguments.json {
@@ -76,6 +89,85 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     } else {
         let written = written.map_or(String::new(), |written| format!("\nwritten: {}\n", written.join(", ")));
         print(&(drawing::page(experiment.environment(), &report) + &written))
+    }
+}
+
+fn study(arguments: &StudyArguments) -> anyhow::Result<()> {
+    let file = arguments.file.as_deref().map(|file| Study::load(file, arguments.designs)).transpose()?;
+    let folder = match (&arguments.merge, &arguments.out, file) {
+        (None, _, Some(study)) if arguments.design.is_some() => {
+            let design = study.design(arguments.design.unwrap_or(0))?;
+            return print(&toml::to_string(design.experiment.recipe())?);
+        }
+        (None, Some(folder), Some(study)) => {
+            let folder = OutputFolder::create(folder).context("--out")?;
+            let shard = arguments.shard.unwrap_or(Shard::WHOLE);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.unwrap_or(0).into()).build()?;
+            let progress = Progress::new("designs");
+            let begun = |all: usize, left: usize| progress.begin(all as u64, (all - left) as u64);
+            let path = pool.install(|| run_shard(&study, shard, &folder, begun, || progress.advance()))?;
+            progress.end();
+            if shard != Shard::WHOLE {
+                return print(&format!("written: {}\n", path.display()));
+            }
+            folder
+        }
+        (Some(folder), ..) => OutputFolder::create(folder).context("--merge")?,
+        (None, ..) => anyhow::bail!("expected a study's file, or --merge DIR"),
+    };
+    let report = analyse(&merge(folder.path())?);
+    let mut files = vec![
+        ("study.json".to_owned(), (serde_json::to_string_pretty(&report)? + "\n").into_bytes()),
+        ("study.md".to_owned(), summary::page(&report).into_bytes()),
+    ];
+    for figure in summary::figures(&report)? {
+        files.push((format!("{}.png", figure.name), figure.png()?));
+        files.push((format!("{}.svg", figure.name), figure.svg.into_bytes()));
+    }
+    let written = write_all(&folder, &files)?;
+    if arguments.json {
+        return print_json(&report);
+    }
+    print(&format!("{}\nwritten: {}\n", summary::page(&report), written.join(", ")))
+}
+
+/// A bar on a terminal, and elsewhere a line every few seconds.
+struct Progress {
+    bar: ProgressBar,
+    unit: &'static str,
+    line: Mutex<Instant>,
+}
+
+impl Progress {
+    /// From one line to the next.
+    const PAUSE: Duration = Duration::from_secs(10);
+
+    fn new(unit: &'static str) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        Self { bar, unit, line: Mutex::new(Instant::now()) }
+    }
+
+    fn begin(&self, all: u64, done: u64) {
+        let template = format!("{{bar:40}} {{pos}}/{{len}} {}, {{eta}} left", self.unit);
+        self.bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.bar.set_length(all);
+        self.bar.set_position(done);
+        self.bar.reset_eta();
+    }
+
+    fn advance(&self) {
+        self.bar.inc(1);
+        if self.bar.is_hidden()
+            && let Ok(mut last) = self.line.try_lock()
+            && last.elapsed() >= Self::PAUSE
+        {
+            *last = Instant::now();
+            eprintln!("{}/{} {}", self.bar.position(), self.bar.length().unwrap_or(0), self.unit);
+        }
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
     }
 }
 
@@ -90,6 +182,10 @@ fn write(folder: &OutputFolder, environment: &Environment, report: &Report) -> a
         files.push((format!("{}.png", figure.name), figure.png()?));
         files.push((format!("{}.svg", figure.name), figure.svg.into_bytes()));
     }
+    write_all(folder, &files)
+}
+
+fn write_all(folder: &OutputFolder, files: &[(String, Vec<u8>)]) -> anyhow::Result<Vec<String>> {
     files.iter().map(|(name, bytes)| Ok(folder.write(name, bytes)?.display().to_string())).collect()
 }
 

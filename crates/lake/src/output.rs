@@ -24,6 +24,11 @@ impl OutputFolder {
         Ok(Self { path: path.to_owned() })
     }
 
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes a file by atomic rename, and answers its path.
     ///
     /// # Errors

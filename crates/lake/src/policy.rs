@@ -27,8 +27,9 @@ pub struct LakePolicy<'a> {
 }
 
 impl<'a> LakePolicy<'a> {
-    /// The network on a map of as many cells as it has.
-    pub fn new(map: &'a Map, network: Network) -> Self {
+    /// The network on a map of as many cells as it has, without a gradient.
+    pub fn new(map: &'a Map, mut network: Network) -> Self {
+        network.gradient.fill(0.0);
         let visited = vec![false; map.cells().len()];
         let learning = vec![network.shared_range()];
         Self { network, map, visited, learning, spare: Cell::default() }

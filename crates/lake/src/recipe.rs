@@ -160,17 +160,32 @@ impl Recipe {
     ///
     /// [`LakeError`] naming the file, the field, what is allowed and what was given.
     pub fn resolve(file: Option<&Path>, overrides: &Overrides) -> Result<Self, LakeError> {
-        let mut table = parse("default recipe", DEFAULT)?;
+        let mut fields = Table::new();
+        let mut origin = "recipe".to_owned();
         if let Some(path) = file {
             let text =
                 std::fs::read_to_string(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;
-            table.extend(parse(&path.display().to_string(), &text)?);
+            origin = path.display().to_string();
+            fields = parse(&origin, &text)?;
         }
+        Self::resolve_fields(&origin, fields, overrides)
+    }
+
+    /// The same with fields in the place of a file's.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_over(fields: Table, overrides: &Overrides) -> Result<Self, LakeError> {
+        Self::resolve_fields("recipe", fields, overrides)
+    }
+
+    fn resolve_fields(origin: &str, fields: Table, overrides: &Overrides) -> Result<Self, LakeError> {
+        let mut table = parse("default recipe", DEFAULT)?;
+        table.extend(fields);
         table.extend(overrides.fields.clone());
-        let mut recipe: Self = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
-            let origin = file.map_or("recipe".to_owned(), |path| path.display().to_string());
-            LakeError::Parse { path: origin, problem: error.to_string() }
-        })?;
+        let mut recipe: Self = serde_path_to_error::deserialize(toml::Value::Table(table))
+            .map_err(|error| LakeError::Parse { path: origin.to_owned(), problem: error.to_string() })?;
         recipe.select(&overrides.methods)?;
         for assignment in &overrides.assignments {
             recipe.assign(assignment)?;
@@ -356,7 +371,7 @@ fn target_schema(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn start_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "pattern": "^(random|(noisy|right):[0-9.eE+-]+)$", "description": start::SPELLING })
+    json_schema!({ "type": "string", "pattern": "^(random|(noisy|right):[0-9.eE+-]+|after:[a-z0-9_]+)$", "description": start::SPELLING })
 }
 
 fn reward_schedule_schema(_: &mut SchemaGenerator) -> Schema {
@@ -417,6 +432,13 @@ impl MethodRecipe {
     fn answers_to(&self, name: &str) -> bool {
         self.label() == name || self.name == name
     }
+}
+
+/// Whether a recipe has a field of this name.
+pub(crate) fn is_field(name: &str) -> bool {
+    // Those without a default are the clipping norm and the methods.
+    ["clip_norm", "method"].contains(&name)
+        || parse("default recipe", DEFAULT).is_ok_and(|fields| fields.contains_key(name))
 }
 
 fn parse(origin: &str, text: &str) -> Result<Table, LakeError> {

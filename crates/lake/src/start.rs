@@ -1,14 +1,14 @@
-//! The policy before training: as it is initialised, or fitted to a policy that is partly right.
+//! The policy before training: as it is initialised, fitted to a policy that is partly right, or trained by another method.
 
 use std::fmt;
 use std::str::FromStr;
 
+use objective::registry;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use training::{Optimizer, OptimizerSettings};
 
-use crate::error::LakeError;
 use crate::map::{ACTIONS, Map};
 use crate::measure::greedy_action;
 use crate::network::{Network, States};
@@ -21,10 +21,10 @@ const LEARNING_RATE: f64 = 1e-2;
 /// Its optimizer: Adam, with its paper's parameters.
 const ADAM: OptimizerSettings = OptimizerSettings::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
 /// How starts are spelled.
-pub const SPELLING: &str = "random, noisy:SHARE or right:SHARE with 0 <= SHARE <= 1";
+pub const SPELLING: &str = "random, noisy:SHARE or right:SHARE with 0 <= SHARE <= 1, or after:METHOD";
 
 /// What a run's policy is before training.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Start {
     /// As the network is initialised.
@@ -39,13 +39,18 @@ pub enum Start {
         /// The share.
         share: f64,
     },
+    /// Trained by a method at its defaults, for as many steps as the recipe says and by its optimizer.
+    After {
+        /// Its registered name.
+        method: String,
+    },
 }
 
 impl Start {
     /// The policy to fit to, if any; `optimal` is deterministic.
     pub fn policy(&self, map: &Map, optimal: &TransitionMatrix, rng: &mut ChaCha8Rng) -> Option<TransitionMatrix> {
         match *self {
-            Self::Random => None,
+            Self::Random | Self::After { .. } => None,
             Self::Noisy { share } => {
                 let row = |row: &[f64; ACTIONS]| row.map(|p| (1.0 - share) * p + share / ACTIONS as f64);
                 Some(optimal.iter().map(row).collect())
@@ -93,6 +98,7 @@ impl fmt::Display for Start {
             Self::Random => write!(f, "random"),
             Self::Noisy { share } => write!(f, "noisy:{share}"),
             Self::Right { share } => write!(f, "right:{share}"),
+            Self::After { method } => write!(f, "after:{method}"),
         }
     }
 }
@@ -104,30 +110,31 @@ impl From<Start> for String {
 }
 
 impl TryFrom<String> for Start {
-    type Error = LakeError;
+    type Error = String;
 
-    fn try_from(text: String) -> Result<Self, LakeError> {
+    fn try_from(text: String) -> Result<Self, String> {
         text.parse()
     }
 }
 
 impl FromStr for Start {
-    type Err = LakeError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, LakeError> {
-        let (name, share) = text.split_once(':').unwrap_or((text, ""));
-        let share = share.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, rest) = text.split_once(':').unwrap_or((text, ""));
+        if name == "after" {
+            return Ok(Self::After {
+                method: registry::find(rest).map_err(|error| error.to_string())?.name.to_owned(),
+            });
+        }
+        let share = rest.parse().ok().filter(|share| (0.0..=1.0).contains(share));
         let start = match (name, share) {
             _ if text == "random" => Some(Self::Random),
             ("noisy", Some(share)) => Some(Self::Noisy { share }),
             ("right", Some(share)) => Some(Self::Right { share }),
             _ => None,
         };
-        start.ok_or_else(|| LakeError::Field {
-            field: "start".to_owned(),
-            allowed: SPELLING.to_owned(),
-            given: format!("\"{text}\""),
-        })
+        start.ok_or_else(|| format!("expected {SPELLING}, got \"{text}\""))
     }
 }
 
@@ -179,12 +186,12 @@ mod tests {
 
     #[test]
     fn a_start_is_spelled_and_read_back() {
-        for text in ["random", "noisy:0.25", "right:1"] {
+        for text in ["random", "noisy:0.25", "right:1", "after:sft"] {
             assert_eq!(text.parse::<Start>().unwrap().to_string(), text);
         }
         for text in ["", "noisy", "noisy:2", "right:x", "random:1"] {
-            let error = text.parse::<Start>().unwrap_err().to_string();
-            assert!(error.contains("start") && error.contains("noisy:SHARE") && error.contains(text), "{error}");
+            let error = text.parse::<Start>().unwrap_err();
+            assert!(error.contains("noisy:SHARE") && error.contains(text), "{error}");
         }
     }
 }

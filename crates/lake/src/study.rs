@@ -1,0 +1,334 @@
+//! A study: the same methods over many designs, each a recipe whose fields are drawn from declared levels.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | what a study declares, and its designs | here |
+//! | running a design, and what is read of its runs | `reading` |
+//! | results of a part of the designs, on disk | `shard` |
+//! | what the results say | `analysis` |
+//! | tables and figures of that | `summary` |
+//!
+//! Designs are a simple random sample of the declared space: design n draws a level of every factor from stream n of the
+//! study's seed. So a share over designs estimates the share over the space, any subset of levels is itself such a sample, and
+//! no design depends on which others are run, where, or in what order.
+
+pub mod analysis;
+pub mod reading;
+pub mod shard;
+pub mod summary;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::error::LakeError;
+use crate::experiment::Experiment;
+use crate::recipe::{Overrides, Recipe, is_field};
+
+/// What a level writes where each design is to have a number of its own: `generated:5x5,seed={draw}`.
+const DRAW: &str = "{draw}";
+/// Draws of a design until its lake has the trajectories that it names.
+const PATIENCE: usize = 1000;
+/// Fields that all designs have in common.
+const SHARED: [&str; 4] = ["method", "seed", "seeds", "steps"];
+/// The most designs.
+const MOST_DESIGNS: usize = 1_000_000;
+/// The name of the policies before training among the methods.
+pub const UNTRAINED: &str = "untrained";
+/// The factor whose levels are the updates after which a policy is measured.
+pub const STOP: &str = "stop";
+/// The factor whose levels are the distances.
+pub const DISTANCE: &str = "distance";
+
+/// What a study file declares.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Study {
+    /// Designs drawn from the space.
+    pub designs: usize,
+    /// What they are drawn with.
+    pub seed: u64,
+    /// Updates after which policies are measured: points of the curve.
+    pub stops: Vec<usize>,
+    /// The order that is claimed, least distance first: labels of methods.
+    pub order: Vec<String>,
+    /// Fields of every design's recipe; `seeds` is their number a design, each design with its own.
+    #[serde(default)]
+    pub recipe: Table,
+    /// The space: a recipe's field (`slippery`), a method's parameter (`dpo.beta`) or a name, with its levels.
+    pub factor: BTreeMap<String, Levels>,
+    /// What is asked of the results beside the order.
+    #[serde(default)]
+    pub question: Vec<Question>,
+}
+
+/// A factor's levels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Levels {
+    /// Values of the field or parameter.
+    Values(Vec<Value>),
+    /// By name, the fields that each sets; `set` lists assignments of parameters.
+    Named(BTreeMap<String, Table>),
+}
+
+/// A claim to be held against the results.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// The claim in words.
+    pub claim: String,
+    /// The same as an order of methods, least distance first.
+    pub order: Vec<String>,
+    /// The designs and readings that it is about: levels of factors.
+    #[serde(default, rename = "where")]
+    pub subset: BTreeMap<String, Selected>,
+    /// A factor by whose levels the answer is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// One level, or several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Selected {
+    /// The only one.
+    One(String),
+    /// Any of these.
+    Any(Vec<String>),
+}
+
+/// A design: its recipe, and the level of each factor that it came from.
+#[derive(Debug)]
+pub struct Design {
+    /// Its number in the study.
+    pub number: usize,
+    /// The level of each factor, in the factors' order.
+    pub levels: Vec<String>,
+    /// Ready to run.
+    pub experiment: Experiment,
+}
+
+impl Study {
+    /// The study of a file.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError`] naming the file, the field, what is allowed and what was given; every level of every factor has then been
+    /// tried by itself.
+    pub fn load(path: &Path, designs: Option<usize>) -> Result<Self, LakeError> {
+        let text = std::fs::read_to_string(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;
+        let parse = |problem: String| LakeError::Parse { path: path.display().to_string(), problem };
+        let deserializer = toml::Deserializer::parse(&text).map_err(|error| parse(error.to_string()))?;
+        let mut study: Self =
+            serde_path_to_error::deserialize(deserializer).map_err(|error| parse(error.to_string()))?;
+        study.designs = designs.unwrap_or(study.designs);
+        study.validate()?;
+        Ok(study)
+    }
+
+    /// Names of the factors, in their order.
+    pub fn factors(&self) -> impl Iterator<Item = &str> {
+        self.factor.keys().map(String::as_str)
+    }
+
+    /// The design of a number.
+    ///
+    /// Where the drawn lake does not have a drawn trajectory, all levels are drawn again.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError`] of levels that do not go together, naming the design.
+    pub fn design(&self, number: usize) -> Result<Design, LakeError> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(number as u64);
+        let mut left = PATIENCE;
+        loop {
+            let (mut overrides, mut levels) = (Overrides::default(), Vec::new());
+            for (factor, of) in &self.factor {
+                let level = rng.random_range(0..of.len());
+                levels.push(of.name(level));
+                of.apply(level, factor, &mut overrides);
+            }
+            for value in overrides.fields.iter_mut().map(|(_, value)| value) {
+                number_draws(value, &mut rng);
+            }
+            left -= 1;
+            match self.experiment(number, &overrides) {
+                Err(LakeError::Trajectory { .. }) if left > 0 => {}
+                Err(source) => return Err(LakeError::Design { number, source: Box::new(source) }),
+                Ok(experiment) => return Ok(Design { number, levels, experiment }),
+            }
+        }
+    }
+
+    /// The recipe that every design's fields replace.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError`] as [`Recipe::resolve_over`].
+    pub fn base(&self) -> Result<Recipe, LakeError> {
+        Recipe::resolve_over(self.recipe.clone(), &Overrides::default())
+    }
+
+    fn experiment(&self, number: usize, overrides: &Overrides) -> Result<Experiment, LakeError> {
+        let mut recipe = Recipe::resolve_over(self.recipe.clone(), overrides)?;
+        recipe.seed += (number * recipe.seeds) as u64;
+        Experiment::new(recipe)
+    }
+
+    fn validate(&self) -> Result<(), LakeError> {
+        let fail = |field: &str, allowed: &str, given: String| LakeError::Field {
+            field: format!("study.{field}"),
+            allowed: allowed.to_owned(),
+            given,
+        };
+        if !(1..=MOST_DESIGNS).contains(&self.designs) {
+            return Err(fail("designs", &format!("1 to {MOST_DESIGNS}"), self.designs.to_string()));
+        }
+        let base = self.base()?;
+        if base.seeds < 2 {
+            return Err(fail("recipe.seeds", "at least 2, for intervals", base.seeds.to_string()));
+        }
+        if self.recipe.get("method").is_none() {
+            return Err(fail("recipe.method", "a list of the methods to compare", "none".to_owned()));
+        }
+        let points = crate::experiment::curve_steps(base.steps);
+        if let Some(stop) = self.stops.iter().find(|stop| **stop == 0 || !points.contains(stop)) {
+            let points: Vec<_> = points[1..].iter().map(usize::to_string).collect();
+            return Err(fail("stops", &format!("some of {}", points.join(", ")), stop.to_string()));
+        }
+        if self.stops.is_empty() || !self.stops.is_sorted_by(|a, b| a < b) {
+            return Err(fail("stops", "at least one, each greater than the one before", format!("{:?}", self.stops)));
+        }
+        let labels: Vec<_> = base.method.iter().map(|entry| entry.label()).chain([UNTRAINED]).collect();
+        let known = |field: &str, order: &[String]| match order.iter().find(|label| !labels.contains(&label.as_str())) {
+            Some(label) => Err(fail(field, &format!("labels among {}", labels.join(", ")), format!("\"{label}\""))),
+            None if order.len() < 2 => Err(fail(field, "at least two methods", format!("{order:?}"))),
+            None => Ok(()),
+        };
+        known("order", &self.order)?;
+        for question in &self.question {
+            known("question.order", &question.order)?;
+            let factors: Vec<_> = self.factors().chain(reading::ATTRIBUTES).chain([STOP, DISTANCE]).collect();
+            for factor in question.subset.keys().chain(&question.by) {
+                if !factors.contains(&factor.as_str()) {
+                    let allowed = format!("one of {}", factors.join(", "));
+                    return Err(fail("question: a factor", &allowed, format!("\"{factor}\"")));
+                }
+            }
+            for (factor, selected) in &question.subset {
+                let Some(levels) = self.factor.get(factor) else { continue };
+                let levels: Vec<_> = (0..levels.len()).map(|level| levels.name(level)).collect();
+                if let Some(level) = selected.levels().iter().find(|level| !levels.contains(level)) {
+                    let allowed = format!("one of {}", levels.join(", "));
+                    return Err(fail(&format!("question.where.{factor}"), &allowed, format!("\"{level}\"")));
+                }
+            }
+        }
+        for (factor, levels) in &self.factor {
+            let field = format!("factor.{factor}");
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "_.".contains(c);
+            if !factor.chars().all(is_name) || reading::ATTRIBUTES.contains(&factor.as_str()) {
+                return Err(fail(
+                    &field,
+                    "a name of letters, digits, _ and . that is not taken",
+                    format!("\"{factor}\""),
+                ));
+            }
+            if levels.len() == 0 {
+                return Err(fail(&field, "at least one level", "none".to_owned()));
+            }
+            let names: Vec<_> = (0..levels.len()).map(|level| levels.name(level)).collect();
+            if let Some(twice) = names.iter().enumerate().find(|(place, name)| names[..*place].contains(name)) {
+                return Err(fail(&field, "different levels", format!("\"{}\" twice", twice.1)));
+            }
+            for (level, name) in names.iter().enumerate() {
+                let mut overrides = Overrides::default();
+                levels.apply(level, factor, &mut overrides);
+                let wrong = |field: &&String| !is_field(field) || SHARED.contains(&field.as_str());
+                if let Some(wrong) = overrides.fields.keys().find(wrong) {
+                    let allowed = format!("fields of recipes but {}, or method.parameter", SHARED.join(", "));
+                    return Err(fail(&field, &allowed, format!("\"{wrong}\"")));
+                }
+                Recipe::resolve_over(self.recipe.clone(), &overrides).map_err(|source| LakeError::Level {
+                    factor: factor.clone(),
+                    level: name.clone(),
+                    source: Box::new(source),
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Levels {
+    fn len(&self) -> usize {
+        match self {
+            Self::Values(values) => values.len(),
+            Self::Named(named) => named.len(),
+        }
+    }
+
+    /// A level's name: the value itself where it has none.
+    fn name(&self, level: usize) -> String {
+        match self {
+            Self::Values(values) => match &values[level] {
+                Value::String(text) => text.clone(),
+                value => value.to_string(),
+            },
+            Self::Named(named) => named.keys().nth(level).cloned().unwrap_or_default(),
+        }
+    }
+
+    fn apply(&self, level: usize, factor: &str, overrides: &mut Overrides) {
+        match self {
+            Self::Values(_) if factor.contains('.') => {
+                overrides.assignments.push(format!("{factor}={}", self.name(level)));
+            }
+            Self::Values(values) => {
+                overrides.fields.insert(factor.to_owned(), values[level].clone());
+            }
+            Self::Named(named) => {
+                for (field, value) in named.values().nth(level).into_iter().flatten() {
+                    match value {
+                        Value::Array(assignments) if field == "set" => overrides
+                            .assignments
+                            .extend(assignments.iter().filter_map(Value::as_str).map(str::to_owned)),
+                        value => {
+                            overrides.fields.insert(field.clone(), value.clone());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Selected {
+    /// The levels.
+    pub fn levels(&self) -> &[String] {
+        match self {
+            Self::One(level) => std::slice::from_ref(level),
+            Self::Any(levels) => levels,
+        }
+    }
+}
+
+/// Puts a number in the place of each `{draw}`.
+fn number_draws(value: &mut Value, rng: &mut ChaCha8Rng) {
+    match value {
+        Value::String(text) => {
+            while text.contains(DRAW) {
+                *text = text.replacen(DRAW, &rng.random::<u32>().to_string(), 1);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| number_draws(value, rng)),
+        _ => {}
+    }
+}

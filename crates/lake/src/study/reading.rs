@@ -1,0 +1,176 @@
+//! What is read of a design's runs: distances and the return, after some of the updates.
+//!
+//! A run records its whole curve, so that every stop and every distance comes from the same run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::LakeError;
+use crate::experiment::Experiment;
+use crate::map::Cell;
+use crate::measure::{Moves, distance, performance_of};
+use crate::solver::TransitionMatrix;
+
+use super::{Design, UNTRAINED};
+
+/// The distances: mean squared errors between T and T* over the non-terminal cells, over all, and over those of the
+/// demonstration; and between P(s'|s) of both, over the non-terminal cells.
+pub const DISTANCES: [&str; 4] = ["non_terminal", "all", "demonstrated", "state_state"];
+/// What is known of a design beside the levels of its factors.
+pub const ATTRIBUTES: [&str; 4] = ["rejected_ends", "rejected_takes_optimal", "rejected_length", "rejected_shares"];
+/// The stop with the greatest return of the curve, the earliest on ties: what a validation that knows nothing of T* would keep.
+pub const BEST: &str = "best";
+
+/// A policy along its training. Seven digits are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Updates done.
+    pub step: u32,
+    /// In the order of [`DISTANCES`].
+    pub distances: [f32; DISTANCES.len()],
+    /// Expected undiscounted return of the sampled policy within the horizon.
+    pub mean_return: f32,
+}
+
+/// Readings of one run at the stops, untrained first and the best last; none if it diverged.
+pub type RunReadings = Option<Vec<Reading>>;
+
+/// What a design came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DesignResult {
+    /// The design's number.
+    pub design: usize,
+    /// The level of each factor.
+    pub levels: Vec<String>,
+    /// The level of each of [`ATTRIBUTES`].
+    pub attributes: Vec<String>,
+    /// The word that was imitated.
+    pub demonstration: String,
+    /// The word that was avoided; empty where no method reads it.
+    pub rejected: String,
+    /// The first run's seed.
+    pub seed: u64,
+    /// In the order of the recipe's methods, then of seeds.
+    pub runs: Vec<Vec<RunReadings>>,
+}
+
+/// Names of the readings of a run.
+pub fn stops(stops: &[usize]) -> Vec<String> {
+    let own = stops.iter().map(usize::to_string);
+    [UNTRAINED.to_owned()].into_iter().chain(own).chain([BEST.to_owned()]).collect()
+}
+
+/// Trains every method over every seed of a design.
+///
+/// # Errors
+///
+/// [`LakeError::Network`], never: a run that diverges is a result.
+pub fn run(design: &Design, stops: &[usize]) -> Result<DesignResult, LakeError> {
+    let Design { number, levels, experiment } = design;
+    let recipe = experiment.recipe();
+    let gauge = Gauge::new(experiment);
+    let points = experiment.curve_steps();
+    let mut runs = vec![Vec::with_capacity(recipe.seeds); recipe.method.len()];
+    for seed in (recipe.seed..).take(recipe.seeds) {
+        let before = unless_diverged(experiment.initial(seed))?;
+        for (method, runs) in runs.iter_mut().enumerate() {
+            let mut curve = Vec::with_capacity(points.len());
+            let taught = before.clone().map(|before| {
+                let mut measure = |point: usize, policy: &TransitionMatrix| {
+                    curve.push(gauge.read(points[point] as u32, policy));
+                };
+                unless_diverged(experiment.teach(method, seed, before, &mut measure))
+            });
+            let taught = taught.transpose()?.flatten();
+            runs.push(taught.map(|_| select(&curve, stops)));
+        }
+    }
+    Ok(DesignResult {
+        design: *number,
+        levels: levels.clone(),
+        attributes: attributes(experiment).into(),
+        demonstration: experiment.demonstration().word.clone(),
+        rejected: experiment.rejected().map_or(String::new(), |rejected| rejected.word.clone()),
+        seed: recipe.seed,
+        runs,
+    })
+}
+
+/// Nothing of a run that diverged, which is no error of a study.
+fn unless_diverged<T>(outcome: Result<T, LakeError>) -> Result<Option<T>, LakeError> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(LakeError::Diverged { .. } | LakeError::Step { .. }) => Ok(None),
+        Err(other) => Err(other),
+    }
+}
+
+fn select(curve: &[Reading], stops: &[usize]) -> Vec<Reading> {
+    let at = |stop: usize| curve.iter().copied().find(|reading| reading.step as usize == stop);
+    let better = |best: Reading, reading: &Reading| match reading.mean_return > best.mean_return {
+        true => *reading,
+        false => best,
+    };
+    let best = curve.split_first().map(|(first, rest)| rest.iter().fold(*first, better));
+    [0].iter().chain(stops).filter_map(|&stop| at(stop)).chain(best).collect()
+}
+
+/// What policies are held against.
+struct Gauge<'a> {
+    experiment: &'a Experiment,
+    moves: Moves,
+    open: Vec<usize>,
+    all: Vec<usize>,
+    demonstrated: Vec<usize>,
+}
+
+impl<'a> Gauge<'a> {
+    fn new(experiment: &'a Experiment) -> Self {
+        let map = experiment.environment().map();
+        Self {
+            experiment,
+            moves: Moves::new(experiment.environment(), experiment.optimal()),
+            open: map.non_terminal(),
+            all: (0..map.cells().len()).collect(),
+            demonstrated: experiment.demonstrated_cells(),
+        }
+    }
+
+    fn read(&self, step: u32, policy: &TransitionMatrix) -> Reading {
+        let (environment, optimal) = (self.experiment.environment(), self.experiment.optimal());
+        let moves = Moves::new(environment, policy);
+        let of_actions = |cells: &[usize]| distance(policy, optimal, cells) as f32;
+        Reading {
+            step,
+            distances: [
+                of_actions(&self.open),
+                of_actions(&self.all),
+                of_actions(&self.demonstrated),
+                moves.distance(&self.moves, &self.open) as f32,
+            ],
+            mean_return: performance_of(environment, &moves).mean_return as f32,
+        }
+    }
+}
+
+/// Levels of [`ATTRIBUTES`]: where the rejected trajectory ends, whether it takes any action of the deterministic optimal policy,
+/// how long it is beside the demonstration, and whether it comes to a cell of the demonstration but the start.
+fn attributes(experiment: &Experiment) -> [String; ATTRIBUTES.len()] {
+    let Some(rejected) = experiment.rejected() else { return std::array::from_fn(|_| "none".to_owned()) };
+    let (map, demonstration) = (experiment.environment().map(), experiment.demonstration());
+    let (last, action) = (rejected.cells[rejected.cells.len() - 1], rejected.actions[rejected.actions.len() - 1]);
+    let ends = match map.cells()[map.intended(last, action)] {
+        Cell::Hole => "hole",
+        Cell::Goal => "goal",
+        Cell::Start | Cell::Frozen => "ice",
+    };
+    let steps = || rejected.cells.iter().zip(&rejected.actions);
+    let takes_optimal = steps().any(|(&cell, &action)| experiment.greedy()[cell][action as usize] > 0.0);
+    let length = match rejected.cells.len().cmp(&demonstration.cells.len()) {
+        std::cmp::Ordering::Less => "shorter",
+        std::cmp::Ordering::Equal => "equal",
+        std::cmp::Ordering::Greater => "longer",
+    };
+    let shares = rejected.cells.iter().any(|cell| *cell != map.start() && demonstration.cells.contains(cell));
+    let yes = |holds: bool| if holds { "yes" } else { "no" };
+    [ends, yes(takes_optimal), length, yes(shares)].map(str::to_owned)
+}

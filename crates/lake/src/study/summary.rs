@@ -50,10 +50,10 @@ pub fn page(report: &StudyReport) -> String {
     let _ = writeln!(page, "## Where the whole order holds\n");
     let region = &report.order.region;
     let levels: Vec<_> = region.levels.iter().map(|(factor, level)| format!("{factor} = {level}")).collect();
+    let levels = if levels.is_empty() { "no factor is held".to_owned() } else { levels.join(", ") };
     let _ = writeln!(
         page,
-        "Most often where {}: {} of the designs that this was found on, {} of the others, {} significantly.\n",
-        levels.join(", "),
+        "Most often where {levels}: {} of the designs that this was found on, {} of the others, {} significantly.\n",
         percent(&region.found),
         percent(&region.confirmed),
         percent(&region.confirmed_significant)
@@ -77,7 +77,8 @@ pub fn page(report: &StudyReport) -> String {
         effects(&mut page, &format!("{} < {}", pair.closer, pair.further), &pair.effects);
     }
     if !report.questions.is_empty() {
-        page += "## Claims\n\n";
+        page += "## Claims\n\nDifference: the last method's distance less the first one's; relative: the same by the last one's, least and \
+                 greatest of any reading. Spread: the median of the first one's standard deviation over seeds by the last one's.\n\n";
         report.questions.iter().for_each(|answer| claim(&mut page, answer));
     }
     page

@@ -17,6 +17,7 @@ use training::{
 
 use crate::environment::Environment;
 use crate::error::LakeError;
+use crate::explanation::{self, Account, COMPARED_RUNS, Observation, Subject};
 use crate::map::{ACTIONS, Map, Trajectory};
 use crate::measure::{Performance, distance, greedy, performance};
 use crate::network::{Forward, Network, States};
@@ -38,6 +39,10 @@ const VALUE_HEAD: u64 = 2;
 const ACTION: u64 = 3;
 /// The stream of the lake's slips in sampled episodes.
 const SLIP: u64 = 4;
+/// The stream of the actions that are sampled to explain a policy.
+const EXPLAINED_ACTION: u64 = 5;
+/// The stream of the lake's slips where a policy is explained.
+const EXPLAINED_SLIP: u64 = 6;
 
 /// A recipe with everything derived and checked: nothing can fail after this but training itself.
 #[derive(Debug)]
@@ -53,6 +58,8 @@ pub struct Experiment {
     objectives: Vec<Vec<Box<dyn Objective>>>,
     /// Updates after which the curve is measured.
     curve_steps: Vec<usize>,
+    /// Whether the report says why.
+    explain: bool,
 }
 
 /// What one run of one method leaves behind.
@@ -70,6 +77,7 @@ struct Run {
     state: ObjectiveState,
     /// What the last update reported; nothing if no sample ever gave any data.
     last: Option<StepReport>,
+    account: Option<Account>,
 }
 
 /// What training with one objective leaves behind beside the policy.
@@ -79,6 +87,7 @@ struct Learned {
     ties: usize,
     state: ObjectiveState,
     last: Option<StepReport>,
+    observation: Option<Observation>,
 }
 
 /// What one method's policies were at each step of the curve, summed over its runs. Sums of integers are the same in
@@ -132,7 +141,24 @@ impl Experiment {
         let rejected =
             compares.then(|| trajectory::resolve_rewarded(&environment, recipe.gamma, &recipe.rejected)).transpose()?;
         let (optimizer, curve_steps) = (recipe.optimizer()?, curve_steps(recipe.steps));
-        Ok(Self { recipe, environment, solution, optimal, demonstration, rejected, optimizer, objectives, curve_steps })
+        let explain = false;
+        Ok(Self {
+            recipe,
+            environment,
+            solution,
+            optimal,
+            demonstration,
+            rejected,
+            optimizer,
+            objectives,
+            curve_steps,
+            explain,
+        })
+    }
+
+    /// The same, with a report that also says why each method ends where it does.
+    pub fn explained(self) -> Self {
+        Self { explain: true, ..self }
     }
 
     /// The number of runs.
@@ -201,7 +227,7 @@ impl Experiment {
         }
         let mut policy = LakePolicy::new(map, network);
         let (mut curve, mut episodes, mut ties) = (Vec::with_capacity(self.curve_steps.len()), 0, 0);
-        let (mut state, mut last) = (ObjectiveState::default(), None);
+        let (mut state, mut last, mut observation) = (ObjectiveState::default(), None, None);
         for (stage, objective) in stages.iter().enumerate() {
             curve.clear();
             let measure = |policy: &LakePolicy<'_>| {
@@ -216,7 +242,7 @@ impl Experiment {
                 .map_err(|(step, source)| LakeError::Step { method: self.label(method), seed, step, source })?;
             episodes += learned.episodes;
             ties += learned.ties;
-            (state, last) = (learned.state, learned.last);
+            (state, last, observation) = (learned.state, learned.last, learned.observation);
         }
         let transition_matrix = policy.network.transition_matrix();
         if transition_matrix.iter().flatten().any(|p| !p.is_finite()) {
@@ -225,6 +251,8 @@ impl Experiment {
         }
         snapshots.add(curve.len(), &transition_matrix);
         curve.push(distance(&transition_matrix, optimal, &cells));
+        let account =
+            observation.map(|observation| self.account(observation, &policy.network, method, seed)).transpose()?;
         Ok(Run {
             curve,
             distance_all_cells: distance(&transition_matrix, optimal, &(0..map.cells().len()).collect::<Vec<_>>()),
@@ -237,7 +265,36 @@ impl Experiment {
             ties,
             state,
             last,
+            account,
         })
+    }
+
+    /// What is to be said of a run that left this network behind.
+    fn account(
+        &self,
+        mut observation: Observation,
+        trained: &Network,
+        method: usize,
+        seed: u64,
+    ) -> Result<Account, LakeError> {
+        let objectives: Vec<_> = self.objectives.iter().filter_map(|stages| Some(&**stages.last()?)).collect();
+        let labels: Vec<_> = self.recipe.method.iter().map(|entry| entry.label()).collect();
+        observation.look(trained, &self.demonstration, self.rejected.as_ref());
+        let subject = Subject {
+            environment: &self.environment,
+            discount: self.recipe.gamma,
+            demonstration: &self.demonstration,
+            rejected: self.rejected.as_ref(),
+            objectives: &objectives,
+            labels: &labels,
+            own: method,
+            seed,
+            steps: self.recipe.steps,
+            compared: ((seed - self.recipe.seed) as usize) < COMPARED_RUNS,
+        };
+        let dice = || Dice::new(stream(seed, 0, EXPLAINED_ACTION), stream(seed, 0, EXPLAINED_SLIP));
+        let value_head = || stream(seed, 0, VALUE_HEAD);
+        observation.account(trained, &subject, value_head, dice)
     }
 
     /// Trains the policy with one objective for the recipe's steps; `measure` sees it at those of the curve but the last.
@@ -275,9 +332,13 @@ impl Experiment {
         let mut dice = Dice::new(stream(seed, stage, ACTION), stream(seed, stage, SLIP));
         let schedule = Schedule { shape: recipe.schedule, warmup_ratio: recipe.warmup_ratio };
         let (mut workspace, mut learned) = (Workspace::default(), Learned::default());
+        learned.observation = self.explain.then(|| Observation::new(&policy.network, environment.map().cells().len()));
         for update in 0..recipe.steps {
             if self.curve_steps.contains(&update) {
                 measure(policy);
+                if let Some(observation) = &mut learned.observation {
+                    observation.look(&policy.network, &self.demonstration, self.rejected.as_ref());
+                }
             }
             if let Source::Sampled(sampling) = requirements.source
                 && update % sampling.epochs == 0
@@ -294,6 +355,9 @@ impl Experiment {
             if batches.is_empty() {
                 // Nothing to learn from: the update is passed over.
                 continue;
+            }
+            if let Some(observation) = &mut learned.observation {
+                observation.read(policy, &requirements, &batches, moment, &self.demonstration);
             }
             let state = &mut learned.state;
             let report = step(policy, &mut optimizer, objective, state, &batches, settings, &mut workspace)
@@ -338,6 +402,7 @@ impl Experiment {
             runs.iter().map(|run| run.transition_matrix[cell][action]).sum::<f64>() / runs.len() as f64
         };
         let cells = 0..self.environment.map().cells().len();
+        let accounts: Vec<_> = runs.iter().filter_map(|run| run.account.as_ref()).collect();
         MethodReport {
             method: self.label(method),
             objective: self.recipe.method[method].name.clone(),
@@ -358,6 +423,8 @@ impl Experiment {
                 .then(|| runs.iter().map(|run| run.state.clone()).collect()),
             transition_matrix: cells.map(|cell| std::array::from_fn(|action| mean(cell, action))).collect(),
             snapshots: snapshots.means(runs.len()),
+            explanation: (!accounts.is_empty())
+                .then(|| explanation::summarise(self.environment.map(), &accounts, &self.curve_steps)),
         }
     }
 }

@@ -13,12 +13,14 @@
 //! | distance, success rate, return | [`measure`] |
 //! | what to run | [`recipe`] |
 //! | running it | [`experiment`] |
+//! | why it came out so | [`explanation`] |
 //! | what came out | [`report`], [`figures`], [`page`], [`drawing`] |
 
 pub mod drawing;
 pub mod environment;
 pub mod error;
 pub mod experiment;
+pub mod explanation;
 #[cfg(feature = "program")]
 pub mod figures;
 pub mod generate;

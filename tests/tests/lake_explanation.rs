@@ -314,6 +314,13 @@ fn the_report_says_why_in_numbers_that_agree_with_its_others() {
             _ => 5,
         };
         assert_eq!(total("rollouts").is_some(), method == "ppo" || pairs > 0, "{method}");
+        let part = |name: &str| explanation["distance"][name]["mean"].as_f64().unwrap();
+        let parts = ["demonstrated", "otherwise_read", "unread"].map(part);
+        let distance = |field: &str| result[field]["mean"].as_f64().unwrap();
+        assert_close(&[parts.iter().sum()], &[distance("distance")], 1e-12, 0.0, "distance");
+        // Six of the eleven non-terminal cells are demonstrated.
+        assert_close(&[parts[0] * 11.0 / 6.0], &[distance("distance_demonstrated_cells")], 1e-12, 0.0, "demonstrated");
+        assert_eq!(parts[1] == 0.0, method == "sft" || (method == "online_dpo" && pairs == 0), "{method}");
         let displacement = &explanation["displacement"];
         assert_eq!(displacement["chosen"]["steps"], result["curve"]["steps"]);
         for (standing, place) in [("before", 0), ("trained", 6)] {
@@ -376,6 +383,7 @@ fn the_explanation_stands_under_the_table_and_on_the_page() {
     let titles = [
         "Reads of each cell",
         "Cells that the training read",
+        "Where the distance is left",
         "against where the policy goes",
         "Bias of the preference estimate",
         "Bellman residual",

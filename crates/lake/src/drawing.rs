@@ -310,6 +310,14 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
             },
         ),
         part(
+            "Where the distance is left",
+            "Parts that add up to the distance: of the demonstration's cells, of others that the training read, and of those never read.",
+            &["demonstrated", "otherwise read", "never read"],
+            &|Explanation { distance, .. }| {
+                [&distance.demonstrated, &distance.otherwise_read, &distance.unread].map(interval).to_vec()
+            },
+        ),
+        part(
             "What the training read, against where the policy goes",
             "q and d: shares of the cells in the reads and in the policy's expected visits. Overlap is Σ min(q, d); KL in nats.",
             &["overlap before", "trained", "KL(q || d) before", "trained"],
@@ -356,7 +364,8 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
         ));
     }
     if explained.len() > 1 {
-        let titled: [(_, _, fn(&Explanation) -> &Standing<Summary>); 2] = [
+        type Moment = fn(&Explanation) -> &Standing<Summary>;
+        let titled: [(_, _, Moment); 2] = [
             (
                 "Cosine of gradients before training",
                 "Of the row's method with each other one, at the policy that it began with.",

@@ -283,6 +283,7 @@ impl Experiment {
         let subject = Subject {
             environment: &self.environment,
             discount: self.recipe.gamma,
+            optimal: &self.optimal,
             demonstration: &self.demonstration,
             rejected: self.rejected.as_ref(),
             objectives: &objectives,
@@ -423,8 +424,9 @@ impl Experiment {
                 .then(|| runs.iter().map(|run| run.state.clone()).collect()),
             transition_matrix: cells.map(|cell| std::array::from_fn(|action| mean(cell, action))).collect(),
             snapshots: snapshots.means(runs.len()),
-            explanation: (!accounts.is_empty())
-                .then(|| explanation::summarise(self.environment.map(), &accounts, &self.curve_steps)),
+            explanation: (!accounts.is_empty()).then(|| {
+                explanation::summarise(self.environment.map(), &self.demonstration, &accounts, &self.curve_steps)
+            }),
         }
     }
 }

@@ -8,6 +8,10 @@
 //! **Reads.** Each update reads every state of the responses that it learns from once; a fused state reads the demonstrated cell
 //! with weight 1 − λ and the anticipated one with weight λ. Counts are sums of weights over the updates.
 //!
+//! **Parts of the distance.** The distance from the optimal policy T* is the sum over the C non-terminal cells of
+//! Σₐ (T(a|s) − T*(a|s))² / 4C. Its parts are the sums over the demonstration's cells, over the others that the training read, and
+//! over those that it never read, where all that is learned is what cells share.
+//!
 //! **Alignment.** q(s) is the share of a non-terminal cell in the reads of the non-terminal cells, and d(s) its share in the
 //! expected visits, d(s) ∝ Σₜ P(sₜ = s), t from 0 to below Gymnasium's horizon, with sₜ where the policy moves from at time t.
 //! Overlap is Σₛ min(q, d), in [0, 1]; divergence is KL(q || d) = Σₛ q log(q / d), nats, and none where q > 0 = d.
@@ -50,6 +54,7 @@ use training::{MicroBatch, Moment, Policy, StepError, Workspace, accumulate, fil
 use crate::environment::Environment;
 use crate::error::LakeError;
 use crate::map::{Action, Map, Trajectory};
+use crate::measure::distance;
 use crate::network::{Forward, Network, States};
 use crate::policy::{LakePolicy, given};
 use crate::report::{Curve, Summary};
@@ -80,6 +85,8 @@ pub struct Explanation {
     pub explored: Vec<Explored>,
     /// The share of the non-terminal cells that the training steps read, whatever the origin.
     pub reached: Summary,
+    /// Where the distance from the optimal policy is left.
+    pub distance: DistanceParts,
     /// At the policy that training began with.
     pub before: Standing<Summary>,
     /// At the policy that it left behind.
@@ -98,6 +105,19 @@ pub struct Explored {
     pub reads: Vec<f64>,
     /// The share of the non-terminal cells that were read.
     pub reached: Summary,
+}
+
+/// The distance from the optimal policy, in parts that add up to it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DistanceParts {
+    /// In the cells of the demonstration.
+    pub demonstrated: Summary,
+    /// In the other cells that the training read.
+    pub otherwise_read: Summary,
+    /// In the cells that the training never read.
+    pub unread: Summary,
+    /// In each cell, mean over runs.
+    pub by_cell: Vec<f64>,
 }
 
 /// What is measured at one policy: of one run, or over all of them.
@@ -152,6 +172,8 @@ pub struct Displacement {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Account {
     reads: Reads,
+    /// Each cell's part of the distance.
+    distances: Vec<f64>,
     before: Standing<f64>,
     trained: Standing<f64>,
     /// log π of the chosen and the rejected trajectory at each step of the curve.
@@ -170,6 +192,7 @@ pub(crate) struct Observation {
 pub(crate) struct Subject<'a> {
     pub(crate) environment: &'a Environment,
     pub(crate) discount: f64,
+    pub(crate) optimal: &'a TransitionMatrix,
     pub(crate) demonstration: &'a Trajectory,
     pub(crate) rejected: Option<&'a Trajectory>,
     /// What each method of the recipe trains with, its last stage.
@@ -238,6 +261,10 @@ impl Reads {
     /// Reads of each cell from one origin.
     pub fn of(&self, origin: Origin) -> &[f64] {
         &self.by_origin[origin as usize]
+    }
+
+    fn any(&self, cell: usize) -> bool {
+        self.by_origin.iter().any(|reads| reads[cell] > 0.0)
     }
 
     /// Each non-terminal cell's share in the reads of them all; none if nothing was read.
@@ -422,6 +449,16 @@ pub fn gradient(
     Ok(policy.network.gradient.clone())
 }
 
+/// Each cell's part of the distance between a policy and the optimal one.
+pub fn distances(map: &Map, policy: &TransitionMatrix, optimal: &TransitionMatrix) -> Vec<f64> {
+    let cells = map.non_terminal();
+    let mut distances = vec![0.0; policy.len()];
+    for &cell in &cells {
+        distances[cell] = distance(policy, optimal, &[cell]) / cells.len() as f64;
+    }
+    distances
+}
+
 /// log π of a trajectory's moves together, nats.
 pub fn log_prob(network: &Network, trajectory: &Trajectory) -> f64 {
     let states = States { cells: trajectory.cells.clone(), begins: vec![0], fusion: None };
@@ -477,8 +514,9 @@ impl Observation {
             let fail = |source| LakeError::Step { method: subject.labels[subject.own].to_owned(), seed, step, source };
             subject.standing(network, &reference, shares.as_deref(), &dice).map_err(fail)
         };
+        let distances = distances(subject.environment.map(), &trained.transition_matrix(), subject.optimal);
         let (before, trained) = (standing(valued(&before)?)?, standing(valued(trained)?)?);
-        Ok(Account { before, trained, reads, log_probs })
+        Ok(Account { reads, distances, before, trained, log_probs })
     }
 }
 
@@ -554,7 +592,7 @@ impl Subject<'_> {
 }
 
 /// Summarises the accounts of a method's runs, in the order of seeds; `steps` are those of the curve.
-pub(crate) fn summarise(map: &Map, accounts: &[&Account], steps: &[usize]) -> Explanation {
+pub(crate) fn summarise(map: &Map, demonstration: &Trajectory, accounts: &[&Account], steps: &[usize]) -> Explanation {
     let non_terminal = map.non_terminal();
     let reached = |is_read: &dyn Fn(&Account, usize) -> bool| {
         let share = |account: &&Account| {
@@ -571,7 +609,8 @@ pub(crate) fn summarise(map: &Map, accounts: &[&Account], steps: &[usize]) -> Ex
     };
     Explanation {
         explored: Origin::ALL.into_iter().filter_map(explored).collect(),
-        reached: reached(&|account, cell| account.reads.by_origin.iter().any(|reads| reads[cell] > 0.0)),
+        reached: reached(&|account, cell| account.reads.any(cell)),
+        distance: distance_parts(demonstration, accounts),
         before: summarise_standings(accounts.iter().map(|account| &account.before).collect()),
         trained: summarise_standings(accounts.iter().map(|account| &account.trained).collect()),
         displacement: displacement(accounts, steps),
@@ -604,6 +643,26 @@ fn summarise_standings(standings: Vec<&Standing<f64>>) -> Standing<Summary> {
         mean_residual: all(|standing| standing.mean_residual),
         visitation: mean_rows(standings.iter().map(|standing| &*standing.visitation)),
         cosines: (0..pairs).map(cosine).collect(),
+    }
+}
+
+fn distance_parts(demonstration: &Trajectory, accounts: &[&Account]) -> DistanceParts {
+    let sum = |is_part: &dyn Fn(bool, bool) -> bool| {
+        let part = |account: &&Account| {
+            let distances = account.distances.iter().enumerate();
+            let of_part = distances
+                .filter(|(cell, _)| is_part(demonstration.cells.contains(cell), account.reads.any(*cell)))
+                .map(|(_, distance)| distance);
+            // Of no numbers, `sum` is −0.
+            of_part.fold(0.0, |sum, distance| sum + distance)
+        };
+        Summary::new(accounts.iter().map(part).collect())
+    };
+    DistanceParts {
+        demonstrated: sum(&|demonstrated, _| demonstrated),
+        otherwise_read: sum(&|demonstrated, read| !demonstrated && read),
+        unread: sum(&|demonstrated, read| !demonstrated && !read),
+        by_cell: mean_rows(accounts.iter().map(|account| &*account.distances)),
     }
 }
 

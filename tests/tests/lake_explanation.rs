@@ -395,6 +395,7 @@ fn the_explanation_stands_under_the_table_and_on_the_page() {
         assert!(text.contains(title) && html.contains(title), "{title}");
         assert!(!plain_text.contains(title) && !plain.contains(title), "{title}");
     }
+    assert!(!text.contains("-0.0000") && !text.contains("NaN"), "{text}");
     assert!(text.contains("dpo: negatives") && text.contains("ift: anticipation"), "{text}");
     assert!(text.starts_with(plain_text.split("\nwritten").next().unwrap()));
     assert!(html.contains("lake --recipe recipe.toml --explain") && html.contains("<h2 id=\"why\">Why</h2>"));

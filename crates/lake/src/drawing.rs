@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::environment::Environment;
-use crate::explanation::{Explanation, Explored, Origin, Standing};
+use crate::explanation::{Cosine, Explanation, Explored, Origin, Standing};
 use crate::map::{Action, Cell, Map};
 use crate::measure::greedy_action;
 use crate::report::{Curve, MethodReport, Report, Summary};
@@ -286,7 +286,7 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
             .map(|(method, explanation)| std::iter::once((*method).to_owned()).chain(row(explanation)).collect())
             .collect(),
     };
-    type Number = fn(&Standing<Summary>) -> Option<&Summary>;
+    type Number = fn(&Standing<Summary, Cosine>) -> Option<&Summary>;
     let both = |explanation: &Explanation, number: Number| {
         [&explanation.before, &explanation.trained]
             .map(|standing| number(standing).map_or("none".to_owned(), |summary| rounded(summary, 4)))
@@ -364,7 +364,7 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
         ));
     }
     if explained.len() > 1 {
-        type Moment = fn(&Explanation) -> &Standing<Summary>;
+        type Moment = fn(&Explanation) -> &Standing<Summary, Cosine>;
         let titled: [(_, _, Moment); 2] = [
             (
                 "Cosine of gradients before training",
@@ -390,7 +390,7 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
 }
 
 /// The cosine of two methods' gradients; a dash for a method with itself.
-fn cosine(standing: &Standing<Summary>, method: &str, other: &str) -> String {
+fn cosine(standing: &Standing<Summary, Cosine>, method: &str, other: &str) -> String {
     if method == other {
         return "-".to_owned();
     }

@@ -278,7 +278,6 @@ impl Experiment {
         seed: u64,
     ) -> Result<Account, LakeError> {
         let objectives: Vec<_> = self.objectives.iter().filter_map(|stages| Some(&**stages.last()?)).collect();
-        let labels: Vec<_> = self.recipe.method.iter().map(|entry| entry.label()).collect();
         observation.look(trained, &self.demonstration, self.rejected.as_ref());
         let subject = Subject {
             environment: &self.environment,
@@ -287,8 +286,8 @@ impl Experiment {
             demonstration: &self.demonstration,
             rejected: self.rejected.as_ref(),
             objectives: &objectives,
-            labels: &labels,
             own: method,
+            label: self.recipe.method[method].label(),
             seed,
             steps: self.recipe.steps,
             compared: ((seed - self.recipe.seed) as usize) < COMPARED_RUNS,
@@ -425,7 +424,9 @@ impl Experiment {
             transition_matrix: cells.map(|cell| std::array::from_fn(|action| mean(cell, action))).collect(),
             snapshots: snapshots.means(runs.len()),
             explanation: (!accounts.is_empty()).then(|| {
-                explanation::summarise(self.environment.map(), &self.demonstration, &accounts, &self.curve_steps)
+                let labels: Vec<_> = self.recipe.method.iter().map(|entry| entry.label()).collect();
+                let (map, steps) = (self.environment.map(), &self.curve_steps);
+                explanation::summarise(map, &self.demonstration, &accounts, &labels, steps)
             }),
         }
     }

@@ -25,8 +25,8 @@
 //! So all of it is on the demonstrated state for `sft`; half on the chosen and half on the rejected one for methods on pairs as
 //! long as both run; and for methods that sample it is the empirical distribution of the responses that one step learns from,
 //! sampled from the policy in question. The report has the mean over the times n of the demonstration's moves, those left out at
-//! which no response, or no episode of the policy, runs any more. λ is what it is after the warm-up and without noise. Both qₙ and
-//! ρₙ are known of the policy at that time alone: neither says in which direction the objective pushes.
+//! which no response, or no episode of the policy, runs any more. λ is what it is after the warm-up and without noise. qₙ and
+//! ρₙ say where an objective looks, not in which direction it pushes.
 //!
 //! **Probability of the demonstration** Πₙ π(a*ₙ|s*ₙ): what the policy itself gives to the whole trajectory, slips aside.
 //!
@@ -88,9 +88,9 @@ pub struct Explanation {
     /// Where the distance from the optimal policy is left.
     pub distance: DistanceParts,
     /// At the policy that training began with.
-    pub before: Standing<Summary>,
+    pub before: Standing<Summary, Cosine>,
     /// At the policy that it left behind.
-    pub trained: Standing<Summary>,
+    pub trained: Standing<Summary, Cosine>,
     /// How probable the chosen and the rejected trajectory were along the way; none if no method of the recipe reads the latter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub displacement: Option<Displacement>,
@@ -122,7 +122,7 @@ pub struct DistanceParts {
 
 /// What is measured at one policy: of one run, or over all of them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Standing<Number> {
+pub struct Standing<Number, Agreement> {
     /// Σ min(q, d) of reads and visits; none if nothing was read.
     pub overlap: Option<Number>,
     /// KL(q || d) of reads and visits, nats; none if nothing was read, or something that the policy never visits.
@@ -139,7 +139,7 @@ pub struct Standing<Number> {
     /// d(s), the share of each cell in the policy's expected visits; mean over runs.
     pub visitation: Vec<f64>,
     /// Of each pair of methods, in the recipe's order: (0, 1), (0, 2), (1, 2), (0, 3), ...
-    pub cosines: Vec<Cosine>,
+    pub cosines: Vec<Agreement>,
 }
 
 /// How far two methods' gradients agree at a policy.
@@ -168,14 +168,17 @@ pub struct Displacement {
     pub displaced: f64,
 }
 
+/// Of one run, whose gradients may have no direction.
+type OfRun = Standing<f64, Option<f64>>;
+
 /// What one run has to say.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Account {
     reads: Reads,
     /// Each cell's part of the distance.
     distances: Vec<f64>,
-    before: Standing<f64>,
-    trained: Standing<f64>,
+    before: OfRun,
+    trained: OfRun,
     /// log π of the chosen and the rejected trajectory at each step of the curve.
     log_probs: Vec<[f64; 2]>,
 }
@@ -197,9 +200,9 @@ pub(crate) struct Subject<'a> {
     pub(crate) rejected: Option<&'a Trajectory>,
     /// What each method of the recipe trains with, its last stage.
     pub(crate) objectives: &'a [&'a dyn Objective],
-    pub(crate) labels: &'a [&'a str],
     /// The run's method, among them.
     pub(crate) own: usize,
+    pub(crate) label: &'a str,
     pub(crate) seed: u64,
     /// Updates done.
     pub(crate) steps: usize,
@@ -511,7 +514,7 @@ impl Observation {
         };
         let standing = |network: Network| {
             let Subject { seed, steps: step, .. } = *subject;
-            let fail = |source| LakeError::Step { method: subject.labels[subject.own].to_owned(), seed, step, source };
+            let fail = |source| LakeError::Step { method: subject.label.to_owned(), seed, step, source };
             subject.standing(network, &reference, shares.as_deref(), &dice).map_err(fail)
         };
         let distances = distances(subject.environment.map(), &trained.transition_matrix(), subject.optimal);
@@ -531,7 +534,7 @@ impl Subject<'_> {
         reference: &LakePolicy<'_>,
         reads: Option<&[f64]>,
         dice: impl Fn() -> Dice,
-    ) -> Result<Standing<f64>, StepError<Infallible>> {
+    ) -> Result<OfRun, StepError<Infallible>> {
         let Self { environment, demonstration, objectives, .. } = self;
         let matrix = network.transition_matrix();
         let visitation = visitation(environment, &matrix);
@@ -557,7 +560,7 @@ impl Subject<'_> {
             greatest_residual: residuals.iter().copied().fold(0.0, f64::max),
             mean_residual: residuals.iter().sum::<f64>() / residuals.len() as f64,
             visitation,
-            cosines: self.cosines(&gradients),
+            cosines: pairs(gradients.len()).map(|pair| compare(&gradients, pair)).collect(),
         })
     }
 
@@ -579,20 +582,27 @@ impl Subject<'_> {
         let Ok(()) = fill_reference(reference, &requirements, std::slice::from_mut(&mut batch));
         (!batch.responses.is_empty()).then_some(batch)
     }
-
-    fn cosines(&self, gradients: &[Option<Vec<f64>>]) -> Vec<Cosine> {
-        let pairs = (0..gradients.len()).flat_map(|second| (0..second).map(move |first| (first, second)));
-        let compare = |(first, second): (usize, usize)| {
-            let mean = gradients[first].as_ref().zip(gradients[second].as_ref()).and_then(|(a, b)| cosine(a, b));
-            let between = [first, second].map(|method| self.labels[method].to_owned());
-            Cosine { between, mean, ci95: None, runs: usize::from(mean.is_some()) }
-        };
-        pairs.map(compare).collect()
-    }
 }
 
-/// Summarises the accounts of a method's runs, in the order of seeds; `steps` are those of the curve.
-pub(crate) fn summarise(map: &Map, demonstration: &Trajectory, accounts: &[&Account], steps: &[usize]) -> Explanation {
+/// Each pair of so many methods: (0, 1), (0, 2), (1, 2), (0, 3), ...
+fn pairs(methods: usize) -> impl Iterator<Item = [usize; 2]> {
+    (0..methods).flat_map(|second| (0..second).map(move |first| [first, second]))
+}
+
+fn compare(gradients: &[Option<Vec<f64>>], pair: [usize; 2]) -> Option<f64> {
+    let [one, other] = pair.map(|method| gradients[method].as_deref());
+    cosine(one?, other?)
+}
+
+/// Summarises the accounts of a method's runs, in the order of seeds; `labels` are those of the recipe's methods and `steps` those
+/// of the curve.
+pub(crate) fn summarise(
+    map: &Map,
+    demonstration: &Trajectory,
+    accounts: &[&Account],
+    labels: &[&str],
+    steps: &[usize],
+) -> Explanation {
     let non_terminal = map.non_terminal();
     let reached = |is_read: &dyn Fn(&Account, usize) -> bool| {
         let share = |account: &&Account| {
@@ -611,24 +621,20 @@ pub(crate) fn summarise(map: &Map, demonstration: &Trajectory, accounts: &[&Acco
         explored: Origin::ALL.into_iter().filter_map(explored).collect(),
         reached: reached(&|account, cell| account.reads.any(cell)),
         distance: distance_parts(demonstration, accounts),
-        before: summarise_standings(accounts.iter().map(|account| &account.before).collect()),
-        trained: summarise_standings(accounts.iter().map(|account| &account.trained).collect()),
+        before: summarise_standings(accounts.iter().map(|account| &account.before).collect(), labels),
+        trained: summarise_standings(accounts.iter().map(|account| &account.trained).collect(), labels),
         displacement: displacement(accounts, steps),
     }
 }
 
-fn summarise_standings(standings: Vec<&Standing<f64>>) -> Standing<Summary> {
-    let all =
-        |value: fn(&Standing<f64>) -> f64| Summary::new(standings.iter().map(|standing| value(standing)).collect());
+fn summarise_standings(standings: Vec<&OfRun>, labels: &[&str]) -> Standing<Summary, Cosine> {
+    let all = |value: fn(&OfRun) -> f64| Summary::new(standings.iter().map(|standing| value(standing)).collect());
     // Runs without the number are left out.
-    let some =
-        |value: fn(&Standing<f64>) -> Option<f64>| known(standings.iter().filter_map(|standing| value(standing)));
-    let compared: Vec<_> = standings.iter().filter(|standing| !standing.cosines.is_empty()).collect();
-    let pairs = compared.first().map_or(0, |standing| standing.cosines.len());
-    let cosine = |pair: usize| {
-        let summary = known(compared.iter().filter_map(|standing| standing.cosines[pair].mean));
+    let some = |value: fn(&OfRun) -> Option<f64>| known(standings.iter().filter_map(|standing| value(standing)));
+    let cosine = |(place, pair): (usize, [usize; 2])| {
+        let summary = known(standings.iter().filter_map(|standing| *standing.cosines.get(place)?));
         Cosine {
-            between: compared[0].cosines[pair].between.clone(),
+            between: pair.map(|method| labels[method].to_owned()),
             mean: summary.as_ref().map(|summary| summary.mean),
             ci95: summary.as_ref().and_then(|summary| summary.ci95),
             runs: summary.map_or(0, |summary| summary.per_seed.len()),
@@ -642,7 +648,7 @@ fn summarise_standings(standings: Vec<&Standing<f64>>) -> Standing<Summary> {
         greatest_residual: all(|standing| standing.greatest_residual),
         mean_residual: all(|standing| standing.mean_residual),
         visitation: mean_rows(standings.iter().map(|standing| &*standing.visitation)),
-        cosines: (0..pairs).map(cosine).collect(),
+        cosines: pairs(labels.len()).enumerate().map(cosine).collect(),
     }
 }
 

@@ -90,7 +90,16 @@ fn the_table_has_the_reports_numbers() {
     let rows = cells(&page, "table");
     let results = report["results"].as_array().unwrap();
     assert_eq!(rows.len(), results.len() + 1);
-    for (row, result) in rows.iter().zip(results) {
+    for (place, (row, result)) in rows.iter().zip(results).enumerate() {
+        // What the seeds of two rows differ by, with Student's t(0.975; 3) = 3.182446.
+        let from_above = place.checked_sub(1).map(|above| {
+            let per_seed = |row: usize| results[row]["distance"]["per_seed"].as_array().unwrap();
+            let pairs = per_seed(place).iter().zip(per_seed(above));
+            let differences: Vec<_> = pairs.map(|(own, above)| number(own) - number(above)).collect();
+            let mean = differences.iter().sum::<f64>() / 4.0;
+            let squares = differences.iter().map(|difference| (difference - mean).powi(2)).sum::<f64>();
+            format!("+{mean:.4} ± {:.4}", 3.182_446 * (squares / 3.0 / 4.0).sqrt())
+        });
         let interval =
             |field: &str| format!("{:.4} ± {:.4}", number(&result[field]["mean"]), number(&result[field]["ci95"]));
         let fares =
@@ -98,6 +107,7 @@ fn the_table_has_the_reports_numbers() {
         let expected = [
             result["method"].as_str().unwrap().to_owned(),
             interval("distance"),
+            from_above.unwrap_or_default(),
             interval("initial_distance"),
             fares("success_rate"),
             fares("return"),
@@ -106,7 +116,7 @@ fn the_table_has_the_reports_numbers() {
         assert_eq!(row[..], expected);
     }
     let optimal = |field: &str| format!("{:.3}", number(&report["optimal"][field]));
-    assert_eq!(rows[3], ["optimal", "0", "", &optimal("success_rate"), &optimal("return"), ""]);
+    assert_eq!(rows[3], ["optimal", "0", "", "", &optimal("success_rate"), &optimal("return"), ""]);
     assert!(page.contains("Episodes sampled from the lake, each run: grpo"));
 }
 

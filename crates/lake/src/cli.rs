@@ -158,6 +158,11 @@ pub(crate) struct TrainArguments {
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 
+    /// Also say why each method ends where it does: what its training read, how far that is from where the policy goes, what
+    /// became of the trajectories' probabilities, and how far the methods' gradients agree.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) explain: bool,
+
     /// Also write the result as JSON, the resolved recipe, figures (SVG and PNG) and a page (HTML) into this folder.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub(crate) out: Option<PathBuf>,

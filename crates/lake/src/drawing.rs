@@ -3,9 +3,10 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::environment::Environment;
+use crate::explanation::{Cosine, Explanation, Explored, Origin, Standing};
 use crate::map::{Action, Cell, Map};
 use crate::measure::greedy_action;
-use crate::report::{MethodReport, Report, Summary};
+use crate::report::{Curve, MethodReport, Report, Summary};
 use crate::solver::{Solution, TransitionMatrix};
 use crate::start::Start;
 
@@ -18,6 +19,11 @@ pub const ARROWS: &str = "Arrows: the most probable action. ● hole, ★ goal."
 pub const DISTANCE: &str = "\
 Distance: mean squared error between the policy's T(a|s) and the optimal one over the non-terminal cells.
 From above: mean difference from the row above over the same seeds, with its own 95% CI.";
+
+/// What the drawn numbers of an explanation are.
+pub const READS: &str = "Reads of each cell by the training steps, mean over seeds.";
+/// As many methods that read the same are named one by one.
+const FEW: usize = 4;
 
 /// The lake with one arrow a cell, the policy's most probable action.
 pub fn arrows(map: &Map, policy: &TransitionMatrix) -> Vec<String> {
@@ -98,14 +104,22 @@ pub fn side_by_side(drawings: &[(&str, Vec<String>)]) -> String {
 
 /// What a report says, for a terminal: the setting, the lakes with arrows, and one row a method.
 pub fn page(environment: &Environment, report: &Report) -> String {
+    let map = environment.map();
+    let table = aligned(&header(report), &rows(map, report));
+    let (title, lakes, episodes) = (title(environment, report), lakes(map, report), episodes(report));
+    let why = explanation(map, report);
+    format!("{title}\n\n{lakes}\n{table}\n\n{ARROWS}\n{DISTANCE}\n{episodes}{why}")
+}
+
+/// A table for a terminal: names to the left, numbers to the right.
+fn aligned<Title: std::fmt::Display, Row: AsRef<[String]>>(header: &[Title], rows: &[Row]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header(report));
-    for row in rows(environment.map(), report) {
-        table.add_row(row);
+    table.load_style(presets::NOTHING).set_header(header);
+    for row in rows {
+        table.add_row(row.as_ref());
     }
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    let (title, lakes, episodes) = (title(environment, report), lakes(environment.map(), report), episodes(report));
-    format!("{title}\n\n{lakes}\n{}\n\n{ARROWS}\n{DISTANCE}\n{episodes}", table.trim_fmt())
+    table.trim_fmt()
 }
 
 /// The setting in one line.
@@ -156,7 +170,7 @@ pub fn rows(map: &Map, report: &Report) -> Vec<[String; 7]> {
     let from_above = |place: usize| {
         let (above, own) = (&report.results[place.checked_sub(1)?].method, &report.results[place].method);
         let paired = report.paired.iter().find(|paired| paired.closer == *above && paired.further == *own)?;
-        Some(format!("+{}", with_interval(paired.difference, paired.ci95)))
+        Some(format!("+{}", with_interval(paired.difference, paired.ci95, 4)))
     };
     let row = |(place, result): (usize, &MethodReport)| {
         let fares = |greedy: f64, sampled: f64| format!("{greedy:.3} / {sampled:.3}");
@@ -197,13 +211,225 @@ pub fn episodes(report: &Report) -> String {
     }
 }
 
-/// Mean and interval of a distance.
-fn interval(summary: &Summary) -> String {
-    with_interval(summary.mean, summary.ci95)
+/// One part of an explanation, one row a method.
+pub struct Part {
+    /// What it is about.
+    pub title: &'static str,
+    /// What its numbers are.
+    pub note: &'static str,
+    /// The columns.
+    pub header: Vec<String>,
+    /// The rows under them.
+    pub rows: Vec<Vec<String>>,
 }
 
-fn with_interval(mean: f64, ci95: Option<f64>) -> String {
-    ci95.map_or(format!("{mean:.4}"), |ci95| format!("{mean:.4} ± {ci95:.4}"))
+/// Methods whose training read the same.
+pub struct SameReads<'a> {
+    /// Their labels.
+    pub methods: Vec<&'a str>,
+    /// What they read.
+    pub explored: &'a [Explored],
+}
+
+/// Why the methods ended where they did, for a terminal; nothing if that was not asked.
+pub fn explanation(map: &Map, report: &Report) -> String {
+    let fits = |text: &str| text.lines().all(|line| line.chars().count() <= PAGE_WIDTH);
+    let mut text = String::new();
+    let groups = same_reads(report);
+    let named = |group: &SameReads<'_>, explored: &Explored| {
+        let name = match group.methods.as_slice() {
+            [first, others @ ..] if others.len() >= FEW => format!("{first} and {} others", others.len()),
+            few => few.join(", "),
+        };
+        format!("{name}: {}", explored.origin.name())
+    };
+    let drawings: Vec<_> = groups
+        .iter()
+        .flat_map(|group| group.explored.iter().map(move |explored| (group, explored)))
+        .map(|(group, explored)| (named(group, explored), reads(map, explored)))
+        .collect();
+    let drawings: Vec<_> = drawings.iter().map(|(title, lines)| (title.as_str(), lines.clone())).collect();
+    if !drawings.is_empty() {
+        let drawn = side_by_side(&drawings);
+        let drawn = if fits(&drawn) { drawn } else { "too large to draw; --json has every number\n".to_owned() };
+        text += &format!("\n{READS}\n\n{drawn}");
+    }
+    for Part { title, note, header, rows } in explanation_parts(report) {
+        let table = aligned(&header, &rows);
+        let table = if fits(&table) { table } else { "too wide to print; --json has every number".to_owned() };
+        text += &format!("\n{title}\n{note}\n\n{table}\n");
+    }
+    text
+}
+
+/// Methods by what their training read, in the order of the report's rows.
+pub fn same_reads(report: &Report) -> Vec<SameReads<'_>> {
+    let mut groups: Vec<SameReads<'_>> = Vec::new();
+    for result in &report.results {
+        let Some(Explanation { explored, .. }) = &result.explanation else { continue };
+        match groups.iter_mut().find(|group| group.explored == explored) {
+            Some(group) => group.methods.push(&result.method),
+            None => groups.push(SameReads { methods: vec![&result.method], explored }),
+        }
+    }
+    groups
+}
+
+/// The lake with the number of reads a cell.
+fn reads(map: &Map, explored: &Explored) -> Vec<String> {
+    let text = |cell: usize| match explored.reads[cell] {
+        0.0 => "·".to_owned(),
+        // A rare read is one too.
+        reads => format!("{:.1}", reads.max(0.1)),
+    };
+    let width = (0..map.cells().len()).map(|cell| text(cell).chars().count()).max().unwrap_or(0);
+    framed(map, |cell| vec![format!(" {:>width$}", text(cell))])
+}
+
+/// The explanation's tables; none if that was not asked.
+pub fn explanation_parts(report: &Report) -> Vec<Part> {
+    let explained: Vec<_> = report
+        .results
+        .iter()
+        .filter_map(|result| Some((result.method.as_str(), result.explanation.as_ref()?)))
+        .collect();
+    if explained.is_empty() {
+        return Vec::new();
+    }
+    let part = |title, note, columns: &[&str], row: &dyn Fn(&Explanation) -> Vec<String>| Part {
+        title,
+        note,
+        header: std::iter::once("method").chain(columns.iter().copied()).map(str::to_owned).collect(),
+        rows: explained
+            .iter()
+            .map(|(method, explanation)| std::iter::once((*method).to_owned()).chain(row(explanation)).collect())
+            .collect(),
+    };
+    type Number = fn(&Standing<Summary, Cosine>) -> Option<&Summary>;
+    let both = |explanation: &Explanation, number: Number| {
+        [&explanation.before, &explanation.trained]
+            .map(|standing| number(standing).map_or("none".to_owned(), |summary| rounded(summary, 4)))
+    };
+
+    let of = |explanation: &Explanation, origin: Origin| -> Option<f64> {
+        Some(explanation.explored.iter().find(|explored| explored.origin == origin)?.reached.mean)
+    };
+    let given = |origin: &Origin| explained.iter().any(|(_, explanation)| of(explanation, *origin).is_some());
+    let origins: Vec<_> = Origin::ALL.into_iter().filter(given).collect();
+    let columns: Vec<_> = origins.iter().map(|origin| origin.name()).chain(["together"]).collect();
+    let mut parts = vec![
+        part(
+            "Cells that the training read",
+            "The share of the non-terminal cells, by where the reads come from.",
+            &columns,
+            &|explanation| {
+                let shares = origins.iter().map(|origin| of(explanation, *origin));
+                let share = |share: Option<f64>| share.map_or(String::new(), |share| format!("{share:.3}"));
+                shares.map(share).chain([rounded(&explanation.reached, 3)]).collect()
+            },
+        ),
+        part(
+            "Where the distance is left",
+            "Parts that add up to the distance: of the demonstration's cells, of others that the training read, and of those never read.",
+            &["demonstrated", "otherwise read", "never read"],
+            &|Explanation { distance, .. }| {
+                [&distance.demonstrated, &distance.otherwise_read, &distance.unread].map(interval).to_vec()
+            },
+        ),
+        part(
+            "What the training read, against where the policy goes",
+            "q and d: shares of the cells in the reads and in the policy's expected visits. Overlap is Σ min(q, d); KL in nats.",
+            &["overlap before", "trained", "KL(q || d) before", "trained"],
+            &|explanation| {
+                let overlap = both(explanation, |standing| standing.overlap.as_ref());
+                [overlap, both(explanation, |standing| standing.divergence.as_ref())].concat()
+            },
+        ),
+        part(
+            "Bias of the preference estimate",
+            "Total variation distance between the states that the objective weighs and those that the policy visits, mean over the\n\
+             times of the demonstration; and the demonstration's probability, the product of π(a*|s*).",
+            &["bias before", "trained", "π(demonstration) before", "trained"],
+            &|explanation| {
+                let bias = both(explanation, |standing| standing.bias.as_ref());
+                [bias, both(explanation, |standing| Some(&standing.demonstration_probability))].concat()
+            },
+        ),
+        part(
+            "Bellman residual along the demonstration",
+            "max π(a|s*) V(next) - V(here), with V the probability of what is left: 0 where the demonstrated action is greedy.",
+            &["greatest before", "trained", "mean before", "trained"],
+            &|explanation| {
+                let greatest = both(explanation, |standing| Some(&standing.greatest_residual));
+                [greatest, both(explanation, |standing| Some(&standing.mean_residual))].concat()
+            },
+        ),
+    ];
+    if explained.iter().any(|(_, explanation)| explanation.displacement.is_some()) {
+        parts.push(part(
+            "Displacement",
+            "log π of the chosen and the rejected trajectory, nats; and the share of the runs in which the chosen one fell although\n\
+             the margin between them grew.",
+            &["chosen before", "trained", "rejected before", "trained", "margin's change", "displaced"],
+            &|explanation| {
+                let Some(displacement) = &explanation.displacement else { return vec![String::new(); 6] };
+                let ends = |curve: &Curve| {
+                    [curve.mean.first(), curve.mean.last()].map(|mean| mean.map_or(String::new(), |mean| format!("{mean:.3}")))
+                };
+                let change = rounded(&displacement.margin_change, 3);
+                let displaced = format!("{:.3}", displacement.displaced);
+                [&ends(&displacement.chosen)[..], &ends(&displacement.rejected), &[change, displaced]].concat()
+            },
+        ));
+    }
+    if explained.len() > 1 {
+        type Moment = fn(&Explanation) -> &Standing<Summary, Cosine>;
+        let titled: [(_, _, Moment); 2] = [
+            (
+                "Cosine of gradients before training",
+                "Of the row's method with each other one, at the policy that it began with.",
+                |explanation| &explanation.before,
+            ),
+            (
+                "Cosine of gradients after training",
+                "Of the row's method with each other one, at the policy that it left behind.",
+                |explanation| &explanation.trained,
+            ),
+        ];
+        let methods: Vec<_> = explained.iter().map(|(method, _)| *method).collect();
+        for (title, note, standing) in titled {
+            let mut part = part(title, note, &methods, &|_| Vec::new());
+            for (row, (method, explanation)) in part.rows.iter_mut().zip(&explained) {
+                row.extend(methods.iter().map(|other| cosine(standing(explanation), method, other)));
+            }
+            parts.push(part);
+        }
+    }
+    parts
+}
+
+/// The cosine of two methods' gradients; a dash for a method with itself.
+fn cosine(standing: &Standing<Summary, Cosine>, method: &str, other: &str) -> String {
+    if method == other {
+        return "-".to_owned();
+    }
+    let is_theirs = |between: &[String; 2]| between.iter().all(|label| [method, other].contains(&label.as_str()));
+    let mean = standing.cosines.iter().find(|cosine| is_theirs(&cosine.between)).and_then(|cosine| cosine.mean);
+    mean.map_or("none".to_owned(), |mean| format!("{mean:.3}"))
+}
+
+/// Mean and interval of a distance.
+fn interval(summary: &Summary) -> String {
+    rounded(summary, 4)
+}
+
+/// Mean and interval to so many decimals.
+fn rounded(summary: &Summary, decimals: usize) -> String {
+    with_interval(summary.mean, summary.ci95, decimals)
+}
+
+fn with_interval(mean: f64, ci95: Option<f64>, decimals: usize) -> String {
+    ci95.map_or(format!("{mean:.decimals$}"), |ci95| format!("{mean:.decimals$} ± {ci95:.decimals$}"))
 }
 
 /// The lake in a frame: `content` draws the non-terminal cells, all equally large.

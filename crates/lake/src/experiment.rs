@@ -17,6 +17,7 @@ use training::{
 
 use crate::environment::Environment;
 use crate::error::LakeError;
+use crate::explanation::{self, Account, COMPARED_RUNS, Observation, Subject};
 use crate::map::{ACTIONS, Map, Trajectory};
 use crate::measure::{Performance, distance, greedy, performance};
 use crate::network::{Forward, Network, States};
@@ -43,6 +44,10 @@ const SLIP: u64 = 4;
 const START: u64 = 8;
 /// The stream of a parameterised target's initial parameters.
 const TARGET: u64 = 9;
+/// The stream of the actions that are sampled to explain a policy.
+const EXPLAINED_ACTION: u64 = 5;
+/// The stream of the lake's slips where a policy is explained.
+const EXPLAINED_SLIP: u64 = 6;
 
 /// A recipe with everything derived and checked: nothing can fail after this but training itself.
 #[derive(Debug)]
@@ -63,6 +68,8 @@ pub struct Experiment {
     objectives: Vec<Vec<Box<dyn Objective>>>,
     /// Updates after which the curve is measured.
     curve_steps: Vec<usize>,
+    /// Whether the report says why.
+    explain: bool,
 }
 
 /// What one run of one method leaves behind.
@@ -75,6 +82,7 @@ struct Run {
     sampled: Performance,
     cells_visited: usize,
     learned: Learned,
+    account: Option<Account>,
 }
 
 /// What a method's stages leave behind.
@@ -82,6 +90,7 @@ pub(crate) struct Taught {
     transition_matrix: TransitionMatrix,
     cells_visited: usize,
     learned: Learned,
+    network: Network,
 }
 
 /// What training leaves behind beside the policy.
@@ -95,6 +104,7 @@ struct Learned {
     state: ObjectiveState,
     /// What the last update reported; nothing if no sample ever gave any data.
     last: Option<StepReport>,
+    observation: Option<Observation>,
 }
 
 /// What one method's policies were at each step of the curve, summed over its runs. Sums of integers are the same in
@@ -162,6 +172,7 @@ impl Experiment {
         let compares = objectives.iter().flatten().any(|objective| reads_rejected(&objective.requirements()));
         let rejected = compares.then(|| resolve(&recipe.rejected)).transpose()?;
         let (optimizer, curve_steps) = (recipe.optimizer()?, curve_steps(recipe.steps));
+        let explain = false;
         Ok(Self {
             recipe,
             environment,
@@ -174,7 +185,13 @@ impl Experiment {
             before: trained,
             objectives,
             curve_steps,
+            explain,
         })
+    }
+
+    /// The same, with a report that also says why each method ends where it does.
+    pub fn explained(self) -> Self {
+        Self { explain: true, ..self }
     }
 
     /// The number of runs.
@@ -289,11 +306,13 @@ impl Experiment {
         let map = environment.map();
         let cells = map.non_terminal();
         let mut curve = Vec::with_capacity(self.curve_steps.len());
-        let Taught { transition_matrix, cells_visited, learned } =
+        let Taught { transition_matrix, cells_visited, mut learned, network } =
             self.teach(method, seed, self.initial(seed)?, |point, transition_matrix| {
                 snapshots.add(point, transition_matrix);
                 curve.push(distance(transition_matrix, optimal, &cells));
             })?;
+        let observation = learned.observation.take();
+        let account = observation.map(|observation| self.account(observation, &network, method, seed)).transpose()?;
         Ok(Run {
             curve,
             distance_all_cells: distance(&transition_matrix, optimal, &(0..map.cells().len()).collect::<Vec<_>>()),
@@ -303,6 +322,7 @@ impl Experiment {
             transition_matrix,
             cells_visited,
             learned,
+            account,
         })
     }
 
@@ -335,6 +355,7 @@ impl Experiment {
                 ties: total.ties + learned.ties,
                 state: learned.state,
                 last: learned.last,
+                observation: learned.observation,
             };
         }
         let transition_matrix = policy.network.transition_matrix();
@@ -343,7 +364,36 @@ impl Experiment {
             return Err(LakeError::Diverged { method: self.label(method), seed, learning_rate });
         }
         measure(point, &transition_matrix);
-        Ok(Taught { transition_matrix, cells_visited: policy.cells_visited(), learned: total })
+        let cells_visited = policy.cells_visited();
+        Ok(Taught { transition_matrix, cells_visited, learned: total, network: policy.network })
+    }
+
+    /// What is to be said of a run that left this network behind.
+    fn account(
+        &self,
+        mut observation: Observation,
+        trained: &Network,
+        method: usize,
+        seed: u64,
+    ) -> Result<Account, LakeError> {
+        let objectives: Vec<_> = self.objectives.iter().filter_map(|stages| Some(&**stages.last()?)).collect();
+        observation.look(trained, &self.demonstration, self.rejected.as_ref());
+        let subject = Subject {
+            environment: &self.environment,
+            discount: self.recipe.gamma,
+            optimal: &self.optimal,
+            demonstration: &self.demonstration,
+            rejected: self.rejected.as_ref(),
+            objectives: &objectives,
+            own: method,
+            label: self.recipe.method[method].label(),
+            seed,
+            steps: self.recipe.steps,
+            compared: ((seed - self.recipe.seed) as usize) < COMPARED_RUNS,
+        };
+        let dice = || Dice::new(stream(seed, 0, EXPLAINED_ACTION), stream(seed, 0, EXPLAINED_SLIP));
+        let value_head = || stream(seed, 0, VALUE_HEAD);
+        observation.account(trained, &subject, value_head, dice)
     }
 
     /// Trains the policy with one objective for the recipe's steps; `measure` sees it at those of the curve but the last.
@@ -381,9 +431,13 @@ impl Experiment {
         let mut dice = Dice::new(stream(seed, stage, ACTION), stream(seed, stage, SLIP));
         let schedule = Schedule { shape: recipe.schedule, warmup_ratio: recipe.warmup_ratio };
         let (mut workspace, mut learned) = (Workspace::default(), Learned::default());
+        learned.observation = self.explain.then(|| Observation::new(&policy.network, environment.map().cells().len()));
         for update in 0..recipe.steps {
             if self.curve_steps.contains(&update) {
                 measure(policy);
+                if let Some(observation) = &mut learned.observation {
+                    observation.look(&policy.network, &self.demonstration, self.rejected.as_ref());
+                }
             }
             if let Source::Sampled(sampling) = requirements.source
                 && update % sampling.epochs == 0
@@ -400,6 +454,9 @@ impl Experiment {
             if batches.is_empty() {
                 // Nothing to learn from: the update is passed over.
                 continue;
+            }
+            if let Some(observation) = &mut learned.observation {
+                observation.read(policy, &requirements, &batches, moment, &self.demonstration);
             }
             let state = &mut learned.state;
             let report = step(policy, &mut optimizer, objective, state, &batches, settings, &mut workspace)
@@ -445,6 +502,7 @@ impl Experiment {
             runs.iter().map(|run| run.transition_matrix[cell][action]).sum::<f64>() / runs.len() as f64
         };
         let cells = 0..self.environment.map().cells().len();
+        let accounts: Vec<_> = runs.iter().filter_map(|run| run.account.as_ref()).collect();
         MethodReport {
             method: self.label(method),
             objective: self.recipe.method[method].name.clone(),
@@ -465,6 +523,11 @@ impl Experiment {
                 .then(|| runs.iter().map(|run| run.learned.state.clone()).collect()),
             transition_matrix: cells.map(|cell| std::array::from_fn(|action| mean(cell, action))).collect(),
             snapshots: snapshots.means(runs.len()),
+            explanation: (!accounts.is_empty()).then(|| {
+                let labels: Vec<_> = self.recipe.method.iter().map(|entry| entry.label()).collect();
+                let (map, steps) = (self.environment.map(), &self.curve_steps);
+                explanation::summarise(map, &self.demonstration, &accounts, &labels, steps)
+            }),
         }
     }
 }

@@ -15,6 +15,7 @@
 //! | what to run | [`recipe`] |
 //! | running it | [`experiment`] |
 //! | the same methods over many designs | [`study`] |
+//! | why it came out so | [`explanation`] |
 //! | what came out | [`report`], [`figures`], [`page`], [`drawing`] |
 
 pub mod drawing;
@@ -22,6 +23,7 @@ pub mod drawn;
 pub mod environment;
 pub mod error;
 pub mod experiment;
+pub mod explanation;
 #[cfg(feature = "program")]
 pub mod figures;
 pub mod generate;

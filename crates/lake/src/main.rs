@@ -74,7 +74,10 @@ fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 
 fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     let recipe = Recipe::resolve(arguments.recipe.as_deref(), &arguments.overrides())?;
-    let experiment = Experiment::new(recipe)?;
+    let mut experiment = Experiment::new(recipe)?;
+    if arguments.explain {
+        experiment = experiment.explained();
+    }
     let folder = arguments.out.as_deref().map(OutputFolder::create).transpose().context("--out")?;
 
     let progress = Progress::new("runs");

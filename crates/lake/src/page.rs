@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::drawing;
 use crate::environment::Environment;
 use crate::error::LakeError;
+use crate::explanation::Explored;
 use crate::map::{ACTIONS, Action, Cell, Map};
 use crate::measure::greedy_action;
 use crate::report::{MethodReport, Report, Summary};
@@ -16,6 +17,8 @@ use crate::solver::TransitionMatrix;
 
 /// Units of a drawn cell's side.
 const SIDE: usize = 100;
+/// The outline of a whole cell.
+const WHOLE: &str = "M0 0H100V100H0Z";
 /// Units of the chart's sides; it is stretched to the page's width.
 const CHART: f64 = 1000.0;
 /// As many methods have a colour of their own; of more, the chosen one stands out.
@@ -29,6 +32,8 @@ const CLOSE: usize = 6;
 #[template(path = "report.html")]
 struct Page<'a> {
     style: &'static str,
+    /// Of what only some pages have.
+    explanation_style: &'static str,
     script: &'static str,
     data: String,
     title: String,
@@ -52,6 +57,18 @@ struct Page<'a> {
     recipe: String,
     version: &'static str,
     seed: u64,
+    explored: Vec<Heat>,
+    /// What the heat is.
+    reads: &'static str,
+    parts: Vec<drawing::Part>,
+}
+
+/// What methods read on the lake, one lake an origin.
+struct Heat {
+    methods: String,
+    lakes: Vec<Lake>,
+    /// Reads where the colour is fullest.
+    most: String,
 }
 
 /// A row of the table.
@@ -170,8 +187,10 @@ pub fn draw(environment: &Environment, report: &Report) -> Result<String, LakeEr
     };
     // No text in the data may end the element that holds it.
     let data = serde_json::to_string(&data).map_err(|error| fail(error.to_string()))?.replace('<', "\\u003c");
+    let parts = drawing::explanation_parts(report);
     let page = Page {
         style: include_str!("../templates/report.css"),
+        explanation_style: if parts.is_empty() { "" } else { include_str!("../templates/explanation.css") },
         script: include_str!("../templates/report.js"),
         data,
         title: drawing::title(environment, report),
@@ -197,6 +216,9 @@ pub fn draw(environment: &Environment, report: &Report) -> Result<String, LakeEr
         recipe: toml::to_string(&report.recipe).map_err(|error| fail(error.to_string()))?,
         version: report.version,
         seed: report.recipe.seed,
+        explored: drawing::same_reads(report).iter().map(|group| heat(map, group)).collect(),
+        reads: drawing::READS,
+        parts,
         chart,
     };
     page.render().map_err(|error| fail(error.to_string()))
@@ -222,19 +244,28 @@ impl Lake {
                 Shade { triangle: triangle(action), opacity: format!("{opacity:.3}"), less }
             });
             DrawnCell {
-                cell,
-                corner: (SIDE * (cell % map.width()), SIDE * (cell / map.width())),
-                kind: *kind,
                 shades: if kind.is_terminal() { Vec::new() } else { shades.collect() },
                 arrow: arrow(cell).filter(|_| !kind.is_terminal()),
+                ..DrawnCell::bare(map, cell, *kind)
             }
         };
+        Self { cells: map.cells().iter().enumerate().map(drawn).collect(), ..Self::bare(map, id, title, label) }
+    }
+
+    /// The lake without its cells.
+    fn bare(map: &Map, id: &'static str, title: &'static str, label: &'static str) -> Self {
         let size = (SIDE * map.width(), SIDE * map.cells().len() / map.width());
-        Self { id, title, label, size, cells: map.cells().iter().enumerate().map(drawn).collect() }
+        Self { id, title, label, size, cells: Vec::new() }
     }
 }
 
 impl DrawnCell {
+    /// A cell without colours and arrow.
+    fn bare(map: &Map, cell: usize, kind: Cell) -> Self {
+        let corner = (SIDE * (cell % map.width()), SIDE * (cell / map.width()));
+        Self { cell, corner, kind, shades: Vec::new(), arrow: None }
+    }
+
     fn is_start(&self) -> bool {
         self.kind == Cell::Start
     }
@@ -360,6 +391,31 @@ fn lakes(map: &Map, optimal: &TransitionMatrix, learned: &TransitionMatrix) -> [
             |_| None,
         ),
     ]
+}
+
+/// The lakes that methods read. Colours are logarithmic: a cell that was read once counts beside one that always was.
+fn heat(map: &Map, group: &drawing::SameReads<'_>) -> Heat {
+    let all = group.explored.iter().flat_map(|explored| &explored.reads);
+    let most = all.fold(f64::MIN_POSITIVE, |most: f64, reads| most.max(*reads));
+    let lake = |explored: &Explored| {
+        let drawn = |(cell, kind): (usize, &Cell)| {
+            let opacity = format!("{:.3}", explored.reads[cell].ln_1p() / most.ln_1p());
+            DrawnCell {
+                shades: vec![Shade { triangle: WHOLE, opacity, less: false }],
+                ..DrawnCell::bare(map, cell, *kind)
+            }
+        };
+        let label = "How often the training read each cell";
+        Lake {
+            cells: map.cells().iter().enumerate().map(drawn).collect(),
+            ..Lake::bare(map, "", explored.origin.name(), label)
+        }
+    };
+    Heat {
+        methods: group.methods.join(", "),
+        lakes: group.explored.iter().map(lake).collect(),
+        most: format!("{most:.0}"),
+    }
 }
 
 fn cells(map: &Map, optimal: &TransitionMatrix, learned: &TransitionMatrix) -> Vec<CellRow> {

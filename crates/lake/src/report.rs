@@ -6,6 +6,7 @@ use objective::{ObjectiveState, Parameters};
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
+use crate::explanation::Explanation;
 use crate::recipe::Recipe;
 use crate::solver::TransitionMatrix;
 
@@ -100,6 +101,9 @@ pub struct MethodReport {
     pub transition_matrix: TransitionMatrix,
     /// T(a|s) at each step of the curve, means over the runs to a millionth.
     pub snapshots: Vec<TransitionMatrix>,
+    /// Why the method ended where it did, if that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
 }
 
 /// What a run sampled from the lake with the policy in training.

@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::error::LakeError;
 use crate::map::{ACTIONS, Map, Trajectory};
 use crate::measure::{Performance, distance, greedy, performance};
-use crate::network::{Forward, Network, States};
+use crate::network::{Forward, Inputs, Network, States};
 use crate::policy::{LakePolicy, given};
 use crate::recipe::Recipe;
 use crate::report::{Curve, Fares, MethodReport, Optimal, Report, Sampled, Summary};
@@ -195,7 +195,8 @@ impl Experiment {
         let (map, stages) = (environment.map(), &self.objectives[method]);
         let cells = map.non_terminal();
 
-        let mut network = Network::new(map.cells().len(), self.recipe.hidden, &mut stream(seed, 0, INITIALISATION))?;
+        let inputs = Inputs::new(self.recipe.encoding, map);
+        let mut network = Network::new(inputs, self.recipe.hidden, &mut stream(seed, 0, INITIALISATION))?;
         if stages.iter().any(|objective| objective.requirements().statistics.contains(Statistic::Value)) {
             network = network.with_value_head(&mut stream(seed, 0, VALUE_HEAD))?;
         }

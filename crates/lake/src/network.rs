@@ -1,13 +1,14 @@
-//! A two-layer network over one-hot cells with a hand-written backward pass.
+//! A two-layer network over one-hot inputs with a hand-written backward pass.
 //!
 //! # Formula
 //!
-//! E(s) = W₁ₛ + b₁, with W₁ₛ row s of W₁, is the encoding of a cell (layer 1 before its activation), logits z = ReLU(E) W₂ + b₂,
-//! π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s'). A network with a value head also has
-//! V(s) = ReLU(E) · w + c.
+//! The encoding of a cell, layer 1 before its activation, is E(s) = W₁ₛ + b₁ with W₁ₛ row s of W₁ (one-hot), or
+//! E(s) = W₁ᵣ + W₁ₕ₊ₖ + b₁ for the cell in row r and column k of a lake h cells high (row and column). Logits are
+//! z = ReLU(E) W₂ + b₂, and π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s'). A network with a value head
+//! also has V(s) = ReLU(E) · w + c.
 //!
-//! Backward is the usual chain; layer 1's gradient goes to the rows of the cells that a state reads, a one-hot input's every
-//! other row being zero. States are few and rows short, so plain loops over slices are several times as fast as matrix products.
+//! Backward is the usual chain; layer 1's gradient goes to the rows of W₁ that a state reads, its every other input being zero.
+//! States are few and rows short, so plain loops over slices are several times as fast as matrix products.
 
 use std::ops::Range;
 
@@ -16,9 +17,30 @@ use ndarray_rand::RandomExt;
 use ndarray_rand::rand_distr::Uniform;
 use objective::Freeze;
 use rand::Rng;
+use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantNames};
 
-use crate::map::ACTIONS;
+use crate::map::{ACTIONS, Map};
 use crate::solver::TransitionMatrix;
+
+/// What the network reads of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantNames)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Encoding {
+    /// Which cell it is: no two cells share an input.
+    OneHot,
+    /// Its row and its column, which it shares with the cells beside, above and below it.
+    RowColumn,
+}
+
+/// The inputs that stand for the cells of a lake, each a row of W₁.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inputs {
+    encoding: Encoding,
+    height: usize,
+    width: usize,
+}
 
 /// Cells whose encodings the network reads, one state each.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,8 +67,8 @@ pub struct Fusion {
 /// Parameters and gradient of the network, each flat: W₁ row by row, b₁, W₂ row by row, b₂, and w and c if it has a value head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
+    inputs: Inputs,
     hidden: usize,
-    cells: usize,
     valued: bool,
     /// The parameters.
     pub parameters: Vec<f64>,
@@ -86,33 +108,58 @@ struct LayersMut<'a> {
     value: &'a mut [f64],
 }
 
+impl Inputs {
+    /// Those of a map's cells.
+    pub fn new(encoding: Encoding, map: &Map) -> Self {
+        Self { encoding, height: map.cells().len() / map.width(), width: map.width() }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match self.encoding {
+            Encoding::OneHot => self.height * self.width,
+            Encoding::RowColumn => self.height + self.width,
+        }
+    }
+
+    /// Those that are 1 for a cell.
+    pub fn of(&self, cell: usize) -> impl Iterator<Item = usize> + use<> {
+        let (first, second) = match self.encoding {
+            Encoding::OneHot => (cell, None),
+            Encoding::RowColumn => (cell / self.width, Some(self.height + cell % self.width)),
+        };
+        std::iter::once(first).chain(second)
+    }
+}
+
 impl Network {
     /// A network with every weight and bias uniform in ±1/√fan_in.
     ///
     /// # Errors
     ///
     /// Never: the shapes agree.
-    pub fn new(cells: usize, hidden: usize, rng: &mut impl Rng) -> Result<Self, ShapeError> {
-        let mut parameters = Vec::with_capacity(Self::count(cells, hidden));
+    pub fn new(inputs: Inputs, hidden: usize, rng: &mut impl Rng) -> Result<Self, ShapeError> {
+        let fan_in = inputs.count();
+        let mut parameters = Vec::with_capacity(Self::count(inputs, hidden));
         for (rows, columns, fan_in) in
-            [(cells, hidden, cells), (1, hidden, cells), (hidden, ACTIONS, hidden), (1, ACTIONS, hidden)]
+            [(fan_in, hidden, fan_in), (1, hidden, fan_in), (hidden, ACTIONS, hidden), (1, ACTIONS, hidden)]
         {
             parameters.extend(uniform((rows, columns), fan_in, rng)?);
         }
-        Self::from_parameters(cells, hidden, parameters)
+        Self::from_parameters(inputs, hidden, parameters)
     }
 
     /// A network of given parameters: W₁ row by row, b₁, W₂ row by row, b₂.
     ///
     /// # Errors
     ///
-    /// [`ShapeError`] if there are not (cells + 1) hidden + (hidden + 1) 4 of them.
-    pub fn from_parameters(cells: usize, hidden: usize, parameters: Vec<f64>) -> Result<Self, ShapeError> {
-        if parameters.len() != Self::count(cells, hidden) {
+    /// [`ShapeError`] if there are not (inputs + 1) hidden + (hidden + 1) 4 of them.
+    pub fn from_parameters(inputs: Inputs, hidden: usize, parameters: Vec<f64>) -> Result<Self, ShapeError> {
+        if parameters.len() != Self::count(inputs, hidden) {
             return Err(ShapeError::from_kind(ndarray::ErrorKind::IncompatibleShape));
         }
         let gradient = vec![0.0; parameters.len()];
-        Ok(Self { hidden, cells, valued: false, parameters, gradient })
+        Ok(Self { inputs, hidden, valued: false, parameters, gradient })
     }
 
     /// The same network with a value head, its weights and bias uniform in ±1/√hidden.
@@ -129,8 +176,13 @@ impl Network {
         Ok(self)
     }
 
-    fn count(cells: usize, hidden: usize) -> usize {
-        (cells + 1) * hidden + (hidden + 1) * ACTIONS
+    fn count(inputs: Inputs, hidden: usize) -> usize {
+        (inputs.count() + 1) * hidden + (hidden + 1) * ACTIONS
+    }
+
+    /// What stands for the cells.
+    pub fn inputs(&self) -> Inputs {
+        self.inputs
     }
 
     /// The distribution at every state.
@@ -175,17 +227,21 @@ impl Network {
     /// ReLU(E) of a state.
     fn encode(&self, states: &States, index: usize, row: &mut [f64]) {
         let Layers { encoder, encoder_bias, .. } = self.layers();
-        let encoding = |cell: usize| &encoder[cell * self.hidden..(cell + 1) * self.hidden];
-        let own = encoding(states.cells[index]).iter().zip(encoder_bias);
+        row.fill(0.0);
+        let mut read = |cell: usize, weight: f64| {
+            for input in self.inputs.of(cell) {
+                let weights = &encoder[input * self.hidden..(input + 1) * self.hidden];
+                row.iter_mut().zip(weights).for_each(|(slot, own)| *slot += weight * own);
+            }
+        };
         match &states.fusion {
-            None => row.iter_mut().zip(own).for_each(|(slot, (own, bias))| *slot = (own + bias).max(0.0)),
+            None => read(states.cells[index], 1.0),
             Some(Fusion { cells, lambda, .. }) => {
-                let fused = own.zip(encoding(cells[index]));
-                row.iter_mut().zip(fused).for_each(|(slot, ((own, bias), other))| {
-                    *slot = ((1.0 - lambda) * own + lambda * other + bias).max(0.0);
-                });
+                read(states.cells[index], 1.0 - lambda);
+                read(cells[index], *lambda);
             }
         }
+        row.iter_mut().zip(encoder_bias).for_each(|(slot, bias)| *slot = (*slot + bias).max(0.0));
     }
 
     /// z = ReLU(E) W₂ + b₂, by partial sums that do not wait for one another.
@@ -207,9 +263,9 @@ impl Network {
     /// Adds to the gradient what is pulled back from the logits, which stand in the place of the policy of `forward`, and from
     /// the values. No values are all zeros. The activations are overwritten.
     pub fn backward(&mut self, states: &States, forward: &mut Forward, values: &[f64]) {
-        let hidden = self.hidden;
-        let layers = Layers::new(&self.parameters, self.cells, hidden);
-        let gradient = LayersMut::new(&mut self.gradient, self.cells, hidden);
+        let (inputs, hidden) = (self.inputs, self.hidden);
+        let layers = Layers::new(&self.parameters, inputs.count(), hidden);
+        let gradient = LayersMut::new(&mut self.gradient, inputs.count(), hidden);
         for (index, (row, logits)) in forward.activations.chunks_exact_mut(hidden).zip(&forward.policy).enumerate() {
             gradient.head_bias.iter_mut().zip(logits).for_each(|(slot, logit)| *slot += logit);
             let heads = layers.head.iter().zip(&mut *gradient.head);
@@ -223,8 +279,10 @@ impl Network {
             }
             let mut learned = 0.0;
             let mut learn = |cell: usize, weight: f64| {
-                let slots = &mut gradient.encoder[cell * hidden..(cell + 1) * hidden];
-                slots.iter_mut().zip(&*row).for_each(|(slot, pulled)| *slot += weight * pulled);
+                for input in inputs.of(cell) {
+                    let slots = &mut gradient.encoder[input * hidden..(input + 1) * hidden];
+                    slots.iter_mut().zip(&*row).for_each(|(slot, pulled)| *slot += weight * pulled);
+                }
                 // The bias is in both encodings.
                 learned += weight;
             };
@@ -248,27 +306,32 @@ impl Network {
 
     /// T(a|s) over all cells.
     pub fn transition_matrix(&self) -> TransitionMatrix {
-        self.forward(&States { cells: (0..self.cells).collect(), begins: vec![0], fusion: None }).policy
+        self.forward(&States {
+            cells: (0..self.inputs.height * self.inputs.width).collect(),
+            begins: vec![0],
+            fusion: None,
+        })
+        .policy
     }
 
-    /// Where the encodings of a cell stand among the parameters.
-    pub fn encoding_range(&self, cell: usize) -> Range<usize> {
-        cell * self.hidden..(cell + 1) * self.hidden
+    /// Where an input's row of W₁ stands among the parameters.
+    pub fn encoder_range(&self, input: usize) -> Range<usize> {
+        input * self.hidden..(input + 1) * self.hidden
     }
 
     /// Where the parameters stand that every state shares.
     pub fn shared_range(&self) -> Range<usize> {
-        self.cells * self.hidden..self.parameters.len()
+        self.inputs.count() * self.hidden..self.parameters.len()
     }
 
     fn layers(&self) -> Layers<'_> {
-        Layers::new(&self.parameters, self.cells, self.hidden)
+        Layers::new(&self.parameters, self.inputs.count(), self.hidden)
     }
 }
 
 impl<'a> Layers<'a> {
-    fn new(parameters: &'a [f64], cells: usize, hidden: usize) -> Self {
-        let (encoder, rest) = parameters.split_at(cells * hidden);
+    fn new(parameters: &'a [f64], inputs: usize, hidden: usize) -> Self {
+        let (encoder, rest) = parameters.split_at(inputs * hidden);
         let (encoder_bias, rest) = rest.split_at(hidden);
         let (head, rest) = rest.split_at(hidden * ACTIONS);
         let (head_bias, value) = rest.split_at(ACTIONS);
@@ -277,8 +340,8 @@ impl<'a> Layers<'a> {
 }
 
 impl<'a> LayersMut<'a> {
-    fn new(gradient: &'a mut [f64], cells: usize, hidden: usize) -> Self {
-        let (encoder, rest) = gradient.split_at_mut(cells * hidden);
+    fn new(gradient: &'a mut [f64], inputs: usize, hidden: usize) -> Self {
+        let (encoder, rest) = gradient.split_at_mut(inputs * hidden);
         let (encoder_bias, rest) = rest.split_at_mut(hidden);
         let (head, rest) = rest.split_at_mut(hidden * ACTIONS);
         let (head_bias, value) = rest.split_at_mut(ACTIONS);

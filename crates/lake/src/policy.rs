@@ -20,7 +20,9 @@ pub struct LakePolicy<'a> {
     pub network: Network,
     map: &'a Map,
     visited: Vec<bool>,
-    /// Parameters that may have had a gradient: those of visited cells, and those that every state shares.
+    /// The inputs of visited cells, which may share them.
+    read: Vec<bool>,
+    /// Parameters that may have had a gradient: those of inputs that were read, and those that every state shares.
     learning: Vec<Range<usize>>,
     /// A forward pass that is over, to be used again.
     spare: Cell<Option<Forward>>,
@@ -30,8 +32,9 @@ impl<'a> LakePolicy<'a> {
     /// The network on a map of as many cells as it has.
     pub fn new(map: &'a Map, network: Network) -> Self {
         let visited = vec![false; map.cells().len()];
+        let read = vec![false; network.inputs().count()];
         let learning = vec![network.shared_range()];
-        Self { network, map, visited, learning, spare: Cell::default() }
+        Self { network, map, visited, read, learning, spare: Cell::default() }
     }
 
     /// The number of cells whose encodings a training step has read so far.
@@ -41,8 +44,13 @@ impl<'a> LakePolicy<'a> {
 
     fn visit(&mut self, cells: &[usize]) {
         for &cell in cells {
-            if !std::mem::replace(&mut self.visited[cell], true) {
-                self.learning.push(self.network.encoding_range(cell));
+            if std::mem::replace(&mut self.visited[cell], true) {
+                continue;
+            }
+            for input in self.network.inputs().of(cell) {
+                if !std::mem::replace(&mut self.read[input], true) {
+                    self.learning.push(self.network.encoder_range(input));
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ use training::{OPTIMIZERS, OptimizerSettings, Shape};
 
 use crate::environment::{Dynamics, Rewards};
 use crate::error::LakeError;
+use crate::network::Encoding;
 use crate::solver::Target;
 
 /// The recipe whose fields every other one replaces.
@@ -50,6 +51,9 @@ pub struct Recipe {
     pub demonstration: String,
     /// The trajectory to avoid, read by methods that compare.
     pub rejected: String,
+    /// What the policy's network reads of a cell.
+    #[schemars(schema_with = "encoding_schema")]
+    pub encoding: Encoding,
     /// Units in the policy's hidden layer.
     pub hidden: usize,
     /// The greatest learning rate.
@@ -347,6 +351,10 @@ impl JsonSchema for MethodRecipe {
 
 fn target_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "enum": Target::VARIANTS })
+}
+
+fn encoding_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": Encoding::VARIANTS })
 }
 
 fn reward_schedule_schema(_: &mut SchemaGenerator) -> Schema {

@@ -16,6 +16,7 @@ use ndarray::{Array2, ShapeError};
 use ndarray_rand::RandomExt;
 use ndarray_rand::rand_distr::Uniform;
 use objective::Freeze;
+use pulp::{Arch, Simd, WithSimd};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
@@ -63,6 +64,9 @@ pub struct Fusion {
     /// Which encodings pass no gradient.
     pub freeze: Freeze,
 }
+
+/// Hidden units that are computed side by side.
+const LANES: usize = 4;
 
 /// Parameters and gradient of the network, each flat: W₁ row by row, b₁, W₂ row by row, b₂, and w and c if it has a value head.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,21 +198,34 @@ impl Network {
 
     /// The same into a buffer.
     pub fn forward_into(&self, states: &States, out: &mut Forward) {
-        let Layers { value, .. } = self.layers();
-        let Forward { activations, policy, log_policy, value: values } = out;
-        activations.resize(states.cells.len() * self.hidden, 0.0);
+        self.logits_into(states, out);
+        let Forward { policy, log_policy, .. } = out;
         policy.clear();
+        for row in log_policy {
+            let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let powers = row.map(|logit| (logit - most).exp());
+            let sum: f64 = powers.iter().sum();
+            let log_sum = sum.ln();
+            policy.push(powers.map(|power| power / sum));
+            *row = row.map(|logit| logit - most - log_sum);
+        }
+    }
+
+    /// All of it but the softmax: the logits stand in the place of log π, and there is no π.
+    pub fn logits_into(&self, states: &States, out: &mut Forward) {
+        Arch::new().dispatch(Pass { network: self, states, out });
+    }
+
+    #[inline(always)]
+    fn forward_rows(&self, states: &States, out: &mut Forward) {
+        let Layers { value, .. } = self.layers();
+        let Forward { activations, log_policy, value: values, .. } = out;
+        activations.resize(states.cells.len() * self.hidden, 0.0);
         log_policy.clear();
         values.clear();
         for (index, row) in activations.chunks_exact_mut(self.hidden).enumerate() {
             self.encode(states, index, row);
-            let logits = self.logits(row);
-            let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let powers = logits.map(|logit| (logit - most).exp());
-            let sum: f64 = powers.iter().sum();
-            let log_sum = sum.ln();
-            policy.push(powers.map(|power| power / sum));
-            log_policy.push(logits.map(|logit| logit - most - log_sum));
+            log_policy.push(self.logits(row));
             if let Some((bias, weights)) = value.split_last() {
                 values.push(
                     bias + weights.iter().zip(&*row).map(|(weight, activation)| weight * activation).sum::<f64>(),
@@ -217,14 +234,8 @@ impl Network {
         }
     }
 
-    /// The logits of one state; `row` is a buffer.
-    pub fn logits_at(&self, states: &States, index: usize, row: &mut Vec<f64>) -> [f64; ACTIONS] {
-        row.resize(self.hidden, 0.0);
-        self.encode(states, index, row);
-        self.logits(row)
-    }
-
     /// ReLU(E) of a state.
+    #[inline(always)]
     fn encode(&self, states: &States, index: usize, row: &mut [f64]) {
         let Layers { encoder, encoder_bias, .. } = self.layers();
         row.fill(0.0);
@@ -245,8 +256,8 @@ impl Network {
     }
 
     /// z = ReLU(E) W₂ + b₂, by partial sums that do not wait for one another.
+    #[inline(always)]
     fn logits(&self, activations: &[f64]) -> [f64; ACTIONS] {
-        const LANES: usize = 4;
         let Layers { head, head_bias, .. } = self.layers();
         let mut sums = [[0.0; ACTIONS]; LANES];
         let (chunks, rest) = activations.as_chunks::<LANES>();
@@ -263,12 +274,17 @@ impl Network {
     /// Adds to the gradient what is pulled back from the logits, which stand in the place of the policy of `forward`, and from
     /// the values. No values are all zeros. The activations are overwritten.
     pub fn backward(&mut self, states: &States, forward: &mut Forward, values: &[f64]) {
+        Arch::new().dispatch(PullBack { network: self, states, forward, values });
+    }
+
+    #[inline(always)]
+    fn backward_rows(&mut self, states: &States, forward: &mut Forward, values: &[f64]) {
         let (inputs, hidden) = (self.inputs, self.hidden);
         let layers = Layers::new(&self.parameters, inputs.count(), hidden);
         let gradient = LayersMut::new(&mut self.gradient, inputs.count(), hidden);
         for (index, (row, logits)) in forward.activations.chunks_exact_mut(hidden).zip(&forward.policy).enumerate() {
             gradient.head_bias.iter_mut().zip(logits).for_each(|(slot, logit)| *slot += logit);
-            let heads = layers.head.iter().zip(&mut *gradient.head);
+            let heads = (layers.head, &mut *gradient.head);
             match (values.get(index), layers.value.split_last(), gradient.value.split_last_mut()) {
                 (Some(by_value), Some((_, weights)), Some((bias, slots))) => {
                     *bias += by_value;
@@ -324,12 +340,47 @@ impl Network {
         self.inputs.count() * self.hidden..self.parameters.len()
     }
 
+    #[inline(always)]
     fn layers(&self) -> Layers<'_> {
         Layers::new(&self.parameters, self.inputs.count(), self.hidden)
     }
 }
 
+/// A forward pass, compiled for the vectors that the processor has.
+struct Pass<'a> {
+    network: &'a Network,
+    states: &'a States,
+    out: &'a mut Forward,
+}
+
+impl WithSimd for Pass<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.network.forward_rows(self.states, self.out);
+    }
+}
+
+/// The same for a backward pass.
+struct PullBack<'a> {
+    network: &'a mut Network,
+    states: &'a States,
+    forward: &'a mut Forward,
+    values: &'a [f64],
+}
+
+impl WithSimd for PullBack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.network.backward_rows(self.states, self.forward, self.values);
+    }
+}
+
 impl<'a> Layers<'a> {
+    #[inline(always)]
     fn new(parameters: &'a [f64], inputs: usize, hidden: usize) -> Self {
         let (encoder, rest) = parameters.split_at(inputs * hidden);
         let (encoder_bias, rest) = rest.split_at(hidden);
@@ -351,18 +402,40 @@ impl<'a> LayersMut<'a> {
 
 /// Replaces the activations of a state by the derivatives by its encoding, of which `others` are a part; adds to the gradient of
 /// the head.
-fn pull<'a>(
+#[inline(always)]
+fn pull(
     activations: &mut [f64],
-    heads: impl Iterator<Item = (&'a [f64; ACTIONS], &'a mut [f64; ACTIONS])>,
+    (head, slots): (&[[f64; ACTIONS]], &mut [[f64; ACTIONS]]),
     logits: &[f64; ACTIONS],
-    others: impl Iterator<Item = f64>,
+    mut others: impl Iterator<Item = f64>,
 ) {
-    for ((activation, (weights, slots)), other) in activations.iter_mut().zip(heads).zip(others) {
-        scaled_add(slots, *activation, logits);
-        let pulled =
-            (weights[0] * logits[0] + weights[1] * logits[1]) + (weights[2] * logits[2] + weights[3] * logits[3]);
+    let ((chunks, rest), (heads, head_rest)) = (activations.as_chunks_mut::<LANES>(), head.as_chunks::<LANES>());
+    let (slots, slots_rest) = slots.as_chunks_mut::<LANES>();
+    for ((activations, head), slots) in chunks.iter_mut().zip(heads).zip(slots) {
+        pull_units(activations, head, slots, logits, &mut others);
+    }
+    let (rest, head_rest, slots_rest) = (rest.as_chunks_mut().0, head_rest.as_chunks().0, slots_rest.as_chunks_mut().0);
+    for ((activation, head), slots) in rest.iter_mut().zip(head_rest).zip(slots_rest) {
+        pull_units::<1>(activation, head, slots, logits, &mut others);
+    }
+}
+
+#[inline(always)]
+fn pull_units<const UNITS: usize>(
+    activations: &mut [f64; UNITS],
+    head: &[[f64; ACTIONS]; UNITS],
+    slots: &mut [[f64; ACTIONS]; UNITS],
+    logits: &[f64; ACTIONS],
+    others: &mut impl Iterator<Item = f64>,
+) {
+    for unit in 0..UNITS {
+        scaled_add(&mut slots[unit], activations[unit], logits);
+    }
+    let products = head.map(|weights| [0, 1, 2, 3].map(|action| weights[action] * logits[action]));
+    for (activation, products) in activations.iter_mut().zip(products) {
+        let pulled = (products[0] + products[1]) + (products[2] + products[3]) + others.next().unwrap_or(0.0);
         // An inactive unit passes nothing.
-        *activation = if *activation > 0.0 { pulled + other } else { 0.0 };
+        *activation = if *activation > 0.0 { pulled } else { 0.0 };
     }
 }
 

@@ -120,13 +120,15 @@ impl Policy for LakePolicy<'_> {
     }
 
     fn anticipate(&self, states: &States, lambda: f64, freeze: Freeze) -> Result<States, Infallible> {
-        let (mut cells, mut row) = (states.cells.clone(), Vec::new());
+        let mut forward = self.spare.take().unwrap_or_default();
+        self.network.logits_into(states, &mut forward);
+        let mut cells = states.cells.clone();
         for (before, anticipated) in cells.iter_mut().skip(1).enumerate() {
             if !states.begins.contains(&(before + 1)) {
-                let action = greedy_action(&self.network.logits_at(states, before, &mut row));
-                *anticipated = self.map.intended(states.cells[before], action);
+                *anticipated = self.map.intended(states.cells[before], greedy_action(&forward.log_policy[before]));
             }
         }
+        self.spare.set(Some(forward));
         Ok(States { fusion: Some(Fusion { cells, lambda, freeze }), ..states.clone() })
     }
 

@@ -128,11 +128,16 @@ impl Inputs {
 
     /// Those that are 1 for a cell.
     pub fn of(&self, cell: usize) -> impl Iterator<Item = usize> + use<> {
-        let (first, second) = match self.encoding {
+        let (first, second) = self.pair(cell);
+        std::iter::once(first).chain(second)
+    }
+
+    #[inline(always)]
+    fn pair(&self, cell: usize) -> (usize, Option<usize>) {
+        match self.encoding {
             Encoding::OneHot => (cell, None),
             Encoding::RowColumn => (cell / self.width, Some(self.height + cell % self.width)),
-        };
-        std::iter::once(first).chain(second)
+        }
     }
 }
 
@@ -238,21 +243,26 @@ impl Network {
     #[inline(always)]
     fn encode(&self, states: &States, index: usize, row: &mut [f64]) {
         let Layers { encoder, encoder_bias, .. } = self.layers();
-        row.fill(0.0);
-        let mut read = |cell: usize, weight: f64| {
-            for input in self.inputs.of(cell) {
-                let weights = &encoder[input * self.hidden..(input + 1) * self.hidden];
-                row.iter_mut().zip(weights).for_each(|(slot, own)| *slot += weight * own);
-            }
-        };
+        let term = |input: usize, weight: f64| (&encoder[self.encoder_range(input)], weight);
+        let (own, own_column) = self.inputs.pair(states.cells[index]);
         match &states.fusion {
-            None => read(states.cells[index], 1.0),
+            None => match own_column {
+                None => activate([term(own, 1.0)], encoder_bias, row),
+                Some(column) => activate([term(own, 1.0), term(column, 1.0)], encoder_bias, row),
+            },
             Some(Fusion { cells, lambda, .. }) => {
-                read(states.cells[index], 1.0 - lambda);
-                read(cells[index], *lambda);
+                let (rest, lambda) = (1.0 - lambda, *lambda);
+                let (other, other_column) = self.inputs.pair(cells[index]);
+                match own_column.zip(other_column) {
+                    None => activate([term(own, rest), term(other, lambda)], encoder_bias, row),
+                    Some((own_column, other_column)) => {
+                        let [first, second] = [term(own, rest), term(own_column, rest)];
+                        let [third, fourth] = [term(other, lambda), term(other_column, lambda)];
+                        activate([first, second, third, fourth], encoder_bias, row);
+                    }
+                }
             }
         }
-        row.iter_mut().zip(encoder_bias).for_each(|(slot, bias)| *slot = (*slot + bias).max(0.0));
     }
 
     /// z = ReLU(E) W₂ + b₂, by partial sums that do not wait for one another.
@@ -400,6 +410,18 @@ impl<'a> LayersMut<'a> {
     }
 }
 
+/// ReLU of weighted rows and a bias.
+#[inline(always)]
+fn activate<const TERMS: usize>(terms: [(&[f64], f64); TERMS], bias: &[f64], out: &mut [f64]) {
+    for (unit, (slot, bias)) in out.iter_mut().zip(bias).enumerate() {
+        let mut sum = 0.0;
+        for (row, weight) in &terms {
+            sum += weight * row[unit];
+        }
+        *slot = (sum + bias).max(0.0);
+    }
+}
+
 /// Replaces the activations of a state by the derivatives by its encoding, of which `others` are a part; adds to the gradient of
 /// the head.
 #[inline(always)]
@@ -428,10 +450,13 @@ fn pull_units<const UNITS: usize>(
     logits: &[f64; ACTIONS],
     others: &mut impl Iterator<Item = f64>,
 ) {
+    let mut products = [[0.0; ACTIONS]; UNITS];
     for unit in 0..UNITS {
         scaled_add(&mut slots[unit], activations[unit], logits);
+        for action in 0..ACTIONS {
+            products[unit][action] = head[unit][action] * logits[action];
+        }
     }
-    let products = head.map(|weights| [0, 1, 2, 3].map(|action| weights[action] * logits[action]));
     for (activation, products) in activations.iter_mut().zip(products) {
         let pulled = (products[0] + products[1]) + (products[2] + products[3]) + others.next().unwrap_or(0.0);
         // An inactive unit passes nothing.

@@ -356,7 +356,8 @@ impl Network {
     }
 }
 
-/// A forward pass, compiled for the vectors that the processor has.
+/// A forward pass, compiled for the vectors that the processor has. All that it calls is inlined always: what is not, is
+/// compiled for the vectors that every processor has.
 struct Pass<'a> {
     network: &'a Network,
     states: &'a States,

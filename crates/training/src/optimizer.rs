@@ -272,7 +272,8 @@ impl Optimizer {
     }
 }
 
-/// An update, compiled for the vectors that the processor has.
+/// An update, compiled for the vectors that the processor has: no closure, as its body need not be inlined into what is compiled
+/// for them. Products and sums are never contracted, so that the bits are those of any processor.
 struct Update<'a> {
     optimizer: &'a mut Optimizer,
     parameters: &'a mut [f64],

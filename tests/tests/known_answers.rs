@@ -7,7 +7,7 @@ use escargot::CargoBuild;
 use lake::environment::{Dynamics, Environment, Rewards};
 use lake::map::{Action, Map};
 use lake::measure::performance;
-use lake::network::Network;
+use lake::network::{Encoding, Inputs, Network};
 use lake::policy::{LakePolicy, given};
 use lake::solver::{Target, optimal_policy, value_iteration};
 use lake::{measure, trajectory};
@@ -408,8 +408,8 @@ fn forty_steps_on_the_lake_follow_pytorch() {
         let name = case["name"].as_str().unwrap();
         let (method, parameters) = named(&case["method"]);
         let objective = registry::build(&method, &parameters).unwrap();
-        let network =
-            Network::from_parameters(map.cells().len(), hidden, numbers(&oracle["initial_parameters"])).unwrap();
+        let inputs = Inputs::new(Encoding::OneHot, map);
+        let network = Network::from_parameters(inputs, hidden, numbers(&oracle["initial_parameters"])).unwrap();
         let mut optimizer = Optimizer::new(optimizer(&case["optimizer"]), network.parameters.len());
         let mut policy = LakePolicy::new(map, network);
         let rejected = case["rejected"].as_str().map(|word| trajectory::resolve(map, word).unwrap());

@@ -4,7 +4,7 @@ use enumset::EnumSet;
 use lake::environment::Environment;
 use lake::map::{ACTIONS, Action, Map, Trajectory};
 use lake::measure::{greedy, greedy_action, performance};
-use lake::network::{Forward, Network, States};
+use lake::network::{Encoding, Forward, Inputs, Network, States};
 use lake::policy::{LakePolicy, given};
 use lake::solver::{TEMPERATURE, TIE_TOLERANCE, Target, optimal_policy, value_iteration};
 use objective::{
@@ -35,7 +35,11 @@ fn maps() -> impl Strategy<Value = Map> {
 }
 
 fn network(map: &Map, seed: u64) -> Network {
-    Network::new(map.cells().len(), HIDDEN, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap()
+    encoding_network(Encoding::OneHot, map, seed)
+}
+
+fn encoding_network(encoding: Encoding, map: &Map, seed: u64) -> Network {
+    Network::new(Inputs::new(encoding, map), HIDDEN, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap()
 }
 
 fn words() -> Vec<&'static str> {
@@ -68,8 +72,8 @@ fn build(name: &str, parameters: &[(&str, &str)]) -> Box<dyn Objective> {
 }
 
 /// The network that an objective needs: with a value head, if it asks for values.
-fn network_for(map: &Map, seed: u64, objective: &dyn Objective) -> Network {
-    let network = network(map, seed);
+fn network_for(encoding: Encoding, map: &Map, seed: u64, objective: &dyn Objective) -> Network {
+    let network = encoding_network(encoding, map, seed);
     match objective.requirements().statistics.contains(Statistic::Value) {
         true => network.with_value_head(&mut ChaCha8Rng::seed_from_u64(seed)).unwrap(),
         false => network,
@@ -90,7 +94,7 @@ fn batch(map: &Map, objective: &dyn Objective, demonstration: &str, rejected: &s
             response.feedback = Feedback::Reward { group: 0, reward };
         }
     }
-    let behaviour = LakePolicy::new(map, network_for(map, 77, objective));
+    let behaviour = LakePolicy::new(map, network_for(Encoding::OneHot, map, 77, objective));
     let outcome = |response: &Response| {
         let mut rewards = vec![0.0; response.tokens.len()];
         rewards[0] = 0.3;
@@ -105,11 +109,21 @@ fn batch(map: &Map, objective: &dyn Objective, demonstration: &str, rejected: &s
 /// `other`, the rest of the network from `head`. All three are the same parameters but where a stop-gradient holds one back.
 type Row = ([f64; ACTIONS], f64);
 
-fn rows(cells: usize, states: &States, [own, other, head]: [&[f64]; 3]) -> Vec<Row> {
-    let encode = |parameters: &[f64], cell: usize, unit: usize| {
-        parameters[cell * HIDDEN + unit] + parameters[cells * HIDDEN + unit]
+fn rows(encoding: Encoding, map: &Map, states: &States, [own, other, head]: [&[f64]; 3]) -> Vec<Row> {
+    let (cells, width) = (map.cells().len(), map.width());
+    let inputs = match encoding {
+        Encoding::OneHot => cells,
+        Encoding::RowColumn => cells / width + width,
     };
-    let (head, value_head) = head[(cells + 1) * HIDDEN..].split_at((HIDDEN + 1) * ACTIONS);
+    let encode = |parameters: &[f64], cell: usize, unit: usize| {
+        let input = |input: usize| parameters[input * HIDDEN + unit];
+        let weights = match encoding {
+            Encoding::OneHot => input(cell),
+            Encoding::RowColumn => input(cell / width) + input(cells / width + cell % width),
+        };
+        weights + input(inputs)
+    };
+    let (head, value_head) = head[(inputs + 1) * HIDDEN..].split_at((HIDDEN + 1) * ACTIONS);
     let row = |state: usize| {
         let hidden: Vec<f64> = (0..HIDDEN)
             .map(|unit| {
@@ -177,10 +191,11 @@ fn has_stop_gradient(objective: &dyn Objective) -> bool {
 #[test]
 fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_and_stop_gradients_hold() {
     let map = Map::load("4x4").unwrap();
-    let cells = map.cells().len();
-    for (seed, objective) in (0..).zip(objectives()) {
+    let encoded = |encoding| objectives().into_iter().map(move |objective| (encoding, objective));
+    let encoded = encoded(Encoding::OneHot).chain(encoded(Encoding::RowColumn));
+    for (seed, (encoding, objective)) in (0..).zip(encoded) {
         let requirements = objective.requirements();
-        let mut policy = LakePolicy::new(&map, network_for(&map, seed, &*objective));
+        let mut policy = LakePolicy::new(&map, network_for(encoding, &map, seed, &*objective));
         let mut batches = [batch(&map, &*objective, "RRDDLDRR", "DDRRDR")];
         // Another policy as the reference, so that DPO is not at its start.
         fill_reference(&LakePolicy::new(&map, network(&map, 1000)), &requirements, &mut batches).unwrap();
@@ -196,7 +211,8 @@ fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_and_stop_gr
                 (policy.anticipate(&batch.states, lambda.at(1.0, 0.0), freeze).unwrap(), freeze)
             }
         };
-        let Evaluation { loss, cotangents, .. } = evaluate(&*objective, batch, &rows(cells, &states, [&parameters; 3]));
+        let Evaluation { loss, cotangents, .. } =
+            evaluate(&*objective, batch, &rows(encoding, &map, &states, [&parameters; 3]));
         assert_close(&[whole], &[loss], 1e-12, 1e-15, "loss");
         // Behind a stop-gradient the loss moves where the gradient does not; then the statistics, each times its cotangent.
         let frozen = |rows: &[Row]| -> f64 {
@@ -215,14 +231,14 @@ fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_and_stop_gr
                     Freeze::Anticipated => (&moved, &parameters),
                     Freeze::All => (&parameters, &parameters),
                 };
-                let rows = rows(cells, &states, [own, other, &moved]);
+                let rows = rows(encoding, &map, &states, [own, other, &moved]);
                 if has_stop_gradient(&*objective) { frozen(&rows) } else { evaluate(&*objective, batch, &rows).loss }
             };
             let difference = central_difference(moved_loss, parameters[index], 1e-5);
             let error = (difference - gradient).abs();
             assert!(
                 error <= 1e-6 * gradient.abs() + rounding(whole.abs().max(1.0), 1e-5),
-                "{objective:?}, parameter {index}: gradient {gradient:e}, difference {difference:e}"
+                "{encoding:?}, {objective:?}, parameter {index}: gradient {gradient:e}, difference {difference:e}"
             );
         }
     }
@@ -232,7 +248,6 @@ fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_and_stop_gr
 fn every_statistic_is_pulled_back() {
     // Cotangents of all columns at once, against the difference of Σ cₜ sₜ.
     let map = Map::load("4x4").unwrap();
-    let cells = map.cells().len();
     let requirements = Requirements { statistics: EnumSet::all(), ..Requirements::new(Data::Demonstrations) };
     for seed in 0..5 {
         let network = network(&map, seed).with_value_head(&mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
@@ -244,7 +259,7 @@ fn every_statistic_is_pulled_back() {
         let mut own = TokenStatistics::default();
         policy.statistics(&forward, batch.reference.as_ref(), &batch.tokens, EnumSet::all(), &mut own).unwrap();
         let parameters = policy.network.parameters.clone();
-        let expected = statistics(&requirements, batch, &rows(cells, &batch.states, [&parameters; 3]));
+        let expected = statistics(&requirements, batch, &rows(Encoding::OneHot, &map, &batch.states, [&parameters; 3]));
         let mut cotangents = TokenStatistics::default();
         for (number, statistic) in EnumSet::<Statistic>::all().iter().enumerate() {
             assert_close(own.column(statistic), expected.column(statistic), 1e-13, 1e-15, statistic.name());
@@ -257,7 +272,8 @@ fn every_statistic_is_pulled_back() {
             let moved_sum = |value: f64| {
                 let mut moved = parameters.clone();
                 moved[index] = value;
-                let statistics = statistics(&requirements, batch, &rows(cells, &batch.states, [&moved; 3]));
+                let statistics =
+                    statistics(&requirements, batch, &rows(Encoding::OneHot, &map, &batch.states, [&moved; 3]));
                 let weighted = |statistic| -> f64 {
                     statistics.column(statistic).iter().zip(cotangents.column(statistic)).map(|(s, c)| s * c).sum()
                 };
@@ -266,6 +282,41 @@ fn every_statistic_is_pulled_back() {
             let difference = central_difference(moved_sum, parameters[index], 1e-4);
             assert_close(&[gradient], &[difference], 1e-7, 1e-9, &format!("parameter {index}"));
         }
+    }
+}
+
+#[test]
+fn a_row_and_a_column_make_the_encoding_of_a_cell() {
+    // One hidden unit that only the first action reads: π(left|s) = e^E / (e^E + 3) where E > 0.
+    let map = Map::parse("desc", "[\"SFF\", \"FFG\"]").unwrap();
+    let [ln_2, ln_3] = [2.0_f64.ln(), 3.0_f64.ln()];
+    let (rows, columns, bias) = ([0.0, ln_3], [-5.0, 0.0, ln_2], [ln_2]);
+    let head = [[1.0, 0.0, 0.0, 0.0], [0.0; ACTIONS]].concat();
+    let parameters = [&rows[..], &columns, &bias, &head].concat();
+    let network = Network::from_parameters(Inputs::new(Encoding::RowColumn, &map), 1, parameters).unwrap();
+    let left: Vec<_> = network.transition_matrix().iter().map(|row| row[0]).collect();
+    // e^E of the second row is 6 and 12 beside the first row's 2 and 4. The first column leaves the unit inactive: ReLU(E) = 0.
+    assert_close(&left, &[1.0 / 4.0, 2.0 / 5.0, 4.0 / 7.0, 1.0 / 4.0, 2.0 / 3.0, 4.0 / 5.0], 1e-15, 0.0, "left");
+}
+
+#[test]
+fn cells_that_share_inputs_are_visited_each_and_all_that_has_a_gradient_learns() {
+    let map = Map::load("4x4").unwrap();
+    for encoding in [Encoding::OneHot, Encoding::RowColumn] {
+        let sft = build("sft", &[]);
+        let mut policy = LakePolicy::new(&map, encoding_network(encoding, &map, 4));
+        let batches = [batch(&map, &*sft, "DDRDRR", "RD")];
+        let mut optimizer = OptimizerSettings::build("sgd", &Parameters::new())
+            .map(|settings| Optimizer::new(settings, policy.network.parameters.len()))
+            .unwrap();
+        let before = policy.network.parameters.clone();
+        let settings = StepSettings { learning_rate: 0.5, clip_norm: None, moment: Moment::default() };
+        let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
+        step(&mut policy, &mut optimizer, &*sft, &mut state, &batches, settings, &mut workspace).unwrap();
+        assert_eq!(policy.cells_visited(), 6);
+        let Network { parameters, gradient, .. } = &policy.network;
+        let expected: Vec<_> = before.iter().zip(gradient).map(|(before, gradient)| before - 0.5 * gradient).collect();
+        assert_eq!(parameters, &expected);
     }
 }
 
@@ -332,7 +383,7 @@ fn gradient_accumulation_gives_the_gradient_of_the_whole_step() {
             .into();
         let mut whole = merge(&parts);
         let run = |batches: &mut [MicroBatch<States, Forward>]| {
-            let mut policy = LakePolicy::new(&map, network_for(&map, 5, &*objective));
+            let mut policy = LakePolicy::new(&map, network_for(Encoding::OneHot, &map, 5, &*objective));
             fill_reference(&LakePolicy::new(&map, network(&map, 6)), &objective.requirements(), batches).unwrap();
             let (loss, metrics) = accumulate(
                 &mut policy,

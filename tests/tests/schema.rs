@@ -108,6 +108,8 @@ fn a_recipe_is_invalid_by_the_schema_where_the_program_refuses_it() {
         ("warmup_ratio = 1.0", true),
         ("warmup_ratio = 1.1", false),
         ("clip_norm = 0.0", false),
+        ("encoding = \"row_column\"", true),
+        ("encoding = \"rows\"", false),
         ("hidden = 65536", true),
         ("hidden = 65537", false),
         ("steps = 0", false),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
+use lake::network::Encoding;
 use lake::recipe::{DEFAULT, Overrides};
 use lake::solver::{ACCURACY, Solver, Target};
 use lake::study::shard::Shard;
@@ -113,6 +114,10 @@ pub(crate) struct TrainArguments {
     /// The trajectory to avoid, read by methods that compare.
     #[arg(long, value_name = "NAME|WORD", help_heading = "Data")]
     rejected: Option<String>,
+
+    /// What the policy reads of a cell: which one it is, or its row and its column, which it shares with others.
+    #[arg(long, value_parser = PossibleValuesParser::new(Encoding::VARIANTS), help_heading = "Training")]
+    encoding: Option<String>,
 
     /// Units in the policy's hidden layer.
     #[arg(long, value_name = "UNITS", help_heading = "Training")]
@@ -248,6 +253,7 @@ impl TrainArguments {
         put(&mut fields, "start", self.start.clone());
         put(&mut fields, "demonstration", self.demonstration.clone());
         put(&mut fields, "rejected", self.rejected.clone());
+        put(&mut fields, "encoding", self.encoding.clone());
         put(&mut fields, "learning_rate", self.learning_rate);
         put(&mut fields, "schedule", self.schedule.clone());
         put(&mut fields, "warmup_ratio", self.warmup_ratio);

@@ -20,7 +20,7 @@ use crate::error::LakeError;
 use crate::explanation::{self, Account, COMPARED_RUNS, Observation, Subject};
 use crate::map::{ACTIONS, Map, Trajectory};
 use crate::measure::{Performance, distance, greedy, performance};
-use crate::network::{Forward, Network, States};
+use crate::network::{Forward, Inputs, Network, States};
 use crate::policy::{LakePolicy, given};
 use crate::recipe::Recipe;
 use crate::report::{Curve, Fares, MethodReport, Optimal, Paired, Report, Sampled, Summary};
@@ -155,7 +155,8 @@ impl Experiment {
         let greedy = optimal_policy(&environment, &solution, Target::Greedy);
         let mut optimal = optimal_policy(&environment, &solution, recipe.target);
         if recipe.parameterised_target {
-            let mut network = Network::new(map.cells().len(), recipe.hidden, &mut stream(recipe.seed, 0, TARGET))?;
+            let inputs = Inputs::new(recipe.encoding, map);
+            let mut network = Network::new(inputs, recipe.hidden, &mut stream(recipe.seed, 0, TARGET))?;
             start::fit(&mut network, &optimal, &map.non_terminal());
             let fitted = network.transition_matrix();
             map.non_terminal().into_iter().for_each(|cell| optimal[cell] = fitted[cell]);
@@ -283,7 +284,8 @@ impl Experiment {
     /// The policy of a run before training.
     pub(crate) fn initial(&self, seed: u64) -> Result<Network, LakeError> {
         let (map, recipe) = (self.environment.map(), &self.recipe);
-        let mut network = Network::new(map.cells().len(), recipe.hidden, &mut stream(seed, 0, INITIALISATION))?;
+        let inputs = Inputs::new(recipe.encoding, map);
+        let mut network = Network::new(inputs, recipe.hidden, &mut stream(seed, 0, INITIALISATION))?;
         if let Some(policy) = recipe.start.policy(map, &self.greedy, &mut stream(seed, 0, START)) {
             start::fit(&mut network, &policy, &map.non_terminal());
         }

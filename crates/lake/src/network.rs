@@ -1,13 +1,14 @@
-//! A two-layer network over one-hot cells with a hand-written backward pass.
+//! A two-layer network over one-hot inputs with a hand-written backward pass.
 //!
 //! # Formula
 //!
-//! E(s) = W₁ₛ + b₁, with W₁ₛ row s of W₁, is the encoding of a cell (layer 1 before its activation), logits z = ReLU(E) W₂ + b₂,
-//! π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s'). A network with a value head also has
-//! V(s) = ReLU(E) · w + c.
+//! The encoding of a cell, layer 1 before its activation, is E(s) = W₁ₛ + b₁ with W₁ₛ row s of W₁ (one-hot), or
+//! E(s) = W₁ᵣ + W₁ₕ₊ₖ + b₁ for the cell in row r and column k of a lake h cells high (row and column). Logits are
+//! z = ReLU(E) W₂ + b₂, and π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s'). A network with a value head
+//! also has V(s) = ReLU(E) · w + c.
 //!
-//! Backward is the usual chain; layer 1's gradient goes to the rows of the cells that a state reads, a one-hot input's every
-//! other row being zero. States are few and rows short, so plain loops over slices are several times as fast as matrix products.
+//! Backward is the usual chain; layer 1's gradient goes to the rows of W₁ that a state reads, its every other input being zero.
+//! States are few and rows short, so plain loops over slices are several times as fast as matrix products.
 
 use std::ops::Range;
 
@@ -15,10 +16,32 @@ use ndarray::{Array2, ShapeError};
 use ndarray_rand::RandomExt;
 use ndarray_rand::rand_distr::Uniform;
 use objective::Freeze;
+use pulp::{Arch, Simd, WithSimd};
 use rand::Rng;
+use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantNames};
 
-use crate::map::ACTIONS;
+use crate::map::{ACTIONS, Map};
 use crate::solver::TransitionMatrix;
+
+/// What the network reads of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantNames)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Encoding {
+    /// Which cell it is: no two cells share an input.
+    OneHot,
+    /// Its row and its column, which it shares with the cells beside, above and below it.
+    RowColumn,
+}
+
+/// The inputs that stand for the cells of a lake, each a row of W₁.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inputs {
+    encoding: Encoding,
+    height: usize,
+    width: usize,
+}
 
 /// Cells whose encodings the network reads, one state each.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,11 +65,14 @@ pub struct Fusion {
     pub freeze: Freeze,
 }
 
+/// Hidden units that are computed side by side.
+const LANES: usize = 4;
+
 /// Parameters and gradient of the network, each flat: W₁ row by row, b₁, W₂ row by row, b₂, and w and c if it has a value head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
+    inputs: Inputs,
     hidden: usize,
-    cells: usize,
     valued: bool,
     /// The parameters.
     pub parameters: Vec<f64>,
@@ -86,33 +112,63 @@ struct LayersMut<'a> {
     value: &'a mut [f64],
 }
 
+impl Inputs {
+    /// Those of a map's cells.
+    pub fn new(encoding: Encoding, map: &Map) -> Self {
+        Self { encoding, height: map.cells().len() / map.width(), width: map.width() }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match self.encoding {
+            Encoding::OneHot => self.height * self.width,
+            Encoding::RowColumn => self.height + self.width,
+        }
+    }
+
+    /// Those that are 1 for a cell.
+    pub fn of(&self, cell: usize) -> impl Iterator<Item = usize> + use<> {
+        let (first, second) = self.pair(cell);
+        std::iter::once(first).chain(second)
+    }
+
+    #[inline(always)]
+    fn pair(&self, cell: usize) -> (usize, Option<usize>) {
+        match self.encoding {
+            Encoding::OneHot => (cell, None),
+            Encoding::RowColumn => (cell / self.width, Some(self.height + cell % self.width)),
+        }
+    }
+}
+
 impl Network {
     /// A network with every weight and bias uniform in ±1/√fan_in.
     ///
     /// # Errors
     ///
     /// Never: the shapes agree.
-    pub fn new(cells: usize, hidden: usize, rng: &mut impl Rng) -> Result<Self, ShapeError> {
-        let mut parameters = Vec::with_capacity(Self::count(cells, hidden));
+    pub fn new(inputs: Inputs, hidden: usize, rng: &mut impl Rng) -> Result<Self, ShapeError> {
+        let fan_in = inputs.count();
+        let mut parameters = Vec::with_capacity(Self::count(inputs, hidden));
         for (rows, columns, fan_in) in
-            [(cells, hidden, cells), (1, hidden, cells), (hidden, ACTIONS, hidden), (1, ACTIONS, hidden)]
+            [(fan_in, hidden, fan_in), (1, hidden, fan_in), (hidden, ACTIONS, hidden), (1, ACTIONS, hidden)]
         {
             parameters.extend(uniform((rows, columns), fan_in, rng)?);
         }
-        Self::from_parameters(cells, hidden, parameters)
+        Self::from_parameters(inputs, hidden, parameters)
     }
 
     /// A network of given parameters: W₁ row by row, b₁, W₂ row by row, b₂.
     ///
     /// # Errors
     ///
-    /// [`ShapeError`] if there are not (cells + 1) hidden + (hidden + 1) 4 of them.
-    pub fn from_parameters(cells: usize, hidden: usize, parameters: Vec<f64>) -> Result<Self, ShapeError> {
-        if parameters.len() != Self::count(cells, hidden) {
+    /// [`ShapeError`] if there are not (inputs + 1) hidden + (hidden + 1) 4 of them.
+    pub fn from_parameters(inputs: Inputs, hidden: usize, parameters: Vec<f64>) -> Result<Self, ShapeError> {
+        if parameters.len() != Self::count(inputs, hidden) {
             return Err(ShapeError::from_kind(ndarray::ErrorKind::IncompatibleShape));
         }
         let gradient = vec![0.0; parameters.len()];
-        Ok(Self { hidden, cells, valued: false, parameters, gradient })
+        Ok(Self { inputs, hidden, valued: false, parameters, gradient })
     }
 
     /// The same network with a value head, its weights and bias uniform in ±1/√hidden.
@@ -129,8 +185,13 @@ impl Network {
         Ok(self)
     }
 
-    fn count(cells: usize, hidden: usize) -> usize {
-        (cells + 1) * hidden + (hidden + 1) * ACTIONS
+    fn count(inputs: Inputs, hidden: usize) -> usize {
+        (inputs.count() + 1) * hidden + (hidden + 1) * ACTIONS
+    }
+
+    /// What stands for the cells.
+    pub fn inputs(&self) -> Inputs {
+        self.inputs
     }
 
     /// The distribution at every state.
@@ -142,21 +203,34 @@ impl Network {
 
     /// The same into a buffer.
     pub fn forward_into(&self, states: &States, out: &mut Forward) {
-        let Layers { value, .. } = self.layers();
-        let Forward { activations, policy, log_policy, value: values } = out;
-        activations.resize(states.cells.len() * self.hidden, 0.0);
+        self.logits_into(states, out);
+        let Forward { policy, log_policy, .. } = out;
         policy.clear();
+        for row in log_policy {
+            let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let powers = row.map(|logit| (logit - most).exp());
+            let sum: f64 = powers.iter().sum();
+            let log_sum = sum.ln();
+            policy.push(powers.map(|power| power / sum));
+            *row = row.map(|logit| logit - most - log_sum);
+        }
+    }
+
+    /// All of it but the softmax: the logits stand in the place of log π, and there is no π.
+    pub fn logits_into(&self, states: &States, out: &mut Forward) {
+        Arch::new().dispatch(Pass { network: self, states, out });
+    }
+
+    #[inline(always)]
+    fn forward_rows(&self, states: &States, out: &mut Forward) {
+        let Layers { value, .. } = self.layers();
+        let Forward { activations, log_policy, value: values, .. } = out;
+        activations.resize(states.cells.len() * self.hidden, 0.0);
         log_policy.clear();
         values.clear();
         for (index, row) in activations.chunks_exact_mut(self.hidden).enumerate() {
             self.encode(states, index, row);
-            let logits = self.logits(row);
-            let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let powers = logits.map(|logit| (logit - most).exp());
-            let sum: f64 = powers.iter().sum();
-            let log_sum = sum.ln();
-            policy.push(powers.map(|power| power / sum));
-            log_policy.push(logits.map(|logit| logit - most - log_sum));
+            log_policy.push(self.logits(row));
             if let Some((bias, weights)) = value.split_last() {
                 values.push(
                     bias + weights.iter().zip(&*row).map(|(weight, activation)| weight * activation).sum::<f64>(),
@@ -165,32 +239,35 @@ impl Network {
         }
     }
 
-    /// The logits of one state; `row` is a buffer.
-    pub fn logits_at(&self, states: &States, index: usize, row: &mut Vec<f64>) -> [f64; ACTIONS] {
-        row.resize(self.hidden, 0.0);
-        self.encode(states, index, row);
-        self.logits(row)
-    }
-
     /// ReLU(E) of a state.
+    #[inline(always)]
     fn encode(&self, states: &States, index: usize, row: &mut [f64]) {
         let Layers { encoder, encoder_bias, .. } = self.layers();
-        let encoding = |cell: usize| &encoder[cell * self.hidden..(cell + 1) * self.hidden];
-        let own = encoding(states.cells[index]).iter().zip(encoder_bias);
+        let term = |input: usize, weight: f64| (&encoder[self.encoder_range(input)], weight);
+        let (own, own_column) = self.inputs.pair(states.cells[index]);
         match &states.fusion {
-            None => row.iter_mut().zip(own).for_each(|(slot, (own, bias))| *slot = (own + bias).max(0.0)),
+            None => match own_column {
+                None => activate([term(own, 1.0)], encoder_bias, row),
+                Some(column) => activate([term(own, 1.0), term(column, 1.0)], encoder_bias, row),
+            },
             Some(Fusion { cells, lambda, .. }) => {
-                let fused = own.zip(encoding(cells[index]));
-                row.iter_mut().zip(fused).for_each(|(slot, ((own, bias), other))| {
-                    *slot = ((1.0 - lambda) * own + lambda * other + bias).max(0.0);
-                });
+                let (rest, lambda) = (1.0 - lambda, *lambda);
+                let (other, other_column) = self.inputs.pair(cells[index]);
+                match own_column.zip(other_column) {
+                    None => activate([term(own, rest), term(other, lambda)], encoder_bias, row),
+                    Some((own_column, other_column)) => {
+                        let [first, second] = [term(own, rest), term(own_column, rest)];
+                        let [third, fourth] = [term(other, lambda), term(other_column, lambda)];
+                        activate([first, second, third, fourth], encoder_bias, row);
+                    }
+                }
             }
         }
     }
 
     /// z = ReLU(E) W₂ + b₂, by partial sums that do not wait for one another.
+    #[inline(always)]
     fn logits(&self, activations: &[f64]) -> [f64; ACTIONS] {
-        const LANES: usize = 4;
         let Layers { head, head_bias, .. } = self.layers();
         let mut sums = [[0.0; ACTIONS]; LANES];
         let (chunks, rest) = activations.as_chunks::<LANES>();
@@ -207,12 +284,17 @@ impl Network {
     /// Adds to the gradient what is pulled back from the logits, which stand in the place of the policy of `forward`, and from
     /// the values. No values are all zeros. The activations are overwritten.
     pub fn backward(&mut self, states: &States, forward: &mut Forward, values: &[f64]) {
-        let hidden = self.hidden;
-        let layers = Layers::new(&self.parameters, self.cells, hidden);
-        let gradient = LayersMut::new(&mut self.gradient, self.cells, hidden);
+        Arch::new().dispatch(PullBack { network: self, states, forward, values });
+    }
+
+    #[inline(always)]
+    fn backward_rows(&mut self, states: &States, forward: &mut Forward, values: &[f64]) {
+        let (inputs, hidden) = (self.inputs, self.hidden);
+        let layers = Layers::new(&self.parameters, inputs.count(), hidden);
+        let gradient = LayersMut::new(&mut self.gradient, inputs.count(), hidden);
         for (index, (row, logits)) in forward.activations.chunks_exact_mut(hidden).zip(&forward.policy).enumerate() {
             gradient.head_bias.iter_mut().zip(logits).for_each(|(slot, logit)| *slot += logit);
-            let heads = layers.head.iter().zip(&mut *gradient.head);
+            let heads = (layers.head, &mut *gradient.head);
             match (values.get(index), layers.value.split_last(), gradient.value.split_last_mut()) {
                 (Some(by_value), Some((_, weights)), Some((bias, slots))) => {
                     *bias += by_value;
@@ -223,8 +305,10 @@ impl Network {
             }
             let mut learned = 0.0;
             let mut learn = |cell: usize, weight: f64| {
-                let slots = &mut gradient.encoder[cell * hidden..(cell + 1) * hidden];
-                slots.iter_mut().zip(&*row).for_each(|(slot, pulled)| *slot += weight * pulled);
+                for input in inputs.of(cell) {
+                    let slots = &mut gradient.encoder[input * hidden..(input + 1) * hidden];
+                    slots.iter_mut().zip(&*row).for_each(|(slot, pulled)| *slot += weight * pulled);
+                }
                 // The bias is in both encodings.
                 learned += weight;
             };
@@ -248,27 +332,68 @@ impl Network {
 
     /// T(a|s) over all cells.
     pub fn transition_matrix(&self) -> TransitionMatrix {
-        self.forward(&States { cells: (0..self.cells).collect(), begins: vec![0], fusion: None }).policy
+        self.forward(&States {
+            cells: (0..self.inputs.height * self.inputs.width).collect(),
+            begins: vec![0],
+            fusion: None,
+        })
+        .policy
     }
 
-    /// Where the encodings of a cell stand among the parameters.
-    pub fn encoding_range(&self, cell: usize) -> Range<usize> {
-        cell * self.hidden..(cell + 1) * self.hidden
+    /// Where an input's row of W₁ stands among the parameters.
+    pub fn encoder_range(&self, input: usize) -> Range<usize> {
+        input * self.hidden..(input + 1) * self.hidden
     }
 
     /// Where the parameters stand that every state shares.
     pub fn shared_range(&self) -> Range<usize> {
-        self.cells * self.hidden..self.parameters.len()
+        self.inputs.count() * self.hidden..self.parameters.len()
     }
 
+    #[inline(always)]
     fn layers(&self) -> Layers<'_> {
-        Layers::new(&self.parameters, self.cells, self.hidden)
+        Layers::new(&self.parameters, self.inputs.count(), self.hidden)
+    }
+}
+
+/// A forward pass, compiled for the vectors that the processor has. All that it calls is inlined always: what is not, is
+/// compiled for the vectors that every processor has.
+struct Pass<'a> {
+    network: &'a Network,
+    states: &'a States,
+    out: &'a mut Forward,
+}
+
+impl WithSimd for Pass<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.network.forward_rows(self.states, self.out);
+    }
+}
+
+/// The same for a backward pass.
+struct PullBack<'a> {
+    network: &'a mut Network,
+    states: &'a States,
+    forward: &'a mut Forward,
+    values: &'a [f64],
+}
+
+impl WithSimd for PullBack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.network.backward_rows(self.states, self.forward, self.values);
     }
 }
 
 impl<'a> Layers<'a> {
-    fn new(parameters: &'a [f64], cells: usize, hidden: usize) -> Self {
-        let (encoder, rest) = parameters.split_at(cells * hidden);
+    #[inline(always)]
+    fn new(parameters: &'a [f64], inputs: usize, hidden: usize) -> Self {
+        let (encoder, rest) = parameters.split_at(inputs * hidden);
         let (encoder_bias, rest) = rest.split_at(hidden);
         let (head, rest) = rest.split_at(hidden * ACTIONS);
         let (head_bias, value) = rest.split_at(ACTIONS);
@@ -277,8 +402,8 @@ impl<'a> Layers<'a> {
 }
 
 impl<'a> LayersMut<'a> {
-    fn new(gradient: &'a mut [f64], cells: usize, hidden: usize) -> Self {
-        let (encoder, rest) = gradient.split_at_mut(cells * hidden);
+    fn new(gradient: &'a mut [f64], inputs: usize, hidden: usize) -> Self {
+        let (encoder, rest) = gradient.split_at_mut(inputs * hidden);
         let (encoder_bias, rest) = rest.split_at_mut(hidden);
         let (head, rest) = rest.split_at_mut(hidden * ACTIONS);
         let (head_bias, value) = rest.split_at_mut(ACTIONS);
@@ -286,20 +411,57 @@ impl<'a> LayersMut<'a> {
     }
 }
 
+/// ReLU of weighted rows and a bias.
+#[inline(always)]
+fn activate<const TERMS: usize>(terms: [(&[f64], f64); TERMS], bias: &[f64], out: &mut [f64]) {
+    for (unit, (slot, bias)) in out.iter_mut().zip(bias).enumerate() {
+        let mut sum = 0.0;
+        for (row, weight) in &terms {
+            sum += weight * row[unit];
+        }
+        *slot = (sum + bias).max(0.0);
+    }
+}
+
 /// Replaces the activations of a state by the derivatives by its encoding, of which `others` are a part; adds to the gradient of
 /// the head.
-fn pull<'a>(
+#[inline(always)]
+fn pull(
     activations: &mut [f64],
-    heads: impl Iterator<Item = (&'a [f64; ACTIONS], &'a mut [f64; ACTIONS])>,
+    (head, slots): (&[[f64; ACTIONS]], &mut [[f64; ACTIONS]]),
     logits: &[f64; ACTIONS],
-    others: impl Iterator<Item = f64>,
+    mut others: impl Iterator<Item = f64>,
 ) {
-    for ((activation, (weights, slots)), other) in activations.iter_mut().zip(heads).zip(others) {
-        scaled_add(slots, *activation, logits);
-        let pulled =
-            (weights[0] * logits[0] + weights[1] * logits[1]) + (weights[2] * logits[2] + weights[3] * logits[3]);
+    let ((chunks, rest), (heads, head_rest)) = (activations.as_chunks_mut::<LANES>(), head.as_chunks::<LANES>());
+    let (slots, slots_rest) = slots.as_chunks_mut::<LANES>();
+    for ((activations, head), slots) in chunks.iter_mut().zip(heads).zip(slots) {
+        pull_units(activations, head, slots, logits, &mut others);
+    }
+    let (rest, head_rest, slots_rest) = (rest.as_chunks_mut().0, head_rest.as_chunks().0, slots_rest.as_chunks_mut().0);
+    for ((activation, head), slots) in rest.iter_mut().zip(head_rest).zip(slots_rest) {
+        pull_units::<1>(activation, head, slots, logits, &mut others);
+    }
+}
+
+#[inline(always)]
+fn pull_units<const UNITS: usize>(
+    activations: &mut [f64; UNITS],
+    head: &[[f64; ACTIONS]; UNITS],
+    slots: &mut [[f64; ACTIONS]; UNITS],
+    logits: &[f64; ACTIONS],
+    others: &mut impl Iterator<Item = f64>,
+) {
+    let mut products = [[0.0; ACTIONS]; UNITS];
+    for unit in 0..UNITS {
+        scaled_add(&mut slots[unit], activations[unit], logits);
+        for action in 0..ACTIONS {
+            products[unit][action] = head[unit][action] * logits[action];
+        }
+    }
+    for (activation, products) in activations.iter_mut().zip(products) {
+        let pulled = (products[0] + products[1]) + (products[2] + products[3]) + others.next().unwrap_or(0.0);
         // An inactive unit passes nothing.
-        *activation = if *activation > 0.0 { pulled + other } else { 0.0 };
+        *activation = if *activation > 0.0 { pulled } else { 0.0 };
     }
 }
 

@@ -20,7 +20,9 @@ pub struct LakePolicy<'a> {
     pub network: Network,
     map: &'a Map,
     visited: Vec<bool>,
-    /// Parameters that may have had a gradient: those of visited cells, and those that every state shares.
+    /// The inputs of visited cells, which may share them.
+    read: Vec<bool>,
+    /// Parameters that may have had a gradient: those of inputs that were read, and those that every state shares.
     learning: Vec<Range<usize>>,
     /// A forward pass that is over, to be used again.
     spare: Cell<Option<Forward>>,
@@ -31,8 +33,9 @@ impl<'a> LakePolicy<'a> {
     pub fn new(map: &'a Map, mut network: Network) -> Self {
         network.gradient.fill(0.0);
         let visited = vec![false; map.cells().len()];
+        let read = vec![false; network.inputs().count()];
         let learning = vec![network.shared_range()];
-        Self { network, map, visited, learning, spare: Cell::default() }
+        Self { network, map, visited, read, learning, spare: Cell::default() }
     }
 
     /// The number of cells whose encodings a training step has read so far.
@@ -42,8 +45,13 @@ impl<'a> LakePolicy<'a> {
 
     fn visit(&mut self, cells: &[usize]) {
         for &cell in cells {
-            if !std::mem::replace(&mut self.visited[cell], true) {
-                self.learning.push(self.network.encoding_range(cell));
+            if std::mem::replace(&mut self.visited[cell], true) {
+                continue;
+            }
+            for input in self.network.inputs().of(cell) {
+                if !std::mem::replace(&mut self.read[input], true) {
+                    self.learning.push(self.network.encoder_range(input));
+                }
             }
         }
     }
@@ -113,13 +121,15 @@ impl Policy for LakePolicy<'_> {
     }
 
     fn anticipate(&self, states: &States, lambda: f64, freeze: Freeze) -> Result<States, Infallible> {
-        let (mut cells, mut row) = (states.cells.clone(), Vec::new());
+        let mut forward = self.spare.take().unwrap_or_default();
+        self.network.logits_into(states, &mut forward);
+        let mut cells = states.cells.clone();
         for (before, anticipated) in cells.iter_mut().skip(1).enumerate() {
             if !states.begins.contains(&(before + 1)) {
-                let action = greedy_action(&self.network.logits_at(states, before, &mut row));
-                *anticipated = self.map.intended(states.cells[before], action);
+                *anticipated = self.map.intended(states.cells[before], greedy_action(&forward.log_policy[before]));
             }
         }
+        self.spare.set(Some(forward));
         Ok(States { fusion: Some(Fusion { cells, lambda, freeze }), ..states.clone() })
     }
 

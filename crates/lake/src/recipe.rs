@@ -16,6 +16,7 @@ use training::{OPTIMIZERS, OptimizerSettings, Shape};
 
 use crate::environment::{Dynamics, Rewards};
 use crate::error::LakeError;
+use crate::network::Encoding;
 use crate::solver::Target;
 use crate::start::{self, Start};
 
@@ -56,6 +57,9 @@ pub struct Recipe {
     pub demonstration: String,
     /// The trajectory to avoid, read by methods that compare.
     pub rejected: String,
+    /// What the policy's network reads of a cell.
+    #[schemars(schema_with = "encoding_schema")]
+    pub encoding: Encoding,
     /// Units in the policy's hidden layer.
     pub hidden: usize,
     /// The greatest learning rate.
@@ -372,6 +376,10 @@ fn target_schema(_: &mut SchemaGenerator) -> Schema {
 
 fn start_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^(random|(noisy|right):[0-9.eE+-]+|after:[a-z0-9_]+)$", "description": start::SPELLING })
+}
+
+fn encoding_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "enum": Encoding::VARIANTS })
 }
 
 fn reward_schedule_schema(_: &mut SchemaGenerator) -> Schema {

@@ -145,6 +145,7 @@ mod tests {
     use super::*;
     use crate::environment::Environment;
     use crate::measure::distance;
+    use crate::network::{Encoding, Inputs};
     use crate::solver::{Target, optimal_policy, value_iteration};
 
     fn optimal(map: &Map) -> TransitionMatrix {
@@ -161,7 +162,7 @@ mod tests {
                 let start: Start = start.parse().unwrap();
                 let mut rng = ChaCha8Rng::seed_from_u64(1);
                 let policy = start.policy(&map, &optimal, &mut rng).unwrap();
-                let mut network = Network::new(map.cells().len(), hidden, &mut rng).unwrap();
+                let mut network = Network::new(Inputs::new(Encoding::OneHot, &map), hidden, &mut rng).unwrap();
                 fit(&mut network, &policy, &map.non_terminal());
                 let left = distance(&network.transition_matrix(), &policy, &map.non_terminal());
                 assert!(left < 1e-3, "{lake}, {start}: {left:e}");

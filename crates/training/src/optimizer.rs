@@ -13,6 +13,7 @@
 use std::ops::Range;
 
 use objective::parameter::{BELOW_ONE, Kind, NON_NEGATIVE, POSITIVE, Parameter, ParameterError, Parameters, Reader};
+use pulp::{Arch, Simd, WithSimd};
 
 /// Every optimizer, the default first.
 pub const OPTIMIZERS: &[OptimizerKind] = &[
@@ -267,12 +268,34 @@ impl Optimizer {
         self.steps = self.steps.saturating_add(1);
         let whole = 0..parameters.len();
         let ranges = if self.settings.decays() { std::slice::from_ref(&whole) } else { ranges };
+        Arch::new().dispatch(Update { optimizer: self, parameters, gradient, learning_rate, gradient_scale, ranges });
+    }
+}
+
+/// An update, compiled for the vectors that the processor has: no closure, as its body need not be inlined into what is compiled
+/// for them. Products and sums are never contracted, so that the bits are those of any processor.
+struct Update<'a> {
+    optimizer: &'a mut Optimizer,
+    parameters: &'a mut [f64],
+    gradient: &'a [f64],
+    learning_rate: f64,
+    gradient_scale: f64,
+    ranges: &'a [Range<usize>],
+}
+
+impl WithSimd for Update<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { optimizer, parameters, gradient, learning_rate, gradient_scale, ranges } = self;
+        let Optimizer { settings, first, second, steps } = optimizer;
         for range in ranges {
             let part = |state: &[f64]| if state.is_empty() { 0..0 } else { range.clone() };
-            let (first, second) = (part(&self.first), part(&self.second));
-            let moments = (&mut self.first[first], &mut self.second[second]);
+            let moments = (part(first), part(second));
+            let moments = (&mut first[moments.0], &mut second[moments.1]);
             let (parameters, gradient) = (&mut parameters[range.clone()], &gradient[range.clone()]);
-            self.settings.update(parameters, gradient, moments, learning_rate, gradient_scale, self.steps);
+            settings.update(parameters, gradient, moments, learning_rate, gradient_scale, *steps);
         }
     }
 }
@@ -285,6 +308,7 @@ impl OptimizerSettings {
         *weight_decay > 0.0
     }
 
+    #[inline(always)]
     fn update(
         &self,
         parameters: &mut [f64],

@@ -11,7 +11,7 @@ use lake::explanation::{
 };
 use lake::map::{ACTIONS, Map, Trajectory};
 use lake::measure::greedy_action;
-use lake::network::{Forward, Network, States};
+use lake::network::{Encoding, Forward, Inputs, Network, States};
 use lake::policy::{LakePolicy, given};
 use lake::rollout::{Dice, sample};
 use lake::solver::TransitionMatrix;
@@ -44,7 +44,7 @@ fn small() -> Map {
 }
 
 fn network(map: &Map, seed: u64) -> Network {
-    Network::new(map.cells().len(), 7, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap()
+    Network::new(Inputs::new(Encoding::OneHot, map), 7, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap()
 }
 
 fn build(name: &str) -> Box<dyn Objective> {

@@ -212,8 +212,9 @@ pub(crate) struct StudyArguments {
     #[arg(long, value_name = "NUMBER/OF", conflicts_with_all = ["merge", "design"], help_heading = "Designs")]
     pub(crate) shard: Option<Shard>,
 
-    /// Put the shards in this folder together, and write tables and figures beside them.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "out", "design"], help_heading = "Output")]
+    /// Put the shards in this folder together, and write tables and figures beside them. The claims are those of the file, or without
+    /// one those that the shards were made for.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "design"], help_heading = "Output")]
     pub(crate) merge: Option<PathBuf>,
 
     /// Draw this many designs rather than the file's number; the first are the same.

@@ -68,7 +68,7 @@ impl Drawn {
     ///
     /// # Errors
     ///
-    /// [`LakeError::Trajectory`] where the lake has no word of the kind, or none was met with in ten thousand draws.
+    /// [`LakeError::NoTrajectory`] where the lake has no word of the kind, or none was met with in ten thousand draws.
     ///
     /// # Examples
     ///
@@ -99,7 +99,7 @@ impl Drawn {
             }
             Kind::Sampled => (0..PATIENCE).find_map(|_| episode(map, policy, most, &mut rng)),
         };
-        let fail = || LakeError::Trajectory {
+        let fail = || LakeError::NoTrajectory {
             trajectory: self.to_string(),
             problem: format!("{} has no such word of up to {most} moves", map.name()),
         };

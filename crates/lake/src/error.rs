@@ -24,6 +24,14 @@ pub enum LakeError {
         /// What is wrong with it, at which step.
         problem: String,
     },
+    /// A trajectory that maps may have, and this one does not.
+    #[error("trajectory {trajectory}: {problem}")]
+    NoTrajectory {
+        /// Its name.
+        trajectory: String,
+        /// Why it does not, and what to do.
+        problem: String,
+    },
     /// A recipe's field.
     #[error("{field}: expected {allowed}, got {given}")]
     Field {

@@ -96,29 +96,28 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
 }
 
 fn study(arguments: &StudyArguments) -> anyhow::Result<()> {
-    let file = arguments.file.as_deref().map(|file| Study::load(file, arguments.designs)).transpose()?;
-    let folder = match (&arguments.merge, &arguments.out, file) {
-        (None, _, Some(study)) if arguments.design.is_some() => {
-            let design = study.design(arguments.design.unwrap_or(0))?;
-            return print(&toml::to_string(design.experiment.recipe())?);
-        }
+    let mut study = arguments.file.as_deref().map(|file| Study::load(file, arguments.designs)).transpose()?;
+    if let (Some(number), Some(study)) = (arguments.design, &study) {
+        return print(&toml::to_string(study.design(number)?.experiment.recipe())?);
+    }
+    let folder = match (&arguments.merge, &arguments.out, &study) {
+        (Some(folder), ..) => OutputFolder::create(folder).context("--merge")?,
         (None, Some(folder), Some(study)) => {
             let folder = OutputFolder::create(folder).context("--out")?;
             let shard = arguments.shard.unwrap_or(Shard::WHOLE);
             let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.unwrap_or(0).into()).build()?;
             let progress = Progress::new("designs");
             let begun = |all: usize, left: usize| progress.begin(all as u64, (all - left) as u64);
-            let path = pool.install(|| run_shard(&study, shard, &folder, begun, || progress.advance()))?;
+            let path = pool.install(|| run_shard(study, shard, &folder, begun, || progress.advance()))?;
             progress.end();
             if shard != Shard::WHOLE {
                 return print(&format!("written: {}\n", path.display()));
             }
             folder
         }
-        (Some(folder), ..) => OutputFolder::create(folder).context("--merge")?,
-        (None, ..) => anyhow::bail!("expected a study's file, or --merge DIR"),
+        _ => anyhow::bail!("expected a study's file and --out, or --merge"),
     };
-    let report = analyse(&merge(folder.path())?);
+    let report = analyse(&merge(folder.path(), study.take())?);
     let mut files = vec![
         ("study.json".to_owned(), (serde_json::to_string_pretty(&report)? + "\n").into_bytes()),
         ("study.md".to_owned(), summary::page(&report).into_bytes()),

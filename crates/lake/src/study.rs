@@ -132,6 +132,13 @@ impl Study {
         Ok(study)
     }
 
+    /// Whether the results of two studies are the same: claims apart, all is.
+    pub fn has_results_of(&self, other: &Self) -> bool {
+        let Self { designs, seed, stops, order: _, recipe, factor, question: _ } = self;
+        (designs, seed, stops, recipe, factor)
+            == (&other.designs, &other.seed, &other.stops, &other.recipe, &other.factor)
+    }
+
     /// Names of the factors, in their order.
     pub fn factors(&self) -> impl Iterator<Item = &str> {
         self.factor.keys().map(String::as_str)
@@ -139,7 +146,7 @@ impl Study {
 
     /// The design of a number.
     ///
-    /// Where the drawn lake does not have a drawn trajectory, all levels are drawn again.
+    /// Where the lake does not have a trajectory that others have, all levels are drawn again.
     ///
     /// # Errors
     ///
@@ -160,7 +167,7 @@ impl Study {
             }
             left -= 1;
             match self.experiment(number, &overrides) {
-                Err(LakeError::Trajectory { .. }) if left > 0 => {}
+                Err(LakeError::NoTrajectory { .. }) if left > 0 => {}
                 Err(source) => return Err(LakeError::Design { number, source: Box::new(source) }),
                 Ok(experiment) => return Ok(Design { number, levels, experiment }),
             }

@@ -20,8 +20,9 @@ pub const HOLE: &str = "hole";
 ///
 /// # Errors
 ///
-/// [`LakeError::Trajectory`] for neither a name nor a word, and for a word that cannot be walked or drawn; and
-/// [`LakeError::Field`] for a name that says wrongly how to draw.
+/// [`LakeError::Trajectory`] for neither a name nor a word, and for a word that cannot be walked;
+/// [`LakeError::NoTrajectory`] for a name of what the map does not have; and [`LakeError::Field`] for a name that says
+/// wrongly how to draw.
 pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
     resolve_sampled(map, name_or_word, &vec![[1.0 / ACTIONS as f64; ACTIONS]; map.cells().len()])
 }
@@ -36,9 +37,10 @@ fn resolve_sampled(map: &Map, name_or_word: &str, policy: &TransitionMatrix) -> 
         OPTIMAL => map.walk(&optimal_word(map)),
         HOLE => match hole_word(map) {
             Some(word) => map.walk(&word),
-            None => {
-                Err(fail(HOLE, "every way into a hole takes an action of the optimal policy; give a word".to_owned()))
-            }
+            None => Err(LakeError::NoTrajectory {
+                trajectory: HOLE.to_owned(),
+                problem: "every way into a hole takes an action of the optimal policy; give a word".to_owned(),
+            }),
         },
         word if word.chars().all(|letter| Action::from_letter(letter).is_some()) => map.walk(word),
         other => {

@@ -179,6 +179,8 @@ pub struct Answer {
     pub question: Question,
     /// By the levels of the question's factor, or in all.
     pub levels: Vec<LevelAnswer>,
+    /// Readings in which the order holds most clearly.
+    pub examples: Vec<Example>,
 }
 
 /// An answer at a level.
@@ -355,25 +357,29 @@ impl Factors {
 
     fn order(&self, order: &[String], observations: &[Observation]) -> OrderReport {
         let all: Vec<_> = observations.iter().collect();
-        let mut clear: Vec<_> = observations.iter().filter(|o| o.significant).collect();
-        clear.sort_by(|a, b| b.clarity.total_cmp(&a.clarity));
-        let level = |o: &Observation, factor: &str| {
-            self.place(factor).map_or(String::new(), |place| self.levels[place][o.levels[place] as usize].clone())
-        };
-        let example = |o: &&Observation| Example {
-            design: o.design,
-            stop: level(o, STOP),
-            distance: level(o, DISTANCE),
-            clarity: o.clarity,
-        };
         OrderReport {
             order: order.to_vec(),
             holds: share(&all, |o| o.holds),
             significant: share(&all, |o| o.significant),
             effects: self.effects(observations),
             region: self.region(observations),
-            examples: clear.iter().take(EXAMPLES).map(example).collect(),
+            examples: self.examples(&all),
         }
+    }
+
+    fn examples(&self, observations: &[&Observation]) -> Vec<Example> {
+        let mut clear: Vec<_> = observations.iter().filter(|o| o.significant).collect();
+        clear.sort_by(|a, b| b.clarity.total_cmp(&a.clarity));
+        let level = |o: &Observation, factor: &str| {
+            self.place(factor).map_or(String::new(), |place| self.levels[place][o.levels[place] as usize].clone())
+        };
+        let example = |o: &&&Observation| Example {
+            design: o.design,
+            stop: level(o, STOP),
+            distance: level(o, DISTANCE),
+            clarity: o.clarity,
+        };
+        clear.iter().take(EXAMPLES).map(example).collect()
     }
 
     fn region(&self, observations: &[Observation]) -> Region {
@@ -419,7 +425,7 @@ impl Factors {
                 })
                 .collect(),
         };
-        Answer { question: question.clone(), levels }
+        Answer { question: question.clone(), levels, examples: self.examples(&of) }
     }
 }
 
@@ -540,18 +546,19 @@ mod tests {
 
     #[test]
     fn a_link_is_significant_where_its_paired_interval_is_above_0() {
-        // Differences 0.1, 0.2, 0.3: mean 0.2, half-width 4.302653 · 0.1 / √3 = 0.2484.
+        // Differences 0.1, 0.2, 0.3: mean 0.2, half-width 4.302653 · 0.1 / √3 = 0.24841.
         let near = observation(&[&[0.0, 0.0, 0.0], &[0.1, 0.2, 0.3]]);
         assert!(near.holds && !near.significant && !near.reversed);
-        assert!((near.clarity - 0.2 / 0.248_413).abs() < 1e-5, "{}", near.clarity);
+        assert!((near.clarity - 0.2 / 0.248_414).abs() < 1e-5, "{}", near.clarity);
         // The same differences, less spread; the values themselves may vary as they will.
         let clear = observation(&[&[5.0, 7.0, 9.0], &[5.1, 7.11, 9.12]]);
         assert!(clear.holds && clear.significant);
         let reversed = observation(&[&[5.1, 7.11, 9.12], &[5.0, 7.0, 9.0]]);
         assert!(!reversed.holds && reversed.reversed);
-        // An order is as clear as its least clear link.
-        let order = observation(&[&[0.0, 0.0, 0.0], &[1.0, 1.01, 1.02], &[1.1, 1.21, 1.32]]);
-        assert!(order.holds && order.significant && order.clarity < 13.0, "{}", order.clarity);
+        // An order is as clear as its least clear link: differences 0.1, 0.11, 0.12 have half-width 0.0248414.
+        let order = observation(&[&[0.0, 0.0, 0.0], &[1.0, 1.01, 1.02], &[1.1, 1.12, 1.14]]);
+        assert!(order.holds && order.significant);
+        assert!((order.clarity - 0.11 / 0.024_841_4).abs() < 1e-4, "{}", order.clarity);
     }
 
     #[test]

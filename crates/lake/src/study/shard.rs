@@ -157,12 +157,12 @@ pub fn run_shard(
     Ok(path)
 }
 
-/// All results in a folder.
+/// All results in a folder, with the claims of a study, or of the one that they were made for.
 ///
 /// # Errors
 ///
-/// [`LakeError::Shard`] where shards are missing, corrupt, or of different studies.
-pub fn merge(folder: &Path) -> Result<Results, LakeError> {
+/// [`LakeError::Shard`] where shards are missing, corrupt, or of another study.
+pub fn merge(folder: &Path, claims: Option<Study>) -> Result<Results, LakeError> {
     let fail = |problem: String| LakeError::Shard { path: folder.to_owned(), problem };
     let files = files(folder)?;
     let Some((first, _)) = files.first() else {
@@ -182,10 +182,10 @@ pub fn merge(folder: &Path) -> Result<Results, LakeError> {
     let (mut designs, mut origin) = (Vec::new(), None::<Origin>);
     for (shard, path) in &files {
         let (theirs, results) = read(path)?;
-        let expected = match &origin {
-            Some(first) => Origin { shard: *shard, ..first.clone() },
-            None => Origin { shard: *shard, ..theirs.clone() },
-        };
+        let mut expected = Origin { shard: *shard, ..origin.as_ref().unwrap_or(&theirs).clone() };
+        if let Some(study) = &claims {
+            expected.study = study.clone();
+        }
         expected.expect(&theirs, path)?;
         let numbers = shard.designs(expected.study.designs);
         if !numbers.eq(results.iter().map(|result| result.design)) {
@@ -209,7 +209,8 @@ impl Origin {
                 theirs.version, self.version
             ));
         }
-        if self != theirs {
+        let same = self.study.has_results_of(&theirs.study) && self.shard == theirs.shard;
+        if !same {
             return fail("results of another study, or of this one before a change; choose another folder".to_owned());
         }
         Ok(())

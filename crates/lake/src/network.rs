@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ShapeError};
+use ndarray::{Array2, ArrayView2, ShapeError};
 use ndarray_rand::RandomExt;
 use ndarray_rand::rand_distr::Uniform;
 use objective::Freeze;
@@ -68,7 +68,8 @@ pub struct Fusion {
 /// Hidden units that are computed side by side.
 const LANES: usize = 4;
 
-/// Parameters and gradient of the network, each flat: W₁ row by row, b₁, W₂ row by row, b₂, and w and c if it has a value head.
+/// Parameters and gradient of the network, each flat: W₁ row by row, b₁, W₂ column by column, b₂, and w and c if it has a value
+/// head. So every loop runs over hidden units that lie side by side.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     inputs: Inputs,
@@ -97,7 +98,8 @@ pub struct Forward {
 struct Layers<'a> {
     encoder: &'a [f64],
     encoder_bias: &'a [f64],
-    head: &'a [[f64; ACTIONS]],
+    /// W₂, a row of units for each action.
+    head: &'a [f64],
     head_bias: &'a [f64],
     /// w and c; empty without a value head.
     value: &'a [f64],
@@ -107,7 +109,7 @@ struct Layers<'a> {
 struct LayersMut<'a> {
     encoder: &'a mut [f64],
     encoder_bias: &'a mut [f64],
-    head: &'a mut [[f64; ACTIONS]],
+    head: &'a mut [f64],
     head_bias: &'a mut [f64],
     value: &'a mut [f64],
 }
@@ -163,10 +165,14 @@ impl Network {
     /// # Errors
     ///
     /// [`ShapeError`] if there are not (inputs + 1) hidden + (hidden + 1) 4 of them.
-    pub fn from_parameters(inputs: Inputs, hidden: usize, parameters: Vec<f64>) -> Result<Self, ShapeError> {
+    pub fn from_parameters(inputs: Inputs, hidden: usize, mut parameters: Vec<f64>) -> Result<Self, ShapeError> {
         if parameters.len() != Self::count(inputs, hidden) {
             return Err(ShapeError::from_kind(ndarray::ErrorKind::IncompatibleShape));
         }
+        let head = &mut parameters[(inputs.count() + 1) * hidden..][..hidden * ACTIONS];
+        let rows = ArrayView2::from_shape((hidden, ACTIONS), &*head)?;
+        let columns: Vec<_> = rows.t().iter().copied().collect();
+        head.copy_from_slice(&columns);
         let gradient = vec![0.0; parameters.len()];
         Ok(Self { inputs, hidden, valued: false, parameters, gradient })
     }
@@ -269,16 +275,23 @@ impl Network {
     #[inline(always)]
     fn logits(&self, activations: &[f64]) -> [f64; ACTIONS] {
         let Layers { head, head_bias, .. } = self.layers();
-        let mut sums = [[0.0; ACTIONS]; LANES];
+        let rows: [_; ACTIONS] = std::array::from_fn(|action| row(head, self.hidden, action).as_chunks::<LANES>());
+        let [(left, _), (down, _), (right, _), (up, _)] = rows;
         let (chunks, rest) = activations.as_chunks::<LANES>();
-        let (head_chunks, head_rest) = head.as_chunks::<LANES>();
-        for (activations, rows) in chunks.iter().zip(head_chunks) {
-            for lane in 0..LANES {
-                scaled_add(&mut sums[lane], activations[lane], &rows[lane]);
-            }
+        let [mut to_left, mut to_down, mut to_right, mut to_up] = [[0.0; LANES]; ACTIONS];
+        for ((((activations, left), down), right), up) in chunks.iter().zip(left).zip(down).zip(right).zip(up) {
+            multiply_add(&mut to_left, activations, left);
+            multiply_add(&mut to_down, activations, down);
+            multiply_add(&mut to_right, activations, right);
+            multiply_add(&mut to_up, activations, up);
         }
-        rest.iter().zip(head_rest).for_each(|(activation, row)| scaled_add(&mut sums[0], *activation, row));
-        std::array::from_fn(|action| sums.iter().map(|lane| lane[action]).sum::<f64>() + head_bias[action])
+        let sums = [to_left, to_down, to_right, to_up];
+        std::array::from_fn(|action| {
+            let [first, others @ ..] = sums[action];
+            let more =
+                rest.iter().zip(rows[action].1).fold(first, |sum, (activation, weight)| sum + activation * weight);
+            others.into_iter().fold(more, |sum, lane| sum + lane) + head_bias[action]
+        })
     }
 
     /// Adds to the gradient what is pulled back from the logits, which stand in the place of the policy of `forward`, and from
@@ -294,20 +307,21 @@ impl Network {
         let gradient = LayersMut::new(&mut self.gradient, inputs.count(), hidden);
         for (index, (row, logits)) in forward.activations.chunks_exact_mut(hidden).zip(&forward.policy).enumerate() {
             gradient.head_bias.iter_mut().zip(logits).for_each(|(slot, logit)| *slot += logit);
-            let heads = (layers.head, &mut *gradient.head);
+            for (slots, by_logit) in gradient.head.chunks_exact_mut(hidden).zip(logits) {
+                scaled_add(slots, *by_logit, row);
+            }
             match (values.get(index), layers.value.split_last(), gradient.value.split_last_mut()) {
                 (Some(by_value), Some((_, weights)), Some((bias, slots))) => {
                     *bias += by_value;
-                    slots.iter_mut().zip(&*row).for_each(|(slot, activation)| *slot += by_value * activation);
-                    pull(row, heads, logits, weights.iter().map(|weight| by_value * weight));
+                    scaled_add(slots, *by_value, row);
+                    pull(row, layers.head, logits, |unit| by_value * weights[unit]);
                 }
-                _ => pull(row, heads, logits, std::iter::repeat(0.0)),
+                _ => pull(row, layers.head, logits, |_| 0.0),
             }
             let mut learned = 0.0;
             let mut learn = |cell: usize, weight: f64| {
                 for input in inputs.of(cell) {
-                    let slots = &mut gradient.encoder[input * hidden..(input + 1) * hidden];
-                    slots.iter_mut().zip(&*row).for_each(|(slot, pulled)| *slot += weight * pulled);
+                    scaled_add(&mut gradient.encoder[input * hidden..(input + 1) * hidden], weight, row);
                 }
                 // The bias is in both encodings.
                 learned += weight;
@@ -326,7 +340,7 @@ impl Network {
                     }
                 }
             }
-            gradient.encoder_bias.iter_mut().zip(&*row).for_each(|(slot, pulled)| *slot += learned * pulled);
+            scaled_add(gradient.encoder_bias, learned, row);
         }
     }
 
@@ -397,7 +411,7 @@ impl<'a> Layers<'a> {
         let (encoder_bias, rest) = rest.split_at(hidden);
         let (head, rest) = rest.split_at(hidden * ACTIONS);
         let (head_bias, value) = rest.split_at(ACTIONS);
-        Self { encoder, encoder_bias, head: head.as_chunks().0, head_bias, value }
+        Self { encoder, encoder_bias, head, head_bias, value }
     }
 }
 
@@ -407,7 +421,7 @@ impl<'a> LayersMut<'a> {
         let (encoder_bias, rest) = rest.split_at_mut(hidden);
         let (head, rest) = rest.split_at_mut(hidden * ACTIONS);
         let (head_bias, value) = rest.split_at_mut(ACTIONS);
-        Self { encoder, encoder_bias, head: head.as_chunks_mut().0, head_bias, value }
+        Self { encoder, encoder_bias, head, head_bias, value }
     }
 }
 
@@ -423,53 +437,34 @@ fn activate<const TERMS: usize>(terms: [(&[f64], f64); TERMS], bias: &[f64], out
     }
 }
 
-/// Replaces the activations of a state by the derivatives by its encoding, of which `others` are a part; adds to the gradient of
-/// the head.
+/// Replaces the activations of a state by the derivatives by its encoding, of which `other` is a part.
 #[inline(always)]
-fn pull(
-    activations: &mut [f64],
-    (head, slots): (&[[f64; ACTIONS]], &mut [[f64; ACTIONS]]),
-    logits: &[f64; ACTIONS],
-    mut others: impl Iterator<Item = f64>,
-) {
-    let ((chunks, rest), (heads, head_rest)) = (activations.as_chunks_mut::<LANES>(), head.as_chunks::<LANES>());
-    let (slots, slots_rest) = slots.as_chunks_mut::<LANES>();
-    for ((activations, head), slots) in chunks.iter_mut().zip(heads).zip(slots) {
-        pull_units(activations, head, slots, logits, &mut others);
-    }
-    let (rest, head_rest, slots_rest) = (rest.as_chunks_mut().0, head_rest.as_chunks().0, slots_rest.as_chunks_mut().0);
-    for ((activation, head), slots) in rest.iter_mut().zip(head_rest).zip(slots_rest) {
-        pull_units::<1>(activation, head, slots, logits, &mut others);
-    }
-}
-
-#[inline(always)]
-fn pull_units<const UNITS: usize>(
-    activations: &mut [f64; UNITS],
-    head: &[[f64; ACTIONS]; UNITS],
-    slots: &mut [[f64; ACTIONS]; UNITS],
-    logits: &[f64; ACTIONS],
-    others: &mut impl Iterator<Item = f64>,
-) {
-    let mut products = [[0.0; ACTIONS]; UNITS];
-    for unit in 0..UNITS {
-        scaled_add(&mut slots[unit], activations[unit], logits);
-        for action in 0..ACTIONS {
-            products[unit][action] = head[unit][action] * logits[action];
-        }
-    }
-    for (activation, products) in activations.iter_mut().zip(products) {
-        let pulled = (products[0] + products[1]) + (products[2] + products[3]) + others.next().unwrap_or(0.0);
+fn pull(activations: &mut [f64], head: &[f64], logits: &[f64; ACTIONS], other: impl Fn(usize) -> f64) {
+    let [left, down, right, up]: [_; ACTIONS] = std::array::from_fn(|action| row(head, activations.len(), action));
+    for (unit, activation) in activations.iter_mut().enumerate() {
+        let pulled =
+            (left[unit] * logits[0] + down[unit] * logits[1]) + (right[unit] * logits[2] + up[unit] * logits[3]);
         // An inactive unit passes nothing.
-        *activation = if *activation > 0.0 { pulled } else { 0.0 };
+        *activation = if *activation > 0.0 { pulled + other(unit) } else { 0.0 };
     }
 }
 
 #[inline(always)]
-fn scaled_add(slots: &mut [f64; ACTIONS], scale: f64, row: &[f64; ACTIONS]) {
-    for action in 0..ACTIONS {
-        slots[action] += scale * row[action];
+fn multiply_add(sums: &mut [f64; LANES], a: &[f64; LANES], b: &[f64; LANES]) {
+    for lane in 0..LANES {
+        sums[lane] += a[lane] * b[lane];
     }
+}
+
+/// A row of a matrix.
+#[inline(always)]
+fn row(matrix: &[f64], columns: usize, row: usize) -> &[f64] {
+    &matrix[row * columns..][..columns]
+}
+
+#[inline(always)]
+fn scaled_add(slots: &mut [f64], scale: f64, row: &[f64]) {
+    slots.iter_mut().zip(row).for_each(|(slot, value)| *slot += scale * value);
 }
 
 /// A matrix uniform in ±1/√fan_in.

@@ -192,7 +192,7 @@ pub fn figures(report: &StudyReport) -> Result<Vec<Figure>, LakeError> {
     ])
 }
 
-/// A bar an order of two: closer significantly, closer, further, further significantly.
+/// A bar an order of two: closer significantly, closer, equal or further, further significantly.
 fn pairs(area: &Area<'_>, report: &StudyReport) -> Drawn {
     heading(area, "How often the claimed order of two methods holds", &setting(report))?;
     let (left, width, top) = (150, 570, 66);
@@ -212,7 +212,7 @@ fn pairs(area: &Area<'_>, report: &StudyReport) -> Drawn {
         area.draw(&Text::new(text, (left + width + 8, y + 14), label(12, INK, HPos::Left, VPos::Center)))?;
     }
     let y = top + 44 * report.pairs.len() as i32 + 4;
-    let names = ["as claimed, significantly", "as claimed", "reversed", "reversed, significantly"];
+    let names = ["as claimed, significantly", "as claimed", "not as claimed", "reversed, significantly"];
     for (place, (name, colour)) in (0..).zip(names.into_iter().zip(colours)) {
         let x = left + place * 150;
         area.draw(&Rectangle::new([(x, y), (x + 12, y + 12)], colour.filled()))?;

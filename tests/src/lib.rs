@@ -1,4 +1,6 @@
-//! What the tests share: ragged batches, central differences, and the oracles' answers.
+//! What the tests share: ragged batches, central differences, the oracles' answers, and the program.
+
+pub mod command;
 
 use enumset::EnumSet;
 use objective::{

@@ -1,43 +1,9 @@
 //! The program as a user types it.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::LazyLock;
+use std::process::Command;
 
-use escargot::{CargoBuild, CargoRun};
 use serde_json::Value;
-
-static LAKE: LazyLock<CargoRun> = LazyLock::new(|| CargoBuild::new().package("lake").bin("lake").run().unwrap());
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-fn lake(arguments: &[&str]) -> Output {
-    LAKE.command().current_dir(root()).args(arguments).output().unwrap()
-}
-
-fn succeeds(arguments: &[&str]) -> String {
-    let output = lake(arguments);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Exit code 2, nothing on standard output, and an error that contains each of the given texts.
-fn fails(arguments: &[&str], expected: &[&str]) {
-    let output = lake(arguments);
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
-    assert!(output.stdout.is_empty(), "{arguments:?}");
-    assert!(!error.contains("panicked"), "{error}");
-    for text in expected {
-        assert!(error.contains(text), "{arguments:?}\n  {error}\n  lacks {text}");
-    }
-}
-
-fn json(arguments: &[&str]) -> Value {
-    serde_json::from_str(&succeeds(&[arguments, &["--json"]].concat())).unwrap()
-}
+use tests::command::{fails, json, program, root, succeeds};
 
 /// A file that lives as long as the folder.
 fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
@@ -494,9 +460,7 @@ fn an_unwritable_folder_is_an_error_before_any_work_is_done() {
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
-    let mut child = LAKE
-        .command()
-        .current_dir(root())
+    let mut child = program()
         .args(["--seeds", "400", "--steps", "1", "--json"])
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())

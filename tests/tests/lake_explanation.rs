@@ -1,9 +1,5 @@
 //! What `lake --explain` measures, and where it says so.
 
-use std::path::Path;
-use std::sync::LazyLock;
-
-use escargot::{CargoBuild, CargoRun};
 use lake::environment::Environment;
 use lake::explanation::{
     COMPARED_RUNS, Origin, Reads, bellman_residuals, bias, cosine, divergence, gradient, is_displaced, log_prob,
@@ -22,22 +18,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::Value;
 use tests::assert_close;
+use tests::command::{json, succeeds};
 use training::{MicroBatch, Moment, fill_reference};
 
-static LAKE: LazyLock<CargoRun> = LazyLock::new(|| CargoBuild::new().package("lake").bin("lake").run().unwrap());
-
 const WORDS: [&str; 5] = ["DDRDRR", "RD", "RRDDLDRR", "RRDDDR", "RLRLDU"];
-
-fn succeeds(arguments: &[&str]) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let output = LAKE.command().current_dir(root).args(arguments).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn json(arguments: &[&str]) -> Value {
-    serde_json::from_str(&succeeds(&[arguments, &["--json"]].concat())).unwrap()
-}
 
 fn small() -> Map {
     Map::load("4x4").unwrap()

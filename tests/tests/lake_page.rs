@@ -1,15 +1,10 @@
 //! The page that `lake --out` writes.
 
-use std::path::Path;
-use std::sync::LazyLock;
-
-use escargot::{CargoBuild, CargoRun};
 use lake::experiment::Experiment;
 use lake::page;
 use lake::recipe::{Overrides, Recipe};
 use serde_json::Value;
-
-static LAKE: LazyLock<CargoRun> = LazyLock::new(|| CargoBuild::new().package("lake").bin("lake").run().unwrap());
+use tests::command::program;
 
 /// A report as JSON, and its page.
 struct Drawn {
@@ -62,10 +57,9 @@ fn matrix(value: &Value) -> Vec<[f64; 4]> {
 #[test]
 fn the_same_recipe_gives_the_same_page() {
     let folder = tempfile::tempdir().unwrap();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let write = |threads| {
         let arguments = ["--method", "sft,dpo", "--seeds", "5", "--steps", "30", "--threads", threads, "--out"];
-        let output = LAKE.command().current_dir(root).args(arguments).arg(folder.path()).output().unwrap();
+        let output = program().args(arguments).arg(folder.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
         std::fs::read_to_string(folder.path().join("report.html")).unwrap()
     };

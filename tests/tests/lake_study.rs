@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
-use std::sync::LazyLock;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use escargot::{CargoBuild, CargoRun};
 use lake::study::Study;
 use lake::study::reading::DISTANCES;
 use lake::study::shard::merge;
@@ -15,8 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::Value;
 use tempfile::TempDir;
-
-static LAKE: LazyLock<CargoRun> = LazyLock::new(|| CargoBuild::new().package("lake").bin("lake").run().unwrap());
+use tests::command::{fails, json, program, root, succeeds};
 
 const SMALL: &str = r#"
 designs = 30
@@ -57,26 +54,6 @@ order = ["ift", "sft"]
 where = { start = "random" }
 by = "stop"
 "#;
-
-fn lake(arguments: &[&str]) -> Output {
-    LAKE.command().args(arguments).output().unwrap()
-}
-
-fn succeeds(arguments: &[&str]) -> String {
-    let output = lake(arguments);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn fails(arguments: &[&str], expected: &[&str]) {
-    let output = lake(arguments);
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
-    assert!(output.stdout.is_empty() && !error.contains("panicked"), "{error}");
-    for text in expected {
-        assert!(error.contains(text), "{arguments:?}\n  {error}\n  lacks {text}");
-    }
-}
 
 /// A folder with a study's file.
 fn folder(study: &str) -> (TempDir, String) {
@@ -134,7 +111,7 @@ fn a_study_is_the_same_in_one_piece_and_in_shards_on_any_number_of_threads() {
 fn kill_9_at_200_random_moments_loses_nothing_and_ends_in_the_same_bytes() {
     let (home, study) = folder(&SMALL.replace("designs = 30", "designs = 240"));
     let whole = within(&home, "whole");
-    LazyLock::force(&LAKE);
+    program();
     let begun = Instant::now();
     succeeds(&["study", &study, "--out", &whole, "--shard", "1/2"]);
     // Kills fall into the start as well as into what follows it, on a machine of whatever speed; other tests slow this run down.
@@ -146,7 +123,7 @@ fn kill_9_at_200_random_moments_loses_nothing_and_ends_in_the_same_bytes() {
     let mut known = Vec::new();
     while kills < 200 {
         let out = within(&home, &format!("killed-{round}"));
-        let mut command = LAKE.command();
+        let mut command = program();
         command.args(["study", &study, "--out", &out, "--shard", "1/2"]).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         std::thread::sleep(Duration::from_micros(rng.random_range(0..longest)));
@@ -196,7 +173,7 @@ fn a_designs_recipe_gives_the_distances_that_the_study_recorded() {
     for number in [0, 7, 29] {
         let recipe = within(&home, "recipe.toml");
         std::fs::write(&recipe, succeeds(&["study", &study, "--design", &number.to_string()])).unwrap();
-        let report: Value = serde_json::from_str(&succeeds(&["--recipe", &recipe, "--json"])).unwrap();
+        let report = json(&["--recipe", &recipe]);
         let design = &results.designs[number];
         assert_eq!(report["trajectories"]["rejected"].as_str().unwrap(), design.rejected);
         for result in report["results"].as_array().unwrap() {
@@ -235,7 +212,7 @@ fn claims_may_change_without_training_and_the_space_may_not() {
     let out = within(&home, "out");
     succeeds(&["study", &study, "--out", &out]);
     let (_other, claims) = folder(&SMALL.replace("order = [\"ift\", \"orpo\", \"sft\"]", "order = [\"sft\", \"ift\"]"));
-    let report: Value = serde_json::from_str(&succeeds(&["study", &claims, "--merge", &out, "--json"])).unwrap();
+    let report = json(&["study", &claims, "--merge", &out]);
     assert_eq!(report["order"]["order"], serde_json::json!(["sft", "ift"]));
     assert_eq!(report["questions"][0]["levels"].as_array().unwrap().len(), 4);
     let (_other, space) = folder(&SMALL.replace("hidden = 8", "hidden = 9"));
@@ -284,7 +261,7 @@ fn a_journal_goes_on_behind_its_last_whole_line_and_no_damage_passes() {
     let expected = only(&whole, "parquet");
     // A journal as a run leaves it that is ended in the middle.
     let mut child =
-        LAKE.command().args(["study", &study, "--out", &out, "--shard", "1/1"]).stdout(Stdio::null()).spawn().unwrap();
+        program().args(["study", &study, "--out", &out, "--shard", "1/1"]).stdout(Stdio::null()).spawn().unwrap();
     while files_if_any(&out)
         .is_none_or(|journal| std::fs::read_to_string(journal).unwrap_or_default().lines().count() < 4)
     {
@@ -322,13 +299,8 @@ fn files_if_any(folder: &str) -> Option<PathBuf> {
 fn two_processes_do_not_run_one_shard() {
     let (home, study) = folder(&SMALL.replace("designs = 30", "designs = 4000"));
     let out = within(&home, "out");
-    let mut first = LAKE
-        .command()
-        .args(["study", &study, "--out", &out])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut first =
+        program().args(["study", &study, "--out", &out]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while files_if_any(&out).is_none_or(|journal| std::fs::metadata(journal).is_ok_and(|file| file.len() == 0)) {
         assert!(first.try_wait().unwrap().is_none());
     }
@@ -394,8 +366,7 @@ fn a_wrong_study_is_an_error_that_names_the_field() {
 
 #[test]
 fn the_studies_of_the_project_are_valid_and_large_enough() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let study = Study::load(&root.join("experiments/reproduction.toml"), None).unwrap();
+    let study = Study::load(&root().join("experiments/reproduction.toml"), None).unwrap();
     assert!(study.designs >= 10_000);
     for number in [0, 1, 2, study.designs - 1] {
         assert_eq!(study.design(number).unwrap().levels.len(), study.factors().count());

@@ -1,0 +1,51 @@
+//! The program, as a user types it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use escargot::{CargoBuild, CargoRun};
+use serde_json::Value;
+
+static LAKE: LazyLock<CargoRun> = LazyLock::new(|| CargoBuild::new().package("lake").bin("lake").run().unwrap());
+
+/// The workspace's folder.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The program, built once, to be run in the workspace's folder.
+pub fn program() -> Command {
+    let mut command = LAKE.command();
+    command.current_dir(root());
+    command
+}
+
+/// What it answers.
+fn lake(arguments: &[&str]) -> Output {
+    program().args(arguments).output().unwrap()
+}
+
+/// What it prints, with exit code 0.
+pub fn succeeds(arguments: &[&str]) -> String {
+    let output = lake(arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Exit code 2, nothing on standard output, and an error that contains each of the given texts.
+pub fn fails(arguments: &[&str], expected: &[&str]) {
+    let output = lake(arguments);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    assert!(!error.contains("panicked"), "{error}");
+    for text in expected {
+        assert!(error.contains(text), "{arguments:?}\n  {error}\n  lacks {text}");
+    }
+}
+
+/// What it prints with `--json`.
+pub fn json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&succeeds(&[arguments, &["--json"]].concat())).unwrap()
+}

@@ -1,0 +1,96 @@
+//! Why the language model's host refused.
+
+use std::path::PathBuf;
+
+/// Why the language model's host refused.
+#[derive(Debug, thiserror::Error)]
+pub enum LmError {
+    /// A file that cannot be read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is not JSON, or a field of another type.
+    #[error("{}: {field}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The field, or `.` for the whole file.
+        field: String,
+        /// What is wrong, and where.
+        source: serde_json::Error,
+    },
+    /// A field of a file.
+    #[error("{}: {field}: expected {allowed}, got {given}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// What is allowed.
+        allowed: String,
+        /// The value given.
+        given: String,
+    },
+    /// A tokenizer that is none.
+    #[error("{}: {problem}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A chat template that is none, or that refused a conversation.
+    #[error("{}: {problem}", path.display())]
+    Template {
+        /// The file that it came from.
+        path: PathBuf,
+        /// What is wrong, and where.
+        problem: String,
+    },
+    /// A line of a data file.
+    #[error("{}:{line}: {source}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: Box<LmError>,
+    },
+    /// A field of a record of data.
+    #[error("{field}: expected {allowed}, got {given}")]
+    Record {
+        /// The field, or `record` for the whole.
+        field: String,
+        /// What is allowed.
+        allowed: String,
+        /// What was given.
+        given: String,
+    },
+    /// A conversation whose prompt the chat template does not render as the beginning of the whole.
+    #[error(
+        "the chat template renders the prompt as {prompt:?}, with which the whole conversation does not begin: {whole:?}"
+    )]
+    Boundary {
+        /// The rendered prompt.
+        prompt: String,
+        /// The rendered conversation.
+        whole: String,
+    },
+    /// An example that no truncation makes fit.
+    #[error(
+        "{prompt} prompt tokens, a token of the response and its {end} end markers are more than max_length = {max_length}"
+    )]
+    Length {
+        /// Prompt tokens.
+        prompt: usize,
+        /// Tokens at the response's end that must stay.
+        end: usize,
+        /// The greatest length, in tokens.
+        max_length: usize,
+    },
+}

@@ -3,7 +3,14 @@
 //! | to find | look in |
 //! |---|---|
 //! | a model's shape | [`config`] |
+//! | text to tokens | [`tokens`] |
+//! | conversations to text | [`chat`], [`python_json`] |
+//! | tokens of a prompt and its response | [`example`] |
 //! | why something was refused | [`error`] |
 
+pub mod chat;
 pub mod config;
 pub mod error;
+pub mod example;
+pub mod python_json;
+pub mod tokens;

@@ -1,0 +1,163 @@
+//! What a model is trained on: tokens of a prompt, and of the response that is learnt.
+//!
+//! Whatever the template writes after the prompt belongs to the response, its end markers included: a model that is not trained on
+//! them never stops. The response mask is where the response is, so a padding token that equals `eos_token` masks nothing.
+
+use crate::chat::{ChatTemplate, Ending, Message, Role};
+use crate::error::LmError;
+use crate::tokens::Tokenizer;
+
+/// A prompt with a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// As plain text, which is not rendered.
+    Text {
+        /// What comes before.
+        prompt: String,
+        /// What is learnt.
+        response: String,
+    },
+    /// As turns of a conversation, which the model's chat template renders.
+    Conversation {
+        /// The turns before.
+        prompt: Vec<Message>,
+        /// The turns that are learnt: the first and the last are the assistant's.
+        response: Vec<Message>,
+    },
+}
+
+/// The tokens of a prompt and of its response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// Not learnt. Begins with `bos_token` where the model has one.
+    pub prompt: Vec<u32>,
+    /// Learnt, token by token.
+    pub response: Vec<u32>,
+    /// How many of the response's tokens are its end markers, at least one.
+    pub end: usize,
+}
+
+impl Example {
+    /// The example's tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Record`] for a response without text, turns in an order that has no response, and a conversation where the
+    /// model has no chat template; [`LmError::Boundary`]; the template's and the tokenizer's own.
+    pub fn new(passage: &Passage, tokenizer: &Tokenizer, template: Option<&ChatTemplate>) -> Result<Self, LmError> {
+        match passage {
+            Passage::Text { prompt, response } => text(prompt, response, tokenizer),
+            Passage::Conversation { prompt, response } => {
+                let template = template.ok_or_else(|| {
+                    refuse("record", "a prompt and a response as text, as the model has no chat template", "messages")
+                })?;
+                conversation(prompt, response, tokenizer, template)
+            }
+        }
+    }
+
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.prompt.len() + self.response.len()
+    }
+
+    /// Never: a response has an end.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The example within `max_length` tokens. The response's last tokens before its end markers are cut; the markers stay, and
+    /// so does the whole prompt, with the markers of its roles.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Length`] where not one token of the response would be left before its end.
+    pub fn truncated(mut self, max_length: usize) -> Result<Self, LmError> {
+        let Self { prompt, response, end } = &mut self;
+        let content = response.len() - *end;
+        let room = max_length.saturating_sub(prompt.len() + *end);
+        if room == 0 {
+            return Err(LmError::Length { prompt: prompt.len(), end: *end, max_length });
+        }
+        response.drain(room.min(content)..content);
+        Ok(self)
+    }
+}
+
+fn refuse(field: &str, allowed: &str, given: impl ToString) -> LmError {
+    LmError::Record { field: field.to_owned(), allowed: allowed.to_owned(), given: given.to_string() }
+}
+
+fn text(prompt: &str, response: &str, tokenizer: &Tokenizer) -> Result<Example, LmError> {
+    if response.trim().is_empty() {
+        return Err(refuse("response", "text", format!("{response:?}")));
+    }
+    let prompt = tokenizer.encode(prompt)?;
+    let mut ids = tokenizer.encode_on(response)?;
+    if ids.last() != Some(&tokenizer.eos()) {
+        ids.push(tokenizer.eos());
+    }
+    example(prompt, ids, 1)
+}
+
+fn conversation(
+    prompt: &[Message],
+    response: &[Message],
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+) -> Result<Example, LmError> {
+    let is_assistant = |message: Option<&Message>| message.is_some_and(|message| message.role == Role::Assistant);
+    let role = |message: Option<&Message>| message.map_or("nothing", |message| message.role.into()).to_owned();
+    if prompt.is_empty() || is_assistant(prompt.last()) {
+        return Err(refuse("prompt", "turns of which the last is not the assistant's", role(prompt.last())));
+    }
+    for (name, message) in [("first", response.first()), ("last", response.last())] {
+        if !is_assistant(message) {
+            return Err(refuse("response", &format!("a {name} turn of the assistant"), role(message)));
+        }
+    }
+    for message in response.iter().filter(|message| message.role == Role::Assistant) {
+        if message.content.trim().is_empty() {
+            return Err(refuse("response", "text", format!("{:?}", message.content)));
+        }
+    }
+    let rendered = template.render(prompt, Ending::GenerationPrompt)?;
+    let whole: Vec<_> = prompt.iter().chain(response).cloned().collect();
+    let whole = template.render(&whole, Ending::Turn)?;
+    let Some(rest) = whole.strip_prefix(rendered.as_str()) else {
+        return Err(LmError::Boundary { prompt: rendered, whole });
+    };
+    let mut ids = tokenizer.encode_on(rest)?;
+    let end = match end_markers(&ids, tokenizer)? {
+        0 => {
+            ids.push(tokenizer.eos());
+            1
+        }
+        end => end,
+    };
+    example(tokenizer.encode(&rendered)?, ids, end)
+}
+
+fn example(prompt: Vec<u32>, response: Vec<u32>, end: usize) -> Result<Example, LmError> {
+    // The first prediction is made from a token.
+    if prompt.is_empty() {
+        return Err(refuse("prompt", "a token, as the model has no bos_token to begin with", "nothing"));
+    }
+    if response.len() == end {
+        return Err(refuse("response", "a token before its end", "none"));
+    }
+    Ok(Example { prompt, response, end })
+}
+
+/// How many tokens at the end are markers, or white space behind a marker.
+fn end_markers(ids: &[u32], tokenizer: &Tokenizer) -> Result<usize, LmError> {
+    let mut end = 0;
+    for (index, id) in ids.iter().rev().enumerate() {
+        if tokenizer.is_marker(*id) {
+            end = index + 1;
+        } else if !tokenizer.is_white_space(*id)? {
+            break;
+        }
+    }
+    Ok(end)
+}

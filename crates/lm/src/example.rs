@@ -92,12 +92,16 @@ fn text(prompt: &str, response: &str, tokenizer: &Tokenizer) -> Result<Example, 
     if response.trim().is_empty() {
         return Err(refuse("response", "text", format!("{response:?}")));
     }
-    let prompt = tokenizer.encode(prompt)?;
-    let mut ids = tokenizer.encode_on(response)?;
+    let mut ids = if prompt.is_empty() {
+        // Nothing is gone on from: the text begins with the response.
+        tokenizer.encode_first(response)?
+    } else {
+        tokenizer.encode_on(response)?
+    };
     if ids.last() != Some(&tokenizer.eos()) {
         ids.push(tokenizer.eos());
     }
-    example(prompt, ids, 1)
+    example(tokenizer.encode(prompt)?, ids, 1)
 }
 
 fn conversation(

@@ -5,11 +5,13 @@
 //! | a model's shape | [`config`] |
 //! | text to tokens | [`tokens`] |
 //! | conversations to text | [`chat`], [`python_json`] |
+//! | data as JSON lines | [`data`] |
 //! | tokens of a prompt and its response | [`example`] |
 //! | why something was refused | [`error`] |
 
 pub mod chat;
 pub mod config;
+pub mod data;
 pub mod error;
 pub mod example;
 pub mod python_json;

@@ -172,10 +172,20 @@ impl Tokenizer {
     ///
     /// [`LmError::Tokenizer`] where the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, LmError> {
-        let ids = self.ids(text, false)?;
-        let Some(bos) = self.bos else { return Ok(ids) };
-        let given = ids.iter().take_while(|id| **id == bos).count();
-        Ok(std::iter::once(bos).chain(ids[given..].iter().copied()).collect())
+        let rest = self.encode_first(text)?;
+        Ok(self.bos.into_iter().chain(rest).collect())
+    }
+
+    /// The same without the `bos_token`.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Tokenizer`] where the tokenizer fails.
+    pub fn encode_first(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        let mut ids = self.ids(text, false)?;
+        let given = ids.iter().take_while(|id| Some(**id) == self.bos).count();
+        ids.drain(..given);
+        Ok(ids)
     }
 
     /// The tokens of a text that goes on from another: none of their own before it, and no space that it does not have.
@@ -248,7 +258,7 @@ impl Tokenizer {
     }
 
     fn guards(&self) -> Result<Vec<(&'static str, Vec<u32>)>, LmError> {
-        // Whether a space is written before a text shows where one there makes no difference, or doubles.
+        // A text without a space whose first token has one got it from the tokenizer.
         let first = self.ids("a", false)?.first().and_then(|id| self.tokenizer.id_to_token(*id)).unwrap_or_default();
         if !first.starts_with(['▁', 'Ġ']) {
             return Ok(Vec::new());

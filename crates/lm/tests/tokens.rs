@@ -1,5 +1,8 @@
 //! Agreement with what transformers makes of conversations and texts; `tests/oracles/tokens.py` recorded it.
 
+// A failed check is a panic, in what the tests share as in themselves.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 
 use lm::chat::{ChatTemplate, Ending, Message, read_chat_template};
@@ -240,19 +243,11 @@ fn conversations_that_have_no_response_are_refused() {
 #[test]
 fn a_template_without_markers_gets_an_end_and_one_that_rewrites_the_prompt_is_refused() {
     let Model { tokenizer, .. } = Model::tiny("llama");
-    let now = jiff::civil::date(2024, 7, 26).at(0, 0, 0, 0);
     let line = json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]});
+    let now = jiff::civil::date(2024, 7, 26).at(0, 0, 0, 0);
     let encode = |source: &str| {
         let template = ChatTemplate::new("t.jinja".as_ref(), source, Vec::new(), now).unwrap();
-        Model {
-            tokenizer: Tokenizer::read(
-                &oracles().join("tokenizers/llama"),
-                &read_settings(&oracles().join("tokenizers/llama")).unwrap(),
-            )
-            .unwrap(),
-            template: Some(template),
-        }
-        .example(&line)
+        Model { template: Some(template), ..Model::tiny("llama") }.example(&line)
     };
     let example = encode("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}").unwrap();
     assert_eq!((example.response.last(), example.end), (Some(&tokenizer.eos()), 1));

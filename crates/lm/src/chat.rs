@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use jiff::civil::DateTime;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::{Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantNames};
@@ -83,7 +83,7 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(fail)?;
         environment.set_syntax(syntax);
-        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.set_unknown_method_callback(python_method);
         environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
@@ -140,6 +140,31 @@ pub fn read_chat_template(folder: &Path, settings: &Settings, now: DateTime) -> 
         Err(source) => return Err(LmError::File { path, source }),
     };
     ChatTemplate::new(&path, &source, settings.special_tokens.clone(), now).map(Some)
+}
+
+fn python_method(state: &mut State<'_, '_>, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+    match (value.as_str(), method, arguments) {
+        (Some(text), "title", []) => Ok(Value::from(title(text))),
+        _ => unknown_method_callback(state, value, method, arguments),
+    }
+}
+
+/// Python's `str.title`: a letter after anything but a letter is a capital, `It's` becomes `It'S`. The library's goes by words.
+fn title(text: &str) -> String {
+    let mut titled = String::with_capacity(text.len());
+    let mut within = false;
+    for character in text.chars() {
+        if within {
+            titled.extend(character.to_lowercase());
+        } else {
+            let mut capitals = character.to_uppercase();
+            titled.extend(capitals.next());
+            // One letter may become two, of which only the first is a capital.
+            titled.extend(capitals.flat_map(char::to_lowercase));
+        }
+        within = character.is_lowercase() || character.is_uppercase();
+    }
+    titled
 }
 
 fn tojson(value: &Value, arguments: Kwargs) -> Result<Value, Error> {
@@ -267,6 +292,7 @@ mod tests {
             text("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}"),
             "2"
         );
+        assert_eq!(text("{{ \"it's ßé 3d\".title() }}"), "It'S Ssé 3D");
         assert_eq!(text("{{ messages[0].get('name', 'none given') }}"), "none given");
         assert_eq!(text("{{ tools }} {{ add_generation_prompt }}"), "None False");
     }

@@ -284,3 +284,17 @@ fn folders_whose_tokens_do_not_fit_are_refused_by_name() {
     write("tokenizer_config.json", r#"{"chat_template": [{"name": "rag", "template": ""}]}"#);
     assert!(read().ends_with("chat_template: expected one named default, got rag"), "{}", read());
 }
+
+#[test]
+fn settings_that_speak_of_bos_overrule_the_vocabulary() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(oracles().join("tokenizers/llama/tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    for (add_bos, bos) in
+        [("", Some(1)), (r#", "add_bos_token": true"#, Some(1)), (r#", "add_bos_token": false"#, None)]
+    {
+        let settings = format!(r#"{{"bos_token": "<s>", "eos_token": "</s>"{add_bos}}}"#);
+        std::fs::write(folder.path().join("tokenizer_config.json"), settings).unwrap();
+        let settings = read_settings(folder.path()).unwrap();
+        assert_eq!(Tokenizer::read(folder.path(), &settings).unwrap().bos(), bos, "{add_bos}");
+    }
+}

@@ -279,6 +279,11 @@ fn a_journal_goes_on_behind_its_last_whole_line_and_no_damage_passes() {
     succeeds(&["study", &study, "--out", &out, "--shard", "1/1"]);
     assert_eq!(std::fs::read(only(&out, "parquet")).unwrap(), std::fs::read(&expected).unwrap());
 
+    // A run that is ended between the file and the journal's end leaves both.
+    std::fs::write(&journal, [header, first].concat()).unwrap();
+    succeeds(&["study", &study, "--out", &out, "--shard", "1/1"]);
+    assert!(files(&out, "journal").is_empty());
+
     // The same with damage inside.
     std::fs::remove_file(only(&out, "parquet")).unwrap();
     torn = [header, first, second].concat();

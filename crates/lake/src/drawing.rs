@@ -127,8 +127,9 @@ pub fn title(environment: &Environment, report: &Report) -> String {
     let (map, recipe) = (environment.map(), &report.recipe);
     let trajectories: Vec<_> = report.trajectories.iter().map(|(role, word)| format!("{role} {word}")).collect();
     let start = if recipe.start == Start::Random { String::new() } else { format!("start {}; ", recipe.start) };
+    let target = if recipe.parameterised_target { "parameterised target; " } else { "" };
     format!(
-        "Frozen Lake {}, {}, discount {}; {} {}, {} steps of {} at {}; {}{}",
+        "Frozen Lake {}, {}, discount {}; {} {}, {} steps of {} at {}; {}{}{}",
         map.name(),
         environment.dynamics(),
         recipe.gamma,
@@ -138,6 +139,7 @@ pub fn title(environment: &Environment, report: &Report) -> String {
         recipe.optimizer.name,
         recipe.learning_rate,
         start,
+        target,
         trajectories.join(", "),
     )
 }
@@ -150,10 +152,15 @@ pub fn lakes(map: &Map, report: &Report) -> String {
     side_by_side(&drawings)
 }
 
+/// What is said of distances before training.
+pub fn start(report: &Report) -> &'static str {
+    let untrained = report.recipe.start == Start::Random && report.results.iter().all(|result| result.after.is_empty());
+    if untrained { "untrained" } else { "at the start" }
+}
+
 /// The table's columns.
 pub fn header(report: &Report) -> [&'static str; 7] {
-    // What a method starts from is an untrained policy, or what the methods before it left behind.
-    let start = if report.results.iter().all(|result| result.after.is_empty()) { "untrained" } else { "at the start" };
+    let start = start(report);
     [
         "method",
         "distance (95% CI)",

@@ -8,6 +8,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use resvg::{tiny_skia, usvg};
 
+use crate::drawing::start;
 use crate::error::LakeError;
 use crate::map::{ACTIONS, Cell, Map};
 use crate::measure::greedy_action;
@@ -168,12 +169,10 @@ fn distances(area: &Area<'_>, report: &Report) -> Drawn {
     }
     let line = [(-0.5, untrained), (count - 0.5, untrained)];
     chart.draw_series(DashedLineSeries::new(line, 6, 4, INK.stroke_width(1)))?;
-    let above = label(11, INK, HPos::Right, VPos::Bottom);
-    chart.draw_series([Text::new(
-        format!("untrained {untrained:.4}"),
-        (count - 0.52, untrained + 0.006 * top),
-        above,
-    )])?;
+    // The least distance comes first, so that there is most room.
+    let above = label(11, INK, HPos::Left, VPos::Bottom);
+    let text = format!("{} {untrained:.4}", start(report));
+    chart.draw_series([Text::new(text, (-0.48, untrained + 0.006 * top), above)])?;
     Ok(())
 }
 

@@ -275,7 +275,7 @@ impl Network {
     #[inline(always)]
     fn logits(&self, activations: &[f64]) -> [f64; ACTIONS] {
         let Layers { head, head_bias, .. } = self.layers();
-        let rows: [_; ACTIONS] = std::array::from_fn(|action| row(head, self.hidden, action).as_chunks::<LANES>());
+        let rows = [0, 1, 2, 3].map(|action| row(head, self.hidden, action).as_chunks::<LANES>());
         let [(left, _), (down, _), (right, _), (up, _)] = rows;
         let (chunks, rest) = activations.as_chunks::<LANES>();
         let [mut to_left, mut to_down, mut to_right, mut to_up] = [[0.0; LANES]; ACTIONS];
@@ -285,13 +285,13 @@ impl Network {
             multiply_add(&mut to_right, activations, right);
             multiply_add(&mut to_up, activations, up);
         }
-        let sums = [to_left, to_down, to_right, to_up];
-        std::array::from_fn(|action| {
-            let [first, others @ ..] = sums[action];
+        let mut logits = [0.0; ACTIONS];
+        for (action, sums) in [to_left, to_down, to_right, to_up].into_iter().enumerate() {
             let more =
-                rest.iter().zip(rows[action].1).fold(first, |sum, (activation, weight)| sum + activation * weight);
-            others.into_iter().fold(more, |sum, lane| sum + lane) + head_bias[action]
-        })
+                rest.iter().zip(rows[action].1).fold(sums[0], |sum, (activation, weight)| sum + activation * weight);
+            logits[action] = ((more + sums[1]) + sums[2]) + sums[3] + head_bias[action];
+        }
+        logits
     }
 
     /// Adds to the gradient what is pulled back from the logits, which stand in the place of the policy of `forward`, and from
@@ -440,7 +440,7 @@ fn activate<const TERMS: usize>(terms: [(&[f64], f64); TERMS], bias: &[f64], out
 /// Replaces the activations of a state by the derivatives by its encoding, of which `other` is a part.
 #[inline(always)]
 fn pull(activations: &mut [f64], head: &[f64], logits: &[f64; ACTIONS], other: impl Fn(usize) -> f64) {
-    let [left, down, right, up]: [_; ACTIONS] = std::array::from_fn(|action| row(head, activations.len(), action));
+    let [left, down, right, up] = [0, 1, 2, 3].map(|action| row(head, activations.len(), action));
     for (unit, activation) in activations.iter_mut().enumerate() {
         let pulled =
             (left[unit] * logits[0] + down[unit] * logits[1]) + (right[unit] * logits[2] + up[unit] * logits[3]);

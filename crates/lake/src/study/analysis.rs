@@ -196,7 +196,7 @@ pub struct LevelAnswer {
     pub reversed: Share,
     /// The last method's distance less the first one's.
     pub difference: Estimate,
-    /// The same by the last one's distance: least and greatest of any reading.
+    /// The same by the greater of the two distances: least and greatest of any reading.
     pub relative: (f64, f64),
     /// The median of the first one's standard deviation over seeds by the last one's.
     pub spread: f64,
@@ -478,7 +478,7 @@ impl Observation {
             reversed: most < -1.0,
             clarity,
             difference: last.0 - first.0,
-            relative: (last.0 - first.0) / last.0,
+            relative: (last.0 - first.0) / last.0.max(first.0),
             spread: first.1 / last.1,
         }
     }

@@ -8,6 +8,7 @@
 //! A file's name ends in a checksum of its bytes: `shard-3-of-100-1a2b3c4d.parquet`. Its rows are one reading each; a run that
 //! diverged has one that says so, without numbers. Its metadata holds the study.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
@@ -135,10 +136,15 @@ pub fn run_shard(
         let (theirs, _) = read(&path)?;
         origin.expect(&theirs, &path)?;
         begun(numbers.len(), 0);
+        // What is left where a run ended between the two.
+        if Journal::path(folder.path(), shard).exists() {
+            Journal::open(folder.path(), &origin)?.0.remove()?;
+        }
         return Ok(path);
     }
     let (journal, done) = Journal::open(folder.path(), &origin)?;
-    let left: Vec<_> = numbers.iter().copied().filter(|number| !done.iter().any(|d| d.design == *number)).collect();
+    let finished_before: BTreeSet<_> = done.iter().map(|result| result.design).collect();
+    let left: Vec<_> = numbers.iter().copied().filter(|number| !finished_before.contains(number)).collect();
     begun(numbers.len(), left.len());
     let journal = Mutex::new(journal);
     let fresh = left.into_par_iter().map(|number| {
@@ -224,9 +230,13 @@ struct Journal {
 }
 
 impl Journal {
+    fn path(folder: &Path, shard: Shard) -> PathBuf {
+        folder.join(format!("{}.journal", shard.stem()))
+    }
+
     /// The journal, and what is in it; a last line that is not whole is cut off.
     fn open(folder: &Path, origin: &Origin) -> Result<(Self, Vec<DesignResult>), LakeError> {
-        let path = folder.join(format!("{}.journal", origin.shard.stem()));
+        let path = Self::path(folder, origin.shard);
         let io = |source| LakeError::File { path: path.clone(), source };
         let fail = |problem: String| LakeError::Shard { path: path.clone(), problem };
         let mut file =

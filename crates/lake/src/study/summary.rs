@@ -77,8 +77,8 @@ pub fn page(report: &StudyReport) -> String {
         effects(&mut page, &format!("{} < {}", pair.closer, pair.further), &pair.effects);
     }
     if !report.questions.is_empty() {
-        page += "## Claims\n\nDifference: the last method's distance less the first one's; relative: the same by the last one's, least and \
-                 greatest of any reading. Spread: the median of the first one's standard deviation over seeds by the last one's.\n\n";
+        page += "## Claims\n\nDifference: the last method's distance less the first one's; relative: the same by the greater of \
+                 the two, least and greatest of any reading. Spread: the median of the first one's standard deviation over seeds by the last one's.\n\n";
         report.questions.iter().for_each(|answer| claim(&mut page, answer));
     }
     page

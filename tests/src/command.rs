@@ -14,6 +14,16 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
+/// The recipes that come with the project; studies lie beside them.
+pub fn recipes() -> Vec<PathBuf> {
+    let files = std::fs::read_dir(root().join("experiments")).unwrap().map(|entry| entry.unwrap().path());
+    let is_recipe = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "toml")
+            && !std::fs::read_to_string(path).unwrap().contains("\n[factor]\n")
+    };
+    files.filter(is_recipe).collect()
+}
+
 /// The program, built once, to be run in the workspace's folder.
 pub fn program() -> Command {
     let mut command = LAKE.command();

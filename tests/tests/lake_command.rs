@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::Value;
-use tests::command::{fails, json, program, root, succeeds};
+use tests::command::{fails, json, program, recipes, root, succeeds};
 
 /// A file that lives as long as the folder.
 fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
@@ -221,11 +221,8 @@ fn lambda_may_rise_in_the_warm_up_and_be_noisy_and_each_has_its_effect() {
 
 #[test]
 fn every_recipe_in_experiments_runs() {
-    for entry in std::fs::read_dir(root().join("experiments")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            succeeds(&["--recipe", path.to_str().unwrap(), "--seeds", "2", "--steps", "3"]);
-        }
+    for path in recipes() {
+        succeeds(&["--recipe", path.to_str().unwrap(), "--seeds", "2", "--steps", "3"]);
     }
 }
 
@@ -267,6 +264,9 @@ fn options_reach_the_run() {
         "hole",
         "--rejected",
         "RRRR",
+        "--start",
+        "noisy:0.5",
+        "--parameterised-target",
         "--seed",
         "9",
         "--success-rate",
@@ -277,7 +277,7 @@ fn options_reach_the_run() {
     let expected = serde_json::json!({
         "map": "8x8", "slippery": true, "success_rate": 0.75, "reward_schedule": [1.0, -1.0, -0.01],
         "gamma": 0.9, "target": "soft", "demonstration": "hole", "rejected": "RRRR",
-        "encoding": "row_column", "hidden": 8, "learning_rate": 0.1, "schedule": "cosine", "warmup_ratio": 0.5,
+        "start": "noisy:0.5", "parameterised_target": true, "encoding": "row_column", "hidden": 8, "learning_rate": 0.1, "schedule": "cosine", "warmup_ratio": 0.5,
         "clip_norm": 2.0, "steps": 3, "seeds": 2, "seed": 9,
         "optimizer": {"name": "sgd", "momentum": 0.5, "nesterov": false, "weight_decay": 0.0},
         "method": [{"name": "ift", "lambda": 0.4, "lambda_min": 0.4, "lambda_noise": 0.0, "gamma": 0.95, "propagation": "released", "item": "loss",

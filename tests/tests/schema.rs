@@ -9,6 +9,7 @@ use objective::{Configured, METHODS, Parameters, Value};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::json;
+use tests::command::recipes;
 
 fn validator<T: schemars::JsonSchema>() -> Validator {
     jsonschema::validator_for(&serde_json::to_value(schemars::schema_for!(T)).unwrap()).unwrap()
@@ -77,21 +78,14 @@ fn what_is_written_reads_back_as_the_same_objective_and_is_valid_by_the_schema()
 #[test]
 fn recipes_that_come_with_the_project_and_what_runs_record_are_valid_by_the_schema() {
     let schema = validator::<Recipe>();
-    let experiments = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments");
-    let mut seen = 0;
-    for entry in std::fs::read_dir(experiments).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            let table: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
-            schema.validate(&serde_json::to_value(table).unwrap()).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-            let resolved = Recipe::resolve(Some(&path), &Overrides::default()).unwrap();
-            schema
-                .validate(&serde_json::to_value(resolved).unwrap())
-                .unwrap_or_else(|error| panic!("{path:?}: {error}"));
-            seen += 1;
-        }
+    let recipes = recipes();
+    assert!(recipes.len() >= 4);
+    for path in recipes {
+        let table: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        schema.validate(&serde_json::to_value(table).unwrap()).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        let resolved = Recipe::resolve(Some(&path), &Overrides::default()).unwrap();
+        schema.validate(&serde_json::to_value(resolved).unwrap()).unwrap_or_else(|error| panic!("{path:?}: {error}"));
     }
-    assert!(seen >= 4);
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn rows(encoding: Encoding, map: &Map, states: &States, [own, other, head]: [&[f
             })
             .collect();
         let logits: [f64; ACTIONS] = std::array::from_fn(|action| {
-            let weighted: f64 = (0..HIDDEN).map(|unit| hidden[unit] * head[unit * ACTIONS + action]).sum();
+            let weighted: f64 = (0..HIDDEN).map(|unit| hidden[unit] * head[action * HIDDEN + unit]).sum();
             weighted + head[HIDDEN * ACTIONS + action]
         });
         let sum: f64 = logits.iter().map(|logit| logit.exp()).sum();

@@ -443,6 +443,7 @@ impl MethodRecipe {
 }
 
 /// Whether a recipe has a field of this name.
+#[cfg(feature = "program")]
 pub(crate) fn is_field(name: &str) -> bool {
     // Those without a default are the clipping norm and the methods.
     ["clip_norm", "method"].contains(&name)

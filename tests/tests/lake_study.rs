@@ -249,7 +249,10 @@ fn what_is_damaged_or_missing_is_named_and_nothing_else_is_lost() {
     let empty = within(&home, "empty");
     std::fs::create_dir(&empty).unwrap();
     fails(&["study", "--merge", &empty], &["empty", "found none"]);
-    fails(&["study", "--merge", &within(&home, "study.toml")], &["--merge", "study.toml"]);
+    fails(&["study", "--merge", &within(&home, "study.toml")], &["study.toml", "directory"]);
+    let missing = within(&home, "missing");
+    fails(&["study", "--merge", &missing], &["missing", "No such file"]);
+    assert!(!Path::new(&missing).exists());
     fails(&["study", &study, "--out", &within(&home, "study.toml")], &["--out", "study.toml"]);
 }
 
@@ -352,6 +355,18 @@ fn a_wrong_study_is_an_error_that_names_the_field() {
             "where = { colour = \"red\" }",
             vec!["study.question", "slippery", "colour"],
         ),
+        (
+            "where = { start = \"random\" }",
+            "where = { distance = \"near\" }",
+            vec!["study.question.where.distance", "non_terminal", "near"],
+        ),
+        (
+            "where = { start = \"random\" }",
+            "where = { rejected_ends = \"sea\" }",
+            vec!["study.question.where.rejected_ends", "hole, goal", "sea"],
+        ),
+        ("[\"ift.propagation=none\"]", "[1]", vec!["factor coefficients", "level \"none\"", "--set", "\"1\""]),
+        ("[factor.coefficients]", "[factor.step]", vec!["study.factor", "no column of the results", "\"step\""]),
     ] {
         let wrong = SMALL.replace(from, to);
         assert_ne!(wrong, SMALL, "{from}");

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::error::LakeError;
 use crate::map::{ACTIONS, Action, Cell, Map};
+use crate::rollout::draw;
 use crate::solver::TransitionMatrix;
 
 /// What the name of a drawn trajectory begins with.
@@ -179,17 +179,7 @@ fn episode(map: &Map, policy: &TransitionMatrix, most: usize, rng: &mut ChaCha8R
 
 /// A place, as often as its weight says; none where all are 0.
 fn pick(weights: &[f64], rng: &mut ChaCha8Rng) -> Option<usize> {
-    let sum: f64 = weights.iter().sum();
-    let mut left = sum * rng.random::<f64>();
-    let mut last = None;
-    for (place, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
-        last = Some(place);
-        if left < weight {
-            break;
-        }
-        left -= weight;
-    }
-    last
+    draw(weights, weights.iter().sum(), rng)
 }
 
 fn comes_back(map: &Map, actions: &[Action]) -> bool {

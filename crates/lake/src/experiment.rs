@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray_rand::rand_distr::StandardNormal;
 use objective::{Data, Metrics, Objective, ObjectiveState, Parameters, Requirements, Source, Statistic, registry};
@@ -18,14 +17,15 @@ use training::{
 use crate::environment::Environment;
 use crate::error::LakeError;
 use crate::explanation::{self, Account, COMPARED_RUNS, Observation, Subject};
-use crate::map::{ACTIONS, Map, Trajectory};
+use crate::map::{Map, Trajectory};
 use crate::measure::{Performance, distance, greedy, performance};
 use crate::network::{Forward, Inputs, Network, States};
 use crate::policy::{LakePolicy, given};
 use crate::recipe::Recipe;
 use crate::report::{Curve, Fares, MethodReport, Optimal, Paired, Report, Sampled, Summary};
 use crate::rollout::{Dice, sample};
-use crate::solver::{Solution, Target, TransitionMatrix, optimal_policy, value_iteration};
+use crate::snapshots::Snapshots;
+use crate::solver::{Solution, Target, TransitionMatrix, optimal_policy, uniform_policy, value_iteration};
 use crate::start::{self, Start};
 use crate::trajectory;
 
@@ -40,14 +40,14 @@ const VALUE_HEAD: u64 = 2;
 const ACTION: u64 = 3;
 /// The stream of the lake's slips in sampled episodes.
 const SLIP: u64 = 4;
-/// The stream of the cells in which a policy is wrong before training.
-const START: u64 = 8;
-/// The stream of a parameterised target's initial parameters.
-const TARGET: u64 = 9;
 /// The stream of the actions that are sampled to explain a policy.
 const EXPLAINED_ACTION: u64 = 5;
 /// The stream of the lake's slips where a policy is explained.
 const EXPLAINED_SLIP: u64 = 6;
+/// The stream of the cells in which a policy is wrong before training.
+const START: u64 = 8;
+/// The stream of a parameterised target's initial parameters.
+const TARGET: u64 = 9;
 
 /// A recipe with everything derived and checked: nothing can fail after this but training itself.
 #[derive(Debug)]
@@ -107,41 +107,6 @@ struct Learned {
     observation: Option<Observation>,
 }
 
-/// What one method's policies were at each step of the curve, summed over its runs. Sums of integers are the same in
-/// whatever order the runs end, and no run's own policies need to be kept.
-struct Snapshots {
-    /// By step, cell and action, in 2⁻⁴⁰: the sums over the most seeds that there may be stay below 2⁶⁴.
-    sums: Vec<AtomicU64>,
-    cells: usize,
-}
-
-impl Snapshots {
-    const ONE: f64 = (1_u64 << 40) as f64;
-    /// Decimals enough to look at.
-    const ROUNDING: f64 = 1e6;
-
-    fn new(points: usize, cells: usize) -> Self {
-        Self { sums: (0..points * cells * ACTIONS).map(|_| AtomicU64::new(0)).collect(), cells }
-    }
-
-    fn add(&self, point: usize, policy: &TransitionMatrix) {
-        for (sum, probability) in self.sums[point * self.cells * ACTIONS..].iter().zip(policy.iter().flatten()) {
-            sum.fetch_add((probability * Self::ONE).round() as u64, Ordering::Relaxed);
-        }
-    }
-
-    fn means(self, runs: usize) -> Vec<TransitionMatrix> {
-        let total = runs as f64 * Self::ONE;
-        let mean = |sum: &AtomicU64| {
-            let mean = sum.load(Ordering::Relaxed) as f64 / total;
-            (mean * Self::ROUNDING).round() / Self::ROUNDING
-        };
-        let means: Vec<_> = self.sums.iter().map(mean).collect();
-        let (rows, _) = means.as_chunks::<ACTIONS>();
-        rows.chunks(self.cells).map(<[_]>::to_vec).collect()
-    }
-}
-
 impl Experiment {
     /// Derives everything that the recipe's runs share.
     ///
@@ -162,18 +127,17 @@ impl Experiment {
             map.non_terminal().into_iter().for_each(|cell| optimal[cell] = fitted[cell]);
         }
         let objectives = recipe.objectives()?;
-        let trained = match &recipe.start {
+        let before = match &recipe.start {
             Start::After { method } => Some(registry::build(method, &Parameters::new())?),
-            _ => None,
+            Start::Random | Start::Noisy { .. } | Start::Right { .. } => None,
         };
-        let before = recipe.start.policy(map, &greedy, &mut stream(recipe.seed, 0, START));
-        let before = before.unwrap_or_else(|| vec![[1.0 / ACTIONS as f64; ACTIONS]; map.cells().len()]);
-        let resolve = |name: &str| trajectory::resolve_rewarded(&environment, recipe.gamma, name, &before);
+        let fitted = recipe.start.policy(map, &greedy, &mut stream(recipe.seed, 0, START));
+        let sampled = fitted.unwrap_or_else(|| uniform_policy(map));
+        let resolve = |name: &str| trajectory::resolve_rewarded(&environment, recipe.gamma, name, &sampled);
         let demonstration = resolve(&recipe.demonstration)?;
         let compares = objectives.iter().flatten().any(|objective| reads_rejected(&objective.requirements()));
         let rejected = compares.then(|| resolve(&recipe.rejected)).transpose()?;
         let (optimizer, curve_steps) = (recipe.optimizer()?, curve_steps(recipe.steps));
-        let explain = false;
         Ok(Self {
             recipe,
             environment,
@@ -183,10 +147,10 @@ impl Experiment {
             demonstration,
             rejected,
             optimizer,
-            before: trained,
+            before,
             objectives,
             curve_steps,
-            explain,
+            explain: false,
         })
     }
 
@@ -290,10 +254,7 @@ impl Experiment {
             start::fit(&mut network, &policy, &map.non_terminal());
         }
         let Some(before) = &self.before else { return Ok(network) };
-        if before.requirements().statistics.contains(Statistic::Value) {
-            network = network.with_value_head(&mut stream(seed, 0, VALUE_HEAD))?;
-        }
-        let mut policy = LakePolicy::new(map, network);
+        let mut policy = LakePolicy::new(map, equipped(network, std::slice::from_ref(before), seed)?);
         self.learn(&mut policy, &**before, seed, 0, |_| ()).map_err(|(step, source)| LakeError::Step {
             method: recipe.start.to_string(),
             seed,
@@ -333,14 +294,11 @@ impl Experiment {
         &self,
         method: usize,
         seed: u64,
-        mut network: Network,
+        network: Network,
         mut measure: impl FnMut(usize, &TransitionMatrix),
     ) -> Result<Taught, LakeError> {
         let stages = &self.objectives[method];
-        if stages.iter().any(|objective| objective.requirements().statistics.contains(Statistic::Value)) {
-            network = network.with_value_head(&mut stream(seed, 0, VALUE_HEAD))?;
-        }
-        let mut policy = LakePolicy::new(self.environment.map(), network);
+        let mut policy = LakePolicy::new(self.environment.map(), equipped(network, stages, seed)?);
         let (mut point, mut total) = (0, Learned::default());
         let first = usize::from(self.before.is_some());
         for (stage, objective) in stages.iter().enumerate() {
@@ -531,6 +489,14 @@ impl Experiment {
                 explanation::summarise(map, &self.demonstration, &accounts, &labels, steps)
             }),
         }
+    }
+}
+
+/// The network, with a value head where any of the objectives reads values.
+fn equipped(network: Network, objectives: &[Box<dyn Objective>], seed: u64) -> Result<Network, LakeError> {
+    match objectives.iter().any(|objective| objective.requirements().statistics.contains(Statistic::Value)) {
+        true => Ok(network.with_value_head(&mut stream(seed, 0, VALUE_HEAD))?),
+        false => Ok(network),
     }
 }
 

@@ -53,8 +53,8 @@ use training::{MicroBatch, Moment, Policy, StepError, Workspace, accumulate, fil
 
 use crate::environment::Environment;
 use crate::error::LakeError;
-use crate::map::{Action, Map, Trajectory};
-use crate::measure::distance;
+use crate::map::{Map, Trajectory};
+use crate::measure::{Moves, distance};
 use crate::network::{Forward, Network, States};
 use crate::policy::{LakePolicy, given};
 use crate::report::{Curve, Summary};
@@ -358,17 +358,13 @@ fn distributions<'a>(
     environment: &'a Environment,
     policy: &'a TransitionMatrix,
 ) -> impl Iterator<Item = Vec<f64>> + 'a {
+    let (map, moves) = (environment.map(), Moves::new(environment, policy));
     let mut start = vec![0.0; policy.len()];
-    start[environment.map().start()] = 1.0;
+    start[map.start()] = 1.0;
     std::iter::successors(Some(start), move |distribution| {
         let mut next = vec![0.0; policy.len()];
-        for (cell, &mass) in distribution.iter().enumerate().filter(|(_, mass)| **mass > 0.0) {
-            for (action, &probability) in Action::ALL.into_iter().zip(&policy[cell]) {
-                for outcome in environment.outcomes(cell, action).iter().filter(|outcome| !outcome.terminated) {
-                    next[outcome.next] += mass * probability * outcome.probability;
-                }
-            }
-        }
+        moves.arrive(distribution, &mut next);
+        next.iter_mut().zip(map.cells()).filter(|(_, kind)| kind.is_terminal()).for_each(|(mass, _)| *mass = 0.0);
         Some(next)
     })
 }
@@ -530,7 +526,7 @@ impl Subject<'_> {
 
     fn standing(
         &self,
-        mut network: Network,
+        network: Network,
         reference: &LakePolicy<'_>,
         reads: Option<&[f64]>,
         dice: impl Fn() -> Dice,
@@ -542,8 +538,6 @@ impl Subject<'_> {
         let (times, cells) = (demonstration.actions.len(), matrix.len());
         let demonstration_probability = log_prob(&network, demonstration).exp();
 
-        // What is left of the last training step is no part of any gradient.
-        network.gradient.fill(0.0);
         let mut policy = LakePolicy::new(environment.map(), network);
         let own = self.batch(objectives[self.own], &policy, reference, dice());
         let priors = own.map(|batch| priors(&policy, &objectives[self.own].requirements(), &batch, times, cells));

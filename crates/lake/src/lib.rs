@@ -38,6 +38,7 @@ pub mod policy;
 pub mod recipe;
 pub mod report;
 pub mod rollout;
+mod snapshots;
 pub mod solver;
 pub mod start;
 #[cfg(feature = "program")]

@@ -12,6 +12,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lake::environment::Environment;
 use lake::experiment::Experiment;
+use lake::figures::Figure;
 use lake::generate::SPELLING;
 use lake::map::{Cell, EMBEDDED, Map};
 use lake::output::OutputFolder;
@@ -23,6 +24,7 @@ use lake::study::analysis::analyse;
 use lake::study::shard::{Shard, merge, run_shard};
 use lake::study::summary;
 use lake::{drawing, figures, page, trajectory};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Serialize;
 
 use crate::cli::{Arguments, Command, SolveArguments, StudyArguments, TrainArguments};
@@ -82,7 +84,7 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
 
     let progress = Progress::new("runs");
     progress.begin(experiment.runs() as u64, 0);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.unwrap_or(0).into()).build()?;
+    let pool = pool(arguments.threads)?;
     let report = pool.install(|| experiment.run(|| progress.advance()))?;
     progress.end();
 
@@ -96,41 +98,44 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
 }
 
 fn study(arguments: &StudyArguments) -> anyhow::Result<()> {
-    let mut study = arguments.file.as_deref().map(|file| Study::load(file, arguments.designs)).transpose()?;
+    let study = arguments.file.as_deref().map(|file| Study::load(file, arguments.designs)).transpose()?;
     if let (Some(number), Some(study)) = (arguments.design, &study) {
         return print(&toml::to_string(study.design(number)?.experiment.recipe())?);
     }
     let folder = match (&arguments.merge, &arguments.out, &study) {
-        (Some(folder), ..) => OutputFolder::create(folder).context("--merge")?,
-        (None, Some(folder), Some(study)) => {
-            let folder = OutputFolder::create(folder).context("--out")?;
+        (Some(folder), ..) => folder,
+        (None, Some(path), Some(study)) => {
+            let folder = OutputFolder::create(path).context("--out")?;
             let shard = arguments.shard.unwrap_or(Shard::WHOLE);
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.unwrap_or(0).into()).build()?;
+            let pool = pool(arguments.threads)?;
             let progress = Progress::new("designs");
             let begun = |all: usize, left: usize| progress.begin(all as u64, (all - left) as u64);
-            let path = pool.install(|| run_shard(study, shard, &folder, begun, || progress.advance()))?;
+            let file = pool.install(|| run_shard(study, shard, &folder, begun, || progress.advance()))?;
             progress.end();
             if shard != Shard::WHOLE {
-                return print(&format!("written: {}\n", path.display()));
+                return print(&format!("written: {}\n", file.display()));
             }
-            folder
+            path
         }
         _ => anyhow::bail!("expected a study's file and --out, or --merge"),
     };
-    let report = analyse(&merge(folder.path(), study.take())?);
+    let report = analyse(&merge(folder, study)?);
+    let page = summary::page(&report);
     let mut files = vec![
         ("study.json".to_owned(), (serde_json::to_string_pretty(&report)? + "\n").into_bytes()),
-        ("study.md".to_owned(), summary::page(&report).into_bytes()),
+        ("study.md".to_owned(), page.clone().into_bytes()),
     ];
-    for figure in summary::figures(&report)? {
-        files.push((format!("{}.png", figure.name), figure.png()?));
-        files.push((format!("{}.svg", figure.name), figure.svg.into_bytes()));
-    }
-    let written = write_all(&folder, &files)?;
+    files.extend(drawn(summary::figures(&report)?)?);
+    let written = write_all(&OutputFolder::create(folder)?, &files)?;
     if arguments.json {
         return print_json(&report);
     }
-    print(&format!("{}\nwritten: {}\n", summary::page(&report), written.join(", ")))
+    print(&format!("{page}\nwritten: {}\n", written.join(", ")))
+}
+
+/// As many threads as were asked for, by default one a core.
+fn pool(threads: Option<u16>) -> anyhow::Result<ThreadPool> {
+    Ok(ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0).into()).build()?)
 }
 
 /// A bar on a terminal, and elsewhere a line every few seconds.
@@ -180,11 +185,17 @@ fn write(folder: &OutputFolder, environment: &Environment, report: &Report) -> a
         ("result.json".to_owned(), (serde_json::to_string_pretty(report)? + "\n").into_bytes()),
         ("recipe.toml".to_owned(), toml::to_string(&report.recipe)?.into_bytes()),
     ];
-    for figure in figures::draw(environment.map(), report)? {
-        files.push((format!("{}.png", figure.name), figure.png()?));
-        files.push((format!("{}.svg", figure.name), figure.svg.into_bytes()));
-    }
+    files.extend(drawn(figures::draw(environment.map(), report)?)?);
     write_all(folder, &files)
+}
+
+/// Figures as files.
+fn drawn(figures: Vec<Figure>) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let files = |figure: Figure| {
+        let png = figure.png()?;
+        Ok([(format!("{}.png", figure.name), png), (format!("{}.svg", figure.name), figure.svg.into_bytes())])
+    };
+    Ok(figures.into_iter().map(files).collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 fn write_all(folder: &OutputFolder, files: &[(String, Vec<u8>)]) -> anyhow::Result<Vec<String>> {
@@ -211,7 +222,7 @@ struct SolveReport<'a> {
 fn solve_lake(arguments: &SolveArguments) -> anyhow::Result<()> {
     let recipe = Recipe::resolve(None, &arguments.overrides())?;
     let environment = Environment::new(Map::load(&recipe.map)?, recipe.dynamics());
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.unwrap_or(0).into()).build()?;
+    let pool = pool(arguments.threads)?;
     let (solver, accuracy) = (arguments.solver, arguments.accuracy);
     let solution = pool.install(|| solve(&environment, recipe.gamma, solver, accuracy));
     let policy = optimal_policy(&environment, &solution, recipe.target);

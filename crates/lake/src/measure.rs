@@ -64,6 +64,16 @@ impl Moves {
         }
     }
 
+    /// Where episodes are that were distributed so, one move later; those that had ended are gone.
+    pub fn arrive(&self, distribution: &[f64], arrivals: &mut [f64]) {
+        arrivals.fill(0.0);
+        for ((mass, next), probabilities) in distribution.iter().zip(&self.next).zip(&self.probabilities) {
+            for (&to, probability) in next.iter().zip(probabilities) {
+                arrivals[to] += mass * probability;
+            }
+        }
+    }
+
     /// The distance between two policies' moves over the given cells: Σ over s' of the squared differences of P(s'|s), by the
     /// number of actions, so that it is on the scale of [`distance`].
     pub fn distance(&self, other: &Self, cells: &[usize]) -> f64 {
@@ -90,18 +100,12 @@ pub fn performance(environment: &Environment, policy: &TransitionMatrix) -> Perf
 /// The same of a policy's moves.
 pub fn performance_of(environment: &Environment, moves: &Moves) -> Performance {
     let (map, rewards) = (environment.map(), environment.dynamics().rewards);
-    let open = map.non_terminal();
     let mut distribution = vec![0.0; map.cells().len()];
     distribution[map.start()] = 1.0;
     let mut next = distribution.clone();
     let mut performance = Performance { success_rate: 0.0, mean_return: 0.0 };
     for _ in 0..environment.horizon() {
-        next.fill(0.0);
-        for &cell in &open {
-            for (&to, probability) in moves.next[cell].iter().zip(&moves.probabilities[cell]) {
-                next[to] += distribution[cell] * probability;
-            }
-        }
+        moves.arrive(&distribution, &mut next);
         for (cell, kind) in map.cells().iter().enumerate() {
             performance.mean_return += next[cell] * rewards.of(*kind);
             if *kind == Cell::Goal {

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use training::{MicroBatch, Outcome, Policy, fill_behaviour};
 
 use crate::environment::Environment;
-use crate::map::{ACTIONS, Action};
+use crate::map::Action;
 use crate::network::{Forward, States};
 use crate::policy::{LakePolicy, empty, push};
 use crate::solver::TransitionMatrix;
@@ -56,7 +56,7 @@ impl Episode {
         let mut episode = Self { cells: Vec::new(), actions: Vec::new(), rewards: Vec::new(), cut_off: None };
         let mut cell = environment.map().start();
         for _ in 0..environment.horizon() {
-            let action = Action::ALL[draw(&policy[cell], &mut dice.actions)];
+            let action = Action::ALL[draw(&policy[cell], 1.0, &mut dice.actions).unwrap_or(0)];
             let outcome = environment.step(cell, action, dice.slips.random());
             episode.cells.push(cell);
             episode.actions.push(action);
@@ -76,18 +76,17 @@ impl Episode {
     }
 }
 
-/// The place of a draw from a distribution; the last place where rounding leaves the sum below the draw.
-fn draw(distribution: &[f64; ACTIONS], rng: &mut ChaCha8Rng) -> usize {
-    let mut left = rng.random::<f64>();
-    let mut last = 0;
-    for (place, probability) in distribution.iter().enumerate() {
-        if *probability > 0.0 {
-            last = place;
-            if left < *probability {
-                return place;
-            }
-            left -= probability;
+/// A place, as often as its share in the total says; the last place where rounding leaves the sum below the draw, and none where
+/// all weights are 0.
+pub(crate) fn draw(weights: &[f64], total: f64, rng: &mut ChaCha8Rng) -> Option<usize> {
+    let mut left = total * rng.random::<f64>();
+    let mut last = None;
+    for (place, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+        last = Some(place);
+        if left < weight {
+            break;
         }
+        left -= weight;
     }
     last
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 
 use crate::environment::Environment;
-use crate::map::ACTIONS;
+use crate::map::{ACTIONS, Map};
 
 use plane::Plane;
 
@@ -128,6 +128,11 @@ pub fn solve(environment: &Environment, gamma: f64, solver: Solver, accuracy: f6
 /// Value iteration at the default accuracy.
 pub fn value_iteration(environment: &Environment, gamma: f64) -> Solution {
     solve(environment, gamma, Solver::ValueIteration, ACCURACY)
+}
+
+/// The policy that takes every action alike, everywhere.
+pub fn uniform_policy(map: &Map) -> TransitionMatrix {
+    vec![[1.0 / ACTIONS as f64; ACTIONS]; map.cells().len()]
 }
 
 /// The optimal policy T*(a|s); rows of terminal cells are uniform.

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | what a study declares, and its designs | here |
 //! | running a design, and what is read of its runs | `reading` |
-//! | results of a part of the designs, on disk | `shard` |
-//! | what the results say | `analysis` |
+//! | results of a part of the designs, on disk | `shard`, `table` |
+//! | what the results say | `analysis`, `report` |
 //! | tables and figures of that | `summary` |
 //!
 //! Designs are a simple random sample of the declared space: design n draws a level of every factor from stream n of the
@@ -14,10 +14,13 @@
 
 pub mod analysis;
 pub mod reading;
+pub mod report;
 pub mod shard;
 pub mod summary;
+mod table;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 
 use rand::Rng;
@@ -27,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::error::LakeError;
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, curve_steps};
 use crate::recipe::{Overrides, Recipe, is_field};
 
 /// What a level writes where each design is to have a number of its own: `generated:5x5,seed={draw}`.
@@ -190,87 +193,111 @@ impl Study {
     }
 
     fn validate(&self) -> Result<(), LakeError> {
-        let fail = |field: &str, allowed: &str, given: String| LakeError::Field {
-            field: format!("study.{field}"),
-            allowed: allowed.to_owned(),
-            given,
-        };
-        if !(1..=MOST_DESIGNS).contains(&self.designs) {
-            return Err(fail("designs", &format!("1 to {MOST_DESIGNS}"), self.designs.to_string()));
-        }
         let base = self.base()?;
-        if base.seeds < 2 {
-            return Err(fail("recipe.seeds", "at least 2, for intervals", base.seeds.to_string()));
-        }
-        if self.recipe.get("method").is_none() {
-            return Err(fail("recipe.method", "a list of the methods to compare", "none".to_owned()));
-        }
-        let points = crate::experiment::curve_steps(base.steps);
-        if let Some(stop) = self.stops.iter().find(|stop| **stop == 0 || !points.contains(stop)) {
-            let points: Vec<_> = points[1..].iter().map(usize::to_string).collect();
-            return Err(fail("stops", &format!("some of {}", points.join(", ")), stop.to_string()));
-        }
-        if self.stops.is_empty() || !self.stops.is_sorted_by(|a, b| a < b) {
-            return Err(fail("stops", "at least one, each greater than the one before", format!("{:?}", self.stops)));
-        }
+        self.validate_scale(&base)?;
         let labels: Vec<_> = base.method.iter().map(|entry| entry.label()).chain([UNTRAINED]).collect();
-        let known = |field: &str, order: &[String]| match order.iter().find(|label| !labels.contains(&label.as_str())) {
-            Some(label) => Err(fail(field, &format!("labels among {}", labels.join(", ")), format!("\"{label}\""))),
-            None if order.len() < 2 => Err(fail(field, "at least two methods", format!("{order:?}"))),
-            None => Ok(()),
-        };
-        known("order", &self.order)?;
+        known("order", &self.order, &labels)?;
         for question in &self.question {
-            known("question.order", &question.order)?;
-            let factors: Vec<_> = self.factors().chain(reading::ATTRIBUTES).chain([STOP, DISTANCE]).collect();
-            for factor in question.subset.keys().chain(&question.by) {
-                if !factors.contains(&factor.as_str()) {
-                    let allowed = format!("one of {}", factors.join(", "));
-                    return Err(fail("question: a factor", &allowed, format!("\"{factor}\"")));
-                }
-            }
-            for (factor, selected) in &question.subset {
-                let Some(levels) = self.factor.get(factor) else { continue };
-                let levels: Vec<_> = (0..levels.len()).map(|level| levels.name(level)).collect();
-                if let Some(level) = selected.levels().iter().find(|level| !levels.contains(level)) {
-                    let allowed = format!("one of {}", levels.join(", "));
-                    return Err(fail(&format!("question.where.{factor}"), &allowed, format!("\"{level}\"")));
-                }
-            }
+            known("question.order", &question.order, &labels)?;
+            self.validate_subset(question)?;
         }
         for (factor, levels) in &self.factor {
-            let field = format!("factor.{factor}");
-            let is_name = |c: char| c.is_ascii_alphanumeric() || "_.".contains(c);
-            if !factor.chars().all(is_name) || reading::ATTRIBUTES.contains(&factor.as_str()) {
-                return Err(fail(
-                    &field,
-                    "a name of letters, digits, _ and . that is not taken",
-                    format!("\"{factor}\""),
-                ));
-            }
-            if levels.len() == 0 {
-                return Err(fail(&field, "at least one level", "none".to_owned()));
-            }
-            let names: Vec<_> = (0..levels.len()).map(|level| levels.name(level)).collect();
-            if let Some(twice) = names.iter().enumerate().find(|(place, name)| names[..*place].contains(name)) {
-                return Err(fail(&field, "different levels", format!("\"{}\" twice", twice.1)));
-            }
-            for (level, name) in names.iter().enumerate() {
-                let mut overrides = Overrides::default();
-                levels.apply(level, factor, &mut overrides);
-                let wrong = |field: &&String| !is_field(field) || SHARED.contains(&field.as_str());
-                if let Some(wrong) = overrides.fields.keys().find(wrong) {
-                    let allowed = format!("fields of recipes but {}, or method.parameter", SHARED.join(", "));
-                    return Err(fail(&field, &allowed, format!("\"{wrong}\"")));
-                }
-                Recipe::resolve_over(self.recipe.clone(), &overrides).map_err(|source| LakeError::Level {
-                    factor: factor.clone(),
-                    level: name.clone(),
-                    source: Box::new(source),
-                })?;
+            self.validate_factor(factor, levels)?;
+        }
+        let columns = table::names(self);
+        match columns.iter().enumerate().find(|(place, name)| columns[..*place].contains(name)) {
+            Some((_, name)) => Err(fail("factor", "names that no column of the results has", format!("\"{name}\""))),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_scale(&self, base: &Recipe) -> Result<(), LakeError> {
+        if !(1..=MOST_DESIGNS).contains(&self.designs) {
+            return Err(fail("designs", &format!("1 to {MOST_DESIGNS}"), self.designs));
+        }
+        if base.seeds < 2 {
+            return Err(fail("recipe.seeds", "at least 2, for intervals", base.seeds));
+        }
+        if self.recipe.get("method").is_none() {
+            return Err(fail("recipe.method", "a list of the methods to compare", "none"));
+        }
+        let points = curve_steps(base.steps);
+        if let Some(stop) = self.stops.iter().find(|stop| **stop == 0 || !points.contains(stop)) {
+            let points: Vec<_> = points[1..].iter().map(usize::to_string).collect();
+            return Err(fail("stops", &format!("some of {}", points.join(", ")), stop));
+        }
+        if self.stops.is_empty() || !self.stops.is_sorted_by(|a, b| a < b) {
+            let given = format!("{:?}", self.stops);
+            return Err(fail("stops", "at least one, each greater than the one before", given));
+        }
+        Ok(())
+    }
+
+    /// The levels of whatever results can be grouped by.
+    fn levels(&self) -> BTreeMap<&str, Vec<String>> {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let mut levels: BTreeMap<_, _> = self.factor.iter().map(|(name, of)| (name.as_str(), of.names())).collect();
+        levels.extend(reading::ATTRIBUTES.into_iter().zip(reading::ATTRIBUTE_LEVELS.map(owned)));
+        levels.insert(STOP, reading::stops(&self.stops).split_off(1));
+        levels.insert(DISTANCE, owned(&reading::DISTANCES));
+        levels
+    }
+
+    fn validate_subset(&self, question: &Question) -> Result<(), LakeError> {
+        let levels = self.levels();
+        let of = |factor: &String| {
+            let names: Vec<_> = levels.keys().copied().collect();
+            let allowed = format!("one of {}", names.join(", "));
+            levels.get(factor.as_str()).ok_or_else(|| fail("question: a factor", &allowed, format!("\"{factor}\"")))
+        };
+        question.by.iter().try_for_each(|factor| of(factor).map(|_| ()))?;
+        for (factor, selected) in &question.subset {
+            let levels = of(factor)?;
+            if let Some(level) = selected.levels().iter().find(|level| !levels.contains(level)) {
+                let allowed = format!("one of {}", levels.join(", "));
+                return Err(fail(&format!("question.where.{factor}"), &allowed, format!("\"{level}\"")));
             }
         }
         Ok(())
+    }
+
+    fn validate_factor(&self, factor: &str, levels: &Levels) -> Result<(), LakeError> {
+        let field = format!("factor.{factor}");
+        if !factor.chars().all(|c| c.is_ascii_alphanumeric() || "_.".contains(c)) {
+            return Err(fail(&field, "a name of letters, digits, _ and .", format!("\"{factor}\"")));
+        }
+        let names = levels.names();
+        if names.is_empty() {
+            return Err(fail(&field, "at least one level", "none"));
+        }
+        if let Some((_, twice)) = names.iter().enumerate().find(|(place, name)| names[..*place].contains(name)) {
+            return Err(fail(&field, "different levels", format!("\"{twice}\" twice")));
+        }
+        for (level, name) in names.into_iter().enumerate() {
+            let mut overrides = Overrides::default();
+            levels.apply(level, factor, &mut overrides);
+            let wrong = |field: &&String| !is_field(field) || SHARED.contains(&field.as_str());
+            if let Some(wrong) = overrides.fields.keys().find(wrong) {
+                let allowed = format!("fields of recipes but {}, or method.parameter", SHARED.join(", "));
+                return Err(fail(&field, &allowed, format!("\"{wrong}\"")));
+            }
+            let fail = |source| LakeError::Level { factor: factor.to_owned(), level: name, source: Box::new(source) };
+            Recipe::resolve_over(self.recipe.clone(), &overrides).map_err(fail)?;
+        }
+        Ok(())
+    }
+}
+
+fn fail(field: &str, allowed: &str, given: impl Display) -> LakeError {
+    LakeError::Field { field: format!("study.{field}"), allowed: allowed.to_owned(), given: given.to_string() }
+}
+
+/// Whether an order is of at least two methods that there are.
+fn known(field: &str, order: &[String], labels: &[&str]) -> Result<(), LakeError> {
+    match order.iter().find(|label| !labels.contains(&label.as_str())) {
+        Some(label) => Err(fail(field, &format!("labels among {}", labels.join(", ")), format!("\"{label}\""))),
+        None if order.len() < 2 => Err(fail(field, "at least two methods", format!("{order:?}"))),
+        None => Ok(()),
     }
 }
 
@@ -285,12 +312,13 @@ impl Levels {
     /// A level's name: the value itself where it has none.
     fn name(&self, level: usize) -> String {
         match self {
-            Self::Values(values) => match &values[level] {
-                Value::String(text) => text.clone(),
-                value => value.to_string(),
-            },
+            Self::Values(values) => text(&values[level]),
             Self::Named(named) => named.keys().nth(level).cloned().unwrap_or_default(),
         }
+    }
+
+    fn names(&self) -> Vec<String> {
+        (0..self.len()).map(|level| self.name(level)).collect()
     }
 
     fn apply(&self, level: usize, factor: &str, overrides: &mut Overrides) {
@@ -304,9 +332,9 @@ impl Levels {
             Self::Named(named) => {
                 for (field, value) in named.values().nth(level).into_iter().flatten() {
                     match value {
-                        Value::Array(assignments) if field == "set" => overrides
-                            .assignments
-                            .extend(assignments.iter().filter_map(Value::as_str).map(str::to_owned)),
+                        Value::Array(assignments) if field == "set" => {
+                            overrides.assignments.extend(assignments.iter().map(text));
+                        }
                         value => {
                             overrides.fields.insert(field.clone(), value.clone());
                         }
@@ -325,6 +353,11 @@ impl Selected {
             Self::Any(levels) => levels,
         }
     }
+}
+
+/// A value as it is written, text without its quotes.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Puts a number in the place of each `{draw}`.

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use crate::drawn::{Drawn, PREFIX, SPELLING};
 use crate::environment::{Environment, Rewards};
 use crate::error::LakeError;
-use crate::map::{ACTIONS, Action, Cell, Map, Trajectory};
-use crate::solver::TransitionMatrix;
+use crate::map::{Action, Cell, Map, Trajectory};
+use crate::solver::{TransitionMatrix, uniform_policy};
 
 /// The name of the trajectory that every map has: the shortest way to a goal, first action on ties.
 pub const OPTIMAL: &str = "optimal";
@@ -24,7 +24,7 @@ pub const HOLE: &str = "hole";
 /// [`LakeError::NoTrajectory`] for a name of what the map does not have; and [`LakeError::Field`] for a name that says
 /// wrongly how to draw.
 pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
-    resolve_sampled(map, name_or_word, &vec![[1.0 / ACTIONS as f64; ACTIONS]; map.cells().len()])
+    resolve_sampled(map, name_or_word, &uniform_policy(map))
 }
 
 /// The trajectory of a name or word, as [`resolve`]; episodes are sampled from a policy rather than from the uniform one.
@@ -195,7 +195,7 @@ mod tests {
         };
         // Six moves to the goal, two into a hole.
         let named = |environment: &Environment, gamma, name: &str| {
-            resolve_rewarded(environment, gamma, name, &vec![[0.25; ACTIONS]; 16])
+            resolve_rewarded(environment, gamma, name, &uniform_policy(environment.map()))
         };
         let optimal = |environment: &Environment, gamma| named(environment, gamma, OPTIMAL);
         assert_eq!(optimal(&lake(1.0, -1.0, -0.1), 0.99).unwrap().word, "DDRDRR");

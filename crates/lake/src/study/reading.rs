@@ -17,6 +17,14 @@ use super::{Design, UNTRAINED};
 pub const DISTANCES: [&str; 4] = ["non_terminal", "all", "demonstrated", "state_state"];
 /// What is known of a design beside the levels of its factors.
 pub const ATTRIBUTES: [&str; 4] = ["rejected_ends", "rejected_takes_optimal", "rejected_length", "rejected_shares"];
+/// Their levels: where the rejected trajectory ends, whether it takes any action of the deterministic optimal policy, how long it is
+/// beside the demonstration, and whether it comes to a cell of the demonstration but the start; none where no method reads it.
+pub const ATTRIBUTE_LEVELS: [&[&str]; ATTRIBUTES.len()] = [
+    &["hole", "goal", "ice", "none"],
+    &["yes", "no", "none"],
+    &["shorter", "equal", "longer", "none"],
+    &["yes", "no", "none"],
+];
 /// The stop with the greatest return of the curve, the earliest on ties: what a validation that knows nothing of T* would keep.
 pub const BEST: &str = "best";
 
@@ -152,8 +160,7 @@ impl<'a> Gauge<'a> {
     }
 }
 
-/// Levels of [`ATTRIBUTES`]: where the rejected trajectory ends, whether it takes any action of the deterministic optimal policy,
-/// how long it is beside the demonstration, and whether it comes to a cell of the demonstration but the start.
+/// The level of each of [`ATTRIBUTES`].
 fn attributes(experiment: &Experiment) -> [String; ATTRIBUTES.len()] {
     let Some(rejected) = experiment.rejected() else { return std::array::from_fn(|_| "none".to_owned()) };
     let (map, demonstration) = (experiment.environment().map(), experiment.demonstration());

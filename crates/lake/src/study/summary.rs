@@ -6,7 +6,7 @@ use comfy_table::{Table, presets};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::analysis::{Answer, Effect, Estimate, LevelAnswer, PairReport, Share, StudyReport};
+use super::report::{Answer, Effect, Estimate, LevelAnswer, PairReport, Share, StudyReport};
 use crate::error::LakeError;
 use crate::figures::{Area, COLOURS, Drawn, FAINT, Figure, INK, figure, heading, label, shade};
 

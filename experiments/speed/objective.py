@@ -5,16 +5,15 @@ Run from the repository's root with PyTorch installed: `python3 experiments/spee
 beside itself.
 """
 
-import datetime
 import json
-import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import time
 
 import torch
+
+import record
 
 TOKENS = 65536
 MASK = (1 << 64) - 1
@@ -89,9 +88,7 @@ def main():
             rows[name] |= {"tokens": tokens, f"pytorch_{label}_microseconds": theirs * 1e6, f"ratio_{label}": theirs / ours}
         print(f"{name:6} {ours * 1e6:8.1f} us   PyTorch float64 {rows[name]['ratio_float64']:5.1f}x"
               f"   float32 {rows[name]['ratio_float32']:5.1f}x", flush=True)
-    result = {"date": datetime.date.today().isoformat(), "machine": platform.processor() or platform.machine(),
-              "cores": os.cpu_count(), "torch": torch.__version__, "threads": 1, "methods": rows}
-    pathlib.Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+    record.write(__file__, ("torch",), methods=rows)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,12 @@ is computed to 1e-8: QuantEcon's `epsilon` is twice the error of its values, so 
 beforehand. Writes `solver.json` beside itself.
 """
 
-import datetime
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import time
-from importlib.metadata import PackageNotFoundError, version
 
 for variable in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
@@ -23,6 +20,8 @@ import gymnasium
 import numpy
 import quantecon
 import scipy.sparse
+
+import record
 
 GAMMA, ERROR = 0.99, 1e-8
 PEER_SIDES, SIDES = (64, 200), (64, 200, 1000, 2000)
@@ -135,16 +134,6 @@ def envpool_steps(size, batch=1024, count=2000):
     return count * batch / (time.perf_counter() - start)
 
 
-def versions():
-    found = {}
-    for package in ("quantecon", "numba", "numpy", "scipy", "gymnasium", "envpool"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            pass
-    return found
-
-
 def main():
     subprocess.run(["cargo", "build", "-q", "--release", "-p", "lake"], check=True)
     discrete_dp(["SFF", "FHG"]).solve(method="modified_policy_iteration")  # compiles
@@ -180,10 +169,7 @@ def main():
         steps[key] = row
         print(key, {field: f"{value:.3g}" for field, value in row.items()}, flush=True)
 
-    result = {"date": datetime.date.today().isoformat(), "machine": platform.processor() or platform.machine(),
-              "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions(), "threads": 1,
-              "gamma": GAMMA, "error": ERROR, "lakes": lakes, "steps": steps}
-    pathlib.Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+    record.write(__file__, ("quantecon", "numba", "numpy", "scipy", "gymnasium", "envpool"), gamma=GAMMA, error=ERROR, lakes=lakes, steps=steps)
 
 
 if __name__ == "__main__":

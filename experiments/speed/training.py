@@ -7,17 +7,14 @@ program's from start to end, over all of its seeds. A peer counts only if its me
 beside itself.
 """
 
-import datetime
 import functools
 import json
 import os
 import pathlib
-import platform
 import resource
 import statistics
 import subprocess
 import time
-from importlib.metadata import PackageNotFoundError, version
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -29,6 +26,8 @@ try:
     import jax.numpy as jnp
 except ImportError:
     jax = None
+
+import record
 
 SEEDS, TURNS, TOLERANCE = 1000, 5, 0.002
 LAKE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "release" / "lake"
@@ -167,16 +166,6 @@ def compiled(problem):
     return one, many
 
 
-def versions():
-    found = {}
-    for package in ("torch", "jax", "jaxlib"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            pass
-    return found
-
-
 def main():
     subprocess.run(["cargo", "build", "-q", "--release", "-p", "lake"], check=True)
     torch.set_num_threads(1)
@@ -201,10 +190,7 @@ def main():
         ratio = median / statistics.median(seconds["lake"])
         rows[name] = {"seconds_a_run": median, "turns": turns, "ratio": ratio, "distance": distance}
         print(f"{name}: {median * 1e3:.3f} ms a run, {ratio:.1f} times ours, distance {distance:.4f}")
-    result = {"date": datetime.date.today().isoformat(), "machine": platform.processor() or platform.machine(),
-              "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions(), "threads": 1,
-              "recipe": report["recipe"], "seeds": SEEDS, "results": rows}
-    pathlib.Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+    record.write(__file__, ("torch", "jax", "jaxlib"), recipe=report["recipe"], seeds=SEEDS, results=rows)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ use crate::error::LakeError;
 use crate::map::{ACTIONS, Action, Cell, Map};
 use crate::rollout::draw;
 use crate::solver::TransitionMatrix;
+use crate::spelling::Spelled;
 
 /// What the name of a drawn trajectory begins with.
 pub const PREFIX: &str = "drawn:";
@@ -204,29 +205,19 @@ impl FromStr for Drawn {
     type Err = LakeError;
 
     fn from_str(name: &str) -> Result<Self, LakeError> {
-        let fail = |part: &str, allowed: &str, given: &str| LakeError::Field {
-            field: format!("trajectory drawn.{part}"),
-            allowed: allowed.to_owned(),
-            given: format!("\"{given}\""),
-        };
-        let mut parts = name.strip_prefix(PREFIX).unwrap_or(name).split(',').map(str::trim);
-        let kind = parts.next().unwrap_or_default();
+        let spelled = Spelled::new("trajectory drawn", PREFIX, name);
         let kinds = format!("one of {}", Kind::VARIANTS.join(", "));
-        let kind = kind.parse().map_err(|_| fail("kind", &kinds, kind))?;
+        let kind = spelled.head.parse().map_err(|_| spelled.fail("kind", &kinds, spelled.head))?;
         let mut drawn = Self { kind, moves: None, seed: SEED };
-        for part in parts {
-            let (field, value) = part.split_once('=').unwrap_or((part, ""));
+        for &(field, value) in &spelled.fields {
             match field {
                 "moves" => {
                     let moves = value.parse().ok().filter(|moves| (1..=MOST_MOVES).contains(moves));
-                    let moves = moves.ok_or_else(|| fail(field, &format!("1 to {MOST_MOVES}"), value))?;
-                    drawn.moves = Some(moves);
+                    let allowed = format!("1 to {MOST_MOVES}");
+                    drawn.moves = Some(moves.ok_or_else(|| spelled.fail(field, &allowed, value))?);
                 }
-                "seed" => {
-                    let seed = value.parse().ok();
-                    drawn.seed = seed.ok_or_else(|| fail(field, "a whole number, 0 <= seed < 2^64", value))?;
-                }
-                _ => return Err(fail(field, &format!("moves or seed, as in {SPELLING}"), part)),
+                "seed" => drawn.seed = spelled.seed(value)?,
+                _ => return Err(spelled.fail(field, &format!("moves or seed, as in {SPELLING}"), value)),
             }
         }
         Ok(drawn)
@@ -319,7 +310,7 @@ mod tests {
             ("drawn:straight", ["trajectory drawn.kind", "shortest, longer, falling", "\"straight\""]),
             ("drawn:any,moves=0", ["trajectory drawn.moves", "1 to", "\"0\""]),
             ("drawn:any,seed=x", ["trajectory drawn.seed", "whole number", "\"x\""]),
-            ("drawn:any,colour=x", ["trajectory drawn.colour", "moves or seed", "colour=x"]),
+            ("drawn:any,colour=x", ["trajectory drawn.colour", "moves or seed", "\"x\""]),
             ("drawn:shortest,moves=5", ["trajectory drawn:shortest", "4x4 has no such word", "5 moves"]),
         ] {
             let error = word(&map, name).unwrap_err().to_string();

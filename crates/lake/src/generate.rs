@@ -9,6 +9,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 use crate::error::LakeError;
 use crate::map::{Cell, MOST_CELLS};
+use crate::spelling::Spelled;
 
 /// What the name of a generated lake begins with.
 pub const PREFIX: &str = "generated:";
@@ -92,32 +93,23 @@ impl FromStr for Generated {
     type Err = LakeError;
 
     fn from_str(name: &str) -> Result<Self, LakeError> {
-        let fail = |part: &str, allowed: &str, given: &str| LakeError::Field {
-            field: format!("map generated.{part}"),
-            allowed: allowed.to_owned(),
-            given: format!("\"{given}\""),
-        };
-        let mut parts = name.strip_prefix(PREFIX).unwrap_or(name).split(',').map(str::trim);
-        let size = parts.next().unwrap_or_default();
+        let spelled = Spelled::new("map generated", PREFIX, name);
+        let size = spelled.head;
         let sides = size.split_once('x').and_then(|(height, width)| Some((height.parse().ok()?, width.parse().ok()?)));
         let fits = |(height, width): &(usize, usize)| {
             height.checked_mul(*width).is_some_and(|cells| (2..=MOST_CELLS).contains(&cells))
         };
         let allowed = format!("HEIGHTxWIDTH of 2 to {MOST_CELLS} cells");
-        let (height, width) = sides.filter(fits).ok_or_else(|| fail("size", &allowed, size))?;
+        let (height, width) = sides.filter(fits).ok_or_else(|| spelled.fail("size", &allowed, size))?;
         let mut lake = Self { height, width, holes: HOLES, seed: SEED };
-        for part in parts {
-            let (field, value) = part.split_once('=').unwrap_or((part, ""));
+        for &(field, value) in &spelled.fields {
             match field {
                 "holes" => {
                     let holes = value.parse().ok().filter(|holes| (0.0..=1.0).contains(holes));
-                    lake.holes = holes.ok_or_else(|| fail(field, "a number, 0 <= holes <= 1", value))?;
+                    lake.holes = holes.ok_or_else(|| spelled.fail(field, "a number, 0 <= holes <= 1", value))?;
                 }
-                "seed" => {
-                    let seed = value.parse().ok();
-                    lake.seed = seed.ok_or_else(|| fail(field, "a whole number, 0 <= seed < 2^64", value))?;
-                }
-                _ => return Err(fail(field, &format!("holes or seed, as in {SPELLING}"), part)),
+                "seed" => lake.seed = spelled.seed(value)?,
+                _ => return Err(spelled.fail(field, &format!("holes or seed, as in {SPELLING}"), value)),
             }
         }
         Ok(lake)
@@ -179,7 +171,7 @@ mod tests {
             ("generated:8x8,holes=2", ["map generated.holes", "0 <= holes <= 1", "\"2\""]),
             ("generated:8x8,holes=nan", ["map generated.holes", "0 <= holes <= 1", "\"nan\""]),
             ("generated:8x8,seed=-1", ["map generated.seed", "whole number", "\"-1\""]),
-            ("generated:8x8,ice=1", ["map generated.ice", "holes or seed", "ice=1"]),
+            ("generated:8x8,ice=1", ["map generated.ice", "holes or seed", "\"1\""]),
         ] {
             let error = Map::load(name).unwrap_err().to_string();
             assert!(texts.iter().all(|text| error.contains(text)), "{name}: {error}");

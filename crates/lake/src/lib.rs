@@ -40,6 +40,7 @@ pub mod report;
 pub mod rollout;
 mod snapshots;
 pub mod solver;
+mod spelling;
 pub mod start;
 #[cfg(feature = "program")]
 pub mod study;

@@ -51,6 +51,33 @@ pub enum LmError {
         /// What is wrong, and where.
         problem: String,
     },
+    /// A file of weights that is none, or is cut.
+    #[error("{}: {problem}", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor of a checkpoint.
+    #[error("{}: {tensor} {problem}", path.display())]
+    Weight {
+        /// The file, or the folder where it is in none.
+        path: PathBuf,
+        /// Its name.
+        tensor: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The engine failed; a GPU without memory for more is the usual cause.
+    #[error("libtorch: {}", first_line(.0))]
+    Engine(#[from] tch::TchError),
+    /// A statistic that cannot be computed here.
+    #[error("{statistic}: a language model has no such column here: no value function, and no reference unless one is given")]
+    Statistic {
+        /// Its name.
+        statistic: &'static str,
+    },
     /// A line of a data file.
     #[error("{}:{line}: {source}", path.display())]
     Line {
@@ -93,4 +120,9 @@ pub enum LmError {
         /// The greatest length, in tokens.
         max_length: usize,
     },
+}
+
+/// What an error of the engine says before its list of calls.
+fn first_line(error: &tch::TchError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }

@@ -2,17 +2,25 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | a model's shape | [`config`] |
+//! | a model's shape, its weights as files, and what it computes | [`config`], [`weights`], [`model`] |
+//! | hidden states to statistics of tokens, and back | [`head`] |
+//! | sequences as tensors, the policy that objectives train, its optimizer | [`batch`], [`policy`], [`optimizer`] |
 //! | text to tokens | [`tokens`] |
 //! | conversations to text | [`chat`], [`python_json`] |
 //! | data as JSON lines | [`data`] |
 //! | tokens of a prompt and its response | [`example`] |
 //! | why something was refused | [`error`] |
 
+pub mod batch;
 pub mod chat;
 pub mod config;
 pub mod data;
 pub mod error;
 pub mod example;
+pub mod head;
+pub mod model;
+pub mod optimizer;
+pub mod policy;
 pub mod python_json;
 pub mod tokens;
+pub mod weights;

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Gets libtorch 2.11.0, the engine of `lm`, from PyTorch's wheel on PyPI, once for every checkout of a user, and links
+# crates/lm/libtorch to it, where cargo looks. Prints the environment for whoever builds without cargo's configuration.
+# usage: libtorch.sh [--cuda]    --cuda also gets the libraries that a GPU needs (5 GB in all, 1.4 GB without)
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+version=2.11.0
+packages=(torch==$version nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
+deps=(--no-deps)
+name=libtorch-$version
+case "${1:-}" in
+  '') ;;
+  --cuda) packages=(torch==$version) deps=() name+=-cuda ;;
+  *) echo "usage: libtorch.sh [--cuda]" >&2; exit 2 ;;
+esac
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/objective-lake
+folder=$cache/$name
+
+if [ ! -d "$folder" ]; then
+  command -v python3 >/dev/null || { echo 'libtorch.sh: python3 with pip is needed to fetch a wheel' >&2; exit 2; }
+  mkdir -p "$cache"
+  fetched=$(mktemp -d "$cache/.$name-XXXXXX")
+  trap 'rm -rf "$fetched"' EXIT
+  python3 -m pip install --quiet --disable-pip-version-check --no-compile --only-binary=:all: "${deps[@]}" \
+    --target "$fetched" "${packages[@]}" >&2
+  # Somebody else may have been faster.
+  mv -T "$fetched" "$folder" 2>/dev/null || [ -d "$folder" ]
+fi
+ln -sfn "$folder/torch" "$here/libtorch"
+printf 'export LIBTORCH=%q OMP_WAIT_POLICY=passive\n' "$folder/torch"

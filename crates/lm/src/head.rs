@@ -1,0 +1,279 @@
+//! The statistics head: from hidden states to one number a token, without a [tokens, vocabulary] tensor.
+//!
+//! Logits are made for a chunk of tokens at a time, reduced to the statistics that an objective reads, and forgotten. When the
+//! objective has answered with cotangents, the same chunks are made again and pulled back, into the gradient of the output's
+//! weights and the cotangents of the hidden states.
+//!
+//! # Formula
+//!
+//! With z = h Wᵀ the logits of a token, p their softmax, y the response's token, H the entropy and c the cotangents:
+//!
+//! ∂L/∂z = c_log_prob (e_y − p) + c_reference_kl (p − p_ref) − c_entropy p (log p + H) + 2 c_log_sum_square_prob (p² / Σp² − p),
+//! ∂L/∂h = ∂L/∂z W, ∂L/∂W = Σ_tokens (∂L/∂z)ᵀ h.
+
+use enumset::EnumSet;
+use objective::{Statistic, TokenStatistics};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::error::LmError;
+
+/// Logits in memory at a time. A chunk is at least one token.
+pub const LOGITS: usize = 1 << 23;
+
+/// Hidden states and the output's weights that make logits of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// Of shape [tokens, hidden_size].
+    pub hidden: &'a Tensor,
+    /// Of shape [vocabulary, hidden_size].
+    pub weights: &'a Tensor,
+}
+
+/// Log-probabilities of a chunk.
+struct Chunk {
+    begin: i64,
+    tokens: i64,
+}
+
+impl Head<'_> {
+    fn chunks(&self) -> impl Iterator<Item = Chunk> {
+        let tokens = self.hidden.size()[0];
+        let step = (LOGITS as i64 / self.weights.size()[0]).max(1);
+        (0..tokens).step_by(step as usize).map(move |begin| Chunk { begin, tokens: step.min(tokens - begin) })
+    }
+
+    /// z − max z, in 32 bits.
+    fn logits(&self, chunk: &Chunk) -> Result<Tensor, LmError> {
+        let hidden = self.hidden.f_narrow(0, chunk.begin, chunk.tokens)?;
+        let mut logits = hidden.f_matmul(&self.weights.f_transpose(0, 1)?)?.f_to_kind(Kind::Float)?;
+        let greatest = logits.f_amax([-1].as_slice(), true)?;
+        Ok(logits.f_sub_(&greatest)?)
+    }
+
+    /// log p, in 32 bits.
+    fn log_probs(&self, chunk: &Chunk) -> Result<Tensor, LmError> {
+        let mut logits = self.logits(chunk)?;
+        let sum = logits.f_exp()?.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
+        Ok(logits.f_sub_(&sum.f_log()?)?)
+    }
+
+    /// The most probable token after each hidden state; the first of several.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn greedy(&self) -> Result<Tensor, LmError> {
+        no_grad(|| {
+            let parts: Vec<_> = self
+                .chunks()
+                .map(|chunk| {
+                    let hidden = self.hidden.f_narrow(0, chunk.begin, chunk.tokens)?;
+                    Ok(hidden.f_matmul(&self.weights.f_transpose(0, 1)?)?.f_argmax(-1, false)?)
+                })
+                .collect::<Result<_, LmError>>()?;
+            Ok(Tensor::f_cat(&parts, 0)?)
+        })
+    }
+
+    /// Fills the wanted columns of `out` for the response's `tokens`, one for each hidden state, and empties the others.
+    /// `reference` are the frozen reference policy's hidden states and weights, where its distribution is wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`]; [`LmError::Statistic`] for one that a language model does not have.
+    pub fn statistics(
+        &self,
+        reference: Option<Head<'_>>,
+        tokens: &[usize],
+        wanted: EnumSet<Statistic>,
+        out: &mut TokenStatistics,
+    ) -> Result<(), LmError> {
+        EnumSet::all().iter().for_each(|statistic: Statistic| out.column_mut(statistic).clear());
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        let columns: Vec<Statistic> = wanted.iter().collect();
+        let tokens = self.tokens(tokens)?;
+        no_grad(|| {
+            let mut parts: Vec<Vec<Tensor>> = columns.iter().map(|_| Vec::new()).collect();
+            for chunk in self.chunks() {
+                let taken = tokens.f_narrow(0, chunk.begin, chunk.tokens)?;
+                if columns == [Statistic::LogProb] {
+                    parts[0].push(self.log_prob(&chunk, &taken)?);
+                    continue;
+                }
+                let log_probs = self.log_probs(&chunk)?;
+                for (statistic, parts) in columns.iter().zip(&mut parts) {
+                    parts.push(statistic_of(*statistic, &log_probs, &taken, reference, &chunk)?);
+                }
+            }
+            // Everything goes to the host at once, so that a GPU need not wait for it chunk by chunk.
+            let columns_of_parts: Vec<_> =
+                parts.iter().map(|parts| Tensor::f_cat(parts, 0)).collect::<Result<_, _>>()?;
+            let together =
+                Tensor::f_stack(&columns_of_parts, 0)?.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?;
+            for (index, statistic) in columns.iter().enumerate() {
+                let column = out.column_mut(*statistic);
+                let row = together.f_get(index as i64)?;
+                column.resize(row.numel(), 0.0);
+                row.f_copy_data(column, row.numel())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// log p of the tokens taken, in one buffer.
+    fn log_prob(&self, chunk: &Chunk, taken: &Tensor) -> Result<Tensor, LmError> {
+        let mut logits = self.logits(chunk)?;
+        let own = logits.f_gather(-1, &taken.f_unsqueeze(-1)?, false)?;
+        let sum = logits.f_exp_()?.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
+        Ok(own.f_sub(&sum.f_log()?)?.f_squeeze_dim(-1)?)
+    }
+
+    /// The cotangents of the hidden states. Adds those of the output's weights to `gradient`, of their shape and in 32 bits. The
+    /// other arguments are those that the statistics came from.
+    ///
+    /// # Errors
+    ///
+    /// As [`statistics`](Self::statistics).
+    pub fn pull_back(
+        &self,
+        reference: Option<Head<'_>>,
+        tokens: &[usize],
+        cotangents: &TokenStatistics,
+        gradient: &mut Tensor,
+    ) -> Result<Tensor, LmError> {
+        let tokens = self.tokens(tokens)?;
+        let column = |values: &[f64]| -> Result<Option<Tensor>, LmError> {
+            if values.is_empty() {
+                return Ok(None);
+            }
+            let values = Tensor::f_from_slice(values)?.f_to_kind(Kind::Float)?.f_to_device(self.hidden.device())?;
+            Ok(Some(values.f_unsqueeze(-1)?))
+        };
+        let TokenStatistics { log_prob, reference_kl, entropy, value, log_sum_square_prob } = cotangents;
+        if !value.is_empty() {
+            return Err(LmError::Statistic { statistic: Statistic::Value.into() });
+        }
+        let columns = Columns {
+            log_prob: column(log_prob)?,
+            reference_kl: column(reference_kl)?,
+            entropy: column(entropy)?,
+            log_sum_square_prob: column(log_sum_square_prob)?,
+        };
+        no_grad(|| {
+            let mut parts = Vec::new();
+            for chunk in self.chunks() {
+                let taken = tokens.f_narrow(0, chunk.begin, chunk.tokens)?;
+                let of_logits = self.logits_cotangent(&columns.narrow(&chunk)?, reference, &chunk, &taken)?;
+                let hidden = self.hidden.f_narrow(0, chunk.begin, chunk.tokens)?;
+                let narrow = of_logits.f_to_kind(self.weights.f_kind()?)?;
+                parts.push(narrow.f_matmul(self.weights)?);
+                add_product(gradient, &narrow.f_transpose(0, 1)?, &hidden)?;
+            }
+            Ok(Tensor::f_cat(&parts, 0)?)
+        })
+    }
+
+    fn logits_cotangent(
+        &self,
+        columns: &Columns,
+        reference: Option<Head<'_>>,
+        chunk: &Chunk,
+        taken: &Tensor,
+    ) -> Result<Tensor, LmError> {
+        let Columns { log_prob, reference_kl, entropy, log_sum_square_prob } = columns;
+        if let (Some(log_prob), None, None, None) = (log_prob, reference_kl, entropy, log_sum_square_prob) {
+            let mut probs = self.logits(chunk)?.f_exp_()?;
+            let sum = probs.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
+            let mut cotangent = probs.f_mul_(&log_prob.f_neg()?.f_div(&sum)?)?;
+            return Ok(cotangent.f_scatter_add_(-1, &taken.f_unsqueeze(-1)?, log_prob)?);
+        }
+        let log_probs = self.log_probs(chunk)?;
+        let probs = log_probs.f_exp()?;
+        let mut cotangent = probs.f_zeros_like()?;
+        if let Some(column) = log_prob {
+            cotangent.f_sub_(&probs.f_mul(column)?)?;
+            cotangent.f_scatter_add_(-1, &taken.f_unsqueeze(-1)?, column)?;
+        }
+        if let Some(column) = reference_kl {
+            let reference_probs = required(reference)?.log_probs(chunk)?.f_exp_()?;
+            cotangent.f_add_(&probs.f_sub(&reference_probs)?.f_mul_(column)?)?;
+        }
+        if let Some(column) = entropy {
+            let weighted = probs.f_mul(&log_probs)?;
+            let negative_entropy = weighted.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
+            cotangent.f_sub_(&probs.f_mul(&log_probs.f_sub(&negative_entropy)?)?.f_mul_(column)?)?;
+        }
+        if let Some(column) = log_sum_square_prob {
+            let squares = probs.f_square()?;
+            let sum = squares.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
+            cotangent.f_add_(&squares.f_div(&sum)?.f_sub_(&probs)?.f_mul_(&column.f_mul_scalar(2.0)?)?)?;
+        }
+        Ok(cotangent)
+    }
+
+    fn tokens(&self, tokens: &[usize]) -> Result<Tensor, LmError> {
+        let tokens: Vec<i64> = tokens.iter().map(|token| *token as i64).collect();
+        Ok(Tensor::f_from_slice(&tokens)?.f_to_device(self.hidden.device())?)
+    }
+}
+
+/// Cotangents of shape [tokens, 1]; those that an objective does not answer are not there.
+struct Columns {
+    log_prob: Option<Tensor>,
+    reference_kl: Option<Tensor>,
+    entropy: Option<Tensor>,
+    log_sum_square_prob: Option<Tensor>,
+}
+
+impl Columns {
+    fn narrow(&self, chunk: &Chunk) -> Result<Self, LmError> {
+        let narrow = |column: &Option<Tensor>| -> Result<Option<Tensor>, LmError> {
+            Ok(column.as_ref().map(|column| column.f_narrow(0, chunk.begin, chunk.tokens)).transpose()?)
+        };
+        Ok(Self {
+            log_prob: narrow(&self.log_prob)?,
+            reference_kl: narrow(&self.reference_kl)?,
+            entropy: narrow(&self.entropy)?,
+            log_sum_square_prob: narrow(&self.log_sum_square_prob)?,
+        })
+    }
+}
+
+fn statistic_of(
+    statistic: Statistic,
+    log_probs: &Tensor,
+    taken: &Tensor,
+    reference: Option<Head<'_>>,
+    chunk: &Chunk,
+) -> Result<Tensor, LmError> {
+    let sum = |values: Tensor| values.f_sum_dim_intlist([-1].as_slice(), false, Kind::Float);
+    // What is never negative stays so when it is rounded.
+    Ok(match statistic {
+        Statistic::LogProb => log_probs.f_gather(-1, &taken.f_unsqueeze(-1)?, false)?.f_squeeze_dim(-1)?,
+        Statistic::ReferenceKl => {
+            let reference = required(reference)?.log_probs(chunk)?;
+            sum(reference.f_exp()?.f_mul_(&reference.f_sub(log_probs)?)?)?.f_clamp_min(0.0)?
+        }
+        Statistic::Entropy => sum(log_probs.f_exp()?.f_mul_(log_probs)?)?.f_neg()?.f_clamp_min(0.0)?,
+        Statistic::LogSumSquareProb => {
+            sum(log_probs.f_mul_scalar(2.0)?.f_exp_()?)?.f_log()?.f_clamp_max(0.0)?
+        }
+        Statistic::Value => return Err(LmError::Statistic { statistic: statistic.into() }),
+    })
+}
+
+fn required(reference: Option<Head<'_>>) -> Result<Head<'_>, LmError> {
+    reference.ok_or(LmError::Statistic { statistic: Statistic::ReferenceKl.into() })
+}
+
+/// sum += a b, where the sum is in 32 bits and the factors may be in less.
+fn add_product(sum: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<(), LmError> {
+    if a.f_kind()? == sum.f_kind()? {
+        sum.f_addmm_(a, b)?;
+    } else {
+        sum.f_add_(&a.f_matmul(b)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! The transformer: a decoder of Llama's kind, with hidden states in the middle and linear maps at its ends.
+//!
+//! What comes before the layers ([`Transformer::embed`]) and behind them (the head) is pulled back by hand, so that neither a
+//! [tokens, vocabulary] tensor nor a dense gradient of the embedding table is ever made. The layers are differentiated by the
+//! engine, all at once or one by one ([`Tape`]).
+
+pub mod attention;
+pub mod layer;
+pub mod rope;
+pub mod tape;
+
+pub use attention::{Heads, Layout};
+pub use tape::Tape;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::config::{Architecture, ModelConfig};
+use crate::error::LmError;
+use crate::weights::Weights;
+use layer::{Layer, Linear, Maps, Norm};
+use rope::Angles;
+
+/// A model's weights and how they are put together.
+#[derive(Debug)]
+pub struct Transformer {
+    config: ModelConfig,
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: Norm,
+    /// The output's weights, where they are not the embedding table.
+    head: Option<Tensor>,
+}
+
+/// A parameter's name in a checkpoint, and its shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The name.
+    pub name: String,
+    /// Its dimensions.
+    pub size: Vec<i64>,
+}
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const NORM: &str = "model.norm.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// Every parameter of a model, in the one order that gradients, optimizers and files have.
+pub fn shapes(config: &ModelConfig) -> Vec<Shape> {
+    let shape = |name: String, size: &[usize]| Shape { name, size: size.iter().map(|size| *size as i64).collect() };
+    let ModelConfig { vocabulary, hidden_size: hidden, .. } = *config;
+    let mut shapes = vec![shape(EMBEDDING.to_owned(), &[vocabulary, hidden])];
+    for layer in 0..config.layers {
+        let [attention_norm, feed_forward_norm] = norms(layer);
+        shapes.push(shape(attention_norm, &[hidden]));
+        shapes.push(shape(feed_forward_norm, &[hidden]));
+        for Map { name, rows, columns, bias } in maps(config, layer).into_list() {
+            shapes.push(shape(format!("{name}.weight"), &[rows, columns]));
+            if bias {
+                shapes.push(shape(format!("{name}.bias"), &[rows]));
+            }
+        }
+    }
+    shapes.push(shape(NORM.to_owned(), &[hidden]));
+    if !config.tied_embeddings {
+        shapes.push(shape(HEAD.to_owned(), &[vocabulary, hidden]));
+    }
+    shapes
+}
+
+/// Whether a checkpoint may hold a tensor that is no parameter: one that is computed from the configuration, or twice there.
+pub fn is_redundant(config: &ModelConfig, name: &str) -> bool {
+    (config.tied_embeddings && name == HEAD) || name.ends_with(".rotary_emb.inv_freq")
+}
+
+/// A linear map of a layer as a checkpoint has it.
+struct Map {
+    name: String,
+    rows: usize,
+    columns: usize,
+    bias: bool,
+}
+
+fn norms(layer: usize) -> [String; 2] {
+    ["input", "post_attention"].map(|place| format!("model.layers.{layer}.{place}_layernorm.weight"))
+}
+
+fn maps(config: &ModelConfig, layer: usize) -> Maps<Map> {
+    let ModelConfig { hidden_size: hidden, intermediate_size: wide, biases, .. } = *config;
+    let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    let map = |block: &str, name: &str, rows, columns, bias| Map {
+        name: format!("model.layers.{layer}.{block}.{name}_proj"),
+        rows,
+        columns,
+        bias,
+    };
+    Maps {
+        query: map("self_attn", "q", queries, hidden, biases.qkv),
+        key: map("self_attn", "k", keys, hidden, biases.qkv),
+        value: map("self_attn", "v", keys, hidden, biases.qkv),
+        output: map("self_attn", "o", hidden, queries, biases.output),
+        gate: map("mlp", "gate", wide, hidden, biases.feed_forward),
+        up: map("mlp", "up", wide, hidden, biases.feed_forward),
+        down: map("mlp", "down", hidden, wide, biases.feed_forward),
+    }
+}
+
+impl Transformer {
+    /// The model of these weights, each of the kind and on the device that the model is to compute in.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Weight`] for a parameter that is missing.
+    pub fn new(config: ModelConfig, mut weights: Weights) -> Result<Self, LmError> {
+        let embedding = weights.take(EMBEDDING)?;
+        let mut layers = Vec::with_capacity(config.layers);
+        for layer in 0..config.layers {
+            let [attention_norm, feed_forward_norm] = norms(layer);
+            let norms = [weights.take(&attention_norm)?, weights.take(&feed_forward_norm)?];
+            let maps = maps(&config, layer).try_map(|Map { name, bias, .. }| {
+                let weight = weights.take(&format!("{name}.weight"))?;
+                let bias = bias.then(|| weights.take(&format!("{name}.bias"))).transpose()?;
+                Ok::<_, LmError>(Linear { weight, bias })
+            })?;
+            layers.push(Layer::new(&config, norms, maps));
+        }
+        let norm = Norm::new(&config, weights.take(NORM)?);
+        let head = if config.tied_embeddings { None } else { Some(weights.take(HEAD)?) };
+        Ok(Self { config, embedding, layers, norm, head })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What the model computes in.
+    pub fn kind(&self) -> Kind {
+        self.embedding.kind()
+    }
+
+    /// Where the model computes.
+    pub fn device(&self) -> Device {
+        self.embedding.device()
+    }
+
+    /// The parameters in the order of [`shapes`].
+    pub fn parameters(&self) -> Vec<&Tensor> {
+        let layers = self.layers.iter().flat_map(Layer::parameters);
+        let ends = [&self.norm.weight].into_iter().chain(&self.head);
+        [&self.embedding].into_iter().chain(layers).chain(ends).collect()
+    }
+
+    /// The embedding table, of shape [vocabulary, hidden_size].
+    pub fn embedding(&self) -> &Tensor {
+        &self.embedding
+    }
+
+    /// The output's weights, of shape [vocabulary, hidden_size].
+    pub fn head(&self) -> &Tensor {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The rows of the embedding table for tokens in the layout's order, of shape [tokens, hidden_size]. Not differentiated.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn embed(&self, tokens: &Tensor) -> Result<Tensor, LmError> {
+        Ok(self.embedding.f_index_select(0, tokens)?.f_detach()?)
+    }
+
+    /// What the layers read for embeddings: some architectures scale them.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn scale_embeddings(&self, embeddings: &Tensor) -> Result<Tensor, LmError> {
+        match self.config.architecture {
+            Architecture::Gemma => {
+                // Rounded to what the model computes in before it is multiplied with.
+                let scale = Tensor::from((self.config.hidden_size as f64).sqrt());
+                let scale = scale.f_to_kind(embeddings.f_kind()?)?.f_to_device(embeddings.device())?;
+                Ok(embeddings.f_mul(&scale)?)
+            }
+            Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => Ok(embeddings.shallow_clone()),
+        }
+    }
+
+    /// The angles of a layout's positions.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn angles(&self, positions: &[i64]) -> Result<Angles, LmError> {
+        Angles::new(&self.config.rope, self.config.head_dim, positions, self.kind(), self.device())
+    }
+
+    fn layer(&self, index: usize, x: &Tensor, angles: &Angles, layout: &Layout) -> Result<Tensor, LmError> {
+        let window = self.config.windows[index];
+        self.layers[index].forward(x, angles, &mut |heads| heads.attend(layout, window))
+    }
+
+    /// Takes tokens through every layer, where `attend(layer, heads)` is asked what each layer's heads see, and answers normed
+    /// hidden states of shape [rows, tokens, hidden_size].
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`], and those of `attend`.
+    pub fn forward_with(
+        &self,
+        tokens: &Tensor,
+        angles: &Angles,
+        attend: &mut dyn FnMut(usize, Heads) -> Result<Tensor, LmError>,
+    ) -> Result<Tensor, LmError> {
+        let (rows, length) = tokens.size2()?;
+        let embeddings = self.embed(&tokens.f_flatten(0, 1)?)?;
+        let mut x = self.scale_embeddings(&embeddings)?.f_view([rows, length, -1])?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x, angles, &mut |heads| attend(index, heads))?;
+        }
+        self.norm.forward(&x)
+    }
+}

@@ -1,0 +1,119 @@
+//! Causal attention over rows of tokens, over sequences packed into one row, and over what was computed before.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::LmError;
+
+/// How the tokens of a batch lie in its rows, each of which is as long as the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// A sequence a row, and padding behind it, which no token of the sequence sees.
+    Padded {
+        /// Rows.
+        rows: usize,
+        /// Tokens in a row.
+        length: usize,
+    },
+    /// Sequences of these lengths, one behind the other in one row.
+    Packed {
+        /// Tokens of each sequence.
+        lengths: Vec<usize>,
+    },
+}
+
+impl Layout {
+    /// Rows and tokens in a row.
+    pub fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::Padded { rows, length } => (*rows, *length),
+            Self::Packed { lengths } => (1, lengths.iter().sum()),
+        }
+    }
+
+    /// The position of each token of a row in its sequence.
+    pub fn positions(&self) -> Vec<i64> {
+        match self {
+            Self::Padded { length, .. } => (0..*length as i64).collect(),
+            Self::Packed { lengths } => lengths.iter().flat_map(|length| 0..*length as i64).collect(),
+        }
+    }
+}
+
+/// Heads of queries, keys and values, each of shape [rows, heads, tokens, head_dim].
+#[derive(Debug)]
+pub struct Heads {
+    /// What looks.
+    pub query: Tensor,
+    /// What is looked at; one head may serve several of queries.
+    pub key: Tensor,
+    /// What is seen there.
+    pub value: Tensor,
+}
+
+impl Heads {
+    /// Attention in which each token sees its sequence up to itself, or the `window` last tokens of that.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn attend(&self, layout: &Layout, window: Option<usize>) -> Result<Tensor, LmError> {
+        match layout {
+            Layout::Padded { length, .. } => self.causal(*length, window),
+            Layout::Packed { lengths } => {
+                let mut begin = 0;
+                let mut parts = Vec::with_capacity(lengths.len());
+                for length in lengths {
+                    let part = |heads: &Tensor| heads.f_narrow(2, begin, *length as i64);
+                    let heads =
+                        Self { query: part(&self.query)?, key: part(&self.key)?, value: part(&self.value)? };
+                    parts.push(heads.causal(*length, window)?);
+                    begin += *length as i64;
+                }
+                Ok(Tensor::f_cat(&parts, 2)?)
+            }
+        }
+    }
+
+    fn causal(&self, length: usize, window: Option<usize>) -> Result<Tensor, LmError> {
+        match window {
+            // A mask keeps the engine from its fastest kernels.
+            Some(window) if window < length => self.masked(&sliding(length, window, self.query.device())?),
+            _ => self.product(None, length > 1),
+        }
+    }
+
+    /// Attention to the keys that `mask` (true where seen, to be broadcast to [rows, heads, queries, keys]) lets see.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn masked(&self, mask: &Tensor) -> Result<Tensor, LmError> {
+        self.product(Some(mask), false)
+    }
+
+    fn product(&self, mask: Option<&Tensor>, causal: bool) -> Result<Tensor, LmError> {
+        let Self { query, key, value } = self;
+        let shared = query.size()[1] != key.size()[1];
+        Ok(Tensor::f_scaled_dot_product_attention(query, key, value, mask, 0.0, causal, None, shared)?)
+    }
+}
+
+/// True where query i sees key j: i − window < j ≤ i.
+fn sliding(length: usize, window: usize, device: Device) -> Result<Tensor, LmError> {
+    let length = length as i64;
+    let all = Tensor::f_ones([length, length], (Kind::Bool, device))?;
+    Ok(all.f_tril(0)?.f_triu(1 - window as i64)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_counts_the_token_itself() {
+        let mask = sliding(4, 2, Device::Cpu).unwrap();
+        let seen: Vec<_> = (0..4).map(|query| mask.get(query).sum(Kind::Int64).int64_value(&[])).collect();
+        assert_eq!(seen, [1, 2, 2, 2]);
+        assert_eq!(mask.int64_value(&[3, 1]), 0);
+    }
+}

@@ -1,0 +1,142 @@
+//! One layer: attention and a gated feed-forward network, each behind a norm and added to what goes through.
+
+use tch::{Kind, Tensor};
+
+use super::attention::Heads;
+use super::rope::Angles;
+use crate::config::{Activation, Architecture, ModelConfig};
+use crate::error::LmError;
+
+/// Root-mean-square norm.
+#[derive(Debug)]
+pub struct Norm {
+    pub(super) weight: Tensor,
+    epsilon: f64,
+    /// Whether the numbers are multiplied by 1 + w and not by w.
+    centred: bool,
+}
+
+/// A linear map.
+#[derive(Debug)]
+pub struct Linear {
+    pub(super) weight: Tensor,
+    pub(super) bias: Option<Tensor>,
+}
+
+/// One layer of a transformer.
+#[derive(Debug)]
+pub struct Layer {
+    attention_norm: Norm,
+    feed_forward_norm: Norm,
+    maps: Maps<Linear>,
+    activation: Activation,
+    head_dim: i64,
+}
+
+impl Norm {
+    pub(super) fn new(config: &ModelConfig, weight: Tensor) -> Self {
+        Self { weight, epsilon: config.rms_norm_eps, centred: config.architecture == Architecture::Gemma }
+    }
+
+    /// x w / √(mean x² + ε), computed in 32 bits and answered in what x is.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, LmError> {
+        let kind = x.f_kind()?;
+        let wide = x.f_to_kind(Kind::Float)?;
+        let square = wide.f_square()?.f_mean_dim([-1].as_slice(), true, None)?;
+        let normed = wide.f_mul(&square.f_add_scalar(self.epsilon)?.f_rsqrt()?)?;
+        Ok(if self.centred {
+            normed.f_mul(&self.weight.f_to_kind(Kind::Float)?.f_add_scalar(1.0)?)?.f_to_kind(kind)?
+        } else {
+            normed.f_to_kind(kind)?.f_mul(&self.weight)?
+        })
+    }
+}
+
+impl Linear {
+    fn forward(&self, x: &Tensor) -> Result<Tensor, LmError> {
+        Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.weight].into_iter().chain(&self.bias)
+    }
+}
+
+/// A layer's linear maps by their names in a checkpoint, in its parameters' order.
+#[derive(Debug)]
+pub(super) struct Maps<T> {
+    pub(super) query: T,
+    pub(super) key: T,
+    pub(super) value: T,
+    pub(super) output: T,
+    pub(super) gate: T,
+    pub(super) up: T,
+    pub(super) down: T,
+}
+
+impl<T> Maps<T> {
+    pub(super) fn into_list(self) -> [T; 7] {
+        let Self { query, key, value, output, gate, up, down } = self;
+        [query, key, value, output, gate, up, down]
+    }
+
+    pub(super) fn try_map<U, E>(self, mut convert: impl FnMut(T) -> Result<U, E>) -> Result<Maps<U>, E> {
+        Ok(Maps {
+            query: convert(self.query)?,
+            key: convert(self.key)?,
+            value: convert(self.value)?,
+            output: convert(self.output)?,
+            gate: convert(self.gate)?,
+            up: convert(self.up)?,
+            down: convert(self.down)?,
+        })
+    }
+}
+
+impl Layer {
+    pub(super) fn new(config: &ModelConfig, [attention_norm, feed_forward_norm]: [Tensor; 2], maps: Maps<Linear>) -> Self {
+        Self {
+            attention_norm: Norm::new(config, attention_norm),
+            feed_forward_norm: Norm::new(config, feed_forward_norm),
+            maps,
+            activation: config.activation,
+            head_dim: config.head_dim as i64,
+        }
+    }
+
+    /// The parameters in the order of [`super::shapes`].
+    pub fn parameters(&self) -> Vec<&Tensor> {
+        let Self { attention_norm, feed_forward_norm, maps, .. } = self;
+        let Maps { query, key, value, output, gate, up, down } = maps;
+        let maps = [query, key, value, output, gate, up, down].into_iter().flat_map(Linear::tensors);
+        [&attention_norm.weight, &feed_forward_norm.weight].into_iter().chain(maps).collect()
+    }
+
+    /// What goes out for the hidden states `x` of shape [rows, tokens, hidden_size]; `attend` is asked how its heads see.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        angles: &Angles,
+        attend: &mut dyn FnMut(Heads) -> Result<Tensor, LmError>,
+    ) -> Result<Tensor, LmError> {
+        let (rows, tokens, _) = x.size3()?;
+        let normed = self.attention_norm.forward(x)?;
+        let heads = |map: &Linear| -> Result<Tensor, LmError> {
+            Ok(map.forward(&normed)?.f_view([rows, tokens, -1, self.head_dim])?.f_transpose(1, 2)?)
+        };
+        let query = angles.turn(&heads(&self.maps.query)?)?;
+        let key = angles.turn(&heads(&self.maps.key)?)?;
+        let seen = attend(Heads { query, key, value: heads(&self.maps.value)? })?;
+        let seen = seen.f_transpose(1, 2)?.f_reshape([rows, tokens, -1])?;
+        let x = x.f_add(&self.maps.output.forward(&seen)?)?;
+        let normed = self.feed_forward_norm.forward(&x)?;
+        let gate = self.maps.gate.forward(&normed)?;
+        let gate = match self.activation {
+            Activation::Silu => gate.f_silu()?,
+            Activation::Gelu => gate.f_gelu("none")?,
+            Activation::GeluPytorchTanh => gate.f_gelu("tanh")?,
+        };
+        let wide = gate.f_mul(&self.maps.up.forward(&normed)?)?;
+        Ok(x.f_add(&self.maps.down.forward(&wide)?)?)
+    }
+}

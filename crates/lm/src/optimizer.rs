@@ -1,0 +1,243 @@
+//! RMSprop, AdamW and SGD over a model's tensors, with the formulas and the settings of [`training::optimizer`].
+//!
+//! The state is in 32 bits. Weights in 16 bits lose what a small step adds to them, so they are either rounded at random, with
+//! the right mean, or kept a second time in 32 bits ([`Precision`]).
+//!
+//! On a CPU a parameter is updated in blocks that stay in a core's cache from the first operation to the last.
+
+use rayon::prelude::*;
+use strum::{Display, EnumString, VariantNames};
+use tch::{Kind, Tensor, no_grad};
+use training::OptimizerSettings;
+
+use crate::error::LmError;
+
+/// Elements of a block. The engine goes through fewer than 2¹⁵ on one thread.
+const BLOCK: i64 = (1 << 15) - 64;
+
+/// How weights in 16 bits take steps smaller than their last bit.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Precision {
+    /// Each is rounded up or down at random, so that its mean is the exact one: no more memory.
+    Stochastic,
+    /// A copy in 32 bits takes the steps, and is rounded for the model: four more bytes a parameter.
+    Masters,
+}
+
+/// Settings with their state over a model's parameters.
+#[derive(Debug)]
+pub struct Optimizer {
+    settings: OptimizerSettings,
+    precision: Precision,
+    /// Of the random numbers that round.
+    seed: u64,
+    /// Updates so far.
+    steps: u64,
+    states: Vec<State>,
+}
+
+/// What is kept for a parameter; none where the settings do not need it, or nothing was pulled back to it yet.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Mean gradient (AdamW) or momentum buffer.
+    pub first: Option<Tensor>,
+    /// Mean squared gradient.
+    pub second: Option<Tensor>,
+    /// The parameter in 32 bits.
+    pub master: Option<Tensor>,
+}
+
+impl Optimizer {
+    /// The state before the first update. `seed` is that of the random rounding.
+    pub fn new(settings: OptimizerSettings, precision: Precision, seed: u64) -> Self {
+        Self { settings, precision, seed, steps: 0, states: Vec::new() }
+    }
+
+    /// One update of `parameters` along the gradients times `gradient_scale`, in place. Parameters without a gradient stay.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn update(
+        &mut self,
+        parameters: &[&Tensor],
+        gradients: &[Option<Tensor>],
+        learning_rate: f64,
+        gradient_scale: f64,
+    ) -> Result<(), LmError> {
+        self.steps += 1;
+        self.states.resize_with(parameters.len(), State::default);
+        let step = Step {
+            settings: self.settings,
+            steps: i32::try_from(self.steps).unwrap_or(i32::MAX),
+            learning_rate,
+            gradient_scale,
+        };
+        no_grad(|| {
+            for (index, ((parameter, gradient), state)) in
+                parameters.iter().zip(gradients).zip(&mut self.states).enumerate()
+            {
+                let Some(gradient) = gradient else { continue };
+                state.fill(&self.settings, self.precision, parameter)?;
+                let rounds = parameter.f_kind()? != Kind::Float && state.master.is_none();
+                let draws = if rounds { Some(draws(self.seed, self.steps, index, parameter)?) } else { None };
+                step.update(parameter, gradient, state, draws.as_ref())?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl State {
+    fn fill(&mut self, settings: &OptimizerSettings, precision: Precision, parameter: &Tensor) -> Result<(), LmError> {
+        let (first, second) = match settings {
+            OptimizerSettings::RmsProp { momentum, .. } => (*momentum > 0.0, true),
+            OptimizerSettings::AdamW { .. } => (true, true),
+            OptimizerSettings::Sgd { momentum, .. } => (*momentum > 0.0, false),
+        };
+        for (slot, needed) in [(&mut self.first, first), (&mut self.second, second)] {
+            if needed && slot.is_none() {
+                *slot = Some(Tensor::f_zeros(parameter.size(), (Kind::Float, parameter.device()))?);
+            }
+        }
+        if parameter.f_kind()? != Kind::Float && precision == Precision::Masters && self.master.is_none() {
+            self.master = Some(parameter.f_detach()?.f_to_kind(Kind::Float)?);
+        }
+        Ok(())
+    }
+}
+
+/// A uniform draw of 16 bits for each element of a parameter: the same for the same seed, step and parameter.
+fn draws(seed: u64, steps: u64, parameter: usize, like: &Tensor) -> Result<Tensor, LmError> {
+    let words = [seed.to_le_bytes(), steps.to_le_bytes(), (parameter as u64).to_le_bytes()].concat();
+    let mut word = [0; 8];
+    word.copy_from_slice(&blake3::hash(&words).as_bytes()[..8]);
+    tch::manual_seed(i64::from_le_bytes(word));
+    Ok(Tensor::f_randint_low(0, 1 << 16, like.size(), (Kind::Int, like.device()))?)
+}
+
+/// What all blocks of an update share.
+struct Step {
+    settings: OptimizerSettings,
+    steps: i32,
+    learning_rate: f64,
+    gradient_scale: f64,
+}
+
+/// A part of a parameter, its gradient and its state, as flat views.
+struct Block {
+    parameter: Tensor,
+    gradient: Tensor,
+    first: Option<Tensor>,
+    second: Option<Tensor>,
+    master: Option<Tensor>,
+    draws: Option<Tensor>,
+}
+
+impl Step {
+    fn update(
+        &self,
+        parameter: &Tensor,
+        gradient: &Tensor,
+        state: &State,
+        draws: Option<&Tensor>,
+    ) -> Result<(), LmError> {
+        let elements = parameter.numel() as i64;
+        let length = if parameter.device().is_cuda() { elements } else { BLOCK };
+        let flat = |tensor: &Tensor| -> Result<Tensor, LmError> { Ok(tensor.f_detach()?.f_view(-1)?) };
+        let (parameter, gradient) = (flat(parameter)?, flat(&gradient.f_contiguous()?)?);
+        let optional = |tensor: Option<&Tensor>| tensor.map(flat).transpose();
+        let (first, second) = (optional(state.first.as_ref())?, optional(state.second.as_ref())?);
+        let (master, draws) = (optional(state.master.as_ref())?, optional(draws)?);
+        let mut blocks = Vec::new();
+        for begin in (0..elements).step_by(length as usize) {
+            let part = |tensor: &Tensor| tensor.f_narrow(0, begin, length.min(elements - begin));
+            let optional = |tensor: &Option<Tensor>| tensor.as_ref().map(part).transpose();
+            blocks.push(Block {
+                parameter: part(&parameter)?,
+                gradient: part(&gradient)?,
+                first: optional(&first)?,
+                second: optional(&second)?,
+                master: optional(&master)?,
+                draws: optional(&draws)?,
+            });
+        }
+        // Whether gradients are tracked is each thread's own affair.
+        blocks.into_par_iter().try_for_each(|block| no_grad(|| self.update_block(block)))
+    }
+
+    fn update_block(&self, block: Block) -> Result<(), LmError> {
+        let Block { mut parameter, gradient, first, second, master, draws } = block;
+        match (master, draws) {
+            (Some(mut master), _) => {
+                self.move_along(&mut master, &gradient, first, second)?;
+                parameter.f_copy_(&master)?;
+            }
+            (None, Some(draws)) => {
+                let mut wide = parameter.f_to_kind(Kind::Float)?;
+                self.move_along(&mut wide, &gradient, first, second)?;
+                // The upper half of a number's bits are the 16-bit number below it in magnitude, and the lower half how far
+                // it is from there to the one above.
+                let bits = wide.f_view_dtype(Kind::Int)?.f_add_(&draws)?.f_bitwise_and_(-(1_i64 << 16))?;
+                parameter.f_copy_(&bits.f_view_dtype(Kind::Float)?)?;
+            }
+            (None, None) => self.move_along(&mut parameter, &gradient, first, second)?,
+        }
+        Ok(())
+    }
+
+    /// One step of the weights, in 32 bits.
+    fn move_along(
+        &self,
+        weights: &mut Tensor,
+        gradient: &Tensor,
+        first: Option<Tensor>,
+        second: Option<Tensor>,
+    ) -> Result<(), LmError> {
+        let decayed = |weights: &Tensor, weight_decay: f64| -> Result<Tensor, LmError> {
+            let mut gradient = gradient.f_mul_scalar(self.gradient_scale)?;
+            if weight_decay > 0.0 {
+                gradient.f_add_(&weights.f_mul_scalar(weight_decay)?)?;
+            }
+            Ok(gradient)
+        };
+        let mean_square = |square: &mut Tensor, gradient: &Tensor, memory: f64| -> Result<(), LmError> {
+            square.f_mul_scalar_(memory)?.f_add_(&gradient.f_square()?.f_mul_scalar_(1.0 - memory)?)?;
+            Ok(())
+        };
+        let mut direction = match (self.settings, first, second) {
+            (OptimizerSettings::RmsProp { smoothing, epsilon, momentum, weight_decay }, first, Some(mut square)) => {
+                let mut gradient = decayed(weights, weight_decay)?;
+                mean_square(&mut square, &gradient, smoothing)?;
+                let step = gradient.f_div_(&square.f_sqrt()?.f_add_scalar_(epsilon)?)?;
+                match first {
+                    Some(mut buffer) => buffer.f_mul_scalar_(momentum)?.f_add_(&step)?.f_copy()?,
+                    None => step,
+                }
+            }
+            (OptimizerSettings::AdamW { beta1, beta2, epsilon, weight_decay }, Some(mut mean), Some(mut square)) => {
+                let gradient = decayed(weights, 0.0)?;
+                weights.f_mul_scalar_(1.0 - self.learning_rate * weight_decay)?;
+                mean.f_lerp_(&gradient, 1.0 - beta1)?;
+                mean_square(&mut square, &gradient, beta2)?;
+                let root_correction = (1.0 - beta2.powi(self.steps)).sqrt();
+                let root = square.f_sqrt()?.f_div_scalar_(root_correction)?.f_add_scalar_(epsilon)?;
+                mean.f_div(&root)?.f_div_scalar_(1.0 - beta1.powi(self.steps))?
+            }
+            (OptimizerSettings::Sgd { momentum, nesterov, weight_decay }, Some(mut buffer), _) => {
+                let gradient = decayed(weights, weight_decay)?;
+                buffer.f_mul_scalar_(momentum)?.f_add_(&gradient)?;
+                if nesterov { buffer.f_mul_scalar(momentum)?.f_add_(&gradient)? } else { buffer.f_copy()? }
+            }
+            (OptimizerSettings::Sgd { weight_decay, .. }, None, _) => decayed(weights, weight_decay)?,
+            // The state was filled for these settings.
+            (OptimizerSettings::RmsProp { .. } | OptimizerSettings::AdamW { .. }, _, _) => return Ok(()),
+        };
+        weights.f_sub_(&direction.f_mul_scalar_(self.learning_rate)?)?;
+        Ok(())
+    }
+}

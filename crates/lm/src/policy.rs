@@ -1,0 +1,173 @@
+//! A language model as the policy that every objective trains.
+
+use enumset::EnumSet;
+use objective::{Freeze, Statistic, TokenStatistics};
+use tch::{Device, Kind, Tensor, no_grad};
+use training::Policy;
+
+use crate::batch::States;
+use crate::error::LmError;
+use crate::head::Head;
+use crate::model::{Shape, Tape, Transformer, shapes, tape::Keep};
+use crate::optimizer::Optimizer;
+
+/// A model and the gradient of its parameters.
+#[derive(Debug)]
+pub struct LmPolicy {
+    model: Transformer,
+    /// In 32 bits, whatever the parameters are in, so that the sum over micro-batches does not depend on the split; none where
+    /// nothing was added yet.
+    gradients: Vec<Option<Tensor>>,
+    keep: Keep,
+}
+
+/// A forward pass: hidden states of the tokens before each response token, and the output's weights.
+#[derive(Debug)]
+pub struct Forward {
+    hidden: Tensor,
+    weights: Tensor,
+    tape: Tape,
+}
+
+impl Forward {
+    /// Of known hidden states, which is not pulled back.
+    pub fn of(hidden: Tensor, weights: &Tensor) -> Self {
+        Self { hidden, weights: weights.shallow_clone(), tape: Tape::Nothing }
+    }
+
+    /// Hidden states of shape [response tokens, hidden_size].
+    pub fn hidden(&self) -> &Tensor {
+        &self.hidden
+    }
+
+    /// What statistics are made of.
+    pub fn head(&self) -> Head<'_> {
+        Head { hidden: &self.hidden, weights: &self.weights }
+    }
+}
+
+impl LmPolicy {
+    /// A policy that learns. `keep` says what its forward passes keep for the pull-back.
+    pub fn trained(model: Transformer, keep: Keep) -> Self {
+        if keep != Keep::Nothing {
+            model.parameters().into_iter().for_each(|parameter| {
+                // The engine's answer is the same tensor.
+                let _same = parameter.set_requires_grad(true);
+            });
+        }
+        let gradients = model.parameters().iter().map(|_| None).collect();
+        Self { model, gradients, keep }
+    }
+
+    /// A policy that stays as it is.
+    pub fn frozen(model: Transformer) -> Self {
+        Self::trained(model, Keep::Nothing)
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Transformer {
+        &self.model
+    }
+
+    /// The parameters with their names, in the one order.
+    pub fn parameters(&self) -> Vec<(Shape, &Tensor)> {
+        shapes(self.model.config()).into_iter().zip(self.model.parameters()).collect()
+    }
+
+    /// The gradient of each parameter in that order; none where nothing was pulled back.
+    pub fn gradients(&self) -> &[Option<Tensor>] {
+        &self.gradients
+    }
+
+    /// The gradient's slot of a parameter, filled.
+    fn gradient<'a>(slot: &'a mut Option<Tensor>, parameter: &Tensor) -> Result<&'a mut Tensor, LmError> {
+        let gradient = match slot.take() {
+            Some(gradient) => gradient,
+            None => Tensor::f_zeros(parameter.size(), (Kind::Float, parameter.device()))?,
+        };
+        Ok(slot.insert(gradient))
+    }
+}
+
+impl Policy for LmPolicy {
+    type States = States;
+    type Forward = Forward;
+    type Optimizer = Optimizer;
+    type Error = LmError;
+
+    fn forward(&self, states: &States) -> Result<Forward, LmError> {
+        let embeddings = states.embeddings(&self.model)?;
+        let (hidden, tape) = self.model.forward(&embeddings, &states.places(), self.keep)?;
+        Ok(Forward { hidden, weights: self.model.head().shallow_clone(), tape })
+    }
+
+    fn anticipate(&self, states: &States, lambda: f64, freeze: Freeze) -> Result<States, LmError> {
+        let embeddings = states.embeddings(&self.model)?;
+        let (hidden, _) = self.model.forward(&embeddings, &states.places(), Keep::Nothing)?;
+        let greedy = Head { hidden: &hidden, weights: self.model.head() }.greedy()?;
+        states.anticipated(&greedy, lambda, freeze)
+    }
+
+    fn statistics(
+        &self,
+        forward: &Forward,
+        reference: Option<&Forward>,
+        tokens: &[usize],
+        wanted: EnumSet<Statistic>,
+        out: &mut TokenStatistics,
+    ) -> Result<(), LmError> {
+        forward.head().statistics(reference.map(Forward::head), tokens, wanted, out)
+    }
+
+    fn pull_back(
+        &mut self,
+        states: &States,
+        forward: Forward,
+        reference: Option<&Forward>,
+        tokens: &[usize],
+        cotangents: &TokenStatistics,
+    ) -> Result<(), LmError> {
+        let Self { model, gradients, .. } = self;
+        let parameters = model.parameters();
+        let head = if model.config().tied_embeddings { 0 } else { parameters.len() - 1 };
+        let cotangent = {
+            let gradient = Self::gradient(&mut gradients[head], parameters[head])?;
+            forward.head().pull_back(reference.map(Forward::head), tokens, cotangents, gradient)?
+        };
+        let Forward { hidden, tape, .. } = forward;
+        let mut add = |index: usize, gradient: Tensor| -> Result<(), LmError> {
+            let gradient = gradient.f_to_kind(Kind::Float)?;
+            match &mut gradients[index] {
+                Some(sum) => _ = no_grad(|| sum.f_add_(&gradient))?,
+                slot => *slot = Some(gradient),
+            }
+            Ok(())
+        };
+        let embeddings = model.pull_back(&hidden, tape, &states.places(), &cotangent, &mut add)?;
+        if let Some(cotangent) = embeddings {
+            let gradient = Self::gradient(&mut gradients[0], parameters[0])?;
+            no_grad(|| states.pull_back_embeddings(&cotangent, gradient))?;
+        }
+        Ok(())
+    }
+
+    fn clear_gradient(&mut self) {
+        self.gradients.fill_with(|| None);
+    }
+
+    fn gradient_norm(&self) -> Result<f64, LmError> {
+        no_grad(|| {
+            let norms: Vec<_> =
+                self.gradients.iter().flatten().map(|gradient| gradient.f_norm()).collect::<Result<_, _>>()?;
+            if norms.is_empty() {
+                return Ok(0.0);
+            }
+            let squares = Tensor::f_stack(&norms, 0)?.f_to_kind(Kind::Double)?.f_square()?;
+            Ok(squares.f_sum(Kind::Double)?.f_sqrt()?.f_to_device(Device::Cpu)?.f_double_value(&[])?)
+        })
+    }
+
+    fn update(&mut self, optimizer: &mut Optimizer, learning_rate: f64, gradient_scale: f64) -> Result<(), LmError> {
+        optimizer.update(&self.model.parameters(), &self.gradients, learning_rate, gradient_scale)
+    }
+}

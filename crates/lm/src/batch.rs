@@ -163,8 +163,7 @@ impl States {
             return Ok(());
         }
         let fused = cotangent.f_index_select(0, read)?;
-        let mut own = cotangent.f_copy()?;
-        own.f_index_copy_(0, read, &fused.f_mul_scalar(1.0 - lambda)?)?;
+        let own = cotangent.f_index_copy(0, read, &fused.f_mul_scalar(1.0 - lambda)?)?;
         add(tokens, &own)?;
         match freeze {
             Freeze::None => add(predicted, &fused.f_mul_scalar(*lambda)?),

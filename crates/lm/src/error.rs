@@ -73,7 +73,9 @@ pub enum LmError {
     #[error("libtorch: {}", first_line(.0))]
     Engine(#[from] tch::TchError),
     /// A statistic that cannot be computed here.
-    #[error("{statistic}: a language model has no such column here: no value function, and no reference unless one is given")]
+    #[error(
+        "{statistic}: a language model has no such column here: no value function, and no reference unless one is given"
+    )]
     Statistic {
         /// Its name.
         statistic: &'static str,

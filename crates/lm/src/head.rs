@@ -110,8 +110,7 @@ impl Head<'_> {
             // Everything goes to the host at once, so that a GPU need not wait for it chunk by chunk.
             let columns_of_parts: Vec<_> =
                 parts.iter().map(|parts| Tensor::f_cat(parts, 0)).collect::<Result<_, _>>()?;
-            let together =
-                Tensor::f_stack(&columns_of_parts, 0)?.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?;
+            let together = Tensor::f_stack(&columns_of_parts, 0)?.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?;
             for (index, statistic) in columns.iter().enumerate() {
                 let column = out.column_mut(*statistic);
                 let row = together.f_get(index as i64)?;
@@ -257,9 +256,7 @@ fn statistic_of(
             sum(reference.f_exp()?.f_mul_(&reference.f_sub(log_probs)?)?)?.f_clamp_min(0.0)?
         }
         Statistic::Entropy => sum(log_probs.f_exp()?.f_mul_(log_probs)?)?.f_neg()?.f_clamp_min(0.0)?,
-        Statistic::LogSumSquareProb => {
-            sum(log_probs.f_mul_scalar(2.0)?.f_exp_()?)?.f_log()?.f_clamp_max(0.0)?
-        }
+        Statistic::LogSumSquareProb => sum(log_probs.f_mul_scalar(2.0)?.f_exp_()?)?.f_log()?.f_clamp_max(0.0)?,
         Statistic::Value => return Err(LmError::Statistic { statistic: statistic.into() }),
     })
 }

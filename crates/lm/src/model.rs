@@ -12,9 +12,11 @@ pub mod tape;
 pub use attention::{Heads, Layout};
 pub use tape::Tape;
 
+use std::path::Path;
+
 use tch::{Device, Kind, Tensor};
 
-use crate::config::{Architecture, ModelConfig};
+use crate::config::{Architecture, Dtype, ModelConfig, read_config};
 use crate::error::LmError;
 use crate::weights::Weights;
 use layer::{Layer, Linear, Maps, Norm};
@@ -126,6 +128,17 @@ impl Transformer {
         let norm = Norm::new(&config, weights.take(NORM)?);
         let head = if config.tied_embeddings { None } else { Some(weights.take(HEAD)?) };
         Ok(Self { config, embedding, layers, norm, head })
+    }
+
+    /// Reads a model's folder, to compute in `dtype` on this device.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_config`] and [`Weights::read`].
+    pub fn read(folder: &Path, dtype: Dtype, device: Device) -> Result<Self, LmError> {
+        let config = read_config(folder)?;
+        let weights = Weights::read(folder, &config, dtype, device)?;
+        Self::new(config, weights)
     }
 
     /// The model's shape.

@@ -209,13 +209,13 @@ impl Step {
             square.f_mul_scalar_(memory)?.f_add_(&gradient.f_square()?.f_mul_scalar_(1.0 - memory)?)?;
             Ok(())
         };
-        let mut direction = match (self.settings, first, second) {
+        let direction = match (self.settings, first, second) {
             (OptimizerSettings::RmsProp { smoothing, epsilon, momentum, weight_decay }, first, Some(mut square)) => {
                 let mut gradient = decayed(weights, weight_decay)?;
                 mean_square(&mut square, &gradient, smoothing)?;
                 let step = gradient.f_div_(&square.f_sqrt()?.f_add_scalar_(epsilon)?)?;
                 match first {
-                    Some(mut buffer) => buffer.f_mul_scalar_(momentum)?.f_add_(&step)?.f_copy()?,
+                    Some(mut buffer) => buffer.f_mul_scalar_(momentum)?.f_add_(&step)?,
                     None => step,
                 }
             }
@@ -231,13 +231,13 @@ impl Step {
             (OptimizerSettings::Sgd { momentum, nesterov, weight_decay }, Some(mut buffer), _) => {
                 let gradient = decayed(weights, weight_decay)?;
                 buffer.f_mul_scalar_(momentum)?.f_add_(&gradient)?;
-                if nesterov { buffer.f_mul_scalar(momentum)?.f_add_(&gradient)? } else { buffer.f_copy()? }
+                if nesterov { buffer.f_mul_scalar(momentum)?.f_add_(&gradient)? } else { buffer }
             }
             (OptimizerSettings::Sgd { weight_decay, .. }, None, _) => decayed(weights, weight_decay)?,
             // The state was filled for these settings.
             (OptimizerSettings::RmsProp { .. } | OptimizerSettings::AdamW { .. }, _, _) => return Ok(()),
         };
-        weights.f_sub_(&direction.f_mul_scalar_(self.learning_rate)?)?;
+        weights.f_sub_(&direction.f_mul_scalar(self.learning_rate)?)?;
         Ok(())
     }
 }

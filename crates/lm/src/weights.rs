@@ -212,12 +212,7 @@ impl StoredFile {
 ///
 /// [`LmError::File`], [`LmError::Weights`] and [`LmError::Engine`]; files may then be there, so write to a folder that is not yet
 /// what it is to be.
-pub fn write(
-    folder: &Path,
-    parameters: &[(Shape, &Tensor)],
-    dtype: Dtype,
-    shard_bytes: usize,
-) -> Result<(), LmError> {
+pub fn write(folder: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype, shard_bytes: usize) -> Result<(), LmError> {
     let mut shards: Vec<Vec<&(Shape, &Tensor)>> = vec![Vec::new()];
     let (mut filled, mut total) = (0, 0);
     for parameter in parameters {

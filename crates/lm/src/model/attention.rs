@@ -64,8 +64,7 @@ impl Heads {
                 let mut parts = Vec::with_capacity(lengths.len());
                 for length in lengths {
                     let part = |heads: &Tensor| heads.f_narrow(2, begin, *length as i64);
-                    let heads =
-                        Self { query: part(&self.query)?, key: part(&self.key)?, value: part(&self.value)? };
+                    let heads = Self { query: part(&self.query)?, key: part(&self.key)?, value: part(&self.value)? };
                     parts.push(heads.causal(*length, window)?);
                     begin += *length as i64;
                 }

@@ -94,7 +94,11 @@ impl<T> Maps<T> {
 }
 
 impl Layer {
-    pub(super) fn new(config: &ModelConfig, [attention_norm, feed_forward_norm]: [Tensor; 2], maps: Maps<Linear>) -> Self {
+    pub(super) fn new(
+        config: &ModelConfig,
+        [attention_norm, feed_forward_norm]: [Tensor; 2],
+        maps: Maps<Linear>,
+    ) -> Self {
         Self {
             attention_norm: Norm::new(config, attention_norm),
             feed_forward_norm: Norm::new(config, feed_forward_norm),

@@ -139,7 +139,7 @@ impl States {
         if let Some(Anticipated { tokens: predicted, lambda, .. }) = &self.anticipated {
             let own = embeddings.f_index_select(0, read)?;
             let fused = own.f_lerp(&model.embed(predicted)?, *lambda)?;
-            embeddings.f_index_copy_(0, read, &fused)?;
+            _ = embeddings.f_index_copy_(0, read, &fused)?;
         }
         Ok(embeddings)
     }
@@ -153,7 +153,7 @@ impl States {
     pub fn pull_back_embeddings(&self, cotangent: &Tensor, gradient: &mut Tensor) -> Result<(), LmError> {
         let Sequences { tokens, read, .. } = &*self.sequences;
         let mut add = |tokens: &Tensor, rows: &Tensor| -> Result<(), LmError> {
-            gradient.f_index_put_(&[Some(tokens)], &rows.f_to_kind(gradient.f_kind()?)?, true)?;
+            _ = gradient.f_index_put_(&[Some(tokens)], &rows.f_to_kind(gradient.f_kind()?)?, true)?;
             Ok(())
         };
         let Some(Anticipated { tokens: predicted, lambda, freeze }) = &self.anticipated else {

@@ -192,22 +192,22 @@ impl Head<'_> {
         let probs = log_probs.f_exp()?;
         let mut cotangent = probs.f_zeros_like()?;
         if let Some(column) = log_prob {
-            cotangent.f_sub_(&probs.f_mul(column)?)?;
-            cotangent.f_scatter_add_(-1, &taken.f_unsqueeze(-1)?, column)?;
+            _ = cotangent.f_sub_(&probs.f_mul(column)?)?;
+            _ = cotangent.f_scatter_add_(-1, &taken.f_unsqueeze(-1)?, column)?;
         }
         if let Some(column) = reference_kl {
             let reference_probs = required(reference)?.log_probs(chunk)?.f_exp_()?;
-            cotangent.f_add_(&probs.f_sub(&reference_probs)?.f_mul_(column)?)?;
+            _ = cotangent.f_add_(&probs.f_sub(&reference_probs)?.f_mul_(column)?)?;
         }
         if let Some(column) = entropy {
             let weighted = probs.f_mul(&log_probs)?;
             let negative_entropy = weighted.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
-            cotangent.f_sub_(&probs.f_mul(&log_probs.f_sub(&negative_entropy)?)?.f_mul_(column)?)?;
+            _ = cotangent.f_sub_(&probs.f_mul(&log_probs.f_sub(&negative_entropy)?)?.f_mul_(column)?)?;
         }
         if let Some(column) = log_sum_square_prob {
             let squares = probs.f_square()?;
             let sum = squares.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
-            cotangent.f_add_(&squares.f_div(&sum)?.f_sub_(&probs)?.f_mul_(&column.f_mul_scalar(2.0)?)?)?;
+            _ = cotangent.f_add_(&squares.f_div(&sum)?.f_sub_(&probs)?.f_mul_(&column.f_mul_scalar(2.0)?)?)?;
         }
         Ok(cotangent)
     }
@@ -268,9 +268,9 @@ fn required(reference: Option<Head<'_>>) -> Result<Head<'_>, LmError> {
 /// sum += a b, where the sum is in 32 bits and the factors may be in less.
 fn add_product(sum: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<(), LmError> {
     if a.f_kind()? == sum.f_kind()? {
-        sum.f_addmm_(a, b)?;
+        _ = sum.f_addmm_(a, b)?;
     } else {
-        sum.f_add_(&a.f_matmul(b)?)?;
+        _ = sum.f_add_(&a.f_matmul(b)?)?;
     }
     Ok(())
 }

@@ -201,12 +201,12 @@ impl Step {
         let decayed = |weights: &Tensor, weight_decay: f64| -> Result<Tensor, LmError> {
             let mut gradient = gradient.f_mul_scalar(self.gradient_scale)?;
             if weight_decay > 0.0 {
-                gradient.f_add_(&weights.f_mul_scalar(weight_decay)?)?;
+                _ = gradient.f_add_(&weights.f_mul_scalar(weight_decay)?)?;
             }
             Ok(gradient)
         };
         let mean_square = |square: &mut Tensor, gradient: &Tensor, memory: f64| -> Result<(), LmError> {
-            square.f_mul_scalar_(memory)?.f_add_(&gradient.f_square()?.f_mul_scalar_(1.0 - memory)?)?;
+            _ = square.f_mul_scalar_(memory)?.f_add_(&gradient.f_square()?.f_mul_scalar_(1.0 - memory)?)?;
             Ok(())
         };
         let direction = match (self.settings, first, second) {
@@ -221,8 +221,8 @@ impl Step {
             }
             (OptimizerSettings::AdamW { beta1, beta2, epsilon, weight_decay }, Some(mut mean), Some(mut square)) => {
                 let gradient = decayed(weights, 0.0)?;
-                weights.f_mul_scalar_(1.0 - self.learning_rate * weight_decay)?;
-                mean.f_lerp_(&gradient, 1.0 - beta1)?;
+                _ = weights.f_mul_scalar_(1.0 - self.learning_rate * weight_decay)?;
+                _ = mean.f_lerp_(&gradient, 1.0 - beta1)?;
                 mean_square(&mut square, &gradient, beta2)?;
                 let root_correction = (1.0 - beta2.powi(self.steps)).sqrt();
                 let root = square.f_sqrt()?.f_div_scalar_(root_correction)?.f_add_scalar_(epsilon)?;
@@ -230,14 +230,14 @@ impl Step {
             }
             (OptimizerSettings::Sgd { momentum, nesterov, weight_decay }, Some(mut buffer), _) => {
                 let gradient = decayed(weights, weight_decay)?;
-                buffer.f_mul_scalar_(momentum)?.f_add_(&gradient)?;
+                _ = buffer.f_mul_scalar_(momentum)?.f_add_(&gradient)?;
                 if nesterov { buffer.f_mul_scalar(momentum)?.f_add_(&gradient)? } else { buffer }
             }
             (OptimizerSettings::Sgd { weight_decay, .. }, None, _) => decayed(weights, weight_decay)?,
             // The state was filled for these settings.
             (OptimizerSettings::RmsProp { .. } | OptimizerSettings::AdamW { .. }, _, _) => return Ok(()),
         };
-        weights.f_sub_(&direction.f_mul_scalar(self.learning_rate)?)?;
+        _ = weights.f_sub_(&direction.f_mul_scalar(self.learning_rate)?)?;
         Ok(())
     }
 }

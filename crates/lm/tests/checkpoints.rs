@@ -1,0 +1,95 @@
+//! Logits and log-probabilities of tiny checkpoints agree with transformers; `tests/oracles/checkpoints.py` recorded them.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod oracle;
+
+use lm::batch::{Packing, Sequence, States};
+use lm::config::Dtype;
+use lm::model::Transformer;
+use lm::model::tape::Keep;
+use lm::policy::LmPolicy;
+use objective::{Statistic, TokenStatistics};
+use oracle::{answers, close, ids, model, numbers};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+use training::Policy;
+
+/// Log-probabilities of all tokens but the first of each sequence, given those before.
+fn log_probs(policy: &LmPolicy, sequences: &[Vec<u32>], packing: Packing) -> Vec<f64> {
+    let sequences: Vec<_> = sequences.iter().map(|ids| Sequence { prompt: &ids[..1], response: &ids[1..] }).collect();
+    let tokens: Vec<usize> =
+        sequences.iter().flat_map(|sequence| sequence.response).map(|token| *token as usize).collect();
+    let states = States::new(policy.model(), &sequences, packing).unwrap();
+    let forward = policy.forward(&states).unwrap();
+    let mut statistics = TokenStatistics::default();
+    policy.statistics(&forward, None, &tokens, Statistic::LogProb.into(), &mut statistics).unwrap();
+    statistics.log_prob
+}
+
+fn sequences(answer: &Value) -> Vec<&Value> {
+    answer["sequences"].as_array().unwrap().iter().filter(|case| case["ids"].as_array().unwrap().len() > 1).collect()
+}
+
+#[test]
+fn log_probabilities_agree_with_transformers_for_every_architecture() {
+    for answer in answers("checkpoints.json")["checkpoints"].as_array().unwrap() {
+        let name = answer["name"].as_str().unwrap();
+        let policy = LmPolicy::frozen(model(name));
+        let cases = sequences(answer);
+        let all: Vec<_> = cases.iter().map(|case| ids(&case["ids"])).collect();
+        let expected: Vec<f64> = cases.iter().flat_map(|case| numbers(&case["log_prob"])).collect();
+        for packing in [Packing::Padded, Packing::Packed] {
+            close(&log_probs(&policy, &all, packing), &expected, 1e-5, &format!("{name}, {packing}"));
+        }
+        for (ids, case) in all.iter().zip(cases) {
+            let alone = log_probs(&policy, std::slice::from_ref(ids), Packing::Padded);
+            close(&alone, &numbers(&case["log_prob"]), 1e-5, &format!("{name}, alone"));
+        }
+    }
+}
+
+#[test]
+fn logits_agree_with_transformers_for_every_architecture() {
+    for answer in answers("checkpoints.json")["checkpoints"].as_array().unwrap() {
+        let name = answer["name"].as_str().unwrap();
+        let model = model(name);
+        for case in answer["sequences"].as_array().unwrap() {
+            let mut ids = ids(&case["ids"]);
+            // A response's last token is not read, so one more makes all of them a state.
+            ids.push(0);
+            let sequence = Sequence { prompt: &ids[..1], response: &ids[1..] };
+            let states = States::new(&model, &[sequence], Packing::Padded).unwrap();
+            let embeddings = states.embeddings(&model).unwrap();
+            let (hidden, _) = model.forward(&embeddings, &states.places(), Keep::Nothing).unwrap();
+            let logits = hidden.matmul(&model.head().tr());
+            for (place, expected) in case["logits"].as_object().unwrap() {
+                let row = logits.get(place.parse().unwrap()).to_kind(Kind::Double);
+                let row: Vec<f64> = Vec::try_from(row).unwrap();
+                close(&row, &numbers(expected), 2e-5, &format!("{name}, {place}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn sixteen_bits_are_near_thirty_two() {
+    let folder = oracle::checkpoint("llama");
+    let narrow = LmPolicy::frozen(Transformer::read(&folder, Dtype::Bfloat16, Device::Cpu).unwrap());
+    let answers = answers("checkpoints.json");
+    let case = &answers["checkpoints"][0]["sequences"][2];
+    let found = log_probs(&narrow, &[ids(&case["ids"])], Packing::Padded);
+    close(&found, &numbers(&case["log_prob"]), 0.3, "bfloat16");
+    assert_eq!(narrow.model().kind(), Kind::BFloat16);
+}
+
+#[test]
+fn greedy_tokens_are_the_most_probable_ones() {
+    let model = model("gemma");
+    let ids: Vec<u32> = (3..23).collect();
+    let states = States::new(&model, &[Sequence { prompt: &ids[..1], response: &ids[1..] }], Packing::Padded).unwrap();
+    let (hidden, _) = model.forward(&states.embeddings(&model).unwrap(), &states.places(), Keep::Nothing).unwrap();
+    let greedy = lm::head::Head { hidden: &hidden, weights: model.head() }.greedy().unwrap();
+    let expected: Tensor = hidden.matmul(&model.head().tr()).argmax(-1, false);
+    assert_eq!(greedy, expected);
+}

@@ -1,0 +1,41 @@
+//! What the tests of models share: tiny checkpoints, recorded answers, and how near is near enough.
+
+use std::path::{Path, PathBuf};
+
+use lm::config::Dtype;
+use lm::model::Transformer;
+use serde_json::Value;
+use tch::Device;
+
+pub(crate) fn oracles() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/oracles")
+}
+
+pub(crate) fn checkpoint(name: &str) -> PathBuf {
+    oracles().join("checkpoints").join(name)
+}
+
+pub(crate) fn model(name: &str) -> Transformer {
+    Transformer::read(&checkpoint(name), Dtype::Float32, Device::Cpu).unwrap()
+}
+
+pub(crate) fn answers(file: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(oracles().join(file)).unwrap()).unwrap()
+}
+
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
+}
+
+pub(crate) fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+#[track_caller]
+pub(crate) fn close(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let error = (found - expected).abs();
+        assert!(error <= tolerance * expected.abs().max(1.0), "{what}, {index}: {found} is not {expected}");
+    }
+}

@@ -133,3 +133,10 @@ pub enum LakeError {
         problem: String,
     },
 }
+
+#[cfg(feature = "program")]
+impl From<program::OutputError> for LakeError {
+    fn from(program::OutputError { path, source }: program::OutputError) -> Self {
+        Self::File { path, source }
+    }
+}

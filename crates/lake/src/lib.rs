@@ -31,8 +31,6 @@ pub mod map;
 pub mod measure;
 pub mod network;
 #[cfg(feature = "program")]
-pub mod output;
-#[cfg(feature = "program")]
 pub mod page;
 pub mod policy;
 pub mod recipe;

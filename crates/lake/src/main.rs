@@ -2,20 +2,16 @@
 
 mod cli;
 
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{BufWriter, Write};
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lake::environment::Environment;
 use lake::experiment::Experiment;
 use lake::figures::Figure;
 use lake::generate::SPELLING;
 use lake::map::{Cell, EMBEDDED, Map};
-use lake::output::OutputFolder;
 use lake::recipe::Recipe;
 use lake::report::Report;
 use lake::solver::{Solver, optimal_policy, solve};
@@ -24,6 +20,7 @@ use lake::study::analysis::analyse;
 use lake::study::shard::{Shard, merge, run_shard};
 use lake::study::summary;
 use lake::{drawing, figures, page, trajectory};
+use program::{OutputFolder, Progress, exit_code};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Serialize;
 
@@ -38,26 +35,7 @@ fn main() -> ExitCode {
         Some(Command::Maps) => maps(),
         Some(Command::Schema) => print_json(&schemars::schema_for!(Recipe)),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", chain(&error));
-            ExitCode::from(2)
-        }
-    }
-}
-
-/// The error and what caused it, each once: some say of themselves what caused them.
-fn chain(error: &anyhow::Error) -> String {
-    let mut causes = error.chain().map(ToString::to_string);
-    let first = causes.next().unwrap_or_default();
-    causes.fold(first, |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
-}
-
-/// A reader that has seen enough (`lake ... | head`) is no failure.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    exit_code(outcome)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -136,46 +114,6 @@ fn study(arguments: &StudyArguments) -> anyhow::Result<()> {
 /// As many threads as were asked for, by default one a core.
 fn pool(threads: Option<u16>) -> anyhow::Result<ThreadPool> {
     Ok(ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0).into()).build()?)
-}
-
-/// A bar on a terminal, and elsewhere a line every few seconds.
-struct Progress {
-    bar: ProgressBar,
-    unit: &'static str,
-    line: Mutex<Instant>,
-}
-
-impl Progress {
-    /// From one line to the next.
-    const PAUSE: Duration = Duration::from_secs(10);
-
-    fn new(unit: &'static str) -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        Self { bar, unit, line: Mutex::new(Instant::now()) }
-    }
-
-    fn begin(&self, all: u64, done: u64) {
-        let template = format!("{{bar:40}} {{pos}}/{{len}} {}, {{eta}} left", self.unit);
-        self.bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        self.bar.set_length(all);
-        self.bar.set_position(done);
-        self.bar.reset_eta();
-    }
-
-    fn advance(&self) {
-        self.bar.inc(1);
-        if self.bar.is_hidden()
-            && let Ok(mut last) = self.line.try_lock()
-            && last.elapsed() >= Self::PAUSE
-        {
-            *last = Instant::now();
-            eprintln!("{}/{} {}", self.bar.position(), self.bar.length().unwrap_or(0), self.unit);
-        }
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
-    }
 }
 
 /// Everything is made before the first file appears.

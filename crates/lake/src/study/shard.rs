@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
+use program::OutputFolder;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,6 @@ use super::Study;
 use super::reading::{DesignResult, run};
 use super::table::{Origin, decode, encode};
 use crate::error::LakeError;
-use crate::output::OutputFolder;
 
 /// The most shards.
 const MOST_SHARDS: usize = 100_000;

@@ -3,7 +3,15 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::error::LakeError;
+/// A file or folder that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub struct OutputError {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Why.
+    pub source: std::io::Error,
+}
 
 /// A folder that was seen to be writable.
 #[derive(Debug)]
@@ -16,9 +24,9 @@ impl OutputFolder {
     ///
     /// # Errors
     ///
-    /// [`LakeError::File`] naming the folder.
-    pub fn create(path: &Path) -> Result<Self, LakeError> {
-        let fail = |source| LakeError::File { path: path.to_owned(), source };
+    /// [`OutputError`] naming the folder.
+    pub fn create(path: &Path) -> Result<Self, OutputError> {
+        let fail = |source| OutputError { path: path.to_owned(), source };
         std::fs::create_dir_all(path).map_err(fail)?;
         tempfile::NamedTempFile::new_in(path).map_err(fail)?;
         Ok(Self { path: path.to_owned() })
@@ -33,8 +41,8 @@ impl OutputFolder {
     ///
     /// # Errors
     ///
-    /// [`LakeError::File`] naming the file; one of this name is then as it was.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, LakeError> {
+    /// [`OutputError`] naming the file; one of this name is then as it was.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, OutputError> {
         let path = self.path.join(name);
         let write = || {
             let mut builder = tempfile::Builder::new();
@@ -47,7 +55,7 @@ impl OutputFolder {
             file.persist(&path)?;
             Ok(())
         };
-        write().map_err(|source| LakeError::File { path: path.clone(), source })?;
+        write().map_err(|source| OutputError { path: path.clone(), source })?;
         Ok(path)
     }
 }

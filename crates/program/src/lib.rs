@@ -1,0 +1,15 @@
+//! What the programs of this workspace share.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | files that appear whole or not at all | [`output`] |
+//! | how far a run is | [`progress`] |
+//! | how an error is told, and with which exit code | [`outcome`] |
+
+pub mod outcome;
+pub mod output;
+pub mod progress;
+
+pub use outcome::exit_code;
+pub use output::{OutputError, OutputFolder};
+pub use progress::Progress;

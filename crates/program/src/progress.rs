@@ -1,0 +1,51 @@
+//! How far a run is.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar on a terminal, and elsewhere a line every few seconds.
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+    unit: &'static str,
+    line: Mutex<Instant>,
+}
+
+impl Progress {
+    /// From one line to the next.
+    const PAUSE: Duration = Duration::from_secs(10);
+
+    /// Of things of this name, none of which is begun.
+    pub fn new(unit: &'static str) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        Self { bar, unit, line: Mutex::new(Instant::now()) }
+    }
+
+    /// Says how many there are, and how many of them were done before.
+    pub fn begin(&self, all: u64, done: u64) {
+        let template = format!("{{bar:40}} {{pos}}/{{len}} {}, {{eta}} left", self.unit);
+        self.bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.bar.set_length(all);
+        self.bar.set_position(done);
+        self.bar.reset_eta();
+    }
+
+    /// One more is done.
+    pub fn advance(&self) {
+        self.bar.inc(1);
+        if self.bar.is_hidden()
+            && let Ok(mut last) = self.line.try_lock()
+            && last.elapsed() >= Self::PAUSE
+        {
+            *last = Instant::now();
+            eprintln!("{}/{} {}", self.bar.position(), self.bar.length().unwrap_or(0), self.unit);
+        }
+    }
+
+    /// All are done, or no more will be.
+    pub fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -5,7 +5,7 @@
 //! | a model's shape | [`config`] |
 //! | text to tokens | [`tokens`] |
 //! | conversations to text | [`chat`], [`python_json`] |
-//! | data as JSON lines | [`data`] |
+//! | data as JSON lines or Parquet | [`data`] |
 //! | tokens of a prompt and its response | [`example`] |
 //! | why something was refused | [`error`] |
 

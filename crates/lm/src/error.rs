@@ -80,6 +80,14 @@ pub enum LmError {
         /// Its name.
         statistic: &'static str,
     },
+    /// A file that is not Parquet, or is damaged.
+    #[error("{}: {source}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: parquet::errors::ParquetError,
+    },
     /// A line of a data file.
     #[error("{}:{line}: {source}", path.display())]
     Line {
@@ -90,7 +98,17 @@ pub enum LmError {
         /// What is wrong with it.
         source: Box<LmError>,
     },
-    /// A field of a record of data.
+    /// A row of a Parquet file.
+    #[error("{}: row {row}: {source}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// Its row, from 1.
+        row: usize,
+        /// What is wrong with it.
+        source: Box<LmError>,
+    },
+    /// A field of a record of data, or of a mixture of data.
     #[error("{field}: expected {allowed}, got {given}")]
     Record {
         /// The field, or `record` for the whole.
@@ -127,4 +145,9 @@ pub enum LmError {
 /// What an error of the engine says before its list of calls.
 fn first_line(error: &tch::TchError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// The refusal of a record's field.
+pub(crate) fn refuse(field: &str, allowed: impl Into<String>, given: impl ToString) -> LmError {
+    LmError::Record { field: field.to_owned(), allowed: allowed.into(), given: given.to_string() }
 }

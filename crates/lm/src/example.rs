@@ -4,7 +4,7 @@
 //! them never stops. The response mask is where the response is, so a padding token that equals `eos_token` masks nothing.
 
 use crate::chat::{ChatTemplate, Ending, Message, Role};
-use crate::error::LmError;
+use crate::error::{LmError, refuse};
 use crate::tokens::Tokenizer;
 
 /// A prompt with a response.
@@ -24,6 +24,36 @@ pub enum Passage {
         /// The turns that are learnt: the first and the last are the assistant's.
         response: Vec<Message>,
     },
+    /// As token ids, which are taken as they are: nothing begins the prompt or ends the response that is not given.
+    Ids {
+        /// What comes before.
+        prompt: Vec<u32>,
+        /// What is learnt.
+        response: Vec<u32>,
+    },
+}
+
+/// What makes tokens of passages.
+#[derive(Clone, Copy)]
+pub struct Encoder<'a> {
+    /// For text and conversations; passages that are token ids need none.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// For conversations.
+    pub template: Option<&'a ChatTemplate>,
+    /// How many tokens the model knows: every id is below.
+    pub vocabulary: usize,
+}
+
+impl<'a> Encoder<'a> {
+    fn tokenizer(&self, given: &str) -> Result<&'a Tokenizer, LmError> {
+        self.tokenizer.ok_or_else(|| {
+            refuse(
+                "record",
+                "token ids (prompt_ids, response_ids), as there is no tokenizer.json to encode text",
+                given,
+            )
+        })
+    }
 }
 
 /// The tokens of a prompt and of its response.
@@ -33,7 +63,8 @@ pub struct Example {
     pub prompt: Vec<u32>,
     /// Learnt, token by token.
     pub response: Vec<u32>,
-    /// How many of the response's tokens are its end markers, at least one.
+    /// How many of the response's tokens are its end markers: at least one, but none where ids were given, as nothing says which
+    /// of them mark an end.
     pub end: usize,
 }
 
@@ -42,18 +73,28 @@ impl Example {
     ///
     /// # Errors
     ///
-    /// [`LmError::Record`] for a response without text, turns in an order that has no response, and a conversation where the
-    /// model has no chat template; [`LmError::Boundary`]; the template's and the tokenizer's own.
-    pub fn new(passage: &Passage, tokenizer: &Tokenizer, template: Option<&ChatTemplate>) -> Result<Self, LmError> {
-        match passage {
-            Passage::Text { prompt, response } => text(prompt, response, tokenizer),
+    /// [`LmError::Record`] for a prompt or response without tokens, turns in an order that has no response, text where there is no
+    /// tokenizer, a conversation where the model has no chat template, and a token that the model does not know;
+    /// [`LmError::Boundary`]; the template's and the tokenizer's own.
+    pub fn new(passage: &Passage, encoder: &Encoder<'_>) -> Result<Self, LmError> {
+        let example = match passage {
+            Passage::Text { prompt, response } => text(prompt, response, encoder.tokenizer("text")?)?,
             Passage::Conversation { prompt, response } => {
-                let template = template.ok_or_else(|| {
+                let tokenizer = encoder.tokenizer("messages")?;
+                let template = encoder.template.ok_or_else(|| {
                     refuse("record", "a prompt and a response as text, as the model has no chat template", "messages")
                 })?;
-                conversation(prompt, response, tokenizer, template)
+                conversation(prompt, response, tokenizer, template)?
+            }
+            Passage::Ids { prompt, response } => ids(prompt, response)?,
+        };
+        for (field, ids) in [("prompt", &example.prompt), ("response", &example.response)] {
+            if let Some(unknown) = ids.iter().find(|id| **id as usize >= encoder.vocabulary) {
+                let allowed = format!("token ids below {}, the size of the model's vocabulary", encoder.vocabulary);
+                return Err(refuse(field, allowed, unknown));
             }
         }
+        Ok(example)
     }
 
     /// Number of tokens.
@@ -61,7 +102,7 @@ impl Example {
         self.prompt.len() + self.response.len()
     }
 
-    /// Never: a response has an end.
+    /// Never: a response has a token.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -82,10 +123,6 @@ impl Example {
         response.drain(room.min(content)..content);
         Ok(self)
     }
-}
-
-fn refuse(field: &str, allowed: &str, given: impl ToString) -> LmError {
-    LmError::Record { field: field.to_owned(), allowed: allowed.to_owned(), given: given.to_string() }
 }
 
 fn text(prompt: &str, response: &str, tokenizer: &Tokenizer) -> Result<Example, LmError> {
@@ -117,7 +154,7 @@ fn conversation(
     }
     for (name, message) in [("first", response.first()), ("last", response.last())] {
         if !is_assistant(message) {
-            return Err(refuse("response", &format!("a {name} turn of the assistant"), role(message)));
+            return Err(refuse("response", format!("a {name} turn of the assistant"), role(message)));
         }
     }
     for message in response.iter().filter(|message| message.role == Role::Assistant) {
@@ -140,6 +177,15 @@ fn conversation(
         end => end,
     };
     example(tokenizer.encode(&rendered)?, ids, end)
+}
+
+fn ids(prompt: &[u32], response: &[u32]) -> Result<Example, LmError> {
+    for (field, ids) in [("prompt", prompt), ("response", response)] {
+        if ids.is_empty() {
+            return Err(refuse(field, "at least 1 token id", "none"));
+        }
+    }
+    Ok(Example { prompt: prompt.to_vec(), response: response.to_vec(), end: 0 })
 }
 
 fn example(prompt: Vec<u32>, response: Vec<u32>, end: usize) -> Result<Example, LmError> {

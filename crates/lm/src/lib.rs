@@ -7,8 +7,9 @@
 //! | sequences as tensors, the policy that objectives train, its optimizer | [`batch`], [`policy`], [`optimizer`] |
 //! | text to tokens | [`tokens`] |
 //! | conversations to text | [`chat`], [`python_json`] |
-//! | data as JSON lines | [`data`] |
+//! | data as JSON lines or Parquet | [`data`] |
 //! | tokens of a prompt and its response | [`example`] |
+//! | the order of several data sets | [`mixture`] |
 //! | why something was refused | [`error`] |
 
 pub mod batch;
@@ -18,6 +19,7 @@ pub mod data;
 pub mod error;
 pub mod example;
 pub mod head;
+pub mod mixture;
 pub mod model;
 pub mod optimizer;
 pub mod policy;

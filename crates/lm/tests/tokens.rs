@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use lm::chat::{ChatTemplate, Ending, Message, read_chat_template};
-use lm::data::{Learnt, Line, Record, encode_lines, parse_lines, read_lines};
-use lm::example::{Example, Passage};
+use lm::data::{Learnt, Line, Record, encode_lines, parse_lines, read_records};
+use lm::example::{Encoder, Example, Passage};
 use lm::tokens::{Tokenizer, read_settings};
 use serde_json::{Value, json};
 
@@ -35,14 +35,18 @@ impl Model {
         Self::read(&oracles().join("tokenizers").join(name))
     }
 
+    fn encoder(&self) -> Encoder<'_> {
+        Encoder { tokenizer: Some(&self.tokenizer), template: self.template.as_ref(), vocabulary: usize::MAX }
+    }
+
     /// The example of one line of data.
     fn example(&self, line: &Value) -> Result<Example, String> {
         let path = "data.jsonl".as_ref();
         let lines = parse_lines(path, &line.to_string(), Learnt::Last).map_err(|error| error.to_string())?;
-        let lines = encode_lines(path, &lines, &self.tokenizer, self.template.as_ref(), 4096);
+        let lines = encode_lines(path, &lines, &self.encoder(), 4096);
         match lines.map_err(|error| error.to_string())?.remove(0).record {
             Record::Demonstration(example) => Ok(example),
-            Record::Preference { .. } => panic!("a demonstration"),
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -125,8 +129,8 @@ fn real_preferences_are_read_and_encoded() {
         return;
     };
     let model = Model::read(folder.as_ref());
-    let lines = read_lines(data.as_ref(), Learnt::Last).unwrap();
-    let encoded = encode_lines(data.as_ref(), &lines, &model.tokenizer, model.template.as_ref(), 512).unwrap();
+    let lines = read_records(data.as_ref(), Learnt::Last).unwrap();
+    let encoded = encode_lines(data.as_ref(), &lines, &model.encoder(), 512).unwrap();
     assert_eq!(encoded.len(), lines.len());
     for Line { line, record } in encoded {
         let Record::Preference { chosen, rejected } = record else { panic!("line {line}: a preference") };
@@ -213,11 +217,51 @@ fn responses_without_text_are_refused_with_their_line() {
     ] {
         let path = "data.jsonl".as_ref();
         let lines = parse_lines(path, &format!("{good}\n{bad}\n"), Learnt::Last).unwrap();
-        let error = encode_lines(path, &lines, &model.tokenizer, model.template.as_ref(), 64).unwrap_err();
+        let error = encode_lines(path, &lines, &model.encoder(), 64).unwrap_err();
         assert_eq!(error.to_string(), format!("data.jsonl:2: response: expected text, got {given}"));
     }
     let only_an_end = model.example(&json!({"prompt": "a", "completion": "</s>"})).unwrap_err();
     assert_eq!(only_an_end, "data.jsonl:1: response: expected a token before its end, got none");
+}
+
+#[test]
+fn a_token_that_the_model_does_not_know_is_refused_with_its_line() {
+    let model = Model::tiny("llama");
+    let path = "data.jsonl".as_ref();
+    let line = json!({"prompt": "a", "completion": "b"}).to_string();
+    let lines = parse_lines(path, &line, Learnt::Last).unwrap();
+    let example = model.example(&json!({"prompt": "a", "completion": "b"})).unwrap();
+    let largest = *example.prompt.iter().chain(&example.response).max().unwrap();
+    let field = if example.prompt.contains(&largest) { "prompt" } else { "response" };
+    let encode = |vocabulary: u32| {
+        let encoder = Encoder { vocabulary: vocabulary as usize, ..model.encoder() };
+        encode_lines(path, &lines, &encoder, 64)
+    };
+    encode(largest + 1).unwrap();
+    assert_eq!(
+        encode(largest).unwrap_err().to_string(),
+        format!(
+            "data.jsonl:1: {field}: expected token ids below {largest}, the size of the model's vocabulary, got {largest}"
+        )
+    );
+}
+
+#[test]
+fn labelled_responses_and_groups_are_encoded_as_demonstrations_are() {
+    let model = Model::tiny("chatml");
+    let path = "data.jsonl".as_ref();
+    let encode = |line: &Value| {
+        let lines = parse_lines(path, &line.to_string(), Learnt::Last).unwrap();
+        encode_lines(path, &lines, &model.encoder(), 4096).unwrap().remove(0).record
+    };
+    let prompt = json!([{"role": "user", "content": "a"}]);
+    let [good, bad] = ["b", "c"].map(|content| json!([{"role": "assistant", "content": content}]));
+    let [first, second] =
+        [&good, &bad].map(|said| model.example(&json!({"prompt": prompt, "completion": said})).unwrap());
+    let labelled = encode(&json!({"prompt": prompt, "completion": good, "label": false}));
+    assert_eq!(labelled, Record::Labelled { response: first.clone(), desirable: false });
+    let group = encode(&json!({"prompt": prompt, "completions": [good, bad], "rewards": [0.5, -1]}));
+    assert_eq!(group, Record::Group(vec![(first, 0.5), (second, -1.0)]));
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! What one field of a line holds: text, turns, token ids, numbers.
+
+use serde_json::{Map, Value};
+use strum::VariantNames;
+
+use crate::chat::{Message, Role};
+use crate::error::{LmError, refuse};
+
+/// What is said, in either of the two conventions.
+pub(super) enum Content {
+    Text(String),
+    Turns(Vec<Message>),
+}
+
+impl Content {
+    pub(super) fn is(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "text",
+            Self::Turns(_) => "a list of turns",
+        }
+    }
+}
+
+pub(super) fn content(fields: &Map<String, Value>, field: &str) -> Result<Content, LmError> {
+    content_of(fields.get(field), field)
+}
+
+/// The same of a value, `place` being its name in errors.
+pub(super) fn content_of(value: Option<&Value>, place: &str) -> Result<Content, LmError> {
+    match value {
+        Some(Value::String(text)) => Ok(Content::Text(text.clone())),
+        Some(Value::Array(turns)) => turns
+            .iter()
+            .enumerate()
+            .map(|(index, turn)| message(turn, &format!("{place}[{index}]")))
+            .collect::<Result<_, _>>()
+            .map(Content::Turns),
+        other => Err(refuse(place, "text or a list of turns", given(other))),
+    }
+}
+
+/// A list of anything.
+pub(super) fn list<'a>(fields: &'a Map<String, Value>, field: &str, allowed: &str) -> Result<&'a Vec<Value>, LmError> {
+    match fields.get(field) {
+        Some(Value::Array(values)) => Ok(values),
+        other => Err(refuse(field, allowed, given(other))),
+    }
+}
+
+pub(super) fn ids(fields: &Map<String, Value>, field: &str) -> Result<Vec<u32>, LmError> {
+    ids_of(fields.get(field), field)
+}
+
+/// The same of a value, `place` being its name in errors.
+pub(super) fn ids_of(value: Option<&Value>, place: &str) -> Result<Vec<u32>, LmError> {
+    match value {
+        Some(Value::Array(ids)) if ids.is_empty() => Err(refuse(place, "at least 1 token id", "none")),
+        Some(Value::Array(ids)) => ids
+            .iter()
+            .enumerate()
+            .map(|(index, id)| {
+                let fits = id.as_u64().and_then(|id| u32::try_from(id).ok());
+                fits.ok_or_else(|| {
+                    refuse(&format!("{place}[{index}]"), format!("a token id, an integer from 0 to {}", u32::MAX), id)
+                })
+            })
+            .collect(),
+        other => Err(refuse(place, "a list of token ids", given(other))),
+    }
+}
+
+pub(super) fn numbers(fields: &Map<String, Value>, field: &str) -> Result<Vec<f64>, LmError> {
+    list(fields, field, "a list of numbers")?
+        .iter()
+        .enumerate()
+        .map(|(index, value)| {
+            let number = value.as_f64().filter(|number| number.is_finite());
+            number.ok_or_else(|| refuse(&format!("{field}[{index}]"), "a finite number", value))
+        })
+        .collect()
+}
+
+pub(super) fn verdict(fields: &Map<String, Value>, field: &str) -> Result<bool, LmError> {
+    match fields.get(field) {
+        Some(Value::Bool(verdict)) => Ok(*verdict),
+        other => Err(refuse(field, "true or false", given(other))),
+    }
+}
+
+fn given(value: Option<&Value>) -> String {
+    value.map_or_else(|| "nothing".to_owned(), Value::to_string)
+}
+
+fn message(turn: &Value, place: &str) -> Result<Message, LmError> {
+    let Value::Object(fields) = turn else {
+        return Err(refuse(place, "a turn {\"role\": ..., \"content\": ...}", turn));
+    };
+    if let Some(unknown) = fields.keys().find(|field| !["role", "content"].contains(&field.as_str())) {
+        return Err(refuse(&format!("{place}.{unknown}"), "one of the fields role, content", "an unknown field"));
+    }
+    let text = |field: &str, allowed: &str| match fields.get(field) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(other) => Err(refuse(&format!("{place}.{field}"), allowed, other.to_string())),
+        None => Err(refuse(&format!("{place}.{field}"), allowed, "nothing")),
+    };
+    let roles = format!("one of {}", Role::VARIANTS.join(", "));
+    let name = text("role", &roles)?;
+    let role = name.parse().map_err(|_| refuse(&format!("{place}.role"), roles, name))?;
+    Ok(Message { role, content: text("content", "text")? })
+}

@@ -1,0 +1,337 @@
+//! In which order examples of several data sets are learnt.
+//!
+//! Sets are interleaved by their weights wᵢ: after n examples, each set has given n wᵢ / Σw of them within 1, for every n. Each set
+//! is read in an order of its own, all of it before any of it again.
+//!
+//! A set's j-th example, from 0, belongs between the moments j Σw / wᵢ and (j + 1) Σw / wᵢ. Of the examples whose time has come,
+//! the one that is due first is taken; of two, that of the first set. An order in which none is early or late exists (Tijdeman
+//! 1980, the chairman assignment problem), and the earliest deadline first finds one wherever one exists. Taking from the set that
+//! is furthest behind is no such rule: among many sets, one may fall behind by more than 1.
+//!
+//! The order is a function of sizes, weights and seed. A run that stops after n examples goes on with the iterator at n.
+
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use crate::error::{LmError, refuse};
+
+/// A data set's part of a mixture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share {
+    /// Its examples, at least 1.
+    pub examples: usize,
+    /// Finite and above 0; what matters is its ratio to the other weights.
+    pub weight: f64,
+}
+
+/// The order in which a set is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As it is given, in every pass.
+    Given,
+    /// Shuffled anew for each pass.
+    Shuffled,
+}
+
+/// Where an example is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The set, from 0.
+    pub set: usize,
+    /// The example in the set, from 0.
+    pub example: usize,
+}
+
+/// Data sets with their weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mixture {
+    sets: Vec<Set>,
+    /// The sum of all sets' parts.
+    parts: u128,
+    order: Order,
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Set {
+    examples: usize,
+    /// The weight as an integer, so that moments are compared exactly however many examples there are.
+    parts: u128,
+}
+
+/// Bits of the largest weight's parts. Ratios of integers are exact, as the sizes of sets are; rounding others moves a share by about
+/// one example in 2⁵².
+const BITS: i32 = 53;
+
+impl Mixture {
+    /// A mixture of sets.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Record`] for no set, a set without examples, and a weight that is not finite and above 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lm::mixture::{Mixture, Order, Share};
+    ///
+    /// let shares = [Share { examples: 2, weight: 1.0 }, Share { examples: 10, weight: 2.0 }];
+    /// let mixture = Mixture::new(&shares, Order::Given, 0)?;
+    /// let places: Vec<_> = mixture.examples(0).take(6).map(|place| (place.set, place.example)).collect();
+    /// assert_eq!(places, [(1, 0), (0, 0), (1, 1), (1, 2), (0, 1), (1, 3)]);
+    /// # Ok::<(), lm::error::LmError>(())
+    /// ```
+    pub fn new(shares: &[Share], order: Order, seed: u64) -> Result<Self, LmError> {
+        if shares.is_empty() {
+            return Err(refuse("sets", "at least 1", 0));
+        }
+        for (index, share) in shares.iter().enumerate() {
+            if share.examples == 0 {
+                return Err(refuse(&format!("sets[{index}].examples"), "at least 1", 0));
+            }
+            if !(share.weight.is_finite() && share.weight > 0.0) {
+                return Err(refuse(&format!("sets[{index}].weight"), "a finite number above 0", share.weight));
+            }
+        }
+        let largest = shares.iter().map(|share| share.weight).fold(0.0, f64::max);
+        let scale = scale(largest);
+        let sets: Vec<_> = shares
+            .iter()
+            // A set whose weight is nothing beside another's still has its turn, once in an age.
+            .map(|share| Set { examples: share.examples, parts: ((share.weight * scale).round() as u128).max(1) })
+            .collect();
+        let parts = sets.iter().map(|set| set.parts).sum();
+        Ok(Self { sets, parts, order, seed })
+    }
+
+    /// Examples of all sets together: in so many, sets that are weighted by their sizes are each read once.
+    pub fn epoch(&self) -> u64 {
+        self.sets.iter().map(|set| set.examples as u64).sum()
+    }
+
+    /// The examples from a position on, without end. Going to a position takes its time in proportion, a few nanoseconds for each
+    /// set and example before it.
+    pub fn examples(&self, position: u64) -> Examples<'_> {
+        let mut examples = Examples {
+            mixture: self,
+            taken: vec![0; self.sets.len()],
+            position: 0,
+            orders: vec![None; self.sets.len()],
+        };
+        for _ in 0..position {
+            examples.take_one();
+        }
+        examples
+    }
+
+    /// The order of a set in one pass.
+    fn shuffled(&self, set: usize, pass: u64) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.sets[set].examples).collect();
+        let mut key = [0; 32];
+        for (part, number) in key.chunks_exact_mut(8).zip([self.seed, set as u64, pass]) {
+            part.copy_from_slice(&number.to_le_bytes());
+        }
+        order.shuffle(&mut ChaCha8Rng::from_seed(key));
+        order
+    }
+}
+
+/// The power of two that brings a weight to [`BITS`] bits before its point: it rounds nothing.
+fn scale(largest: f64) -> f64 {
+    let (least, most) = (2.0_f64.powi(BITS - 1), 2.0_f64.powi(BITS));
+    let mut scale = 1.0;
+    while largest * scale >= most {
+        scale /= 2.0;
+    }
+    while largest * scale < least && scale < f64::MAX / 2.0 {
+        scale *= 2.0;
+    }
+    scale
+}
+
+/// Examples of a mixture, in their order.
+#[derive(Clone, Debug)]
+pub struct Examples<'a> {
+    mixture: &'a Mixture,
+    /// Examples taken of each set.
+    taken: Vec<u64>,
+    /// Their sum.
+    position: u64,
+    /// Of each set, the pass and its order.
+    orders: Vec<Option<(u64, Vec<usize>)>>,
+}
+
+impl Examples<'_> {
+    /// Examples before the next: where to go on.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next set, and which of its examples in all passes.
+    fn take_one(&mut self) -> (usize, u64) {
+        let sets = &self.mixture.sets;
+        let now = u128::from(self.position) + 1;
+        let has_come = |set: &usize| u128::from(self.taken[*set]) * self.mixture.parts < now * sets[*set].parts;
+        let due = |set: usize, other: usize| (u128::from(self.taken[set]) + 1) * sets[other].parts;
+        let set = (0..sets.len()).filter(has_come).min_by(|one, other| due(*one, *other).cmp(&due(*other, *one)));
+        // The time of at least one has come: all that belong before now are one more than all that were taken.
+        let set = set.unwrap_or(0);
+        let number = self.taken[set];
+        self.taken[set] += 1;
+        self.position += 1;
+        (set, number)
+    }
+}
+
+impl Iterator for Examples<'_> {
+    type Item = Place;
+
+    fn next(&mut self) -> Option<Place> {
+        let (set, number) = self.take_one();
+        let count = self.mixture.sets[set].examples as u64;
+        let (pass, index) = (number / count, (number % count) as usize);
+        if self.mixture.order == Order::Given {
+            return Some(Place { set, example: index });
+        }
+        let order = match self.orders[set].take() {
+            Some((of, order)) if of == pass => order,
+            _ => self.mixture.shuffled(set, pass),
+        };
+        let example = order[index];
+        self.orders[set] = Some((pass, order));
+        Some(Place { set, example })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shares() -> impl Strategy<Value = Vec<Share>> {
+        let weight = prop_oneof![0.01..1.0, 1e-6..1e6, (1_u32..20).prop_map(f64::from)];
+        let share = (1_usize..30, weight).prop_map(|(examples, weight)| Share { examples, weight });
+        prop::collection::vec(share, 1..12)
+    }
+
+    fn order() -> impl Strategy<Value = Order> {
+        prop_oneof![Just(Order::Given), Just(Order::Shuffled)]
+    }
+
+    proptest! {
+        #[test]
+        fn after_any_number_of_examples_every_set_has_given_its_share_within_one(shares in shares()) {
+            let mixture = Mixture::new(&shares, Order::Given, 0).unwrap();
+            let sum: f64 = shares.iter().map(|share| share.weight).sum();
+            let mut taken = vec![0.0; shares.len()];
+            for (position, place) in mixture.examples(0).take(2000).enumerate() {
+                taken[place.set] += 1.0;
+                for (share, taken) in shares.iter().zip(&taken) {
+                    let fair = (position + 1) as f64 * share.weight / sum;
+                    prop_assert!((taken - fair).abs() < 1.0 + 1e-9, "{taken} instead of {fair} after {}", position + 1);
+                }
+            }
+        }
+
+        #[test]
+        fn every_pass_of_a_set_visits_each_of_its_examples_once(shares in shares(), order in order(), seed: u64) {
+            let mixture = Mixture::new(&shares, order, seed).unwrap();
+            let mut visited = vec![Vec::new(); shares.len()];
+            for place in mixture.examples(0).take(1000) {
+                visited[place.set].push(place.example);
+            }
+            for (share, visited) in shares.iter().zip(visited) {
+                for pass in visited.chunks_exact(share.examples) {
+                    let mut pass = pass.to_vec();
+                    if order == Order::Shuffled {
+                        pass.sort_unstable();
+                    }
+                    prop_assert_eq!(pass, (0..share.examples).collect::<Vec<_>>());
+                }
+            }
+        }
+
+        #[test]
+        fn a_mixture_goes_on_from_any_position_as_if_it_had_not_stopped(
+            shares in shares(), order in order(), seed: u64, position in 0_usize..500,
+        ) {
+            let whole: Vec<_> = Mixture::new(&shares, order, seed).unwrap().examples(0).take(600).collect();
+            let again = Mixture::new(&shares, order, seed).unwrap();
+            let mut rest = again.examples(position as u64);
+            prop_assert_eq!(rest.position(), position as u64);
+            let rest: Vec<_> = rest.by_ref().take(100).collect();
+            prop_assert_eq!(&rest, &whole[position..position + 100]);
+        }
+
+        #[test]
+        fn sets_weighted_by_their_sizes_are_each_read_once_in_an_epoch(sizes in prop::collection::vec(1_usize..200, 1..8)) {
+            let shares: Vec<_> =
+                sizes.iter().map(|&examples| Share { examples, weight: examples as f64 }).collect();
+            let mixture = Mixture::new(&shares, Order::Shuffled, 1).unwrap();
+            let mut taken = vec![0; sizes.len()];
+            for place in mixture.examples(0).take(mixture.epoch() as usize) {
+                taken[place.set] += 1;
+            }
+            prop_assert_eq!(taken, sizes);
+        }
+
+        #[test]
+        fn weights_are_ratios(shares in shares(), exponent in -300_i32..300) {
+            let factor = 2.0_f64.powi(exponent);
+            let scaled: Vec<_> =
+                shares.iter().map(|share| Share { weight: share.weight * factor, ..*share }).collect();
+            prop_assert_eq!(
+                Mixture::new(&shares, Order::Given, 0).unwrap(),
+                Mixture::new(&scaled, Order::Given, 0).unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn each_set_and_pass_and_seed_has_an_order_of_its_own() {
+        let share = Share { examples: 50, weight: 1.0 };
+        let read = |seed: u64, set: usize, pass: usize| -> Vec<_> {
+            let mixture = Mixture::new(&[share, share], Order::Shuffled, seed).unwrap();
+            let places = mixture.examples(0).filter(|place| place.set == set).skip(pass * 50).take(50);
+            places.map(|place| place.example).collect()
+        };
+        let orders = [read(0, 0, 0), read(1, 0, 0), read(0, 1, 0), read(0, 0, 1), (0..50).collect()];
+        for (index, order) in orders.iter().enumerate() {
+            assert!(!orders[..index].contains(order), "{index}");
+        }
+    }
+
+    #[test]
+    fn a_heavier_set_comes_as_evenly_as_it_can() {
+        let shares = [Share { examples: 9, weight: 1.0 }, Share { examples: 9, weight: 3.0 }];
+        let mixture = Mixture::new(&shares, Order::Given, 0).unwrap();
+        let sets: Vec<_> = mixture.examples(0).take(12).map(|place| place.set).collect();
+        assert_eq!(sets, [1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 1]);
+    }
+
+    #[test]
+    fn weights_of_any_size_are_taken_together() {
+        let share = |weight| Share { examples: 3, weight };
+        let mixture = Mixture::new(&[share(f64::MAX), share(5e-324)], Order::Given, 0).unwrap();
+        let mut taken = [0; 2];
+        mixture.examples(0).take(100).for_each(|place| taken[place.set] += 1);
+        assert!(taken[0] >= 99, "{taken:?}");
+        assert!(Mixture::new(&[share(5e-324)], Order::Given, 0).unwrap().examples(0).nth(99).is_some());
+    }
+
+    #[test]
+    fn what_is_no_mixture_is_refused_by_name() {
+        let refused = |shares: &[Share]| Mixture::new(shares, Order::Given, 0).unwrap_err().to_string();
+        assert_eq!(refused(&[]), "sets: expected at least 1, got 0");
+        let good = Share { examples: 1, weight: 1.0 };
+        assert_eq!(refused(&[good, Share { examples: 0, ..good }]), "sets[1].examples: expected at least 1, got 0");
+        for (weight, given) in
+            [(0.0, "0"), (-0.5, "-0.5"), (f64::NAN, "NaN"), (f64::INFINITY, "inf"), (f64::NEG_INFINITY, "-inf")]
+        {
+            let message = format!("sets[1].weight: expected a finite number above 0, got {given}");
+            assert_eq!(refused(&[good, Share { weight, ..good }]), message);
+        }
+    }
+}

@@ -23,6 +23,7 @@ mod row;
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{LmError, refuse};
@@ -84,9 +85,11 @@ pub struct Line<T> {
 }
 
 /// What is learnt of a line that leaves a choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Learnt {
     /// Of `messages`, the last turn, which must be the assistant's.
+    #[default]
     Last,
     /// Of `messages`, every turn of the assistant, each a demonstration with all turns before it as prompt.
     Every,

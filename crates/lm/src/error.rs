@@ -51,6 +51,40 @@ pub enum LmError {
         /// What is wrong, and where.
         problem: String,
     },
+    /// A recipe.
+    #[error("{origin}: {problem}")]
+    Recipe {
+        /// The file, or `--set`.
+        origin: String,
+        /// What is wrong, and where.
+        problem: String,
+    },
+    /// A step that was refused. The parameters are those before it.
+    #[error("stage {stage}, step {step}: {source}")]
+    Step {
+        /// The stage, from 0.
+        stage: usize,
+        /// The step, from 0.
+        step: u64,
+        /// Why.
+        source: Box<training::StepError<LmError>>,
+    },
+    /// A device that is none, or is not there.
+    #[error("device \"{name}\": {problem}")]
+    Device {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A model that is neither here nor on the hub.
+    #[error("model \"{name}\": {problem}")]
+    Model {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A file of weights that is none, or is cut.
     #[error("{}: {problem}", path.display())]
     Weights {
@@ -150,4 +184,10 @@ fn first_line(error: &tch::TchError) -> String {
 /// The refusal of a record's field.
 pub(crate) fn refuse(field: &str, allowed: impl Into<String>, given: impl ToString) -> LmError {
     LmError::Record { field: field.to_owned(), allowed: allowed.into(), given: given.to_string() }
+}
+
+impl From<program::OutputError> for LmError {
+    fn from(program::OutputError { path, source }: program::OutputError) -> Self {
+        Self::File { path, source }
+    }
 }

@@ -141,6 +141,39 @@ impl Transformer {
         Self::new(config, weights)
     }
 
+    /// The model with each of its tensors converted.
+    fn map(&self, convert: &dyn Fn(&Tensor) -> Result<Tensor, LmError>) -> Result<Self, LmError> {
+        Ok(Self {
+            config: self.config.clone(),
+            embedding: convert(&self.embedding)?,
+            layers: self.layers.iter().map(|layer| layer.map(convert)).collect::<Result<_, _>>()?,
+            norm: self.norm.map(convert)?,
+            head: self.head.as_ref().map(convert).transpose()?,
+        })
+    }
+
+    /// The same model with the same weights: what changes in one changes in the other. No gradient is tracked through it.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn view(&self) -> Result<Self, LmError> {
+        self.map(&|tensor| Ok(tensor.f_detach()?))
+    }
+
+    /// The same model with weights of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn copy(&self) -> Result<Self, LmError> {
+        self.map(&|tensor| {
+            let mut copy = tensor.f_detach()?.f_empty_like()?;
+            copy.f_copy_(&tensor.f_detach()?)?;
+            Ok(copy)
+        })
+    }
+
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config

@@ -32,7 +32,7 @@ pub struct Forward {
 impl Forward {
     /// Of known hidden states, which is not pulled back.
     pub fn of(hidden: Tensor, weights: &Tensor) -> Self {
-        Self { hidden, weights: weights.shallow_clone(), tape: Tape::Nothing }
+        Self { hidden, weights: weights.shallow_clone(), tape: Tape::default() }
     }
 
     /// Hidden states of shape [response tokens, hidden_size].
@@ -62,6 +62,29 @@ impl LmPolicy {
     /// A policy that stays as it is.
     pub fn frozen(model: Transformer) -> Self {
         Self::trained(model, Keep::Nothing)
+    }
+
+    /// What forward passes keep from now on.
+    pub fn keep(&mut self, keep: Keep) {
+        self.keep = keep;
+    }
+
+    /// The policy as it is at any time, without a gradient: it shares the weights.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn view(&self) -> Result<Self, LmError> {
+        Ok(Self::frozen(self.model.view()?))
+    }
+
+    /// The policy as it is now, which stays so.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn copy(&self) -> Result<Self, LmError> {
+        Ok(Self::frozen(self.model.copy()?))
     }
 
     /// The model.
@@ -134,7 +157,7 @@ impl Policy for LmPolicy {
             let gradient = Self::gradient(&mut gradients[head], parameters[head])?;
             forward.head().pull_back(reference.map(Forward::head), tokens, cotangents, gradient)?
         };
-        let Forward { hidden, tape, .. } = forward;
+        let tape = forward.tape;
         let mut add = |index: usize, gradient: Tensor| -> Result<(), LmError> {
             let gradient = gradient.f_to_kind(Kind::Float)?;
             match &mut gradients[index] {
@@ -143,7 +166,7 @@ impl Policy for LmPolicy {
             }
             Ok(())
         };
-        let embeddings = model.pull_back(&hidden, tape, &states.places(), &cotangent, &mut add)?;
+        let embeddings = model.pull_back(tape, &states.places(), &cotangent, &mut add)?;
         if let Some(cotangent) = embeddings {
             let gradient = Self::gradient(&mut gradients[0], parameters[0])?;
             no_grad(|| states.pull_back_embeddings(&cotangent, gradient))?;

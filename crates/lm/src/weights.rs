@@ -41,7 +41,7 @@ impl Dtype {
     }
 
     /// The same in a file.
-    fn stored(self) -> StoredDtype {
+    pub(crate) fn stored(self) -> StoredDtype {
         match self {
             Self::Float32 => StoredDtype::F32,
             Self::Float16 => StoredDtype::F16,
@@ -239,6 +239,10 @@ pub fn write(folder: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype, shard
         let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         safetensors::serialize_to_file(views, Some(about), &path)
             .map_err(|error| LmError::Weights { path: path.clone(), problem: error.to_string() })?;
+        // The library makes files for their owner alone; weights are as readable as any other file.
+        #[cfg(unix)]
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .map_err(|source| LmError::File { path: path.clone(), source })?;
         // A tensor that could not be copied is written as nothing, and the file is then shorter than its header says.
         StoredFile::open(&path)?;
         weight_map.extend(shard.iter().map(|(shape, _)| (shape.name.clone(), name.clone())));

@@ -44,6 +44,11 @@ impl Progress {
         }
     }
 
+    /// Tells something beside how far it is.
+    pub fn line(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
     /// All are done, or no more will be.
     pub fn end(&self) {
         self.bar.finish_and_clear();

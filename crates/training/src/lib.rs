@@ -19,5 +19,5 @@ pub use policy::{MicroBatch, Policy};
 pub use rollout::{Outcome, fill_behaviour};
 pub use schedule::{Schedule, Shape};
 pub use step::{
-    MicroBatchOf, Moment, StepError, StepReport, StepSettings, Workspace, accumulate, fill_reference, step,
+    MicroBatchOf, Moment, StepError, StepReport, StepSettings, Workspace, accumulate, evaluate, fill_reference, step,
 };

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use objective::parameter::{BELOW_ONE, Kind, NON_NEGATIVE, POSITIVE, Parameter, ParameterError, Parameters, Reader};
 use pulp::{Arch, Simd, WithSimd};
+use serde::{Deserialize, Serialize};
 
 /// Every optimizer, the default first.
 pub const OPTIMIZERS: &[OptimizerKind] = &[
@@ -91,8 +92,9 @@ pub struct OptimizerKind {
     build: fn(&Reader<'_>) -> Result<OptimizerSettings, ParameterError>,
 }
 
-/// An optimizer and its parameters.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// An optimizer and its parameters. A recipe spells it as a table of its `name` and parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Parameters", into = "Parameters")]
 pub enum OptimizerSettings {
     /// G. Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012.
     RmsProp {
@@ -204,6 +206,26 @@ impl OptimizerSettings {
                 parameters
             }
         }
+    }
+}
+
+/// The key of the optimizer's name.
+const NAME: &str = "name";
+
+impl TryFrom<Parameters> for OptimizerSettings {
+    type Error = OptimizerError;
+
+    fn try_from(mut parameters: Parameters) -> Result<Self, OptimizerError> {
+        let name = parameters.remove(NAME).map_or_else(String::new, |name| name.to_string());
+        Self::build(name.trim_matches('"'), &parameters)
+    }
+}
+
+impl From<OptimizerSettings> for Parameters {
+    fn from(settings: OptimizerSettings) -> Self {
+        let mut parameters = settings.parameters();
+        parameters.insert(NAME.to_owned(), settings.name().into());
+        parameters
     }
 }
 

@@ -146,16 +146,56 @@ fn coupled<P: Policy>(
     micro_batches: &[MicroBatchOf<P>],
     workspace: &mut Workspace,
 ) -> Result<(f64, Metrics), StepError<P::Error>> {
+    evaluate_gathered(policy, asked, state, micro_batches, workspace)?;
+    let Workspace { statistics, evaluation, .. } = workspace;
+    let mut begin = 0;
+    for micro_batch in micro_batches {
+        let passed = pass(policy, asked, micro_batch, statistics)?;
+        let end = begin + micro_batch.tokens.len();
+        for statistic in asked.requirements.statistics {
+            let part = &evaluation.cotangents.column(statistic)[begin..end];
+            statistics.column_mut(statistic).copy_from_slice(part);
+        }
+        pull_back(policy, micro_batch, passed, statistics)?;
+        begin = end;
+    }
+    Ok((evaluation.loss, evaluation.metrics.clone()))
+}
+
+/// The loss and the metrics of micro-batches as one step, without a gradient.
+///
+/// # Errors
+///
+/// [`StepError`]; the objective's state is then unspecified.
+pub fn evaluate<P: Policy>(
+    policy: &P,
+    objective: &dyn Objective,
+    state: &mut ObjectiveState,
+    micro_batches: &[MicroBatchOf<P>],
+    moment: Moment,
+    workspace: &mut Workspace,
+) -> Result<(f64, Metrics), StepError<P::Error>> {
+    let asked = Asked { objective, requirements: objective.requirements(), moment };
+    evaluate_gathered(policy, &asked, state, micro_batches, workspace)?;
+    Ok((workspace.evaluation.loss, workspace.evaluation.metrics.clone()))
+}
+
+/// Fills the workspace's evaluation with that of the whole step, whose columns it gathers.
+fn evaluate_gathered<P: Policy>(
+    policy: &P,
+    asked: &Asked<'_>,
+    state: &mut ObjectiveState,
+    micro_batches: &[MicroBatchOf<P>],
+    workspace: &mut Workspace,
+) -> Result<(), StepError<P::Error>> {
     let Asked { objective, requirements, .. } = asked;
     let Workspace { statistics, evaluation, gathered } = workspace;
     let (mut constants, mut responses, mut pairs) = (TokenConstants::default(), Vec::new(), Vec::new());
     EnumSet::all().iter().for_each(|statistic: Statistic| gathered.column_mut(statistic).clear());
-    let mut begins = Vec::with_capacity(micro_batches.len());
     for micro_batch in micro_batches {
         pass(policy, asked, micro_batch, statistics)?;
         let begin = responses.last().map_or(0, |response: &Response| response.tokens.end);
         let first = responses.len();
-        begins.push(begin);
         for statistic in requirements.statistics {
             gathered.column_mut(statistic).extend(statistics.column(statistic));
         }
@@ -171,15 +211,7 @@ fn coupled<P: Policy>(
     let batch = TokenBatch::new(requirements, gathered, &constants, &responses, &pairs, totals)
         .map_err(|source| StepError::Step { source })?;
     objective.evaluate(&batch, state, evaluation);
-    for (micro_batch, begin) in micro_batches.iter().zip(begins) {
-        let passed = pass(policy, asked, micro_batch, statistics)?;
-        for statistic in requirements.statistics {
-            let part = &evaluation.cotangents.column(statistic)[begin..begin + micro_batch.tokens.len()];
-            statistics.column_mut(statistic).copy_from_slice(part);
-        }
-        pull_back(policy, micro_batch, passed, statistics)?;
-    }
-    Ok((evaluation.loss, evaluation.metrics.clone()))
+    Ok(())
 }
 
 /// What a step asks of the policy.

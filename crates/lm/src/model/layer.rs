@@ -38,6 +38,10 @@ impl Norm {
         Self { weight, epsilon: config.rms_norm_eps, centred: config.architecture == Architecture::Gemma }
     }
 
+    pub(super) fn map(&self, convert: &dyn Fn(&Tensor) -> Result<Tensor, LmError>) -> Result<Self, LmError> {
+        Ok(Self { weight: convert(&self.weight)?, ..*self })
+    }
+
     /// x w / √(mean x² + ε), computed in 32 bits and answered in what x is.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, LmError> {
         let kind = x.f_kind()?;
@@ -55,6 +59,10 @@ impl Norm {
 impl Linear {
     fn forward(&self, x: &Tensor) -> Result<Tensor, LmError> {
         Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
+    }
+
+    fn map(&self, convert: &dyn Fn(&Tensor) -> Result<Tensor, LmError>) -> Result<Self, LmError> {
+        Ok(Self { weight: convert(&self.weight)?, bias: self.bias.as_ref().map(convert).transpose()? })
     }
 
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
@@ -75,6 +83,11 @@ pub(super) struct Maps<T> {
 }
 
 impl<T> Maps<T> {
+    fn as_ref(&self) -> Maps<&T> {
+        let Self { query, key, value, output, gate, up, down } = self;
+        Maps { query, key, value, output, gate, up, down }
+    }
+
     pub(super) fn into_list(self) -> [T; 7] {
         let Self { query, key, value, output, gate, up, down } = self;
         [query, key, value, output, gate, up, down]
@@ -106,6 +119,16 @@ impl Layer {
             activation: config.activation,
             head_dim: config.head_dim as i64,
         }
+    }
+
+    /// The layer with each of its tensors converted.
+    pub(super) fn map(&self, convert: &dyn Fn(&Tensor) -> Result<Tensor, LmError>) -> Result<Self, LmError> {
+        Ok(Self {
+            attention_norm: self.attention_norm.map(convert)?,
+            feed_forward_norm: self.feed_forward_norm.map(convert)?,
+            maps: self.maps.as_ref().try_map(|map| map.map(convert))?,
+            ..*self
+        })
     }
 
     /// The parameters in the order of [`super::shapes`].

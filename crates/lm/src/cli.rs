@@ -1,0 +1,113 @@
+//! The arguments of `lm`, which are its manual page.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+use lm::config::Dtype;
+use strum::VariantNames;
+
+/// Fine-tune a Hugging Face language model with any alignment objective, and see what it makes of data.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What `lm` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train what a recipe says, and save the model as a folder that `transformers` loads.
+    Train(TrainArguments),
+    /// Tell how probable a model finds responses: a line of JSON for each line of data, with `response_ids`, `log_prob` (nats, one a
+    /// response token) and `sum`.
+    Score(ScoreArguments),
+    /// Show a model's architecture and parameters, and what memory a recipe needs.
+    Inspect(InspectArguments),
+}
+
+/// `lm train`.
+#[derive(Debug, Args)]
+pub(crate) struct TrainArguments {
+    /// What to train: a model, and stages with a method and data each. Fields left out take the values of
+    /// `experiments/lm/default.toml`.
+    #[arg(value_name = "RECIPE.toml")]
+    pub(crate) recipe: PathBuf,
+
+    /// Replace a field: `learning_rate=1e-6` for every stage, `stage.0.method.beta=0.2` for one. Repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) assignments: Vec<String>,
+
+    /// The folder of the trained model, the metrics and the resolved recipe.
+    #[arg(long, value_name = "FOLDER", required_unless_present = "print")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Print the resolved recipe and do nothing.
+    #[arg(long)]
+    pub(crate) print: bool,
+}
+
+/// Which model, and how it computes.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArguments {
+    /// A folder, or a model of the hub as `owner/name` or `owner/name@revision`.
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) model: String,
+
+    /// `cpu`, `cuda` or `cuda:INDEX`.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub(crate) device: String,
+
+    /// What the model computes in.
+    #[arg(long, value_name = "DTYPE", default_value = "float32", value_parser = dtypes())]
+    pub(crate) dtype: Dtype,
+}
+
+/// `lm score`.
+#[derive(Debug, Args)]
+pub(crate) struct ScoreArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    /// JSON lines or Parquet: prompt and completion, messages, pairs, or `{"prompt_ids": [...], "response_ids": [...]}`, for
+    /// which no tokenizer is needed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: PathBuf,
+
+    /// Write the answers to a file, which appears when all are there, rather than print them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// The longest example, in tokens.
+    #[arg(long, value_name = "TOKENS", default_value_t = 1 << 20)]
+    pub(crate) max_length: usize,
+
+    /// Tokens that go through the model at once, about.
+    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
+    pub(crate) batch_tokens: usize,
+}
+
+/// `lm inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArguments {
+    /// A folder, or a model of the hub as `owner/name`; the recipe's unless given.
+    #[arg(long, value_name = "FOLDER|ID", required_unless_present = "recipe")]
+    pub(crate) model: Option<String>,
+
+    /// Plan the memory of each of its stages.
+    #[arg(long, value_name = "RECIPE.toml")]
+    pub(crate) recipe: Option<PathBuf>,
+
+    /// Replace a field of the recipe, as `lm train` does.
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
+    pub(crate) assignments: Vec<String>,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn dtypes() -> impl TypedValueParser<Value = Dtype> {
+    PossibleValuesParser::new(Dtype::VARIANTS).try_map(|name| name.parse::<Dtype>())
+}

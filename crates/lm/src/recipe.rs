@@ -1,0 +1,410 @@
+//! What to train: the default recipe, a recipe file, and assignments, each replacing fields of the one before.
+
+use std::path::{Path, PathBuf};
+
+use jiff::civil::{Date, DateTime};
+use objective::{Configured, Requirements, Source, Statistic};
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, VariantNames};
+use toml::{Table, Value};
+use training::{OptimizerSettings, Schedule, Shape};
+
+use crate::batch::Packing;
+use crate::config::Dtype;
+use crate::data::Learnt;
+use crate::error::{LmError, refuse};
+use crate::mixture::Order;
+use crate::optimizer::Precision;
+
+/// The recipe whose fields every other one replaces.
+pub const DEFAULT: &str = include_str!("../../../experiments/lm/default.toml");
+/// The list of stages.
+const STAGE: &str = "stage";
+/// Fields that no stage has.
+const WHOLE: [&str; 7] = ["model", "device", "dtype", "seed", "date", "cache", STAGE];
+/// The two ways to say how long a stage is.
+const LENGTHS: [&str; 2] = ["epochs", "steps"];
+
+/// Everything that determines a run.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// A folder, or a model of the hub as `owner/name`.
+    pub model: String,
+    /// Where it computes.
+    pub device: String,
+    /// What it computes in, and is saved as.
+    pub dtype: Dtype,
+    /// Of every source of randomness.
+    pub seed: u64,
+    /// What chat templates that ask are told.
+    pub date: Date,
+    /// Where statistics of reference policies are kept; the run's own folder unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+    /// What is trained, one behind the other, each from where the one before ended.
+    pub stage: Vec<Stage>,
+}
+
+/// One method on its data.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// The order in which each data set is read.
+    pub order: Order,
+    /// The longest example, in tokens.
+    pub max_length: usize,
+    /// Records of a step.
+    pub batch: usize,
+    /// Records that go through the model at once.
+    pub micro_batch: usize,
+    /// How they lie in memory.
+    pub packing: Packing,
+    /// Whether activations are computed a second time rather than kept.
+    pub activation_checkpointing: bool,
+    /// How often as many examples are read as there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
+    /// Optimizer steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// The greatest learning rate.
+    pub learning_rate: f64,
+    /// How the learning rate goes on after its warm-up.
+    pub schedule: Shape,
+    /// Share of the steps over which the learning rate rises from 0.
+    pub warmup_ratio: f64,
+    /// The greatest norm of the gradient; may be infinite.
+    pub clip_norm: f64,
+    /// How 16-bit weights take small steps.
+    pub precision: Precision,
+    /// Where the reference policy's statistics come from.
+    pub reference: Keeping,
+    /// Steps from one evaluation to the next; 0 for one before and one after.
+    pub evaluate_every: u64,
+    /// The optimizer.
+    pub optimizer: OptimizerSettings,
+    /// The method, by name, with its parameters.
+    pub method: Configured,
+    /// What it learns from.
+    pub data: Vec<DataSet>,
+    /// What it is measured on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluation: Vec<DataSet>,
+}
+
+/// A file of data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSet {
+    /// JSON lines or Parquet.
+    pub path: PathBuf,
+    /// Its part of the mixture; as many as its records unless given, so that each is read once an epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// What is learnt of each line.
+    #[serde(default)]
+    pub learnt: Learnt,
+    /// How many of its first records are read; all unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Where the reference policy's statistics come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Keeping {
+    /// They are computed before the stage and kept on disk, so that one model is in memory.
+    Cache,
+    /// The reference stays in memory, and computes them when they are asked for.
+    Hold,
+}
+
+impl Recipe {
+    /// The default recipe, its fields replaced by those of a file, and these by assignments `key=value`, where a key may lead into
+    /// the recipe by dots: `learning_rate=1e-6` for every stage, `stage.0.method.beta=0.2` for one.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Recipe`] naming the file, the field, what is allowed and what was given.
+    pub fn resolve(file: &Path, assignments: &[String]) -> Result<Self, LmError> {
+        let origin = file.display().to_string();
+        let text = std::fs::read_to_string(file).map_err(|source| LmError::File { path: file.to_owned(), source })?;
+        let table = text.parse::<Table>().map_err(|error| fail(&origin, error))?;
+        Self::resolve_table(&origin, table, assignments)
+    }
+
+    fn resolve_table(origin: &str, mut table: Table, assignments: &[String]) -> Result<Self, LmError> {
+        for assignment in assignments {
+            assign(&mut table, assignment).map_err(|error| fail("--set", error))?;
+        }
+        let mut defaults = DEFAULT.parse::<Table>().map_err(|error| fail("default recipe", error))?;
+        let stages = match table.remove(STAGE) {
+            Some(Value::Array(stages)) if !stages.is_empty() => stages,
+            _ => return Err(fail(origin, refuse(STAGE, "at least one [[stage]] with a method and its data", "none"))),
+        };
+        overlay(&mut defaults, table);
+        let (whole, shared): (Table, Table) = defaults.into_iter().partition(|(key, _)| WHOLE.contains(&key.as_str()));
+        let mut resolved = whole;
+        let stages = stages.into_iter().map(|stage| match stage {
+            Value::Table(stage) => {
+                let mut fields = shared.clone();
+                overlay(&mut fields, stage);
+                Value::Table(fields)
+            }
+            other => other,
+        });
+        resolved.insert(STAGE.to_owned(), Value::Array(stages.collect()));
+        let recipe: Self =
+            serde_path_to_error::deserialize(Value::Table(resolved)).map_err(|error| fail(origin, error))?;
+        recipe.validate().map_err(|error| fail(origin, error))?;
+        Ok(recipe)
+    }
+
+    /// What `strftime_now` of a chat template tells.
+    pub fn now(&self) -> DateTime {
+        self.date.at(0, 0, 0, 0)
+    }
+
+    fn validate(&self) -> Result<(), LmError> {
+        if self.dtype == Dtype::Float16 {
+            return Err(refuse("dtype", "float32 or bfloat16, as small gradients vanish in float16", self.dtype));
+        }
+        for (index, stage) in self.stage.iter().enumerate() {
+            stage.validate(&|field| format!("{STAGE}[{index}].{field}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Stage {
+    /// The learning rate's course.
+    pub fn schedule(&self) -> Schedule {
+        Schedule { shape: self.schedule, warmup_ratio: self.warmup_ratio }
+    }
+
+    /// What the method asks of its host.
+    pub fn requirements(&self) -> Requirements {
+        self.method.objective().requirements()
+    }
+
+    /// How many steps the stage has over an epoch of so many records.
+    pub fn steps(&self, epoch: u64) -> u64 {
+        match (self.steps, self.epochs) {
+            (Some(steps), _) => steps,
+            (None, epochs) => (epochs.unwrap_or(1.0) * epoch as f64 / self.batch as f64).ceil().max(1.0) as u64,
+        }
+    }
+
+    fn validate(&self, place: &dyn Fn(&str) -> String) -> Result<(), LmError> {
+        let at_least_one = [
+            ("max_length", self.max_length),
+            ("batch", self.batch),
+            ("micro_batch", self.micro_batch),
+            ("data", self.data.len()),
+            ("steps", self.steps.map_or(1, |steps| usize::try_from(steps).unwrap_or(usize::MAX))),
+        ];
+        for (field, value) in at_least_one {
+            if value == 0 {
+                return Err(refuse(&place(field), "at least 1", 0));
+            }
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return Err(refuse(&place("learning_rate"), "a finite number above 0", self.learning_rate));
+        }
+        if self.clip_norm.is_nan() || self.clip_norm <= 0.0 {
+            return Err(refuse(&place("clip_norm"), "a number above 0, or inf", self.clip_norm));
+        }
+        if let Some(epochs) = self.epochs.filter(|epochs| !(*epochs > 0.0 && epochs.is_finite())) {
+            return Err(refuse(&place("epochs"), "a finite number above 0", epochs));
+        }
+        if !(0.0..=1.0).contains(&self.warmup_ratio) {
+            return Err(refuse(&place("warmup_ratio"), "0 to 1", self.warmup_ratio));
+        }
+        for (list, sets) in [("data", &self.data), ("evaluation", &self.evaluation)] {
+            for (index, set) in sets.iter().enumerate() {
+                let place = |field: &str| place(&format!("{list}[{index}].{field}"));
+                if let Some(weight) = set.weight.filter(|weight| !(*weight > 0.0 && weight.is_finite())) {
+                    return Err(refuse(&place("weight"), "a finite number above 0", weight));
+                }
+                if list == "evaluation"
+                    && let Some(weight) = set.weight
+                {
+                    return Err(refuse(&place("weight"), "nothing, as every record is measured once", weight));
+                }
+                if set.limit == Some(0) {
+                    return Err(refuse(&place("limit"), "at least 1", 0));
+                }
+            }
+        }
+        let requirements = self.requirements();
+        let sampled = matches!(requirements.source, Source::Sampled(_));
+        if requirements.statistics.contains(Statistic::Value) || (sampled && !is_grouped(&requirements)) {
+            let allowed =
+                "a method that learns from data: it has no environment to sample responses in, and no value function";
+            return Err(refuse(&place("method"), allowed, self.method.method().name));
+        }
+        Ok(())
+    }
+}
+
+/// Whether responses with rewards are compared within groups: these may come from a file.
+fn is_grouped(requirements: &Requirements) -> bool {
+    requirements.data == objective::Data::Groups
+}
+
+fn fail(origin: &str, problem: impl ToString) -> LmError {
+    LmError::Recipe { origin: origin.to_owned(), problem: problem.to_string() }
+}
+
+/// Replaces fields. A length takes the place of a length that is spelled otherwise.
+fn overlay(fields: &mut Table, with: Table) {
+    if LENGTHS.iter().any(|length| with.contains_key(*length)) {
+        LENGTHS.iter().for_each(|length| _ = fields.remove(*length));
+    }
+    fields.extend(with);
+}
+
+fn assign(table: &mut Table, assignment: &str) -> Result<(), LmError> {
+    let Some((key, value)) = assignment.split_once('=') else {
+        return Err(refuse("--set", "key=value", format!("\"{assignment}\"")));
+    };
+    let (key, value) = (key.trim(), value.trim());
+    // What is no number, switch, list or table is text, and needs no quotes.
+    let value = format!("value = {value}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(value.to_owned()));
+    if !key.contains('.') && !WHOLE.contains(&key) {
+        // It holds for every stage, whatever the file says of one.
+        if let Some(Value::Array(stages)) = table.get_mut(STAGE) {
+            for stage in stages.iter_mut().filter_map(Value::as_table_mut) {
+                let other = LENGTHS.contains(&key);
+                stage.retain(|name, _| name != key && !(other && LENGTHS.contains(&name)));
+            }
+        }
+        if LENGTHS.contains(&key) {
+            LENGTHS.iter().for_each(|length| _ = table.remove(*length));
+        }
+        table.insert(key.to_owned(), value);
+        return Ok(());
+    }
+    let unknown =
+        |part: &str| refuse(key, "a key that leads into the recipe", format!("\"{part}\", which is not there"));
+    let (path, last) = key.rsplit_once('.').map_or((None, key), |(path, last)| (Some(path), last));
+    let mut place = table;
+    let mut parts = path.into_iter().flat_map(|path| path.split('.'));
+    while let Some(part) = parts.next() {
+        place = match place.entry(part).or_insert_with(|| Value::Table(Table::new())) {
+            Value::Table(table) => table,
+            Value::Array(list) => {
+                let index = parts.next().unwrap_or_default();
+                let entry = index.parse::<usize>().ok().and_then(|index| list.get_mut(index));
+                entry.and_then(Value::as_table_mut).ok_or_else(|| unknown(index))?
+            }
+            _ => return Err(unknown(part)),
+        };
+    }
+    place.insert(last.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+        model = "folder"
+        learning_rate = 1e-5
+        [[stage]]
+        method = { name = "sft" }
+        data = [{ path = "a.jsonl" }]
+        [[stage]]
+        method = { name = "dpo", beta = 0.2 }
+        learning_rate = 1e-6
+        steps = 7
+        data = [{ path = "b.jsonl", weight = 2.0 }, { path = "c.parquet" }]
+    "#;
+
+    fn resolve(file: &str, assignments: &[&str]) -> Result<Recipe, String> {
+        let assignments: Vec<_> = assignments.iter().map(|assignment| (*assignment).to_owned()).collect();
+        Recipe::resolve_table("run.toml", file.parse().unwrap(), &assignments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn stages_take_what_stands_above_them_unless_they_say_otherwise() {
+        let recipe = resolve(FILE, &[]).unwrap();
+        let [first, second] = &recipe.stage[..] else { panic!("two stages") };
+        assert_eq!((first.learning_rate, second.learning_rate), (1e-5, 1e-6));
+        assert_eq!((first.epochs, first.steps, second.epochs, second.steps), (Some(1.0), None, None, Some(7)));
+        assert_eq!((first.steps(130), second.steps(130)), (3, 7));
+        assert_eq!(second.optimizer.name(), "rmsprop");
+    }
+
+    #[test]
+    fn a_resolved_recipe_reads_as_itself() {
+        let recipe = resolve(FILE, &["clip_norm=inf", "stage.1.data.0.limit=5"]).unwrap();
+        let text = toml::to_string(&recipe).unwrap();
+        let again = resolve(&text, &[]).unwrap();
+        assert_eq!(toml::to_string(&again).unwrap(), text);
+        assert_eq!(again.stage[1].data[0].limit, Some(5));
+        assert_eq!(again.stage[0].clip_norm, f64::INFINITY);
+    }
+
+    #[test]
+    fn assignments_hold_for_every_stage_or_for_one() {
+        let recipe = resolve(
+            FILE,
+            &[
+                "learning_rate=1e-4",
+                "steps=9",
+                "stage.1.method.beta=0.5",
+                "model=other",
+                "optimizer={ name = \"sgd\" }",
+            ],
+        )
+        .unwrap();
+        assert_eq!(recipe.model, "other");
+        for stage in &recipe.stage {
+            assert_eq!((stage.learning_rate, stage.steps, stage.epochs), (1e-4, Some(9), None));
+            assert_eq!(stage.optimizer.name(), "sgd");
+        }
+        assert_eq!(recipe.stage[1].method.objective().parameters()["beta"], 0.5.into());
+    }
+
+    #[track_caller]
+    fn refused(assignments: &[&str], message: &str) {
+        assert_eq!(resolve(FILE, assignments).unwrap_err(), message);
+    }
+
+    #[test]
+    fn what_is_refused_is_named() {
+        refused(&["batch=0"], "run.toml: stage[0].batch: expected at least 1, got 0");
+        refused(&["learning_rate=-1"], "run.toml: stage[0].learning_rate: expected a finite number above 0, got -1");
+        refused(&["warmup_ratio=2"], "run.toml: stage[0].warmup_ratio: expected 0 to 1, got 2");
+        refused(
+            &["dtype=float16"],
+            "run.toml: dtype: expected float32 or bfloat16, as small gradients vanish in float16, got float16",
+        );
+        refused(&["nonsense"], "--set: --set: expected key=value, got \"nonsense\"");
+        refused(
+            &["stage.5.steps=1"],
+            "--set: stage.5.steps: expected a key that leads into the recipe, got \"5\", which is not there",
+        );
+        let ppo = resolve(FILE, &["stage.0.method={ name = \"ppo\" }"]).unwrap_err();
+        assert!(ppo.starts_with("run.toml: stage[0].method: expected a method that learns from data"), "{ppo}");
+        for (assignment, part) in [
+            ("stage.0.method.beta=1", "sft.beta: unknown parameter"),
+            ("stage.0.colour=1", "unknown field `colour`"),
+            ("packing=loose", "unknown variant `loose`, expected `padded` or `packed`"),
+            ("stage.0.steps=1", ""),
+        ] {
+            let answer = resolve(FILE, &[assignment]);
+            assert!(answer.is_ok() || answer.as_ref().is_err_and(|error| error.contains(part)), "{answer:?}");
+        }
+        let none = Recipe::resolve_table("run.toml", Table::new(), &[]).unwrap_err().to_string();
+        assert_eq!(none, "run.toml: stage: expected at least one [[stage]] with a method and its data, got none");
+    }
+}

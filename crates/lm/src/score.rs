@@ -1,0 +1,113 @@
+//! How probable a model finds responses, token by token.
+
+use objective::{Statistic, TokenStatistics};
+use serde::Serialize;
+use training::Policy;
+
+use crate::batch::{Packing, Sequence, States};
+use crate::data::Record;
+use crate::error::LmError;
+use crate::example::Example;
+use crate::policy::LmPolicy;
+
+/// A scored response.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Score {
+    /// Its tokens.
+    pub response_ids: Vec<u32>,
+    /// log π of each, nats.
+    pub log_prob: Vec<f64>,
+    /// Their sum, nats.
+    pub sum: f64,
+}
+
+/// A scored record: its responses by the names that they have in data.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum ScoredRecord {
+    /// Of a demonstration, or of a labelled response.
+    Response(Score),
+    /// Of a pair.
+    Pair {
+        /// The better one.
+        chosen: Score,
+        /// The worse one.
+        rejected: Score,
+    },
+    /// Of a group.
+    Group {
+        /// In the order of the rewards.
+        completions: Vec<Score>,
+    },
+}
+
+/// Scores records in batches of about `tokens` tokens, and gives each to `answer` in its order.
+///
+/// # Errors
+///
+/// [`LmError::Engine`], and those of `answer`.
+pub fn score<'a>(
+    policy: &LmPolicy,
+    records: impl IntoIterator<Item = &'a Record<Example>>,
+    tokens: usize,
+    mut answer: impl FnMut(ScoredRecord) -> Result<(), LmError>,
+) -> Result<(), LmError> {
+    let (mut waiting, mut filled) = (Vec::new(), 0);
+    for record in records {
+        filled += examples(record).iter().map(|example| example.len()).sum::<usize>();
+        waiting.push(record);
+        if filled >= tokens {
+            batch(policy, &waiting, &mut answer)?;
+            waiting.clear();
+            filled = 0;
+        }
+    }
+    batch(policy, &waiting, &mut answer)
+}
+
+fn examples(record: &Record<Example>) -> Vec<&Example> {
+    match record {
+        Record::Demonstration(response) | Record::Labelled { response, .. } => vec![response],
+        Record::Preference { chosen, rejected } => vec![chosen, rejected],
+        Record::Group(responses) => responses.iter().map(|(example, _)| example).collect(),
+    }
+}
+
+fn batch(
+    policy: &LmPolicy,
+    records: &[&Record<Example>],
+    answer: &mut impl FnMut(ScoredRecord) -> Result<(), LmError>,
+) -> Result<(), LmError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let examples: Vec<&Example> = records.iter().flat_map(|record| examples(record)).collect();
+    let sequences: Vec<_> =
+        examples.iter().map(|example| Sequence { prompt: &example.prompt, response: &example.response }).collect();
+    let states = States::new(policy.model(), &sequences, Packing::Packed)?;
+    let forward = policy.forward(&states)?;
+    let taken: Vec<usize> =
+        sequences.iter().flat_map(|sequence| sequence.response).map(|token| *token as usize).collect();
+    let mut statistics = TokenStatistics::default();
+    policy.statistics(&forward, None, &taken, Statistic::LogProb.into(), &mut statistics)?;
+    let mut rest = &statistics.log_prob[..];
+    let mut next = |example: &Example| {
+        let (own, others) = rest.split_at(example.response.len());
+        rest = others;
+        Score { response_ids: example.response.clone(), log_prob: own.to_vec(), sum: own.iter().sum() }
+    };
+    for record in records {
+        answer(match record {
+            Record::Demonstration(response) | Record::Labelled { response, .. } => {
+                ScoredRecord::Response(next(response))
+            }
+            Record::Preference { chosen, rejected } => {
+                ScoredRecord::Pair { chosen: next(chosen), rejected: next(rejected) }
+            }
+            Record::Group(responses) => {
+                ScoredRecord::Group { completions: responses.iter().map(|(example, _)| next(example)).collect() }
+            }
+        })?;
+    }
+    Ok(())
+}

@@ -25,6 +25,7 @@ pub mod micro_batch;
 pub mod mixture;
 pub mod model;
 pub mod optimizer;
+pub mod plan;
 pub mod policy;
 pub mod python_json;
 pub mod recipe;

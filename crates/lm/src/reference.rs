@@ -70,6 +70,11 @@ impl Wanted {
         let distribution = requirements.statistics.contains(Statistic::ReferenceKl);
         (distribution || !constants.is_empty()).then_some(Self { constants, distribution })
     }
+
+    /// Whether the reference's whole distribution is wanted, and not its responses' probabilities alone.
+    pub fn distribution(&self) -> bool {
+        self.distribution
+    }
 }
 
 impl Reference {

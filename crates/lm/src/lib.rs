@@ -5,6 +5,7 @@
 //! | a model's shape, its weights as files, and what it computes | [`config`], [`weights`], [`model`] |
 //! | hidden states to statistics of tokens, and back | [`head`] |
 //! | sequences as tensors, the policy that objectives train, its optimizer | [`batch`], [`policy`], [`optimizer`] |
+//! | how prompts go on | [`generate`] |
 //! | text to tokens | [`tokens`] |
 //! | conversations to text | [`chat`], [`python_json`] |
 //! | data as JSON lines | [`data`] |
@@ -17,6 +18,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod example;
+pub mod generate;
 pub mod head;
 pub mod model;
 pub mod optimizer;

@@ -125,6 +125,22 @@ fn validate_prompt(index: usize, prompt: &[u32], config: &ModelConfig) -> Result
 ///
 /// [`LmError::Setting`]; [`LmError::Record`] for a prompt that is empty, fills all of the model's positions or has tokens that
 /// the model does not know; [`LmError::Logits`] for a model whose numbers overflow; [`LmError::Engine`].
+///
+/// # Examples
+///
+/// ```
+/// use lm::config::Dtype;
+/// use lm::generate::{Settings, generate};
+/// use lm::model::Transformer;
+///
+/// let folder = "../../tests/oracles/checkpoints/llama".as_ref();
+/// let model = Transformer::read(folder, Dtype::Float32, tch::Device::Cpu)?;
+/// let settings =
+///     Settings { max_tokens: 4, temperature: 0.0, top_k: None, top_p: None, seed: 0, stop: vec![2], batch: 8 };
+/// let found = generate(&model, &[vec![1, 30, 31], vec![1, 40]], &settings)?;
+/// assert!(found.iter().all(|found| (1..=4).contains(&found.response.len())));
+/// # Ok::<(), lm::error::LmError>(())
+/// ```
 pub fn generate(
     model: &Transformer,
     prompts: &[impl AsRef<[u32]>],
@@ -149,6 +165,7 @@ pub fn generate(
 
 /// A prompt that goes on.
 struct Row<'a> {
+    /// Which of all prompts it is.
     index: usize,
     prompt: &'a [u32],
     /// How many tokens its response may have.
@@ -175,16 +192,11 @@ impl<'a> Row<'a> {
         Ok(())
     }
 
-    fn last(&self) -> u32 {
-        self.response.last().or(self.prompt.last()).copied().unwrap_or_default()
-    }
-
     fn finish(&self, stop: &[u32]) -> Option<Finish> {
-        if stop.contains(&self.last()) {
-            Some(Finish::Stop)
-        } else {
-            (self.response.len() >= self.room).then_some(Finish::Length)
+        if self.response.last().is_some_and(|last| stop.contains(last)) {
+            return Some(Finish::Stop);
         }
+        (self.response.len() >= self.room).then_some(Finish::Length)
     }
 }
 
@@ -218,7 +230,7 @@ fn answer(
             return Ok(());
         }
         cache.keep(&kept)?;
-        let tokens: Vec<_> = rows.iter().map(Row::last).collect();
+        let tokens: Vec<_> = rows.iter().filter_map(|row| row.response.last().copied()).collect();
         hidden = cache.go_on(model, &tokens)?;
     }
 }

@@ -55,8 +55,10 @@ impl Cache {
         for prompt in prompts {
             last.push((tokens.len() + prompt.len()) as i64 - 1);
             tokens.extend(prompt.iter().map(|token| i64::from(*token)));
-            // Any token will do: it is behind the prompt, and not seen from the response.
-            tokens.resize(tokens.len() + longest - prompt.len(), 0);
+            // The response does not see what is behind the prompt. It is more of the prompt, which brings no number into the row
+            // that is none.
+            let padding = prompt.iter().cycle().take(longest - prompt.len());
+            tokens.extend(padding.map(|token| i64::from(*token)));
         }
         let tokens = Tensor::f_from_slice(&tokens)?.f_view([prompts.len() as i64, longest as i64])?;
         let angles = model.angles(&layout.positions())?;

@@ -53,9 +53,9 @@ pub fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
     if (1..candidates.len()).contains(&top_k) {
         candidates.select_nth_unstable_by(top_k - 1, greatest_first);
         candidates.truncate(top_k);
+        // What is drawn must not depend on the order that a selection leaves behind.
+        candidates.sort_unstable_by(greatest_first);
     }
-    // What is drawn must not depend on the order that a selection leaves behind.
-    candidates.sort_unstable_by(greatest_first);
 }
 
 /// Keeps the fewest of the greatest weights that are together at least `top_p` of all, and of equal ones those of the first
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(top_k(&weights, 1), [2]);
         assert_eq!(top_k(&weights, 2), [2, 1]);
         assert_eq!(top_k(&weights, 3), [2, 1, 3]);
-        assert_eq!(top_k(&weights, 9), [2, 1, 3, 0, 4]);
+        assert_eq!(top_k(&weights, 9), [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -152,6 +152,24 @@ pub enum LmError {
         /// What was given.
         given: String,
     },
+    /// A setting that is out of its range.
+    #[error("{field}: expected {allowed}, got {given}")]
+    Setting {
+        /// The setting.
+        field: &'static str,
+        /// What is allowed.
+        allowed: String,
+        /// The value given.
+        given: String,
+    },
+    /// A model that answers a prompt with logits that are not numbers.
+    #[error(
+        "prompts[{prompt}]: the model's logits are not numbers: its weights are not, or its type is too narrow for them"
+    )]
+    Logits {
+        /// The prompt's index.
+        prompt: usize,
+    },
     /// A conversation whose prompt the chat template does not render as the beginning of the whole.
     #[error(
         "the chat template renders the prompt as {prompt:?}, with which the whole conversation does not begin: {whole:?}"

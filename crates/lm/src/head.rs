@@ -75,6 +75,47 @@ impl Head<'_> {
         })
     }
 
+    /// The same with its log-probability, for hidden states few enough to be waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn most_probable(&self) -> Result<Vec<(u32, f64)>, LmError> {
+        no_grad(|| {
+            let mut found = Vec::with_capacity(self.hidden.size()[0] as usize);
+            for chunk in self.chunks() {
+                let mut logits = self.logits(&chunk)?;
+                let tokens = logits.f_argmax(-1, false)?.f_to_kind(Kind::Double)?;
+                // The greatest logit is 0.
+                let log_probs =
+                    logits.f_exp_()?.f_sum_dim_intlist([-1].as_slice(), false, Kind::Double)?.f_log()?.f_neg()?;
+                let together = Tensor::f_stack(&[tokens, log_probs], 1)?.f_to_device(Device::Cpu)?;
+                let mut values = vec![0.0; together.numel()];
+                together.f_copy_data(&mut values, together.numel())?;
+                // Every token is a whole number far below the first that 64 bits do not hold.
+                found.extend(values.chunks_exact(2).map(|pair| (pair[0] as u32, pair[1])));
+            }
+            Ok(found)
+        })
+    }
+
+    /// Gives `read(first, logits)` the logits z − max z of the hidden states from the `first`, row behind row, chunk by chunk.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`], and those of `read`.
+    pub fn read_logits(&self, mut read: impl FnMut(usize, &[f32]) -> Result<(), LmError>) -> Result<(), LmError> {
+        no_grad(|| {
+            for chunk in self.chunks() {
+                let logits = self.logits(&chunk)?.f_to_device(Device::Cpu)?;
+                let mut values = vec![0.0; logits.numel()];
+                logits.f_copy_data(&mut values, logits.numel())?;
+                read(chunk.begin as usize, &values)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Fills the wanted columns of `out` for the response's `tokens`, one for each hidden state, and empties the others.
     /// `reference` are the frozen reference policy's hidden states and weights, where its distribution is wanted.
     ///

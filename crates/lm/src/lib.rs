@@ -5,6 +5,7 @@
 //! | a model's shape, its weights as files, and what it computes | [`config`], [`weights`], [`model`] |
 //! | hidden states to statistics of tokens, and back | [`head`] |
 //! | sequences as tensors, the policy that objectives train, its optimizer | [`batch`], [`policy`], [`optimizer`] |
+//! | how prompts go on | [`generate`] |
 //! | text to tokens | [`tokens`] |
 //! | conversations to text | [`chat`], [`python_json`] |
 //! | data as JSON lines or Parquet | [`data`] |
@@ -20,6 +21,7 @@ pub mod device;
 pub mod error;
 pub mod example;
 pub mod folder;
+pub mod generate;
 pub mod head;
 pub mod micro_batch;
 pub mod mixture;

@@ -90,6 +90,19 @@ impl Heads {
         self.product(Some(mask), false)
     }
 
+    /// Attention of one token a row to all keys, or to those that `mask` (true where seen, of shape [rows, 1, 1, keys]) lets see.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn single(&self, mask: Option<&Tensor>) -> Result<Tensor, LmError> {
+        let (rows, heads, _, head_dim) = self.query.size4()?;
+        // Heads that share keys look at them as tokens of one head would, so that no key is repeated for each of them.
+        let query = self.query.f_reshape([rows, self.key.size()[1], -1, head_dim])?;
+        let together = Self { query, key: self.key.shallow_clone(), value: self.value.shallow_clone() };
+        Ok(together.product(mask, false)?.f_reshape([rows, heads, 1, head_dim])?)
+    }
+
     fn product(&self, mask: Option<&Tensor>, causal: bool) -> Result<Tensor, LmError> {
         let Self { query, key, value } = self;
         let shared = query.size()[1] != key.size()[1];

@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use crate::config::{Rope, RopeScaling};
 use crate::error::LmError;
 
-/// Cosines and sines of some positions, each of shape [positions, head_dim / 2].
+/// Cosines and sines of some positions, each of shape [positions, head_dim / 2] or, where rows differ, [rows, 1, 1, head_dim / 2].
 #[derive(Debug)]
 pub struct Angles {
     cos: Tensor,
@@ -48,6 +48,16 @@ impl Angles {
         let angles = Tensor::f_from_slice(&positions)?.f_unsqueeze(1)?.f_mul(&frequencies)?;
         let to = |values: Tensor| values.f_to_kind(kind)?.f_to_device(device);
         Ok(Self { cos: to(angles.f_cos()?)?, sin: to(angles.f_sin()?)? })
+    }
+
+    /// The same for rows of one token each, of which every one is at a position of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn by_row(&self) -> Result<Self, LmError> {
+        let by_row = |values: &Tensor| values.f_unsqueeze(1)?.f_unsqueeze(1);
+        Ok(Self { cos: by_row(&self.cos)?, sin: by_row(&self.sin)? })
     }
 
     /// Turns a head's pairs, of which one half of the numbers holds the first and the other half the second parts. `heads` has

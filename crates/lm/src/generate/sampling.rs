@@ -1,0 +1,195 @@
+//! One token drawn from a model's logits.
+
+use std::cmp::Ordering;
+
+use rand::Rng;
+
+/// What tokens are drawn from: the model's distribution, made flatter or steeper and cut.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// What logits are divided by, greater than 0.
+    pub temperature: f64,
+    /// How many of the most probable tokens may be drawn; none means all.
+    pub top_k: Option<usize>,
+    /// The probability that those that may be drawn have together at least; none means 1.
+    pub top_p: Option<f64>,
+}
+
+/// A token that may be drawn, and how often in proportion to others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// The token.
+    pub token: u32,
+    /// Its weight, greater than 0.
+    pub weight: f64,
+}
+
+impl Sampling {
+    /// Draws a token and answers it with its log-probability among all tokens at temperature 1. `logits` are those of every token,
+    /// of which the greatest is 0. None where they are not numbers.
+    pub fn draw(&self, logits: &[f32], rng: &mut impl Rng) -> Option<(u32, f64)> {
+        let Candidate { token, .. } = pick(&self.candidates(logits), rng.random())?;
+        let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+        Some((token, f64::from(logits[token as usize]) - sum.ln()))
+    }
+
+    /// The tokens that may be drawn: temperature comes first, then `top_k`, and then `top_p` of what is left.
+    pub fn candidates(&self, logits: &[f32]) -> Vec<Candidate> {
+        let weights = logits.iter().map(|logit| (f64::from(*logit) / self.temperature).exp());
+        let candidates = (0..).zip(weights).map(|(token, weight)| Candidate { token, weight });
+        let mut candidates: Vec<_> = candidates.filter(|candidate| candidate.weight > 0.0).collect();
+        if let Some(top_k) = self.top_k {
+            keep_top_k(&mut candidates, top_k);
+        }
+        if let Some(top_p) = self.top_p {
+            keep_top_p(&mut candidates, top_p);
+        }
+        candidates
+    }
+}
+
+/// Keeps the `top_k` greatest weights, and of equal ones those of the first tokens.
+pub fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
+    if (1..candidates.len()).contains(&top_k) {
+        candidates.select_nth_unstable_by(top_k - 1, greatest_first);
+        candidates.truncate(top_k);
+        // What is drawn must not depend on the order that a selection leaves behind.
+        candidates.sort_unstable_by(greatest_first);
+    }
+}
+
+/// Keeps the fewest of the greatest weights that are together at least `top_p` of all, and of equal ones those of the first
+/// tokens.
+pub fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
+    let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
+    // Together, weights below their share of what may go are less than that, so none of them is kept: most need no sorting.
+    let least = (1.0 - top_p) * total / candidates.len() as f64;
+    candidates.retain(|candidate| candidate.weight >= least);
+    candidates.sort_unstable_by(greatest_first);
+    let mut sum = 0.0;
+    let reaches = candidates.iter().position(|candidate| {
+        sum += candidate.weight;
+        sum >= top_p * total
+    });
+    // Where rounding keeps the sum below, all are kept.
+    candidates.truncate(reaches.map_or(candidates.len(), |last| last + 1));
+}
+
+fn greatest_first(a: &Candidate, b: &Candidate) -> Ordering {
+    b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token))
+}
+
+/// The candidate that lies at this share, in [0, 1), of all weights laid side by side; the last where rounding leaves the sum
+/// below it.
+fn pick(candidates: &[Candidate], share: f64) -> Option<Candidate> {
+    let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
+    let mut left = share * total;
+    for candidate in candidates {
+        if left < candidate.weight {
+            return Some(*candidate);
+        }
+        left -= candidate.weight;
+    }
+    candidates.last().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidates(weights: &[f64]) -> Vec<Candidate> {
+        (0..).zip(weights).map(|(token, weight)| Candidate { token, weight: *weight }).collect()
+    }
+
+    fn tokens(candidates: &[Candidate]) -> Vec<u32> {
+        candidates.iter().map(|candidate| candidate.token).collect()
+    }
+
+    fn top_k(weights: &[f64], top_k: usize) -> Vec<u32> {
+        let mut candidates = candidates(weights);
+        keep_top_k(&mut candidates, top_k);
+        tokens(&candidates)
+    }
+
+    fn top_p(weights: &[f64], top_p: f64) -> Vec<u32> {
+        let mut candidates = candidates(weights);
+        keep_top_p(&mut candidates, top_p);
+        tokens(&candidates)
+    }
+
+    #[test]
+    fn top_k_keeps_the_most_probable_and_of_equal_ones_the_first() {
+        let weights = [0.1, 0.2, 0.4, 0.2, 0.1];
+        assert_eq!(top_k(&weights, 1), [2]);
+        assert_eq!(top_k(&weights, 2), [2, 1]);
+        assert_eq!(top_k(&weights, 3), [2, 1, 3]);
+        assert_eq!(top_k(&weights, 9), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn top_p_keeps_the_smallest_set_with_at_least_that_mass() {
+        // Sums of powers of 2 are exact, so that "at least" is told from "more than".
+        let weights = [0.125, 0.5, 0.125, 0.25];
+        assert_eq!(top_p(&weights, 0.25), [1]);
+        assert_eq!(top_p(&weights, 0.5), [1]);
+        assert_eq!(top_p(&weights, 0.500001), [1, 3]);
+        assert_eq!(top_p(&weights, 0.75), [1, 3]);
+        assert_eq!(top_p(&weights, 0.8), [1, 3, 0]);
+        assert_eq!(top_p(&weights, 1.0), [1, 3, 0, 2]);
+    }
+
+    #[test]
+    fn what_is_skipped_before_sorting_is_what_sorting_would_cut() {
+        let mut state = 1_u64;
+        for round in 0..200 {
+            let weights: Vec<f64> = (0..50)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (12.0 * (state >> 11) as f64 / (1_u64 << 53) as f64).exp()
+                })
+                .collect();
+            let top_p_of_all = f64::from(round % 20 + 1) / 20.5;
+            let mut sorted = candidates(&weights);
+            sorted.sort_by(greatest_first);
+            let total: f64 = weights.iter().sum();
+            let mut sum = 0.0;
+            let kept = sorted
+                .iter()
+                .take_while(|candidate| {
+                    let before = sum;
+                    sum += candidate.weight;
+                    before < top_p_of_all * total
+                })
+                .count();
+            assert_eq!(top_p(&weights, top_p_of_all), tokens(&sorted[..kept]));
+        }
+    }
+
+    #[test]
+    fn top_p_is_of_what_top_k_left_at_the_temperature() {
+        // At temperature 2 the weights 1, 1/4, 1/16 and 1/64 become 1, 1/2, 1/4 and 1/8. Of the first three, 1 and 1/2 are 6/7.
+        let logits: Vec<f32> = (0..4).map(|power| -(power as f32) * 4_f32.ln()).collect();
+        let kept = |top_k, top_p| tokens(&Sampling { temperature: 2.0, top_k, top_p }.candidates(&logits));
+        assert_eq!(kept(Some(3), Some(0.85)), [0, 1]);
+        assert_eq!(kept(None, Some(0.85)), [0, 1, 2]);
+        assert_eq!(kept(Some(3), None), [0, 1, 2]);
+        assert_eq!(kept(None, None), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_share_of_all_weights_is_a_candidate() {
+        let candidates = candidates(&[2.0, 1.0, 1.0]);
+        let picked = |share| pick(&candidates, share).unwrap().token;
+        assert_eq!([0.0, 0.49, 0.5, 0.74, 0.75, 0.99, 1.0].map(picked), [0, 0, 1, 1, 2, 2, 2]);
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_and_temperatures_near_0_do_no_harm() {
+        use rand_chacha::ChaCha8Rng;
+        use rand_chacha::rand_core::SeedableRng;
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let sampling = Sampling { temperature: f64::MIN_POSITIVE, top_k: Some(3), top_p: Some(0.5) };
+        assert_eq!(sampling.draw(&[f32::NAN; 4], &mut rng), None);
+        assert_eq!(sampling.draw(&[-1.0, 0.0, -1e30], &mut rng).unwrap().0, 1);
+    }
+}

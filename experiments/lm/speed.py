@@ -122,7 +122,9 @@ def main(folder, steps=6):
         subprocess.run(["cargo", "build", "--quiet", "-p", "lm", "--example", "steps"], check=True)
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target"))
         for method, optimizer in CASES:
-            ours = [str(target / "debug/examples/steps"), folder, str(data), method, optimizer, str(steps)]
+            # IFT as its authors run it: no embedding that the second forward pass reads has a gradient.
+            objective = {"name": method} | ({"freeze_embeddings": "all"} if method == "ift" else {})
+            ours = [str(target / "debug/examples/steps"), folder, str(data), json.dumps(objective), optimizer, str(steps)]
             theirs = [sys.executable, __file__, "peer", folder, str(data), method, optimizer, str(steps)]
             case = {"method": method, "optimizer": optimizer}
             for name, command in [("lm", ours), ("lm_padded", [*ours, "padded"]), ("lm_checkpointing", [*ours, "packed", "checkpointing"]),

@@ -1,7 +1,7 @@
 //! Times optimizer steps on one batch, and says how much memory the process took: what `experiments/lm/speed.py` compares.
 //!
-//! `cargo run -p lm --example steps -- MODEL DATA.jsonl METHOD OPTIMIZER STEPS [padded|packed] [checkpointing]` prints one line of JSON:
-//! `seconds` of each step, `losses`, and `peak_bytes` of the process.
+//! `cargo run -p lm --example steps -- MODEL DATA.jsonl METHOD OPTIMIZER STEPS [padded|packed] [checkpointing]` prints one line of JSON,
+//! METHOD being JSON too, as `{"name": "dpo"}`: `seconds` of each step, `losses`, and `peak_bytes` of the process.
 
 use std::path::Path;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use lm::model::tape::Keep;
 use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
 use lm::reference::{Reference, Wanted};
-use objective::{ObjectiveState, Parameters, registry};
+use objective::{Configured, ObjectiveState, Parameters};
 use tch::Device;
 use training::{Moment, OptimizerSettings, StepSettings, Workspace, step};
 
@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
     let packing = rest.first().map_or(Ok(Packing::Packed), |name| name.parse())?;
     let keep = if rest.len() > 1 { Keep::LayerInputs } else { Keep::Activations };
     let (folder, data) = (Path::new(model), Path::new(data));
-    let objective = registry::build(method, &Parameters::new())?;
+    let objective = serde_json::from_str::<Configured>(method)?.into_objective();
     let requirements = objective.requirements();
     let learnt = if requirements.data == objective::Data::Demonstrations { Learnt::Chosen } else { Learnt::Last };
     let encoder = Encoder { tokenizer: None, template: None, vocabulary: read_config(folder)?.vocabulary };

@@ -23,6 +23,8 @@ pub(crate) enum Command {
     /// Tell how probable a model finds responses: a line of JSON for each line of data, with `response_ids`, `log_prob` (nats, one a
     /// response token) and `sum`.
     Score(ScoreArguments),
+    /// Let a model go on from prompts: a line of JSON for each, with `response_ids`, `log_prob` (nats), `text` and `finish`.
+    Generate(GenerateArguments),
     /// Show a model's architecture and parameters, and what memory a recipe needs.
     Inspect(InspectArguments),
 }
@@ -86,6 +88,53 @@ pub(crate) struct ScoreArguments {
     /// Tokens that go through the model at once, about.
     #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
     pub(crate) batch_tokens: usize,
+}
+
+/// `lm generate`.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    /// What a user says. Repeatable; where the model has no chat template, text to go on from.
+    #[arg(long, value_name = "TEXT", required_unless_present = "data", conflicts_with = "data")]
+    pub(crate) prompt: Vec<String>,
+
+    /// JSON lines or Parquet of prompts: `prompt` (text or turns), `messages`, or `prompt_ids`, for which no tokenizer is needed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Write the answers to a file, which appears when all are there, rather than print them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// The most tokens of a response.
+    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
+    pub(crate) max_tokens: usize,
+
+    /// What logits are divided by before a token is drawn; 0 takes the most probable one.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
+    pub(crate) temperature: f64,
+
+    /// Draw from so many of the most probable tokens.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) top_k: Option<usize>,
+
+    /// Draw from the most probable tokens that have this probability together.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) top_p: Option<f64>,
+
+    /// Of what is drawn: each prompt has its own stream of it.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    /// A token that ends a response, beside the model's own. Repeatable.
+    #[arg(long = "stop", value_name = "ID")]
+    pub(crate) stop: Vec<u32>,
+
+    /// Prompts that are answered at once.
+    #[arg(long, value_name = "PROMPTS", default_value_t = 8)]
+    pub(crate) batch: usize,
 }
 
 /// `lm inspect`.

@@ -19,6 +19,7 @@
 
 mod field;
 mod layout;
+pub mod prompt;
 mod row;
 
 use std::path::Path;
@@ -128,14 +129,7 @@ impl Format {
 /// [`LmError::File`] and [`LmError::Parquet`] for a file that cannot be read; [`LmError::Line`] as [`parse_lines`], and
 /// [`LmError::Row`] for the same in a row.
 pub fn read_records(path: &Path, learnt: Learnt) -> Result<Vec<Line<Passage>>, LmError> {
-    match Format::of(path)? {
-        Format::Lines => {
-            let text =
-                std::fs::read_to_string(path).map_err(|source| LmError::File { path: path.to_owned(), source })?;
-            parse_lines(path, &text, learnt)
-        }
-        Format::Parquet => row::read(path, |rows| parse(path, rows, learnt)),
-    }
+    Ok(lines(objects(path, |fields| layout::records(fields, learnt))?))
 }
 
 /// The records of JSON lines. `path` is what errors call the file.
@@ -158,8 +152,35 @@ pub fn read_records(path: &Path, learnt: Learnt) -> Result<Vec<Line<Passage>>, L
 /// # Ok::<(), lm::error::LmError>(())
 /// ```
 pub fn parse_lines(path: &Path, text: &str, learnt: Learnt) -> Result<Vec<Line<Passage>>, LmError> {
+    Ok(lines(objects_of(path, text, |fields| layout::records(fields, learnt))?))
+}
+
+fn lines(records: Vec<(usize, Record<Passage>)>) -> Vec<Line<Passage>> {
+    records.into_iter().map(|(line, record)| Line { line, record }).collect()
+}
+
+/// What `read` makes of each line or row of a file, with its number.
+fn objects<T>(
+    path: &Path,
+    read: impl Fn(&Map<String, Value>) -> Result<Vec<T>, LmError>,
+) -> Result<Vec<(usize, T)>, LmError> {
+    match Format::of(path)? {
+        Format::Lines => {
+            let text =
+                std::fs::read_to_string(path).map_err(|source| LmError::File { path: path.to_owned(), source })?;
+            objects_of(path, &text, read)
+        }
+        Format::Parquet => row::read(path, |rows| parse(path, rows, &read)),
+    }
+}
+
+fn objects_of<T>(
+    path: &Path,
+    text: &str,
+    read: impl Fn(&Map<String, Value>) -> Result<Vec<T>, LmError>,
+) -> Result<Vec<(usize, T)>, LmError> {
     let object = |line| serde_json::from_str(line).map_err(|error| refuse("line", "a JSON object", error));
-    parse(path, text.lines().map(object), learnt)
+    parse(path, text.lines().map(object), read)
 }
 
 /// The tokens of records, each example within `max_length` tokens.
@@ -183,20 +204,19 @@ pub fn encode_lines(
         .collect()
 }
 
-/// The records of JSON objects, one a line or row.
-fn parse(
+/// What `read` makes of JSON objects, one a line or row.
+fn parse<T>(
     path: &Path,
     objects: impl Iterator<Item = Result<Map<String, Value>, LmError>>,
-    learnt: Learnt,
-) -> Result<Vec<Line<Passage>>, LmError> {
-    let mut lines = Vec::new();
+    read: impl Fn(&Map<String, Value>) -> Result<Vec<T>, LmError>,
+) -> Result<Vec<(usize, T)>, LmError> {
+    let mut all = Vec::new();
     for (index, fields) in objects.enumerate() {
         let line = index + 1;
-        let records =
-            fields.and_then(|fields| layout::records(&fields, learnt)).map_err(|error| at(path, line, error))?;
-        lines.extend(records.into_iter().map(|record| Line { line, record }));
+        let records = fields.and_then(|fields| read(&fields)).map_err(|error| at(path, line, error))?;
+        all.extend(records.into_iter().map(|record| (line, record)));
     }
-    if lines.is_empty() {
+    if all.is_empty() {
         return Err(LmError::Field {
             path: path.to_owned(),
             field: "lines".to_owned(),
@@ -204,7 +224,7 @@ fn parse(
             given: "0".to_owned(),
         });
     }
-    Ok(lines)
+    Ok(all)
 }
 
 fn at(path: &Path, number: usize, source: LmError) -> LmError {

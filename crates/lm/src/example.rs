@@ -45,7 +45,22 @@ pub struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    fn tokenizer(&self, given: &str) -> Result<&'a Tokenizer, LmError> {
+    /// Refuses tokens that the model does not know.
+    pub(crate) fn known(&self, field: &str, ids: &[u32]) -> Result<(), LmError> {
+        match ids.iter().find(|id| **id as usize >= self.vocabulary) {
+            None => Ok(()),
+            Some(unknown) => {
+                let allowed = format!("token ids below {}, the size of the model's vocabulary", self.vocabulary);
+                Err(refuse(field, allowed, unknown))
+            }
+        }
+    }
+
+    pub(crate) fn template(&self) -> Result<&'a ChatTemplate, LmError> {
+        self.template.ok_or_else(|| refuse("record", "text, as the model has no chat template", "messages"))
+    }
+
+    pub(crate) fn tokenizer(&self, given: &str) -> Result<&'a Tokenizer, LmError> {
         self.tokenizer.ok_or_else(|| {
             refuse(
                 "record",
@@ -81,18 +96,12 @@ impl Example {
             Passage::Text { prompt, response } => text(prompt, response, encoder.tokenizer("text")?)?,
             Passage::Conversation { prompt, response } => {
                 let tokenizer = encoder.tokenizer("messages")?;
-                let template = encoder.template.ok_or_else(|| {
-                    refuse("record", "a prompt and a response as text, as the model has no chat template", "messages")
-                })?;
-                conversation(prompt, response, tokenizer, template)?
+                conversation(prompt, response, tokenizer, encoder.template()?)?
             }
             Passage::Ids { prompt, response } => ids(prompt, response)?,
         };
         for (field, ids) in [("prompt", &example.prompt), ("response", &example.response)] {
-            if let Some(unknown) = ids.iter().find(|id| **id as usize >= encoder.vocabulary) {
-                let allowed = format!("token ids below {}, the size of the model's vocabulary", encoder.vocabulary);
-                return Err(refuse(field, allowed, unknown));
-            }
+            encoder.known(field, ids)?;
         }
         Ok(example)
     }

@@ -15,6 +15,7 @@ use std::cmp::Reverse;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
+use strum::IntoStaticStr;
 use tch::{Tensor, no_grad};
 
 use crate::config::ModelConfig;
@@ -45,7 +46,8 @@ pub struct Settings {
 }
 
 /// Why a response is at its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Finish {
     /// Its last token is one of those that end a response.
     Stop,

@@ -6,9 +6,14 @@
 //! | hidden states to statistics of tokens, and back | [`head`] |
 //! | sequences as tensors, the policy that objectives train, its optimizer | [`batch`], [`policy`], [`optimizer`] |
 //! | how prompts go on | [`generate`] |
+//! | records as micro-batches, what their reference says | [`micro_batch`], [`reference`] |
+//! | what to train, and the run | [`recipe`], [`run`] |
+//! | how probable responses are | [`score`] |
+//! | where a model comes from, and where it computes | [`folder`], [`device`] |
+//! | what fits in memory | [`plan`], [`inspection`] |
 //! | text to tokens | [`tokens`] |
 //! | conversations to text | [`chat`], [`python_json`] |
-//! | data as JSON lines or Parquet | [`data`] |
+//! | data and prompts as JSON lines or Parquet | [`data`] |
 //! | tokens of a prompt and its response | [`example`] |
 //! | the order of several data sets | [`mixture`] |
 //! | why something was refused | [`error`] |
@@ -23,6 +28,7 @@ pub mod example;
 pub mod folder;
 pub mod generate;
 pub mod head;
+pub mod inspection;
 pub mod micro_batch;
 pub mod mixture;
 pub mod model;

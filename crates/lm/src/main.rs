@@ -9,28 +9,33 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use comfy_table::{CellAlignment, Table, presets};
 use jiff::civil::date;
+use lm::chat::{Message, Role};
 use lm::config::read_config;
+use lm::data::prompt::{Prompt, encode_prompts, read_prompts};
 use lm::data::{Learnt, encode_lines, read_records};
 use lm::device::device;
-use lm::error::LmError;
 use lm::folder::{Text, find};
+use lm::generate::{Continuation, Finish, Settings, generate};
+use lm::inspection::Inspection;
 use lm::model::Transformer;
-use lm::plan::{MemoryPlan, parameters};
 use lm::policy::LmPolicy;
 use lm::recipe::Recipe;
 use lm::run::{Event, Row, train};
 use lm::score::score;
+use lm::tokens::Tokenizer;
 use program::{OutputFolder, Progress, exit_code};
 use serde::Serialize;
 
-use crate::cli::{Arguments, Command, InspectArguments, ScoreArguments, TrainArguments};
+use crate::cli::{
+    Arguments, Command, GenerateArguments, InspectArguments, ModelArguments, ScoreArguments, TrainArguments,
+};
 
 fn main() -> ExitCode {
     exit_code(match Arguments::parse().command {
         Command::Train(arguments) => run_recipe(&arguments),
         Command::Score(arguments) => score_file(&arguments),
+        Command::Generate(arguments) => go_on(&arguments),
         Command::Inspect(arguments) => inspect(&arguments),
     })
 }
@@ -73,69 +78,103 @@ fn told(row: &Row) -> String {
     format!("step {}, held out: {}", row.step, numbers.join(", "))
 }
 
-fn score_file(arguments: &ScoreArguments) -> anyhow::Result<()> {
-    let ScoreArguments { model, data, out, max_length, batch_tokens } = arguments;
-    let device = device(&model.device)?;
-    let folder = find(&model.model)?;
-    // A template's date is that of the default recipe: scores do not depend on the day.
-    let text = Text::read(&folder, date(2024, 7, 26).at(0, 0, 0, 0))?;
-    let lines = read_records(data, Learnt::Every)?;
-    let config = read_config(&folder)?;
-    let lines = encode_lines(data, &lines, &text.encoder(&config), *max_length)?;
-    let policy = LmPolicy::frozen(Transformer::read(&folder, model.dtype, device)?);
-    let records = lines.iter().map(|line| &line.record);
-    let progress = Progress::new("lines");
-    progress.begin(lines.len() as u64, 0);
-    let scored = |writer: &mut dyn Write, path: &Path| {
-        let fail = |source: std::io::Error| LmError::File { path: path.to_owned(), source };
-        score(&policy, records.clone(), *batch_tokens, |record| {
-            serde_json::to_writer(&mut *writer, &record).map_err(|error| fail(error.into()))?;
-            writer.write_all(b"\n").map_err(fail)?;
-            progress.advance();
-            Ok(())
-        })
-    };
-    match out {
-        Some(path) => {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let folder = OutputFolder::create(parent).context("--out")?;
-            let mut answers = Vec::new();
-            scored(&mut answers, path)?;
-            let name = path.file_name().and_then(|name| name.to_str()).context("--out: expected a file's name")?;
-            folder.write(name, &answers)?;
-        }
-        None => {
-            let mut output = BufWriter::new(std::io::stdout().lock());
-            scored(&mut output, "standard output".as_ref())?;
-            output.flush()?;
-        }
+/// A model as `lm score` and `lm generate` load it.
+struct Loaded {
+    text: Text,
+    model: Transformer,
+}
+
+impl Loaded {
+    fn read(arguments: &ModelArguments) -> anyhow::Result<Self> {
+        let device = device(&arguments.device)?;
+        let folder = find(&arguments.model)?;
+        // A template's date is that of the default recipe: answers do not depend on the day.
+        let text = Text::read(&folder, date(2024, 7, 26).at(0, 0, 0, 0))?;
+        Ok(Self { text, model: Transformer::read(&folder, arguments.dtype, device)? })
     }
-    progress.end();
+}
+
+/// Prints lines, or writes them to a file that appears when all are there.
+fn answer(out: Option<&Path>, lines: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let Some(path) = out else {
+        let mut output = BufWriter::new(std::io::stdout().lock());
+        lines(&mut output)?;
+        return Ok(output.flush()?);
+    };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = OutputFolder::create(parent).context("--out")?;
+    let name = path.file_name().and_then(|name| name.to_str()).context("--out: expected a file's name")?;
+    let mut answers = Vec::new();
+    lines(&mut answers)?;
+    folder.write(name, &answers)?;
     Ok(())
 }
 
-/// What `lm inspect --json` prints.
-#[derive(Serialize)]
-struct Inspection {
-    architecture: &'static str,
-    parameters: u64,
-    layers: usize,
-    hidden_size: usize,
-    heads: usize,
-    kv_heads: usize,
-    vocabulary: usize,
-    tied_embeddings: bool,
-    positions: usize,
-    stages: Vec<StageInspection>,
+fn score_file(arguments: &ScoreArguments) -> anyhow::Result<()> {
+    let ScoreArguments { model, data, out, max_length, batch_tokens } = arguments;
+    let records = read_records(data, Learnt::Every)?;
+    let Loaded { text, model } = Loaded::read(model)?;
+    let lines = encode_lines(data, &records, &text.encoder(model.config()), *max_length)?;
+    let policy = LmPolicy::frozen(model);
+    let progress = Progress::new("lines");
+    answer(out.as_deref(), |writer| {
+        progress.begin(lines.len() as u64, 0);
+        score(&policy, lines.iter().map(|line| &line.record), *batch_tokens, |record| {
+            write_line(writer, &record)?;
+            progress.advance();
+            Ok::<_, anyhow::Error>(())
+        })?;
+        progress.end();
+        Ok(())
+    })
 }
 
+fn write_line(writer: &mut dyn Write, line: &impl Serialize) -> anyhow::Result<()> {
+    serde_json::to_writer(&mut *writer, line).map_err(std::io::Error::from)?;
+    Ok(writer.write_all(b"\n")?)
+}
+
+/// What `lm generate` prints of a prompt.
 #[derive(Serialize)]
-struct StageInspection {
-    method: &'static str,
-    #[serde(flatten)]
-    plan: MemoryPlan,
-    total: u64,
-    fits: Vec<&'static str>,
+struct Answer<'a> {
+    response_ids: &'a [u32],
+    log_prob: &'a [f64],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    finish: &'static str,
+}
+
+fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
+    let read = arguments.data.as_deref().map(read_prompts).transpose()?;
+    let Loaded { text, model } = Loaded::read(&arguments.model)?;
+    let encoder = text.encoder(model.config());
+    let prompts = match (&arguments.data, read) {
+        (Some(path), Some(prompts)) => encode_prompts(path, &prompts, &encoder)?,
+        _ => {
+            let said = |text: &String| match encoder.template {
+                Some(_) => Prompt::Conversation(vec![Message { role: Role::User, content: text.clone() }]),
+                None => Prompt::Text(text.clone()),
+            };
+            arguments.prompt.iter().map(|text| encoder.prompt(&said(text))).collect::<Result<_, _>>()?
+        }
+    };
+    let mut stop = model.config().eos.clone();
+    stop.extend(text.tokenizer.as_ref().map(Tokenizer::eos));
+    stop.extend(&arguments.stop);
+    let GenerateArguments { max_tokens, temperature, top_k, top_p, seed, batch, .. } = *arguments;
+    let settings = Settings { max_tokens, temperature, top_k, top_p, seed, stop, batch };
+    let continuations = generate(&model, &prompts, &settings)?;
+    answer(arguments.out.as_deref(), |writer| {
+        for Continuation { response, log_prob, finish } in &continuations {
+            let said = match finish {
+                Finish::Stop => &response[..response.len() - 1],
+                Finish::Length => response,
+            };
+            let text = text.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(said)).transpose()?;
+            write_line(writer, &Answer { response_ids: response, log_prob, text, finish: finish.into() })?;
+        }
+        Ok(())
+    })
 }
 
 fn inspect(arguments: &InspectArguments) -> anyhow::Result<()> {
@@ -145,66 +184,9 @@ fn inspect(arguments: &InspectArguments) -> anyhow::Result<()> {
         (None, Some(recipe)) => &recipe.model,
         (None, None) => anyhow::bail!("expected --model or --recipe"),
     };
-    let config = read_config(&find(model)?)?;
-    let stages = recipe.iter().flat_map(|recipe| {
-        recipe.stage.iter().map(|stage| {
-            let plan = MemoryPlan::new(&config, recipe.dtype, stage);
-            StageInspection { method: stage.method.method().name, plan, total: plan.total(), fits: plan.fits() }
-        })
-    });
-    let inspection = Inspection {
-        architecture: config.architecture.into(),
-        parameters: parameters(&config),
-        layers: config.layers,
-        hidden_size: config.hidden_size,
-        heads: config.heads,
-        kv_heads: config.kv_heads,
-        vocabulary: config.vocabulary,
-        tied_embeddings: config.tied_embeddings,
-        positions: config.positions,
-        stages: stages.collect(),
-    };
+    let inspection = Inspection::new(&read_config(&find(model)?)?, recipe.as_ref());
     if arguments.json {
         return print(&(serde_json::to_string_pretty(&inspection)? + "\n"));
     }
-    print(&table(&inspection))
-}
-
-/// The inspection as text.
-fn table(inspection: &Inspection) -> String {
-    let Inspection { architecture, parameters, layers, hidden_size, heads, kv_heads, vocabulary, .. } = inspection;
-    let mut text = format!(
-        "{architecture}: {parameters} parameters, {layers} layers of {hidden_size}, {heads} heads ({kv_heads} of keys), {vocabulary} \
-         tokens{}, {} positions\n",
-        if inspection.tied_embeddings { ", tied" } else { "" },
-        inspection.positions
-    );
-    if inspection.stages.is_empty() {
-        return text;
-    }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "stage",
-        "weights",
-        "gradients",
-        "moments",
-        "masters",
-        "reference",
-        "activations",
-        "head",
-        "total (GiB)",
-    ]);
-    for StageInspection { method, plan, .. } in &inspection.stages {
-        let MemoryPlan { weights, gradients, moments, masters, reference, activations, head } = plan;
-        let parts = [weights, gradients, moments, masters, reference, activations, head, &plan.total()];
-        let cells = parts.map(|bytes| format!("{:.2}", *bytes as f64 / (1_u64 << 30) as f64));
-        table.add_row([(*method).to_owned()].into_iter().chain(cells));
-    }
-    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    text += &format!("\n{}\n\n", table.trim_fmt());
-    for StageInspection { method, fits, .. } in &inspection.stages {
-        let fits = if fits.is_empty() { "none of the GPUs that are listed".to_owned() } else { fits.join("; ") };
-        text += &format!("{method} fits: {fits}\n");
-    }
-    text
+    print(&inspection.to_string())
 }

@@ -168,8 +168,10 @@ impl Recipe {
             other => other,
         });
         resolved.insert(STAGE.to_owned(), Value::Array(stages.collect()));
-        let recipe: Self =
-            serde_path_to_error::deserialize(Value::Table(resolved)).map_err(|error| fail(origin, error))?;
+        let recipe: Self = serde_path_to_error::deserialize(Value::Table(resolved)).map_err(|error| {
+            let field = error.path().to_string();
+            fail(origin, format!("{field}: {}", error.into_inner().message()))
+        })?;
         recipe.validate().map_err(|error| fail(origin, error))?;
         Ok(recipe)
     }

@@ -311,7 +311,7 @@ impl StageRun<'_> {
     }
 
     fn row(&self, step: u64, held_out: bool, loss: f64, metrics: &Metrics, micro_batches: &[LmMicroBatch]) -> Row {
-        let metrics = metrics.iter().map(|(metric, mean)| (<&str>::from(metric).to_owned(), mean.into()));
+        let metrics = metrics.iter().map(|(metric, mean)| (metric.to_owned(), mean.into()));
         Row {
             stage: self.index,
             step,

@@ -46,12 +46,12 @@ pub enum ScoredRecord {
 /// # Errors
 ///
 /// [`LmError::Engine`], and those of `answer`.
-pub fn score<'a>(
+pub fn score<'a, E: From<LmError>>(
     policy: &LmPolicy,
     records: impl IntoIterator<Item = &'a Record<Example>>,
     tokens: usize,
-    mut answer: impl FnMut(ScoredRecord) -> Result<(), LmError>,
-) -> Result<(), LmError> {
+    mut answer: impl FnMut(ScoredRecord) -> Result<(), E>,
+) -> Result<(), E> {
     let (mut waiting, mut filled) = (Vec::new(), 0);
     for record in records {
         filled += examples(record).iter().map(|example| example.len()).sum::<usize>();
@@ -73,11 +73,11 @@ fn examples(record: &Record<Example>) -> Vec<&Example> {
     }
 }
 
-fn batch(
+fn batch<E: From<LmError>>(
     policy: &LmPolicy,
     records: &[&Record<Example>],
-    answer: &mut impl FnMut(ScoredRecord) -> Result<(), LmError>,
-) -> Result<(), LmError> {
+    answer: &mut impl FnMut(ScoredRecord) -> Result<(), E>,
+) -> Result<(), E> {
     if records.is_empty() {
         return Ok(());
     }

@@ -3,10 +3,7 @@
 //! Sums come in another order, so equality is to rounding of 32 bits: 1e-5 for losses, and 1e-5 of the largest entry of the whole
 //! gradient for its entries.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod oracle;
-
+use crate::oracle::model;
 use lm::batch::Packing;
 use lm::data::Record;
 use lm::example::Example;
@@ -16,7 +13,6 @@ use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
 use lm::reference::{Reference, Wanted};
 use objective::{Metrics, ObjectiveState, Parameters, registry};
-use oracle::model;
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 use training::{Moment, OptimizerSettings, Workspace, accumulate};

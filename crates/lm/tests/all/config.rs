@@ -1,10 +1,5 @@
 //! Agreement with transformers' reading of `config.json`; `tests/oracles/config.py` recorded it.
 
-// A failed check is a panic, in what the tests share as in themselves.
-#![allow(clippy::unwrap_used)]
-
-use std::path::Path;
-
 use lm::config::{ModelConfig, RopeScaling, parse_config};
 use serde_json::{Value, json};
 
@@ -28,7 +23,7 @@ fn shape(config: &ModelConfig) -> Value {
 
 #[test]
 fn shapes_agree_with_transformers_as_the_hub_and_as_transformers_5_write_them() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/oracles/config.json");
+    let path = crate::oracle::oracles().join("config.json");
     let answers: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let cases = answers["cases"].as_array().unwrap();
     assert!(!cases.is_empty());

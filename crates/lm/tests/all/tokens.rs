@@ -1,9 +1,6 @@
 //! Agreement with what transformers makes of conversations and texts; `tests/oracles/tokens.py` recorded it.
 
-// A failed check is a panic, in what the tests share as in themselves.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lm::chat::{ChatTemplate, Ending, Message, read_chat_template};
 use lm::data::{Learnt, Line, Record, encode_lines, parse_lines, read_records};
@@ -11,13 +8,7 @@ use lm::example::{Encoder, Example, Passage};
 use lm::tokens::{Tokenizer, read_settings};
 use serde_json::{Value, json};
 
-fn oracles() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/oracles")
-}
-
-fn answers(file: &str) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(oracles().join(file)).unwrap()).unwrap()
-}
+use crate::oracle::{answers, ids, oracles};
 
 struct Model {
     tokenizer: Tokenizer,
@@ -49,10 +40,6 @@ impl Model {
             other => panic!("{other:?}"),
         }
     }
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
 fn messages(value: &Value) -> Vec<Message> {

@@ -1,16 +1,12 @@
 //! Logits and log-probabilities of tiny checkpoints agree with transformers; `tests/oracles/checkpoints.py` recorded them.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod oracle;
-
+use crate::oracle::{answers, checkpoint, close, ids, model, numbers};
 use lm::batch::{Packing, Sequence, States};
 use lm::config::Dtype;
 use lm::model::Transformer;
 use lm::model::tape::Keep;
 use lm::policy::LmPolicy;
 use objective::{Statistic, TokenStatistics};
-use oracle::{answers, close, ids, model, numbers};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use training::Policy;
@@ -74,7 +70,7 @@ fn logits_agree_with_transformers_for_every_architecture() {
 
 #[test]
 fn sixteen_bits_are_near_thirty_two() {
-    let folder = oracle::checkpoint("llama");
+    let folder = checkpoint("llama");
     let narrow = LmPolicy::frozen(Transformer::read(&folder, Dtype::Bfloat16, Device::Cpu).unwrap());
     let answers = answers("checkpoints.json");
     let case = &answers["checkpoints"][0]["sequences"][2];

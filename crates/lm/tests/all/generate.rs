@@ -1,12 +1,9 @@
 //! Prompts go on as transformers lets them, alone and beside others, and as often as the model says.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod oracle;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::oracle::{answers, close, ids, model, numbers};
 use lm::batch::{Packing, Sequence, States};
 use lm::config::Dtype;
 use lm::error::LmError;
@@ -14,7 +11,6 @@ use lm::generate::{Continuation, Finish, Settings, generate};
 use lm::model::Transformer;
 use lm::policy::LmPolicy;
 use objective::{Statistic, TokenStatistics};
-use oracle::{answers, close, ids, model, numbers};
 use tch::{Device, no_grad};
 use training::Policy;
 

@@ -1,16 +1,12 @@
 //! Losses, gradients and twenty optimizer steps agree with PyTorch; `tests/oracles/finetune.py` recorded them in float64.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod oracle;
-
+use crate::oracle::{answers, close, ids, model, numbers};
 use lm::batch::{Packing, Sequence, States};
 use lm::model::Transformer;
 use lm::model::tape::Keep;
 use lm::optimizer::{Optimizer, Precision};
 use lm::policy::{Forward, LmPolicy};
 use objective::{Configured, Data, Objective, ObjectiveState, Pair, Parameters, Response, TokenConstants};
-use oracle::{answers, close, ids, model, numbers};
 use serde_json::Value;
 use tch::no_grad;
 use training::{

@@ -1,0 +1,15 @@
+//! Tests of `lm`: against transformers and PyTorch, against itself, and as a program.
+
+// A failed check is a panic, in what the tests share as in themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod checkpoints;
+mod config;
+mod finetune;
+mod generate;
+mod oracle;
+mod program;
+mod properties;
+mod templates;
+mod tokens;
+mod weights;

@@ -1,0 +1,334 @@
+//! The program as a user types it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::oracle::{answers, checkpoint, close, ids, numbers};
+
+fn lm(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lm")).args(arguments).output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = lm(arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn fails(arguments: &[&str], expected: &str) {
+    let output = lm(arguments);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty() && !error.contains("panicked"), "{arguments:?}: {error}");
+    assert!(error.contains(expected), "{arguments:?}\n  {error}\n  lacks {expected}");
+}
+
+fn write(folder: &TempDir, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+fn lines(values: impl IntoIterator<Item = Value>) -> String {
+    values.into_iter().map(|value| value.to_string() + "\n").collect()
+}
+
+/// A folder with a recipe of two stages on a tiny checkpoint, and the recipe's path.
+fn recipe(more: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let response =
+        |index: u32, least: u32| -> Vec<u32> { (0..3 + index % 3).map(|k| least + (7 * index + k) % 40).collect() };
+    let prompt = |index: u32| vec![5 + index % 9, 6 + index % 4];
+    let pairs = write(
+        &folder,
+        "pairs.jsonl",
+        &lines((0..12).map(|index| {
+            json!({"prompt_ids": prompt(index), "chosen_ids": response(index, 3), "rejected_ids": response(index + 1, 50)})
+        })),
+    );
+    let held_out = write(
+        &folder,
+        "held_out.jsonl",
+        &lines((0..6).map(|index| {
+            json!({"prompt_ids": prompt(index + 3), "chosen_ids": response(index, 3), "rejected_ids": response(index, 50)})
+        })),
+    );
+    let model = checkpoint("llama").display().to_string();
+    let text = format!(
+        r#"
+        model = "{model}"
+        batch = 4
+        micro_batch = 2
+        steps = 6
+        learning_rate = 1e-3
+        evaluate_every = 3
+        {more}
+        [[stage]]
+        method = {{ name = "ift" }}
+        data = [{{ path = "{pairs}", learnt = "chosen" }}]
+        evaluation = [{{ path = "{held_out}", learnt = "chosen" }}]
+        [[stage]]
+        method = {{ name = "tdpo" }}
+        data = [{{ path = "{pairs}" }}]
+        evaluation = [{{ path = "{held_out}" }}]
+        "#
+    );
+    let path = write(&folder, "recipe.toml", &text);
+    (folder, path)
+}
+
+fn metrics(out: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn losses(out: &Path) -> Vec<f64> {
+    metrics(out).iter().map(|row| row["loss"].as_f64().unwrap()).collect()
+}
+
+/// Runs the recipe into a new folder of its own.
+fn run(folder: &TempDir, recipe: &str, name: &str, assignments: &[&str]) -> std::path::PathBuf {
+    let out = folder.path().join(name);
+    let mut arguments = vec!["train", recipe, "--out", out.to_str().unwrap()];
+    arguments.extend(assignments.iter().flat_map(|assignment| ["--set", assignment]));
+    succeeds(&arguments);
+    out
+}
+
+#[test]
+fn stages_learn_what_held_out_data_show() {
+    let (folder, recipe) = recipe("");
+    let out = run(&folder, &recipe, "out", &["optimizer={ name = \"adamw\" }", "steps=12"]);
+    let rows = metrics(&out);
+    let held_out = |stage: u64, metric: &str| -> Vec<f64> {
+        let rows = rows.iter().filter(|row| row["held_out"] == true && row["stage"] == stage);
+        rows.map(|row| row[metric].as_f64().unwrap()).collect()
+    };
+    let loss = held_out(0, "loss");
+    assert_eq!(loss.len(), 5);
+    assert!(loss[4] < loss[0], "{loss:?}");
+    // The second stage begins as its own reference, to the last bit.
+    assert_eq!(held_out(1, "loss")[0], std::f64::consts::LN_2);
+    let accuracy = held_out(1, "rewards/accuracies");
+    assert!(accuracy[0] == 0.0 && accuracy[4] > 0.5, "{accuracy:?}");
+    // The model that was written is the one that was measured.
+    let data = folder.path().join("held_out.jsonl");
+    let scored = succeeds(&["score", "--model", out.join("model").to_str().unwrap(), "--data", data.to_str().unwrap()]);
+    let chosen: Vec<f64> = scored
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["chosen"]["sum"].as_f64().unwrap())
+        .collect();
+    let mean = chosen.iter().sum::<f64>() / chosen.len() as f64;
+    close(&[mean], &[*held_out(1, "log_prob/chosen").last().unwrap()], 1e-5, "log_prob/chosen");
+}
+
+#[test]
+fn the_same_recipe_gives_the_same_bytes() {
+    let (folder, recipe) = recipe("seed = 3");
+    let (first, second) = (run(&folder, &recipe, "a", &[]), run(&folder, &recipe, "b", &[]));
+    for file in ["metrics.jsonl", "recipe.toml", "model/model.safetensors", "model/config.json"] {
+        assert_eq!(std::fs::read(first.join(file)).unwrap(), std::fs::read(second.join(file)).unwrap(), "{file}");
+    }
+    // The recipe as it was resolved is a recipe, and the same one.
+    let resolved = first.join("recipe.toml");
+    let again = run(&folder, resolved.to_str().unwrap(), "c", &[]);
+    assert_eq!(losses(&again), losses(&first));
+    let other = run(&folder, &recipe, "d", &["seed=4"]);
+    assert_ne!(losses(&other), losses(&first));
+}
+
+#[test]
+fn how_a_step_is_computed_changes_its_losses_by_rounding_only() {
+    let (folder, recipe) = recipe("");
+    let expected = losses(&run(&folder, &recipe, "a", &[]));
+    for (name, assignment) in [
+        ("b", "micro_batch=3"),
+        ("c", "packing=padded"),
+        ("d", "activation_checkpointing=true"),
+        ("e", "reference=hold"),
+    ] {
+        close(&losses(&run(&folder, &recipe, name, &[assignment])), &expected, 1e-3, assignment);
+    }
+}
+
+#[test]
+fn what_the_reference_says_is_kept_and_found_again() {
+    let (folder, recipe) = recipe("");
+    let cache = folder.path().join("cache").display().to_string();
+    let assignment = format!("cache={cache}");
+    let first = run(&folder, &recipe, "a", &[&assignment]);
+    let files = || -> Vec<_> { std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect() };
+    let kept = files();
+    assert_eq!(kept.len(), 1);
+    let second = run(&folder, &recipe, "b", &[&assignment]);
+    assert_eq!((files(), losses(&second)), (kept.clone(), losses(&first)));
+    // Another model has a reference of its own.
+    run(&folder, &recipe, "c", &[&assignment, "learning_rate=1e-4"]);
+    assert_eq!(files().len(), 2);
+    std::fs::write(&kept[0], b"damaged").unwrap();
+    let out = folder.path().join("d").display().to_string();
+    fails(&["train", &recipe, "--out", &out, "--set", &assignment], "it is made again where it is not there");
+}
+
+#[test]
+fn sixteen_bits_train_with_masters_and_with_random_rounding() {
+    let (folder, recipe) = recipe("dtype = \"bfloat16\"");
+    for precision in ["masters", "stochastic"] {
+        let out =
+            run(&folder, &recipe, precision, &[&format!("precision={precision}"), "steps=12", "learning_rate=3e-3"]);
+        let held_out: Vec<_> =
+            metrics(&out).into_iter().filter(|row| row["held_out"] == true && row["stage"] == 0).collect();
+        let loss = |row: &Value| row["loss"].as_f64().unwrap();
+        assert!(loss(held_out.last().unwrap()) < loss(&held_out[0]), "{precision}");
+        let config = std::fs::read_to_string(out.join("model/config.json")).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&config).unwrap()["dtype"], "bfloat16");
+    }
+}
+
+#[test]
+fn labelled_responses_and_groups_with_rewards_train_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let labelled = write(
+        &folder,
+        "labelled.jsonl",
+        &lines(
+            (0..8_u32)
+                .map(|index| json!({"prompt_ids": [5, 6], "response_ids": [7 + index, 8], "label": index % 2 == 0})),
+        ),
+    );
+    let groups = write(
+        &folder,
+        "groups.jsonl",
+        &lines((0..4_u32).map(|index| {
+            json!({"prompt_ids": [5 + index], "completions_ids": [[9], [10, 11], [12]], "rewards": [1.0, 0.0, 0.5]})
+        })),
+    );
+    for (method, data) in
+        [("kto", &labelled), ("bco", &labelled), ("grpo", &groups), ("rloo", &groups), ("cispo", &groups)]
+    {
+        let text = format!(
+            "model = \"{}\"\nbatch = 4\nsteps = 3\n[[stage]]\nmethod = {{ name = \"{method}\" }}\ndata = [{{ path = \"{data}\" }}]\n",
+            checkpoint("qwen2").display()
+        );
+        let recipe = write(&folder, &format!("{method}.toml"), &text);
+        let out = run(&folder, &recipe, method, &[]);
+        assert!(losses(&out).iter().all(|loss| loss.is_finite()), "{method}");
+        assert!(metrics(&out)[1]["gradient_norm"].as_f64().unwrap() > 0.0, "{method}");
+    }
+}
+
+#[test]
+fn scores_of_ids_need_no_tokenizer_and_agree_with_transformers() {
+    let folder = tempfile::tempdir().unwrap();
+    for answer in answers("checkpoints.json")["checkpoints"].as_array().unwrap() {
+        let case = &answer["sequences"][2];
+        let ids = ids(&case["ids"]);
+        let line = json!({"prompt_ids": ids[..1], "response_ids": ids[1..]});
+        let data = write(&folder, "data.jsonl", &lines([line.clone(), line]));
+        let name = answer["name"].as_str().unwrap();
+        let model = checkpoint(name).display().to_string();
+        let out = folder.path().join("scores.jsonl").display().to_string();
+        let printed = succeeds(&["score", "--model", &model, "--data", &data]);
+        succeeds(&["score", "--model", &model, "--data", &data, "--out", &out]);
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), printed);
+        for line in printed.lines() {
+            let score: Value = serde_json::from_str(line).unwrap();
+            close(&numbers(&score["log_prob"]), &numbers(&case["log_prob"]), 1e-5, name);
+            let sum: f64 = numbers(&score["log_prob"]).iter().sum();
+            assert_eq!((score["response_ids"].clone(), score["sum"].as_f64()), (json!(ids[1..]), Some(sum)));
+        }
+    }
+}
+
+#[test]
+fn greedy_continuations_agree_with_transformers() {
+    let folder = tempfile::tempdir().unwrap();
+    for answer in answers("checkpoints.json")["checkpoints"].as_array().unwrap() {
+        let data = write(&folder, "prompts.jsonl", &lines([json!({"prompt_ids": answer["sequences"][1]["ids"]})]));
+        let model = checkpoint(answer["name"].as_str().unwrap()).display().to_string();
+        let printed = succeeds(&["generate", "--model", &model, "--data", &data, "--max-tokens", "8"]);
+        let found: Value = serde_json::from_str(&printed).unwrap();
+        let (found, expected) = (ids(&found["response_ids"]), ids(&answer["greedy"]));
+        // Here the model's end of a sequence ends the response, there it did not.
+        assert!(expected.starts_with(&found), "{found:?} {expected:?}");
+    }
+}
+
+#[test]
+fn inspection_tells_shape_and_memory() {
+    let (_folder, recipe) = recipe("");
+    let text = succeeds(&["inspect", "--recipe", &recipe]);
+    assert!(text.starts_with("LlamaForCausalLM: ") && text.contains("tdpo fits: "), "{text}");
+    let found: Value = serde_json::from_str(&succeeds(&["inspect", "--recipe", &recipe, "--json"])).unwrap();
+    let bytes = std::fs::metadata(checkpoint("llama").join("model.safetensors")).unwrap().len();
+    let weights = found["stages"][0]["weights"].as_u64().unwrap();
+    // The file holds the same in 32 bits, and its header.
+    assert!(weights < bytes && bytes - weights < 5000, "{weights} {bytes}");
+}
+
+#[test]
+fn what_is_wrong_is_named_before_anything_is_trained() {
+    let (folder, recipe) = recipe("");
+    let out = folder.path().join("out").display().to_string();
+    let refused =
+        |assignment: &str, message: &str| fails(&["train", &recipe, "--out", &out, "--set", assignment], message);
+    refused("batch=0", "stage[0].batch: expected at least 1, got 0");
+    refused("model=/no/such/folder", "model \"/no/such/folder\": expected a folder that exists, or a model of the hub");
+    refused("device=gpu", "device \"gpu\": expected cpu, cuda or cuda:INDEX");
+    refused("stage.1.method.name=pdo", "recipe.toml: stage[1].method: pdo: unknown method; allowed: sft, dpo");
+    refused("stage.0.data.0.learnt=last", "pairs.jsonl:1: record: expected one of demonstrations");
+    refused("max_length=2", "are more than max_length = 2");
+    refused("stage.1.data.0.path=missing.jsonl", "missing.jsonl: No such file or directory");
+    let strange =
+        write(&folder, "strange.jsonl", &lines([json!({"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [96]})]));
+    refused(&format!("stage.1.data.0.path={strange}"), "strange.jsonl:1: response: expected token ids below 96");
+    let text = write(&folder, "text.jsonl", &lines([json!({"prompt": "a", "chosen": "b", "rejected": "c"})]));
+    refused(&format!("stage.1.data.0.path={text}"), "as there is no tokenizer.json to encode text");
+    assert!(!folder.path().join("out/model").exists());
+
+    run(&folder, &recipe, "out", &["steps=1"]);
+    fails(&["train", &recipe, "--out", &out], "out/model: a model is there already");
+    fails(&["train", "nothing.toml", "--out", &out], "nothing.toml: No such file or directory");
+    fails(
+        &["score", "--model", &checkpoint("llama").display().to_string(), "--data", "data.txt"],
+        "one of jsonl, json, parquet",
+    );
+    fails(
+        &["generate", "--model", &checkpoint("llama").display().to_string(), "--prompt", "hi"],
+        "as there is no tokenizer.json",
+    );
+}
+
+/// Where there is a GPU, the same commands run on it: only machines without one can show this.
+#[test]
+fn cuda_where_there_is_none_is_a_clear_error() {
+    if tch::utils::has_cuda() {
+        eprintln!("skipped: this machine has a GPU");
+        return;
+    }
+    fails(
+        &["score", "--model", &checkpoint("llama").display().to_string(), "--data", "x.jsonl", "--device", "cuda"],
+        "x.jsonl: No such file",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let data = write(&folder, "data.jsonl", &lines([json!({"prompt_ids": [1], "response_ids": [2]})]));
+    let model = checkpoint("llama").display().to_string();
+    fails(&["score", "--model", &model, "--data", &data, "--device", "cuda"], "device \"cuda\": ");
+}
+
+#[test]
+fn a_step_that_diverges_is_refused_and_no_model_is_written() {
+    let (folder, recipe) = recipe("");
+    let out = folder.path().join("out").display().to_string();
+    fails(
+        &["train", &recipe, "--out", &out, "--set", "learning_rate=1e30", "--set", "warmup_ratio=0"],
+        "stage 0, step ",
+    );
+    assert!(!folder.path().join("out/model").exists());
+    assert!(!metrics(&folder.path().join("out")).is_empty());
+}

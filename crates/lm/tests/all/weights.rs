@@ -1,0 +1,170 @@
+//! Checkpoints that are not what they should be are refused by name, and what is written is read back.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use lm::config::{Dtype, read_config};
+use lm::folder;
+use lm::model::Transformer;
+use lm::policy::LmPolicy;
+use lm::weights::{INDEX_FILE, WEIGHTS_FILE, write};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype as StoredDtype, TensorView};
+use serde_json::{Value, json};
+use tch::Device;
+use tempfile::TempDir;
+
+use crate::oracle::{checkpoint, model};
+
+/// A copy of a checkpoint, to be spoilt.
+fn copy(name: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(checkpoint(name)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    folder
+}
+
+#[track_caller]
+fn refused(folder: &Path, message: &str) {
+    let error = Transformer::read(folder, Dtype::Float32, Device::Cpu).unwrap_err().to_string();
+    let message = message.replace("FOLDER", &folder.display().to_string());
+    assert_eq!(error, message);
+}
+
+/// The file's tensors after `change`, written in its place.
+fn rewrite(path: &Path, change: impl FnOnce(&mut HashMap<String, (StoredDtype, Vec<usize>, Vec<u8>)>)) {
+    let bytes = std::fs::read(path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut all: HashMap<_, _> = tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
+        .collect();
+    change(&mut all);
+    let views: Vec<_> = all
+        .iter()
+        .map(|(name, (dtype, shape, data))| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()))
+        .collect();
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+fn weights(folder: &TempDir) -> PathBuf {
+    folder.path().join(WEIGHTS_FILE)
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let folder = copy("llama");
+    std::fs::remove_file(weights(&folder)).unwrap();
+    refused(folder.path(), "FOLDER/model.safetensors: No such file or directory (os error 2)");
+}
+
+#[test]
+fn a_file_that_was_cut_is_refused_wherever_it_was() {
+    let folder = copy("llama");
+    let bytes = std::fs::read(weights(&folder)).unwrap();
+    for length in [0, 7, 8, 100, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(weights(&folder), &bytes[..length]).unwrap();
+        let error = Transformer::read(folder.path(), Dtype::Float32, Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains(WEIGHTS_FILE), "{error}");
+        assert!(error.contains(&length.to_string()), "{error}");
+    }
+    std::fs::write(weights(&folder), b"not safetensors at all").unwrap();
+    let error = Transformer::read(folder.path(), Dtype::Float32, Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("does not fit in a file of 22 bytes"), "{error}");
+}
+
+#[test]
+fn tensors_that_are_missing_strange_or_of_another_shape_are_named() {
+    let folder = copy("mistral");
+    rewrite(&weights(&folder), |tensors| _ = tensors.remove("model.layers.1.mlp.up_proj.weight"));
+    refused(folder.path(), "FOLDER: model.layers.1.mlp.up_proj.weight is missing");
+
+    let folder = copy("mistral");
+    rewrite(&weights(&folder), |tensors| {
+        tensors.insert("model.layers.9.mlp.up_proj.weight".to_owned(), (StoredDtype::F32, vec![1], vec![0; 4]));
+    });
+    refused(folder.path(), "FOLDER/model.safetensors: model.layers.9.mlp.up_proj.weight is no parameter of this model");
+
+    let folder = copy("mistral");
+    rewrite(&weights(&folder), |tensors| {
+        tensors.insert("model.norm.weight".to_owned(), (StoredDtype::F32, vec![4, 8], vec![0; 128]));
+    });
+    refused(folder.path(), "FOLDER/model.safetensors: model.norm.weight expected the shape [32], got [4, 8]");
+
+    let folder = copy("mistral");
+    rewrite(&weights(&folder), |tensors| {
+        tensors.insert("model.norm.weight".to_owned(), (StoredDtype::I32, vec![32], vec![0; 128]));
+    });
+    refused(folder.path(), "FOLDER/model.safetensors: model.norm.weight expected F32, F16 or BF16, got I32");
+}
+
+#[test]
+fn a_table_that_is_stored_twice_or_computed_is_passed_over() {
+    let folder = copy("gemma");
+    rewrite(&weights(&folder), |tensors| {
+        let table = tensors["model.embed_tokens.weight"].clone();
+        tensors.insert("lm_head.weight".to_owned(), table);
+        tensors.insert(
+            "model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(),
+            (StoredDtype::F32, vec![8], vec![0; 32]),
+        );
+    });
+    Transformer::read(folder.path(), Dtype::Float32, Device::Cpu).unwrap();
+}
+
+#[test]
+fn an_index_that_lies_is_refused() {
+    let index = |folder: &TempDir, change: &dyn Fn(&mut Value)| {
+        let path = folder.path().join(INDEX_FILE);
+        let mut index: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut index);
+        std::fs::write(path, index.to_string()).unwrap();
+    };
+    let folder = copy("llama-sharded");
+    index(&folder, &|index| index["weight_map"]["model.norm.weight"] = json!("../model.safetensors"));
+    let path = folder.path().join(INDEX_FILE);
+    refused(
+        folder.path(),
+        &format!("{}: weight_map: expected names of files beside it, got ../model.safetensors", path.display()),
+    );
+
+    let folder = copy("llama-sharded");
+    index(&folder, &|index| *index = json!({"weights": {}}));
+    let error = Transformer::read(folder.path(), Dtype::Float32, Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("missing field `weight_map`"), "{error}");
+
+    let folder = copy("llama-sharded");
+    let shard = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
+        .unwrap();
+    std::fs::remove_file(&shard).unwrap();
+    refused(folder.path(), &format!("{}: No such file or directory (os error 2)", shard.display()));
+}
+
+#[test]
+fn what_is_written_is_read_back_whole_or_in_shards() {
+    for name in ["llama", "gemma", "qwen2-sliding"] {
+        let policy = LmPolicy::frozen(model(name));
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("model");
+        folder::write(&target, &checkpoint(name), &policy.parameters(), Dtype::Float32).unwrap();
+        assert_eq!(read_config(&target).unwrap().dtype, Some(Dtype::Float32));
+        let again = Transformer::read(&target, Dtype::Float32, Device::Cpu).unwrap();
+        assert!(policy.model().parameters().into_iter().zip(again.parameters()).all(|(a, b)| a == b));
+        // Nothing is written over.
+        let error = folder::write(&target, &checkpoint(name), &policy.parameters(), Dtype::Float32).unwrap_err();
+        assert!(error.to_string().contains("model"), "{error}");
+
+        let sharded = copy(name);
+        std::fs::remove_file(weights(&sharded)).unwrap();
+        write(sharded.path(), &policy.parameters(), Dtype::Float32, 20_000).unwrap();
+        assert!(sharded.path().join(INDEX_FILE).exists());
+        let again = Transformer::read(sharded.path(), Dtype::Float32, Device::Cpu).unwrap();
+        assert!(policy.model().parameters().into_iter().zip(again.parameters()).all(|(a, b)| a == b));
+    }
+}

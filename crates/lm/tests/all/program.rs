@@ -246,6 +246,27 @@ fn scores_of_ids_need_no_tokenizer_and_agree_with_transformers() {
 }
 
 #[test]
+fn scores_of_a_real_model_agree_with_transformers() {
+    let Some(model) = std::env::var_os("SMOLLM2") else {
+        eprintln!("skipped: SMOLLM2 is not the folder of SmolLM2-135M-Instruct");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let answers = answers("smollm2_scores.json");
+    let pairs = answers["pairs"].as_array().unwrap();
+    let responses: Vec<&Value> = pairs.iter().flat_map(|pair| [&pair["chosen"], &pair["rejected"]]).collect();
+    let line =
+        |response: &&Value| json!({"prompt_ids": response["prompt_ids"], "response_ids": response["response_ids"]});
+    let data = write(&folder, "data.jsonl", &lines(responses.iter().map(line)));
+    let printed = succeeds(&["score", "--model", model.to_str().unwrap(), "--data", &data]);
+    assert_eq!(printed.lines().count(), responses.len());
+    for (line, response) in printed.lines().zip(responses) {
+        let score: Value = serde_json::from_str(line).unwrap();
+        close(&numbers(&score["log_prob"]), &numbers(&response["log_prob"]), 1e-4, "SmolLM2");
+    }
+}
+
+#[test]
 fn greedy_continuations_agree_with_transformers() {
     let folder = tempfile::tempdir().unwrap();
     for answer in answers("checkpoints.json")["checkpoints"].as_array().unwrap() {

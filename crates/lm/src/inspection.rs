@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::config::ModelConfig;
-use crate::plan::{MemoryPlan, parameters};
+use crate::memory::{MemoryPlan, parameters};
 use crate::recipe::Recipe;
 
 /// A model's shape, and the memory of each stage of a recipe. As text it is what `lm inspect` prints.

@@ -5,12 +5,12 @@
 //! | a model's shape, its weights as files, and what it computes | [`config`], [`weights`], [`model`] |
 //! | hidden states to statistics of tokens, and back | [`head`] |
 //! | sequences as tensors, the policy that objectives train, its optimizer | [`batch`], [`policy`], [`optimizer`] |
-//! | how prompts go on | [`generate`] |
-//! | records as micro-batches, what their reference says | [`micro_batch`], [`reference`] |
+//! | how prompts go on | [`mod@generate`] |
+//! | records as micro-batches, what their reference says | [`micro_batch`], [`mod@reference`] |
 //! | what to train, and the run | [`recipe`], [`run`] |
-//! | how probable responses are | [`score`] |
+//! | how probable responses are | [`mod@score`] |
 //! | where a model comes from, and where it computes | [`folder`], [`device`] |
-//! | what fits in memory | [`plan`], [`inspection`] |
+//! | what fits in memory | [`memory`], [`inspection`] |
 //! | text to tokens | [`tokens`] |
 //! | conversations to text | [`chat`], [`python_json`] |
 //! | data and prompts as JSON lines or Parquet | [`data`] |
@@ -29,11 +29,11 @@ pub mod folder;
 pub mod generate;
 pub mod head;
 pub mod inspection;
+pub mod memory;
 pub mod micro_batch;
 pub mod mixture;
 pub mod model;
 pub mod optimizer;
-pub mod plan;
 pub mod policy;
 pub mod python_json;
 pub mod recipe;

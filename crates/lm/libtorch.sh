@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Gets libtorch 2.11.0, the engine of `lm`, from PyTorch's wheel on PyPI, once for every checkout of a user, and links
-# crates/lm/libtorch to it, where cargo looks. Prints the environment for whoever builds without cargo's configuration.
+# Gets libtorch 2.11.0, the engine of `lm`, from PyTorch's wheel on PyPI, once for every checkout of a user, and tells cargo where
+# it is, in .cargo/libtorch.toml. Prints the environment for whoever builds without cargo's configuration.
 # usage: libtorch.sh [--cuda]    --cuda also gets the libraries that a GPU needs (5 GB in all, 1.4 GB without)
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$(dirname "$0")/../.." && pwd)
 version=2.11.0
 packages=(torch==$version nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 deps=(--no-deps)
@@ -26,5 +26,7 @@ if [ ! -d "$folder" ]; then
   # Somebody else may have been faster.
   mv -T "$fetched" "$folder" 2>/dev/null || [ -d "$folder" ]
 fi
-ln -sfn "$folder/torch" "$here/libtorch"
+# A path in TOML's literal quotes is taken as it is.
+printf "# Written by crates/lm/libtorch.sh.\n[env]\nLIBTORCH = { value = '%s', relative = false }\n" "$folder/torch" > "$root/.cargo/.libtorch.toml"
+mv "$root/.cargo/.libtorch.toml" "$root/.cargo/libtorch.toml"
 printf 'export LIBTORCH=%q OMP_WAIT_POLICY=passive\n' "$folder/torch"

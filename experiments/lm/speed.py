@@ -127,7 +127,7 @@ def main(folder, steps=6):
             ours = [str(target / "debug/examples/steps"), folder, str(data), json.dumps(objective), optimizer, str(steps)]
             theirs = [sys.executable, __file__, "peer", folder, str(data), method, optimizer, str(steps)]
             case = {"method": method, "optimizer": optimizer}
-            for name, command in [("lm", ours), ("lm_padded", [*ours, "padded"]), ("lm_checkpointing", [*ours, "packed", "checkpointing"]),
+            for name, command in [("lm", ours), ("lm_padded", [*ours, "padded"]), ("lm_checkpointing", [*ours, "checkpointing"]),
                                   ("transformers", theirs)]:
                 found = answer(command)
                 case[name] = {"seconds": statistics.median(found["seconds"][1:]), "peak_gib": found["peak_bytes"] / 2**30,

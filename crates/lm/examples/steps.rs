@@ -1,6 +1,6 @@
 //! Times optimizer steps on one batch, and says how much memory the process took: what `experiments/lm/speed.py` compares.
 //!
-//! `cargo run -p lm --example steps -- MODEL DATA.jsonl METHOD OPTIMIZER STEPS [padded|packed] [checkpointing]` prints one line of JSON,
+//! `cargo run -p lm --example steps -- MODEL DATA.jsonl METHOD OPTIMIZER STEPS [padded] [checkpointing] [held]` prints one line of JSON,
 //! METHOD being JSON too, as `{"name": "dpo"}`: `seconds` of each step, `losses`, and `peak_bytes` of the process.
 
 use std::path::Path;
@@ -24,10 +24,11 @@ use training::{Moment, OptimizerSettings, StepSettings, Workspace, step};
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, data, method, optimizer, steps, rest @ ..] = &arguments[..] else {
-        anyhow::bail!("expected MODEL DATA.jsonl METHOD OPTIMIZER STEPS [padded|packed] [checkpointing]")
+        anyhow::bail!("expected MODEL DATA.jsonl METHOD OPTIMIZER STEPS [padded] [checkpointing] [held]")
     };
-    let packing = rest.first().map_or(Ok(Packing::Packed), |name| name.parse())?;
-    let keep = if rest.len() > 1 { Keep::LayerInputs } else { Keep::Activations };
+    let asked = |word: &str| rest.iter().any(|given| given == word);
+    let packing = if asked("padded") { Packing::Padded } else { Packing::Packed };
+    let keep = if asked("checkpointing") { Keep::LayerInputs } else { Keep::Activations };
     let (folder, data) = (Path::new(model), Path::new(data));
     let objective = serde_json::from_str::<Configured>(method)?.into_objective();
     let requirements = objective.requirements();
@@ -36,13 +37,21 @@ fn main() -> anyhow::Result<()> {
     let lines = encode_lines(data, &read_records(data, learnt)?, &encoder, usize::MAX)?;
     let mut policy = LmPolicy::trained(Transformer::read(folder, Dtype::Float32, Device::Cpu)?, keep);
     let records: Vec<_> = lines.iter().map(|line| &line.record).collect();
-    let mut micro_batches = Vec::new();
-    for plan in plan(&requirements, &records, records.len())? {
-        let mut micro_batch = plan.micro_batch(policy.model(), packing)?;
-        // The policy has not moved yet: a view of it is its own reference, and takes no memory.
-        Reference::Held(Box::new(policy.view()?)).fill(Wanted::of(&requirements), &plan, &mut micro_batch)?;
-        micro_batches.push(micro_batch);
-    }
+    let plans = plan(&requirements, &records, records.len())?;
+    let wanted = Wanted::of(&requirements);
+    let held = asked("held");
+    // The policy has not moved yet: unless the reference is held, a view of it is its own reference, and takes no memory.
+    let reference = Reference::Held(Box::new(if held { policy.copy()? } else { policy.view()? }));
+    let fill = |policy: &LmPolicy| -> anyhow::Result<Vec<_>> {
+        let mut micro_batches = Vec::new();
+        for plan in &plans {
+            let mut micro_batch = plan.micro_batch(policy.model(), packing)?;
+            reference.fill(wanted, plan, &mut micro_batch)?;
+            micro_batches.push(micro_batch);
+        }
+        Ok(micro_batches)
+    };
+    let mut micro_batches = fill(&policy)?;
     let settings = OptimizerSettings::build(optimizer, &Parameters::new())?;
     let mut optimizer = Optimizer::new(settings, Precision::Masters, 0);
     let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
@@ -50,6 +59,9 @@ fn main() -> anyhow::Result<()> {
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for _ in 0..steps.parse::<usize>()? {
         let begun = Instant::now();
+        if held {
+            micro_batches = fill(&policy)?;
+        }
         let report =
             step(&mut policy, &mut optimizer, &*objective, &mut state, &micro_batches, settings, &mut workspace)?;
         seconds.push(begun.elapsed().as_secs_f64());

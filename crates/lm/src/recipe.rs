@@ -282,7 +282,7 @@ fn overlay(fields: &mut Table, with: Table) {
 
 fn assign(table: &mut Table, assignment: &str) -> Result<(), LmError> {
     let Some((key, value)) = assignment.split_once('=') else {
-        return Err(refuse("--set", "key=value", format!("\"{assignment}\"")));
+        return Err(refuse("assignment", "key=value", format!("\"{assignment}\"")));
     };
     let (key, value) = (key.trim(), value.trim());
     // What is no number, switch, list or table is text, and needs no quotes.
@@ -412,7 +412,7 @@ mod tests {
             &["dtype=float16"],
             "run.toml: dtype: expected float32 or bfloat16, as small gradients vanish in float16, got float16",
         );
-        refused(&["nonsense"], "--set: --set: expected key=value, got \"nonsense\"");
+        refused(&["nonsense"], "--set: assignment: expected key=value, got \"nonsense\"");
         refused(
             &["stage.5.steps=1"],
             "--set: stage.5.steps: expected a key that leads into the recipe, got \"5\", which is not there",

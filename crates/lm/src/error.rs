@@ -194,6 +194,17 @@ pub enum LmError {
     },
 }
 
+impl LmError {
+    /// Whether a record was refused for its length alone.
+    pub fn is_too_long(&self) -> bool {
+        match self {
+            Self::Length { .. } => true,
+            Self::Line { source, .. } | Self::Row { source, .. } => source.is_too_long(),
+            _ => false,
+        }
+    }
+}
+
 /// What an error of the engine says before its list of calls.
 fn first_line(error: &tch::TchError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()

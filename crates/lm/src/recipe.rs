@@ -56,6 +56,8 @@ pub struct Stage {
     pub order: Order,
     /// The longest example, in tokens.
     pub max_length: usize,
+    /// What becomes of records whose prompts leave no room in that for a response.
+    pub overlong: Overlong,
     /// Records of a step.
     pub batch: usize,
     /// Records that go through the model at once.
@@ -107,9 +109,19 @@ pub struct DataSet {
     /// What is learnt of each line.
     #[serde(default)]
     pub learnt: Learnt,
-    /// How many of its first records are read; all unless given.
+    /// How many of its first records are read, those not counted that are passed over; all unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+}
+
+/// What becomes of records whose prompts leave no room for a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlong {
+    /// They are an error, with their line.
+    Refuse,
+    /// They are passed over.
+    Skip,
 }
 
 /// Where the reference policy's statistics come from.

@@ -24,7 +24,7 @@ use crate::model::Transformer;
 use crate::model::tape::Keep;
 use crate::optimizer::Optimizer;
 use crate::policy::LmPolicy;
-use crate::recipe::{DataSet, Keeping, Recipe, Stage};
+use crate::recipe::{DataSet, Keeping, Overlong, Recipe, Stage};
 use crate::reference::{Kept, Reference, Wanted};
 
 /// The folder of the trained model in the run's own.
@@ -133,7 +133,7 @@ struct StageData {
 impl StageData {
     fn read(stage: &Stage, seed: u64, encoder: &Encoder<'_>) -> Result<Self, LmError> {
         let requirements = stage.requirements();
-        let read = |set: &DataSet| read(set, &requirements, encoder, stage.max_length);
+        let read = |set: &DataSet| read(set, stage, &requirements, encoder);
         let sets: Vec<_> = stage.data.iter().map(read).collect::<Result<_, _>>()?;
         let evaluation: Vec<Vec<_>> = stage.evaluation.iter().map(read).collect::<Result<_, _>>()?;
         let shares: Vec<_> = sets
@@ -152,13 +152,30 @@ impl StageData {
 
 fn read(
     set: &DataSet,
+    stage: &Stage,
     requirements: &Requirements,
     encoder: &Encoder<'_>,
-    max_length: usize,
 ) -> Result<Vec<Line<Example>>, LmError> {
-    let mut lines = read_records(&set.path, set.learnt)?;
-    lines.truncate(set.limit.unwrap_or(usize::MAX));
-    let lines = encode_lines(&set.path, &lines, encoder, max_length)?;
+    let records = read_records(&set.path, set.learnt)?;
+    let mut lines = Vec::new();
+    for record in &records {
+        match encode_lines(&set.path, std::slice::from_ref(record), encoder, stage.max_length) {
+            Err(error) if error.is_too_long() && stage.overlong == Overlong::Skip => {}
+            encoded => lines.extend(encoded?),
+        }
+        if set.limit == Some(lines.len()) {
+            break;
+        }
+    }
+    if lines.is_empty() {
+        let allowed = format!("a record that fits in max_length = {}", stage.max_length);
+        return Err(LmError::Field {
+            path: set.path.clone(),
+            field: "lines".to_owned(),
+            allowed,
+            given: "none".to_owned(),
+        });
+    }
     for Line { line, record } in &lines {
         // Beside another of its kind, as some objectives compare each with the next.
         plan(requirements, &[record, record], 2).map_err(|source| LmError::Line {

@@ -325,6 +325,20 @@ fn what_is_wrong_is_named_before_anything_is_trained() {
     );
 }
 
+#[test]
+fn records_that_are_too_long_are_passed_over_where_the_recipe_says_so() {
+    let (folder, recipe) = recipe("");
+    let pairs = std::fs::read_to_string(folder.path().join("pairs.jsonl")).unwrap();
+    let long = json!({"prompt_ids": vec![7; 50], "chosen_ids": [8], "rejected_ids": [9]}).to_string() + "\n";
+    let expected = losses(&run(&folder, &recipe, "a", &["max_length=40"]));
+    write(&folder, "pairs.jsonl", &(long + &pairs));
+    let out = folder.path().join("b").display().to_string();
+    fails(&["train", &recipe, "--out", &out, "--set", "max_length=40"], "pairs.jsonl:1: 50 prompt tokens");
+    assert_eq!(losses(&run(&folder, &recipe, "c", &["max_length=40", "overlong=skip"])), expected);
+    let none = ["train", &recipe, "--out", &out, "--set", "max_length=2", "--set", "overlong=skip"];
+    fails(&none, "pairs.jsonl: lines: expected a record that fits in max_length = 2, got none");
+}
+
 /// Where there is a GPU, the same commands run on it: only machines without one can show this.
 #[test]
 fn cuda_where_there_is_none_is_a_clear_error() {

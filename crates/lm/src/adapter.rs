@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use strum::VariantNames;
 use tch::Tensor;
 
-use crate::config::{Dtype, ModelConfig};
+use crate::config::Dtype;
 use crate::error::LmError;
 use crate::folder;
 use crate::lora::{Lora, Projection, Start};

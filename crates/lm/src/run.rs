@@ -93,11 +93,13 @@ pub struct Row {
 ///
 /// Any [`LmError`]. The metrics up to the refused step are then in the folder, and no model is.
 pub fn train(recipe: &Recipe, out: &OutputFolder, tell: &dyn Fn(Event<'_>)) -> Result<PathBuf, LmError> {
-    let name = if recipe.lora.is_some() { ADAPTER } else { MODEL };
+    let (name, already) = match recipe.lora {
+        Some(_) => (ADAPTER, "an adapter is there already"),
+        None => (MODEL, "a model is there already"),
+    };
     let target = out.path().join(name);
     if target.exists() {
-        let source =
-            std::io::Error::new(std::io::ErrorKind::AlreadyExists, format!("a trained {name} is there already"));
+        let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, already);
         return Err(LmError::File { path: target, source });
     }
     let device = device(&recipe.device)?;

@@ -7,6 +7,7 @@ mod checkpoints;
 mod config;
 mod finetune;
 mod generate;
+mod lora;
 mod oracle;
 mod program;
 mod properties;

@@ -45,7 +45,7 @@ fn chunked(states: &Tensor, weights: &Tensor, taken: &[usize], trains: bool) -> 
     if trains {
         statistics.log_prob.fill(-1.0 / taken.len() as f64);
         let mut gradient = weights.f_zeros_like()?;
-        _ = head.pull_back(None, taken, &statistics, &mut gradient)?;
+        _ = head.pull_back(None, taken, &statistics, Some(&mut gradient))?;
     }
     Ok(sum)
 }

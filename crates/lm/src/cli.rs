@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Score(ScoreArguments),
     /// Let a model go on from prompts: a line of JSON for each, with `response_ids`, `log_prob` (nats), `text` and `finish`.
     Generate(GenerateArguments),
+    /// Add adapters to the weights of their model, and save the result as a folder that `transformers` loads.
+    Merge(MergeArguments),
     /// Show a model's architecture and parameters, and what memory a recipe needs.
     Inspect(InspectArguments),
 }
@@ -56,6 +58,10 @@ pub(crate) struct ModelArguments {
     /// A folder, or a model of the hub as `owner/name` or `owner/name@revision`.
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) model: String,
+
+    /// Adapters of it, in PEFT's layout: a folder, or one of the hub.
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) adapter: Option<String>,
 
     /// `cpu`, `cuda` or `cuda:INDEX`.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
@@ -135,6 +141,26 @@ pub(crate) struct GenerateArguments {
     /// Prompts that are answered at once.
     #[arg(long, value_name = "PROMPTS", default_value_t = 8)]
     pub(crate) batch: usize,
+}
+
+/// `lm merge`.
+#[derive(Debug, Args)]
+pub(crate) struct MergeArguments {
+    /// The model that the adapters are for: a folder, or a model of the hub as `owner/name` or `owner/name@revision`.
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) model: String,
+
+    /// The adapters, in PEFT's layout: a folder, or one of the hub.
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) adapter: String,
+
+    /// The merged model's folder, which must not be there yet.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: PathBuf,
+
+    /// What the merged weights are rounded to; what the model is stored as unless given.
+    #[arg(long, value_name = "DTYPE", value_parser = dtypes())]
+    pub(crate) dtype: Option<Dtype>,
 }
 
 /// `lm inspect`.

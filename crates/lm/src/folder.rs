@@ -112,31 +112,39 @@ pub fn stored_dtype(folder: &Path) -> Result<Dtype, LmError> {
 ///
 /// [`LmError::File`] where something is written there already, or cannot be.
 pub fn write(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |source| LmError::File { path, source }
-    };
+    whole(target, |folder| {
+        weights::write(folder, parameters, dtype, SHARD_BYTES)?;
+        let config = source.join(CONFIG_FILE);
+        let text = std::fs::read_to_string(&config).map_err(at(&config))?;
+        let fail = |source| LmError::Json { path: config.clone(), field: ".".to_owned(), source };
+        let mut fields: Value = serde_json::from_str(&text).map_err(fail)?;
+        if let Some(fields) = fields.as_object_mut() {
+            // Whoever loads the model takes its numbers for what the configuration says that they are.
+            let name = if fields.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+            fields.insert(name.to_owned(), dtype.to_string().into());
+        }
+        let text = serde_json::to_string_pretty(&fields).map_err(fail)? + "\n";
+        let written = folder.join(CONFIG_FILE);
+        std::fs::write(&written, text).map_err(at(&written))?;
+        for name in KEPT {
+            let from = source.join(name);
+            if from.exists() {
+                std::fs::copy(&from, folder.join(name)).map_err(at(&from))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Makes a new folder `target`, which appears when `fill` has written all that is to be in it.
+///
+/// # Errors
+///
+/// [`LmError::File`] where something is there already, or cannot be written, and those of `fill`.
+pub(crate) fn whole(target: &Path, fill: impl FnOnce(&Path) -> Result<(), LmError>) -> Result<(), LmError> {
     let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unfinished = tempfile::Builder::new().prefix(".model-").tempdir_in(parent).map_err(at(parent))?;
-    weights::write(unfinished.path(), parameters, dtype, SHARD_BYTES)?;
-    let config = source.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&config).map_err(at(&config))?;
-    let fail = |source| LmError::Json { path: config.clone(), field: ".".to_owned(), source };
-    let mut fields: Value = serde_json::from_str(&text).map_err(fail)?;
-    if let Some(fields) = fields.as_object_mut() {
-        // Whoever loads the model takes its numbers for what the configuration says that they are.
-        let name = if fields.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        fields.insert(name.to_owned(), dtype.to_string().into());
-    }
-    let text = serde_json::to_string_pretty(&fields).map_err(fail)? + "\n";
-    let written = unfinished.path().join(CONFIG_FILE);
-    std::fs::write(&written, text).map_err(at(&written))?;
-    for name in KEPT {
-        let from = source.join(name);
-        if from.exists() {
-            std::fs::copy(&from, unfinished.path().join(name)).map_err(at(&from))?;
-        }
-    }
+    fill(unfinished.path())?;
     // Temporary folders are private; a model is as readable as any other folder of the user's.
     #[cfg(unix)]
     {
@@ -148,4 +156,9 @@ pub fn write(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtyp
     // There is nothing left to clean up under the old name.
     _ = unfinished.keep();
     Ok(())
+}
+
+fn at(path: &Path) -> impl Fn(std::io::Error) -> LmError + use<> {
+    let path = path.to_owned();
+    move |source| LmError::File { path: path.clone(), source }
 }

@@ -170,8 +170,8 @@ impl Head<'_> {
         Ok(own.f_sub(&sum.f_log()?)?.f_squeeze_dim(-1)?)
     }
 
-    /// The cotangents of the hidden states. Adds those of the output's weights to `gradient`, of their shape and in 32 bits. The
-    /// other arguments are those that the statistics came from.
+    /// The cotangents of the hidden states. Adds those of the output's weights to `gradient`, of their shape and in 32 bits, unless
+    /// they are frozen and there is none. The other arguments are those that the statistics came from.
     ///
     /// # Errors
     ///
@@ -181,7 +181,7 @@ impl Head<'_> {
         reference: Option<Head<'_>>,
         tokens: &[usize],
         cotangents: &TokenStatistics,
-        gradient: &mut Tensor,
+        mut gradient: Option<&mut Tensor>,
     ) -> Result<Tensor, LmError> {
         let tokens = self.tokens(tokens)?;
         let column = |values: &[f64]| -> Result<Option<Tensor>, LmError> {
@@ -206,10 +206,12 @@ impl Head<'_> {
             for chunk in self.chunks() {
                 let taken = tokens.f_narrow(0, chunk.begin, chunk.tokens)?;
                 let of_logits = self.logits_cotangent(&columns.narrow(&chunk)?, reference, &chunk, &taken)?;
-                let hidden = self.hidden.f_narrow(0, chunk.begin, chunk.tokens)?;
                 let narrow = of_logits.f_to_kind(self.weights.f_kind()?)?;
                 parts.push(narrow.f_matmul(self.weights)?);
-                add_product(gradient, &narrow.f_transpose(0, 1)?, &hidden)?;
+                if let Some(gradient) = &mut gradient {
+                    let hidden = self.hidden.f_narrow(0, chunk.begin, chunk.tokens)?;
+                    add_product(gradient, &narrow.f_transpose(0, 1)?, &hidden)?;
+                }
             }
             Ok(Tensor::f_cat(&parts, 0)?)
         })

@@ -6,7 +6,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::config::ModelConfig;
-use crate::memory::{MemoryPlan, parameters};
+use crate::lora::Lora;
+use crate::memory::{MemoryPlan, elements, parameters};
 use crate::recipe::Recipe;
 
 /// A model's shape, and the memory of each stage of a recipe. As text it is what `lm inspect` prints.
@@ -14,6 +15,9 @@ use crate::recipe::Recipe;
 pub struct Inspection {
     architecture: &'static str,
     parameters: u64,
+    /// Of the adapters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trained: Option<u64>,
     layers: usize,
     hidden_size: usize,
     heads: usize,
@@ -34,17 +38,18 @@ struct StageInspection {
 }
 
 impl Inspection {
-    /// Of a model of this shape, and of the stages of a recipe that trains it.
-    pub fn new(config: &ModelConfig, recipe: Option<&Recipe>) -> Self {
+    /// Of a model of this shape, and of the stages of a recipe that trains it, or these adapters of it.
+    pub fn new(config: &ModelConfig, recipe: Option<&Recipe>, lora: Option<&Lora>) -> Self {
         let stages = recipe.into_iter().flat_map(|recipe| {
             recipe.stage.iter().map(|stage| {
-                let plan = MemoryPlan::new(config, recipe.dtype, stage);
+                let plan = MemoryPlan::new(config, recipe.dtype, lora, stage);
                 StageInspection { method: stage.method.method().name, plan, total: plan.total(), fits: plan.fits() }
             })
         });
         Self {
             architecture: config.architecture.into(),
             parameters: parameters(config),
+            trained: lora.map(|lora| lora.shapes(config).iter().map(elements).sum()),
             layers: config.layers,
             hidden_size: config.hidden_size,
             heads: config.heads,
@@ -66,6 +71,9 @@ impl fmt::Display for Inspection {
             "{architecture}: {parameters} parameters, {layers} layers of {hidden_size}, {heads} heads ({kv_heads} of keys), \
              {vocabulary} tokens{tied}, {positions} positions"
         )?;
+        if let Some(trained) = self.trained {
+            writeln!(f, "adapters: {trained} parameters")?;
+        }
         if self.stages.is_empty() {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 //! | to find | look in |
 //! |---|---|
 //! | a model's shape, its weights as files, and what it computes | [`config`], [`weights`], [`model`] |
+//! | low-rank adapters, and as PEFT's files | [`lora`], [`adapter`] |
 //! | hidden states to statistics of tokens, and back | [`head`] |
 //! | sequences as tensors, the policy that objectives train, its optimizer | [`batch`], [`policy`], [`optimizer`] |
 //! | how prompts go on | [`mod@generate`] |
@@ -18,6 +19,7 @@
 //! | the order of several data sets | [`mixture`] |
 //! | why something was refused | [`error`] |
 
+pub mod adapter;
 pub mod batch;
 pub mod chat;
 pub mod config;
@@ -29,6 +31,7 @@ pub mod folder;
 pub mod generate;
 pub mod head;
 pub mod inspection;
+pub mod lora;
 pub mod memory;
 pub mod micro_batch;
 pub mod mixture;

@@ -10,12 +10,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use jiff::civil::date;
+use lm::adapter::{self, Use};
 use lm::chat::{Message, Role};
-use lm::config::read_config;
+
+use lm::config::{Dtype, read_config};
 use lm::data::prompt::{Prompt, encode_prompts, read_prompts};
 use lm::data::{Learnt, encode_lines, read_records};
 use lm::device::device;
-use lm::folder::{Text, find};
+use lm::folder::{Text, find, stored_dtype, write};
 use lm::generate::{Continuation, Finish, Settings, generate};
 use lm::inspection::Inspection;
 use lm::model::Transformer;
@@ -26,9 +28,11 @@ use lm::score::score;
 use lm::tokens::Tokenizer;
 use program::{OutputFolder, Progress, exit_code};
 use serde::Serialize;
+use tch::Device;
 
 use crate::cli::{
-    Arguments, Command, GenerateArguments, InspectArguments, ModelArguments, ScoreArguments, TrainArguments,
+    Arguments, Command, GenerateArguments, InspectArguments, MergeArguments, ModelArguments, ScoreArguments,
+    TrainArguments,
 };
 
 fn main() -> ExitCode {
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => run_recipe(&arguments),
         Command::Score(arguments) => score_file(&arguments),
         Command::Generate(arguments) => go_on(&arguments),
+        Command::Merge(arguments) => merge(&arguments),
         Command::Inspect(arguments) => inspect(&arguments),
     })
 }
@@ -90,7 +95,11 @@ impl Loaded {
         let folder = find(&arguments.model)?;
         // A template's date is that of the default recipe: answers do not depend on the day.
         let text = Text::read(&folder, date(2024, 7, 26).at(0, 0, 0, 0))?;
-        Ok(Self { text, model: Transformer::read(&folder, arguments.dtype, device)? })
+        let mut model = Transformer::read(&folder, arguments.dtype, device)?;
+        if let Some(adapter) = &arguments.adapter {
+            adapter::apply(&mut model, &find(adapter).context("--adapter")?, Use::Applied)?;
+        }
+        Ok(Self { text, model })
     }
 }
 
@@ -177,6 +186,17 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
     })
 }
 
+fn merge(arguments: &MergeArguments) -> anyhow::Result<()> {
+    let MergeArguments { model, adapter, out, dtype } = arguments;
+    let source = find(model)?;
+    let dtype = dtype.map_or_else(|| stored_dtype(&source), Ok)?;
+    // In 32 bits, so that the sum is rounded once.
+    let mut model = Transformer::read(&source, Dtype::Float32, Device::Cpu)?;
+    adapter::apply(&mut model, &find(adapter).context("--adapter")?, Use::Applied)?;
+    write(out, &source, &model.merged()?.trained(), dtype)?;
+    print(&format!("written: {}\n", out.display()))
+}
+
 fn inspect(arguments: &InspectArguments) -> anyhow::Result<()> {
     let recipe = arguments.recipe.as_deref().map(|file| Recipe::resolve(file, &arguments.assignments)).transpose()?;
     let model = match (&arguments.model, &recipe) {
@@ -184,7 +204,8 @@ fn inspect(arguments: &InspectArguments) -> anyhow::Result<()> {
         (None, Some(recipe)) => &recipe.model,
         (None, None) => anyhow::bail!("expected --model or --recipe"),
     };
-    let inspection = Inspection::new(&read_config(&find(model)?)?, recipe.as_ref());
+    let lora = recipe.as_ref().and_then(|recipe| recipe.lora.as_ref()).map(adapter::shape_of).transpose()?;
+    let inspection = Inspection::new(&read_config(&find(model)?)?, recipe.as_ref(), lora.as_ref());
     if arguments.json {
         return print(&(serde_json::to_string_pretty(&inspection)? + "\n"));
     }

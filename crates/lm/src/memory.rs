@@ -9,6 +9,7 @@ use training::OptimizerSettings;
 
 use crate::config::{Dtype, ModelConfig};
 use crate::head::LOGITS;
+use crate::lora::Lora;
 use crate::model::{Shape, shapes};
 use crate::optimizer::Precision;
 use crate::recipe::{Keeping, Stage};
@@ -31,7 +32,7 @@ const RUNTIME: u64 = 1 << 30;
 /// Parts of a stage's memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryPlan {
-    /// The model.
+    /// The model, with its adapters.
     pub weights: u64,
     /// In 32 bits, with those of the layer that is pulled back.
     pub gradients: u64,
@@ -52,13 +53,13 @@ pub fn parameters(config: &ModelConfig) -> u64 {
     shapes(config).iter().map(elements).sum()
 }
 
-fn elements(shape: &Shape) -> u64 {
+pub(crate) fn elements(shape: &Shape) -> u64 {
     shape.size.iter().product::<i64>().unsigned_abs()
 }
 
 impl MemoryPlan {
-    /// The plan of a stage for a model of this shape that computes in `dtype`.
-    pub fn new(config: &ModelConfig, dtype: Dtype, stage: &Stage) -> Self {
+    /// The plan of a stage for a model of this shape that computes in `dtype`, and trains these adapters or every weight.
+    pub fn new(config: &ModelConfig, dtype: Dtype, lora: Option<&Lora>, stage: &Stage) -> Self {
         let sequences = match stage.requirements().data {
             Data::Demonstrations | Data::Rollouts | Data::Labelled { mismatched: false } => 1,
             Data::Preferences | Data::Labelled { mismatched: true } => 2,
@@ -66,6 +67,9 @@ impl MemoryPlan {
             Data::Groups => 8,
         };
         let (parameters, bytes) = (parameters(config), dtype.bytes() as u64);
+        let shapes = lora.map_or_else(|| shapes(config), |lora| lora.shapes(config));
+        let trained = shapes.iter().map(elements).sum::<u64>();
+        let adapters = if lora.is_some() { trained } else { 0 };
         let (hidden, layers) = (config.hidden_size as u64, config.layers as u64);
         let heads = (config.heads * config.head_dim) as u64;
         let keys = (config.kv_heads * config.head_dim) as u64;
@@ -74,31 +78,37 @@ impl MemoryPlan {
         // Two norms keep what they read and what they answer, with 32-bit copies between where the model computes in less;
         // attention keeps what it reads and answers, twice; the feed-forward network keeps four of its wide parts.
         let norms = if wide { 6 * hidden * 4 } else { 2 * (2 * hidden * 4 + 3 * hidden * bytes) };
-        let layer = norms + (3 * heads + 2 * keys + 4 * config.intermediate_size as u64) * bytes;
+        // What each adapter's A answers, before and after it is scaled.
+        let inner = lora.map_or(0, |lora| 2 * (lora.rank() * lora.targets().len()) as u64 * bytes);
+        let layer = norms + inner + (3 * heads + 2 * keys + 4 * config.intermediate_size as u64) * bytes;
         let kept = if stage.activation_checkpointing { layer + layers * hidden * bytes } else { layers * layer };
         let moments = match stage.optimizer {
             OptimizerSettings::RmsProp { momentum, .. } => 1 + u64::from(momentum > 0.0),
             OptimizerSettings::AdamW { .. } => 2,
             OptimizerSettings::Sgd { momentum, .. } => u64::from(momentum > 0.0),
         };
-        let per_layer =
-            shapes(config).iter().filter(|shape| shape.name.contains(".layers.0.")).map(elements).sum::<u64>();
+        let per_layer = shapes.iter().filter(|shape| shape.name.contains(".layers.0.")).map(elements).sum::<u64>();
         let vocabulary = config.vocabulary as u64;
-        let reference = match (Wanted::of(&stage.requirements()), stage.reference) {
-            (None, _) => 0,
+        let wanted = Wanted::of(&stage.requirements());
+        let reference = match (wanted, stage.reference) {
+            (None, _) | (Some(_), Keeping::Base) => 0,
+            (Some(_), Keeping::Hold) if lora.is_some() => adapters * bytes,
             (Some(_), Keeping::Hold) => parameters * bytes,
             (Some(wanted), Keeping::Cache) if wanted.distribution() => vocabulary * hidden * bytes,
             (Some(_), Keeping::Cache) => 0,
         };
         let chunk = (LOGITS as u64).max(vocabulary) * 4;
+        let distribution = wanted.is_some_and(|wanted| wanted.distribution());
+        // The product that is added to the gradient of the output's weights.
+        let product = if wide || lora.is_some() { 0 } else { vocabulary * hidden * bytes };
         Self {
-            weights: parameters * bytes,
-            gradients: parameters * 4 + per_layer * bytes,
-            moments: parameters * 4 * moments,
-            masters: if wide || stage.precision == Precision::Stochastic { 0 } else { parameters * 4 },
+            weights: (parameters + adapters) * bytes,
+            gradients: trained * 4 + per_layer * bytes,
+            moments: trained * 4 * moments,
+            masters: if wide || stage.precision == Precision::Stochastic { 0 } else { trained * 4 },
             reference,
             activations: tokens * kept,
-            head: chunk * if reference > 0 { 4 } else { 2 } + if wide { 0 } else { vocabulary * hidden * bytes },
+            head: chunk * if reference > 0 || distribution { 4 } else { 2 } + product,
         }
     }
 

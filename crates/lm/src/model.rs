@@ -6,6 +6,7 @@
 
 pub mod attention;
 pub mod layer;
+pub mod low_rank;
 pub mod rope;
 pub mod tape;
 
@@ -18,8 +19,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::{Architecture, Dtype, ModelConfig, read_config};
 use crate::error::LmError;
+use crate::lora::{Lora, Projection, Side, tensor_name};
 use crate::weights::Weights;
-use layer::{Layer, Linear, Maps, Norm};
+use layer::{Convert, Layer, Linear, Maps, Norm};
+use low_rank::LowRank;
 use rope::Angles;
 
 /// A model's weights and how they are put together.
@@ -31,6 +34,8 @@ pub struct Transformer {
     norm: Norm,
     /// The output's weights, where they are not the embedding table.
     head: Option<Tensor>,
+    /// What the adapters of its layers are, if they have some.
+    lora: Option<Lora>,
 }
 
 /// A parameter's name in a checkpoint, and its shape.
@@ -55,7 +60,7 @@ pub fn shapes(config: &ModelConfig) -> Vec<Shape> {
         let [attention_norm, feed_forward_norm] = norms(layer);
         shapes.push(shape(attention_norm, &[hidden]));
         shapes.push(shape(feed_forward_norm, &[hidden]));
-        for Map { name, rows, columns, bias } in maps(config, layer).into_list() {
+        for Map { name, rows, columns, bias, .. } in maps(config, layer).into_list() {
             shapes.push(shape(format!("{name}.weight"), &[rows, columns]));
             if bias {
                 shapes.push(shape(format!("{name}.bias"), &[rows]));
@@ -74,8 +79,28 @@ pub fn is_redundant(config: &ModelConfig, name: &str) -> bool {
     (config.tied_embeddings && name == HEAD) || name.ends_with(".rotary_emb.inv_freq")
 }
 
+/// A linear map that has an adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Adapted {
+    /// Its name in a checkpoint, without `.weight`.
+    pub(crate) name: String,
+    /// Numbers that it answers.
+    pub(crate) rows: i64,
+    /// Numbers that it reads.
+    pub(crate) columns: i64,
+}
+
+/// Every linear map of a model that these adapters are on, in the one order.
+pub(crate) fn adapted(config: &ModelConfig, lora: &Lora) -> Vec<Adapted> {
+    let maps = (0..config.layers).flat_map(|layer| maps(config, layer).into_list());
+    maps.filter(|map| lora.targets().contains(&map.projection))
+        .map(|Map { name, rows, columns, .. }| Adapted { name, rows: rows as i64, columns: columns as i64 })
+        .collect()
+}
+
 /// A linear map of a layer as a checkpoint has it.
 struct Map {
+    projection: Projection,
     name: String,
     rows: usize,
     columns: usize,
@@ -89,20 +114,21 @@ fn norms(layer: usize) -> [String; 2] {
 fn maps(config: &ModelConfig, layer: usize) -> Maps<Map> {
     let ModelConfig { hidden_size: hidden, intermediate_size: wide, biases, .. } = *config;
     let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    let map = |block: &str, name: &str, rows, columns, bias| Map {
-        name: format!("model.layers.{layer}.{block}.{name}_proj"),
+    let map = |block: &str, projection, rows, columns, bias| Map {
+        projection,
+        name: format!("model.layers.{layer}.{block}.{projection}"),
         rows,
         columns,
         bias,
     };
     Maps {
-        query: map("self_attn", "q", queries, hidden, biases.qkv),
-        key: map("self_attn", "k", keys, hidden, biases.qkv),
-        value: map("self_attn", "v", keys, hidden, biases.qkv),
-        output: map("self_attn", "o", hidden, queries, biases.output),
-        gate: map("mlp", "gate", wide, hidden, biases.feed_forward),
-        up: map("mlp", "up", wide, hidden, biases.feed_forward),
-        down: map("mlp", "down", hidden, wide, biases.feed_forward),
+        query: map("self_attn", Projection::Query, queries, hidden, biases.qkv),
+        key: map("self_attn", Projection::Key, keys, hidden, biases.qkv),
+        value: map("self_attn", Projection::Value, keys, hidden, biases.qkv),
+        output: map("self_attn", Projection::Output, hidden, queries, biases.output),
+        gate: map("mlp", Projection::Gate, wide, hidden, biases.feed_forward),
+        up: map("mlp", Projection::Up, wide, hidden, biases.feed_forward),
+        down: map("mlp", Projection::Down, hidden, wide, biases.feed_forward),
     }
 }
 
@@ -121,13 +147,40 @@ impl Transformer {
             let maps = maps(&config, layer).try_map(|Map { name, bias, .. }| {
                 let weight = weights.take(&format!("{name}.weight"))?;
                 let bias = bias.then(|| weights.take(&format!("{name}.bias"))).transpose()?;
-                Ok::<_, LmError>(Linear { weight, bias })
+                Ok::<_, LmError>(Linear { weight, bias, low_rank: None })
             })?;
             layers.push(Layer::new(&config, norms, maps));
         }
         let norm = Norm::new(&config, weights.take(NORM)?);
         let head = if config.tied_embeddings { None } else { Some(weights.take(HEAD)?) };
-        Ok(Self { config, embedding, layers, norm, head })
+        Ok(Self { config, embedding, layers, norm, head, lora: None })
+    }
+
+    /// Gives the model adapters, of numbers by their names in PEFT's files, in place of any that it has. Its own weights are frozen
+    /// from then on.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Weight`] for one that is missing, and [`LmError::Engine`].
+    pub fn adapt(&mut self, lora: Lora, mut weights: Weights) -> Result<(), LmError> {
+        let (kind, device) = (self.kind(), self.device());
+        let mut take = |map: &str, side| -> Result<Tensor, LmError> {
+            Ok(weights.take(&tensor_name(map, side))?.f_to_kind(kind)?.f_to_device(device)?)
+        };
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            for (linear, map) in layer.maps_mut().into_iter().zip(maps(&self.config, index).into_list()) {
+                linear.low_rank = match lora.targets().contains(&map.projection) {
+                    true => Some(LowRank {
+                        inner: take(&map.name, Side::A)?,
+                        outer: take(&map.name, Side::B)?,
+                        scaling: lora.scaling(),
+                    }),
+                    false => None,
+                };
+            }
+        }
+        self.lora = Some(lora);
+        Ok(())
     }
 
     /// Reads a model's folder, to compute in `dtype` on this device.
@@ -141,14 +194,20 @@ impl Transformer {
         Self::new(config, weights)
     }
 
-    /// The model with each of its tensors converted.
-    fn map(&self, convert: &dyn Fn(&Tensor) -> Result<Tensor, LmError>) -> Result<Self, LmError> {
+    /// The model with each of its tensors converted, and with these adapters.
+    fn map(
+        &self,
+        convert: &Convert<'_>,
+        linear: &dyn Fn(&Linear) -> Result<Linear, LmError>,
+        lora: Option<&Lora>,
+    ) -> Result<Self, LmError> {
         Ok(Self {
             config: self.config.clone(),
             embedding: convert(&self.embedding)?,
-            layers: self.layers.iter().map(|layer| layer.map(convert)).collect::<Result<_, _>>()?,
+            layers: self.layers.iter().map(|layer| layer.map(convert, linear)).collect::<Result<_, _>>()?,
             norm: self.norm.map(convert)?,
             head: self.head.as_ref().map(convert).transpose()?,
+            lora: lora.cloned(),
         })
     }
 
@@ -158,20 +217,63 @@ impl Transformer {
     ///
     /// [`LmError::Engine`].
     pub fn view(&self) -> Result<Self, LmError> {
-        self.map(&|tensor| Ok(tensor.f_detach()?))
+        let view =
+            |linear: &Linear| linear.map(&share, linear.low_rank.as_ref().map(|own| own.map(&share)).transpose()?);
+        self.map(&share, &view, self.lora.as_ref())
     }
 
-    /// The same model with weights of its own.
+    /// The same without its adapters.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn base(&self) -> Result<Self, LmError> {
+        self.map(&share, &|linear| linear.map(&share, None), None)
+    }
+
+    /// The same model with weights of its own; where it has adapters, with adapters of its own, as its other weights are frozen.
     ///
     /// # Errors
     ///
     /// [`LmError::Engine`].
     pub fn copy(&self) -> Result<Self, LmError> {
-        self.map(&|tensor| {
-            let mut copy = tensor.f_detach()?.f_empty_like()?;
-            copy.f_copy_(&tensor.f_detach()?)?;
-            Ok(copy)
-        })
+        let convert: &Convert<'_> = if self.lora.is_some() { &share } else { &copy };
+        let own =
+            |linear: &Linear| linear.map(convert, linear.low_rank.as_ref().map(|own| own.map(&copy)).transpose()?);
+        self.map(convert, &own, self.lora.as_ref())
+    }
+
+    /// The model without adapters that answers what this one does with them, but for rounding.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn merged(&self) -> Result<Self, LmError> {
+        let merge = |linear: &Linear| match &linear.low_rank {
+            Some(low_rank) => linear
+                .map(&share, None)
+                .and_then(|plain| Ok(Linear { weight: low_rank.merge(&linear.weight)?, ..plain })),
+            None => linear.map(&share, None),
+        };
+        self.map(&share, &merge, None)
+    }
+
+    /// What its adapters are, if it has some.
+    pub fn lora(&self) -> Option<&Lora> {
+        self.lora.as_ref()
+    }
+
+    /// A and B of each adapted map, in the order of [`Lora::shapes`].
+    pub fn adapters(&self) -> Vec<&Tensor> {
+        self.layers.iter().flat_map(Layer::adapters).collect()
+    }
+
+    /// What training changes, with names: the adapters where there are some, or else every parameter.
+    pub fn trained(&self) -> Vec<(Shape, &Tensor)> {
+        match &self.lora {
+            Some(lora) => lora.shapes(&self.config).into_iter().zip(self.adapters()).collect(),
+            None => shapes(&self.config).into_iter().zip(self.parameters()).collect(),
+        }
     }
 
     /// The model's shape.
@@ -189,7 +291,7 @@ impl Transformer {
         self.embedding.device()
     }
 
-    /// The parameters in the order of [`shapes`].
+    /// The parameters in the order of [`shapes`], without those of adapters.
     pub fn parameters(&self) -> Vec<&Tensor> {
         let layers = self.layers.iter().flat_map(Layer::parameters);
         let ends = [&self.norm.weight].into_iter().chain(&self.head);
@@ -266,4 +368,14 @@ impl Transformer {
         }
         self.norm.forward(&x)
     }
+}
+
+fn share(tensor: &Tensor) -> Result<Tensor, LmError> {
+    Ok(tensor.f_detach()?)
+}
+
+fn copy(tensor: &Tensor) -> Result<Tensor, LmError> {
+    let mut copy = tensor.f_detach()?.f_empty_like()?;
+    copy.f_copy_(&tensor.f_detach()?)?;
+    Ok(copy)
 }

@@ -8,10 +8,10 @@ use training::Policy;
 use crate::batch::States;
 use crate::error::LmError;
 use crate::head::Head;
-use crate::model::{Shape, Tape, Transformer, shapes, tape::Keep};
+use crate::model::{Shape, Tape, Transformer, tape::Keep};
 use crate::optimizer::Optimizer;
 
-/// A model and the gradient of its parameters.
+/// A model and the gradient of what it trains: its adapters where it has some, or else every parameter.
 #[derive(Debug)]
 pub struct LmPolicy {
     model: Transformer,
@@ -50,12 +50,12 @@ impl LmPolicy {
     /// A policy that learns. `keep` says what its forward passes keep for the pull-back.
     pub fn trained(model: Transformer, keep: Keep) -> Self {
         if keep != Keep::Nothing {
-            model.parameters().into_iter().for_each(|parameter| {
+            model.trained().into_iter().for_each(|(_, parameter)| {
                 // The engine's answer is the same tensor.
                 let _same = parameter.set_requires_grad(true);
             });
         }
-        let gradients = model.parameters().iter().map(|_| None).collect();
+        let gradients = model.trained().iter().map(|_| None).collect();
         Self { model, gradients, keep }
     }
 
@@ -87,14 +87,23 @@ impl LmPolicy {
         Ok(Self::frozen(self.model.copy()?))
     }
 
+    /// The policy without its adapters, which stays as it is: it shares the weights.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn base(&self) -> Result<Self, LmError> {
+        Ok(Self::frozen(self.model.base()?))
+    }
+
     /// The model.
     pub fn model(&self) -> &Transformer {
         &self.model
     }
 
-    /// The parameters with their names, in the one order.
+    /// What is trained, with names, in the one order.
     pub fn parameters(&self) -> Vec<(Shape, &Tensor)> {
-        shapes(self.model.config()).into_iter().zip(self.model.parameters()).collect()
+        self.model.trained()
     }
 
     /// The gradient of each parameter in that order; none where nothing was pulled back.
@@ -154,7 +163,10 @@ impl Policy for LmPolicy {
         let parameters = model.parameters();
         let head = if model.config().tied_embeddings { 0 } else { parameters.len() - 1 };
         let cotangent = {
-            let gradient = Self::gradient(&mut gradients[head], parameters[head])?;
+            let gradient = match model.lora() {
+                Some(_) => None,
+                None => Some(Self::gradient(&mut gradients[head], parameters[head])?),
+            };
             forward.head().pull_back(reference.map(Forward::head), tokens, cotangents, gradient)?
         };
         let tape = forward.tape;
@@ -191,6 +203,7 @@ impl Policy for LmPolicy {
     }
 
     fn update(&mut self, optimizer: &mut Optimizer, learning_rate: f64, gradient_scale: f64) -> Result<(), LmError> {
-        optimizer.update(&self.model.parameters(), &self.gradients, learning_rate, gradient_scale)
+        let trained: Vec<_> = self.model.trained().into_iter().map(|(_, tensor)| tensor).collect();
+        optimizer.update(&trained, &self.gradients, learning_rate, gradient_scale)
     }
 }

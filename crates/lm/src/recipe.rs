@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use jiff::civil::{Date, DateTime};
-use objective::{Configured, Requirements, Source, Statistic};
+use objective::{Anticipation, Configured, Freeze, Requirements, Source, Statistic};
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, VariantNames};
 use toml::{Table, Value};
@@ -13,6 +13,7 @@ use crate::batch::Packing;
 use crate::config::Dtype;
 use crate::data::Learnt;
 use crate::error::{LmError, refuse};
+use crate::lora::Start;
 use crate::mixture::Order;
 use crate::optimizer::Precision;
 
@@ -21,7 +22,11 @@ pub const DEFAULT: &str = include_str!("../../../experiments/lm/default.toml");
 /// The list of stages.
 const STAGE: &str = "stage";
 /// Fields that no stage has.
-const WHOLE: [&str; 7] = ["model", "device", "dtype", "seed", "date", "cache", STAGE];
+const WHOLE: [&str; 8] = ["model", "device", "dtype", "seed", "date", "cache", LORA, STAGE];
+/// The table of adapters.
+const LORA: &str = "lora";
+/// Where a stage's reference comes from.
+const REFERENCE: &str = "reference";
 /// Parameters of methods, by their names, whose defaults differ here.
 const METHODS: &str = "methods";
 /// The two ways to say how long a stage is.
@@ -44,6 +49,9 @@ pub struct Recipe {
     /// Where statistics of reference policies are kept; the run's own folder unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
+    /// The adapters that are trained, if not every weight is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Start>,
     /// What is trained, one behind the other, each from where the one before ended.
     pub stage: Vec<Stage>,
 }
@@ -131,8 +139,10 @@ pub enum Overlong {
 pub enum Keeping {
     /// They are computed before the stage and kept on disk, so that one model is in memory.
     Cache,
-    /// The reference stays in memory, and computes them when they are asked for.
+    /// The reference stays in memory, and computes them when they are asked for. Of a model with adapters that is a copy of these.
     Hold,
+    /// The model without its adapters computes them when they are asked for.
+    Base,
 }
 
 impl Recipe {
@@ -159,12 +169,19 @@ impl Recipe {
             Some(Value::Array(stages)) if !stages.is_empty() => stages,
             _ => return Err(fail(origin, refuse(STAGE, "at least one [[stage]] with a method and its data", "none"))),
         };
+        let names_reference = table.contains_key(REFERENCE);
+        let lora = table.get(LORA).and_then(Value::as_table).map(|lora| lora.contains_key("adapter"));
         overlay(&mut defaults, table);
         let (whole, shared): (Table, Table) = defaults.into_iter().partition(|(key, _)| WHOLE.contains(&key.as_str()));
         let mut resolved = whole;
-        let stages = stages.into_iter().map(|stage| match stage {
+        let stages = stages.into_iter().enumerate().map(|(index, stage)| match stage {
             Value::Table(stage) => {
                 let mut fields = shared.clone();
+                if let Some(goes_on) = lora.filter(|_| !names_reference) {
+                    // The reference is the policy as the stage finds it: without its adapters while they add nothing yet.
+                    let keeping = if index == 0 && !goes_on { Keeping::Base } else { Keeping::Hold };
+                    fields.insert(REFERENCE.to_owned(), keeping.to_string().into());
+                }
                 overlay(&mut fields, stage);
                 if let Some(Value::Table(method)) = fields.get_mut("method") {
                     let name = method.get("name").and_then(Value::as_str).unwrap_or_default();
@@ -198,7 +215,22 @@ impl Recipe {
             return Err(refuse("dtype", "float32 or bfloat16, as small gradients vanish in float16", self.dtype));
         }
         for (index, stage) in self.stage.iter().enumerate() {
-            stage.validate(&|field| format!("{STAGE}[{index}].{field}"))?;
+            let place = |field: &str| format!("{STAGE}[{index}].{field}");
+            stage.validate(&place)?;
+            let freeze = match stage.requirements().anticipation {
+                Anticipation::Residual { freeze, .. } => freeze,
+                Anticipation::Off => Freeze::All,
+            };
+            match &self.lora {
+                None if stage.reference == Keeping::Base => {
+                    return Err(refuse(&place(REFERENCE), "cache or hold, as there are no adapters", stage.reference));
+                }
+                Some(_) if freeze != Freeze::All => {
+                    let allowed = "freeze_embeddings = \"all\", as adapters leave the embeddings as they are";
+                    return Err(refuse(&place("method"), allowed, <&str>::from(freeze)));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -387,6 +419,29 @@ mod tests {
         assert_eq!(toml::to_string(&again).unwrap(), text);
         assert_eq!(again.stage[1].data[0].limit, Some(5));
         assert_eq!(again.stage[0].clip_norm, f64::INFINITY);
+    }
+
+    #[test]
+    fn the_reference_is_the_model_without_adapters_while_they_add_nothing() {
+        let references = |assignments: &[&str]| -> Result<Vec<_>, String> {
+            Ok(resolve(FILE, assignments)?.stage.iter().map(|stage| stage.reference).collect())
+        };
+        let [rank, alpha] = ["lora.rank=4", "lora.alpha=8"];
+        assert_eq!(references(&[]), Ok(vec![Keeping::Cache; 2]));
+        assert_eq!(references(&[rank, alpha]), Ok(vec![Keeping::Base, Keeping::Hold]));
+        assert_eq!(references(&["lora.adapter=folder"]), Ok(vec![Keeping::Hold; 2]));
+        assert_eq!(references(&[rank, alpha, "reference=base"]), Ok(vec![Keeping::Base; 2]));
+        assert_eq!(references(&[rank, alpha, "stage.0.reference=cache"]), Ok(vec![Keeping::Cache, Keeping::Hold]));
+        let refused = "run.toml: stage[0].reference: expected cache or hold, as there are no adapters, got base";
+        assert_eq!(references(&["reference=base"]), Err(refused.to_owned()));
+        let missing = references(&[alpha]).unwrap_err();
+        assert!(missing.starts_with("run.toml: lora: rank: expected a rank, or adapter"), "{missing}");
+        let freeze = "stage.0.method={ name = \"ift\", freeze_embeddings = \"none\" }";
+        let frozen = references(&[rank, alpha, freeze]).unwrap_err();
+        assert!(frozen.contains("stage[0].method: expected freeze_embeddings = \"all\""), "{frozen}");
+        // What was resolved is a recipe, and the same one.
+        let text = toml::to_string(&resolve(FILE, &[rank, alpha]).unwrap()).unwrap();
+        assert_eq!(toml::to_string(&resolve(&text, &[]).unwrap()).unwrap(), text);
     }
 
     #[test]

@@ -281,7 +281,8 @@ fn fingerprint(policy: &LmPolicy, wanted: Wanted, keys: &[(Key, usize)], packing
     let mut hasher = blake3::Hasher::new();
     hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
     hasher.update(format!("{:?} {packing} {} {:?}", model.config(), wanted.distribution, model.device()).as_bytes());
-    for parameter in model.parameters() {
+    hasher.update(format!("{:?}", model.lora()).as_bytes());
+    for parameter in model.parameters().into_iter().chain(model.adapters()) {
         hasher.update(&bytes(parameter, dtype(model))?);
     }
     for (key, _) in keys {

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use training::{Moment, StepReport, StepSettings, Workspace, evaluate, step};
 
+use crate::adapter;
 use crate::data::{Line, Record, encode_lines, read_records};
 use crate::device::device;
 use crate::error::LmError;
@@ -29,6 +30,8 @@ use crate::reference::{Kept, Reference, Wanted};
 
 /// The folder of the trained model in the run's own.
 pub const MODEL: &str = "model";
+/// The folder of the trained adapters, where these are what is trained.
+pub const ADAPTER: &str = "adapter";
 /// The file of what was measured, a line a step and a line an evaluation.
 pub const METRICS: &str = "metrics.jsonl";
 /// The file of the recipe as it was resolved.
@@ -90,9 +93,13 @@ pub struct Row {
 ///
 /// Any [`LmError`]. The metrics up to the refused step are then in the folder, and no model is.
 pub fn train(recipe: &Recipe, out: &OutputFolder, tell: &dyn Fn(Event<'_>)) -> Result<PathBuf, LmError> {
-    let target = out.path().join(MODEL);
+    let (name, already) = match recipe.lora {
+        Some(_) => (ADAPTER, "an adapter is there already"),
+        None => (MODEL, "a model is there already"),
+    };
+    let target = out.path().join(name);
     if target.exists() {
-        let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "a model is there already");
+        let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, already);
         return Err(LmError::File { path: target, source });
     }
     let device = device(&recipe.device)?;
@@ -107,7 +114,11 @@ pub fn train(recipe: &Recipe, out: &OutputFolder, tell: &dyn Fn(Event<'_>)) -> R
         .collect::<Result<_, _>>()?;
     out.write(RECIPE, toml::to_string(recipe).map_err(|error| refused(&error))?.as_bytes())?;
     let mut metrics = MetricsFile::create(&out.path().join(METRICS))?;
-    let mut policy = LmPolicy::trained(Transformer::read(&source, recipe.dtype, device)?, Keep::Activations);
+    let mut model = Transformer::read(&source, recipe.dtype, device)?;
+    if let Some(start) = &recipe.lora {
+        adapter::start(&mut model, start, recipe.seed)?;
+    }
+    let mut policy = LmPolicy::trained(model, Keep::Activations);
     let cache = recipe.cache.as_deref().map(OutputFolder::create).transpose()?;
     for (index, (stage, data)) in recipe.stage.iter().zip(&data).enumerate() {
         let steps = stage.steps(data.mixture.epoch());
@@ -115,7 +126,10 @@ pub fn train(recipe: &Recipe, out: &OutputFolder, tell: &dyn Fn(Event<'_>)) -> R
         run.run(&mut policy, cache.as_ref().unwrap_or(out))?;
         tell(Event::StageDone);
     }
-    folder::write(&target, &source, &policy.parameters(), recipe.dtype)?;
+    match policy.model().lora() {
+        Some(lora) => adapter::write(&target, &recipe.model, lora, &policy.parameters(), recipe.dtype)?,
+        None => folder::write(&target, &source, &policy.parameters(), recipe.dtype)?,
+    }
     Ok(target)
 }
 
@@ -270,6 +284,7 @@ impl StageRun<'_> {
         let Some(wanted) = Wanted::of(&self.stage.requirements()) else { return Ok(Reference::None) };
         match self.stage.reference {
             Keeping::Hold => Ok(Reference::Held(Box::new(policy.copy()?))),
+            Keeping::Base => Ok(Reference::Held(Box::new(policy.base()?))),
             Keeping::Cache => {
                 let plans = || {
                     let mut plans = self.evaluation_plans()?;

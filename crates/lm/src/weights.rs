@@ -67,23 +67,11 @@ impl Weights {
     /// [`LmError::File`]; [`LmError::Json`] for an index that is none; [`LmError::Weights`] for a file that is none or is cut;
     /// [`LmError::Weight`] naming a tensor that is missing, that no parameter answers to, or that has another shape or type.
     pub fn read(folder: &Path, config: &ModelConfig, dtype: Dtype, device: Device) -> Result<Self, LmError> {
-        let expected: BTreeMap<String, Vec<i64>> =
-            shapes(config).into_iter().map(|Shape { name, size }| (name, size)).collect();
+        let expected = sizes(shapes(config));
         let mut weights = Self { folder: folder.to_owned(), tensors: HashMap::with_capacity(expected.len()) };
         let (files, indexed) = files(folder)?;
         for file in files {
-            let mut stored = StoredFile::open(&file)?;
-            for name in stored.metadata.offset_keys() {
-                if is_redundant(config, &name) {
-                    continue;
-                }
-                let refuse = |problem| LmError::Weight { path: file.clone(), tensor: name.clone(), problem };
-                let size = expected.get(&name).ok_or_else(|| refuse("is no parameter of this model".to_owned()))?;
-                let tensor = stored.tensor(&name, size)?.f_to_kind(dtype.kind())?.f_to_device(device)?;
-                if weights.tensors.insert(name.clone(), tensor).is_some() {
-                    return Err(refuse("is in two files".to_owned()));
-                }
-            }
+            weights.add(&file, &expected, &|name| is_redundant(config, name), dtype, device)?;
         }
         for (name, file) in indexed {
             if !weights.tensors.contains_key(&name) && !is_redundant(config, &name) {
@@ -91,9 +79,50 @@ impl Weights {
                 return Err(LmError::Weight { path: folder.join(file), tensor: name, problem });
             }
         }
-        match expected.keys().find(|name| !weights.tensors.contains_key(*name)) {
-            Some(missing) => Err(weights.missing(missing)),
-            None => Ok(weights),
+        weights.complete(&expected)
+    }
+
+    /// Reads the tensors of these shapes from the one file that holds them and no others, in 32 bits.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_file(file: &Path, shapes: Vec<Shape>) -> Result<Self, LmError> {
+        let expected = sizes(shapes);
+        let mut weights = Self { folder: file.to_owned(), tensors: HashMap::with_capacity(expected.len()) };
+        weights.add(file, &expected, &|_| false, Dtype::Float32, Device::Cpu)?;
+        weights.complete(&expected)
+    }
+
+    /// Takes over what a file holds.
+    fn add(
+        &mut self,
+        file: &Path,
+        expected: &Sizes,
+        is_redundant: &dyn Fn(&str) -> bool,
+        dtype: Dtype,
+        device: Device,
+    ) -> Result<(), LmError> {
+        let mut stored = StoredFile::open(file)?;
+        for name in stored.metadata.offset_keys() {
+            if is_redundant(&name) {
+                continue;
+            }
+            let refuse = |problem| LmError::Weight { path: file.to_owned(), tensor: name.clone(), problem };
+            let size = expected.get(&name).ok_or_else(|| refuse("is no parameter of this model".to_owned()))?;
+            let tensor = stored.tensor(&name, size)?.f_to_kind(dtype.kind())?.f_to_device(device)?;
+            if self.tensors.insert(name.clone(), tensor).is_some() {
+                return Err(refuse("is in two files".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses where a parameter is missing.
+    fn complete(self, expected: &Sizes) -> Result<Self, LmError> {
+        match expected.keys().find(|name| !self.tensors.contains_key(*name)) {
+            Some(missing) => Err(self.missing(missing)),
+            None => Ok(self),
         }
     }
 
@@ -114,6 +143,13 @@ impl Weights {
     fn missing(&self, name: &str) -> LmError {
         LmError::Weight { path: self.folder.clone(), tensor: name.to_owned(), problem: "is missing".to_owned() }
     }
+}
+
+/// The shape that each tensor is to have.
+type Sizes = BTreeMap<String, Vec<i64>>;
+
+fn sizes(shapes: Vec<Shape>) -> Sizes {
+    shapes.into_iter().map(|Shape { name, size }| (name, size)).collect()
 }
 
 #[derive(Deserialize)]
@@ -235,16 +271,7 @@ pub fn write(folder: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype, shard
             _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
         };
         let path = folder.join(&name);
-        let views = shard.iter().map(|(shape, tensor)| (&shape.name, Stored::new(shape, tensor, dtype)));
-        let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::serialize_to_file(views, Some(about), &path)
-            .map_err(|error| LmError::Weights { path: path.clone(), problem: error.to_string() })?;
-        // The library makes files for their owner alone; weights are as readable as any other file.
-        #[cfg(unix)]
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .map_err(|source| LmError::File { path: path.clone(), source })?;
-        // A tensor that could not be copied is written as nothing, and the file is then shorter than its header says.
-        StoredFile::open(&path)?;
+        write_file(&path, shard.iter().copied(), dtype)?;
         weight_map.extend(shard.iter().map(|(shape, _)| (shape.name.clone(), name.clone())));
     }
     if count > 1 {
@@ -262,6 +289,29 @@ pub fn write(folder: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype, shard
         })?;
         std::fs::write(&path, text + "\n").map_err(|source| LmError::File { path, source })?;
     }
+    Ok(())
+}
+
+/// Writes tensors as one new file.
+///
+/// # Errors
+///
+/// As [`write`].
+pub fn write_file<'a>(
+    path: &Path,
+    parameters: impl IntoIterator<Item = &'a (Shape, &'a Tensor)>,
+    dtype: Dtype,
+) -> Result<(), LmError> {
+    let views = parameters.into_iter().map(|(shape, tensor)| (&shape.name, Stored::new(shape, tensor, dtype)));
+    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(views, Some(about), path)
+        .map_err(|error| LmError::Weights { path: path.to_owned(), problem: error.to_string() })?;
+    // The library makes files for their owner alone; weights are as readable as any other file.
+    #[cfg(unix)]
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .map_err(|source| LmError::File { path: path.to_owned(), source })?;
+    // A tensor that could not be copied is written as nothing, and the file is then shorter than its header says.
+    StoredFile::open(path)?;
     Ok(())
 }
 

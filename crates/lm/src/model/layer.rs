@@ -3,9 +3,13 @@
 use tch::{Kind, Tensor};
 
 use super::attention::Heads;
+use super::low_rank::LowRank;
 use super::rope::Angles;
 use crate::config::{Activation, Architecture, ModelConfig};
 use crate::error::LmError;
+
+/// How a tensor is taken over into another model.
+pub(super) type Convert<'a> = dyn Fn(&Tensor) -> Result<Tensor, LmError> + 'a;
 
 /// Root-mean-square norm.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub struct Norm {
 pub struct Linear {
     pub(super) weight: Tensor,
     pub(super) bias: Option<Tensor>,
+    /// What is added to it, if it is adapted.
+    pub(super) low_rank: Option<LowRank>,
 }
 
 /// One layer of a transformer.
@@ -38,7 +44,7 @@ impl Norm {
         Self { weight, epsilon: config.rms_norm_eps, centred: config.architecture == Architecture::Gemma }
     }
 
-    pub(super) fn map(&self, convert: &dyn Fn(&Tensor) -> Result<Tensor, LmError>) -> Result<Self, LmError> {
+    pub(super) fn map(&self, convert: &Convert<'_>) -> Result<Self, LmError> {
         Ok(Self { weight: convert(&self.weight)?, ..*self })
     }
 
@@ -58,11 +64,16 @@ impl Norm {
 
 impl Linear {
     fn forward(&self, x: &Tensor) -> Result<Tensor, LmError> {
-        Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
+        let y = x.f_linear(&self.weight, self.bias.as_ref())?;
+        match &self.low_rank {
+            Some(low_rank) => low_rank.add(&y, x),
+            None => Ok(y),
+        }
     }
 
-    fn map(&self, convert: &dyn Fn(&Tensor) -> Result<Tensor, LmError>) -> Result<Self, LmError> {
-        Ok(Self { weight: convert(&self.weight)?, bias: self.bias.as_ref().map(convert).transpose()? })
+    /// The map with its own tensors converted, and with another adapter or none.
+    pub(super) fn map(&self, convert: &Convert<'_>, low_rank: Option<LowRank>) -> Result<Self, LmError> {
+        Ok(Self { weight: convert(&self.weight)?, bias: self.bias.as_ref().map(convert).transpose()?, low_rank })
     }
 
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
@@ -83,7 +94,7 @@ pub(super) struct Maps<T> {
 }
 
 impl<T> Maps<T> {
-    fn as_ref(&self) -> Maps<&T> {
+    pub(super) fn as_ref(&self) -> Maps<&T> {
         let Self { query, key, value, output, gate, up, down } = self;
         Maps { query, key, value, output, gate, up, down }
     }
@@ -121,22 +132,42 @@ impl Layer {
         }
     }
 
-    /// The layer with each of its tensors converted.
-    pub(super) fn map(&self, convert: &dyn Fn(&Tensor) -> Result<Tensor, LmError>) -> Result<Self, LmError> {
+    /// The layer with each of its norms and each of its linear maps converted.
+    pub(super) fn map(
+        &self,
+        convert: &Convert<'_>,
+        linear: &dyn Fn(&Linear) -> Result<Linear, LmError>,
+    ) -> Result<Self, LmError> {
         Ok(Self {
             attention_norm: self.attention_norm.map(convert)?,
             feed_forward_norm: self.feed_forward_norm.map(convert)?,
-            maps: self.maps.as_ref().try_map(|map| map.map(convert))?,
+            maps: self.maps.as_ref().try_map(linear)?,
             ..*self
         })
+    }
+
+    /// The linear maps in their parameters' order.
+    pub(super) fn maps_mut(&mut self) -> [&mut Linear; 7] {
+        let Maps { query, key, value, output, gate, up, down } = &mut self.maps;
+        [query, key, value, output, gate, up, down]
     }
 
     /// The parameters in the order of [`super::shapes`].
     pub fn parameters(&self) -> Vec<&Tensor> {
         let Self { attention_norm, feed_forward_norm, maps, .. } = self;
-        let Maps { query, key, value, output, gate, up, down } = maps;
-        let maps = [query, key, value, output, gate, up, down].into_iter().flat_map(Linear::tensors);
+        let maps = maps.as_ref().into_list().into_iter().flat_map(Linear::tensors);
         [&attention_norm.weight, &feed_forward_norm.weight].into_iter().chain(maps).collect()
+    }
+
+    /// A and B of each adapted map, in the order of [`crate::lora::Lora::shapes`].
+    pub fn adapters(&self) -> Vec<&Tensor> {
+        self.maps
+            .as_ref()
+            .into_list()
+            .into_iter()
+            .filter_map(|map| map.low_rank.as_ref())
+            .flat_map(LowRank::tensors)
+            .collect()
     }
 
     /// What goes out for the hidden states `x` of shape [rows, tokens, hidden_size]; `attend` is asked how its heads see.

@@ -70,8 +70,9 @@ impl Transformer {
         Ok((x, tape))
     }
 
-    /// The cotangent of the embeddings, from that of the hidden states; none where the forward pass kept nothing. `add(i, g)` is
-    /// given the gradient of parameter i of [`super::shapes`], for each parameter of the layers and of the last norm.
+    /// The cotangent of the embeddings, from that of the hidden states; none where the forward pass kept nothing, or where adapters
+    /// are all that is trained. `add(i, g)` is given the gradient of tensor i of [`Transformer::trained`], for each of the layers and
+    /// of the last norm.
     ///
     /// # Errors
     ///
@@ -86,6 +87,7 @@ impl Transformer {
         if tape.segments.is_empty() {
             return Ok(None);
         }
+        let adapted = self.lora.is_some();
         let mut cotangent = cotangent.shallow_clone();
         for (segment, Segment { input, output }) in tape.segments.into_iter().enumerate().rev() {
             let (input, output) = match output {
@@ -96,20 +98,28 @@ impl Transformer {
                     (input, output)
                 }
             };
-            let parameters = match self.layers.get(segment) {
-                Some(layer) => layer.parameters(),
-                None => vec![&self.norm.weight],
+            let (trained, before) = match self.layers.get(segment) {
+                Some(layer) if adapted => (layer.adapters(), 0),
+                Some(layer) => (layer.parameters(), 1),
+                None if adapted => (Vec::new(), 0),
+                None => (vec![&self.norm.weight], 1),
             };
-            let first = 1 + segment * self.layers[0].parameters().len();
-            let inputs: Vec<_> = [&input].into_iter().chain(parameters).collect();
+            let of_layer = if adapted { self.layers[0].adapters() } else { self.layers[0].parameters() };
+            let first = before + segment * of_layer.len();
+            // Nothing before the first layer is trained beside adapters.
+            let passes_on = segment > 0 || !adapted;
+            let inputs: Vec<_> = passes_on.then_some(&input).into_iter().chain(trained).collect();
             let pulled = with_grad(|| output.f_mul(&cotangent)?.f_sum(Kind::Float))?;
             let mut gradients = Tensor::f_run_backward(&[pulled], &inputs, false, false)?.into_iter();
-            if let Some(gradient) = gradients.next() {
+            if passes_on && let Some(gradient) = gradients.next() {
                 cotangent = gradient;
             }
             for (index, gradient) in gradients.enumerate() {
                 add(first + index, gradient)?;
             }
+        }
+        if adapted {
+            return Ok(None);
         }
         let (rows, length) = places.layout.shape();
         // Embeddings are scaled on their way in, and so is what comes back.

@@ -14,15 +14,15 @@ use training::{
     fill_reference, step,
 };
 
-type Batch = MicroBatch<States, Forward>;
+pub(crate) type Batch = MicroBatch<States, Forward>;
 
-struct PairOfIds {
-    prompt: Vec<u32>,
-    chosen: Vec<u32>,
-    rejected: Vec<u32>,
+pub(crate) struct PairOfIds {
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) chosen: Vec<u32>,
+    pub(crate) rejected: Vec<u32>,
 }
 
-fn pairs(answers: &Value) -> Vec<PairOfIds> {
+pub(crate) fn pairs(answers: &Value) -> Vec<PairOfIds> {
     let pairs = answers["pairs"].as_array().unwrap();
     pairs
         .iter()
@@ -35,7 +35,7 @@ fn pairs(answers: &Value) -> Vec<PairOfIds> {
 }
 
 /// The pairs as one micro-batch: all chosen responses, then all rejected ones where the objective compares.
-fn batch(model: &Transformer, data: Data, pairs: &[PairOfIds], packing: Packing) -> Batch {
+pub(crate) fn batch(model: &Transformer, data: Data, pairs: &[PairOfIds], packing: Packing) -> Batch {
     let chosen = pairs.iter().map(|pair| (&pair.prompt, &pair.chosen));
     let rejected = pairs.iter().map(|pair| (&pair.prompt, &pair.rejected));
     let compares = data == Data::Preferences;
@@ -61,7 +61,7 @@ fn batch(model: &Transformer, data: Data, pairs: &[PairOfIds], packing: Packing)
     }
 }
 
-fn objective(method: &Value) -> Box<dyn Objective> {
+pub(crate) fn objective(method: &Value) -> Box<dyn Objective> {
     let parameters: Parameters = serde_json::from_value(method.clone()).unwrap();
     Configured::try_from(parameters).unwrap().into_objective()
 }
@@ -107,7 +107,7 @@ impl<'a> Case<'a> {
     }
 }
 
-fn flat(policy: &LmPolicy, index: usize) -> Vec<f64> {
+pub(crate) fn flat(policy: &LmPolicy, index: usize) -> Vec<f64> {
     let (shape, _) = &policy.parameters()[index];
     let size: i64 = shape.size.iter().product();
     match &policy.gradients()[index] {

@@ -8,6 +8,7 @@ mod config;
 mod finetune;
 mod generate;
 mod hub;
+mod lora;
 mod oracle;
 mod program;
 mod properties;

@@ -15,6 +15,10 @@ pub(crate) fn checkpoint(name: &str) -> PathBuf {
     oracles().join("checkpoints").join(name)
 }
 
+pub(crate) fn adapter(name: &str) -> PathBuf {
+    oracles().join("adapters").join(name)
+}
+
 pub(crate) fn model(name: &str) -> Transformer {
     Transformer::read(&checkpoint(name), Dtype::Float32, Device::Cpu).unwrap()
 }

@@ -142,6 +142,115 @@ fn the_same_recipe_gives_the_same_bytes() {
     assert_ne!(losses(&other), losses(&first));
 }
 
+/// A recipe of one stage of this method on pairs, whose adapters are trained.
+fn recipe_of_adapters(folder: &TempDir, method: &str) -> String {
+    let data = |name: &str| folder.path().join(name).display().to_string();
+    let text = format!(
+        r#"
+        model = "{model}"
+        batch = 4
+        micro_batch = 2
+        steps = 6
+        learning_rate = 1e-2
+        lora = {{ rank = 4, alpha = 8 }}
+        [[stage]]
+        method = {{ name = "{method}" }}
+        data = [{{ path = "{pairs}" }}]
+        evaluation = [{{ path = "{held_out}" }}]
+        "#,
+        model = checkpoint("llama").display(),
+        pairs = data("pairs.jsonl"),
+        held_out = data("held_out.jsonl")
+    );
+    write(folder, &format!("adapters_{method}.toml"), &text)
+}
+
+fn held_out_losses(out: &Path) -> Vec<f64> {
+    let rows = metrics(out).into_iter().filter(|row| row["held_out"] == true);
+    rows.map(|row| row["loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn adapters_are_trained_saved_applied_and_merged() {
+    let (folder, _) = recipe("");
+    let recipe = recipe_of_adapters(&folder, "dpo");
+    let out = run(&folder, &recipe, "out", &[]);
+    let loss = held_out_losses(&out);
+    assert!(loss[0] == std::f64::consts::LN_2 && loss[1] < loss[0], "{loss:?}");
+    assert!(!out.join("model").exists());
+    let adapter = out.join("adapter").display().to_string();
+    let config: Value =
+        serde_json::from_str(&std::fs::read_to_string(out.join("adapter/adapter_config.json")).unwrap()).unwrap();
+    assert_eq!((&config["peft_type"], &config["r"], &config["lora_alpha"]), (&json!("LORA"), &json!(4), &json!(8)));
+
+    // The adapted model and the merged one are the one that was measured.
+    let base = checkpoint("llama").display().to_string();
+    let merged = folder.path().join("merged").display().to_string();
+    succeeds(&["merge", "--model", &base, "--adapter", &adapter, "--out", &merged]);
+    let data = folder.path().join("held_out.jsonl").display().to_string();
+    let sums = |arguments: &[&str]| -> Vec<f64> {
+        let printed = succeeds(&[&["score", "--data", &data], arguments].concat());
+        let sums = printed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        sums.flat_map(|line| ["chosen", "rejected"].map(|side| line[side]["sum"].as_f64().unwrap())).collect()
+    };
+    let adapted = sums(&["--model", &base, "--adapter", &adapter]);
+    close(&sums(&["--model", &merged]), &adapted, 1e-5, "merged");
+    let mean = adapted.iter().step_by(2).sum::<f64>() / (adapted.len() / 2) as f64;
+    let measured = metrics(&out).last().unwrap()["log_prob/chosen"].as_f64().unwrap();
+    close(&[mean], &[measured], 1e-5, "log_prob/chosen");
+    let prompts = write(&folder, "prompts.jsonl", &lines([json!({"prompt_ids": [5, 6, 7]})]));
+    let ids_of = |arguments: &[&str]| {
+        let printed = succeeds(&[&["generate", "--data", &prompts, "--max-tokens", "6"], arguments].concat());
+        ids(&serde_json::from_str::<Value>(&printed).unwrap()["response_ids"])
+    };
+    assert_eq!(ids_of(&["--model", &merged]), ids_of(&["--model", &base, "--adapter", &adapter]));
+
+    // Another run goes on with it, and finds it as its reference.
+    let on = ["lora={ adapter = \"", &adapter, "\" }"].concat();
+    let further = run(&folder, &recipe, "further", &[&on]);
+    assert_eq!(held_out_losses(&further)[0], std::f64::consts::LN_2);
+    close(&[metrics(&further)[0]["log_prob/chosen"].as_f64().unwrap()], &[measured], 1e-5, "log_prob/chosen");
+
+    let out = out.display().to_string();
+    fails(&["train", &recipe, "--out", &out], "out/adapter: an adapter is there already");
+    fails(&["merge", "--model", &base, "--adapter", &adapter, "--out", &merged], "merged: ");
+    let qwen = checkpoint("qwen2").display().to_string();
+    fails(&["score", "--data", &data, "--model", &qwen, "--adapter", &adapter], "expected the shape");
+    fails(&["score", "--data", &data, "--model", &base, "--adapter", &base], "adapter_config.json: No such file");
+    let elsewhere = folder.path().join("elsewhere").display().to_string();
+    fails(&["train", &recipe, "--out", &elsewhere, "--set", "lora.rank=0"], "lora: rank: expected at least 1, got 0");
+}
+
+#[test]
+fn wherever_the_reference_of_adapters_comes_from_it_says_the_same() {
+    let (folder, _) = recipe("");
+    let recipe = recipe_of_adapters(&folder, "tdpo");
+    let expected = run(&folder, &recipe, "base", &[]);
+    let again = run(&folder, &recipe, "again", &[]);
+    for file in ["adapter/adapter_model.safetensors", "adapter/adapter_config.json", "metrics.jsonl"] {
+        assert_eq!(std::fs::read(expected.join(file)).unwrap(), std::fs::read(again.join(file)).unwrap(), "{file}");
+    }
+    for keeping in ["cache", "hold"] {
+        let found = run(&folder, &recipe, keeping, &[&format!("reference={keeping}")]);
+        close(&losses(&found), &losses(&expected), 1e-4, keeping);
+    }
+    let narrow = run(&folder, &recipe, "narrow", &["dtype=bfloat16"]);
+    assert_eq!(held_out_losses(&narrow)[0], std::f64::consts::LN_2);
+    let found = run(&folder, &recipe, "seed", &["seed=1", "order=given"]);
+    assert_ne!(losses(&found), losses(&expected));
+
+    let inspect = |more: &[&str]| -> Value {
+        let printed = succeeds(&[&["inspect", "--recipe", &recipe, "--json"], more].concat());
+        serde_json::from_str::<Value>(&printed).unwrap()
+    };
+    let found = inspect(&[]);
+    // Two layers of q (32 to 48), k and v (32 to 24), o (48 to 32), gate and up (32 to 48), down (48 to 32).
+    let trained = 2 * 4 * (80 + 56 + 56 + 80 + 80 + 80 + 80);
+    assert_eq!((found["trained"].as_u64(), found["stages"][0]["moments"].as_u64()), (Some(trained), Some(trained * 4)));
+    assert_eq!(found["stages"][0]["reference"], 0);
+    assert_eq!(inspect(&["--set", "reference=hold"])["stages"][0]["reference"].as_u64(), Some(trained * 4));
+}
+
 #[test]
 fn how_a_step_is_computed_changes_its_losses_by_rounding_only() {
     let (folder, recipe) = recipe("");

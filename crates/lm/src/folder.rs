@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::HFClientSync;
 use jiff::civil::DateTime;
+use program::NewFolder;
 use serde_json::Value;
 use tch::Tensor;
 
@@ -112,13 +113,28 @@ pub fn stored_dtype(folder: &Path) -> Result<Dtype, LmError> {
 ///
 /// [`LmError::File`] where something is written there already, or cannot be.
 pub fn write(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
+    let new = NewFolder::create(target)?;
+    fill(new.path(), source, parameters, dtype)?;
+    Ok(new.appear()?)
+}
+
+/// The same in the place of a folder of this name.
+///
+/// # Errors
+///
+/// [`LmError::File`].
+pub fn replace(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
+    let new = NewFolder::create(target)?;
+    fill(new.path(), source, parameters, dtype)?;
+    Ok(new.replace()?)
+}
+
+fn fill(folder: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source| LmError::File { path, source }
     };
-    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let unfinished = tempfile::Builder::new().prefix(".model-").tempdir_in(parent).map_err(at(parent))?;
-    weights::write(unfinished.path(), parameters, dtype, SHARD_BYTES)?;
+    weights::write(folder, parameters, dtype, SHARD_BYTES)?;
     let config = source.join(CONFIG_FILE);
     let text = std::fs::read_to_string(&config).map_err(at(&config))?;
     let fail = |source| LmError::Json { path: config.clone(), field: ".".to_owned(), source };
@@ -129,23 +145,13 @@ pub fn write(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtyp
         fields.insert(name.to_owned(), dtype.to_string().into());
     }
     let text = serde_json::to_string_pretty(&fields).map_err(fail)? + "\n";
-    let written = unfinished.path().join(CONFIG_FILE);
+    let written = folder.join(CONFIG_FILE);
     std::fs::write(&written, text).map_err(at(&written))?;
     for name in KEPT {
         let from = source.join(name);
         if from.exists() {
-            std::fs::copy(&from, unfinished.path().join(name)).map_err(at(&from))?;
+            std::fs::copy(&from, folder.join(name)).map_err(at(&from))?;
         }
     }
-    // Temporary folders are private; a model is as readable as any other folder of the user's.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(parent).map_err(at(parent))?.permissions().mode() & 0o777;
-        std::fs::set_permissions(unfinished.path(), std::fs::Permissions::from_mode(mode)).map_err(at(target))?;
-    }
-    std::fs::rename(unfinished.path(), target).map_err(at(target))?;
-    // There is nothing left to clean up under the old name.
-    _ = unfinished.keep();
     Ok(())
 }

@@ -8,6 +8,7 @@
 //! | how prompts go on | [`generate`] |
 //! | records as micro-batches, what their reference says | [`micro_batch`], [`reference`] |
 //! | what to train, and the run | [`recipe`], [`run`] |
+//! | what a run goes on from, what it shows | [`checkpoint`], [`tensorboard`] |
 //! | how probable responses are | [`score`] |
 //! | where a model comes from, and where it computes | [`folder`], [`device`] |
 //! | what fits in memory | [`plan`], [`inspection`] |
@@ -20,6 +21,7 @@
 
 pub mod batch;
 pub mod chat;
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
@@ -40,5 +42,6 @@ pub mod recipe;
 pub mod reference;
 pub mod run;
 pub mod score;
+pub mod tensorboard;
 pub mod tokens;
 pub mod weights;

@@ -10,6 +10,7 @@ mod generate;
 mod oracle;
 mod program;
 mod properties;
+mod resume;
 mod templates;
 mod tokens;
 mod weights;

@@ -13,14 +13,14 @@ fn lm(arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn succeeds(arguments: &[&str]) -> String {
+pub(crate) fn succeeds(arguments: &[&str]) -> String {
     let output = lm(arguments);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[track_caller]
-fn fails(arguments: &[&str], expected: &str) {
+pub(crate) fn fails(arguments: &[&str], expected: &str) {
     let output = lm(arguments);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
@@ -28,13 +28,13 @@ fn fails(arguments: &[&str], expected: &str) {
     assert!(error.contains(expected), "{arguments:?}\n  {error}\n  lacks {expected}");
 }
 
-fn write(folder: &TempDir, name: &str, text: &str) -> String {
+pub(crate) fn write(folder: &TempDir, name: &str, text: &str) -> String {
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();
     path.display().to_string()
 }
 
-fn lines(values: impl IntoIterator<Item = Value>) -> String {
+pub(crate) fn lines(values: impl IntoIterator<Item = Value>) -> String {
     values.into_iter().map(|value| value.to_string() + "\n").collect()
 }
 
@@ -82,7 +82,7 @@ fn recipe(more: &str) -> (TempDir, String) {
     (folder, path)
 }
 
-fn metrics(out: &Path) -> Vec<Value> {
+pub(crate) fn metrics(out: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -19,14 +19,16 @@ fn recipe(folder: &TempDir, model: &str, more: &str) -> String {
     let pair = |index: u32| json!({"prompt_ids": [5 + index % 9], "chosen_ids": ids(index, 3), "rejected_ids": ids(index, 50)});
     let pairs = write(folder, "pairs.jsonl", &lines((0..12).map(pair)));
     let held_out = write(folder, "held_out.jsonl", &lines((3..6).map(pair)));
+    // What is given takes the place of what stands here.
+    let own: String = ["batch = 4", "micro_batch = 2", "steps = 8", "learning_rate = 1e-3", "evaluate_every = 3"]
+        .into_iter()
+        .filter(|line| line.split_once(' ').is_some_and(|(key, _)| more.lines().all(|given| !given.starts_with(key))))
+        .map(|line| format!("{line}\n"))
+        .collect();
     let text = format!(
         r#"
         model = "{}"
-        batch = 4
-        micro_batch = 2
-        steps = 8
-        learning_rate = 1e-3
-        evaluate_every = 3
+        {own}
         optimizer = {{ name = "adamw" }}
         {more}
         [[stage]]

@@ -504,7 +504,8 @@ impl StageRun<'_> {
             let made = self.make(step_index, policy, &reference, &mut learning);
             self.rescue(made, before, policy, &learning)?;
             let after = step_index + 1;
-            let (stops, is_due) = ((self.stops)(), stage.checkpoint_every > 0 && after % stage.checkpoint_every == 0);
+            let (stops, is_due) =
+                ((self.stops)(), stage.checkpoint_every > 0 && after.is_multiple_of(stage.checkpoint_every));
             // Behind the last step, the stage's end comes first.
             if after < steps && (stops || is_due) {
                 let checkpoint = self.save(self.progress(after, &learning.state), policy, &learning)?;
@@ -530,7 +531,7 @@ impl StageRun<'_> {
     ) -> Result<(), LmError> {
         let Self { stage, steps, .. } = *self;
         let Learning { optimizer, state, workspace } = learning;
-        if step_index == 0 || (stage.evaluate_every > 0 && step_index % stage.evaluate_every == 0) {
+        if step_index == 0 || (stage.evaluate_every > 0 && step_index.is_multiple_of(stage.evaluate_every)) {
             self.evaluate(policy, reference, state, step_index, workspace)?;
         }
         let plans = self.plans(step_index)?;

@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use crate::config::Dtype;
 use crate::error::LmError;
-use crate::folder;
+use crate::folder::{self, Appearing};
 use crate::lora::{Lora, Projection, Start};
 use crate::model::{Shape, Transformer};
 use crate::weights::{Weights, write_file};
@@ -153,16 +153,26 @@ pub fn write(
     tensors: &[(Shape, &Tensor)],
     dtype: Dtype,
 ) -> Result<(), LmError> {
-    folder::whole(target, |folder| {
-        write_file(&folder.join(WEIGHTS_FILE), tensors, dtype)?;
-        let path = folder.join(CONFIG_FILE);
-        let text = serde_json::to_string_pretty(&config(base, lora)).map_err(|source| LmError::Json {
-            path: path.clone(),
-            field: ".".to_owned(),
-            source,
-        })?;
-        std::fs::write(&path, text + "\n").map_err(|source| LmError::File { path, source })
-    })
+    folder::whole(target, Appearing::New, |folder| fill(folder, base, lora, tensors, dtype))
+}
+
+/// Writes what such a folder holds.
+pub(crate) fn fill(
+    folder: &Path,
+    base: &str,
+    lora: &Lora,
+    tensors: &[(Shape, &Tensor)],
+    dtype: Dtype,
+) -> Result<(), LmError> {
+    let stored = tensors.iter().map(|(shape, tensor)| (shape.clone(), *tensor, dtype));
+    write_file(&folder.join(WEIGHTS_FILE), stored)?;
+    let path = folder.join(CONFIG_FILE);
+    let text = serde_json::to_string_pretty(&config(base, lora)).map_err(|source| LmError::Json {
+        path: path.clone(),
+        field: ".".to_owned(),
+        source,
+    })?;
+    std::fs::write(&path, text + "\n").map_err(|source| LmError::File { path, source })
 }
 
 /// The fields that PEFT has had since it has had `use_dora`, and whose absence an older one may not forgive.

@@ -43,9 +43,13 @@ pub(crate) struct TrainArguments {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) assignments: Vec<String>,
 
-    /// The folder of the trained model, the metrics and the resolved recipe.
+    /// The folder of the trained model, the checkpoints, the metrics (also for TensorBoard) and the resolved recipe.
     #[arg(long, value_name = "FOLDER", required_unless_present = "print")]
     pub(crate) out: Option<PathBuf>,
+
+    /// Go on from the newest checkpoint in the folder, as if nothing had happened; begin where there is none.
+    #[arg(long)]
+    pub(crate) resume: bool,
 
     /// Print the resolved recipe and do nothing.
     #[arg(long)]

@@ -60,14 +60,32 @@ pub enum LmError {
         problem: String,
     },
     /// A step that was refused. The parameters are those before it.
-    #[error("stage {stage}, step {step}: {source}")]
+    #[error("stage {stage}, step {step}: {source}{}", told(records))]
     Step {
         /// The stage, from 0.
         stage: usize,
         /// The step, from 0.
         step: u64,
+        /// The files and lines of its records.
+        records: Vec<(PathBuf, usize)>,
         /// Why.
         source: Box<training::StepError<LmError>>,
+    },
+    /// A checkpoint that a run cannot go on from.
+    #[error("{}: {problem}", path.display())]
+    Checkpoint {
+        /// Its folder.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
+    /// A folder that another run has written to, or writes to.
+    #[error("{}: {problem}", path.display())]
+    Taken {
+        /// What is there.
+        path: PathBuf,
+        /// What can be done.
+        problem: &'static str,
     },
     /// A device that is none, or is not there.
     #[error("device \"{name}\": {problem}")]
@@ -203,6 +221,21 @@ impl LmError {
             _ => false,
         }
     }
+}
+
+/// As many places of records as help to find what is wrong with them.
+const TOLD: usize = 8;
+
+fn told(records: &[(PathBuf, usize)]) -> String {
+    if records.is_empty() {
+        return String::new();
+    }
+    let places: Vec<_> = records.iter().take(TOLD).map(|(path, line)| format!("{}:{line}", path.display())).collect();
+    let more = match records.len().saturating_sub(TOLD) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("; its records: {}{more}", places.join(", "))
 }
 
 /// What an error of the engine says before its list of calls.

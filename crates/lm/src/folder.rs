@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::HFClientSync;
 use jiff::civil::DateTime;
+use program::NewFolder;
 use serde_json::Value;
 use tch::Tensor;
 
@@ -112,49 +113,58 @@ pub fn stored_dtype(folder: &Path) -> Result<Dtype, LmError> {
 ///
 /// [`LmError::File`] where something is written there already, or cannot be.
 pub fn write(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
-    whole(target, |folder| {
-        weights::write(folder, parameters, dtype, SHARD_BYTES)?;
-        let config = source.join(CONFIG_FILE);
-        let text = std::fs::read_to_string(&config).map_err(at(&config))?;
-        let fail = |source| LmError::Json { path: config.clone(), field: ".".to_owned(), source };
-        let mut fields: Value = serde_json::from_str(&text).map_err(fail)?;
-        if let Some(fields) = fields.as_object_mut() {
-            // Whoever loads the model takes its numbers for what the configuration says that they are.
-            let name = if fields.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-            fields.insert(name.to_owned(), dtype.to_string().into());
-        }
-        let text = serde_json::to_string_pretty(&fields).map_err(fail)? + "\n";
-        let written = folder.join(CONFIG_FILE);
-        std::fs::write(&written, text).map_err(at(&written))?;
-        for name in KEPT {
-            let from = source.join(name);
-            if from.exists() {
-                std::fs::copy(&from, folder.join(name)).map_err(at(&from))?;
-            }
-        }
-        Ok(())
-    })
+    whole(target, Appearing::New, |folder| fill(folder, source, parameters, dtype))
 }
 
-/// Makes a new folder `target`, which appears when `fill` has written all that is to be in it.
+/// What may be where a new folder appears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Appearing {
+    /// Nothing.
+    New,
+    /// A folder of an earlier time, whose place it takes.
+    Instead,
+}
+
+/// Makes a folder `target`, which appears when `fill` has written all that is to be in it.
 ///
 /// # Errors
 ///
-/// [`LmError::File`] where something is there already, or cannot be written, and those of `fill`.
-pub(crate) fn whole(target: &Path, fill: impl FnOnce(&Path) -> Result<(), LmError>) -> Result<(), LmError> {
-    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let unfinished = tempfile::Builder::new().prefix(".model-").tempdir_in(parent).map_err(at(parent))?;
-    fill(unfinished.path())?;
-    // Temporary folders are private; a model is as readable as any other folder of the user's.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(parent).map_err(at(parent))?.permissions().mode() & 0o777;
-        std::fs::set_permissions(unfinished.path(), std::fs::Permissions::from_mode(mode)).map_err(at(target))?;
+/// [`LmError::File`] where something is there that must not be, or cannot be written, and those of `fill`.
+pub(crate) fn whole(
+    target: &Path,
+    appearing: Appearing,
+    fill: impl FnOnce(&Path) -> Result<(), LmError>,
+) -> Result<(), LmError> {
+    let new = NewFolder::create(target)?;
+    fill(new.path())?;
+    match appearing {
+        Appearing::New => new.appear()?,
+        Appearing::Instead => new.replace()?,
     }
-    std::fs::rename(unfinished.path(), target).map_err(at(target))?;
-    // There is nothing left to clean up under the old name.
-    _ = unfinished.keep();
+    Ok(())
+}
+
+/// Writes what a model's folder holds.
+pub(crate) fn fill(folder: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
+    weights::write(folder, parameters, dtype, SHARD_BYTES)?;
+    let config = source.join(CONFIG_FILE);
+    let text = std::fs::read_to_string(&config).map_err(at(&config))?;
+    let fail = |source| LmError::Json { path: config.clone(), field: ".".to_owned(), source };
+    let mut fields: Value = serde_json::from_str(&text).map_err(fail)?;
+    if let Some(fields) = fields.as_object_mut() {
+        // Whoever loads the model takes its numbers for what the configuration says that they are.
+        let name = if fields.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+        fields.insert(name.to_owned(), dtype.to_string().into());
+    }
+    let text = serde_json::to_string_pretty(&fields).map_err(fail)? + "\n";
+    let written = folder.join(CONFIG_FILE);
+    std::fs::write(&written, text).map_err(at(&written))?;
+    for name in KEPT {
+        let from = source.join(name);
+        if from.exists() {
+            std::fs::copy(&from, folder.join(name)).map_err(at(&from))?;
+        }
+    }
     Ok(())
 }
 

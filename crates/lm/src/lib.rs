@@ -9,6 +9,7 @@
 //! | how prompts go on | [`mod@generate`] |
 //! | records as micro-batches, what their reference says | [`micro_batch`], [`mod@reference`] |
 //! | what to train, and the run | [`recipe`], [`run`] |
+//! | what a run goes on from, what it shows | [`checkpoint`], [`tensorboard`] |
 //! | how probable responses are | [`mod@score`] |
 //! | where a model comes from, and where it computes | [`folder`], [`device`] |
 //! | what fits in memory | [`memory`], [`inspection`] |
@@ -22,6 +23,7 @@
 pub mod adapter;
 pub mod batch;
 pub mod chat;
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
@@ -43,5 +45,6 @@ pub mod recipe;
 pub mod reference;
 pub mod run;
 pub mod score;
+pub mod tensorboard;
 pub mod tokens;
 pub mod weights;

@@ -1,11 +1,13 @@
 //! The command line of `lm`.
 
 mod cli;
+mod signal;
 
 use std::cell::RefCell;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
@@ -23,7 +25,7 @@ use lm::inspection::Inspection;
 use lm::model::Transformer;
 use lm::policy::LmPolicy;
 use lm::recipe::Recipe;
-use lm::run::{Event, Row, train};
+use lm::run::{Ended, Event, Row, Start, train};
 use lm::score::score;
 use lm::tokens::Tokenizer;
 use program::{OutputFolder, Progress, exit_code};
@@ -34,14 +36,15 @@ use crate::cli::{
     Arguments, Command, GenerateArguments, InspectArguments, MergeArguments, ModelArguments, ScoreArguments,
     TrainArguments,
 };
+use crate::signal::Asked;
 
 fn main() -> ExitCode {
     exit_code(match Arguments::parse().command {
         Command::Train(arguments) => run_recipe(&arguments),
-        Command::Score(arguments) => score_file(&arguments),
-        Command::Generate(arguments) => go_on(&arguments),
-        Command::Merge(arguments) => merge(&arguments),
-        Command::Inspect(arguments) => inspect(&arguments),
+        Command::Score(arguments) => score_file(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Generate(arguments) => go_on(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Merge(arguments) => merge(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Inspect(arguments) => inspect(&arguments).map(|()| ExitCode::SUCCESS),
     })
 }
 
@@ -51,29 +54,68 @@ fn print(text: &str) -> anyhow::Result<()> {
     Ok(output.flush()?)
 }
 
-fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<()> {
+fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     let recipe = Recipe::resolve(&arguments.recipe, &arguments.assignments)?;
     if arguments.print {
-        return print(&toml::to_string(&recipe)?);
+        print(&toml::to_string(&recipe)?)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let out = arguments.out.as_deref().context("--out: expected a folder, got nothing")?;
     let out = OutputFolder::create(out).context("--out")?;
+    let asked = Asked::listen().context("signals")?;
+    let start = if arguments.resume { Start::Resumed } else { Start::Anew };
     let progress = RefCell::new(Progress::new("steps"));
-    let written = train(&recipe, &out, &|event| match event {
-        Event::Stage { stage, stages, method, steps } => {
+    let pace = RefCell::new(Pace::new());
+    let ended = train(&recipe, &out, start, &|| asked.stops(), &|event| match event {
+        Event::Warning(warning) => progress.borrow().line(&format!("warning: {warning}")),
+        Event::Resumed(at) => eprintln!("goes on behind step {} of stage {}", at.step, at.stage + 1),
+        Event::Stage { stage, stages, method, steps, done } => {
             eprintln!("stage {} of {stages}: {method}, {steps} steps", stage + 1);
             progress.replace(Progress::new("steps")).end();
-            progress.borrow().begin(steps, 0);
+            progress.borrow().begin(steps, done);
+            pace.replace(Pace::new());
         }
         Event::Reference(micro_batches) => {
             progress.replace(Progress::new("micro-batches of the reference")).end();
             progress.borrow().begin(micro_batches, 0);
         }
-        Event::ReferenceDone | Event::Step(_) => progress.borrow().advance(),
+        Event::ReferenceDone => progress.borrow().advance(),
+        Event::Step { tokens, .. } => {
+            progress.borrow().message(&pace.borrow_mut().after(tokens));
+            progress.borrow().advance();
+        }
         Event::Evaluation(row) => progress.borrow().line(&told(row)),
         Event::StageDone => progress.borrow().end(),
     })?;
-    print(&format!("written: {}\n", written.display()))
+    match ended {
+        Ended::Finished(model) => {
+            print(&format!("written: {}\n", model.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Ended::Stopped(checkpoint) => {
+            eprintln!("stopped at {}; the same command with --resume goes on from there", checkpoint.display());
+            Ok(ExitCode::from(asked.exit_code()))
+        }
+    }
+}
+
+/// Tokens in the time since a stage began.
+struct Pace {
+    begun: Instant,
+    tokens: usize,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { begun: Instant::now(), tokens: 0 }
+    }
+
+    /// What is told after so many more tokens.
+    fn after(&mut self, tokens: usize) -> String {
+        self.tokens += tokens;
+        let seconds = self.begun.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
+        format!("{:.0} tokens/s", self.tokens as f64 / seconds)
+    }
 }
 
 /// An evaluation in a line.

@@ -51,10 +51,49 @@ pub struct State {
     pub master: Option<Tensor>,
 }
 
+/// What a tensor of the state is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum Slot {
+    /// [`State::first`].
+    First,
+    /// [`State::second`].
+    Second,
+    /// [`State::master`].
+    Master,
+}
+
+impl Slot {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::First, Self::Second, Self::Master];
+}
+
 impl Optimizer {
     /// The state before the first update. `seed` is that of the random rounding.
     pub fn new(settings: OptimizerSettings, precision: Precision, seed: u64) -> Self {
         Self { settings, precision, seed, steps: 0, states: Vec::new() }
+    }
+
+    /// Updates so far.
+    pub fn updates(&self) -> u64 {
+        self.steps
+    }
+
+    /// What is kept for each parameter; nothing before the first update.
+    pub fn states(&self) -> &[State] {
+        &self.states
+    }
+
+    /// Goes on behind so many updates of as many parameters, with what was kept for some of them by their indices.
+    pub fn restore(&mut self, updates: u64, parameters: usize, kept: Vec<(usize, Slot, Tensor)>) {
+        self.steps = updates;
+        self.states = Vec::new();
+        self.states.resize_with(parameters, State::default);
+        for (index, slot, tensor) in kept {
+            if let Some(state) = self.states.get_mut(index) {
+                *state.slot(slot) = Some(tensor);
+            }
+        }
     }
 
     /// One update of `parameters` along the gradients times `gradient_scale`, in place. Parameters without a gradient stay.
@@ -93,6 +132,20 @@ impl Optimizer {
 }
 
 impl State {
+    fn slot(&mut self, slot: Slot) -> &mut Option<Tensor> {
+        match slot {
+            Slot::First => &mut self.first,
+            Slot::Second => &mut self.second,
+            Slot::Master => &mut self.master,
+        }
+    }
+
+    /// What there is.
+    pub fn slots(&self) -> impl Iterator<Item = (Slot, &Tensor)> {
+        let slots = [(Slot::First, &self.first), (Slot::Second, &self.second), (Slot::Master, &self.master)];
+        slots.into_iter().filter_map(|(slot, tensor)| Some((slot, tensor.as_ref()?)))
+    }
+
     fn fill(&mut self, settings: &OptimizerSettings, precision: Precision, parameter: &Tensor) -> Result<(), LmError> {
         let (first, second) = match settings {
             OptimizerSettings::RmsProp { momentum, .. } => (*momentum > 0.0, true),

@@ -94,6 +94,15 @@ pub struct Stage {
     pub reference: Keeping,
     /// Steps from one evaluation to the next; 0 for one before and one after.
     pub evaluate_every: u64,
+    /// Steps from one checkpoint to the next; 0 for one at the stage's end.
+    pub checkpoint_every: u64,
+    /// The newest checkpoints that stay.
+    pub keep_last: usize,
+    /// Whether the model with the best held-out score stays too.
+    pub keep_best: bool,
+    /// The score: a metric, of which more is better; the loss, of which less is, unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<String>,
     /// The optimizer.
     pub optimizer: OptimizerSettings,
     /// The method, by name, with its parameters.
@@ -210,6 +219,16 @@ impl Recipe {
         self.date.at(0, 0, 0, 0)
     }
 
+    /// The first field in which this recipe is not another one, by its path, and what the two say there.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Recipe`] for a recipe that cannot be written.
+    pub fn difference(&self, other: &Self) -> Result<Option<(String, String, String)>, LmError> {
+        let table = |recipe: &Self| Value::try_from(recipe).map_err(|error| fail("recipe", error));
+        Ok(difference(String::new(), Some(&table(self)?), Some(&table(other)?)))
+    }
+
     fn validate(&self) -> Result<(), LmError> {
         if self.dtype == Dtype::Float16 {
             return Err(refuse("dtype", "float32 or bfloat16, as small gradients vanish in float16", self.dtype));
@@ -260,6 +279,7 @@ impl Stage {
             ("max_length", self.max_length),
             ("batch", self.batch),
             ("micro_batch", self.micro_batch),
+            ("keep_last", self.keep_last),
             ("data", self.data.len()),
             ("steps", self.steps.map_or(1, |steps| usize::try_from(steps).unwrap_or(usize::MAX))),
         ];
@@ -273,6 +293,12 @@ impl Stage {
         }
         if self.clip_norm.is_nan() || self.clip_norm <= 0.0 {
             return Err(refuse(&place("clip_norm"), "a number above 0, or inf", self.clip_norm));
+        }
+        if self.keep_best && self.evaluation.is_empty() {
+            return Err(refuse(&place("keep_best"), "false, as there are no held-out data to tell the best by", true));
+        }
+        if let Some(best) = self.best.as_ref().filter(|_| !self.keep_best) {
+            return Err(refuse(&place("best"), "nothing, as keep_best is false", best));
         }
         if let Some(epochs) = self.epochs.filter(|epochs| !(*epochs > 0.0 && epochs.is_finite())) {
             return Err(refuse(&place("epochs"), "a finite number above 0", epochs));
@@ -314,6 +340,24 @@ fn is_grouped(requirements: &Requirements) -> bool {
 
 fn fail(origin: &str, problem: impl ToString) -> LmError {
     LmError::Recipe { origin: origin.to_owned(), problem: problem.to_string() }
+}
+
+/// The first place at which two values differ.
+fn difference(path: String, one: Option<&Value>, other: Option<&Value>) -> Option<(String, String, String)> {
+    let inner = |part: &str| if path.is_empty() { part.to_owned() } else { format!("{path}.{part}") };
+    match (one, other) {
+        (Some(Value::Table(one)), Some(Value::Table(other))) => {
+            let keys: std::collections::BTreeSet<_> = one.keys().chain(other.keys()).collect();
+            keys.into_iter().find_map(|key| difference(inner(key), one.get(key), other.get(key)))
+        }
+        (Some(Value::Array(one)), Some(Value::Array(other))) => (0..one.len().max(other.len()))
+            .find_map(|index| difference(inner(&index.to_string()), one.get(index), other.get(index))),
+        (one, other) if one == other => None,
+        (one, other) => {
+            let said = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);
+            Some((path, said(one), said(other)))
+        }
+    }
 }
 
 /// Replaces fields. A length takes the place of a length that is spelled otherwise.

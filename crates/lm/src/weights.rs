@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype as StoredDtype, Metadata, TensorInfo, View};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -37,6 +38,15 @@ impl Dtype {
             Self::Float32 => Kind::Float,
             Self::Float16 => Kind::Half,
             Self::Bfloat16 => Kind::BFloat16,
+        }
+    }
+
+    /// The type of tensors that are stored as they are; 32 bits for all others.
+    pub fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Half => Self::Float16,
+            Kind::BFloat16 => Self::Bfloat16,
+            _ => Self::Float32,
         }
     }
 
@@ -185,7 +195,7 @@ fn files(folder: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String, String>), LmEr
 }
 
 /// An opened file, and what its header says.
-struct StoredFile {
+pub(crate) struct StoredFile {
     path: PathBuf,
     file: File,
     metadata: Metadata,
@@ -194,7 +204,7 @@ struct StoredFile {
 }
 
 impl StoredFile {
-    fn open(path: &Path) -> Result<Self, LmError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, LmError> {
         let at = |source| LmError::File { path: path.to_owned(), source };
         let refuse = |problem: String| LmError::Weights { path: path.to_owned(), problem };
         let mut file = File::open(path).map_err(at)?;
@@ -219,7 +229,25 @@ impl StoredFile {
         Ok(Self { path: path.to_owned(), file, metadata, begin })
     }
 
-    fn tensor(&mut self, name: &str, expected: &[i64]) -> Result<Tensor, LmError> {
+    /// The refusal of a tensor.
+    pub(crate) fn refuse(&self, name: &str, problem: String) -> LmError {
+        LmError::Weight { path: self.path.clone(), tensor: name.to_owned(), problem }
+    }
+
+    /// Whether it holds a tensor of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.metadata.info(name).is_some()
+    }
+
+    /// Refuses a file with a tensor that does not belong there.
+    pub(crate) fn only(&self, belongs: impl Fn(&str) -> bool) -> Result<(), LmError> {
+        match self.metadata.offset_keys().into_iter().find(|name| !belongs(name)) {
+            Some(name) => Err(self.refuse(&name, "is no parameter of this model".to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn tensor(&mut self, name: &str, expected: &[i64]) -> Result<Tensor, LmError> {
         let refuse = |problem: String| LmError::Weight { path: self.path.clone(), tensor: name.to_owned(), problem };
         let Some(TensorInfo { dtype, shape, data_offsets: (begin, end) }) = self.metadata.info(name) else {
             return Err(refuse("is missing".to_owned()));
@@ -271,7 +299,7 @@ pub fn write(folder: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype, shard
             _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
         };
         let path = folder.join(&name);
-        write_file(&path, shard.iter().copied(), dtype)?;
+        write_file(&path, shard.iter().map(|(shape, tensor)| (shape.clone(), *tensor, dtype)))?;
         weight_map.extend(shard.iter().map(|(shape, _)| (shape.name.clone(), name.clone())));
     }
     if count > 1 {
@@ -292,20 +320,18 @@ pub fn write(folder: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype, shard
     Ok(())
 }
 
-/// Writes tensors as one new file.
-///
-/// # Errors
-///
-/// As [`write`].
-pub fn write_file<'a>(
+/// Writes tensors as one file.
+pub(crate) fn write_file<'a>(
     path: &Path,
-    parameters: impl IntoIterator<Item = &'a (Shape, &'a Tensor)>,
-    dtype: Dtype,
+    tensors: impl IntoIterator<Item = (Shape, &'a Tensor, Dtype)>,
 ) -> Result<(), LmError> {
-    let views = parameters.into_iter().map(|(shape, tensor)| (&shape.name, Stored::new(shape, tensor, dtype)));
+    let views =
+        tensors.into_iter().map(|(shape, tensor, dtype)| (shape.name.clone(), Stored::new(&shape, tensor, dtype)));
     let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(about), path)
-        .map_err(|error| LmError::Weights { path: path.to_owned(), problem: error.to_string() })?;
+    safetensors::serialize_to_file(views, Some(about), path).map_err(|error| match error {
+        SafeTensorError::IoError(source) => LmError::File { path: path.to_owned(), source },
+        error => LmError::Weights { path: path.to_owned(), problem: error.to_string() },
+    })?;
     // The library makes files for their owner alone; weights are as readable as any other file.
     #[cfg(unix)]
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))

@@ -2,7 +2,7 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | files that appear whole or not at all | [`output`] |
+//! | files and folders that appear whole or not at all | [`output`] |
 //! | how far a run is | [`progress`] |
 //! | how an error is told, and with which exit code | [`outcome`] |
 
@@ -11,5 +11,5 @@ pub mod output;
 pub mod progress;
 
 pub use outcome::exit_code;
-pub use output::{OutputError, OutputFolder};
+pub use output::{NewFolder, OutputError, OutputFolder};
 pub use progress::Progress;

@@ -1,13 +1,13 @@
 //! How an error is told, and with which exit code.
 
 use std::io::ErrorKind;
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
-/// 0 for what went well, and for a reader that has seen enough (`lake ... | head`). Any other error is printed as one line, and
+/// 0 for what went well, or the code that it answers, and for a reader that has seen enough (`lake ... | head`). Any other error is printed as one line, and
 /// the code is 2.
-pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
+pub fn exit_code(outcome: anyhow::Result<impl Termination>) -> ExitCode {
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(done) => done.report(),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", chain(&error));

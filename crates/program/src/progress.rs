@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar on a terminal, and elsewhere a line every few seconds.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Progress {
 
     /// Says how many there are, and how many of them were done before.
     pub fn begin(&self, all: u64, done: u64) {
-        let template = format!("{{bar:40}} {{pos}}/{{len}} {}, {{eta}} left", self.unit);
+        let template = format!("{{bar:40}} {{pos}}/{{len}} {}, {{msg}}{{eta}} left", self.unit);
         self.bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
         self.bar.set_length(all);
         self.bar.set_position(done);
@@ -40,11 +40,17 @@ impl Progress {
             && last.elapsed() >= Self::PAUSE
         {
             *last = Instant::now();
-            eprintln!("{}/{} {}", self.bar.position(), self.bar.length().unwrap_or(0), self.unit);
+            let (done, all, message) = (self.bar.position(), self.bar.length().unwrap_or(0), self.bar.message());
+            eprintln!("{done}/{all} {}, {message}{} left", self.unit, HumanDuration(self.bar.eta()));
         }
     }
 
-    /// Tells something beside how far it is.
+    /// What stands beside how far it is from now on.
+    pub fn message(&self, text: &str) {
+        self.bar.set_message(format!("{text}, "));
+    }
+
+    /// Tells something in a line of its own.
     pub fn line(&self, text: &str) {
         self.bar.suspend(|| eprintln!("{text}"));
     }

@@ -12,6 +12,7 @@ mod lora;
 mod oracle;
 mod program;
 mod properties;
+mod resume;
 mod templates;
 mod tokens;
 mod weights;

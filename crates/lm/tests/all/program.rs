@@ -13,14 +13,14 @@ fn lm(arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn succeeds(arguments: &[&str]) -> String {
+pub(crate) fn succeeds(arguments: &[&str]) -> String {
     let output = lm(arguments);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[track_caller]
-fn fails(arguments: &[&str], expected: &str) {
+pub(crate) fn fails(arguments: &[&str], expected: &str) {
     let output = lm(arguments);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
@@ -28,13 +28,13 @@ fn fails(arguments: &[&str], expected: &str) {
     assert!(error.contains(expected), "{arguments:?}\n  {error}\n  lacks {expected}");
 }
 
-fn write(folder: &TempDir, name: &str, text: &str) -> String {
+pub(crate) fn write(folder: &TempDir, name: &str, text: &str) -> String {
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();
     path.display().to_string()
 }
 
-fn lines(values: impl IntoIterator<Item = Value>) -> String {
+pub(crate) fn lines(values: impl IntoIterator<Item = Value>) -> String {
     values.into_iter().map(|value| value.to_string() + "\n").collect()
 }
 
@@ -82,7 +82,7 @@ fn recipe(more: &str) -> (TempDir, String) {
     (folder, path)
 }
 
-fn metrics(out: &Path) -> Vec<Value> {
+pub(crate) fn metrics(out: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -212,7 +212,7 @@ fn adapters_are_trained_saved_applied_and_merged() {
     close(&[metrics(&further)[0]["log_prob/chosen"].as_f64().unwrap()], &[measured], 1e-5, "log_prob/chosen");
 
     let out = out.display().to_string();
-    fails(&["train", &recipe, "--out", &out], "out/adapter: an adapter is there already");
+    fails(&["train", &recipe, "--out", &out], "out/adapter: what is trained is there already");
     fails(&["merge", "--model", &base, "--adapter", &adapter, "--out", &merged], "merged: ");
     let qwen = checkpoint("qwen2").display().to_string();
     fails(&["score", "--data", &data, "--model", &qwen, "--adapter", &adapter], "expected the shape");
@@ -422,7 +422,7 @@ fn what_is_wrong_is_named_before_anything_is_trained() {
     assert!(!folder.path().join("out/model").exists());
 
     run(&folder, &recipe, "out", &["steps=1"]);
-    fails(&["train", &recipe, "--out", &out], "out/model: a model is there already");
+    fails(&["train", &recipe, "--out", &out], "out/model: what is trained is there already");
     fails(&["train", "nothing.toml", "--out", &out], "nothing.toml: No such file or directory");
     fails(
         &["score", "--model", &checkpoint("llama").display().to_string(), "--data", "data.txt"],

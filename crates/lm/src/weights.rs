@@ -296,7 +296,7 @@ pub fn write(folder: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype, shard
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn write_file<'a>(
     path: &Path,
     parameters: impl IntoIterator<Item = &'a (Shape, &'a Tensor)>,

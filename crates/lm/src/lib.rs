@@ -7,7 +7,7 @@
 //! | hidden states to statistics of tokens, and back | [`head`] |
 //! | sequences as tensors, the policy that objectives train, its optimizer | [`batch`], [`policy`], [`optimizer`] |
 //! | how prompts go on | [`generate`] |
-//! | records as micro-batches, what their reference says | [`micro_batch`], [`reference`] |
+//! | records as micro-batches, what their reference says | [`micro_batch`], [`mod@reference`] |
 //! | what to train, and the run | [`recipe`], [`run`] |
 //! | how probable responses are | [`score`] |
 //! | where a model comes from, and where it computes | [`folder`], [`device`] |

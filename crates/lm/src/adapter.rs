@@ -56,6 +56,85 @@ pub fn read_lora(folder: &Path, purpose: Use) -> Result<Lora, LmError> {
     parse_lora(&path, &text, purpose)
 }
 
+/// Gives a model the adapters in a folder.
+///
+/// # Errors
+///
+/// As [`read_lora`] and [`Weights::read_file`].
+pub fn apply(model: &mut Transformer, folder: &Path, purpose: Use) -> Result<(), LmError> {
+    let lora = read_lora(folder, purpose)?;
+    let weights = Weights::read_file(&folder.join(WEIGHTS_FILE), lora.shapes(model.config()))?;
+    model.adapt(lora, weights)
+}
+
+/// Gives a model adapters that begin anew.
+///
+/// # Errors
+///
+/// [`LmError::Engine`].
+pub fn begin(model: &mut Transformer, lora: &Lora, seed: u64) -> Result<(), LmError> {
+    let weights = Weights::new(Path::new(WEIGHTS_FILE), lora.initial(model.config(), seed)?);
+    model.adapt(lora.clone(), weights)
+}
+
+/// Writes adapters as a new folder `target`, which appears whole. `base` is the model that they are for, by its folder or its id.
+///
+/// # Errors
+///
+/// [`LmError::File`] where something is written there already, or cannot be.
+pub fn write(
+    target: &Path,
+    base: &str,
+    lora: &Lora,
+    tensors: &[(Shape, &Tensor)],
+    dtype: Dtype,
+) -> Result<(), LmError> {
+    folder::whole(target, Appearing::New, |folder| fill(folder, base, lora, tensors, dtype))
+}
+
+/// Writes what such a folder holds.
+pub(crate) fn fill(
+    folder: &Path,
+    base: &str,
+    lora: &Lora,
+    tensors: &[(Shape, &Tensor)],
+    dtype: Dtype,
+) -> Result<(), LmError> {
+    let stored = tensors.iter().map(|(shape, tensor)| (shape.clone(), *tensor, dtype));
+    write_file(&folder.join(WEIGHTS_FILE), stored)?;
+    let path = folder.join(CONFIG_FILE);
+    let text = serde_json::to_string_pretty(&config(base, lora)).map_err(|source| LmError::Json {
+        path: path.clone(),
+        field: ".".to_owned(),
+        source,
+    })?;
+    std::fs::write(&path, text + "\n").map_err(|source| LmError::File { path, source })
+}
+
+/// The shape of the adapters that a run trains.
+///
+/// # Errors
+///
+/// As [`read_lora`] and [`folder::find`].
+pub fn shape_of(start: &Start) -> Result<Lora, LmError> {
+    match start {
+        Start::New(lora) => Ok(lora.clone()),
+        Start::Adapter(name) => read_lora(&folder::find(&name.to_string_lossy())?, Use::Trained),
+    }
+}
+
+/// Gives a model the adapters that a run begins with.
+///
+/// # Errors
+///
+/// As [`apply`], [`begin`] and [`folder::find`].
+pub fn start(model: &mut Transformer, start: &Start, seed: u64) -> Result<(), LmError> {
+    match start {
+        Start::New(lora) => begin(model, lora, seed),
+        Start::Adapter(name) => apply(model, &folder::find(&name.to_string_lossy())?, Use::Trained),
+    }
+}
+
 fn parse_lora(path: &Path, text: &str, purpose: Use) -> Result<Lora, LmError> {
     let fields: Map<String, Value> = serde_json::from_str(text).map_err(|source| LmError::Json {
         path: path.to_owned(),
@@ -120,62 +199,7 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// Gives a model the adapters in a folder.
-///
-/// # Errors
-///
-/// As [`read_lora`] and [`Weights::read_file`].
-pub fn apply(model: &mut Transformer, folder: &Path, purpose: Use) -> Result<(), LmError> {
-    let lora = read_lora(folder, purpose)?;
-    let weights = Weights::read_file(&folder.join(WEIGHTS_FILE), lora.shapes(model.config()))?;
-    model.adapt(lora, weights)
-}
-
-/// Gives a model adapters that begin anew.
-///
-/// # Errors
-///
-/// [`LmError::Engine`].
-pub fn begin(model: &mut Transformer, lora: &Lora, seed: u64) -> Result<(), LmError> {
-    let weights = Weights::new(Path::new(WEIGHTS_FILE), lora.initial(model.config(), seed)?);
-    model.adapt(lora.clone(), weights)
-}
-
-/// Writes adapters as a new folder `target`, which appears whole. `base` is the model that they are for, by its folder or its id.
-///
-/// # Errors
-///
-/// [`LmError::File`] where something is written there already, or cannot be.
-pub fn write(
-    target: &Path,
-    base: &str,
-    lora: &Lora,
-    tensors: &[(Shape, &Tensor)],
-    dtype: Dtype,
-) -> Result<(), LmError> {
-    folder::whole(target, Appearing::New, |folder| fill(folder, base, lora, tensors, dtype))
-}
-
-/// Writes what such a folder holds.
-pub(crate) fn fill(
-    folder: &Path,
-    base: &str,
-    lora: &Lora,
-    tensors: &[(Shape, &Tensor)],
-    dtype: Dtype,
-) -> Result<(), LmError> {
-    let stored = tensors.iter().map(|(shape, tensor)| (shape.clone(), *tensor, dtype));
-    write_file(&folder.join(WEIGHTS_FILE), stored)?;
-    let path = folder.join(CONFIG_FILE);
-    let text = serde_json::to_string_pretty(&config(base, lora)).map_err(|source| LmError::Json {
-        path: path.clone(),
-        field: ".".to_owned(),
-        source,
-    })?;
-    std::fs::write(&path, text + "\n").map_err(|source| LmError::File { path, source })
-}
-
-/// The fields that PEFT has had since it has had `use_dora`, and whose absence an older one may not forgive.
+/// What PEFT reads: the fields that say what the adapters are, and those that say what they are not.
 fn config(base: &str, lora: &Lora) -> Value {
     let (name, revision) = match base.split_once('@') {
         Some((name, revision)) if !Path::new(base).is_dir() => (name, Some(revision)),
@@ -208,30 +232,6 @@ fn config(base: &str, lora: &Lora) -> Value {
         "use_dora": false,
         "use_rslora": lora.rslora(),
     })
-}
-
-/// The shape of the adapters that a run trains.
-///
-/// # Errors
-///
-/// As [`read_lora`] and [`folder::find`].
-pub fn shape_of(start: &Start) -> Result<Lora, LmError> {
-    match start {
-        Start::New(lora) => Ok(lora.clone()),
-        Start::Adapter(name) => read_lora(&folder::find(&name.to_string_lossy())?, Use::Trained),
-    }
-}
-
-/// Gives a model the adapters that a run begins with.
-///
-/// # Errors
-///
-/// As [`apply`], [`begin`] and [`folder::find`].
-pub fn start(model: &mut Transformer, start: &Start, seed: u64) -> Result<(), LmError> {
-    match start {
-        Start::New(lora) => begin(model, lora, seed),
-        Start::Adapter(name) => apply(model, &folder::find(&name.to_string_lossy())?, Use::Trained),
-    }
 }
 
 #[cfg(test)]

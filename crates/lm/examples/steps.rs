@@ -16,7 +16,7 @@ use lm::model::Transformer;
 use lm::model::tape::Keep;
 use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
-use lm::reference::{Reference, Wanted};
+use lm::reference::Reference;
 use objective::{Configured, ObjectiveState, Parameters};
 use tch::Device;
 use training::{Moment, OptimizerSettings, StepSettings, Workspace, step};
@@ -38,20 +38,11 @@ fn main() -> anyhow::Result<()> {
     let mut policy = LmPolicy::trained(Transformer::read(folder, Dtype::Float32, Device::Cpu)?, keep);
     let records: Vec<_> = lines.iter().map(|line| &line.record).collect();
     let plans = plan(&requirements, &records, records.len())?;
-    let wanted = Wanted::of(&requirements);
     let held = asked("held");
     // The policy has not moved yet: unless the reference is held, a view of it is its own reference, and takes no memory.
     let reference = Reference::Held(Box::new(if held { policy.copy()? } else { policy.view()? }));
-    let fill = |policy: &LmPolicy| -> anyhow::Result<Vec<_>> {
-        let mut micro_batches = Vec::new();
-        for plan in &plans {
-            let mut micro_batch = plan.micro_batch(policy.model(), packing)?;
-            reference.fill(wanted, plan, &mut micro_batch)?;
-            micro_batches.push(micro_batch);
-        }
-        Ok(micro_batches)
-    };
-    let mut micro_batches = fill(&policy)?;
+    let ask = |policy: &LmPolicy| reference.micro_batches(&requirements, policy.model(), &plans, packing);
+    let mut micro_batches = ask(&policy)?;
     let settings = OptimizerSettings::build(optimizer, &Parameters::new())?;
     let mut optimizer = Optimizer::new(settings, Precision::Masters, 0);
     let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
@@ -60,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     for _ in 0..steps.parse::<usize>()? {
         let begun = Instant::now();
         if held {
-            micro_batches = fill(&policy)?;
+            micro_batches = ask(&policy)?;
         }
         let report =
             step(&mut policy, &mut optimizer, &*objective, &mut state, &micro_batches, settings, &mut workspace)?;

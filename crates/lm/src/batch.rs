@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use objective::Freeze;
 use strum::{Display, EnumString, VariantNames};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::error::LmError;
 use crate::model::rope::Angles;
@@ -169,10 +169,5 @@ impl States {
             Freeze::None => add(predicted, &fused.f_mul_scalar(*lambda)?),
             Freeze::Anticipated | Freeze::All => Ok(()),
         }
-    }
-
-    /// Where the states lie.
-    pub fn device(&self) -> Device {
-        self.sequences.tokens.device()
     }
 }

@@ -227,7 +227,8 @@ fn parse<T>(
     Ok(all)
 }
 
-fn at(path: &Path, number: usize, source: LmError) -> LmError {
+/// What is wrong with a line or a row.
+pub(crate) fn at(path: &Path, number: usize, source: LmError) -> LmError {
     let (path, source) = (path.to_owned(), Box::new(source));
     match Format::of(&path) {
         Ok(Format::Parquet) => LmError::Row { path, row: number, source },

@@ -17,9 +17,9 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::error::LmError;
 
-/// Logits in memory at a time: 256 MiB, and for some statistics a few times that. Smaller chunks are slower, as a product of matrices
+/// Logits in memory at a time: 512 MiB, and for some statistics a few times that. Smaller chunks are slower, as a product of matrices
 /// goes through all of the weights for each. A chunk is at least one token.
-pub const LOGITS: usize = 1 << 26;
+pub const LOGITS: usize = 1 << 27;
 
 /// Hidden states and the output's weights that make logits of them.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub struct Head<'a> {
     pub weights: &'a Tensor,
 }
 
-/// Log-probabilities of a chunk.
+/// Tokens whose logits are made together.
 struct Chunk {
     begin: i64,
     tokens: i64,
@@ -43,10 +43,14 @@ impl Head<'_> {
         (0..tokens).step_by(step as usize).map(move |begin| Chunk { begin, tokens: step.min(tokens - begin) })
     }
 
+    /// z, in what the model computes in.
+    fn product(&self, chunk: &Chunk) -> Result<Tensor, LmError> {
+        Ok(self.hidden.f_narrow(0, chunk.begin, chunk.tokens)?.f_matmul(&self.weights.f_transpose(0, 1)?)?)
+    }
+
     /// z − max z, in 32 bits.
     fn logits(&self, chunk: &Chunk) -> Result<Tensor, LmError> {
-        let hidden = self.hidden.f_narrow(0, chunk.begin, chunk.tokens)?;
-        let mut logits = hidden.f_matmul(&self.weights.f_transpose(0, 1)?)?.f_to_kind(Kind::Float)?;
+        let mut logits = self.product(chunk)?.f_to_kind(Kind::Float)?;
         let greatest = logits.f_amax([-1].as_slice(), true)?;
         Ok(logits.f_sub_(&greatest)?)
     }
@@ -65,13 +69,8 @@ impl Head<'_> {
     /// [`LmError::Engine`].
     pub fn greedy(&self) -> Result<Tensor, LmError> {
         no_grad(|| {
-            let parts: Vec<_> = self
-                .chunks()
-                .map(|chunk| {
-                    let hidden = self.hidden.f_narrow(0, chunk.begin, chunk.tokens)?;
-                    Ok(hidden.f_matmul(&self.weights.f_transpose(0, 1)?)?.f_argmax(-1, false)?)
-                })
-                .collect::<Result<_, LmError>>()?;
+            let greedy = |chunk| Ok(self.product(&chunk)?.f_argmax(-1, false)?);
+            let parts: Vec<_> = self.chunks().map(greedy).collect::<Result<_, LmError>>()?;
             Ok(Tensor::f_cat(&parts, 0)?)
         })
     }

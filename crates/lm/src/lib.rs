@@ -41,6 +41,7 @@ pub mod model;
 pub mod optimizer;
 pub mod policy;
 pub mod python_json;
+mod random;
 pub mod recipe;
 pub mod reference;
 pub mod run;

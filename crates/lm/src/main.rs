@@ -11,10 +11,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
-use jiff::civil::date;
 use lm::adapter::{self, Use};
 use lm::chat::{Message, Role};
-
 use lm::config::{Dtype, read_config};
 use lm::data::prompt::{Prompt, encode_prompts, read_prompts};
 use lm::data::{Learnt, encode_lines, read_records};
@@ -24,7 +22,7 @@ use lm::generate::{Continuation, Finish, Settings, generate};
 use lm::inspection::Inspection;
 use lm::model::Transformer;
 use lm::policy::LmPolicy;
-use lm::recipe::Recipe;
+use lm::recipe::{Recipe, default_now};
 use lm::run::{Ended, Event, Row, Start, train};
 use lm::score::score;
 use lm::tokens::Tokenizer;
@@ -135,8 +133,7 @@ impl Loaded {
     fn read(arguments: &ModelArguments) -> anyhow::Result<Self> {
         let device = device(&arguments.device)?;
         let folder = find(&arguments.model)?;
-        // A template's date is that of the default recipe: answers do not depend on the day.
-        let text = Text::read(&folder, date(2024, 7, 26).at(0, 0, 0, 0))?;
+        let text = Text::read(&folder, default_now()?)?;
         let mut model = Transformer::read(&folder, arguments.dtype, device)?;
         if let Some(adapter) = &arguments.adapter {
             adapter::apply(&mut model, &find(adapter).context("--adapter")?, Use::Applied)?;

@@ -5,7 +5,6 @@
 
 use objective::Data;
 use serde::Serialize;
-use training::OptimizerSettings;
 
 use crate::config::{Dtype, ModelConfig};
 use crate::head::LOGITS;
@@ -82,11 +81,7 @@ impl MemoryPlan {
         let inner = lora.map_or(0, |lora| 2 * (lora.rank() * lora.targets().len()) as u64 * bytes);
         let layer = norms + inner + (3 * heads + 2 * keys + 4 * config.intermediate_size as u64) * bytes;
         let kept = if stage.activation_checkpointing { layer + layers * hidden * bytes } else { layers * layer };
-        let moments = match stage.optimizer {
-            OptimizerSettings::RmsProp { momentum, .. } => 1 + u64::from(momentum > 0.0),
-            OptimizerSettings::AdamW { .. } => 2,
-            OptimizerSettings::Sgd { momentum, .. } => u64::from(momentum > 0.0),
-        };
+        let (first, second) = stage.optimizer.moments();
         let per_layer = shapes.iter().filter(|shape| shape.name.contains(".layers.0.")).map(elements).sum::<u64>();
         let vocabulary = config.vocabulary as u64;
         let wanted = Wanted::of(&stage.requirements());
@@ -97,14 +92,14 @@ impl MemoryPlan {
             (Some(wanted), Keeping::Cache) if wanted.distribution() => vocabulary * hidden * bytes,
             (Some(_), Keeping::Cache) => 0,
         };
-        let chunk = (LOGITS as u64).max(vocabulary) * 4;
+        let chunk = (LOGITS as u64).clamp(vocabulary, tokens * vocabulary) * 4;
         let distribution = wanted.is_some_and(|wanted| wanted.distribution());
         // The product that is added to the gradient of the output's weights.
         let product = if wide || lora.is_some() { 0 } else { vocabulary * hidden * bytes };
         Self {
             weights: (parameters + adapters) * bytes,
             gradients: trained * 4 + per_layer * bytes,
-            moments: trained * 4 * moments,
+            moments: trained * 4 * (u64::from(first) + u64::from(second)),
             masters: if wide || stage.precision == Precision::Stochastic { 0 } else { trained * 4 },
             reference,
             activations: tokens * kept,

@@ -11,11 +11,10 @@
 //! The order is a function of sizes, weights and seed. A run that stops after n examples goes on with the iterator at n.
 
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{LmError, refuse};
+use crate::random::generator;
 
 /// A data set's part of a mixture.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -130,11 +129,7 @@ impl Mixture {
     /// The order of a set in one pass.
     fn shuffled(&self, set: usize, pass: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.sets[set].examples).collect();
-        let mut key = [0; 32];
-        for (part, number) in key.chunks_exact_mut(8).zip([self.seed, set as u64, pass]) {
-            part.copy_from_slice(&number.to_le_bytes());
-        }
-        order.shuffle(&mut ChaCha8Rng::from_seed(key));
+        order.shuffle(&mut generator([self.seed, set as u64, pass]));
         order
     }
 }

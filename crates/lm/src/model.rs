@@ -2,7 +2,7 @@
 //!
 //! What comes before the layers ([`Transformer::embed`]) and behind them (the head) is pulled back by hand, so that neither a
 //! [tokens, vocabulary] tensor nor a dense gradient of the embedding table is ever made. The layers are differentiated by the
-//! engine, all at once or one by one ([`Tape`]).
+//! engine, one by one ([`Tape`]).
 
 pub mod attention;
 pub mod layer;
@@ -20,7 +20,7 @@ use tch::{Device, Kind, Tensor};
 use crate::config::{Architecture, Dtype, ModelConfig, read_config};
 use crate::error::LmError;
 use crate::lora::{Lora, Projection, Side, tensor_name};
-use crate::weights::Weights;
+use crate::weights::{Weights, bytes};
 use layer::{Convert, Layer, Linear, Maps, Norm};
 use low_rank::LowRank;
 use rope::Angles;
@@ -281,6 +281,25 @@ impl Transformer {
         &self.config
     }
 
+    /// Of its shape and of every number in it, its adapters' too.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn fingerprint(&self) -> Result<blake3::Hash, LmError> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{:?} {:?}", self.config, self.lora).as_bytes());
+        for tensor in self.parameters().into_iter().chain(self.adapters()) {
+            hasher.update(&bytes(tensor, self.dtype())?);
+        }
+        Ok(hasher.finalize())
+    }
+
+    /// What the model computes in, as a file calls it.
+    pub fn dtype(&self) -> Dtype {
+        Dtype::of(self.kind())
+    }
+
     /// What the model computes in.
     pub fn kind(&self) -> Kind {
         self.embedding.kind()
@@ -296,11 +315,6 @@ impl Transformer {
         let layers = self.layers.iter().flat_map(Layer::parameters);
         let ends = [&self.norm.weight].into_iter().chain(&self.head);
         [&self.embedding].into_iter().chain(layers).chain(ends).collect()
-    }
-
-    /// The embedding table, of shape [vocabulary, hidden_size].
-    pub fn embedding(&self) -> &Tensor {
-        &self.embedding
     }
 
     /// The output's weights, of shape [vocabulary, hidden_size].
@@ -374,7 +388,8 @@ fn share(tensor: &Tensor) -> Result<Tensor, LmError> {
     Ok(tensor.f_detach()?)
 }
 
-fn copy(tensor: &Tensor) -> Result<Tensor, LmError> {
+/// The same numbers in memory of their own.
+pub(crate) fn copy(tensor: &Tensor) -> Result<Tensor, LmError> {
     let mut copy = tensor.f_detach()?.f_empty_like()?;
     copy.f_copy_(&tensor.f_detach()?)?;
     Ok(copy)

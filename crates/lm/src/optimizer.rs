@@ -147,11 +147,7 @@ impl State {
     }
 
     fn fill(&mut self, settings: &OptimizerSettings, precision: Precision, parameter: &Tensor) -> Result<(), LmError> {
-        let (first, second) = match settings {
-            OptimizerSettings::RmsProp { momentum, .. } => (*momentum > 0.0, true),
-            OptimizerSettings::AdamW { .. } => (true, true),
-            OptimizerSettings::Sgd { momentum, .. } => (*momentum > 0.0, false),
-        };
+        let (first, second) = settings.moments();
         for (slot, needed) in [(&mut self.first, first), (&mut self.second, second)] {
             if needed && slot.is_none() {
                 *slot = Some(Tensor::f_zeros(parameter.size(), (Kind::Float, parameter.device()))?);

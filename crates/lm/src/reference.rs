@@ -20,10 +20,9 @@ use tch::{Device, Tensor};
 use training::Policy;
 
 use crate::batch::{Packing, Sequence};
-use crate::config::Dtype;
 use crate::error::LmError;
 use crate::micro_batch::{LmMicroBatch, Plan};
-use crate::model::Transformer;
+use crate::model::{Transformer, copy};
 use crate::policy::{Forward, LmPolicy};
 use crate::weights::bytes;
 
@@ -59,7 +58,6 @@ pub struct Kept {
 type Key = [u8; 16];
 
 const KEYS: &str = "keys";
-const LENGTHS: &str = "lengths";
 const LOG_PROB: &str = "log_prob";
 const HIDDEN: &str = "hidden";
 
@@ -78,22 +76,38 @@ impl Wanted {
 }
 
 impl Reference {
-    /// Fills what is wanted of the reference in a micro-batch.
+    /// Plans as micro-batches of this model, with what an objective requires of the reference.
     ///
     /// # Errors
     ///
     /// [`LmError::Engine`].
-    pub fn fill(&self, wanted: Option<Wanted>, plan: &Plan<'_>, micro_batch: &mut LmMicroBatch) -> Result<(), LmError> {
-        let Some(Wanted { constants, distribution }) = wanted else { return Ok(()) };
+    pub fn micro_batches(
+        &self,
+        requirements: &Requirements,
+        model: &Transformer,
+        plans: &[Plan<'_>],
+        packing: Packing,
+    ) -> Result<Vec<LmMicroBatch>, LmError> {
+        let micro_batch = |plan: &Plan<'_>| {
+            let mut micro_batch = plan.micro_batch(model, packing)?;
+            if let Some(wanted) = Wanted::of(requirements) {
+                self.fill(wanted, plan, &mut micro_batch)?;
+            }
+            Ok(micro_batch)
+        };
+        plans.iter().map(micro_batch).collect()
+    }
+
+    fn fill(&self, wanted: Wanted, plan: &Plan<'_>, micro_batch: &mut LmMicroBatch) -> Result<(), LmError> {
         let (log_prob, forward) = match self {
             Self::None => return Ok(()),
             Self::Held(policy) => {
                 let (log_prob, forward) = ask(policy, micro_batch)?;
-                (log_prob, distribution.then_some(forward))
+                (log_prob, wanted.distribution.then_some(forward))
             }
             Self::Kept(kept) => kept.find(plan)?,
         };
-        for constant in constants {
+        for constant in wanted.constants {
             micro_batch.constants.column_mut(constant).clone_from(&log_prob);
         }
         micro_batch.reference = forward;
@@ -115,21 +129,20 @@ impl Kept {
     /// # Errors
     ///
     /// [`LmError::File`], [`LmError::Weights`] for a file that is damaged, and [`LmError::Engine`].
-    pub fn read_or_compute<'a>(
+    pub fn read_or_compute(
         policy: &LmPolicy,
         wanted: Wanted,
-        plans: impl Fn() -> Result<Vec<Plan<'a>>, LmError>,
+        plans: &[Plan<'_>],
         packing: Packing,
         folder: &OutputFolder,
         begun: impl FnOnce(u64),
         done: impl Fn(),
     ) -> Result<Self, LmError> {
-        let plans = plans()?;
         let mut places = HashMap::new();
         let (mut keys, mut end) = (Vec::new(), 0);
         // Of each plan, its sequences that no plan before it had.
         let mut fresh: Vec<Vec<usize>> = Vec::with_capacity(plans.len());
-        for plan in &plans {
+        for plan in plans {
             let mut own = Vec::new();
             for (index, sequence) in plan.sequences.iter().enumerate() {
                 let key = key(sequence);
@@ -179,13 +192,11 @@ impl Kept {
             problem: error.to_string(),
         };
         let names: Vec<u8> = keys.iter().flat_map(|(key, _)| *key).collect();
-        let lengths: Vec<u8> = keys.iter().flat_map(|(_, tokens)| (*tokens as u64).to_le_bytes()).collect();
         let log_prob: Vec<u8> = self.log_prob.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let dtype = dtype(model);
+        let dtype = model.dtype();
         let hidden = self.distribution.as_ref().map(|(hidden, _)| bytes(hidden, dtype)).transpose()?;
         let mut views = vec![
             (KEYS, TensorView::new(StoredDtype::U8, vec![keys.len(), size_of::<Key>()], &names).map_err(fail)?),
-            (LENGTHS, TensorView::new(StoredDtype::U64, vec![keys.len()], &lengths).map_err(fail)?),
             (LOG_PROB, TensorView::new(StoredDtype::F32, vec![self.log_prob.len()], &log_prob).map_err(fail)?),
         ];
         if let Some(hidden) = &hidden {
@@ -223,7 +234,7 @@ impl Kept {
         let hidden = if wanted.distribution {
             let view = tensor(HIDDEN)?;
             let size = [tokens as i64, model.config().hidden_size as i64];
-            if view.data().len() != tokens * model.config().hidden_size * dtype(model).bytes() {
+            if view.data().len() != tokens * model.config().hidden_size * model.dtype().bytes() {
                 return Err(refuse(format!("expected hidden states of shape {size:?}, got {:?}", view.shape())));
             }
             Some(Tensor::f_from_data_size(view.data(), &size, model.kind())?)
@@ -252,16 +263,9 @@ impl Kept {
     }
 }
 
-/// The output's weights as they are now: the policy's own will change.
+/// With the output's weights as they are now: the policy's own will change.
 fn with_head(hidden: Option<Tensor>, model: &Transformer) -> Result<Option<(Tensor, Tensor)>, LmError> {
-    let Some(hidden) = hidden else { return Ok(None) };
-    let mut head = model.head().f_detach()?.f_empty_like()?;
-    head.f_copy_(&model.head().f_detach()?)?;
-    Ok(Some((hidden, head)))
-}
-
-fn dtype(model: &Transformer) -> Dtype {
-    if model.kind() == Dtype::Bfloat16.kind() { Dtype::Bfloat16 } else { Dtype::Float32 }
+    hidden.map(|hidden| Ok((hidden, copy(model.head())?))).transpose()
 }
 
 fn key(sequence: &Sequence<'_>) -> Key {
@@ -275,18 +279,13 @@ fn key(sequence: &Sequence<'_>) -> Key {
     key
 }
 
-/// Of everything that the statistics depend on: shape and weights, sequences in their order, and how they are computed.
+/// Of everything that the statistics depend on: the model, the sequences in their order, and how they are computed.
 fn fingerprint(policy: &LmPolicy, wanted: Wanted, keys: &[(Key, usize)], packing: Packing) -> Result<String, LmError> {
     let model = policy.model();
     let mut hasher = blake3::Hasher::new();
     hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
-    hasher.update(format!("{:?} {packing} {} {:?}", model.config(), wanted.distribution, model.device()).as_bytes());
-    hasher.update(format!("{:?}", model.lora()).as_bytes());
-    for parameter in model.parameters().into_iter().chain(model.adapters()) {
-        hasher.update(&bytes(parameter, dtype(model))?);
-    }
-    for (key, _) in keys {
-        hasher.update(key);
-    }
+    hasher.update(format!("{packing} {} {:?}", wanted.distribution, model.device()).as_bytes());
+    hasher.update(model.fingerprint()?.as_bytes());
+    keys.iter().for_each(|(key, _)| _ = hasher.update(key));
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }

@@ -15,7 +15,7 @@ use self::metrics::{MetricsFile, Written};
 use self::stage::StageRun;
 use crate::adapter;
 use crate::checkpoint::{CHECKPOINTS, Checkpoint, Origin, Position, positions};
-use crate::config::{Dtype, read_config};
+use crate::config::read_config;
 use crate::device::device;
 use crate::error::LmError;
 use crate::folder::{self, Appearing, Text};
@@ -25,7 +25,6 @@ use crate::policy::LmPolicy;
 use crate::recipe::Recipe;
 use crate::reference::Wanted;
 use crate::tensorboard::{EventFile, TENSORBOARD};
-use crate::weights::bytes;
 
 /// The folder of the trained model in the run's own.
 pub const MODEL: &str = "model";
@@ -140,7 +139,7 @@ pub fn train(
     let mut policy = LmPolicy::trained(model, Keep::Activations);
     let origin = Origin {
         recipe: blake3::hash(resolved.as_bytes()).to_hex().to_string(),
-        model: fingerprint(&policy)?,
+        model: policy.model().fingerprint()?.to_hex().to_string(),
         data: StageData::fingerprint(&data),
     };
     let found = if known { newest(recipe, &steps, &checkpoints, &origin, &metrics_path, tell)? } else { None };
@@ -264,17 +263,6 @@ fn is_known(recipe: &Recipe, path: &Path) -> Result<bool, LmError> {
             problem: format!("{field}: the run that is to go on has {there}, and the recipe {here}"),
         }),
     }
-}
-
-/// Of the weights that training begins with, and the model's shape.
-fn fingerprint(policy: &LmPolicy) -> Result<String, LmError> {
-    let model = policy.model();
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{:?}", model.config()).as_bytes());
-    for parameter in model.parameters().into_iter().chain(model.adapters()) {
-        hasher.update(&bytes(parameter, Dtype::of(parameter.kind()))?);
-    }
-    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// What a run goes on from.

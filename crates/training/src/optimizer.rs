@@ -180,6 +180,15 @@ impl OptimizerSettings {
         }
     }
 
+    /// Whether a mean gradient or momentum buffer is kept, and whether a mean squared gradient is.
+    pub fn moments(&self) -> (bool, bool) {
+        match *self {
+            Self::RmsProp { momentum, .. } => (momentum > 0.0, true),
+            Self::AdamW { .. } => (true, true),
+            Self::Sgd { momentum, .. } => (momentum > 0.0, false),
+        }
+    }
+
     /// The parameters in force, defaults included.
     pub fn parameters(&self) -> Parameters {
         let named = |parameter: Parameter, value: f64| (parameter.name.to_owned(), value.into());
@@ -262,11 +271,7 @@ fn build_sgd(reader: &Reader<'_>) -> Result<OptimizerSettings, ParameterError> {
 impl Optimizer {
     /// The state before the first update of as many parameters.
     pub fn new(settings: OptimizerSettings, parameters: usize) -> Self {
-        let (first, second) = match settings {
-            OptimizerSettings::RmsProp { momentum, .. } => (momentum > 0.0, true),
-            OptimizerSettings::AdamW { .. } => (true, true),
-            OptimizerSettings::Sgd { momentum, .. } => (momentum > 0.0, false),
-        };
+        let (first, second) = settings.moments();
         let zeros = |needed: bool| vec![0.0; if needed { parameters } else { 0 }];
         Self { settings, first: zeros(first), second: zeros(second), steps: 0 }
     }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use objective::Requirements;
 
-use crate::data::{Line, encode_lines, read_records};
+use crate::data::{Line, at, encode_lines, read_records};
 use crate::error::LmError;
 use crate::example::{Encoder, Example};
 use crate::micro_batch::plan;
@@ -86,11 +86,7 @@ fn read(
     }
     for Line { line, record } in &lines {
         // Beside another of its kind, as some objectives compare each with the next.
-        plan(requirements, &[record, record], 2).map_err(|source| LmError::Line {
-            path: set.path.clone(),
-            line: *line,
-            source: Box::new(source),
-        })?;
+        plan(requirements, &[record, record], 2).map_err(|source| at(&set.path, *line, source))?;
     }
     Ok(lines)
 }

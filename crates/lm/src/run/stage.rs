@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use ndarray_rand::rand_distr::{Distribution, StandardNormal};
 use objective::{Anticipation, Metrics, ObjectiveState};
 use program::OutputFolder;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 use serde_json::Value;
 use training::{Moment, StepError, StepReport, StepSettings, Workspace, evaluate, step};
 
@@ -23,6 +21,7 @@ use crate::mixture::Place;
 use crate::model::tape::Keep;
 use crate::optimizer::Optimizer;
 use crate::policy::LmPolicy;
+use crate::random::generator;
 use crate::recipe::{Keeping, Recipe, Stage};
 use crate::reference::{Kept, Reference, Wanted};
 
@@ -234,18 +233,15 @@ impl StageRun<'_> {
             Keeping::Hold => Ok(Reference::Held(Box::new(policy.copy()?))),
             Keeping::Base => Ok(Reference::Held(Box::new(policy.base()?))),
             Keeping::Cache => {
-                let plans = || {
-                    let mut plans = self.evaluation_plans()?;
-                    for step in 0..self.steps {
-                        plans.extend(self.plans(step)?);
-                    }
-                    Ok(plans)
-                };
+                let mut plans = self.evaluation_plans()?;
+                for step in 0..self.steps {
+                    plans.extend(self.plans(step)?);
+                }
                 let begun = |micro_batches| (self.tell)(Event::Reference(micro_batches));
                 let done = || (self.tell)(Event::ReferenceDone);
                 let frozen = policy.view()?;
                 let packing = self.stage.packing;
-                Ok(Reference::Kept(Kept::read_or_compute(&frozen, wanted, plans, packing, cache, begun, done)?))
+                Ok(Reference::Kept(Kept::read_or_compute(&frozen, wanted, &plans, packing, cache, begun, done)?))
             }
         }
     }
@@ -256,15 +252,7 @@ impl StageRun<'_> {
         reference: &Reference,
         plans: &[Plan<'_>],
     ) -> Result<Vec<LmMicroBatch>, LmError> {
-        let wanted = Wanted::of(&self.stage.requirements());
-        plans
-            .iter()
-            .map(|plan| {
-                let mut micro_batch = plan.micro_batch(policy.model(), self.stage.packing)?;
-                reference.fill(wanted, plan, &mut micro_batch)?;
-                Ok(micro_batch)
-            })
-            .collect()
+        reference.micro_batches(&self.stage.requirements(), policy.model(), plans, self.stage.packing)
     }
 
     fn evaluate(
@@ -327,11 +315,7 @@ impl StageRun<'_> {
         if self.stage.requirements().anticipation == Anticipation::Off {
             return 0.0;
         }
-        let mut key = [0; 32];
-        for (part, number) in key.chunks_exact_mut(8).zip([self.recipe.seed, self.index as u64, step]) {
-            part.copy_from_slice(&number.to_le_bytes());
-        }
-        StandardNormal.sample(&mut ChaCha8Rng::from_seed(key))
+        StandardNormal.sample(&mut generator([self.recipe.seed, self.index as u64, step]))
     }
 
     fn refuse(&self, step: u64, records: Vec<(PathBuf, usize)>, source: StepError<LmError>) -> LmError {

@@ -1,90 +1,18 @@
 //! The program as a user types it.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::command::{MODEL, adapters, fails, lines, metrics, same, succeeds, two_stages, write};
 use crate::oracle::{answers, checkpoint, close, ids, numbers};
-
-fn lm(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lm")).args(arguments).output().unwrap()
-}
-
-#[track_caller]
-pub(crate) fn succeeds(arguments: &[&str]) -> String {
-    let output = lm(arguments);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-#[track_caller]
-pub(crate) fn fails(arguments: &[&str], expected: &str) {
-    let output = lm(arguments);
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
-    assert!(output.stdout.is_empty() && !error.contains("panicked"), "{arguments:?}: {error}");
-    assert!(error.contains(expected), "{arguments:?}\n  {error}\n  lacks {expected}");
-}
-
-pub(crate) fn write(folder: &TempDir, name: &str, text: &str) -> String {
-    let path = folder.path().join(name);
-    std::fs::write(&path, text).unwrap();
-    path.display().to_string()
-}
-
-pub(crate) fn lines(values: impl IntoIterator<Item = Value>) -> String {
-    values.into_iter().map(|value| value.to_string() + "\n").collect()
-}
 
 /// A folder with a recipe of two stages on a tiny checkpoint, and the recipe's path.
 fn recipe(more: &str) -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
-    let response =
-        |index: u32, least: u32| -> Vec<u32> { (0..3 + index % 3).map(|k| least + (7 * index + k) % 40).collect() };
-    let prompt = |index: u32| vec![5 + index % 9, 6 + index % 4];
-    let pairs = write(
-        &folder,
-        "pairs.jsonl",
-        &lines((0..12).map(|index| {
-            json!({"prompt_ids": prompt(index), "chosen_ids": response(index, 3), "rejected_ids": response(index + 1, 50)})
-        })),
-    );
-    let held_out = write(
-        &folder,
-        "held_out.jsonl",
-        &lines((0..6).map(|index| {
-            json!({"prompt_ids": prompt(index + 3), "chosen_ids": response(index, 3), "rejected_ids": response(index, 50)})
-        })),
-    );
-    let model = checkpoint("llama").display().to_string();
-    let text = format!(
-        r#"
-        model = "{model}"
-        batch = 4
-        micro_batch = 2
-        steps = 6
-        learning_rate = 1e-3
-        evaluate_every = 3
-        {more}
-        [[stage]]
-        method = {{ name = "ift" }}
-        data = [{{ path = "{pairs}", learnt = "chosen" }}]
-        evaluation = [{{ path = "{held_out}", learnt = "chosen" }}]
-        [[stage]]
-        method = {{ name = "tdpo" }}
-        data = [{{ path = "{pairs}" }}]
-        evaluation = [{{ path = "{held_out}" }}]
-        "#
-    );
-    let path = write(&folder, "recipe.toml", &text);
+    let path = two_stages(&folder, "llama", more);
     (folder, path)
-}
-
-pub(crate) fn metrics(out: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn losses(out: &Path) -> Vec<f64> {
@@ -131,38 +59,13 @@ fn stages_learn_what_held_out_data_show() {
 fn the_same_recipe_gives_the_same_bytes() {
     let (folder, recipe) = recipe("seed = 3");
     let (first, second) = (run(&folder, &recipe, "a", &[]), run(&folder, &recipe, "b", &[]));
-    for file in ["metrics.jsonl", "recipe.toml", "model/model.safetensors", "model/config.json"] {
-        assert_eq!(std::fs::read(first.join(file)).unwrap(), std::fs::read(second.join(file)).unwrap(), "{file}");
-    }
+    same(&first, &second, &MODEL);
     // The recipe as it was resolved is a recipe, and the same one.
     let resolved = first.join("recipe.toml");
     let again = run(&folder, resolved.to_str().unwrap(), "c", &[]);
     assert_eq!(losses(&again), losses(&first));
     let other = run(&folder, &recipe, "d", &["seed=4"]);
     assert_ne!(losses(&other), losses(&first));
-}
-
-/// A recipe of one stage of this method on pairs, whose adapters are trained.
-fn recipe_of_adapters(folder: &TempDir, method: &str) -> String {
-    let data = |name: &str| folder.path().join(name).display().to_string();
-    let text = format!(
-        r#"
-        model = "{model}"
-        batch = 4
-        micro_batch = 2
-        steps = 6
-        learning_rate = 1e-2
-        lora = {{ rank = 4, alpha = 8 }}
-        [[stage]]
-        method = {{ name = "{method}" }}
-        data = [{{ path = "{pairs}" }}]
-        evaluation = [{{ path = "{held_out}" }}]
-        "#,
-        model = checkpoint("llama").display(),
-        pairs = data("pairs.jsonl"),
-        held_out = data("held_out.jsonl")
-    );
-    write(folder, &format!("adapters_{method}.toml"), &text)
 }
 
 fn held_out_losses(out: &Path) -> Vec<f64> {
@@ -173,7 +76,7 @@ fn held_out_losses(out: &Path) -> Vec<f64> {
 #[test]
 fn adapters_are_trained_saved_applied_and_merged() {
     let (folder, _) = recipe("");
-    let recipe = recipe_of_adapters(&folder, "dpo");
+    let recipe = adapters(&folder, "dpo");
     let out = run(&folder, &recipe, "out", &[]);
     let loss = held_out_losses(&out);
     assert!(loss[0] == std::f64::consts::LN_2 && loss[1] < loss[0], "{loss:?}");
@@ -224,12 +127,10 @@ fn adapters_are_trained_saved_applied_and_merged() {
 #[test]
 fn wherever_the_reference_of_adapters_comes_from_it_says_the_same() {
     let (folder, _) = recipe("");
-    let recipe = recipe_of_adapters(&folder, "tdpo");
+    let recipe = adapters(&folder, "tdpo");
     let expected = run(&folder, &recipe, "base", &[]);
     let again = run(&folder, &recipe, "again", &[]);
-    for file in ["adapter/adapter_model.safetensors", "adapter/adapter_config.json", "metrics.jsonl"] {
-        assert_eq!(std::fs::read(expected.join(file)).unwrap(), std::fs::read(again.join(file)).unwrap(), "{file}");
-    }
+    same(&expected, &again, &["adapter/adapter_model.safetensors", "adapter/adapter_config.json"]);
     for keeping in ["cache", "hold"] {
         let found = run(&folder, &recipe, keeping, &[&format!("reference={keeping}")]);
         close(&losses(&found), &losses(&expected), 1e-4, keeping);

@@ -4,6 +4,7 @@
 //! gradient for its entries. Most agree to 1e-6; where advantages within a group nearly cancel, 1.05e-5 has been seen. A token at a
 //! wrong place or a mask that leaks is off by a thousand times that.
 
+use crate::finetune::{gradient, scaled};
 use crate::oracle::model;
 use lm::batch::Packing;
 use lm::data::Record;
@@ -12,7 +13,7 @@ use lm::micro_batch::plan;
 use lm::model::tape::Keep;
 use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
-use lm::reference::{Reference, Wanted};
+use lm::reference::Reference;
 use objective::{Metrics, ObjectiveState, Parameters, registry};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -70,21 +71,9 @@ fn step(name: &str, method: &str, records: &[Record<Example>], way: Way) -> (f64
     let objective = registry::build(method, &Parameters::new()).unwrap();
     let requirements = objective.requirements();
     let mut policy = LmPolicy::trained(model(name), way.keep);
-    let other = model(name);
-    for parameter in other.parameters() {
-        tch::no_grad(|| _ = parameter.shallow_clone().g_mul_scalar_(0.9));
-    }
-    let reference = Reference::Held(Box::new(LmPolicy::frozen(other)));
-    let records: Vec<_> = records.iter().collect();
-    let micro_batches: Vec<_> = plan(&requirements, &records, way.size)
-        .unwrap()
-        .iter()
-        .map(|plan| {
-            let mut micro_batch = plan.micro_batch(policy.model(), way.packing).unwrap();
-            reference.fill(Wanted::of(&requirements), plan, &mut micro_batch).unwrap();
-            micro_batch
-        })
-        .collect();
+    let reference = Reference::Held(Box::new(scaled(name, 0.9)));
+    let plans = plan(&requirements, &records.iter().collect::<Vec<_>>(), way.size).unwrap();
+    let micro_batches = reference.micro_batches(&requirements, policy.model(), &plans, way.packing).unwrap();
     let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
     let (loss, metrics) =
         accumulate(&mut policy, &*objective, &mut state, &micro_batches, Moment::default(), &mut workspace).unwrap();
@@ -147,12 +136,10 @@ fn a_policy_that_is_its_own_reference_has_a_loss_of_ln_2_to_the_last_bit() {
     let objective = registry::build("dpo", &Parameters::new()).unwrap();
     let mut policy = LmPolicy::trained(model("mistral"), Keep::Activations);
     let reference = Reference::Held(Box::new(policy.copy().unwrap()));
-    let plans = plan(&objective.requirements(), &[&records[0]], 1).unwrap();
-    let mut micro_batch = plans[0].micro_batch(policy.model(), Packing::Packed).unwrap();
-    reference.fill(Wanted::of(&objective.requirements()), &plans[0], &mut micro_batch).unwrap();
-    let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
-    let moment = Moment::default();
-    let (loss, _) = accumulate(&mut policy, &*objective, &mut state, &[micro_batch], moment, &mut workspace).unwrap();
+    let requirements = objective.requirements();
+    let plans = plan(&requirements, &[&records[0]], 1).unwrap();
+    let micro_batches = reference.micro_batches(&requirements, policy.model(), &plans, Packing::Packed).unwrap();
+    let loss = gradient(&mut policy, &*objective, &micro_batches);
     assert_eq!(loss, std::f64::consts::LN_2);
 }
 
@@ -162,10 +149,11 @@ fn frozen_encodings_pass_no_gradient_to_an_untied_table() {
     let largest = |freeze: &str| {
         let objective = registry::build("ift", &[("freeze_embeddings".to_owned(), freeze.into())].into()).unwrap();
         let mut policy = LmPolicy::trained(model("llama"), Keep::Activations);
-        let plans = plan(&objective.requirements(), &[&record], 1).unwrap();
-        let micro_batch = plans[0].micro_batch(policy.model(), Packing::Padded).unwrap();
-        let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
-        accumulate(&mut policy, &*objective, &mut state, &[micro_batch], Moment::default(), &mut workspace).unwrap();
+        let requirements = objective.requirements();
+        let plans = plan(&requirements, &[&record], 1).unwrap();
+        let micro_batches =
+            Reference::None.micro_batches(&requirements, policy.model(), &plans, Packing::Padded).unwrap();
+        gradient(&mut policy, &*objective, &micro_batches);
         policy.gradients()[0].as_ref().map_or(0.0, |gradient| gradient.abs().max().double_value(&[]))
     };
     assert_eq!(largest("all"), 0.0);

@@ -7,43 +7,9 @@ use std::time::{Duration, Instant};
 use ndarray_rand::rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
+use crate::command::{MODEL, fails, lines, metrics, same, succeeds, two_stages, write};
 use crate::oracle::checkpoint;
-use crate::program::{fails, lines, metrics, succeeds, write};
-
-/// A recipe of two stages, the second with a reference, in the folder of its data.
-fn recipe(folder: &TempDir, model: &str, more: &str) -> String {
-    let ids =
-        |index: u32, least: u32| -> Vec<u32> { (0..3 + index % 3).map(|k| least + (7 * index + k) % 40).collect() };
-    let pair = |index: u32| json!({"prompt_ids": [5 + index % 9], "chosen_ids": ids(index, 3), "rejected_ids": ids(index, 50)});
-    let pairs = write(folder, "pairs.jsonl", &lines((0..12).map(pair)));
-    let held_out = write(folder, "held_out.jsonl", &lines((3..6).map(pair)));
-    // What is given takes the place of what stands here.
-    let own: String = ["batch = 4", "micro_batch = 2", "steps = 8", "learning_rate = 1e-3", "evaluate_every = 3"]
-        .into_iter()
-        .filter(|line| line.split_once(' ').is_some_and(|(key, _)| more.lines().all(|given| !given.starts_with(key))))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    let text = format!(
-        r#"
-        model = "{}"
-        {own}
-        optimizer = {{ name = "adamw" }}
-        {more}
-        [[stage]]
-        method = {{ name = "ift" }}
-        data = [{{ path = "{pairs}", learnt = "chosen" }}]
-        evaluation = [{{ path = "{held_out}", learnt = "chosen" }}]
-        [[stage]]
-        method = {{ name = "tdpo" }}
-        data = [{{ path = "{pairs}" }}]
-        evaluation = [{{ path = "{held_out}" }}]
-        "#,
-        checkpoint(model).display()
-    );
-    write(folder, "recipe.toml", &text)
-}
 
 fn begin(recipe: &str, out: &Path, more: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lm"));
@@ -74,13 +40,6 @@ fn kill_behind(recipe: &str, out: &Path, checkpoint: &str, more: &[&str]) {
     child.wait().unwrap();
 }
 
-#[track_caller]
-fn same(one: &Path, other: &Path) {
-    for file in ["metrics.jsonl", "recipe.toml", "model/model.safetensors", "model/config.json"] {
-        assert!(std::fs::read(one.join(file)).unwrap() == std::fs::read(other.join(file)).unwrap(), "{file} differs");
-    }
-}
-
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -103,7 +62,7 @@ fn kill_9_at_100_random_moments_loses_nothing_and_ends_in_the_same_bytes() {
     // What a killed process wrote is the kernel's, so a disk would make this slower and prove no more.
     let memory = Path::new("/dev/shm");
     let folder = if memory.exists() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-    let recipe = recipe(&folder, "llama", "steps = 60\nkeep_best = true");
+    let recipe = two_stages(&folder, "llama", "steps = 60\nkeep_best = true");
     let assignments =
         [&["--resume", "--set", "checkpoint_every=1"][..], &["--resume", "--set", "checkpoint_every=3"][..]];
     let whole: Vec<PathBuf> = (0..2).map(|index| folder.path().join(format!("whole-{index}"))).collect();
@@ -137,7 +96,7 @@ fn kill_9_at_100_random_moments_loses_nothing_and_ends_in_the_same_bytes() {
         let ended = child.wait_with_output().unwrap();
         if let Some(status) = finished {
             assert!(status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-            same(&out, &whole[which]);
+            same(&out, &whole[which], &MODEL);
             assert!(
                 std::fs::read(out.join("best/model.safetensors")).unwrap()
                     == std::fs::read(whole[which].join("best/model.safetensors")).unwrap()
@@ -173,7 +132,7 @@ fn kill_9_at_100_random_moments_loses_nothing_and_ends_in_the_same_bytes() {
 #[test]
 fn ctrl_c_and_sigterm_end_the_step_and_leave_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = recipe(&folder, "llama", "steps = 400");
+    let recipe = two_stages(&folder, "llama", "steps = 400");
     let whole = folder.path().join("whole");
     train(&recipe, &whole, &[]);
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
@@ -193,7 +152,7 @@ fn ctrl_c_and_sigterm_end_the_step_and_leave_a_checkpoint() {
         assert_eq!(names(&out.join("checkpoints")).len(), 1);
         assert!(!out.join("model").exists());
         train(&recipe, &out, &["--resume"]);
-        same(&out, &whole);
+        same(&out, &whole, &MODEL);
     }
 }
 
@@ -201,7 +160,7 @@ fn ctrl_c_and_sigterm_end_the_step_and_leave_a_checkpoint() {
 fn a_second_signal_ends_at_once() {
     let folder = tempfile::tempdir().unwrap();
     // The first step takes long enough for both.
-    let recipe = recipe(&folder, "llama", "batch = 60000");
+    let recipe = two_stages(&folder, "llama", "batch = 60000");
     let out = folder.path().join("out");
     let mut child = begin(&recipe, &out, &[]);
     wait_for(&out.join("metrics.jsonl"));
@@ -225,7 +184,7 @@ fn every_precision_optimizer_and_reference_goes_on_bit_for_bit_in_either_stage()
     .into_iter()
     .enumerate()
     {
-        let recipe = recipe(&folder, "qwen2", &format!("checkpoint_every = 2\nkeep_last = 1\n{more}"));
+        let recipe = two_stages(&folder, "qwen2", &format!("checkpoint_every = 2\nkeep_last = 1\n{more}"));
         let whole = folder.path().join(format!("whole-{index}"));
         train(&recipe, &whole, &[]);
         let out = folder.path().join(format!("out-{index}"));
@@ -238,11 +197,11 @@ fn every_precision_optimizer_and_reference_goes_on_bit_for_bit_in_either_stage()
         }
         kill_behind(&recipe, &out, "1-6", &["--resume"]);
         train(&recipe, &out, &["--resume"]);
-        same(&out, &whole);
+        same(&out, &whole, &MODEL);
         assert_eq!(names(&out.join("checkpoints")), ["1-8"]);
         // A run that is over stays as it is.
         train(&recipe, &out, &["--resume"]);
-        same(&out, &whole);
+        same(&out, &whole, &MODEL);
     }
 }
 
@@ -264,7 +223,7 @@ fn an_objective_that_remembers_goes_on_with_what_it_knew() {
     let marker: Value = serde_json::from_str(&marker).unwrap();
     assert!(marker["content"]["progress"]["state"]["rewards"]["count"].as_u64().unwrap() > 0, "{marker}");
     train(&recipe, &out, &["--resume"]);
-    same(&out, &whole);
+    same(&out, &whole, &MODEL);
 }
 
 /// A file of a checkpoint, what happens to it, and what is told of it.
@@ -273,7 +232,7 @@ type Damage<'a> = (&'a str, &'a dyn Fn(&Path), &'a str);
 #[test]
 fn a_damaged_checkpoint_is_passed_over_and_named() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = recipe(&folder, "llama", "checkpoint_every = 2\nkeep_last = 3");
+    let recipe = two_stages(&folder, "llama", "checkpoint_every = 2\nkeep_last = 3");
     let (whole, out) = (folder.path().join("whole"), folder.path().join("out"));
     train(&recipe, &whole, &[]);
     let damages: [Damage<'_>; 4] = [
@@ -291,7 +250,7 @@ fn a_damaged_checkpoint_is_passed_over_and_named() {
         let error = String::from_utf8_lossy(&ended.stderr);
         assert!(ended.status.success(), "{error}");
         assert!(error.contains("warning: ") && error.contains(told) && error.contains(&newest), "{error}");
-        same(&out, &whole);
+        same(&out, &whole, &MODEL);
     }
     // With nothing left to go on from, nothing is begun over it.
     let out = folder.path().join("lost");
@@ -317,7 +276,7 @@ fn flip(path: &Path) {
 #[test]
 fn a_run_goes_on_with_its_own_recipe_model_and_data_only() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = recipe(&folder, "llama", "checkpoint_every = 2");
+    let recipe = two_stages(&folder, "llama", "checkpoint_every = 2");
     let out = folder.path().join("out");
     let place = out.display().to_string();
     kill_behind(&recipe, &out, "0-4", &[]);
@@ -363,7 +322,7 @@ fn a_run_goes_on_with_its_own_recipe_model_and_data_only() {
 #[test]
 fn the_newest_checkpoints_stay_and_the_best_model() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = recipe(&folder, "llama", "checkpoint_every = 1\nkeep_last = 3");
+    let recipe = two_stages(&folder, "llama", "checkpoint_every = 1\nkeep_last = 3");
     let out = folder.path().join("out");
     let best = "best=\"rewards/accuracies\"";
     let set = ["--set", "stage.1.keep_best=true", "--set", &format!("stage.1.{best}")];
@@ -401,7 +360,7 @@ fn the_newest_checkpoints_stay_and_the_best_model() {
 #[test]
 fn a_step_that_diverges_names_its_records_and_leaves_the_state_before_it() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = recipe(&folder, "llama", "learning_rate = 1e25\nwarmup_ratio = 0");
+    let recipe = two_stages(&folder, "llama", "learning_rate = 1e25\nwarmup_ratio = 0");
     let out = folder.path().join("out");
     let ended = begin(&recipe, &out, &[]).wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&ended.stderr);
@@ -420,7 +379,7 @@ fn a_step_that_diverges_names_its_records_and_leaves_the_state_before_it() {
 #[test]
 fn two_runs_do_not_write_to_one_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = recipe(&folder, "llama", "steps = 100000");
+    let recipe = two_stages(&folder, "llama", "steps = 100000");
     let out = folder.path().join("out");
     let mut child = begin(&recipe, &out, &[]);
     wait_for(&out.join("metrics.jsonl"));
@@ -453,7 +412,7 @@ impl Drop for Small {
 #[test]
 fn a_full_disk_ends_the_run_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = recipe(&folder, "llama", "checkpoint_every = 1\nkeep_last = 2");
+    let recipe = two_stages(&folder, "llama", "checkpoint_every = 1\nkeep_last = 2");
     let whole = folder.path().join("whole");
     train(&recipe, &whole, &[]);
     let checkpoint = whole.join("checkpoints/1-8");
@@ -474,13 +433,13 @@ fn a_full_disk_ends_the_run_and_loses_nothing() {
     let status = Command::new("mount").args(["-o", "remount,size=64m"]).arg(&small.0).status().unwrap();
     assert!(status.success());
     train(&recipe, &out, &["--resume"]);
-    same(&out, &whole);
+    same(&out, &whole, &MODEL);
 }
 
 #[test]
 fn a_folder_that_cannot_be_written_is_refused_before_anything_is_read() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = recipe(&folder, "llama", "");
+    let recipe = two_stages(&folder, "llama", "");
     let Some(small) = Small::mount(folder.path().join("small"), 1 << 20) else {
         eprintln!("skipped: only root may mount a file system that is read-only to root");
         return;

@@ -1,0 +1,116 @@
+//! Rotary positions as `config.json` says them, in the hub's form and in transformers 5's.
+
+use serde::Deserialize;
+
+use super::reading::Reader;
+use crate::error::LmError;
+
+/// Rotary positions.
+///
+/// # Formula
+///
+/// Position m turns the i-th pair of a head's numbers by the angle m fᵢ, where unscaled fᵢ = θ^(−2i / head_dim).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rope {
+    /// The base θ.
+    pub theta: f64,
+    /// How frequencies are changed for sequences that are longer than the pretrained ones.
+    pub scaling: RopeScaling,
+}
+
+/// How rotary frequencies are scaled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// As they are.
+    Default,
+    /// All divided by `factor`.
+    Linear {
+        /// What they are divided by, at least 1.
+        factor: f64,
+    },
+    /// Llama 3: long wavelengths are divided by `factor`, short ones stay, and those between are interpolated.
+    Llama3 {
+        /// What low frequencies are divided by, at least 1.
+        factor: f64,
+        /// Wavelengths above `original_positions / low_freq_factor` are long.
+        low_freq_factor: f64,
+        /// Wavelengths below `original_positions / high_freq_factor` are short.
+        high_freq_factor: f64,
+        /// The longest sequence before scaling, in tokens.
+        original_positions: usize,
+    },
+}
+
+/// The fields as the file has them.
+#[derive(Clone, Deserialize)]
+pub(super) struct RawRope {
+    rope_type: Option<String>,
+    /// What `rope_type` was called before.
+    r#type: Option<String>,
+    rope_theta: Option<f64>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<usize>,
+    partial_rotary_factor: Option<f64>,
+}
+
+impl Reader<'_> {
+    pub(super) fn rope(&self) -> Result<Rope, LmError> {
+        let raw = &self.raw;
+        let (place, scaling) = match (&raw.rope_parameters, &raw.rope_scaling) {
+            (Some(_), Some(_)) => {
+                return Err(self.field("rope_scaling", "nothing beside rope_parameters", "both"));
+            }
+            (Some(parameters), None) => ("rope_parameters", Some(parameters)),
+            (None, scaling) => ("rope_scaling", scaling.as_ref()),
+        };
+        let inner_theta = scaling.and_then(|scaling| scaling.rope_theta);
+        if let (Some(outer), Some(inner)) = (raw.rope_theta, inner_theta)
+            && outer != inner
+        {
+            return Err(self.field("rope_theta", format!("{inner}, as {place} says"), outer));
+        }
+        let theta = self.positive("rope_theta", inner_theta.or(raw.rope_theta).unwrap_or(10_000.0))?;
+        let scaling = match scaling {
+            Some(scaling) => self.scaling(place, scaling)?,
+            None => RopeScaling::Default,
+        };
+        Ok(Rope { theta, scaling })
+    }
+
+    fn scaling(&self, place: &str, raw: &RawRope) -> Result<RopeScaling, LmError> {
+        let field = |name: &str| format!("{place}.{name}");
+        if let Some(given) = raw.partial_rotary_factor.filter(|factor| *factor != 1.0) {
+            return Err(self.field(&field("partial_rotary_factor"), "1", given));
+        }
+        let factor = || self.at_least_one(&field("factor"), raw.factor);
+        let name = match (&raw.rope_type, &raw.r#type) {
+            (Some(name), Some(other)) if name != other => {
+                return Err(self.field(&field("type"), format!("{name}, as rope_type says"), other));
+            }
+            (Some(name), _) | (None, Some(name)) => name,
+            (None, None) if place == "rope_parameters" => return Ok(RopeScaling::Default),
+            (None, None) => return Err(self.field(&field("rope_type"), "default, linear or llama3", "nothing")),
+        };
+        match name.as_str() {
+            "default" => Ok(RopeScaling::Default),
+            "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
+            "llama3" => {
+                let low_freq_factor =
+                    self.positive(&field("low_freq_factor"), raw.low_freq_factor.unwrap_or(f64::NAN))?;
+                let high_freq_factor =
+                    self.positive(&field("high_freq_factor"), raw.high_freq_factor.unwrap_or(f64::NAN))?;
+                // Frequencies between the two are interpolated, and divided by their difference.
+                if high_freq_factor <= low_freq_factor {
+                    let allowed = format!("above low_freq_factor = {low_freq_factor}");
+                    return Err(self.field(&field("high_freq_factor"), allowed, high_freq_factor));
+                }
+                let name = field("original_max_position_embeddings");
+                let original_positions = self.size(&name, raw.original_max_position_embeddings)?;
+                Ok(RopeScaling::Llama3 { factor: factor()?, low_freq_factor, high_freq_factor, original_positions })
+            }
+            given => Err(self.field(&field("rope_type"), "one of default, linear, llama3", given)),
+        }
+    }
+}

@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn chunked(states: &Tensor, weights: &Tensor, taken: &[usize], trains: bool) -> anyhow::Result<f64> {
-    let head = Head { hidden: states, weights };
+    let head = Head { hidden: states, weights, kept: None };
     let mut statistics = TokenStatistics::default();
     head.statistics(None, taken, Statistic::LogProb.into(), &mut statistics)?;
     let sum = statistics.log_prob.iter().sum();

@@ -244,7 +244,7 @@ fn choose(
     rows: &mut [Row<'_>],
     sampling: Option<Sampling>,
 ) -> Result<(), LmError> {
-    let head = Head { hidden, weights: model.head() };
+    let head = Head { hidden, weights: model.head(), kept: None };
     match sampling {
         None => {
             let chosen = head.most_probable()?;

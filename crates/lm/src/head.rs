@@ -2,7 +2,7 @@
 //!
 //! Logits are made for a chunk of tokens at a time, reduced to the statistics that an objective reads, and forgotten. When the
 //! objective has answered with cotangents, the same chunks are made again and pulled back, into the gradient of the output's
-//! weights and the cotangents of the hidden states.
+//! weights and the cotangents of the hidden states. Where one chunk is all, and log p all that is asked, it may be kept instead.
 //!
 //! # Formula
 //!
@@ -10,6 +10,8 @@
 //!
 //! ∂L/∂z = c_log_prob (e_y − p) + c_reference_kl (p − p_ref) − c_entropy p (log p + H) + 2 c_log_sum_square_prob (p² / Σp² − p),
 //! ∂L/∂h = ∂L/∂z W, ∂L/∂W = Σ_tokens (∂L/∂z)ᵀ h.
+
+use std::cell::RefCell;
 
 use enumset::EnumSet;
 use objective::{Statistic, TokenStatistics};
@@ -28,6 +30,19 @@ pub struct Head<'a> {
     pub hidden: &'a Tensor,
     /// Of shape [vocabulary, hidden_size].
     pub weights: &'a Tensor,
+    /// Where the only chunk is kept until it is pulled back, if it is to be.
+    pub kept: Option<&'a Kept>,
+}
+
+/// The only chunk of a head, between its statistics and their pull-back.
+#[derive(Debug, Default)]
+pub struct Kept(RefCell<Option<Exponentials>>);
+
+/// exp(z − max z), and its sum over each token's vocabulary.
+#[derive(Debug)]
+struct Exponentials {
+    each: Tensor,
+    sum: Tensor,
 }
 
 /// Tokens whose logits are made together.
@@ -165,10 +180,16 @@ impl Head<'_> {
     /// log p of the tokens taken, in one buffer, by the same operations as [`log_probs`](Self::log_probs): a policy that is its own
     /// reference agrees with it to the last bit, whatever else is asked of either.
     fn log_prob(&self, chunk: &Chunk, taken: &Tensor) -> Result<Tensor, LmError> {
-        let mut logits = self.logits(chunk)?;
+        let logits = self.logits(chunk)?;
         let own = logits.f_gather(-1, &taken.f_unsqueeze(-1)?, false)?;
-        let sum = logits.f_exp_()?.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
-        Ok(own.f_sub(&sum.f_log()?)?.f_squeeze_dim(-1)?)
+        let exponentials = Exponentials::of(logits)?;
+        let log_prob = own.f_sub(&exponentials.sum.f_log()?)?.f_squeeze_dim(-1)?;
+        if let Some(Kept(kept)) = self.kept
+            && chunk.tokens == self.hidden.size()[0]
+        {
+            kept.replace(Some(exponentials));
+        }
+        Ok(log_prob)
     }
 
     /// The cotangents of the hidden states. Adds those of the output's weights to `gradient`, of their shape and in 32 bits, unless
@@ -227,9 +248,12 @@ impl Head<'_> {
     ) -> Result<Tensor, LmError> {
         let Columns { log_prob, reference_kl, entropy, log_sum_square_prob } = columns;
         if let (Some(log_prob), None, None, None) = (log_prob, reference_kl, entropy, log_sum_square_prob) {
-            let mut probs = self.logits(chunk)?.f_exp_()?;
-            let sum = probs.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
-            let mut cotangent = probs.f_mul_(&log_prob.f_neg()?.f_div(&sum)?)?;
+            let kept = self.kept.and_then(|Kept(kept)| kept.take());
+            let Exponentials { mut each, sum } = match kept {
+                Some(exponentials) => exponentials,
+                None => Exponentials::of(self.logits(chunk)?)?,
+            };
+            let mut cotangent = each.f_mul_(&log_prob.f_neg()?.f_div(&sum)?)?;
             return Ok(cotangent.f_scatter_add_(-1, &taken.f_unsqueeze(-1)?, log_prob)?);
         }
         let log_probs = self.log_probs(chunk)?;
@@ -259,6 +283,15 @@ impl Head<'_> {
     fn tokens(&self, tokens: &[usize]) -> Result<Tensor, LmError> {
         let tokens: Vec<i64> = tokens.iter().map(|token| *token as i64).collect();
         Ok(Tensor::f_from_slice(&tokens)?.f_to_device(self.hidden.device())?)
+    }
+}
+
+impl Exponentials {
+    /// Of z − max z, in the same memory.
+    fn of(mut logits: Tensor) -> Result<Self, LmError> {
+        let each = logits.f_exp_()?;
+        let sum = each.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
+        Ok(Self { each, sum })
     }
 }
 

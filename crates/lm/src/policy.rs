@@ -7,7 +7,7 @@ use training::Policy;
 
 use crate::batch::States;
 use crate::error::LmError;
-use crate::head::Head;
+use crate::head::{Head, Kept};
 use crate::model::{Shape, Tape, Transformer, tape::Keep};
 use crate::optimizer::Optimizer;
 
@@ -27,12 +27,13 @@ pub struct Forward {
     hidden: Tensor,
     weights: Tensor,
     tape: Tape,
+    kept: Kept,
 }
 
 impl Forward {
     /// Of known hidden states, which is not pulled back.
     pub fn of(hidden: Tensor, weights: &Tensor) -> Self {
-        Self { hidden, weights: weights.shallow_clone(), tape: Tape::default() }
+        Self { hidden, weights: weights.shallow_clone(), tape: Tape::default(), kept: Kept::default() }
     }
 
     /// Hidden states of shape [response tokens, hidden_size].
@@ -42,7 +43,9 @@ impl Forward {
 
     /// What statistics are made of.
     pub fn head(&self) -> Head<'_> {
-        Head { hidden: &self.hidden, weights: &self.weights }
+        // What is never pulled back keeps nothing.
+        let kept = (!self.tape.is_empty()).then_some(&self.kept);
+        Head { hidden: &self.hidden, weights: &self.weights, kept }
     }
 }
 
@@ -130,13 +133,13 @@ impl Policy for LmPolicy {
     fn forward(&self, states: &States) -> Result<Forward, LmError> {
         let embeddings = states.embeddings(&self.model)?;
         let (hidden, tape) = self.model.forward(&embeddings, &states.places(), self.keep)?;
-        Ok(Forward { hidden, weights: self.model.head().shallow_clone(), tape })
+        Ok(Forward { hidden, weights: self.model.head().shallow_clone(), tape, kept: Kept::default() })
     }
 
     fn anticipate(&self, states: &States, lambda: f64, freeze: Freeze) -> Result<States, LmError> {
         let embeddings = states.embeddings(&self.model)?;
         let (hidden, _) = self.model.forward(&embeddings, &states.places(), Keep::Nothing)?;
-        let greedy = Head { hidden: &hidden, weights: self.model.head() }.greedy()?;
+        let greedy = Head { hidden: &hidden, weights: self.model.head(), kept: None }.greedy()?;
         states.anticipated(&greedy, lambda, freeze)
     }
 

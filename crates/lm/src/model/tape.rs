@@ -22,6 +22,13 @@ pub struct Tape {
     segments: Vec<Segment>,
 }
 
+impl Tape {
+    /// Whether nothing was kept.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+}
+
 /// A part of the forward pass that is differentiated by itself, so that only its own gradients are in memory at a time.
 #[derive(Debug)]
 struct Segment {
@@ -84,7 +91,7 @@ impl Transformer {
         cotangent: &Tensor,
         add: &mut dyn FnMut(usize, Tensor) -> Result<(), LmError>,
     ) -> Result<Option<Tensor>, LmError> {
-        if tape.segments.is_empty() {
+        if tape.is_empty() {
             return Ok(None);
         }
         let adapted = self.lora.is_some();

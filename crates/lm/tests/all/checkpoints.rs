@@ -85,7 +85,7 @@ fn greedy_tokens_are_the_most_probable_ones() {
     let ids: Vec<u32> = (3..23).collect();
     let states = States::new(&model, &[Sequence { prompt: &ids[..1], response: &ids[1..] }], Packing::Padded).unwrap();
     let (hidden, _) = model.forward(&states.embeddings(&model).unwrap(), &states.places(), Keep::Nothing).unwrap();
-    let greedy = lm::head::Head { hidden: &hidden, weights: model.head() }.greedy().unwrap();
+    let greedy = lm::head::Head { hidden: &hidden, weights: model.head(), kept: None }.greedy().unwrap();
     let expected: Tensor = hidden.matmul(&model.head().tr()).argmax(-1, false);
     assert_eq!(greedy, expected);
 }

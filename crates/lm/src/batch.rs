@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use objective::Freeze;
 use strum::{Display, EnumString, VariantNames};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
+use crate::device::send;
 use crate::error::LmError;
 use crate::model::rope::Angles;
 use crate::model::tape::Places;
@@ -98,7 +99,7 @@ impl States {
             }
         }
         let device = model.device();
-        let tensor = |values: &[i64]| Ok::<_, LmError>(Tensor::f_from_slice(values)?.f_to_device(device)?);
+        let tensor = |values: &[i64]| send(values, Kind::Int64, device);
         let sequences = Sequences {
             angles: model.angles(&layout.positions())?,
             tokens: tensor(&tokens)?,

@@ -1,16 +1,12 @@
-//! Where a model computes.
-//!
-//! The linker leaves out what no symbol of ours asks for, and so the half of libtorch that knows CUDA. It is opened when a CUDA
-//! device is asked for: one binary runs with and without a GPU.
+//! Where a model computes, and how numbers get there.
 
 use std::error::Error;
 
-use tch::{Cuda, Device};
+use tch::kind::Element;
+use tch::{Cuda, Device, Kind, Tensor};
 
+use crate::cuda::open;
 use crate::error::LmError;
-
-/// The half of libtorch that knows CUDA.
-const LIBRARY: &str = "libtorch_cuda.so";
 
 /// The device of this name: `cpu`, `cuda` or `cuda:1`.
 ///
@@ -39,15 +35,18 @@ pub fn device(name: &str) -> Result<Device, LmError> {
     }
 }
 
-/// Opens the library for as long as the program runs, with its symbols for every other library to see.
-#[allow(unsafe_code)]
-fn open() -> Result<(), libloading::Error> {
-    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    // SAFETY: the library is PyTorch's own, of the version that this program is linked to, and its initialisers do nothing but
-    // register kernels. It is never closed, so nothing of it is used after its end.
-    let library = unsafe { Library::open(Some(LIBRARY), RTLD_NOW | RTLD_GLOBAL) }?;
-    std::mem::forget(library);
-    Ok(())
+/// Numbers as a tensor on a device. A GPU takes them when it comes to it: nobody waits.
+///
+/// # Errors
+///
+/// [`LmError::Engine`].
+pub fn send<T: Element>(values: &[T], kind: Kind, device: Device) -> Result<Tensor, LmError> {
+    let here = Tensor::f_from_slice(values)?.f_to_kind(kind)?;
+    if !device.is_cuda() {
+        return Ok(here);
+    }
+    // Only memory that stays where it is can be read later.
+    Ok(here.f_pin_memory(device)?.f_to_device_(device, kind, true, false)?)
 }
 
 #[cfg(test)]

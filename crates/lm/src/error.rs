@@ -95,6 +95,20 @@ pub enum LmError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Other processes of a run that cannot be reached.
+    #[error("{problem}")]
+    Link {
+        /// Why not.
+        problem: String,
+    },
+    /// Another process of a run that cannot go on.
+    #[error("process {rank}: {problem}")]
+    Process {
+        /// Its number, from 0.
+        rank: usize,
+        /// Why not.
+        problem: String,
+    },
     /// A model that is neither here nor on the hub.
     #[error("model \"{name}\": {problem}")]
     Model {
@@ -246,6 +260,15 @@ fn first_line(error: &tch::TchError) -> String {
 /// The refusal of a record's field.
 pub(crate) fn refuse(field: &str, allowed: impl Into<String>, given: impl ToString) -> LmError {
     LmError::Record { field: field.to_owned(), allowed: allowed.into(), given: given.to_string() }
+}
+
+impl From<training::RanksError<LmError>> for LmError {
+    fn from(error: training::RanksError<LmError>) -> Self {
+        match error {
+            training::RanksError::Link(error) => error,
+            training::RanksError::Other { rank, problem } => Self::Process { rank, problem },
+        }
+    }
 }
 
 impl From<program::OutputError> for LmError {

@@ -17,6 +17,7 @@ use enumset::EnumSet;
 use objective::{Statistic, TokenStatistics};
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::device::send;
 use crate::error::LmError;
 
 /// Logits in memory at a time: 512 MiB, and for some statistics a few times that. Smaller chunks are slower, as a product of matrices
@@ -210,8 +211,7 @@ impl Head<'_> {
             if values.is_empty() {
                 return Ok(None);
             }
-            let values = Tensor::f_from_slice(values)?.f_to_kind(Kind::Float)?.f_to_device(self.hidden.device())?;
-            Ok(Some(values.f_unsqueeze(-1)?))
+            Ok(Some(send(values, Kind::Float, self.hidden.device())?.f_unsqueeze(-1)?))
         };
         let TokenStatistics { log_prob, reference_kl, entropy, value, log_sum_square_prob } = cotangents;
         if !value.is_empty() {
@@ -282,7 +282,7 @@ impl Head<'_> {
 
     fn tokens(&self, tokens: &[usize]) -> Result<Tensor, LmError> {
         let tokens: Vec<i64> = tokens.iter().map(|token| *token as i64).collect();
-        Ok(Tensor::f_from_slice(&tokens)?.f_to_device(self.hidden.device())?)
+        send(&tokens, Kind::Int64, self.hidden.device())
     }
 }
 

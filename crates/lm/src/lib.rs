@@ -9,6 +9,7 @@
 //! | how prompts go on | [`mod@generate`] |
 //! | records as micro-batches, what their reference says | [`micro_batch`], [`mod@reference`] |
 //! | what to train, and the run | [`recipe`], [`run`] |
+//! | several processes of one run | [`ranks`] |
 //! | what a run goes on from, what it shows | [`checkpoint`], [`tensorboard`] |
 //! | how probable responses are | [`mod@score`] |
 //! | where a model comes from, and where it computes | [`folder`], [`device`] |
@@ -25,6 +26,7 @@ pub mod batch;
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
+mod cuda;
 pub mod data;
 pub mod device;
 pub mod error;
@@ -42,6 +44,7 @@ pub mod optimizer;
 pub mod policy;
 pub mod python_json;
 mod random;
+pub mod ranks;
 pub mod recipe;
 pub mod reference;
 pub mod run;

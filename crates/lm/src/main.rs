@@ -22,6 +22,7 @@ use lm::generate::{Continuation, Finish, Settings, generate};
 use lm::inspection::Inspection;
 use lm::model::Transformer;
 use lm::policy::LmPolicy;
+use lm::ranks::Worker;
 use lm::recipe::{Recipe, default_now};
 use lm::run::{Ended, Event, Row, Start, train};
 use lm::score::score;
@@ -64,7 +65,8 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     let start = if arguments.resume { Start::Resumed } else { Start::Anew };
     let progress = RefCell::new(Progress::new("steps"));
     let pace = RefCell::new(Pace::new());
-    let ended = train(&recipe, &out, start, &|| asked.stops(), &|event| match event {
+    let worker = Worker::join(&recipe.device)?;
+    let ended = train(&worker, &recipe, &out, start, &|| asked.stops(), &|event| match event {
         Event::Warning(warning) => progress.borrow().line(&format!("warning: {warning}")),
         Event::Resumed(at) => eprintln!("goes on behind step {} of stage {}", at.step, at.stage + 1),
         Event::Stage { stage, stages, method, steps, done } => {
@@ -87,11 +89,15 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     })?;
     match ended {
         Ended::Finished(model) => {
-            print(&format!("written: {}\n", model.display()))?;
+            if worker.is_first() {
+                print(&format!("written: {}\n", model.display()))?;
+            }
             Ok(ExitCode::SUCCESS)
         }
         Ended::Stopped(checkpoint) => {
-            eprintln!("stopped at {}; the same command with --resume goes on from there", checkpoint.display());
+            if worker.is_first() {
+                eprintln!("stopped at {}; the same command with --resume goes on from there", checkpoint.display());
+            }
             Ok(ExitCode::from(asked.exit_code()))
         }
     }

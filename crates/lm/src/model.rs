@@ -340,9 +340,8 @@ impl Transformer {
         match self.config.architecture {
             Architecture::Gemma => {
                 // Rounded to what the model computes in before it is multiplied with.
-                let scale = Tensor::from((self.config.hidden_size as f64).sqrt());
-                let scale = scale.f_to_kind(embeddings.f_kind()?)?.f_to_device(embeddings.device())?;
-                Ok(embeddings.f_mul(&scale)?)
+                let scale = Tensor::from((self.config.hidden_size as f64).sqrt()).f_to_kind(embeddings.f_kind()?)?;
+                Ok(embeddings.f_mul_scalar(scale.f_double_value(&[])?)?)
             }
             Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => Ok(embeddings.shallow_clone()),
         }

@@ -1,15 +1,18 @@
 //! A language model as the policy that every objective trains.
 
+use std::rc::Rc;
+
 use enumset::EnumSet;
 use objective::{Freeze, Statistic, TokenStatistics};
 use tch::{Device, Kind, Tensor, no_grad};
-use training::Policy;
+use training::{Policy, Ranks, agree};
 
 use crate::batch::States;
 use crate::error::LmError;
 use crate::head::{Head, Kept};
 use crate::model::{Shape, Tape, Transformer, tape::Keep};
 use crate::optimizer::Optimizer;
+use crate::ranks::Processes;
 
 /// A model and the gradient of what it trains: its adapters where it has some, or else every parameter.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct LmPolicy {
     /// nothing was added yet.
     gradients: Vec<Option<Tensor>>,
     keep: Keep,
+    /// Those that take each step together, if this one is not alone.
+    processes: Option<Rc<Processes>>,
 }
 
 /// A forward pass: hidden states of the tokens before each response token, and the output's weights.
@@ -59,12 +64,17 @@ impl LmPolicy {
             });
         }
         let gradients = model.trained().iter().map(|_| None).collect();
-        Self { model, gradients, keep }
+        Self { model, gradients, keep, processes: None }
     }
 
     /// A policy that stays as it is.
     pub fn frozen(model: Transformer) -> Self {
         Self::trained(model, Keep::Nothing)
+    }
+
+    /// The policy as one of several that take each step together.
+    pub fn among(self, processes: Option<Rc<Processes>>) -> Self {
+        Self { processes, ..self }
     }
 
     /// What forward passes keep from now on.
@@ -78,7 +88,7 @@ impl LmPolicy {
     ///
     /// [`LmError::Engine`].
     pub fn view(&self) -> Result<Self, LmError> {
-        Ok(Self::frozen(self.model.view()?))
+        Ok(Self::frozen(self.model.view()?).among(self.processes.clone()))
     }
 
     /// The policy as it is now, which stays so.
@@ -187,6 +197,27 @@ impl Policy for LmPolicy {
             no_grad(|| states.pull_back_embeddings(&cotangent, gradient))?;
         }
         Ok(())
+    }
+
+    fn ranks(&self) -> Option<&dyn Ranks<LmError>> {
+        self.processes.as_deref().map(|processes| processes as &dyn Ranks<LmError>)
+    }
+
+    fn sum_gradient(&mut self) -> Result<(), LmError> {
+        let Some(processes) = &self.processes else { return Ok(()) };
+        // What nothing was pulled back to anywhere has no gradient anywhere.
+        let own: Vec<_> = self.gradients.iter().map(Option::is_some).collect();
+        let all: Vec<Vec<bool>> = agree(self.ranks(), Ok::<_, LmError>(own))?;
+        let trained = self.model.trained();
+        for (index, (slot, (_, parameter))) in self.gradients.iter_mut().zip(trained).enumerate() {
+            if all.iter().any(|given| given.get(index) == Some(&true)) {
+                let gradient = Self::gradient(slot, parameter)?;
+                if !gradient.is_contiguous() {
+                    *gradient = gradient.f_contiguous()?;
+                }
+            }
+        }
+        processes.sum(&self.gradients.iter().flatten().collect::<Vec<_>>())
     }
 
     fn clear_gradient(&mut self) {

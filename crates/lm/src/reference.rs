@@ -180,7 +180,14 @@ impl Kept {
             }
             done();
         }
-        let hidden = if wanted.distribution { Some(Tensor::f_cat(&hidden, 0)?) } else { None };
+        let hidden = match wanted.distribution {
+            // Of several processes, one may have nothing to ask for.
+            true if hidden.is_empty() => {
+                Some(Tensor::f_zeros([0, model.config().hidden_size as i64], (model.kind(), Device::Cpu))?)
+            }
+            true => Some(Tensor::f_cat(&hidden, 0)?),
+            false => None,
+        };
         let kept = Self { places, log_prob, distribution: with_head(hidden, model)? };
         folder.write(&name, &kept.bytes(&path, &keys, model)?)?;
         Ok(kept)

@@ -16,12 +16,12 @@ use self::stage::StageRun;
 use crate::adapter;
 use crate::checkpoint::{CHECKPOINTS, Checkpoint, Origin, Position, positions};
 use crate::config::read_config;
-use crate::device::device;
 use crate::error::LmError;
 use crate::folder::{self, Appearing, Text};
 use crate::model::Transformer;
 use crate::model::tape::Keep;
 use crate::policy::LmPolicy;
+use crate::ranks::Worker;
 use crate::recipe::Recipe;
 use crate::reference::Wanted;
 use crate::tensorboard::{EventFile, TENSORBOARD};
@@ -98,10 +98,26 @@ pub enum Event<'a> {
 /// A run that goes on begins its stage as it was begun, so that a reference is what it was, and then takes the checkpoint's state:
 /// everything else is a function of the recipe and the step.
 ///
+/// Of several processes ([`ranks`](crate::ranks)) the first writes and tells; the others read what it wrote, so all see one folder.
+///
 /// # Errors
 ///
 /// Any [`LmError`]. The metrics up to the refused step are then in the folder with a checkpoint of the state before it, and no model is.
 pub fn train(
+    worker: &Worker,
+    recipe: &Recipe,
+    out: &OutputFolder,
+    start: Start,
+    stops: &dyn Fn() -> bool,
+    tell: &dyn Fn(Event<'_>),
+) -> Result<Ended, LmError> {
+    let quiet = |_: Event<'_>| {};
+    let outcome = run(worker, recipe, out, start, stops, if worker.is_first() { tell } else { &quiet });
+    outcome.inspect_err(|error| worker.leave(error))
+}
+
+fn run(
+    worker: &Worker,
     recipe: &Recipe,
     out: &OutputFolder,
     start: Start,
@@ -109,17 +125,19 @@ pub fn train(
     tell: &dyn Fn(Event<'_>),
 ) -> Result<Ended, LmError> {
     let target = out.path().join(if recipe.lora.is_some() { ADAPTER } else { MODEL });
-    let _lock = lock(out)?;
+    let _lock = if worker.is_first() { lock(out)? } else { None };
     let metrics_path = out.path().join(METRICS);
     let checkpoints = out.path().join(CHECKPOINTS);
-    let known = start == Start::Resumed && is_known(recipe, &out.path().join(RECIPE))?;
-    if !known {
-        is_free(&target, [&metrics_path, &checkpoints])?;
-    }
-    if known && target.exists() {
+    let (known, finished) = worker.first(|| {
+        let known = start == Start::Resumed && is_known(recipe, &out.path().join(RECIPE))?;
+        if !known {
+            is_free(&target, [&metrics_path, &checkpoints])?;
+        }
+        Ok((known, known && target.exists()))
+    })?;
+    if finished {
         return Ok(Ended::Finished(target));
     }
-    let device = device(&recipe.device)?;
     let source = folder::find(&recipe.model)?;
     let config = read_config(&source)?;
     let text = Text::read(&source, recipe.now())?;
@@ -131,23 +149,35 @@ pub fn train(
         .collect::<Result<_, _>>()?;
     let steps: Vec<_> = recipe.stage.iter().zip(&data).map(|(stage, data)| stage.steps(data.mixture.epoch())).collect();
     let resolved = toml::to_string(recipe).map_err(|error| refused(&error))?;
-    out.clear_unfinished()?;
-    let mut model = Transformer::read(&source, recipe.dtype, device)?;
+    if worker.is_first() {
+        out.clear_unfinished()?;
+    }
+    let mut model = Transformer::read(&source, recipe.dtype, worker.device)?;
     if let Some(start) = &recipe.lora {
         adapter::start(&mut model, start, recipe.seed)?;
     }
-    let mut policy = LmPolicy::trained(model, Keep::Activations);
+    let mut policy = LmPolicy::trained(model, Keep::Activations).among(worker.processes.clone());
     let origin = Origin {
         recipe: blake3::hash(resolved.as_bytes()).to_hex().to_string(),
         model: policy.model().fingerprint()?.to_hex().to_string(),
         data: StageData::fingerprint(&data),
     };
-    let found = if known { newest(recipe, &steps, &checkpoints, &origin, &metrics_path, tell)? } else { None };
-    if !known {
-        out.write(RECIPE, resolved.as_bytes())?;
-    }
+    worker.same("recipe, model or data", [&origin.recipe, &origin.model, &origin.data].map(String::clone))?;
+    let search = Search { recipe, steps: &steps, folder: &checkpoints, metrics: &metrics_path };
+    let mut found = None;
+    let newest = worker.first(|| {
+        found = if known { search.newest(&origin, tell)? } else { None };
+        if !known {
+            out.write(RECIPE, resolved.as_bytes())?;
+        }
+        OutputFolder::create(&checkpoints)?.clear_unfinished()?;
+        Ok(found.as_ref().map(|found| found.checkpoint.progress().at))
+    })?;
+    let found = match (found, newest) {
+        (None, Some(at)) => Some(search.at(at)?),
+        (found, _) => found,
+    };
     let checkpoints = OutputFolder::create(&checkpoints)?;
-    checkpoints.clear_unfinished()?;
     let (first, resumed) = match &found {
         None => (0, None),
         Some(Found { checkpoint, before }) => {
@@ -166,13 +196,17 @@ pub fn train(
     // What was measured when the stage before had ended stays.
     let ended: u64 = steps[..first].iter().sum::<u64>();
     let shown = ended + resumed.map_or(u64::from(first > 0), |checkpoint| checkpoint.progress().at.step);
-    let mut record = Written {
-        metrics: MetricsFile::open(&metrics_path, length)?,
-        events: EventFile::create(&out.path().join(TENSORBOARD), shown)?,
+    let mut record = match worker.is_first() {
+        true => Some(Written {
+            metrics: MetricsFile::open(&metrics_path, length)?,
+            events: EventFile::create(&out.path().join(TENSORBOARD), shown)?,
+        }),
+        false => None,
     };
     let cache = recipe.cache.as_deref().map(OutputFolder::create).transpose()?;
     for index in first..recipe.stage.len() {
         let mut run = StageRun {
+            worker,
             recipe,
             index,
             stage: &recipe.stage[index],
@@ -186,7 +220,7 @@ pub fn train(
             source: &source,
             stops,
             tell,
-            record: &mut record,
+            record: record.as_mut(),
             best: None,
         };
         let resumed = resumed.filter(|_| index == first);
@@ -196,7 +230,7 @@ pub fn train(
             return Ok(Ended::Stopped(checkpoint));
         }
     }
-    write_trained(&target, Appearing::New, recipe, &source, &policy)?;
+    worker.first(|| write_trained(&target, Appearing::New, recipe, &source, &policy))?;
     Ok(Ended::Finished(target))
 }
 
@@ -272,17 +306,19 @@ struct Found {
     before: Option<Checkpoint>,
 }
 
-/// The newest checkpoint that is complete. Others are passed over with a warning; where none is left, the run is refused.
-fn newest(
-    recipe: &Recipe,
-    steps: &[u64],
-    folder: &Path,
-    origin: &Origin,
-    metrics: &Path,
-    tell: &dyn Fn(Event<'_>),
-) -> Result<Option<Found>, LmError> {
-    let length = std::fs::metadata(metrics).map_or(0, |metadata| metadata.len());
-    let find = |at: Position| {
+/// Where a run that goes on looks for its checkpoint.
+struct Search<'a> {
+    recipe: &'a Recipe,
+    /// Of each stage.
+    steps: &'a [u64],
+    folder: &'a Path,
+    metrics: &'a Path,
+}
+
+impl Search<'_> {
+    /// The checkpoint of a position, held against its files.
+    fn at(&self, at: Position) -> Result<Found, LmError> {
+        let Self { recipe, steps, folder, metrics } = self;
         let path = folder.join(at.name());
         let refuse = |problem: String| LmError::Checkpoint { path: path.clone(), problem };
         let checkpoint = Checkpoint::read(&path)?;
@@ -290,6 +326,7 @@ fn newest(
         if progress.at != at {
             return Err(refuse(format!("it says that it is {}", progress.at.name())));
         }
+        let length = std::fs::metadata(metrics).map_or(0, |metadata| metadata.len());
         if progress.metrics > length {
             let problem = format!("{METRICS} has {length} bytes, and had {} then", progress.metrics);
             return Err(refuse(problem));
@@ -301,19 +338,23 @@ fn newest(
             None => None,
         };
         Ok(Found { checkpoint, before })
-    };
-    let mut problem = None;
-    for at in positions(folder)?.into_iter().rev() {
-        match find(at) {
-            Ok(found) => {
-                found.checkpoint.is_of(origin)?;
-                return Ok(Some(found));
-            }
-            Err(error) => {
-                tell(Event::Warning(&error));
-                problem = Some(error);
+    }
+
+    /// The newest checkpoint that is complete. Others are passed over with a warning; where none is left, the run is refused.
+    fn newest(&self, origin: &Origin, tell: &dyn Fn(Event<'_>)) -> Result<Option<Found>, LmError> {
+        let mut problem = None;
+        for at in positions(self.folder)?.into_iter().rev() {
+            match self.at(at) {
+                Ok(found) => {
+                    found.checkpoint.is_of(origin)?;
+                    return Ok(Some(found));
+                }
+                Err(error) => {
+                    tell(Event::Warning(&error));
+                    problem = Some(error);
+                }
             }
         }
+        problem.map_or(Ok(None), Err)
     }
-    problem.map_or(Ok(None), Err)
 }

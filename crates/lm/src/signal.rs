@@ -31,9 +31,12 @@ impl Asked {
         self.0.load(Ordering::Relaxed) != 0
     }
 
-    /// What a shell takes for a process that the signal ended.
+    /// What a shell takes for a process that the signal ended. Where another process was asked, as if SIGTERM had been.
     pub(crate) fn exit_code(&self) -> u8 {
-        code(self.0.load(Ordering::Relaxed) as i32)
+        match self.0.load(Ordering::Relaxed) as i32 {
+            0 => code(SIGTERM),
+            signal => code(signal),
+        }
     }
 }
 

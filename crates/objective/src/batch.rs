@@ -3,6 +3,7 @@
 use std::ops::{Range, RangeInclusive};
 
 use enumset::EnumSet;
+use serde::{Deserialize, Serialize};
 
 use crate::numerics::sum_of_differences;
 use crate::requirements::{Constant, Coupling, Data, MOST, Requirements, Statistic};
@@ -20,7 +21,7 @@ use crate::requirements::{Constant, Coupling, Data, MOST, Requirements, Statisti
 /// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
 /// assert_eq!(error.to_string(), "entropy: expected 0 numbers, one a response token of a required column, got 1");
 /// ```
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TokenStatistics {
     /// log π(yₜ|sₜ) of the policy in training, nats.
     pub log_prob: Vec<f64>,
@@ -48,7 +49,7 @@ pub struct TokenStatistics {
 /// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
 /// assert_eq!(error.to_string(), "reference_log_prob: expected 2 numbers, one a response token of a required column, got 0");
 /// ```
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TokenConstants {
     /// log π_ref(yₜ|sₜ) of the frozen reference policy, nats.
     pub reference_log_prob: Vec<f64>,
@@ -75,7 +76,7 @@ pub struct TokenConstants {
 /// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
 /// assert_eq!(error.to_string(), "response 1: expected tokens from 2, where the one before ends, got 3..4");
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Response {
     /// Its tokens' places in the columns.
     pub tokens: Range<usize>,
@@ -94,7 +95,7 @@ pub struct Response {
 /// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
 /// assert_eq!(error.to_string(), "response 0: expected a finite reward of at most 1e30 for groups, got Desirable");
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Feedback {
     /// Nothing: demonstrations, the responses of pairs, rollouts.
     #[default]
@@ -126,7 +127,7 @@ pub enum Feedback {
 /// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &pairs, totals).unwrap_err();
 /// assert_eq!(error.to_string(), "pair 1: expected two different responses below 2, got 1 and 1");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
     /// Index of the chosen response.
     pub chosen: usize,
@@ -143,7 +144,7 @@ pub struct Pair {
 /// let totals: StepTotals = micro_batches.iter().map(|responses| StepTotals::of(responses, &[])).sum();
 /// assert_eq!((totals.responses, totals.tokens), (3, 6));
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepTotals {
     /// Response tokens, without those of mismatched responses.
     pub tokens: usize,

@@ -1,6 +1,7 @@
 //! What an objective answers: a loss, its cotangents, and metrics.
 
 use enumset::EnumSet;
+use serde::{Deserialize, Serialize};
 use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::batch::{TokenBatch, TokenStatistics};
@@ -108,7 +109,7 @@ pub enum Metric {
 /// step.merge(&micro_batch);
 /// assert_eq!(step.mean(Metric::Reward), Some(2.0)); // (2 + 4) / 3, not the mean of the means 1 and 4
 /// ```
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     sums: [f64; Metric::COUNT],
     counts: [usize; Metric::COUNT],

@@ -3,6 +3,8 @@
 use enumset::EnumSet;
 use objective::{Freeze, Pair, Response, Statistic, StepTotals, TokenConstants, TokenStatistics};
 
+use crate::ranks::Ranks;
+
 /// A differentiable policy: states in, token statistics out, cotangents back into a gradient that it keeps.
 pub trait Policy {
     /// Encoded states of a micro-batch, one for each response token.
@@ -63,6 +65,20 @@ pub trait Policy {
         tokens: &[usize],
         cotangents: &TokenStatistics,
     ) -> Result<(), Self::Error>;
+
+    /// The processes that take each step together; none where this one is alone.
+    fn ranks(&self) -> Option<&dyn Ranks<Self::Error>> {
+        None
+    }
+
+    /// Adds the gradients of all processes up, in each of them.
+    ///
+    /// # Errors
+    ///
+    /// The host's own.
+    fn sum_gradient(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
 
     /// Sets the gradient to zero.
     fn clear_gradient(&mut self);

@@ -5,8 +5,10 @@ use objective::{
     Anticipation, BatchError, Constant, Coupling, Evaluation, Metrics, Objective, ObjectiveState, Pair, Requirements,
     Response, Statistic, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::policy::{MicroBatch, Policy};
+use crate::ranks::{RanksError, agree};
 
 /// What a step needs beside policy, objective and data.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,8 +53,50 @@ pub struct StepReport {
 pub struct Workspace {
     statistics: TokenStatistics,
     evaluation: Evaluation,
-    /// The whole step's columns, where responses are coupled.
-    gathered: TokenStatistics,
+    gathered: Columns,
+}
+
+/// What an objective reads of several micro-batches: those of a whole step, where responses are coupled.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Columns {
+    statistics: TokenStatistics,
+    constants: TokenConstants,
+    responses: Vec<Response>,
+    pairs: Vec<Pair>,
+}
+
+impl Columns {
+    fn clear(&mut self) {
+        EnumSet::all().iter().for_each(|statistic: Statistic| self.statistics.column_mut(statistic).clear());
+        EnumSet::all().iter().for_each(|constant: Constant| self.constants.column_mut(constant).clear());
+        self.responses.clear();
+        self.pairs.clear();
+    }
+
+    fn tokens(&self) -> usize {
+        self.responses.last().map_or(0, |response| response.tokens.end)
+    }
+
+    /// Puts the required columns of others behind these.
+    fn append(
+        &mut self,
+        requirements: &Requirements,
+        statistics: &TokenStatistics,
+        constants: &TokenConstants,
+        responses: &[Response],
+        pairs: &[Pair],
+    ) {
+        let (tokens, first) = (self.tokens(), self.responses.len());
+        for statistic in requirements.statistics {
+            self.statistics.column_mut(statistic).extend(statistics.column(statistic));
+        }
+        for constant in requirements.constants {
+            self.constants.column_mut(constant).extend(constants.column(constant));
+        }
+        self.responses.extend(responses.iter().map(|response| response.shifted(tokens)));
+        let shifted = |pair: &Pair| Pair { chosen: pair.chosen + first, rejected: pair.rejected + first };
+        self.pairs.extend(pairs.iter().map(shifted));
+    }
 }
 
 /// Why a step was refused. The policy's parameters are as they were before it.
@@ -75,6 +119,9 @@ pub enum StepError<E: std::error::Error + 'static> {
         /// What is wrong with them.
         source: BatchError,
     },
+    /// Processes that take the step together do not go on together.
+    #[error(transparent)]
+    Ranks(#[from] RanksError<E>),
     /// The loss or the gradient is infinite or not a number.
     #[error("{quantity}: expected a finite number, got {value}")]
     Diverged {
@@ -95,6 +142,9 @@ pub type MicroBatchOf<P> = MicroBatch<<P as Policy>::States, <P as Policy>::Forw
 /// policy a second time for its part of the cotangents. Stop-gradients are the policy's ([`Policy::anticipate`]) or the
 /// objective's (a zero cotangent).
 ///
+/// Where several processes take the step ([`Policy::ranks`]), each has some of its micro-batches, in the order of their ranks, and
+/// each answers the loss, the metrics and the gradient of the whole step, as if all micro-batches were its own.
+///
 /// # Errors
 ///
 /// [`StepError`]; the gradient is then unspecified and the parameters are unchanged.
@@ -109,10 +159,13 @@ pub fn accumulate<P: Policy>(
     let requirements = objective.requirements();
     policy.clear_gradient();
     let asked = Asked { objective, requirements, moment };
-    match requirements.coupling {
-        Coupling::Step if micro_batches.len() > 1 => coupled(policy, &asked, state, micro_batches, workspace),
-        Coupling::None | Coupling::Step => separate(policy, &asked, state, micro_batches, workspace),
-    }
+    let is_whole = policy.ranks().is_none() && micro_batches.len() <= 1;
+    let answer = match requirements.coupling {
+        Coupling::Step if !is_whole => coupled(policy, &asked, state, micro_batches, workspace)?,
+        Coupling::None | Coupling::Step => separate(policy, &asked, state, micro_batches, workspace)?,
+    };
+    policy.sum_gradient()?;
+    Ok(answer)
 }
 
 fn separate<P: Policy>(
@@ -122,8 +175,27 @@ fn separate<P: Policy>(
     micro_batches: &[MicroBatchOf<P>],
     workspace: &mut Workspace,
 ) -> Result<(f64, Metrics), StepError<P::Error>> {
+    let own: StepTotals = micro_batches.iter().map(MicroBatch::totals).sum();
+    let totals = agree::<_, _, StepError<P::Error>>(policy.ranks(), Ok(own))?.into_iter().sum();
+    let own = share(policy, asked, state, micro_batches, totals, workspace);
+    let (mut loss, mut metrics) = (0.0, Metrics::default());
+    for (its_loss, its_metrics) in agree(policy.ranks(), own)? {
+        loss += its_loss;
+        metrics.merge(&its_metrics);
+    }
+    Ok((loss, metrics))
+}
+
+/// What some micro-batches add to the loss, the metrics and the gradient of a step.
+fn share<P: Policy>(
+    policy: &mut P,
+    asked: &Asked<'_>,
+    state: &mut ObjectiveState,
+    micro_batches: &[MicroBatchOf<P>],
+    totals: StepTotals,
+    workspace: &mut Workspace,
+) -> Result<(f64, Metrics), StepError<P::Error>> {
     let Asked { objective, requirements, .. } = asked;
-    let totals: StepTotals = micro_batches.iter().map(MicroBatch::totals).sum();
     let Workspace { statistics, evaluation, .. } = workspace;
     let (mut loss, mut metrics) = (0.0, Metrics::default());
     for (index, micro_batch) in micro_batches.iter().enumerate() {
@@ -146,9 +218,21 @@ fn coupled<P: Policy>(
     micro_batches: &[MicroBatchOf<P>],
     workspace: &mut Workspace,
 ) -> Result<(f64, Metrics), StepError<P::Error>> {
-    evaluate_gathered(policy, asked, state, micro_batches, workspace)?;
+    let begin = evaluate_gathered(policy, asked, state, micro_batches, workspace)?;
+    let own = pull_back_part(policy, asked, micro_batches, begin, workspace);
+    agree(policy.ranks(), own)?;
+    Ok((workspace.evaluation.loss, workspace.evaluation.metrics.clone()))
+}
+
+/// Takes micro-batches through the policy again, for the cotangents that begin at a token of the whole step.
+fn pull_back_part<P: Policy>(
+    policy: &mut P,
+    asked: &Asked<'_>,
+    micro_batches: &[MicroBatchOf<P>],
+    mut begin: usize,
+    workspace: &mut Workspace,
+) -> Result<(), StepError<P::Error>> {
     let Workspace { statistics, evaluation, .. } = workspace;
-    let mut begin = 0;
     for micro_batch in micro_batches {
         let passed = pass(policy, asked, micro_batch, statistics)?;
         let end = begin + micro_batch.tokens.len();
@@ -159,7 +243,7 @@ fn coupled<P: Policy>(
         pull_back(policy, micro_batch, passed, statistics)?;
         begin = end;
     }
-    Ok((evaluation.loss, evaluation.metrics.clone()))
+    Ok(())
 }
 
 /// The loss and the metrics of micro-batches as one step, without a gradient.
@@ -180,38 +264,48 @@ pub fn evaluate<P: Policy>(
     Ok((workspace.evaluation.loss, workspace.evaluation.metrics.clone()))
 }
 
-/// Fills the workspace's evaluation with that of the whole step, whose columns it gathers.
+/// Fills the workspace's evaluation with that of the whole step, whose columns it gathers. Answers the token of the step at which
+/// the micro-batches begin.
 fn evaluate_gathered<P: Policy>(
     policy: &P,
     asked: &Asked<'_>,
     state: &mut ObjectiveState,
     micro_batches: &[MicroBatchOf<P>],
     workspace: &mut Workspace,
-) -> Result<(), StepError<P::Error>> {
+) -> Result<usize, StepError<P::Error>> {
     let Asked { objective, requirements, .. } = asked;
     let Workspace { statistics, evaluation, gathered } = workspace;
-    let (mut constants, mut responses, mut pairs) = (TokenConstants::default(), Vec::new(), Vec::new());
-    EnumSet::all().iter().for_each(|statistic: Statistic| gathered.column_mut(statistic).clear());
-    for micro_batch in micro_batches {
-        pass(policy, asked, micro_batch, statistics)?;
-        let begin = responses.last().map_or(0, |response: &Response| response.tokens.end);
-        let first = responses.len();
-        for statistic in requirements.statistics {
-            gathered.column_mut(statistic).extend(statistics.column(statistic));
-        }
-        for constant in requirements.constants {
-            constants.column_mut(constant).extend(micro_batch.constants.column(constant));
-        }
-        responses.extend(micro_batch.responses.iter().map(|response| response.shifted(begin)));
-        pairs.extend(
-            micro_batch.pairs.iter().map(|pair| Pair { chosen: pair.chosen + first, rejected: pair.rejected + first }),
-        );
+    let own = gather(policy, asked, micro_batches, statistics, std::mem::take(gathered));
+    let mut parts = agree(policy.ranks(), own)?;
+    let rank = policy.ranks().map_or(0, |ranks| ranks.rank());
+    let begin = parts.iter().take(rank).map(Columns::tokens).sum();
+    *gathered = parts.remove(0);
+    for Columns { statistics, constants, responses, pairs } in &parts {
+        gathered.append(requirements, statistics, constants, responses, pairs);
     }
-    let totals = StepTotals::of(&responses, &pairs);
-    let batch = TokenBatch::new(requirements, gathered, &constants, &responses, &pairs, totals)
+    let Columns { statistics, constants, responses, pairs } = &*gathered;
+    let totals = StepTotals::of(responses, pairs);
+    let batch = TokenBatch::new(requirements, statistics, constants, responses, pairs, totals)
         .map_err(|source| StepError::Step { source })?;
     objective.evaluate(&batch, state, evaluation);
-    Ok(())
+    Ok(begin)
+}
+
+/// Takes micro-batches through the policy and puts their columns behind one another, in place of what was there.
+fn gather<P: Policy>(
+    policy: &P,
+    asked: &Asked<'_>,
+    micro_batches: &[MicroBatchOf<P>],
+    statistics: &mut TokenStatistics,
+    mut gathered: Columns,
+) -> Result<Columns, StepError<P::Error>> {
+    gathered.clear();
+    for micro_batch in micro_batches {
+        pass(policy, asked, micro_batch, statistics)?;
+        let MicroBatch { constants, responses, pairs, .. } = micro_batch;
+        gathered.append(&asked.requirements, statistics, constants, responses, pairs);
+    }
+    Ok(gathered)
 }
 
 /// What a step asks of the policy.

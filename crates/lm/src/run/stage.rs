@@ -22,6 +22,7 @@ use crate::model::tape::Keep;
 use crate::optimizer::Optimizer;
 use crate::policy::LmPolicy;
 use crate::random::generator;
+use crate::ranks::Worker;
 use crate::recipe::{Keeping, Recipe, Stage};
 use crate::reference::{Kept, Reference, Wanted};
 
@@ -30,6 +31,7 @@ const LOSS: &str = "loss";
 
 /// One stage while it runs.
 pub(super) struct StageRun<'a> {
+    pub(super) worker: &'a Worker,
     pub(super) recipe: &'a Recipe,
     pub(super) index: usize,
     pub(super) stage: &'a Stage,
@@ -46,7 +48,8 @@ pub(super) struct StageRun<'a> {
     pub(super) source: &'a Path,
     pub(super) stops: &'a dyn Fn() -> bool,
     pub(super) tell: &'a dyn Fn(Event<'_>),
-    pub(super) record: &'a mut Written,
+    /// Of the first process.
+    pub(super) record: Option<&'a mut Written>,
     pub(super) best: Option<f64>,
 }
 
@@ -65,7 +68,7 @@ impl StageRun<'_> {
         cache: &OutputFolder,
         resumed: Option<&Checkpoint>,
     ) -> Result<Option<PathBuf>, LmError> {
-        let Self { recipe, stage, steps, .. } = *self;
+        let Self { worker, recipe, stage, steps, .. } = *self;
         policy.keep(if stage.activation_checkpointing { Keep::LayerInputs } else { Keep::Activations });
         let reference = self.reference(policy, cache)?;
         let optimizer = Optimizer::new(stage.optimizer, stage.precision, recipe.seed ^ self.index as u64);
@@ -86,11 +89,12 @@ impl StageRun<'_> {
             let made = self.make(step_index, policy, &reference, &mut learning);
             self.rescue(made, before, policy, &learning)?;
             let after = step_index + 1;
-            let (stops, is_due) =
-                ((self.stops)(), stage.checkpoint_every > 0 && after.is_multiple_of(stage.checkpoint_every));
+            let stops = worker.any((self.stops)())?;
+            let is_due = stage.checkpoint_every > 0 && after.is_multiple_of(stage.checkpoint_every);
             // Behind the last step, the stage's end comes first.
             if after < steps && (stops || is_due) {
-                let checkpoint = self.save(self.progress(after, &learning.state), policy, &learning)?;
+                let progress = self.progress(after, &learning.state);
+                let checkpoint = worker.first(|| self.save(progress, policy, &learning))?;
                 if stops {
                     return Ok(Some(checkpoint));
                 }
@@ -99,8 +103,9 @@ impl StageRun<'_> {
         let before = self.progress(steps, &learning.state);
         let evaluated = self.evaluate(policy, &reference, &learning.state, steps, &mut learning.workspace);
         self.rescue(evaluated, before, policy, &learning)?;
-        let checkpoint = self.save(self.progress(steps, &learning.state), policy, &learning)?;
-        Ok((self.stops)().then_some(checkpoint))
+        let progress = self.progress(steps, &learning.state);
+        let checkpoint = worker.first(|| self.save(progress, policy, &learning))?;
+        Ok(worker.any((self.stops)())?.then_some(checkpoint))
     }
 
     /// An evaluation where it is time for one, and a step.
@@ -117,7 +122,7 @@ impl StageRun<'_> {
             self.evaluate(policy, reference, state, step_index, workspace)?;
         }
         let plans = self.plans(step_index)?;
-        let micro_batches = self.micro_batches(policy, reference, &plans)?;
+        let micro_batches = self.micro_batches(policy, reference, self.own(&plans))?;
         let (index, all) = (step_index as usize, steps as usize);
         let settings = StepSettings {
             learning_rate: stage.learning_rate * stage.schedule().factor(index, all),
@@ -131,7 +136,7 @@ impl StageRun<'_> {
         let row = Row {
             gradient_norm: Some(gradient_norm),
             learning_rate: Some(settings.learning_rate),
-            ..self.row(step_index, false, loss, &metrics, &micro_batches)
+            ..self.row(step_index, false, loss, &metrics, &plans)
         };
         let sequences = plans.iter().flat_map(|plan| &plan.sequences);
         let tokens = sequences.map(|sequence| sequence.prompt.len() + sequence.response.len()).sum();
@@ -141,15 +146,16 @@ impl StageRun<'_> {
     }
 
     fn append(&mut self, row: &Row) -> Result<(), LmError> {
-        self.record.metrics.append(row)?;
-        self.record.events.row(self.made + row.step, row)
+        let Some(record) = &mut self.record else { return Ok(()) };
+        record.metrics.append(row)?;
+        record.events.row(self.made + row.step, row)
     }
 
     fn progress(&self, step: u64, state: &ObjectiveState) -> Progress {
         Progress {
             at: Position { stage: self.index, step },
             origin: self.origin.clone(),
-            metrics: self.record.metrics.length,
+            metrics: self.record.as_ref().map_or(0, |record| record.metrics.length),
             state: state.clone(),
             best: self.best,
         }
@@ -158,7 +164,7 @@ impl StageRun<'_> {
     /// Writes a checkpoint, and removes those that need not stay.
     fn save(&self, progress: Progress, policy: &LmPolicy, learning: &Learning) -> Result<PathBuf, LmError> {
         // A checkpoint counts on the lines before it.
-        self.record.metrics.sync()?;
+        self.record.as_ref().map_or(Ok(()), |record| record.metrics.sync())?;
         let at = progress.at;
         let written = Checkpoint::write(self.checkpoints, progress, policy, &learning.optimizer)?;
         // Until the stage is over, its reference is what it began with.
@@ -188,6 +194,7 @@ impl StageRun<'_> {
         let is_whole = matches!(&error, LmError::Step { source, .. } if !matches!(**source, StepError::Policy(_)));
         // The state before the first step is there already.
         if is_whole
+            && self.worker.is_first()
             && before.at.step > 0
             && let Err(other) = self.save(before, policy, learning)
         {
@@ -210,9 +217,11 @@ impl StageRun<'_> {
         match error {
             StepError::Policy(_) => Vec::new(),
             StepError::Batch { micro_batch, .. } => {
-                places.chunks(self.stage.micro_batch).nth(*micro_batch).unwrap_or_default().to_vec()
+                let all = places.chunks(self.stage.micro_batch);
+                let own = self.worker.share(all.len());
+                all.skip(own.start).nth(*micro_batch).unwrap_or_default().to_vec()
             }
-            StepError::Step { .. } | StepError::Diverged { .. } => places,
+            StepError::Step { .. } | StepError::Diverged { .. } | StepError::Ranks(_) => places,
         }
     }
 
@@ -227,15 +236,20 @@ impl StageRun<'_> {
         plan(&self.stage.requirements(), &records, self.stage.micro_batch)
     }
 
+    /// This process's share of plans.
+    fn own<'b, 'c>(&self, plans: &'b [Plan<'c>]) -> &'b [Plan<'c>] {
+        &plans[self.worker.share(plans.len())]
+    }
+
     fn reference(&self, policy: &LmPolicy, cache: &OutputFolder) -> Result<Reference, LmError> {
         let Some(wanted) = Wanted::of(&self.stage.requirements()) else { return Ok(Reference::None) };
         match self.stage.reference {
             Keeping::Hold => Ok(Reference::Held(Box::new(policy.copy()?))),
             Keeping::Base => Ok(Reference::Held(Box::new(policy.base()?))),
             Keeping::Cache => {
-                let mut plans = self.evaluation_plans()?;
+                let mut plans = self.own(&self.evaluation_plans()?).to_vec();
                 for step in 0..self.steps {
-                    plans.extend(self.plans(step)?);
+                    plans.extend_from_slice(self.own(&self.plans(step)?));
                 }
                 let begun = |micro_batches| (self.tell)(Event::Reference(micro_batches));
                 let done = || (self.tell)(Event::ReferenceDone);
@@ -266,13 +280,14 @@ impl StageRun<'_> {
         if self.data.evaluation.is_empty() {
             return Ok(());
         }
-        let micro_batches = self.micro_batches(policy, reference, &self.evaluation_plans()?)?;
+        let plans = self.evaluation_plans()?;
+        let micro_batches = self.micro_batches(policy, reference, self.own(&plans))?;
         let objective = self.stage.method.objective();
         let view = policy.view()?;
         let (loss, metrics) =
             evaluate(&view, objective, &mut state.clone(), &micro_batches, Moment::default(), workspace)
                 .map_err(|source| self.refuse(step, Vec::new(), source))?;
-        let row = self.row(step, true, loss, &metrics, &micro_batches);
+        let row = self.row(step, true, loss, &metrics, &plans);
         self.append(&row)?;
         (self.tell)(Event::Evaluation(&row));
         self.keep_best(policy, &row)
@@ -290,13 +305,15 @@ impl StageRun<'_> {
             return Err(refuse(&format!("stage[{}].best", self.index), format!("one of {}", known.join(", ")), name));
         };
         if self.best.is_none_or(|best| if name == LOSS { score < best } else { score > best }) {
-            write_trained(&self.out.path().join(BEST), Appearing::Instead, self.recipe, self.source, policy)?;
+            let target = self.out.path().join(BEST);
+            let write = || write_trained(&target, Appearing::Instead, self.recipe, self.source, policy);
+            self.worker.first(write)?;
             self.best = Some(score);
         }
         Ok(())
     }
 
-    fn row(&self, step: u64, held_out: bool, loss: f64, metrics: &Metrics, micro_batches: &[LmMicroBatch]) -> Row {
+    fn row(&self, step: u64, held_out: bool, loss: f64, metrics: &Metrics, plans: &[Plan<'_>]) -> Row {
         let metrics = metrics.iter().map(|(metric, mean)| (metric.to_owned(), mean.into()));
         Row {
             stage: self.index,
@@ -306,7 +323,7 @@ impl StageRun<'_> {
             metrics: metrics.collect(),
             gradient_norm: None,
             learning_rate: None,
-            tokens: micro_batches.iter().map(|micro_batch| micro_batch.tokens.len()).sum(),
+            tokens: plans.iter().flat_map(|plan| &plan.sequences).map(|sequence| sequence.response.len()).sum(),
         }
     }
 

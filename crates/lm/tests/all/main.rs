@@ -13,6 +13,7 @@ mod lora;
 mod oracle;
 mod program;
 mod properties;
+mod ranks;
 mod resume;
 mod templates;
 mod tokens;

@@ -1,4 +1,5 @@
-//! What may not change a loss or a gradient: how a step is split, padded, packed, ordered, and what its forward passes keep.
+//! What may not change a loss or a gradient: how a step is split, padded, packed, ordered, what its forward passes keep, and how many
+//! processes take it.
 //!
 //! Sums come in another order, so equality is to rounding of 32 bits: 1e-5 for losses, and 1e-4 of the largest entry of the whole
 //! gradient for its entries. Most agree to 1e-6; where advantages within a group nearly cancel, 1.05e-5 has been seen. A token at a
@@ -6,6 +7,7 @@
 
 use crate::finetune::{gradient, scaled};
 use crate::oracle::model;
+use crate::ranks::together;
 use lm::batch::Packing;
 use lm::data::Record;
 use lm::example::Example;
@@ -13,6 +15,7 @@ use lm::micro_batch::plan;
 use lm::model::tape::Keep;
 use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
+use lm::ranks::Worker;
 use lm::reference::Reference;
 use objective::{Metrics, ObjectiveState, Parameters, registry};
 use proptest::prelude::*;
@@ -25,15 +28,19 @@ struct Way {
     size: usize,
     packing: Packing,
     keep: Keep,
+    processes: usize,
 }
 
-const WAYS: [Way; 6] = [
-    Way { size: 64, packing: Packing::Padded, keep: Keep::Activations },
-    Way { size: 64, packing: Packing::Packed, keep: Keep::Activations },
-    Way { size: 1, packing: Packing::Padded, keep: Keep::Activations },
-    Way { size: 2, packing: Packing::Packed, keep: Keep::LayerInputs },
-    Way { size: 3, packing: Packing::Padded, keep: Keep::LayerInputs },
-    Way { size: 3, packing: Packing::Packed, keep: Keep::Activations },
+const WAYS: [Way; 8] = [
+    Way { size: 64, packing: Packing::Padded, keep: Keep::Activations, processes: 1 },
+    Way { size: 64, packing: Packing::Packed, keep: Keep::Activations, processes: 1 },
+    Way { size: 1, packing: Packing::Padded, keep: Keep::Activations, processes: 1 },
+    Way { size: 2, packing: Packing::Packed, keep: Keep::LayerInputs, processes: 1 },
+    Way { size: 3, packing: Packing::Padded, keep: Keep::LayerInputs, processes: 1 },
+    Way { size: 3, packing: Packing::Packed, keep: Keep::Activations, processes: 1 },
+    Way { size: 1, packing: Packing::Packed, keep: Keep::Activations, processes: 2 },
+    // The last of them has nothing to do.
+    Way { size: 3, packing: Packing::Padded, keep: Keep::Activations, processes: 3 },
 ];
 
 fn example() -> impl Strategy<Value = Example> {
@@ -66,14 +73,29 @@ fn records(method: &str) -> BoxedStrategy<Vec<Record<Example>>> {
     }
 }
 
-/// The step's loss, its metrics and its gradients, with a reference that is another model.
-fn step(name: &str, method: &str, records: &[Record<Example>], way: Way) -> (f64, Metrics, Vec<Option<Tensor>>) {
+/// A step's loss, its metrics and its gradients.
+type Step = (f64, Metrics, Vec<Option<Tensor>>);
+
+/// The step with a reference that is another model.
+fn step(name: &str, method: &str, records: &[Record<Example>], way: Way) -> Step {
+    let mut steps = together(way.processes, |worker| step_of(worker, name, method, records, way)).into_iter();
+    let step = steps.next().unwrap();
+    // All processes know the same.
+    for (loss, metrics, gradients) in steps {
+        assert_eq!((loss, &metrics), (step.0, &step.1));
+        assert_eq!(gradients, step.2);
+    }
+    step
+}
+
+fn step_of(worker: &Worker, name: &str, method: &str, records: &[Record<Example>], way: Way) -> Step {
     let objective = registry::build(method, &Parameters::new()).unwrap();
     let requirements = objective.requirements();
-    let mut policy = LmPolicy::trained(model(name), way.keep);
+    let mut policy = LmPolicy::trained(model(name), way.keep).among(worker.processes.clone());
     let reference = Reference::Held(Box::new(scaled(name, 0.9)));
     let plans = plan(&requirements, &records.iter().collect::<Vec<_>>(), way.size).unwrap();
-    let micro_batches = reference.micro_batches(&requirements, policy.model(), &plans, way.packing).unwrap();
+    let plans = &plans[worker.share(plans.len())];
+    let micro_batches = reference.micro_batches(&requirements, policy.model(), plans, way.packing).unwrap();
     let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
     let (loss, metrics) =
         accumulate(&mut policy, &*objective, &mut state, &micro_batches, Moment::default(), &mut workspace).unwrap();
@@ -82,7 +104,7 @@ fn step(name: &str, method: &str, records: &[Record<Example>], way: Way) -> (f64
 }
 
 #[track_caller]
-fn same(found: &(f64, Metrics, Vec<Option<Tensor>>), expected: &(f64, Metrics, Vec<Option<Tensor>>), what: &str) {
+fn same(found: &Step, expected: &Step, what: &str) {
     assert!((found.0 - expected.0).abs() <= 1e-5 * expected.0.abs().max(1.0), "{what}: {} {}", found.0, expected.0);
     let entry = |gradient: &Tensor| gradient.abs().max().double_value(&[]);
     let largest = expected.2.iter().flatten().map(entry).fold(0.0, f64::max);

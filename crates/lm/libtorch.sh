@@ -23,6 +23,9 @@ if [ ! -d "$folder" ]; then
   trap 'rm -rf "$fetched"' EXIT
   python3 -m pip install --quiet --disable-pip-version-check --no-compile --only-binary=:all: "${deps[@]}" \
     --target "$fetched" "${packages[@]}" >&2
+  # By this name, and beside the engine, it is found without a development package.
+  nccl=nvidia/nccl/lib/libnccl.so.2
+  [ ! -e "$fetched/$nccl" ] || ln -s "../../$nccl" "$fetched/torch/lib/libnccl.so"
   # Somebody else may have been faster.
   mv -T "$fetched" "$folder" 2>/dev/null || [ -d "$folder" ]
 fi

@@ -22,20 +22,21 @@ PAIRS, PROMPT, RESPONSE = 4, (32, 96), (64, 192)
 CASES = [("sft", "adamw"), ("sft", "rmsprop"), ("ift", "rmsprop"), ("dpo", "adamw"), ("orpo", "adamw"), ("simpo", "adamw")]
 
 
-def batch(vocabulary):
+def batch(vocabulary, pairs=PAIRS, prompt=PROMPT, response=RESPONSE):
+    """Pairs of random token ids, of lengths between these bounds."""
     draw = random.Random(20240517)
     ids = lambda bounds: [draw.randrange(vocabulary) for _ in range(draw.randint(*bounds))]
-    return [{"prompt_ids": ids(PROMPT), "chosen_ids": ids(RESPONSE), "rejected_ids": ids(RESPONSE)} for _ in range(PAIRS)]
+    return [{"prompt_ids": ids(prompt), "chosen_ids": ids(response), "rejected_ids": ids(response)} for _ in range(pairs)]
 
 
-def peer(folder, data, method, optimizer, steps):
+def peer(folder, data, method, optimizer, steps, device="cpu", dtype="float32"):
     import resource
 
     import torch
     import torch.nn.functional as F
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa").to(device)
     pairs = [json.loads(line) for line in open(data)]
     compares = method in ("dpo", "orpo", "simpo")
     sequences = [(pair["prompt_ids"], pair["chosen_ids"]) for pair in pairs]
@@ -46,10 +47,10 @@ def peer(folder, data, method, optimizer, steps):
         end = len(prompt) + len(response)
         ids[row, :end] = torch.tensor(prompt + response)
         mask[row, len(prompt):end] = attention[row, :end] = 1
-    mask = mask[:, 1:].bool()
+    ids, mask, attention = ids.to(device), mask[:, 1:].bool().to(device), attention.to(device)
 
     def log_probs(**inputs):
-        logits = model(attention_mask=attention, use_cache=False, **inputs).logits[:, :-1]
+        logits = model(attention_mask=attention, use_cache=False, **inputs).logits[:, :-1].float()
         return torch.gather(logits.log_softmax(-1), 2, ids[:, 1:, None]).squeeze(-1).masked_fill(~mask, 0.0)
 
     def sums():
@@ -76,7 +77,7 @@ def peer(folder, data, method, optimizer, steps):
             return torch.stack(losses).mean()
         if method == "sft":
             labels = torch.where(mask, ids[:, 1:], -100)
-            logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1]
+            logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1].float()
             return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1))
         total = sums()
         if method == "dpo":
@@ -101,9 +102,12 @@ def peer(folder, data, method, optimizer, steps):
         torch.nn.utils.clip_grad_norm_(parameters, 10.0)
         step.step()
         step.zero_grad()
+        if device != "cpu":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
         losses.append(value.item())
-    print(json.dumps({"seconds": seconds, "losses": losses, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if device == "cpu" else torch.cuda.max_memory_allocated()
+    print(json.dumps({"seconds": seconds, "losses": losses, "peak_bytes": peak}))
 
 
 def answer(command):
@@ -141,6 +145,6 @@ def main(folder, steps=6):
 
 if __name__ == "__main__":
     if sys.argv[1] == "peer":
-        peer(*sys.argv[2:6], int(sys.argv[6]))
+        peer(*sys.argv[2:6], int(sys.argv[6]), *sys.argv[7:])
     else:
         main(sys.argv[1], *map(int, sys.argv[2:]))

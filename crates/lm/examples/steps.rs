@@ -1,30 +1,36 @@
 //! Times optimizer steps on one batch, and says how much memory the process took: what `experiments/lm/speed.py` compares.
 //!
-//! `cargo run -p lm --example steps -- MODEL DATA.jsonl METHOD OPTIMIZER STEPS [padded] [checkpointing] [held]` prints one line of JSON,
-//! METHOD being JSON too, as `{"name": "dpo"}`: `seconds` of each step, `losses`, and `peak_bytes` of the process.
+//! `cargo run -p lm --example steps -- MODEL DATA.jsonl METHOD OPTIMIZER STEPS [WORD...]` prints one line of JSON, METHOD being JSON
+//! too, as `{"name": "dpo"}`: `seconds` of each step, `losses`, `tokens` of the batch, the `attention` kernel, and `peak_bytes` of the
+//! process's own memory. Words: padded, checkpointing, held (the reference is a second model), cuda, bfloat16 (rounded at random), and
+//! random (weights drawn for the configuration, which is all that MODEL then needs to hold).
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
 use lm::batch::Packing;
-use lm::config::{Dtype, read_config};
+use lm::config::{Dtype, ModelConfig, read_config};
 use lm::data::{Learnt, encode_lines, read_records};
+use lm::device::device;
 use lm::example::Encoder;
 use lm::micro_batch::plan;
-use lm::model::Transformer;
+use lm::model::attention::kernel;
 use lm::model::tape::Keep;
+use lm::model::{Shape, Transformer, shapes};
 use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
 use lm::reference::Reference;
+use lm::weights::Weights;
 use objective::{Configured, ObjectiveState, Parameters};
-use tch::Device;
+use tch::{Cuda, Device, Tensor};
 use training::{Moment, OptimizerSettings, StepSettings, Workspace, step};
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, data, method, optimizer, steps, rest @ ..] = &arguments[..] else {
-        anyhow::bail!("expected MODEL DATA.jsonl METHOD OPTIMIZER STEPS [padded] [checkpointing] [held]")
+        anyhow::bail!("expected MODEL DATA.jsonl METHOD OPTIMIZER STEPS [WORD...]")
     };
     let asked = |word: &str| rest.iter().any(|given| given == word);
     let packing = if asked("padded") { Packing::Padded } else { Packing::Packed };
@@ -33,9 +39,14 @@ fn main() -> anyhow::Result<()> {
     let objective = serde_json::from_str::<Configured>(method)?.into_objective();
     let requirements = objective.requirements();
     let learnt = if requirements.data == objective::Data::Demonstrations { Learnt::Chosen } else { Learnt::Last };
-    let encoder = Encoder { tokenizer: None, template: None, vocabulary: read_config(folder)?.vocabulary };
+    let config = read_config(folder)?;
+    let encoder = Encoder { tokenizer: None, template: None, vocabulary: config.vocabulary };
     let lines = encode_lines(data, &read_records(data, learnt)?, &encoder, usize::MAX)?;
-    let mut policy = LmPolicy::trained(Transformer::read(folder, Dtype::Float32, Device::Cpu)?, keep);
+    let dtype = if asked("bfloat16") { Dtype::Bfloat16 } else { Dtype::Float32 };
+    let device = device(if asked("cuda") { "cuda" } else { "cpu" })?;
+    let model =
+        if asked("random") { random(config, dtype, device)? } else { Transformer::read(folder, dtype, device)? };
+    let mut policy = LmPolicy::trained(model, keep);
     let records: Vec<_> = lines.iter().map(|line| &line.record).collect();
     let plans = plan(&requirements, &records, records.len())?;
     let held = asked("held");
@@ -44,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     let ask = |policy: &LmPolicy| reference.micro_batches(&requirements, policy.model(), &plans, packing);
     let mut micro_batches = ask(&policy)?;
     let settings = OptimizerSettings::build(optimizer, &Parameters::new())?;
-    let mut optimizer = Optimizer::new(settings, Precision::Masters, 0);
+    let mut optimizer = Optimizer::new(settings, Precision::Stochastic, 0);
     let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
     let settings = StepSettings { learning_rate: 1e-6, clip_norm: Some(10.0), moment: Moment::default() };
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
@@ -55,12 +66,39 @@ fn main() -> anyhow::Result<()> {
         }
         let report =
             step(&mut policy, &mut optimizer, &*objective, &mut state, &micro_batches, settings, &mut workspace)?;
+        if let Device::Cuda(index) = device {
+            Cuda::synchronize(index as i64);
+        }
         seconds.push(begun.elapsed().as_secs_f64());
         losses.push(report.loss);
     }
     let peak_bytes = peak_bytes()?;
-    println!("{}", serde_json::json!({"seconds": seconds, "losses": losses, "peak_bytes": peak_bytes}));
+    let sequences = plans.iter().flat_map(|plan| &plan.sequences);
+    let lengths: Vec<usize> = sequences.map(|sequence| sequence.prompt.len() + sequence.response.len()).collect();
+    let (config, kind) = (policy.model().config(), policy.model().kind());
+    let longest = lengths.iter().copied().max().unwrap_or(1);
+    let attention = kernel(config, kind, device, longest)?.map(|kernel| kernel.to_string());
+    let tokens: usize = lengths.iter().sum();
+    println!(
+        "{}",
+        serde_json::json!({"seconds": seconds, "losses": losses, "tokens": tokens, "attention": attention, "peak_bytes": peak_bytes})
+    );
     Ok(())
+}
+
+/// A model of this shape, with weights that are drawn.
+fn random(config: ModelConfig, dtype: Dtype, device: Device) -> anyhow::Result<Transformer> {
+    tch::manual_seed(0);
+    let mut tensors = HashMap::new();
+    for Shape { name, size } in shapes(&config) {
+        let is_norm = name.contains("norm");
+        let numbers = || match is_norm {
+            true => Tensor::f_ones(&size[..], (dtype.kind(), device)),
+            false => Tensor::f_randn(&size[..], (dtype.kind(), device))?.f_mul_scalar(0.02),
+        };
+        tensors.insert(name, numbers()?);
+    }
+    Ok(Transformer::new(config, Weights::new(Path::new("drawn"), tensors))?)
 }
 
 /// The most memory that the process had at a time.

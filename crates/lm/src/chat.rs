@@ -124,16 +124,21 @@ impl ChatTemplate {
     }
 }
 
-/// Reads the chat template of a model's folder; none where it has none, as base models do.
+/// Reads a chat template: the one in this file, or else that of a model's folder; none where it has none, as base models do.
 ///
 /// # Errors
 ///
 /// [`LmError::File`] for a file that cannot be read, and as [`ChatTemplate::new`].
-pub fn read_chat_template(folder: &Path, settings: &Settings, now: DateTime) -> Result<Option<ChatTemplate>, LmError> {
-    let path = folder.join(CHAT_TEMPLATE_FILE);
+pub fn read_chat_template(
+    file: Option<&Path>,
+    folder: &Path,
+    settings: &Settings,
+    now: DateTime,
+) -> Result<Option<ChatTemplate>, LmError> {
+    let path = file.map_or_else(|| folder.join(CHAT_TEMPLATE_FILE), Path::to_owned);
     let (path, source) = match std::fs::read_to_string(&path) {
         Ok(source) => (path, source),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match &settings.chat_template {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => match &settings.chat_template {
             Some(source) => (folder.join(TOKENIZER_CONFIG_FILE), source.clone()),
             None => return Ok(None),
         },

@@ -77,18 +77,19 @@ pub struct Text {
 }
 
 impl Text {
-    /// Reads it from a model's folder. `now` is what a chat template that asks for the date is told.
+    /// Reads it from a model's folder, with the chat template in the file `template` in place of the folder's. `now` is what a chat
+    /// template that asks for the date is told.
     ///
     /// # Errors
     ///
     /// As [`read_settings`], [`Tokenizer::read`] and [`read_chat_template`].
-    pub fn read(folder: &Path, now: DateTime) -> Result<Self, LmError> {
+    pub fn read(folder: &Path, template: Option<&Path>, now: DateTime) -> Result<Self, LmError> {
         if !folder.join(TOKENIZER_FILE).exists() {
             return Ok(Self { tokenizer: None, template: None });
         }
         let settings = read_settings(folder)?;
         let tokenizer = Tokenizer::read(folder, &settings)?;
-        Ok(Self { tokenizer: Some(tokenizer), template: read_chat_template(folder, &settings, now)? })
+        Ok(Self { tokenizer: Some(tokenizer), template: read_chat_template(template, folder, &settings, now)? })
     }
 
     /// What encodes data for a model of this shape.
@@ -113,7 +114,7 @@ pub fn stored_dtype(folder: &Path) -> Result<Dtype, LmError> {
 ///
 /// [`LmError::File`] where something is written there already, or cannot be.
 pub fn write(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
-    whole(target, Appearing::New, |folder| fill(folder, source, parameters, dtype))
+    whole(target, Appearing::New, |folder| fill(folder, source, None, parameters, dtype))
 }
 
 /// What may be where a new folder appears.
@@ -144,8 +145,14 @@ pub(crate) fn whole(
     Ok(())
 }
 
-/// Writes what a model's folder holds.
-pub(crate) fn fill(folder: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
+/// Writes what a model's folder holds, with the chat template in the file `template` in place of the source's.
+pub(crate) fn fill(
+    folder: &Path,
+    source: &Path,
+    template: Option<&Path>,
+    parameters: &[(Shape, &Tensor)],
+    dtype: Dtype,
+) -> Result<(), LmError> {
     weights::write(folder, parameters, dtype, SHARD_BYTES)?;
     let config = source.join(CONFIG_FILE);
     let text = std::fs::read_to_string(&config).map_err(at(&config))?;
@@ -164,6 +171,9 @@ pub(crate) fn fill(folder: &Path, source: &Path, parameters: &[(Shape, &Tensor)]
         if from.exists() {
             std::fs::copy(&from, folder.join(name)).map_err(at(&from))?;
         }
+    }
+    if let Some(from) = template {
+        std::fs::copy(from, folder.join(CHAT_TEMPLATE_FILE)).map_err(at(from))?;
     }
     Ok(())
 }

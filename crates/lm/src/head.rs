@@ -1,4 +1,4 @@
-//! The statistics head: from hidden states to one number a token, without a [tokens, vocabulary] tensor.
+//! The statistics head: from hidden states to one number a token, without a tensor of all tokens by the vocabulary.
 //!
 //! Logits are made for a chunk of tokens at a time, reduced to the statistics that an objective reads, and forgotten. When the
 //! objective has answered with cotangents, the same chunks are made again and pulled back, into the gradient of the output's

@@ -139,7 +139,7 @@ impl Loaded {
     fn read(arguments: &ModelArguments) -> anyhow::Result<Self> {
         let device = device(&arguments.device)?;
         let folder = find(&arguments.model)?;
-        let text = Text::read(&folder, default_now()?)?;
+        let text = Text::read(&folder, None, default_now()?)?;
         let mut model = Transformer::read(&folder, arguments.dtype, device)?;
         if let Some(adapter) = &arguments.adapter {
             adapter::apply(&mut model, &find(adapter).context("--adapter")?, Use::Applied)?;

@@ -39,6 +39,9 @@ pub struct Recipe {
     pub seed: u64,
     /// What chat templates that ask are told.
     pub date: Date,
+    /// A chat template, in place of the model's own; the trained model has it then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<PathBuf>,
     /// Where statistics of reference policies are kept; the run's own folder unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,

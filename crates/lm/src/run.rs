@@ -140,7 +140,7 @@ fn run(
     }
     let source = folder::find(&recipe.model)?;
     let config = read_config(&source)?;
-    let text = Text::read(&source, recipe.now())?;
+    let text = Text::read(&source, recipe.chat_template.as_deref(), recipe.now())?;
     // Whatever is wrong with the data of any stage shows before the first one trains.
     let data: Vec<_> = recipe
         .stage
@@ -245,7 +245,7 @@ fn write_trained(
     let parameters = policy.parameters();
     folder::whole(target, appearing, |folder| match policy.model().lora() {
         Some(lora) => adapter::fill(folder, &recipe.model, lora, &parameters, recipe.dtype),
-        None => folder::fill(folder, source, &parameters, recipe.dtype),
+        None => folder::fill(folder, source, recipe.chat_template.as_deref(), &parameters, recipe.dtype),
     })
 }
 

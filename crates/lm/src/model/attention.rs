@@ -1,7 +1,9 @@
 //! Causal attention over rows of tokens, over sequences packed into one row, and over what was computed before.
 
+use strum::{Display, FromRepr};
 use tch::{Device, Kind, Tensor};
 
+use crate::config::ModelConfig;
 use crate::error::LmError;
 
 /// How the tokens of a batch lie in its rows, each of which is as long as the others.
@@ -108,6 +110,39 @@ impl Heads {
         let shared = query.size()[1] != key.size()[1];
         Ok(Tensor::f_scaled_dot_product_attention(query, key, value, mask, 0.0, causal, None, shared)?)
     }
+}
+
+/// How the engine goes about attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, FromRepr)]
+#[strum(serialize_all = "snake_case")]
+#[repr(i64)]
+pub enum Kernel {
+    /// One operation after the other, with every query's weights of every key in memory.
+    Math = 0,
+    /// In blocks that stay on the chip.
+    Flash = 1,
+    /// In blocks, in less memory than the first and more time than the second.
+    Efficient = 2,
+    /// That of cuDNN.
+    Cudnn = 3,
+}
+
+/// The kernel that the engine takes where a model of this shape is trained on sequences of this length; none that is known here
+/// where its number is another.
+///
+/// # Errors
+///
+/// [`LmError::Engine`].
+pub fn kernel(config: &ModelConfig, kind: Kind, device: Device, length: usize) -> Result<Option<Kernel>, LmError> {
+    let heads = |heads: usize| -> Result<Tensor, LmError> {
+        let size = [1, heads as i64, length as i64, config.head_dim as i64];
+        Ok(Tensor::f_zeros(size, (kind, device))?.f_set_requires_grad(true)?)
+    };
+    let (query, key) = (heads(config.heads)?, heads(config.kv_heads)?);
+    let shared = config.heads != config.kv_heads;
+    let choice =
+        Tensor::f_internal_fused_sdp_choice(&query, &key, &key, None::<Tensor>, 0.0, length > 1, None, shared)?;
+    Ok(Kernel::from_repr(choice))
 }
 
 /// True where query i sees key j: i − window < j ≤ i.

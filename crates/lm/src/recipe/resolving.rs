@@ -14,7 +14,7 @@ const DEFAULT: &str = include_str!("../../../../experiments/lm/default.toml");
 /// The table of adapters.
 const LORA: &str = "lora";
 /// Fields that no stage has.
-const WHOLE: [&str; 8] = ["model", "device", "dtype", "seed", DATE, "cache", LORA, STAGE];
+const WHOLE: [&str; 9] = ["model", "device", "dtype", "seed", DATE, "chat_template", "cache", LORA, STAGE];
 /// What chat templates are told.
 const DATE: &str = "date";
 /// Parameters of methods, by their names, whose defaults differ here.

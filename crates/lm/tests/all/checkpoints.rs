@@ -1,14 +1,13 @@
 //! Logits and log-probabilities of tiny checkpoints agree with transformers; `tests/oracles/checkpoints.py` recorded them.
 
-use crate::oracle::{answers, checkpoint, close, ids, model, numbers};
+use crate::oracle::{answers, close, ids, model, model_in, numbers};
 use lm::batch::{Packing, Sequence, States};
 use lm::config::Dtype;
-use lm::model::Transformer;
 use lm::model::tape::Keep;
 use lm::policy::LmPolicy;
 use objective::{Statistic, TokenStatistics};
 use serde_json::Value;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use training::Policy;
 
 /// Log-probabilities of all tokens but the first of each sequence, given those before.
@@ -70,13 +69,18 @@ fn logits_agree_with_transformers_for_every_architecture() {
 
 #[test]
 fn sixteen_bits_are_near_thirty_two() {
-    let folder = checkpoint("llama");
-    let narrow = LmPolicy::frozen(Transformer::read(&folder, Dtype::Bfloat16, Device::Cpu).unwrap());
-    let answers = answers("checkpoints.json");
-    let case = &answers["checkpoints"][0]["sequences"][2];
-    let found = log_probs(&narrow, &[ids(&case["ids"])], Packing::Padded);
-    close(&found, &numbers(&case["log_prob"]), 0.3, "bfloat16");
-    assert_eq!(narrow.model().kind(), Kind::BFloat16);
+    for answer in answers("checkpoints.json")["checkpoints"].as_array().unwrap() {
+        let name = answer["name"].as_str().unwrap();
+        let narrow = LmPolicy::frozen(model_in(name, Dtype::Bfloat16));
+        assert_eq!(narrow.model().kind(), Kind::BFloat16);
+        let case = &answer["sequences"][2];
+        for packing in [Packing::Padded, Packing::Packed] {
+            let found = log_probs(&narrow, &[ids(&case["ids"])], packing);
+            let expected = numbers(&case["log_prob"]);
+            // 0.036 has been seen.
+            close(&found, &expected, 0.1, &format!("{name}, {packing}"));
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::oracle::{answers, close, ids, model, numbers};
+use crate::oracle::{answers, close, device, ids, model, numbers};
 use lm::batch::{Packing, Sequence, States};
 use lm::config::Dtype;
 use lm::error::LmError;
@@ -11,7 +11,7 @@ use lm::generate::{Continuation, Finish, Settings, generate};
 use lm::model::Transformer;
 use lm::policy::LmPolicy;
 use objective::{Statistic, TokenStatistics};
-use tch::{Device, no_grad};
+use tch::no_grad;
 use training::Policy;
 
 /// What two ways of adding the same numbers of 32 bits may differ by, where logits reach ten; whatever sees a wrong token or
@@ -314,7 +314,7 @@ fn smollm2_goes_on_as_transformers_lets_it() {
         eprintln!("skipped: SMOLLM2 is not the folder of SmolLM2-135M-Instruct");
         return;
     };
-    let model = Transformer::read(Path::new(&folder), Dtype::Float32, Device::Cpu).unwrap();
+    let model = Transformer::read(Path::new(&folder), Dtype::Float32, device()).unwrap();
     let answer = &answers("smollm2_scores.json")["greedy"];
     let (prompt, expected) = (ids(&answer["prompt_ids"]), ids(&answer["response_ids"]));
     let short = prompt[..7].to_vec();

@@ -22,7 +22,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use training::{OptimizerSettings, Policy};
 
 use crate::finetune::{PairOfIds, WAYS, agrees, gradient, micro_batch, objective, pairs, steps_agree};
-use crate::oracle::{adapter, answers, checkpoint, close, model, numbers};
+use crate::oracle::{adapter, answers, checkpoint, close, device, model, model_in, numbers};
 
 fn adapted(checkpoint: &str, name: &str) -> Transformer {
     let mut model = model(checkpoint);
@@ -123,7 +123,7 @@ fn an_adapter_that_begins_is_its_reference_to_the_last_bit() {
         let objective = objective(&serde_json::from_str(method).unwrap());
         for name in ["llama", "gemma", "qwen2"] {
             for dtype in [Dtype::Float32, Dtype::Bfloat16] {
-                let mut model = Transformer::read(&checkpoint(name), dtype, Device::Cpu).unwrap();
+                let mut model = model_in(name, dtype);
                 begin(&mut model, &lora, 3).unwrap();
                 let mut policy = LmPolicy::trained(model, Keep::Activations);
                 let batches = against_base(&policy, &*objective, &pairs, Packing::Packed);
@@ -265,7 +265,7 @@ fn merged_weights_answer_as_the_adapted_model_does() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("merged");
         folder::write(&target, &checkpoint(checkpoint_name), &merged.trained(), Dtype::Float32).unwrap();
-        let merged = LmPolicy::frozen(Transformer::read(&target, Dtype::Float32, Device::Cpu).unwrap());
+        let merged = LmPolicy::frozen(Transformer::read(&target, Dtype::Float32, device()).unwrap());
         for (found, expected) in log_probs(&merged, &pairs).iter().zip(log_probs(&policy, &pairs)) {
             close(found, &expected, 1e-5, name);
         }

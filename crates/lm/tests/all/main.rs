@@ -6,6 +6,7 @@
 mod checkpoints;
 mod command;
 mod config;
+mod cuda;
 mod finetune;
 mod generate;
 mod hub;

@@ -7,6 +7,14 @@ use lm::model::Transformer;
 use serde_json::Value;
 use tch::Device;
 
+/// The variable that says where the suite computes, if that is not a CPU.
+pub(crate) const DEVICE: &str = "LM_TEST_DEVICE";
+
+pub(crate) fn device() -> Device {
+    let name = std::env::var(DEVICE).unwrap_or_else(|_| "cpu".to_owned());
+    lm::device::device(&name).unwrap()
+}
+
 pub(crate) fn oracles() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/oracles")
 }
@@ -20,7 +28,11 @@ pub(crate) fn adapter(name: &str) -> PathBuf {
 }
 
 pub(crate) fn model(name: &str) -> Transformer {
-    Transformer::read(&checkpoint(name), Dtype::Float32, Device::Cpu).unwrap()
+    model_in(name, Dtype::Float32)
+}
+
+pub(crate) fn model_in(name: &str, dtype: Dtype) -> Transformer {
+    Transformer::read(&checkpoint(name), dtype, device()).unwrap()
 }
 
 pub(crate) fn answers(file: &str) -> Value {

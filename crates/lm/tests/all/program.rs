@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use lm::config::{Dtype, read_config};
+use lm::model::shapes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::command::{MODEL, adapters, fails, lines, metrics, same, succeeds, two_stages, write};
-use crate::oracle::{answers, checkpoint, close, ids, numbers};
+use crate::oracle::{answers, checkpoint, close, ids, numbers, oracles};
 
 /// A folder with a recipe of two stages on a tiny checkpoint, and the recipe's path.
 fn recipe(more: &str) -> (TempDir, String) {
@@ -230,6 +232,80 @@ fn labelled_responses_and_groups_with_rewards_train_too() {
         assert!(losses(&out).iter().all(|loss| loss.is_finite()), "{method}");
         assert!(metrics(&out)[1]["gradient_norm"].as_f64().unwrap() > 0.0, "{method}");
     }
+}
+
+/// A model without a chat template, as base models are, of the tokens of a tiny tokenizer.
+fn base(folder: &TempDir) -> String {
+    let source = folder.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        let mut text: Value =
+            serde_json::from_str(&std::fs::read_to_string(oracles().join("tokenizers/llama").join(name)).unwrap())
+                .unwrap();
+        text.as_object_mut().unwrap().remove("chat_template");
+        std::fs::write(source.join(name), text.to_string()).unwrap();
+    }
+    let config = std::fs::read_to_string(checkpoint("llama").join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["vocab_size"] = json!(476);
+    std::fs::write(source.join("config.json"), config.to_string()).unwrap();
+    tch::manual_seed(0);
+    let tensors: Vec<_> = shapes(&read_config(&source).unwrap())
+        .into_iter()
+        .map(|shape| (tch::Tensor::randn(&shape.size[..], (tch::Kind::Float, tch::Device::Cpu)) * 0.1, shape))
+        .collect();
+    let parameters: Vec<_> = tensors.iter().map(|(tensor, shape)| (shape.clone(), tensor)).collect();
+    let target = folder.path().join("base");
+    lm::folder::write(&target, &source, &parameters, Dtype::Float32).unwrap();
+    target.display().to_string()
+}
+
+#[test]
+fn a_base_model_learns_by_the_recipe_s_chat_template_and_has_it_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let turns = |said: &str| json!([{"role": "user", "content": "hello"}, {"role": "assistant", "content": said}]);
+    let data = write(&folder, "data.jsonl", &lines(["you", "there"].map(|said| json!({"messages": turns(said)}))));
+    let text = format!(
+        "model = \"{}\"\nbatch = 2\nsteps = 2\n[[stage]]\nmethod = {{ name = \"sft\" }}\ndata = [{{ path = \"{data}\" }}]\n",
+        base(&folder)
+    );
+    let recipe = write(&folder, "recipe.toml", &text);
+    let out = folder.path().join("out");
+    fails(&["train", &recipe, "--out", &out.display().to_string()], "as the model has no chat template, got messages");
+    // The one that the paper's recipes have.
+    let template = oracles().join("../../experiments/lm/paper/chat_template.jinja");
+    let out = run(&folder, &recipe, "out", &[&format!("chat_template={}", template.display())]);
+    let model = out.join("model");
+    assert_eq!(
+        std::fs::read_to_string(model.join("chat_template.jinja")).unwrap(),
+        std::fs::read_to_string(&template).unwrap()
+    );
+    let scored = succeeds(&["score", "--model", &model.display().to_string(), "--data", &data]);
+    let ends: Vec<_> = scored
+        .lines()
+        .map(|line| {
+            let score: Value = serde_json::from_str(line).unwrap();
+            ids(&score["response_ids"]).pop()
+        })
+        .collect();
+    // A response ends with the end of a text, and nothing behind it.
+    assert_eq!(ends, [Some(2), Some(2)]);
+}
+
+#[test]
+fn every_recipe_of_the_project_is_one() {
+    let folder = oracles().join("../../experiments/lm");
+    let mut recipes = 0;
+    for place in ["paper", "smollm2"] {
+        for entry in std::fs::read_dir(folder.join(place)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                succeeds(&["train", &path.display().to_string(), "--print"]);
+                recipes += 1;
+            }
+        }
+    }
+    assert_eq!(recipes, 10);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! wrong place or a mask that leaks is off by a thousand times that.
 
 use crate::finetune::{gradient, scaled};
-use crate::oracle::model;
+use crate::oracle::{device, model};
 use crate::ranks::together;
 use lm::batch::Packing;
 use lm::data::Record;
@@ -19,7 +19,7 @@ use lm::ranks::Worker;
 use lm::reference::Reference;
 use objective::{Metrics, ObjectiveState, Parameters, registry};
 use proptest::prelude::*;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use training::{Moment, OptimizerSettings, Workspace, accumulate};
 
 /// How a step is taken through the model.
@@ -186,8 +186,8 @@ fn frozen_encodings_pass_no_gradient_to_an_untied_table() {
 fn random_rounding_has_the_right_mean() {
     // 2⁻¹⁰ is an eighth of the distance from 1 to the next number in 16 bits, 1 + 2⁻⁷.
     let elements = 1 << 20;
-    let weights = Tensor::ones([elements], (Kind::BFloat16, Device::Cpu));
-    let gradient = Some(Tensor::full([elements], -1.0, (Kind::Float, Device::Cpu)));
+    let weights = Tensor::ones([elements], (Kind::BFloat16, device()));
+    let gradient = Some(Tensor::full([elements], -1.0, (Kind::Float, device())));
     let settings = OptimizerSettings::build("sgd", &Parameters::new()).unwrap();
     let mut optimizer = Optimizer::new(settings, Precision::Stochastic, 7);
     optimizer.update(&[&weights], &[gradient.as_ref().map(Tensor::shallow_clone)], 2.0_f64.powi(-10), 1.0).unwrap();
@@ -195,10 +195,10 @@ fn random_rounding_has_the_right_mean() {
     // Its standard deviation is √(1/8 · 7/8 / 2²⁰) · 8 = 0.0026.
     assert!((mean - 1.0).abs() < 0.013, "{mean}");
     let mut masters = Optimizer::new(settings, Precision::Masters, 7);
-    let kept = Tensor::ones([4], (Kind::BFloat16, Device::Cpu));
+    let kept = Tensor::ones([4], (Kind::BFloat16, device()));
     for _ in 0..8 {
         masters
-            .update(&[&kept], &[Some(Tensor::full([4], -1.0, (Kind::Float, Device::Cpu)))], 2.0_f64.powi(-10), 1.0)
+            .update(&[&kept], &[Some(Tensor::full([4], -1.0, (Kind::Float, device())))], 2.0_f64.powi(-10), 1.0)
             .unwrap();
     }
     assert_eq!(kept.double_value(&[0]), 1.0 + 2.0_f64.powi(-7));

@@ -12,10 +12,10 @@ use lm::policy::LmPolicy;
 use lm::ranks::{Link, Processes, Worker};
 use lm::reference::Reference;
 use objective::{ObjectiveState, Parameters, registry};
-use tch::{Device, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 use training::{Moment, Workspace, accumulate};
 
-use crate::oracle::model;
+use crate::oracle::{device, model};
 
 /// What threads give each other.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Link for Seat {
 /// What each of so many workers answers, all at once.
 pub(crate) fn together<T: Send>(size: usize, answer: impl Fn(&Worker) -> T + Sync) -> Vec<T> {
     if size == 1 {
-        return vec![answer(&Worker { device: Device::Cpu, processes: None })];
+        return vec![answer(&Worker { device: device(), processes: None })];
     }
     let table = Arc::new(Table {
         bytes: Mutex::new(vec![Vec::new(); size]),
@@ -76,7 +76,7 @@ pub(crate) fn together<T: Send>(size: usize, answer: impl Fn(&Worker) -> T + Syn
             let (table, answer) = (Arc::clone(&table), &answer);
             scope.spawn(move || {
                 let processes = Some(Processes::new(Seat { table, rank }).into());
-                answer(&Worker { device: Device::Cpu, processes })
+                answer(&Worker { device: device(), processes })
             })
         };
         let workers: Vec<_> = (0..size).map(begin).collect();

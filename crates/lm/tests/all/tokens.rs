@@ -18,7 +18,8 @@ struct Model {
 impl Model {
     fn read(folder: &Path) -> Self {
         let settings = read_settings(folder).unwrap();
-        let template = read_chat_template(folder, &settings, jiff::civil::date(2024, 7, 26).at(0, 0, 0, 0)).unwrap();
+        let template =
+            read_chat_template(None, folder, &settings, jiff::civil::date(2024, 7, 26).at(0, 0, 0, 0)).unwrap();
         Self { tokenizer: Tokenizer::read(folder, &settings).unwrap(), template }
     }
 

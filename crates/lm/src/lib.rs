@@ -13,6 +13,7 @@
 //! | what a run goes on from, what it shows | [`checkpoint`], [`tensorboard`] |
 //! | how probable responses are | [`mod@score`] |
 //! | where a model comes from, and where it computes | [`folder`], [`device`] |
+//! | results of lm-evaluation-harness side by side | [`compare`] |
 //! | what fits in memory | [`memory`], [`inspection`] |
 //! | text to tokens | [`tokens`] |
 //! | conversations to text | [`chat`], [`python_json`] |
@@ -25,6 +26,7 @@ pub mod adapter;
 pub mod batch;
 pub mod chat;
 pub mod checkpoint;
+pub mod compare;
 pub mod config;
 mod cuda;
 pub mod data;

@@ -5,7 +5,7 @@ mod signal;
 
 use std::cell::RefCell;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -13,6 +13,8 @@ use anyhow::Context;
 use clap::Parser;
 use lm::adapter::{self, Use};
 use lm::chat::{Message, Role};
+use lm::compare::Comparison;
+use lm::compare::figure::draw;
 use lm::config::{Dtype, read_config};
 use lm::data::prompt::{Prompt, encode_prompts, read_prompts};
 use lm::data::{Learnt, encode_lines, read_records};
@@ -24,7 +26,7 @@ use lm::model::Transformer;
 use lm::policy::LmPolicy;
 use lm::ranks::Worker;
 use lm::recipe::{Recipe, default_now};
-use lm::run::{Ended, Event, Row, Start, train};
+use lm::run::{Ended, Event, Row, Start, export, train};
 use lm::score::score;
 use lm::tokens::Tokenizer;
 use program::{OutputFolder, Progress, exit_code};
@@ -32,8 +34,8 @@ use serde::Serialize;
 use tch::Device;
 
 use crate::cli::{
-    Arguments, Command, GenerateArguments, InspectArguments, MergeArguments, ModelArguments, ScoreArguments,
-    TrainArguments,
+    Arguments, Command, CompareArguments, ExportArguments, GenerateArguments, InspectArguments, MergeArguments,
+    ModelArguments, ScoreArguments, TrainArguments,
 };
 use crate::signal::Asked;
 
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
         Command::Score(arguments) => score_file(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Generate(arguments) => go_on(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Merge(arguments) => merge(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Export(arguments) => write_checkpoint(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Compare(arguments) => compare(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Inspect(arguments) => inspect(&arguments).map(|()| ExitCode::SUCCESS),
     })
 }
@@ -240,6 +244,32 @@ fn merge(arguments: &MergeArguments) -> anyhow::Result<()> {
     adapter::apply(&mut model, &find(adapter).context("--adapter")?, Use::Applied)?;
     write(out, &source, &model.merged()?.trained(), dtype)?;
     print(&format!("written: {}\n", out.display()))
+}
+
+fn write_checkpoint(arguments: &ExportArguments) -> anyhow::Result<()> {
+    let ExportArguments { run, checkpoint, out } = arguments;
+    let at = export(run, *checkpoint, out)?;
+    print(&format!("written: {}, of checkpoint {}\n", out.display(), at.name()))
+}
+
+fn compare(arguments: &CompareArguments) -> anyhow::Result<()> {
+    let named = |given: &String| match given.split_once('=') {
+        Some((name, path)) => (name.to_owned(), PathBuf::from(path)),
+        None => {
+            let path = PathBuf::from(given);
+            let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+            (name.map_or_else(|| given.clone(), |name| name.to_string_lossy().into_owned()), path)
+        }
+    };
+    let comparison = Comparison::read(&arguments.results.iter().map(named).collect::<Vec<_>>())?;
+    let json = serde_json::to_string_pretty(&comparison)? + "\n";
+    if let Some(out) = &arguments.out {
+        let folder = OutputFolder::create(out).context("--out")?;
+        folder.write("comparison.md", comparison.to_string().as_bytes())?;
+        folder.write("comparison.svg", draw(&comparison)?.as_bytes())?;
+        folder.write("comparison.json", json.as_bytes())?;
+    }
+    print(&if arguments.json { json } else { comparison.to_string() })
 }
 
 fn inspect(arguments: &InspectArguments) -> anyhow::Result<()> {

@@ -208,15 +208,18 @@ impl Policy for LmPolicy {
         // What nothing was pulled back to anywhere has no gradient anywhere.
         let own: Vec<_> = self.gradients.iter().map(Option::is_some).collect();
         let all: Vec<Vec<bool>> = agree(self.ranks(), Ok::<_, LmError>(own))?;
-        let trained = self.model.trained();
-        for (index, (slot, (_, parameter))) in self.gradients.iter_mut().zip(trained).enumerate() {
-            if all.iter().any(|given| given.get(index) == Some(&true)) {
+        let somewhere = |index| all.iter().any(|given| given.get(index) == Some(&true));
+        let fill = |(index, (slot, (_, parameter))): (usize, (&mut Option<Tensor>, (Shape, &Tensor)))| {
+            if somewhere(index) {
                 let gradient = Self::gradient(slot, parameter)?;
-                if !gradient.is_contiguous() {
-                    *gradient = gradient.f_contiguous()?;
-                }
+                *gradient = gradient.f_contiguous()?;
             }
-        }
+            Ok(())
+        };
+        let filled: Result<(), LmError> =
+            self.gradients.iter_mut().zip(self.model.trained()).enumerate().try_for_each(fill);
+        // Nobody waits for the sum of one that has no memory for it.
+        agree(self.ranks(), filled)?;
         processes.sum(&self.gradients.iter().flatten().collect::<Vec<_>>())
     }
 

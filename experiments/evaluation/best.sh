@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Keeps the best checkpoint of a run by its average over the paper's benchmarks, as the paper does: each is exported and evaluated by run.sh,
+# and the best becomes RUN/best-by-benchmarks. A run keeps as many checkpoints as its recipe's `keep_last` says. Called again, it goes on.
+# usage: best.sh RUN [OPTIONS of run.sh]
+set -euo pipefail
+[ $# -ge 1 ] && [ -d "$1/checkpoints" ] || { echo 'best.sh: usage: best.sh RUN [OPTIONS of run.sh], RUN with checkpoints' >&2; exit 2; }
+run=$1 here=$(cd "$(dirname "$0")" && pwd)
+shift
+cargo build --quiet --release --manifest-path "$here/../../Cargo.toml" -p lm
+lm=${CARGO_TARGET_DIR:-$here/../../target}/release/lm
+results=()
+for checkpoint in "$run"/checkpoints/*-*; do
+  name=$(basename "$checkpoint")
+  folder=$run/benchmarks/$name
+  if [ ! -e "$folder/done" ]; then
+    rm -rf "$folder/model"
+    "$lm" export --run "$run" --checkpoint "$name" --out "$folder/model"
+    "$here/run.sh" "$folder/model" "$folder/results" "$@"
+    touch "$folder/done"
+  fi
+  results+=("$name=$folder/results")
+done
+"$lm" compare "${results[@]}" --out "$run/benchmarks"
+best=$("$lm" compare "${results[@]}" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["best"])')
+rm -rf "$run/best-by-benchmarks"
+cp -r "$run/benchmarks/$best/model" "$run/best-by-benchmarks"
+echo "best: $best, now $run/best-by-benchmarks"

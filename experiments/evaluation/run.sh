@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# The paper's benchmarks of one model by EleutherAI's lm-evaluation-harness 0.4.13, unchanged: ARC (25 shots), ARC-Gen (0), MMLU (5),
+# TruthfulQA (0), WinoGrande (5) and GSM8K (5), each in the model's chat template. `lm compare` puts several models' results side by side.
+# usage: run.sh MODEL OUT [OPTION...]
+#   --backend serve|hf   answers come from `lm serve` (the default), or from the harness's own transformers
+#   --device DEVICE      cpu (the default), cuda or cuda:INDEX
+#   --tasks "TASK:SHOTS ..."   others, or some of them
+#   what is behind --    goes to the harness as it is: -- --limit 100
+# The Python is $PYTHON where that has the harness; otherwise one of its own is made once.
+set -euo pipefail
+fail() { echo "run.sh: $*" >&2; exit 2; }
+[ $# -ge 2 ] || fail 'usage: run.sh MODEL OUT [--backend serve|hf] [--device DEVICE] [--tasks "TASK:SHOTS ..."] [-- HARNESS OPTIONS]'
+model=$1 out=$2 backend=serve device=cpu
+tasks='arc_challenge:25 arc_challenge_chat:0 mmlu:5 truthfulqa_mc2:0 winogrande:5 gsm8k:5'
+shift 2
+while [ $# -gt 0 ]; do
+  case $1 in
+    --backend) backend=${2:-}; shift 2 ;;
+    --device) device=${2:-}; shift 2 ;;
+    --tasks) tasks=${2:-}; shift 2 ;;
+    --) shift; break ;;
+    *) fail "expected --backend, --device, --tasks or --, got $1" ;;
+  esac
+done
+case $backend in serve|hf) ;; *) fail "--backend: expected serve or hf, got $backend" ;; esac
+[ -d "$model" ] || fail "MODEL: expected the folder of a model, got $model"
+
+python=${PYTHON:-python3}
+has() { "$1" -c 'from importlib.metadata import version; import torch, transformers; assert version("lm-eval") == "0.4.13"' 2>/dev/null; }
+if ! has "$python"; then
+  python=${XDG_CACHE_HOME:-$HOME/.cache}/objective-lake/harness-0.4.13/bin/python
+  if ! has "$python"; then
+    python3 -m venv "$(dirname "$python")/.."
+    "$python" -m pip install --quiet --disable-pip-version-check 'lm-eval[api]==0.4.13' torch==2.11.0 transformers==5.23.0 accelerate==1.15.0
+  fi
+fi
+
+if [ "$backend" = serve ]; then
+  root=$(cd "$(dirname "$0")/../.." && pwd)
+  cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p lm
+  told=$(mktemp)
+  "${CARGO_TARGET_DIR:-$root/target}/release/lm" serve --model "$model" --name model --port 0 --device "$device" 2> "$told" &
+  server=$!
+  trap 'kill $server 2>/dev/null; wait $server 2>/dev/null; rm -f "$told"' EXIT
+  # It says where it listens once the model is loaded.
+  until address=$(grep -om1 'http://[^ ]*' "$told"); do
+    kill -0 $server 2>/dev/null || { cat "$told" >&2; exit 2; }
+    sleep 0.2
+  done
+  answers=(--model local-completions --model_args
+    "model=model,base_url=$address/completions,tokenizer=$model,tokenizer_backend=huggingface,num_concurrent=4,batch_size=64,timeout=3600")
+else
+  answers=(--model hf --model_args "pretrained=$model,dtype=float32" --device "$device" --batch_size 8)
+fi
+for task in $tasks; do
+  "$python" -m lm_eval run "${answers[@]}" --tasks "${task%:*}" --num_fewshot "${task#*:}" --apply_chat_template --output_path "$out" "$@"
+done

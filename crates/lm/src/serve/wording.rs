@@ -1,6 +1,6 @@
 //! Tokens as text: all at once, one by one, and up to where a text has to stop.
 //!
-//! A model without a tokenizer speaks in token ids: its text is their numbers with spaces between them.
+//! A model without a tokenizer speaks in token ids: its text is their numbers, those of an answer with a space before each.
 
 use crate::data::prompt::Prompt;
 use crate::error::LmError;
@@ -19,7 +19,6 @@ pub(super) struct Wording {
 pub(super) struct Growing<'a> {
     wording: &'a Wording,
     pieces: Option<Pieces<'a>>,
-    is_empty: bool,
 }
 
 /// A text that stops before any of some texts.
@@ -77,17 +76,15 @@ impl Wording {
             }
             _ = pieces.rest()?;
         }
-        Ok(Growing { wording: self, pieces, is_empty: true })
+        Ok(Growing { wording: self, pieces })
     }
 }
 
 impl Growing<'_> {
     /// What one more token adds: nothing, where the text is not whole characters.
     pub(super) fn push(&mut self, token: u32) -> Result<String, LmError> {
-        let is_first = std::mem::replace(&mut self.is_empty, false);
         match &mut self.pieces {
             Some(pieces) => pieces.push(token),
-            None if is_first => Ok(token.to_string()),
             None => Ok(format!(" {}", self.wording.word(token))),
         }
     }

@@ -1,7 +1,7 @@
 """Multiple choice by EleutherAI's harness: `lm serve` beside its own `hf` backend, in time and number by number, on a CPU.
 
-usage: harness.py MODEL_FOLDER CHOICE_FOLDER [QUESTIONS]    run in the checkout, with lm-eval 0.4.13 (with api), torch 2.11 and
-                                                            transformers installed; writes harness.json beside it
+usage: harness.py MODEL_FOLDER CHOICE_FOLDER [TASK=QUESTIONS ...]    run in the checkout, with lm-eval 0.4.13 (with api), torch 2.11
+                                                                     and transformers installed; writes harness.json beside it
 
 CHOICE_FOLDER has JSON lines of `question`, `choices` and `answer`. The tasks are the harness's own but for where their data are. Timed
 is what the harness waits for (`loglikelihood` of all requests); models are loaded before. Both have the same threads, one after the
@@ -32,12 +32,13 @@ TASKS = {"openbookqa": (openbookqa, "openbookqa/openbookqa.yaml"),
          "mmlu": (dict, "mmlu/continuation/_continuation_template_yaml")}
 
 
-def tasks(choices, questions, work):
+def tasks(choices, wanted, work):
     """Writes the tasks: each includes the harness's own and says where the data are."""
     import lm_eval
 
     harness = pathlib.Path(lm_eval.__file__).parent / "tasks"
-    for name, (convert, own) in TASKS.items():
+    for name, questions in wanted.items():
+        convert, own = TASKS[name]
         rows = [json.loads(line) for line in (pathlib.Path(choices) / f"{name}.jsonl").open()]
         rows = [row for row in rows if len(row["choices"]) == 4][:questions]
         data = work / f"{name}.jsonl"
@@ -93,15 +94,15 @@ def served(program, folder, evaluate):
     return found, {name: int(counts[f"lm_{name}_tokens_total"]) for name in ("computed", "known")}
 
 
-def main(folder, choices, questions=500):
+def main(folder, choices, **wanted):
     from record import write
 
     subprocess.run(["cargo", "build", "--quiet", "-p", "lm"], check=True)
     program = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "debug/lm"
     cases = []
     with tempfile.TemporaryDirectory() as work:
-        tasks(choices, questions, pathlib.Path(work))
-        for task in TASKS:
+        tasks(choices, wanted, pathlib.Path(work))
+        for task in wanted:
             here = [asked("hf", f"pretrained={folder},dtype=float32,device=cpu,batch_size={size}", task, work) for size in HF_BATCHES]
             theirs = min(here, key=lambda found: found["seconds"])
             case = {"task": task, "questions": len(theirs["answers"]), "hf_seconds": {size: found["seconds"] for size, found in zip(HF_BATCHES, here)}}
@@ -124,4 +125,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "evaluate":
         evaluate(*sys.argv[2:])
     else:
-        main(*sys.argv[1:3], *map(int, sys.argv[3:]))
+        wanted = dict(argument.split("=") for argument in sys.argv[3:])
+        main(*sys.argv[1:3], **({task: int(questions) for task, questions in wanted.items()} or dict.fromkeys(TASKS, 500)))

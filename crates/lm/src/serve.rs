@@ -8,8 +8,8 @@
 //! | `GET /health` | whether requests are taken |
 //! | `GET /metrics` | counts, for Prometheus |
 //!
-//! One thread has the model ([`worker`]), and lets everything that was asked go on together. Requests come over many connections
-//! ([`connections`]), are held against what is known and allowed ([`request`]) and wait in a queue that is bounded.
+//! One thread has the model (`worker.rs`), and lets everything that was asked go on together. Requests come over many connections
+//! (`connections.rs`), are held against what is known and allowed (`request.rs`) and wait in a queue that is bounded.
 
 mod answer;
 mod chat;

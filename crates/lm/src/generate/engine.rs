@@ -1,7 +1,7 @@
 //! Sequences that go through the model together, each at its own place: some begin while others go on.
 //!
 //! A step takes a token of every sequence that goes on, and as much of the others' prompts as fits beside them. What several
-//! sequences have in common is computed by the first of them ([`Prefixes`]). A sequence begins when there is room for all that it may
+//! sequences have in common is computed by the first of them (`prefixes.rs`). A sequence begins when there is room for all that it may
 //! become, so that none is ever given up for another.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -3,7 +3,7 @@
 //! The tokens of a sequence lie anywhere. Those that a pass computes are written to their places before any of its tokens looks, so
 //! that sequences of one pass may share what none of them has computed before.
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use crate::error::LmError;
 use crate::model::{Heads, Layout, Transformer};
@@ -99,7 +99,7 @@ impl Pass {
             } else if *tokens == 1 {
                 singles.push(run);
             } else {
-                let mask = |window: &Option<usize>| behind(*tokens, path.len(), *window, model);
+                let mask = |window: &Option<usize>| behind(*tokens, path.len(), *window, model.device());
                 let masks = windows.iter().map(mask).collect::<Result<_, _>>()?;
                 parts.push(Part::Behind { first: *first, tokens: *tokens, places: send(&places(path))?, masks });
             }
@@ -147,9 +147,9 @@ fn alike<'r, 'a>(mut runs: &'r [&'a Run]) -> Vec<&'r [&'a Run]> {
 }
 
 /// True where the i-th of the last `tokens` of a sequence sees its j-th, within the window.
-fn behind(tokens: usize, length: usize, window: Option<usize>, model: &Transformer) -> Result<Tensor, LmError> {
+fn behind(tokens: usize, length: usize, window: Option<usize>, device: Device) -> Result<Tensor, LmError> {
     let before = (length - tokens) as i64;
-    let all = Tensor::f_ones([tokens as i64, length as i64], (tch::Kind::Bool, model.device()))?.f_tril(before)?;
+    let all = Tensor::f_ones([tokens as i64, length as i64], (Kind::Bool, device))?.f_tril(before)?;
     Ok(match window {
         Some(window) => all.f_triu(before + 1 - window as i64)?,
         None => all,
@@ -279,5 +279,39 @@ impl Seen {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_sees_everything_before_it_or_a_window_of_that() {
+        let seen = |window| -> Vec<Vec<bool>> { Vec::try_from(behind(2, 5, window, Device::Cpu).unwrap()).unwrap() };
+        let (t, f) = (true, false);
+        assert_eq!(seen(None), [[t, t, t, t, f], [t, t, t, t, t]]);
+        assert_eq!(seen(Some(2)), [[f, f, t, t, f], [f, f, f, t, t]]);
+    }
+
+    #[test]
+    fn tokens_that_follow_one_another_are_a_run_and_others_are_not() {
+        let mut pass = Pass::default();
+        for (path, is_new) in [(&[4][..], true), (&[4, 7], true), (&[4, 7, 2], true), (&[4, 9], true), (&[3], false)] {
+            pass.push(1, path, is_new);
+        }
+        let runs: Vec<_> = pass.runs.iter().map(|run| (run.first, run.tokens, run.path.clone(), run.fresh)).collect();
+        assert_eq!(runs, [(0, 3, vec![4, 7, 2], true), (3, 1, vec![4, 9], false), (4, 1, vec![3], false)]);
+        assert_eq!((pass.positions, pass.new), (vec![0, 1, 2, 1, 0], vec![0, 1, 2, 3]));
+    }
+
+    #[test]
+    fn runs_that_look_together_are_nearly_as_long_as_one_another() {
+        let run = |length: usize| Run { first: 0, tokens: 1, path: vec![0; length], fresh: false };
+        let runs: Vec<Run> = [1, 30, 66, 67, 198, 199].map(run).into();
+        let runs: Vec<&Run> = runs.iter().collect();
+        let groups: Vec<Vec<usize>> =
+            alike(&runs).into_iter().map(|group| group.iter().map(|run| run.path.len()).collect()).collect();
+        assert_eq!(groups, [vec![1, 30, 66], vec![67, 198], vec![199]]);
     }
 }

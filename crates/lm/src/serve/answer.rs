@@ -156,7 +156,7 @@ async fn follow(
             return Ok(());
         }
     }
-    Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the model answers no more"))
+    Err(Refusal::gone())
 }
 
 /// The whole answers of so many sequences.

@@ -35,6 +35,11 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// Where nobody is left to answer.
+    pub(super) fn gone() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the model answers no more")
+    }
+
     pub(super) fn with_code(self, code: &'static str) -> Self {
         Self { code: Some(code), ..self }
     }

@@ -210,8 +210,7 @@ impl Server {
             jobs.push(Job { task, asker, place });
             told.push(answers);
         }
-        let gone = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the model answers no more");
-        self.jobs.try_send(jobs).map_err(gone)?;
+        self.jobs.try_send(jobs).map_err(|_| Refusal::gone())?;
         Ok(told)
     }
 }

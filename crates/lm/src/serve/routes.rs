@@ -27,7 +27,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route_layer(from_fn_with_state(Arc::clone(&server), authorize))
-        .route("/health", get(async || Json(json!({"status": "ok"}))))
+        .route("/health", get(health))
         .route("/metrics", get(metrics))
         .fallback(async |uri: Uri| Refusal::new(StatusCode::NOT_FOUND, format!("{}: no such route", uri.path())))
         .method_not_allowed_fallback(async |uri: Uri| {
@@ -77,6 +77,13 @@ async fn count(State(server): State<Arc<Server>>, request: Request, next: Next) 
     server.metrics.requests.get_or_create(&Answered { route, status: response.status().as_u16() }).inc();
     server.metrics.seconds.observe(begun.elapsed().as_secs_f64());
     response
+}
+
+async fn health(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
+    match server.jobs.is_closed() {
+        true => Err(Refusal::gone()),
+        false => Ok(Json(json!({"status": "ok"}))),
+    }
 }
 
 async fn models(State(server): State<Arc<Server>>) -> Json<Value> {

@@ -46,12 +46,12 @@ impl Wording {
         self.text.tokenizer.as_ref().map(crate::tokens::Tokenizer::eos)
     }
 
-    /// The tokens of a prompt.
+    /// The tokens of a prompt. Of a long one this takes long enough that other requests are answered elsewhere meanwhile.
     pub(super) fn encode(&self, prompt: &Prompt) -> Result<Vec<u32>, LmError> {
         let Text { tokenizer, template } = &self.text;
         let encoder =
             Encoder { tokenizer: tokenizer.as_ref(), template: template.as_ref(), vocabulary: self.words.len() };
-        encoder.prompt(prompt)
+        tokio::task::block_in_place(|| encoder.prompt(prompt))
     }
 
     /// A token by itself.

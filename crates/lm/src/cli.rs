@@ -1,5 +1,6 @@
 //! The arguments of `lm`, which are its manual page.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Score(ScoreArguments),
     /// Let a model go on from prompts: a line of JSON for each, with `response_ids`, `log_prob` (nats), `text` and `finish`.
     Generate(GenerateArguments),
+    /// Answer over HTTP as OpenAI's API is spoken, many requests together, until Ctrl-C or SIGTERM.
+    Serve(ServeArguments),
     /// Add adapters to the weights of their model, and save the result as a folder that `transformers` loads.
     Merge(MergeArguments),
     /// Save a checkpoint of a run as a folder that `transformers` loads, or adapters as `peft` does.
@@ -150,6 +153,61 @@ pub(crate) struct GenerateArguments {
     /// Prompts that are answered at once.
     #[arg(long, value_name = "PROMPTS", default_value_t = 8)]
     pub(crate) batch: usize,
+}
+
+/// `lm serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+
+    /// What the model is called; the last part of its folder or id unless given.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+
+    /// Where to listen. Beyond this machine only with a key.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) host: IpAddr,
+
+    /// 0 takes one that is free.
+    #[arg(long, value_name = "PORT", default_value_t = 8000)]
+    pub(crate) port: u16,
+
+    /// What requests have to bring as `Authorization: Bearer`.
+    #[arg(long, value_name = "KEY", env = "LM_API_KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
+
+    /// Sequences that go on together.
+    #[arg(long, value_name = "SEQUENCES", default_value_t = 64)]
+    pub(crate) batch: usize,
+
+    /// Prompts that are answered or wait; more are told to come later.
+    #[arg(long, value_name = "PROMPTS", default_value_t = 1024)]
+    pub(crate) queue: usize,
+
+    /// Tokens whose keys and values are kept, those of prompts that were answered too.
+    #[arg(long, value_name = "TOKENS", default_value_t = 1 << 14)]
+    pub(crate) cache_tokens: usize,
+
+    /// The most tokens of an answer.
+    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
+    pub(crate) max_tokens: usize,
+
+    /// The most bytes of a request.
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
+    pub(crate) body_bytes: usize,
+
+    /// How long an answer may take, and those on their way when the server is asked to stop.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) answer_seconds: u64,
+
+    /// How long a client may take to send a request.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) request_seconds: u64,
+
+    /// Connections that are open at once.
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = 1024)]
+    pub(crate) connections: usize,
 }
 
 /// `lm merge`.

@@ -101,6 +101,14 @@ pub enum LmError {
         /// What is wrong with it.
         problem: String,
     },
+    /// An address that cannot be listened at.
+    #[error("{address}: {source}")]
+    Address {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// Other processes of a run that cannot be reached.
     #[error("{problem}")]
     Link {

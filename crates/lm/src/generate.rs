@@ -1,29 +1,30 @@
 //! Text that goes on: responses to prompts, a token at a time.
 //!
-//! Prompts are taken in batches, those of nearly the same length together. A batch goes through the model once; then each of its
-//! rows is asked for one token after the other, and what earlier tokens were seen as is kept ([`cache`]). A row that is done
-//! leaves its batch.
+//! Prompts go on together ([`engine`]): where one is done, another begins. Each token goes through the model once, and those that
+//! prompts begin with in common once for all of them.
 //!
 //! Each prompt draws from its own stream of the seed, which its index in the whole list chooses, so its response is the same
 //! whatever runs beside it, up to how the engine rounds products of matrices of another shape.
 
-pub mod cache;
+pub mod engine;
+mod pool;
+mod prefixes;
 pub mod sampling;
 
 use std::cmp::Reverse;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use rayon::prelude::*;
 use strum::IntoStaticStr;
-use tch::{Tensor, no_grad};
 
 use crate::config::ModelConfig;
 use crate::error::LmError;
-use crate::head::Head;
 use crate::model::Transformer;
-use cache::Cache;
+use engine::{Engine, Room, Task, Told};
 use sampling::Sampling;
+
+/// Tokens of prompts that go through the model in a step.
+pub const STEP: usize = 1024;
 
 /// How responses are made.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,45 +67,41 @@ pub struct Continuation {
     pub finish: Finish,
 }
 
+/// A token, and how probable it is behind those before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// The token.
+    pub token: u32,
+    /// log π of it, in nats: without temperature, `top_k` and `top_p`.
+    pub log_prob: f64,
+    /// The most probable tokens there and log π of each, in nats, the greatest first.
+    pub top: Vec<(u32, f64)>,
+}
+
+impl Scored {
+    /// The same with no more than so many of the most probable tokens.
+    fn told(&self, top: usize) -> Self {
+        Self { top: self.top.iter().take(top).copied().collect(), ..*self }
+    }
+}
+
 impl Settings {
-    fn validate(&self, config: &ModelConfig) -> Result<(), LmError> {
+    /// How tokens are drawn, unless the most probable one is taken.
+    fn validate(&self, config: &ModelConfig) -> Result<Option<Sampling>, LmError> {
         let refuse =
             |field, allowed: &str, given: String| Err(LmError::Setting { field, allowed: allowed.to_owned(), given });
         let Self { max_tokens, temperature, top_k, top_p, seed: _, stop, batch } = self;
         if *max_tokens == 0 {
             return refuse("max_tokens", "at least 1", max_tokens.to_string());
         }
-        if !(temperature.is_finite() && *temperature >= 0.0) {
-            return refuse("temperature", "a number of at least 0", temperature.to_string());
-        }
-        if *top_k == Some(0) {
-            return refuse("top_k", "at least 1", "0".to_owned());
-        }
-        if let Some(top_p) = top_p.filter(|top_p| !(*top_p > 0.0 && *top_p <= 1.0)) {
-            return refuse("top_p", "greater than 0, at most 1", top_p.to_string());
-        }
-        if *temperature == 0.0 {
-            let unused = "nothing where temperature is 0, as it would be without effect";
-            if let Some(top_k) = top_k {
-                return refuse("top_k", unused, top_k.to_string());
-            }
-            if let Some(top_p) = top_p {
-                return refuse("top_p", unused, top_p.to_string());
-            }
-        }
+        let sampling = Sampling::new(*temperature, *top_k, *top_p)?;
         if let Some(token) = stop.iter().find(|token| **token as usize >= config.vocabulary) {
             return refuse("stop", &format!("tokens less than {}", config.vocabulary), token.to_string());
         }
         if *batch == 0 {
             return refuse("batch", "at least 1", batch.to_string());
         }
-        Ok(())
-    }
-
-    /// How tokens are drawn, unless the most probable one is taken.
-    fn sampling(&self) -> Option<Sampling> {
-        let Self { temperature, top_k, top_p, .. } = *self;
-        (temperature > 0.0).then_some(Sampling { temperature, top_k, top_p })
+        Ok(sampling)
     }
 }
 
@@ -148,115 +145,54 @@ pub fn generate(
     prompts: &[impl AsRef<[u32]>],
     settings: &Settings,
 ) -> Result<Vec<Continuation>, LmError> {
-    settings.validate(model.config())?;
+    let sampling = settings.validate(model.config())?;
     let prompts: Vec<&[u32]> = prompts.iter().map(AsRef::as_ref).collect();
     for (index, prompt) in prompts.iter().enumerate() {
         validate_prompt(index, prompt, model.config())?;
     }
-    let mut order: Vec<usize> = (0..prompts.len()).collect();
-    // The longest come first, so that a lack of memory shows at once.
-    order.sort_by_key(|index| Reverse(prompts[*index].len()));
-    let mut done = Vec::with_capacity(prompts.len());
-    for indices in order.chunks(settings.batch) {
-        let rows = indices.iter().map(|index| Row::new(*index, prompts[*index], model.config(), settings)).collect();
-        no_grad(|| answer(model, rows, settings, &mut done))?;
-    }
-    done.sort_by_key(|(index, _)| *index);
-    Ok(done.into_iter().map(|(_, continuation)| continuation).collect())
-}
-
-/// A prompt that goes on.
-struct Row<'a> {
-    /// Which of all prompts it is.
-    index: usize,
-    prompt: &'a [u32],
-    /// How many tokens its response may have.
-    room: usize,
-    rng: ChaCha8Rng,
-    response: Vec<u32>,
-    log_prob: Vec<f64>,
-}
-
-impl<'a> Row<'a> {
-    fn new(index: usize, prompt: &'a [u32], config: &ModelConfig, settings: &Settings) -> Self {
+    let task = |index: usize| {
         let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
         rng.set_stream(index as u64);
-        let room = settings.max_tokens.min(config.positions - prompt.len());
-        Self { index, prompt, room, rng, response: Vec::new(), log_prob: Vec::new() }
-    }
-
-    fn push(&mut self, token: u32, log_prob: f64) -> Result<(), LmError> {
-        if log_prob.is_nan() {
-            return Err(LmError::Logits { prompt: self.index });
+        let prompt = prompts[index].to_vec();
+        Task {
+            max_tokens: settings.max_tokens.min(model.config().positions - prompt.len()),
+            prompt,
+            sampling,
+            rng,
+            stop: settings.stop.clone(),
+            scores: false,
+            top: 0,
         }
-        self.response.push(token);
-        self.log_prob.push(log_prob);
-        Ok(())
+    };
+    let mut tasks: Vec<_> = (0..prompts.len()).map(|index| (index, task(index))).collect();
+    // The longest come first, so that a lack of memory shows at once.
+    tasks.sort_by_key(|(_, task)| Reverse(task.prompt.len()));
+    let mut longest: Vec<usize> = tasks.iter().map(|(_, task)| task.tokens()).collect();
+    longest.sort_unstable_by_key(|tokens| Reverse(*tokens));
+    let tokens = longest.iter().take(settings.batch).sum();
+    let mut engine = Engine::new(model, Room { sequences: settings.batch, tokens, step: STEP });
+    for (index, task) in tasks {
+        engine.add(index as u64, task);
     }
-
-    fn finish(&self, stop: &[u32]) -> Option<Finish> {
-        if self.response.last().is_some_and(|last| stop.contains(last)) {
-            return Some(Finish::Stop);
-        }
-        (self.response.len() >= self.room).then_some(Finish::Length)
-    }
-}
-
-/// Lets the prompts of a batch go on until the last of them is done.
-fn answer(
-    model: &Transformer,
-    mut rows: Vec<Row<'_>>,
-    settings: &Settings,
-    done: &mut Vec<(usize, Continuation)>,
-) -> Result<(), LmError> {
-    let prompts: Vec<_> = rows.iter().map(|row| row.prompt).collect();
-    let (mut cache, mut hidden) = Cache::read(model, &prompts)?;
-    loop {
-        choose(model, &hidden, &mut rows, settings.sampling())?;
-        let mut left = Vec::with_capacity(rows.len());
-        let mut kept = Vec::with_capacity(rows.len());
-        for (place, row) in rows.into_iter().enumerate() {
-            match row.finish(&settings.stop) {
-                Some(finish) => {
-                    let Row { index, response, log_prob, .. } = row;
-                    done.push((index, Continuation { response, log_prob, finish }));
+    let empty = Continuation { response: Vec::new(), log_prob: Vec::new(), finish: Finish::Length };
+    let mut found = vec![empty; prompts.len()];
+    let mut refused = None;
+    while !engine.is_idle() {
+        engine.step(&mut |index, told| {
+            let continuation = &mut found[index as usize];
+            match told {
+                Told::Prompt(_) => {}
+                Told::Token(Scored { token, log_prob, .. }) => {
+                    continuation.response.push(token);
+                    continuation.log_prob.push(log_prob);
                 }
-                None => {
-                    left.push(row);
-                    kept.push(place);
-                }
+                Told::End(finish) => continuation.finish = finish,
+                Told::NotNumbers => refused = Some(index as usize),
             }
+        })?;
+        if let Some(prompt) = refused {
+            return Err(LmError::Logits { prompt });
         }
-        rows = left;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        cache.keep(&kept)?;
-        let tokens: Vec<_> = rows.iter().filter_map(|row| row.response.last().copied()).collect();
-        hidden = cache.go_on(model, &tokens)?;
     }
-}
-
-/// Adds a token to each row, from the hidden states of shape [rows, hidden_size] of those before.
-fn choose(
-    model: &Transformer,
-    hidden: &Tensor,
-    rows: &mut [Row<'_>],
-    sampling: Option<Sampling>,
-) -> Result<(), LmError> {
-    let head = Head { hidden, weights: model.head(), kept: None };
-    match sampling {
-        None => {
-            let chosen = head.most_probable()?;
-            rows.iter_mut().zip(chosen).try_for_each(|(row, (token, log_prob))| row.push(token, log_prob))
-        }
-        Some(sampling) => head.read_logits(|first, logits| {
-            let rows = rows[first..].par_iter_mut().zip(logits.par_chunks(model.config().vocabulary));
-            rows.try_for_each(|(row, logits)| {
-                let (token, log_prob) =
-                    sampling.draw(logits, &mut row.rng).ok_or(LmError::Logits { prompt: row.index })?;
-                row.push(token, log_prob)
-            })
-        }),
-    }
+    Ok(found)
 }

@@ -7,6 +7,7 @@
 //! | hidden states to statistics of tokens, and back | [`head`] |
 //! | sequences as tensors, the policy that objectives train, its optimizer | [`batch`], [`policy`], [`optimizer`] |
 //! | how prompts go on | [`mod@generate`] |
+//! | a model that answers over HTTP | [`mod@serve`] |
 //! | records as micro-batches, what their reference says | [`micro_batch`], [`mod@reference`] |
 //! | what to train, and the run | [`recipe`], [`run`] |
 //! | several processes of one run | [`ranks`] |
@@ -51,6 +52,7 @@ pub mod recipe;
 pub mod reference;
 pub mod run;
 pub mod score;
+pub mod serve;
 pub mod tensorboard;
 pub mod tokens;
 pub mod weights;

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
@@ -28,6 +28,7 @@ use lm::ranks::Worker;
 use lm::recipe::{Recipe, default_now};
 use lm::run::{Ended, Event, Row, Start, export, train};
 use lm::score::score;
+use lm::serve::{self, Limits, serve};
 use lm::tokens::Tokenizer;
 use program::{OutputFolder, Progress, exit_code};
 use serde::Serialize;
@@ -35,7 +36,7 @@ use tch::Device;
 
 use crate::cli::{
     Arguments, Command, CompareArguments, ExportArguments, GenerateArguments, InspectArguments, MergeArguments,
-    ModelArguments, ScoreArguments, TrainArguments,
+    ModelArguments, ScoreArguments, ServeArguments, TrainArguments,
 };
 use crate::signal::Asked;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => run_recipe(&arguments),
         Command::Score(arguments) => score_file(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Generate(arguments) => go_on(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Serve(arguments) => answer_requests(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Merge(arguments) => merge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Export(arguments) => write_checkpoint(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Compare(arguments) => compare(&arguments).map(|()| ExitCode::SUCCESS),
@@ -233,6 +235,31 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+fn answer_requests(arguments: &ServeArguments) -> anyhow::Result<()> {
+    let ServeArguments { model, name, host, port, api_key, .. } = arguments;
+    let last = || model.model.trim_end_matches('/').rsplit('/').next().unwrap_or(&model.model).to_owned();
+    let settings = serve::Settings {
+        address: (*host, *port).into(),
+        api_key: api_key.clone(),
+        name: name.clone().unwrap_or_else(last),
+        limits: Limits {
+            batch: arguments.batch,
+            queue: arguments.queue,
+            cache_tokens: arguments.cache_tokens,
+            max_tokens: arguments.max_tokens,
+            body_bytes: arguments.body_bytes,
+            answer: Duration::from_secs(arguments.answer_seconds),
+            request: Duration::from_secs(arguments.request_seconds),
+            connections: arguments.connections,
+        },
+    };
+    settings.validate()?;
+    let Loaded { text, model } = Loaded::read(model)?;
+    let asked = Asked::listen().context("signals")?;
+    let ready = |address| eprintln!("answers at http://{address}/v1");
+    Ok(serve(model, text, settings, ready, &|| asked.stops())?)
 }
 
 fn merge(arguments: &MergeArguments) -> anyhow::Result<()> {

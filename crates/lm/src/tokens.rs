@@ -39,6 +39,49 @@ pub struct Tokenizer {
     guards: Vec<(&'static str, Vec<u32>)>,
 }
 
+/// A text that grows token by token, special ones included.
+pub struct Pieces<'a> {
+    tokenizer: &'a Tokenizer,
+    stream: tokenizers::DecodeStream<
+        'a,
+        tokenizers::ModelWrapper,
+        tokenizers::NormalizerWrapper,
+        tokenizers::PreTokenizerWrapper,
+        tokenizers::PostProcessorWrapper,
+        tokenizers::DecoderWrapper,
+    >,
+    /// Tokens whose text is not there yet.
+    waiting: Vec<u32>,
+}
+
+impl Pieces<'_> {
+    /// The text that a token adds; none while it is not whole characters.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Tokenizer`] where the tokenizer fails.
+    pub fn push(&mut self, id: u32) -> Result<String, LmError> {
+        self.waiting.push(id);
+        match self.stream.step(id).map_err(|error| self.tokenizer.fail(&error))? {
+            Some(text) => {
+                self.waiting.clear();
+                Ok(text)
+            }
+            None => Ok(String::new()),
+        }
+    }
+
+    /// What is there of characters that no token completed, when none follows.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Tokenizer`] where the tokenizer fails.
+    pub fn rest(&mut self) -> Result<String, LmError> {
+        let waiting = std::mem::take(&mut self.waiting);
+        if waiting.is_empty() { Ok(String::new()) } else { self.tokenizer.decode(&waiting) }
+    }
+}
+
 /// Reads `tokenizer_config.json` of a model's folder.
 ///
 /// # Errors
@@ -217,6 +260,27 @@ impl Tokenizer {
     /// [`LmError::Tokenizer`] where the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, LmError> {
         self.tokenizer.decode(ids, false).map_err(|error| self.fail(&error))
+    }
+
+    /// The text of a token within a text, or its name in the vocabulary where it is a part of a character.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Tokenizer`] where the tokenizer fails.
+    pub fn word(&self, id: u32) -> Result<String, LmError> {
+        let text = self.decode(&[id])?;
+        let name = self.tokenizer.id_to_token(id).unwrap_or_default();
+        // Alone, a token of SentencePiece's kind loses its space.
+        Ok(match name.starts_with('▁') && !text.starts_with(' ') {
+            _ if text.contains('\u{fffd}') => name,
+            true => format!(" {text}"),
+            false => text,
+        })
+    }
+
+    /// A text that grows token by token.
+    pub fn pieces(&self) -> Pieces<'_> {
+        Pieces { tokenizer: self, stream: self.tokenizer.decode_stream(false), waiting: Vec::new() }
     }
 
     /// Whether the token marks a role or an end. `eos_token` is one; a run of spaces that some vocabularies add is none.

@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 
 use rand::Rng;
 
+use crate::error::LmError;
+
 /// What tokens are drawn from: the model's distribution, made flatter or steeper and cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -25,12 +27,38 @@ pub struct Candidate {
 }
 
 impl Sampling {
-    /// Draws a token and answers it with its log-probability among all tokens at temperature 1. `logits` are those of every token,
-    /// of which the greatest is 0. None where they are not numbers.
-    pub fn draw(&self, logits: &[f32], rng: &mut impl Rng) -> Option<(u32, f64)> {
-        let Candidate { token, .. } = pick(&self.candidates(logits), rng.random())?;
-        let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
-        Some((token, f64::from(logits[token as usize]) - sum.ln()))
+    /// What tokens are drawn from; none where the temperature is 0, at which the most probable one is taken.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Setting`] for a temperature below 0, `top_k` below 1, `top_p` outside of (0, 1], and either of the last two where
+    /// the temperature is 0.
+    pub fn new(temperature: f64, top_k: Option<usize>, top_p: Option<f64>) -> Result<Option<Self>, LmError> {
+        let refuse =
+            |field, allowed: &str, given: String| Err(LmError::Setting { field, allowed: allowed.to_owned(), given });
+        if !(temperature.is_finite() && temperature >= 0.0) {
+            return refuse("temperature", "a number of at least 0", temperature.to_string());
+        }
+        if top_k == Some(0) {
+            return refuse("top_k", "at least 1", "0".to_owned());
+        }
+        if let Some(top_p) = top_p.filter(|top_p| !(*top_p > 0.0 && *top_p <= 1.0)) {
+            return refuse("top_p", "greater than 0, at most 1", top_p.to_string());
+        }
+        if temperature > 0.0 {
+            return Ok(Some(Self { temperature, top_k, top_p }));
+        }
+        let unused = "nothing where temperature is 0, as it would be without effect";
+        match (top_k, top_p) {
+            (Some(top_k), _) => refuse("top_k", unused, top_k.to_string()),
+            (None, Some(top_p)) => refuse("top_p", unused, top_p.to_string()),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Draws a token. `logits` are those of every token, of which the greatest is 0. None where they are not numbers.
+    pub fn draw(&self, logits: &[f32], rng: &mut impl Rng) -> Option<u32> {
+        pick(&self.candidates(logits), rng.random()).map(|candidate| candidate.token)
     }
 
     /// The tokens that may be drawn: temperature comes first, then `top_k`, and then `top_p` of what is left.
@@ -46,6 +74,21 @@ impl Sampling {
         }
         candidates
     }
+}
+
+/// So many tokens of the greatest logits, the greatest first, and of equal ones the first tokens.
+pub fn most_probable(logits: &[f32], count: usize) -> Vec<u32> {
+    let mut found: Vec<u32> = Vec::with_capacity(count + 1);
+    for (token, logit) in (0..).zip(logits) {
+        let least = found.last().map(|least| logits[*least as usize]);
+        if found.len() == count && least.is_none_or(|least| *logit <= least) {
+            continue;
+        }
+        let place = found.partition_point(|before| logits[*before as usize] >= *logit);
+        found.insert(place, token);
+        found.truncate(count);
+    }
+    found
 }
 
 /// Keeps the `top_k` greatest weights, and of equal ones those of the first tokens.
@@ -127,6 +170,15 @@ mod tests {
     }
 
     #[test]
+    fn the_most_probable_tokens_come_in_their_order_and_of_equal_ones_the_first() {
+        let logits = [-3.0, -1.0, 0.0, -1.0, 0.0, -2.0];
+        assert_eq!(most_probable(&logits, 1), [2]);
+        assert_eq!(most_probable(&logits, 5), [2, 4, 1, 3, 5]);
+        assert_eq!(most_probable(&logits, 9), [2, 4, 1, 3, 5, 0]);
+        assert!(most_probable(&logits, 0).is_empty());
+    }
+
+    #[test]
     fn top_p_keeps_the_smallest_set_with_at_least_that_mass() {
         // Sums of powers of 2 are exact, so that "at least" is told from "more than".
         let weights = [0.125, 0.5, 0.125, 0.25];
@@ -190,6 +242,6 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let sampling = Sampling { temperature: f64::MIN_POSITIVE, top_k: Some(3), top_p: Some(0.5) };
         assert_eq!(sampling.draw(&[f32::NAN; 4], &mut rng), None);
-        assert_eq!(sampling.draw(&[-1.0, 0.0, -1e30], &mut rng).unwrap().0, 1);
+        assert_eq!(sampling.draw(&[-1.0, 0.0, -1e30], &mut rng), Some(1));
     }
 }

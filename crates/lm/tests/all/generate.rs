@@ -43,7 +43,7 @@ fn responses(continuations: &[Continuation]) -> Vec<Vec<u32>> {
 }
 
 /// Log-probabilities of a response's tokens as training computes them.
-fn log_probs(policy: &LmPolicy, prompt: &[u32], response: &[u32]) -> Vec<f64> {
+pub(crate) fn log_probs(policy: &LmPolicy, prompt: &[u32], response: &[u32]) -> Vec<f64> {
     let states = States::new(policy.model(), &[Sequence { prompt, response }], Packing::Padded).unwrap();
     let forward = policy.forward(&states).unwrap();
     let tokens: Vec<_> = response.iter().map(|token| *token as usize).collect();

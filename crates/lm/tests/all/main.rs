@@ -16,6 +16,7 @@ mod program;
 mod properties;
 mod ranks;
 mod resume;
+mod serve;
 mod templates;
 mod tokens;
 mod weights;

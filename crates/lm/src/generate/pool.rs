@@ -1,0 +1,317 @@
+//! What earlier tokens are seen as: keys and values of every layer, a place for each token, so that it goes through the model once.
+//!
+//! The tokens of a sequence lie anywhere. Those that a pass computes are written to their places before any of its tokens looks, so
+//! that sequences of one pass may share what none of them has computed before.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::LmError;
+use crate::model::{Heads, Layout, Transformer};
+
+/// The least places that are made at a time.
+const BLOCK: usize = 256;
+
+/// Keys and values by places.
+#[derive(Debug)]
+pub(super) struct Pool {
+    layers: Vec<Seen>,
+    places: usize,
+    limit: usize,
+}
+
+/// A layer's keys and values, each of shape [places, kv_heads, head_dim].
+#[derive(Debug)]
+struct Seen {
+    key: Tensor,
+    value: Tensor,
+}
+
+/// Tokens that go through the model together, behind one another.
+#[derive(Debug, Default)]
+pub(super) struct Pass {
+    tokens: Vec<i64>,
+    positions: Vec<i64>,
+    /// Which of them are new, and the places of these.
+    new: Vec<i64>,
+    places: Vec<i64>,
+    runs: Vec<Run>,
+}
+
+/// Tokens of a pass that follow one another in a sequence.
+#[derive(Debug)]
+struct Run {
+    first: usize,
+    tokens: usize,
+    /// The places of the sequence up to the last of them.
+    path: Vec<usize>,
+    /// Whether nothing of the sequence was computed before.
+    fresh: bool,
+}
+
+/// Runs whose tokens look together, with a mask for each kind of window.
+enum Part {
+    /// A whole beginning, at itself alone.
+    Fresh { first: usize, tokens: usize },
+    /// What goes on, at these places.
+    Behind { first: usize, tokens: usize, places: Tensor, masks: Vec<Tensor> },
+    /// One token each, at as many places each; without a mask where it sees all of them.
+    Single { rows: Tensor, count: i64, places: Tensor, masks: Vec<Option<Tensor>> },
+}
+
+impl Pass {
+    /// Tokens of the pass.
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Adds the token of the last place of a path; `is_new` where its keys and values are not there yet.
+    pub(super) fn push(&mut self, token: u32, path: &[usize], is_new: bool) -> usize {
+        let (row, depth) = (self.tokens.len(), path.len() - 1);
+        self.tokens.push(i64::from(token));
+        self.positions.push(depth as i64);
+        if is_new {
+            self.new.push(row as i64);
+            self.places.extend(path.last().map(|place| *place as i64));
+        }
+        match self.runs.last_mut() {
+            // A place has one path to it.
+            Some(run) if depth > 0 && run.path.last() == path.get(depth - 1) => {
+                run.path.extend(path.last());
+                run.tokens += 1;
+                run.fresh &= is_new;
+            }
+            _ => self.runs.push(Run { first: row, tokens: 1, path: path.to_vec(), fresh: is_new && depth == 0 }),
+        }
+        row
+    }
+
+    /// Who looks where, in a model with these windows.
+    fn parts(&self, windows: &[Option<usize>], model: &Transformer) -> Result<Vec<Part>, LmError> {
+        let send = |values: &[i64]| -> Result<Tensor, LmError> {
+            Ok(Tensor::f_from_slice(values)?.f_to_device(model.device())?)
+        };
+        let places = |path: &[usize]| -> Vec<i64> { path.iter().map(|place| *place as i64).collect() };
+        let (mut parts, mut singles) = (Vec::new(), Vec::new());
+        for run in &self.runs {
+            let Run { first, tokens, path, fresh } = run;
+            if *fresh {
+                parts.push(Part::Fresh { first: *first, tokens: *tokens });
+            } else if *tokens == 1 {
+                singles.push(run);
+            } else {
+                let mask = |window: &Option<usize>| behind(*tokens, path.len(), *window, model.device());
+                let masks = windows.iter().map(mask).collect::<Result<_, _>>()?;
+                parts.push(Part::Behind { first: *first, tokens: *tokens, places: send(&places(path))?, masks });
+            }
+        }
+        singles.sort_by_key(|run| run.path.len());
+        for together in alike(&singles) {
+            let longest = together.iter().map(|run| run.path.len()).max().unwrap_or(0);
+            let rows: Vec<i64> = together.iter().map(|run| run.first as i64).collect();
+            let mut all = Vec::with_capacity(rows.len() * longest);
+            for run in together {
+                all.extend(places(&run.path));
+                // What nobody sees is a number of the sequence's own, so that it brings none that is no number.
+                all.extend(std::iter::repeat_n(run.path[0] as i64, longest - run.path.len()));
+            }
+            let mask = |window: &Option<usize>| -> Result<Option<Tensor>, LmError> {
+                let first = |run: &Run| window.map_or(0, |window| run.path.len().saturating_sub(window));
+                if together.iter().all(|run| run.path.len() == longest && first(run) == 0) {
+                    return Ok(None);
+                }
+                let seen = |run: &&Run| {
+                    let (first, end) = (first(run), run.path.len());
+                    (0..longest).map(move |column| (first..end).contains(&column))
+                };
+                let seen: Vec<bool> = together.iter().flat_map(seen).collect();
+                let seen = Tensor::f_from_slice(&seen)?.f_view([rows.len() as i64, 1, 1, longest as i64])?;
+                Ok(Some(seen.f_to_device(model.device())?))
+            };
+            let masks = windows.iter().map(mask).collect::<Result<_, _>>()?;
+            parts.push(Part::Single { rows: send(&rows)?, count: rows.len() as i64, places: send(&all)?, masks });
+        }
+        Ok(parts)
+    }
+}
+
+/// Runs in the order of their lengths, in groups of which none is much longer than another, so that little is looked up for nothing.
+fn alike<'r, 'a>(mut runs: &'r [&'a Run]) -> Vec<&'r [&'a Run]> {
+    let mut groups = Vec::new();
+    while let Some(first) = runs.first() {
+        let most = 2 * first.path.len() + 64;
+        let (group, rest) = runs.split_at(runs.partition_point(|run| run.path.len() <= most));
+        groups.push(group);
+        runs = rest;
+    }
+    groups
+}
+
+/// True where the i-th of the last `tokens` of a sequence sees its j-th, within the window.
+fn behind(tokens: usize, length: usize, window: Option<usize>, device: Device) -> Result<Tensor, LmError> {
+    let before = (length - tokens) as i64;
+    let all = Tensor::f_ones([tokens as i64, length as i64], (Kind::Bool, device))?.f_tril(before)?;
+    Ok(match window {
+        Some(window) => all.f_triu(before + 1 - window as i64)?,
+        None => all,
+    })
+}
+
+impl Pool {
+    /// No places yet, and at most `limit`.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { layers: Vec::new(), places: 0, limit }
+    }
+
+    /// Takes a pass through the model and answers the hidden states of its tokens, of shape [tokens, hidden_size]. All of its places
+    /// are below `places`.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub(super) fn forward(&mut self, model: &Transformer, pass: &Pass, places: usize) -> Result<Tensor, LmError> {
+        self.grow(model, places)?;
+        let mut windows: Vec<Option<usize>> = Vec::new();
+        let mut kinds = Vec::with_capacity(model.config().layers);
+        for window in &model.config().windows {
+            let kind = windows.iter().position(|other| other == window).unwrap_or_else(|| {
+                windows.push(*window);
+                windows.len() - 1
+            });
+            kinds.push(kind);
+        }
+        let parts = pass.parts(&windows, model)?;
+        let send = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(model.device());
+        let (new, own) = (send(&pass.new)?, send(&pass.places)?);
+        let tokens = send(&pass.tokens)?.f_unsqueeze(0)?;
+        let angles = model.angles(&pass.positions)?;
+        let hidden = model.forward_with(&tokens, &angles, &mut |layer, heads| {
+            let seen = &mut self.layers[layer];
+            seen.write(&heads, &own, (pass.new.len() < pass.len()).then_some(&new))?;
+            let answers = heads.query.f_empty_like()?;
+            for part in &parts {
+                seen.look(&heads, part, kinds[layer], model.config().windows[layer], &answers)?;
+            }
+            Ok(answers)
+        })?;
+        Ok(hidden.f_squeeze_dim(0)?)
+    }
+
+    /// Makes room for so many places; what is there stays.
+    fn grow(&mut self, model: &Transformer, places: usize) -> Result<(), LmError> {
+        if places <= self.places {
+            return Ok(());
+        }
+        let config = model.config();
+        let target = places.max(2 * self.places).max(BLOCK).min(self.limit);
+        let size = [target as i64, config.kv_heads as i64, config.head_dim as i64];
+        let roomy = |filled: Option<&Tensor>| -> Result<Tensor, LmError> {
+            let all = Tensor::f_empty(size, (model.kind(), model.device()))?;
+            if let Some(filled) = filled {
+                all.f_narrow(0, 0, filled.size()[0])?.f_copy_(filled)?;
+            }
+            Ok(all)
+        };
+        if self.layers.is_empty() {
+            let new = |_| Ok(Seen { key: roomy(None)?, value: roomy(None)? });
+            self.layers = (0..config.layers).map(new).collect::<Result<_, LmError>>()?;
+        } else {
+            for Seen { key, value } in &mut self.layers {
+                *key = roomy(Some(key))?;
+                *value = roomy(Some(value))?;
+            }
+        }
+        self.places = target;
+        Ok(())
+    }
+}
+
+impl Seen {
+    /// Writes the keys and values of a pass, or of those of its tokens that are new, to their places.
+    fn write(&mut self, heads: &Heads, places: &Tensor, new: Option<&Tensor>) -> Result<(), LmError> {
+        let by_token = |heads: &Tensor| -> Result<Tensor, LmError> {
+            let by_token = heads.f_squeeze_dim(0)?.f_transpose(0, 1)?;
+            Ok(match new {
+                Some(new) => by_token.f_index_select(0, new)?,
+                None => by_token,
+            })
+        };
+        _ = self.key.f_index_copy_(0, places, &by_token(&heads.key)?)?;
+        _ = self.value.f_index_copy_(0, places, &by_token(&heads.value)?)?;
+        Ok(())
+    }
+
+    /// Keys and values of `count` times as many places, as heads that look at them have them.
+    fn heads(&self, query: Tensor, places: &Tensor, count: i64) -> Result<Heads, LmError> {
+        let (_, heads, head_dim) = self.key.size3()?;
+        let taken = |all: &Tensor| -> Result<Tensor, LmError> {
+            let taken = all.f_index_select(0, places)?;
+            Ok(taken.f_view([count, -1, heads, head_dim])?.f_transpose(1, 2)?)
+        };
+        Ok(Heads { query, key: taken(&self.key)?, value: taken(&self.value)? })
+    }
+
+    /// Fills what a part of a pass sees through windows of this kind into the answers of shape [1, heads, tokens, head_dim].
+    fn look(
+        &self,
+        heads: &Heads,
+        part: &Part,
+        kind: usize,
+        window: Option<usize>,
+        answers: &Tensor,
+    ) -> Result<(), LmError> {
+        let narrow = |all: &Tensor, first: usize, tokens: usize| all.f_narrow(2, first as i64, tokens as i64);
+        match part {
+            Part::Fresh { first, tokens } => {
+                let own = |all: &Tensor| narrow(all, *first, *tokens);
+                let own = Heads { query: own(&heads.query)?, key: own(&heads.key)?, value: own(&heads.value)? };
+                let seen = own.attend(&Layout::Padded { rows: 1, length: *tokens }, window)?;
+                narrow(answers, *first, *tokens)?.f_copy_(&seen)?;
+            }
+            Part::Behind { first, tokens, places, masks } => {
+                let query = narrow(&heads.query, *first, *tokens)?;
+                let seen = self.heads(query, places, 1)?.masked(&masks[kind])?;
+                narrow(answers, *first, *tokens)?.f_copy_(&seen)?;
+            }
+            Part::Single { rows, count, places, masks } => {
+                let query = heads.query.f_index_select(2, rows)?.f_transpose(0, 2)?;
+                let seen = self.heads(query, places, *count)?.single(masks[kind].as_ref())?;
+                _ = answers.shallow_clone().f_index_copy_(2, rows, &seen.f_transpose(0, 2)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_sees_everything_before_it_or_a_window_of_that() {
+        let seen = |window| -> Vec<Vec<bool>> { Vec::try_from(behind(2, 5, window, Device::Cpu).unwrap()).unwrap() };
+        let (t, f) = (true, false);
+        assert_eq!(seen(None), [[t, t, t, t, f], [t, t, t, t, t]]);
+        assert_eq!(seen(Some(2)), [[f, f, t, t, f], [f, f, f, t, t]]);
+    }
+
+    #[test]
+    fn tokens_that_follow_one_another_are_a_run_and_others_are_not() {
+        let mut pass = Pass::default();
+        for (path, is_new) in [(&[4][..], true), (&[4, 7], true), (&[4, 7, 2], true), (&[4, 9], true), (&[3], false)] {
+            pass.push(1, path, is_new);
+        }
+        let runs: Vec<_> = pass.runs.iter().map(|run| (run.first, run.tokens, run.path.clone(), run.fresh)).collect();
+        assert_eq!(runs, [(0, 3, vec![4, 7, 2], true), (3, 1, vec![4, 9], false), (4, 1, vec![3], false)]);
+        assert_eq!((pass.positions, pass.new), (vec![0, 1, 2, 1, 0], vec![0, 1, 2, 3]));
+    }
+
+    #[test]
+    fn runs_that_look_together_are_nearly_as_long_as_one_another() {
+        let run = |length: usize| Run { first: 0, tokens: 1, path: vec![0; length], fresh: false };
+        let runs: Vec<Run> = [1, 30, 66, 67, 198, 199].map(run).into();
+        let runs: Vec<&Run> = runs.iter().collect();
+        let groups: Vec<Vec<usize>> =
+            alike(&runs).into_iter().map(|group| group.iter().map(|run| run.path.len()).collect()).collect();
+        assert_eq!(groups, [vec![1, 30, 66], vec![67, 198], vec![199]]);
+    }
+}

@@ -1,0 +1,170 @@
+//! A model that answers over HTTP, as OpenAI's API is spoken.
+//!
+//! | route | answers |
+//! |---|---|
+//! | `POST /v1/completions` | how prompts go on, and how probable they are |
+//! | `POST /v1/chat/completions` | the assistant's next turn |
+//! | `GET /v1/models` | the model's name |
+//! | `GET /health` | whether requests are taken |
+//! | `GET /metrics` | counts, for Prometheus |
+//!
+//! One thread has the model (`worker.rs`), and lets everything that was asked go on together. Requests come over many connections
+//! (`connections.rs`), are held against what is known and allowed (`request.rs`) and wait in a queue that is bounded.
+
+mod answer;
+mod chat;
+mod completions;
+mod connections;
+mod metrics;
+mod refusal;
+mod request;
+mod routes;
+mod wording;
+mod worker;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::config::ModelConfig;
+use crate::error::LmError;
+use crate::folder::Text;
+use crate::generate::STEP;
+use crate::generate::engine::Room;
+use crate::model::Transformer;
+use metrics::Metrics;
+use wording::Wording;
+use worker::Job;
+
+/// Where a model answers, and to whom.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where. Beyond this machine only with a key. Port 0 is one that is free.
+    pub address: SocketAddr,
+    /// What every request has to bring as `Authorization: Bearer`, if anything.
+    pub api_key: Option<String>,
+    /// What the model is called.
+    pub name: String,
+    /// How much it takes.
+    pub limits: Limits,
+}
+
+/// How much a server takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sequences that go on together, at least 1.
+    pub batch: usize,
+    /// Prompts that are answered or wait, at least 1. Others are refused until some are done.
+    pub queue: usize,
+    /// Tokens whose keys and values are kept, those of prompts that were answered too; at least as many as the longest request has.
+    pub cache_tokens: usize,
+    /// The most tokens of an answer, at least 1.
+    pub max_tokens: usize,
+    /// The most bytes of a request's body.
+    pub body_bytes: usize,
+    /// How long an answer may take, and how long a server that was asked to stop waits for those that are on their way.
+    pub answer: Duration,
+    /// How long a client may take to send a request.
+    pub request: Duration,
+    /// Connections that are open at once, at least 1.
+    pub connections: usize,
+}
+
+/// What answers requests.
+struct Server {
+    settings: Settings,
+    config: ModelConfig,
+    wording: Wording,
+    /// Tokens that end an answer.
+    ends: Vec<u32>,
+    /// Where requests wait for the model.
+    jobs: mpsc::Sender<Vec<Job>>,
+    /// Places in the queue.
+    places: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+    /// When the model was there, in seconds since 1970.
+    created: u64,
+}
+
+impl Settings {
+    /// Refuses what cannot be, before a model is read.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Setting`].
+    pub fn validate(&self) -> Result<(), LmError> {
+        let refuse =
+            |field, allowed: &str, given: String| Err(LmError::Setting { field, allowed: allowed.to_owned(), given });
+        if self.api_key.as_ref().is_some_and(String::is_empty) {
+            return refuse("api_key", "a key that is not empty", "\"\"".to_owned());
+        }
+        if self.api_key.is_none() && !self.address.ip().is_loopback() {
+            let allowed = "an address of this machine alone, as 127.0.0.1, unless there is an API key";
+            return refuse("host", allowed, self.address.ip().to_string());
+        }
+        let Limits { batch, queue, cache_tokens, max_tokens, body_bytes, answer, request, connections } = self.limits;
+        let counts = [
+            ("batch", batch),
+            ("queue", queue),
+            ("cache_tokens", cache_tokens),
+            ("max_tokens", max_tokens),
+            ("body_bytes", body_bytes),
+            ("connections", connections),
+        ];
+        if let Some((field, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return refuse(field, "at least 1", "0".to_owned());
+        }
+        let times = [("answer", answer), ("request", request)];
+        match times.into_iter().find(|(_, time)| time.is_zero()) {
+            Some((field, _)) => refuse(field, "more than no time", "0".to_owned()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// Answers requests until `stops` says so, and then those that are on their way. `ready` is told the address as soon as it is open.
+///
+/// # Errors
+///
+/// [`LmError::Setting`]; [`LmError::Address`] for an address that cannot be opened; [`LmError::Tokenizer`].
+pub fn serve(
+    model: Transformer,
+    text: Text,
+    settings: Settings,
+    ready: impl FnOnce(SocketAddr),
+    stops: &dyn Fn() -> bool,
+) -> Result<(), LmError> {
+    settings.validate()?;
+    let config = model.config().clone();
+    let limits = settings.limits;
+    let address = settings.address;
+    let fail = |source| LmError::Address { address, source };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(fail)?;
+    let listener = runtime.block_on(TcpListener::bind(address)).map_err(fail)?;
+    let opened = listener.local_addr().map_err(fail)?;
+    let (jobs, queue) = mpsc::channel(limits.queue);
+    let metrics = Arc::new(Metrics::default());
+    let wording = Wording::new(text, config.vocabulary)?;
+    let ends = config.eos.iter().copied().chain(wording.eos()).collect();
+    let created = now();
+    let places = Arc::new(Semaphore::new(limits.queue));
+    let room = Room { sequences: limits.batch, tokens: limits.cache_tokens, step: STEP };
+    let told = Arc::clone(&metrics);
+    let worker = std::thread::spawn(move || worker::work(&model, room, queue, &told));
+    let server = Arc::new(Server { settings, config, wording, ends, jobs, places, metrics, created });
+    ready(opened);
+    runtime.block_on(connections::answer(listener, server, stops));
+    // What was given up is dropped here, and with it the last that could ask the worker for anything.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    // A thread that panicked has told why.
+    _ = worker.join();
+    Ok(())
+}

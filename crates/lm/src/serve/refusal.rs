@@ -1,0 +1,84 @@
+//! Why a request is refused, as OpenAI's API says it.
+
+use axum::Json;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::error::LmError;
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    message: String,
+    /// The field.
+    param: Option<String>,
+    code: Option<&'static str>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), param: None, code: None }
+    }
+
+    /// Of a field's value.
+    pub(super) fn field(param: impl Into<String>, allowed: impl AsRef<str>, given: impl ToString) -> Self {
+        let param = param.into();
+        let message = format!("{param}: expected {}, got {}", allowed.as_ref(), given.to_string());
+        Self { param: Some(param), ..Self::new(StatusCode::BAD_REQUEST, message) }
+    }
+
+    /// Of a body as a whole.
+    pub(super) fn body(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// Where nobody is left to answer.
+    pub(super) fn gone() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the model answers no more")
+    }
+
+    pub(super) fn with_code(self, code: &'static str) -> Self {
+        Self { code: Some(code), ..self }
+    }
+
+    pub(super) fn with_param(self, param: &str) -> Self {
+        Self { param: Some(param.to_owned()), ..self }
+    }
+
+    /// Of what was refused when it was made tokens of, or an error of ours.
+    pub(super) fn of(error: &LmError, param: &str) -> Self {
+        match error {
+            LmError::Setting { field, allowed, given } => Self::field(*field, allowed, given),
+            LmError::Record { allowed, given, .. } => Self::field(param, allowed, given),
+            LmError::Template { problem, .. } | LmError::Tokenizer { problem, .. } => {
+                Self::body(format!("{param}: {problem}")).with_param(param)
+            }
+            error => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
+    }
+
+    /// As JSON.
+    pub(super) fn json(&self) -> Value {
+        let Self { status, message, param, code } = self;
+        let kind = match *status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_client_error() => "invalid_request_error",
+            _ => "server_error",
+        };
+        json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.json())).into_response();
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

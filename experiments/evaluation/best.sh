@@ -6,22 +6,26 @@ set -euo pipefail
 [ $# -ge 1 ] && [ -d "$1/checkpoints" ] || { echo 'best.sh: usage: best.sh RUN [OPTIONS of run.sh], RUN with checkpoints' >&2; exit 2; }
 run=$1 here=$(cd "$(dirname "$0")" && pwd)
 shift
-cargo build --quiet --release --manifest-path "$here/../../Cargo.toml" -p lm
-lm=${CARGO_TARGET_DIR:-$here/../../target}/release/lm
+if [ -z "${LM:-}" ]; then
+  root=$(cd "$here/../.." && pwd)
+  (cd "$root" && cargo build --quiet --release -p lm)
+  LM=${CARGO_TARGET_DIR:-$root/target}/release/lm
+fi
+export LM
 results=()
 for checkpoint in "$run"/checkpoints/*-*; do
   name=$(basename "$checkpoint")
   folder=$run/benchmarks/$name
   if [ ! -e "$folder/done" ]; then
     rm -rf "$folder/model"
-    "$lm" export --run "$run" --checkpoint "$name" --out "$folder/model"
+    "$LM" export --run "$run" --checkpoint "$name" --out "$folder/model"
     "$here/run.sh" "$folder/model" "$folder/results" "$@"
     touch "$folder/done"
   fi
   results+=("$name=$folder/results")
 done
-"$lm" compare "${results[@]}" --out "$run/benchmarks"
-best=$("$lm" compare "${results[@]}" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["best"])')
+"$LM" compare "${results[@]}" --out "$run/benchmarks"
+best=$("$LM" compare "${results[@]}" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["best"])')
 rm -rf "$run/best-by-benchmarks"
 cp -r "$run/benchmarks/$best/model" "$run/best-by-benchmarks"
 echo "best: $best, now $run/best-by-benchmarks"

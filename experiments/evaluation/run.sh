@@ -6,7 +6,7 @@
 #   --device DEVICE      cpu (the default), cuda or cuda:INDEX
 #   --tasks "TASK:SHOTS ..."   others, or some of them
 #   what is behind --    goes to the harness as it is: -- --limit 100
-# The Python is $PYTHON where that has the harness; otherwise one of its own is made once.
+# $LM is a built `lm`; unless it is given, one is built. The Python is $PYTHON where that has the harness; otherwise one of its own is made once.
 set -euo pipefail
 fail() { echo "run.sh: $*" >&2; exit 2; }
 [ $# -ge 2 ] || fail 'usage: run.sh MODEL OUT [--backend serve|hf] [--device DEVICE] [--tasks "TASK:SHOTS ..."] [-- HARNESS OPTIONS]'
@@ -37,9 +37,12 @@ fi
 
 if [ "$backend" = serve ]; then
   root=$(cd "$(dirname "$0")/../.." && pwd)
-  cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p lm
+  if [ -z "${LM:-}" ]; then
+    (cd "$root" && cargo build --quiet --release -p lm)
+    LM=${CARGO_TARGET_DIR:-$root/target}/release/lm
+  fi
   told=$(mktemp)
-  "${CARGO_TARGET_DIR:-$root/target}/release/lm" serve --model "$model" --name model --port 0 --device "$device" 2> "$told" &
+  "$LM" serve --model "$model" --name model --port 0 --device "$device" 2> "$told" &
   server=$!
   trap 'kill $server 2>/dev/null; wait $server 2>/dev/null; rm -f "$told"' EXIT
   # It says where it listens once the model is loaded.
@@ -48,7 +51,8 @@ if [ "$backend" = serve ]; then
     sleep 0.2
   done
   answers=(--model local-completions --model_args
-    "model=model,base_url=$address/completions,tokenizer=$model,tokenizer_backend=huggingface,num_concurrent=4,batch_size=64,timeout=3600")
+    "model=model,base_url=$address/completions,tokenizer=$model,tokenizer_backend=huggingface,num_concurrent=4,timeout=3600"
+    --batch_size 64)
 else
   answers=(--model hf --model_args "pretrained=$model,dtype=float32" --device "$device" --batch_size 8)
 fi

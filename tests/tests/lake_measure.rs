@@ -61,28 +61,15 @@ fn the_lakes_own_policies_have_the_very_figures_of_their_runs() {
         &["--map", "8x8", "--slippery", "--target", "soft", "--reward-schedule", "1,-1,-0.01"],
         &["--recipe", "experiments/figure3.toml"],
     ] {
-        let own = answer(
-            &[lake, &["--method", "sft,dpo", "--seeds", "3", "--seed", "5", "--steps", "40"]]
-                .concat()
-                .into_iter()
-                .chain(["--policies", policies.to_str().unwrap()])
-                .collect::<Vec<_>>(),
-        );
-        let mut arguments = vec!["measure".to_owned()];
-        arguments.extend(lake.iter().map(|argument| (*argument).to_owned()));
-        for (method, seed) in ["dpo", "sft"].into_iter().flat_map(|method| (5..8).map(move |seed| (method, seed))) {
-            arguments.extend(["--policy".to_owned(), format!("{method}={}/{method}-{seed}.csv", policies.display())]);
-        }
-        // A parameterised target is fitted from the first seed on.
-        let lake_of_seed = lake.first() == Some(&"--recipe");
-        let measured = match lake_of_seed {
-            true => {
-                let written = write(&folder, "recipe.toml", toml::to_string(&own["recipe"]).unwrap());
-                arguments[2] = written;
-                answer(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
-            }
-            false => answer(&arguments.iter().map(String::as_str).collect::<Vec<_>>()),
-        };
+        let training = ["--method", "sft,dpo", "--seeds", "3", "--seed", "5", "--steps", "40", "--policies"];
+        let own = answer(&[lake, &training, &[policies.to_str().unwrap()]].concat());
+        // The whole recipe, as a parameterised target is fitted from the first seed on.
+        let recipe = write(&folder, "recipe.toml", toml::to_string(&own["recipe"]).unwrap());
+        let runs = ["dpo", "sft"].into_iter().flat_map(|method| (5..8).map(move |seed| (method, seed)));
+        let runs = runs.map(|(method, seed)| format!("--policy={method}={}/{method}-{seed}.csv", policies.display()));
+        let runs: Vec<_> = runs.collect();
+        let runs: Vec<_> = runs.iter().map(String::as_str).collect();
+        let measured = answer(&[&["measure", "--recipe", &recipe], &runs[..]].concat());
         assert_eq!(measured["paired"], own["paired"]);
         assert_eq!(measured["optimal"], own["optimal"]);
         let (measured, own) = (measured["results"].as_array().unwrap(), own["results"].as_array().unwrap());
@@ -259,7 +246,7 @@ fn scores_that_are_not_of_this_lakes_evaluation_are_refused() {
     let good = scores(&map, &uniform_policy(&map));
     let first = good.lines().next().unwrap();
     let mut changed: Value = serde_json::from_str(first).unwrap();
-    let mut with = |place: usize, field: &str, value: Value| {
+    let with = |place: usize, field: &str, value: Value| {
         let mut line = changed.clone();
         line["completions"][place][field] = value;
         good.replacen(first, &line.to_string(), 1)

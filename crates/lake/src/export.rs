@@ -236,3 +236,37 @@ fn prompt(map: &Map, cell: usize, state: State) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_told_in_words_or_drawn() {
+        let map = Map::parse("test", "SFH\nFFG").unwrap();
+        assert_eq!(
+            prompt(&map, 4, State::Words),
+            "You cross a frozen lake of 2 rows and 3 columns. The goal is at row 2, column 3. Holes are at row 1, column 3. \
+             You are at row 2, column 2. Which way do you go: left, down, right or up?"
+        );
+        assert_eq!(
+            prompt(&map, 4, State::Map),
+            "You cross a frozen lake: S is the start, F ice, H a hole, G the goal, X where you are.\n\nSFH\nFXG\n\n\
+             Which way do you go: left, down, right or up?"
+        );
+        assert!(prompt(&Map::parse("test", "SG").unwrap(), 0, State::Words).contains("Holes are nowhere."));
+    }
+
+    #[test]
+    fn where_both_trajectories_come_the_demonstration_is_right() {
+        let map = Map::load("4x4").unwrap();
+        let [demonstration, detour] = ["DDRDRR", "RRDDLDRR"].map(|word| map.walk(word).unwrap());
+        let pairs = preferences(&map, &demonstration, &detour);
+        // Both go right from cell 14 to the goal.
+        let last: Vec<_> = pairs.iter().filter(|(cell, ..)| *cell == 14).collect();
+        assert!(last.len() == 3 && last.iter().all(|(_, chosen, _)| *chosen == Action::Right), "{last:?}");
+        // Only the detour comes to cell 10, from where it goes left.
+        assert!(pairs.iter().all(|(cell, _, rejected)| *cell != 10 || *rejected == Action::Left));
+        assert_eq!(pairs.len(), 6 * 3 + 4 * 3);
+    }
+}

@@ -166,9 +166,15 @@ impl Row {
         let plain = [self.left, self.down, self.right, self.up];
         let logarithms = [self.log_left, self.log_down, self.log_right, self.log_up];
         let given = |numbers: &[Option<f64>]| numbers.iter().flatten().count();
-        let (row, prefix) = match (given(&plain), given(&logarithms)) {
-            (ACTIONS, 0) => (plain.map(Option::unwrap_or_default), ""),
-            (0, ACTIONS) => (logarithms.map(Option::unwrap_or_default).map(f64::exp), "log_"),
+        let (given, row, prefix) = match (given(&plain), given(&logarithms)) {
+            (ACTIONS, 0) => {
+                let plain = plain.map(Option::unwrap_or_default);
+                (plain, plain, "")
+            }
+            (0, ACTIONS) => {
+                let logarithms = logarithms.map(Option::unwrap_or_default);
+                (logarithms, logarithms.map(f64::exp), "log_")
+            }
             _ => {
                 let given = [plain, logarithms].concat();
                 let names = COLUMNS[1..].iter().map(|name| (*name).to_owned());
@@ -178,10 +184,9 @@ impl Row {
                 return Err(format!("expected left, down, right and up, or each with log_ before it, got {got}"));
             }
         };
-        for (name, probability) in COLUMNS[1..].iter().zip(row) {
+        for ((name, given), probability) in COLUMNS[1..].iter().zip(given).zip(row) {
             if !(0.0..=1.0 + TOLERANCE).contains(&probability) {
                 let what = if prefix.is_empty() { "a probability from 0 to 1" } else { "the logarithm of one" };
-                let given = if prefix.is_empty() { probability } else { probability.ln() };
                 return Err(format!("{prefix}{name}: expected {what}, got {given}"));
             }
         }
@@ -233,4 +238,17 @@ fn normalised(log_prob: [f64; ACTIONS]) -> [f64; ACTIONS] {
     let weights = log_prob.map(|x| (x - most).exp());
     let sum: f64 = weights.iter().sum();
     weights.map(|weight| weight / sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_normalised_over_the_actions_however_unlikely_they_are() {
+        let row = normalised([-1000.0, -1000.0, -1000.0 + 2_f64.ln(), -3000.0]);
+        for (ours, expected) in row.into_iter().zip([0.25, 0.25, 0.5, 0.0]) {
+            assert!((ours - expected).abs() < 1e-12, "{row:?}");
+        }
+    }
 }

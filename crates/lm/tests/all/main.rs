@@ -9,6 +9,7 @@ mod config;
 mod finetune;
 mod generate;
 mod hub;
+mod lake;
 mod lora;
 mod oracle;
 mod program;

@@ -18,7 +18,7 @@ fn every_method_trains_on_the_lakes_trajectories_and_is_measured_beside_the_lake
     let experiment = root.join("experiments/lm_lake");
     let folder = tempfile::tempdir().unwrap();
     let [model, out] = ["model", "out"].map(|name| folder.path().join(name));
-    let lake = CargoBuild::new().package("lake").bin("lake").current_dir(&root).run().unwrap();
+    let lake = CargoBuild::new().package("lake").bin("lake").run().unwrap();
     runs(Command::new("python3").arg(experiment.join("tiny.py")).arg(&model));
     let mut walk = Command::new(experiment.join("run.sh"));
     walk.env("LAKE", lake.path()).env("LM", env!("CARGO_BIN_EXE_lm")).env("STATE", "map");

@@ -1,11 +1,13 @@
 //! The arguments of `lake`, which are its manual page.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lake::export::State;
 use lake::network::Encoding;
-use lake::recipe::{DEFAULT, Overrides};
+use lake::recipe::{DEFAULT, Overrides, is_label};
 use lake::solver::{ACCURACY, Solver, Target};
 use lake::study::shard::Shard;
 use objective::{METHODS, Parameter};
@@ -36,6 +38,10 @@ pub(crate) enum Command {
     Maps,
     /// Train the same methods over many designs drawn from a declared space, and say in which of them one ends closer than another.
     Study(StudyArguments),
+    /// Measure policies that any program trained, as `lake` measures its own.
+    Measure(MeasureArguments),
+    /// Write a lake as conversations, for a language model to learn from and to be measured on.
+    Export(ExportArguments),
     /// Print the JSON schema of recipes, for editors and other languages.
     Schema,
 }
@@ -77,6 +83,19 @@ struct LakeArguments {
     target: Option<String>,
 }
 
+/// What is learned from.
+#[derive(Debug, Args)]
+struct TrajectoryArguments {
+    /// The trajectory to imitate: a name that the map has (`optimal`, `hole`, ...), a word over L, D, R, U, or one drawn
+    /// (`drawn:shortest,seed=7`; shortest, longer, falling, any, looping or sampled; `moves=8` is the most).
+    #[arg(long, value_name = "NAME|WORD", help_heading = "Data")]
+    demonstration: Option<String>,
+
+    /// The trajectory to avoid, read by methods that compare.
+    #[arg(long, value_name = "NAME|WORD", help_heading = "Data")]
+    rejected: Option<String>,
+}
+
 /// `lake [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
@@ -106,14 +125,8 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "START", help_heading = "Training")]
     start: Option<String>,
 
-    /// The trajectory to imitate: a name that the map has (`optimal`, `hole`, ...), a word over L, D, R, U, or one drawn
-    /// (`drawn:shortest,seed=7`; shortest, longer, falling, any, looping or sampled; `moves=8` is the most).
-    #[arg(long, value_name = "NAME|WORD", help_heading = "Data")]
-    demonstration: Option<String>,
-
-    /// The trajectory to avoid, read by methods that compare.
-    #[arg(long, value_name = "NAME|WORD", help_heading = "Data")]
-    rejected: Option<String>,
+    #[command(flatten)]
+    trajectories: TrajectoryArguments,
 
     /// What the policy reads of a cell: which one it is, or its row and its column, which it shares with others.
     #[arg(long, value_parser = PossibleValuesParser::new(Encoding::VARIANTS), help_heading = "Training")]
@@ -171,6 +184,83 @@ pub(crate) struct TrainArguments {
     /// Also write the result as JSON, the resolved recipe, figures (SVG and PNG) and a page (HTML) into this folder.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub(crate) out: Option<PathBuf>,
+
+    /// Also write the policy of every run into this folder, as a table that `lake measure` reads: METHOD-SEED.csv.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) policies: Option<PathBuf>,
+}
+
+/// `lake measure [OPTIONS]`.
+#[derive(Debug, Args)]
+pub(crate) struct MeasureArguments {
+    /// A policy, and the method that it is a run of. Repeatable: those of one method are its runs, and the confidence interval is over
+    /// them. A file is a table of T(a|s) with a row a non-terminal cell: CSV with the columns cell, left, down, right, up, or the same
+    /// fields as lines of JSON (.jsonl); probabilities, or logarithms in log_left, log_down, log_right, log_up. Or it is what `lm
+    /// score` answers to the evaluation.jsonl of `lake export`.
+    #[arg(long = "policy", value_name = "[METHOD=]FILE", required = true, help_heading = "Policies")]
+    pub(crate) policies: Vec<PolicyArgument>,
+
+    #[command(flatten)]
+    lake: LakeArguments,
+
+    /// The recipe whose lake and optimal policy they are measured on and against. Options given here replace its fields.
+    #[arg(long, value_name = "FILE", help_heading = "Lake")]
+    pub(crate) recipe: Option<PathBuf>,
+
+    /// Print the whole result as JSON.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+
+    /// Also write the result as JSON and figures (SVG and PNG) into this folder.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// A policy's file with the method that it is a run of.
+#[derive(Clone, Debug)]
+pub(crate) struct PolicyArgument {
+    pub(crate) method: String,
+    pub(crate) file: PathBuf,
+}
+
+impl FromStr for PolicyArgument {
+    type Err = std::convert::Infallible;
+
+    /// What stands before the first `=` is a method where it may be one: `./a=b.csv` is a file.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (method, file) = text.split_once('=').filter(|(method, _)| is_label(method)).unwrap_or(("policy", text));
+        Ok(Self { method: method.to_owned(), file: file.into() })
+    }
+}
+
+/// `lake export [OPTIONS] DIR`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// The folder to write demonstrations.jsonl, preferences.jsonl, evaluation.jsonl and lake.json into, which says which line is which
+    /// cell and action.
+    #[arg(value_name = "DIR")]
+    pub(crate) out: PathBuf,
+
+    #[command(flatten)]
+    lake: LakeArguments,
+
+    #[command(flatten)]
+    trajectories: TrajectoryArguments,
+
+    /// Who reads it.
+    #[arg(long, value_enum, default_value_t = Format::Lm, help_heading = "Output")]
+    pub(crate) format: Format,
+
+    /// How a state is told.
+    #[arg(long, value_enum, default_value_t = State::Words, help_heading = "Output")]
+    pub(crate) state: State,
+}
+
+/// Who reads conversations.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// `lm train` and `lm score`: lines of JSON.
+    Lm,
 }
 
 /// `lake solve [OPTIONS]`.
@@ -247,13 +337,21 @@ impl LakeArguments {
     }
 }
 
+impl TrajectoryArguments {
+    fn fields(&self) -> Table {
+        let mut fields = Table::new();
+        put(&mut fields, "demonstration", self.demonstration.clone());
+        put(&mut fields, "rejected", self.rejected.clone());
+        fields
+    }
+}
+
 impl TrainArguments {
     pub(crate) fn overrides(&self) -> Overrides {
         let mut fields = self.lake.fields();
         put(&mut fields, "parameterised_target", self.parameterised_target);
         put(&mut fields, "start", self.start.clone());
-        put(&mut fields, "demonstration", self.demonstration.clone());
-        put(&mut fields, "rejected", self.rejected.clone());
+        fields.extend(self.trajectories.fields());
         put(&mut fields, "encoding", self.encoding.clone());
         put(&mut fields, "learning_rate", self.learning_rate);
         put(&mut fields, "schedule", self.schedule.clone());
@@ -268,6 +366,19 @@ impl TrainArguments {
         let optimizer = self.optimizer.clone().map(|name| Table::from_iter([("name".to_owned(), name.into())]));
         put(&mut fields, "optimizer", optimizer);
         Overrides { fields, methods: self.method.clone(), assignments: self.set.clone() }
+    }
+}
+
+impl MeasureArguments {
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides { fields: self.lake.fields(), ..Overrides::default() }
+    }
+}
+
+impl ExportArguments {
+    pub(crate) fn overrides(&self) -> Overrides {
+        let fields = self.lake.fields().into_iter().chain(self.trajectories.fields()).collect();
+        Overrides { fields, ..Overrides::default() }
     }
 }
 
@@ -314,6 +425,9 @@ fn manual() -> String {
            lake --method all --rejected detour\n  \
            lake --method dpo --set beta=0.5 --slippery --seeds 1024\n  \
            lake --recipe experiments/propagation.toml --out result\n  \
+           lake --method ift --policies policies\n  \
+           lake measure --policy ift=policies/ift-0.csv --policy ift=policies/ift-1.csv\n  \
+           lake export --map 4x4 --format lm data\n  \
            lake study experiments/reproduction.toml --out study\n  \
            lake solve --map 8x8 --slippery --target ties\n  \
            lake solve --map generated:1000x1000,holes=0.1 --slippery --solver prioritised --accuracy 1e-8\n\n\

@@ -6,7 +6,7 @@ use crate::environment::Environment;
 use crate::explanation::{Cosine, Explanation, Explored, Origin, Standing};
 use crate::map::{Action, Cell, Map};
 use crate::measure::greedy_action;
-use crate::report::{Curve, MethodReport, Report, Summary};
+use crate::report::{Curve, MeasureReport, MethodReport, Optimal, Paired, PolicyReport, Report, Summary};
 use crate::solver::{Solution, TransitionMatrix};
 use crate::start::Start;
 
@@ -106,7 +106,8 @@ pub fn side_by_side(drawings: &[(&str, Vec<String>)]) -> String {
 pub fn page(environment: &Environment, report: &Report) -> String {
     let map = environment.map();
     let table = aligned(&header(report), &rows(map, report));
-    let (title, lakes, episodes) = (title(environment, report), lakes(map, report), episodes(report));
+    let (title, lakes, episodes) =
+        (title(environment, report), lakes(map, policies(report), &report.optimal), episodes(report));
     let why = explanation(map, report);
     format!("{title}\n\n{lakes}\n{table}\n\n{ARROWS}\n{DISTANCE}\n{episodes}{why}")
 }
@@ -145,11 +146,44 @@ pub fn title(environment: &Environment, report: &Report) -> String {
 }
 
 /// The most probable actions of every method's policy and of the optimal one.
-pub fn lakes(map: &Map, report: &Report) -> String {
+pub fn lakes<'a>(map: &Map, policies: impl Iterator<Item = &'a PolicyReport>, optimal: &Optimal) -> String {
     let mut drawings: Vec<_> =
-        report.results.iter().map(|result| (result.method.as_str(), arrows(map, &result.transition_matrix))).collect();
-    drawings.push(("optimal", arrows(map, &report.optimal.transition_matrix)));
+        policies.map(|policy| (policy.method.as_str(), arrows(map, &policy.transition_matrix))).collect();
+    drawings.push(("optimal", arrows(map, &optimal.transition_matrix)));
     side_by_side(&drawings)
+}
+
+/// What a report says of policies that any program trained, for a terminal.
+pub fn measure_page(environment: &Environment, report: &MeasureReport) -> String {
+    let map = environment.map();
+    let shared = shared(report.results.iter(), &report.paired, &report.optimal);
+    let counts = report.results.iter().map(|policy| policy.policies.len().to_string()).chain([String::new()]);
+    let rows: Vec<_> = shared
+        .into_iter()
+        .zip(counts)
+        .map(|([method, distance, from_above, success, mean_return], count)| {
+            [method, distance, from_above, count, success, mean_return]
+        })
+        .collect();
+    let header = [
+        "method",
+        "distance (95% CI)",
+        "from above (paired)",
+        "policies",
+        "success greedy/sampled",
+        "return greedy/sampled",
+    ];
+    let (table, title) = (aligned(&header, &rows), measure_title(environment, report));
+    let lakes = lakes(map, report.results.iter(), &report.optimal);
+    format!("{title}\n\n{lakes}\n{table}\n\n{ARROWS}\n{DISTANCE}\n")
+}
+
+/// The lake in one line.
+pub fn measure_title(environment: &Environment, report: &MeasureReport) -> String {
+    let field = |name: &str| report.lake.get(name).map(ToString::to_string).unwrap_or_default();
+    let target = if field("parameterised_target") == "true" { "; parameterised target" } else { "" };
+    let name = environment.map().name();
+    format!("Frozen Lake {name}, {}, discount {}{target}", environment.dynamics(), field("gamma"))
 }
 
 /// What is said of distances before training.
@@ -174,34 +208,51 @@ pub fn header(report: &Report) -> [&'static str; 7] {
 
 /// One row a method, and the optimal policy's, under [`header`].
 pub fn rows(map: &Map, report: &Report) -> Vec<[String; 7]> {
-    let from_above = |place: usize| {
-        let (above, own) = (&report.results[place.checked_sub(1)?].method, &report.results[place].method);
-        let paired = report.paired.iter().find(|paired| paired.closer == *above && paired.further == *own)?;
-        Some(format!("+{}", with_interval(paired.difference, paired.ci95, 4)))
+    let shared = shared(policies(report), &report.paired, &report.optimal);
+    let own = |result: &MethodReport| {
+        let visited = format!("{:.1} of {}", result.cells_visited.mean, map.cells().len());
+        [interval(&result.initial_distance), visited]
     };
-    let row = |(place, result): (usize, &MethodReport)| {
+    let own = report.results.iter().map(own).chain([[String::new(), String::new()]]);
+    shared
+        .into_iter()
+        .zip(own)
+        .map(|([method, distance, from_above, success, mean_return], [initial, visited])| {
+            [method, distance, from_above, initial, success, mean_return, visited]
+        })
+        .collect()
+}
+
+/// The policies of a report's methods.
+pub fn policies(report: &Report) -> impl Iterator<Item = &PolicyReport> {
+    report.results.iter().map(|result| &result.policy)
+}
+
+/// What every table says of policies and, in its last row, of the optimal one: name, distance, distance from the row above, success
+/// rates, returns.
+fn shared<'a>(
+    policies: impl Iterator<Item = &'a PolicyReport>,
+    paired: &[Paired],
+    optimal: &Optimal,
+) -> Vec<[String; 5]> {
+    let mut above: Option<&str> = None;
+    let row = |policy: &'a PolicyReport| {
+        let is_from_above = |paired: &&Paired| Some(paired.closer.as_str()) == above && paired.further == policy.method;
+        let from_above = paired.iter().find(is_from_above);
+        above = Some(&policy.method);
         let fares = |greedy: f64, sampled: f64| format!("{greedy:.3} / {sampled:.3}");
         [
-            result.method.clone(),
-            interval(&result.distance),
-            from_above(place).unwrap_or_default(),
-            interval(&result.initial_distance),
-            fares(result.success_rate.greedy, result.success_rate.sampled),
-            fares(result.mean_return.greedy, result.mean_return.sampled),
-            format!("{:.1} of {}", result.cells_visited.mean, map.cells().len()),
+            policy.method.clone(),
+            interval(&policy.distance),
+            from_above.map_or(String::new(), |paired| format!("+{}", with_interval(paired.difference, paired.ci95, 4))),
+            fares(policy.success_rate.greedy, policy.success_rate.sampled),
+            fares(policy.mean_return.greedy, policy.mean_return.sampled),
         ]
     };
-    let (optimal, fares) = (&report.optimal, |value: f64| format!("{value:.3}"));
-    let best = [
-        "optimal".to_owned(),
-        "0".to_owned(),
-        String::new(),
-        String::new(),
-        fares(optimal.success_rate),
-        fares(optimal.mean_return),
-        String::new(),
-    ];
-    report.results.iter().enumerate().map(row).chain([best]).collect()
+    let fares = |value: f64| format!("{value:.3}");
+    let best =
+        ["optimal".to_owned(), "0".to_owned(), String::new(), fares(optimal.success_rate), fares(optimal.mean_return)];
+    policies.map(row).chain([best]).collect()
 }
 
 /// What each method that samples took from the lake beside, or in place of, the trajectories.
@@ -209,7 +260,7 @@ pub fn episodes(report: &Report) -> String {
     let described = |result: &MethodReport| {
         let sampled = result.sampled.as_ref()?;
         let ties = sampled.ties.as_ref().map(|ties| format!(", {:.1} samples without a pair", ties.mean));
-        Some(format!("{} {}{}", result.method, sampled.episodes, ties.unwrap_or_default()))
+        Some(format!("{} {}{}", result.policy.method, sampled.episodes, ties.unwrap_or_default()))
     };
     let methods: Vec<_> = report.results.iter().filter_map(described).collect();
     match methods.is_empty() {
@@ -275,8 +326,8 @@ pub fn same_reads(report: &Report) -> Vec<SameReads<'_>> {
     for result in &report.results {
         let Some(Explanation { explored, .. }) = &result.explanation else { continue };
         match groups.iter_mut().find(|group| group.explored == explored) {
-            Some(group) => group.methods.push(&result.method),
-            None => groups.push(SameReads { methods: vec![&result.method], explored }),
+            Some(group) => group.methods.push(&result.policy.method),
+            None => groups.push(SameReads { methods: vec![&result.policy.method], explored }),
         }
     }
     groups
@@ -298,7 +349,7 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
     let explained: Vec<_> = report
         .results
         .iter()
-        .filter_map(|result| Some((result.method.as_str(), result.explanation.as_ref()?)))
+        .filter_map(|result| Some((result.policy.method.as_str(), result.explanation.as_ref()?)))
         .collect();
     if explained.is_empty() {
         return Vec::new();

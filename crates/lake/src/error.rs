@@ -118,6 +118,14 @@ pub enum LakeError {
         /// What is wrong, and what to do.
         problem: String,
     },
+    /// A file that holds no policy of the lake.
+    #[error("policy {path}: {problem}")]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, where, what was expected, and what was given.
+        problem: String,
+    },
     /// A figure that could not be drawn.
     #[error("figure {figure}: {problem}")]
     Figure {

@@ -18,11 +18,11 @@ use crate::environment::Environment;
 use crate::error::LakeError;
 use crate::explanation::{self, Account, COMPARED_RUNS, Observation, Subject};
 use crate::map::{Map, Trajectory};
-use crate::measure::{Performance, distance, greedy, performance};
+use crate::measure::{Measured, distance, performance};
 use crate::network::{Forward, Inputs, Network, States};
 use crate::policy::{LakePolicy, given};
 use crate::recipe::Recipe;
-use crate::report::{Curve, Fares, MethodReport, Optimal, Paired, Report, Sampled, Summary};
+use crate::report::{Curve, MeasureReport, MethodReport, Optimal, Paired, PolicyReport, Report, Sampled, Summary};
 use crate::rollout::{Dice, sample};
 use crate::snapshots::Snapshots;
 use crate::solver::{Solution, Target, TransitionMatrix, optimal_policy, uniform_policy, value_iteration};
@@ -49,16 +49,22 @@ const START: u64 = 8;
 /// The stream of a parameterised target's initial parameters.
 const TARGET: u64 = 9;
 
-/// A recipe with everything derived and checked: nothing can fail after this but training itself.
+/// A lake with what policies are measured against there.
 #[derive(Debug)]
-pub struct Experiment {
-    recipe: Recipe,
+pub struct Setting {
     environment: Environment,
     solution: Solution,
     /// What policies are measured against.
     optimal: TransitionMatrix,
     /// The deterministic optimal policy.
     greedy: TransitionMatrix,
+}
+
+/// A recipe with everything derived and checked: nothing can fail after this but training itself.
+#[derive(Debug)]
+pub struct Experiment {
+    recipe: Recipe,
+    setting: Setting,
     demonstration: Trajectory,
     rejected: Option<Trajectory>,
     optimizer: OptimizerSettings,
@@ -74,12 +80,10 @@ pub struct Experiment {
 
 /// What one run of one method leaves behind.
 struct Run {
+    measured: Measured,
     curve: Vec<f64>,
-    transition_matrix: TransitionMatrix,
     distance_all_cells: f64,
     distance_demonstrated_cells: f64,
-    greedy: Performance,
-    sampled: Performance,
     cells_visited: usize,
     learned: Learned,
     account: Option<Account>,
@@ -107,13 +111,13 @@ struct Learned {
     observation: Option<Observation>,
 }
 
-impl Experiment {
-    /// Derives everything that the recipe's runs share.
+impl Setting {
+    /// The lake that a recipe names, and the optimal policy there that it asks for.
     ///
     /// # Errors
     ///
-    /// [`LakeError`] for a map, trajectory, optimizer or method that the recipe names wrongly.
-    pub fn new(recipe: Recipe) -> Result<Self, LakeError> {
+    /// [`LakeError`] for a map that the recipe names wrongly.
+    pub fn new(recipe: &Recipe) -> Result<Self, LakeError> {
         let environment = Environment::new(Map::load(&recipe.map)?, recipe.dynamics());
         let solution = value_iteration(&environment, recipe.gamma);
         let map = environment.map();
@@ -126,24 +130,82 @@ impl Experiment {
             let fitted = network.transition_matrix();
             map.non_terminal().into_iter().for_each(|cell| optimal[cell] = fitted[cell]);
         }
+        Ok(Self { environment, solution, optimal, greedy })
+    }
+
+    /// The lake.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// V* and Q*.
+    pub fn solution(&self) -> &Solution {
+        &self.solution
+    }
+
+    /// What policies are measured against.
+    pub fn optimal(&self) -> &TransitionMatrix {
+        &self.optimal
+    }
+
+    /// A policy with what it is worth.
+    pub fn measure(&self, policy: TransitionMatrix) -> Measured {
+        Measured::new(&self.environment, &self.optimal, policy)
+    }
+
+    /// What policies are worth that any program trained, by their names, at least one a name. `recipe` is what the setting is of.
+    pub fn report(&self, recipe: &Recipe, policies: Vec<(String, Vec<TransitionMatrix>)>) -> MeasureReport {
+        let measured = policies.into_iter().map(|(name, policies)| {
+            PolicyReport::new(name, policies.into_iter().map(|policy| self.measure(policy)).collect())
+        });
+        let mut results: Vec<_> = measured.collect();
+        results.sort_by(|a, b| a.distance.mean.total_cmp(&b.distance.mean));
+        MeasureReport {
+            version: env!("CARGO_PKG_VERSION"),
+            lake: recipe.lake(),
+            map: self.environment.map().rows(),
+            optimal: self.best(),
+            paired: Paired::every(&results.iter().collect::<Vec<_>>()),
+            results,
+        }
+    }
+
+    /// The optimal policy and its value.
+    fn best(&self) -> Optimal {
+        let best = performance(&self.environment, &self.optimal);
+        Optimal {
+            value: self.solution.value.clone(),
+            transition_matrix: self.optimal.clone(),
+            success_rate: best.success_rate,
+            mean_return: best.mean_return,
+        }
+    }
+}
+
+impl Experiment {
+    /// Derives everything that the recipe's runs share.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError`] for a map, trajectory, optimizer or method that the recipe names wrongly.
+    pub fn new(recipe: Recipe) -> Result<Self, LakeError> {
+        let setting = Setting::new(&recipe)?;
+        let (environment, map) = (&setting.environment, setting.environment.map());
         let objectives = recipe.objectives()?;
         let before = match &recipe.start {
             Start::After { method } => Some(registry::build(method, &Parameters::new())?),
             Start::Random | Start::Noisy { .. } | Start::Right { .. } => None,
         };
-        let fitted = recipe.start.policy(map, &greedy, &mut stream(recipe.seed, 0, START));
+        let fitted = recipe.start.policy(map, &setting.greedy, &mut stream(recipe.seed, 0, START));
         let sampled = fitted.unwrap_or_else(|| uniform_policy(map));
-        let resolve = |name: &str| trajectory::resolve_rewarded(&environment, recipe.gamma, name, &sampled);
+        let resolve = |name: &str| trajectory::resolve_rewarded(environment, recipe.gamma, name, &sampled);
         let demonstration = resolve(&recipe.demonstration)?;
         let compares = objectives.iter().flatten().any(|objective| reads_rejected(&objective.requirements()));
         let rejected = compares.then(|| resolve(&recipe.rejected)).transpose()?;
         let (optimizer, curve_steps) = (recipe.optimizer()?, curve_steps(recipe.steps));
         Ok(Self {
             recipe,
-            environment,
-            solution,
-            optimal,
-            greedy,
+            setting,
             demonstration,
             rejected,
             optimizer,
@@ -166,7 +228,7 @@ impl Experiment {
 
     /// The lake.
     pub fn environment(&self) -> &Environment {
-        &self.environment
+        &self.setting.environment
     }
 
     /// The recipe.
@@ -176,12 +238,12 @@ impl Experiment {
 
     /// What policies are measured against.
     pub fn optimal(&self) -> &TransitionMatrix {
-        &self.optimal
+        &self.setting.optimal
     }
 
     /// The deterministic optimal policy.
     pub fn greedy(&self) -> &TransitionMatrix {
-        &self.greedy
+        &self.setting.greedy
     }
 
     /// The trajectory to imitate.
@@ -206,7 +268,7 @@ impl Experiment {
     /// [`LakeError::Step`] and [`LakeError::Diverged`] of the first run, in order, that failed.
     pub fn run(&self, finished: impl Fn() + Sync) -> Result<Report, LakeError> {
         let seeds = self.recipe.seeds;
-        let cells = self.environment.map().cells().len();
+        let cells = self.environment().map().cells().len();
         let snapshots: Vec<_> = self.objectives.iter().map(|_| Snapshots::new(self.curve_steps.len(), cells)).collect();
         let outcomes: Vec<_> = (0..self.runs())
             .into_par_iter()
@@ -218,39 +280,33 @@ impl Experiment {
             })
             .collect();
         let runs = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let mut results: Vec<_> = runs
-            .chunks(seeds)
-            .zip(snapshots)
-            .enumerate()
-            .map(|(method, (runs, snapshots))| self.summarise(method, runs, snapshots))
-            .collect();
-        results.sort_by(|a, b| a.distance.mean.total_cmp(&b.distance.mean));
+        let mut runs = runs.into_iter();
+        let summarised = snapshots.into_iter().enumerate().map(|(method, snapshots)| {
+            let runs = runs.by_ref().take(seeds).collect();
+            self.summarise(method, runs, snapshots)
+        });
+        let mut results: Vec<_> = summarised.collect();
+        results.sort_by(|a, b| a.policy.distance.mean.total_cmp(&b.policy.distance.mean));
 
-        let best = performance(&self.environment, &self.optimal);
         let mut trajectories = BTreeMap::from([("demonstration", self.demonstration.word.clone())]);
         trajectories.extend(self.rejected.as_ref().map(|rejected| ("rejected", rejected.word.clone())));
         Ok(Report {
             version: env!("CARGO_PKG_VERSION"),
             recipe: self.recipe.clone(),
-            map: self.environment.map().rows(),
+            map: self.environment().map().rows(),
             trajectories,
-            optimal: Optimal {
-                value: self.solution.value.clone(),
-                transition_matrix: self.optimal.clone(),
-                success_rate: best.success_rate,
-                mean_return: best.mean_return,
-            },
-            paired: Paired::every(&results),
+            optimal: self.setting.best(),
+            paired: Paired::every(&results.iter().map(|result| &result.policy).collect::<Vec<_>>()),
             results,
         })
     }
 
     /// The policy of a run before training.
     pub(crate) fn initial(&self, seed: u64) -> Result<Network, LakeError> {
-        let (map, recipe) = (self.environment.map(), &self.recipe);
+        let (map, recipe) = (self.environment().map(), &self.recipe);
         let inputs = Inputs::new(recipe.encoding, map);
         let mut network = Network::new(inputs, recipe.hidden, &mut stream(seed, 0, INITIALISATION))?;
-        if let Some(policy) = recipe.start.policy(map, &self.greedy, &mut stream(seed, 0, START)) {
+        if let Some(policy) = recipe.start.policy(map, self.greedy(), &mut stream(seed, 0, START)) {
             start::fit(&mut network, &policy, &map.non_terminal());
         }
         let Some(before) = &self.before else { return Ok(network) };
@@ -265,8 +321,7 @@ impl Experiment {
     }
 
     fn train(&self, method: usize, seed: u64, snapshots: &Snapshots) -> Result<Run, LakeError> {
-        let Self { environment, optimal, .. } = self;
-        let map = environment.map();
+        let (map, optimal) = (self.environment().map(), self.optimal());
         let cells = map.non_terminal();
         let mut curve = Vec::with_capacity(self.curve_steps.len());
         let Taught { transition_matrix, cells_visited, mut learned, network } =
@@ -278,11 +333,9 @@ impl Experiment {
         let account = observation.map(|observation| self.account(observation, &network, method, seed)).transpose()?;
         Ok(Run {
             curve,
+            measured: self.setting.measure(transition_matrix.clone()),
             distance_all_cells: distance(&transition_matrix, optimal, &(0..map.cells().len()).collect::<Vec<_>>()),
             distance_demonstrated_cells: distance(&transition_matrix, optimal, &self.demonstrated_cells()),
-            greedy: performance(environment, &greedy(&transition_matrix)),
-            sampled: performance(environment, &transition_matrix),
-            transition_matrix,
             cells_visited,
             learned,
             account,
@@ -298,7 +351,7 @@ impl Experiment {
         mut measure: impl FnMut(usize, &TransitionMatrix),
     ) -> Result<Taught, LakeError> {
         let stages = &self.objectives[method];
-        let mut policy = LakePolicy::new(self.environment.map(), equipped(network, stages, seed)?);
+        let mut policy = LakePolicy::new(self.environment().map(), equipped(network, stages, seed)?);
         let (mut point, mut total) = (0, Learned::default());
         let first = usize::from(self.before.is_some());
         for (stage, objective) in stages.iter().enumerate() {
@@ -339,9 +392,9 @@ impl Experiment {
         let objectives: Vec<_> = self.objectives.iter().filter_map(|stages| Some(&**stages.last()?)).collect();
         observation.look(trained, &self.demonstration, self.rejected.as_ref());
         let subject = Subject {
-            environment: &self.environment,
+            environment: self.environment(),
             discount: self.recipe.gamma,
-            optimal: &self.optimal,
+            optimal: self.optimal(),
             demonstration: &self.demonstration,
             rejected: self.rejected.as_ref(),
             objectives: &objectives,
@@ -372,7 +425,7 @@ impl Experiment {
     where
         Self: 'a,
     {
-        let Self { recipe, environment, .. } = self;
+        let (recipe, environment) = (&self.recipe, self.environment());
         let requirements = objective.requirements();
         // The reference is the policy before this stage.
         let reference =
@@ -438,7 +491,7 @@ impl Experiment {
         cells
     }
 
-    fn summarise(&self, method: usize, runs: &[Run], snapshots: Snapshots) -> MethodReport {
+    fn summarise(&self, method: usize, runs: Vec<Run>, snapshots: Snapshots) -> MethodReport {
         let each = |value: fn(&Run) -> f64| runs.iter().map(value).collect::<Vec<_>>();
         let points: Vec<_> = (0..self.curve_steps.len())
             .map(|point| Summary::new(runs.iter().map(|run| run.curve[point]).collect()))
@@ -458,22 +511,14 @@ impl Experiment {
             episodes: runs[0].learned.episodes,
             ties: pairs.then(|| Summary::new(each(|run| run.learned.ties as f64))),
         });
-        let mean = |cell: usize, action: usize| {
-            runs.iter().map(|run| run.transition_matrix[cell][action]).sum::<f64>() / runs.len() as f64
-        };
-        let cells = 0..self.environment.map().cells().len();
         let accounts: Vec<_> = runs.iter().filter_map(|run| run.account.as_ref()).collect();
         MethodReport {
-            method: self.label(method),
             objective: self.recipe.method[method].name.clone(),
             parameters: self.recipe.method[method].parameters.clone(),
             after: self.recipe.method[method].after.clone(),
-            distance: Summary::new(runs.iter().filter_map(|run| run.curve.last().copied()).collect()),
             initial_distance: Summary::new(each(|run| run.curve[0])),
             distance_all_cells: Summary::new(each(|run| run.distance_all_cells)),
             distance_demonstrated_cells: Summary::new(each(|run| run.distance_demonstrated_cells)),
-            success_rate: Fares::new(each(|run| run.greedy.success_rate), each(|run| run.sampled.success_rate)),
-            mean_return: Fares::new(each(|run| run.greedy.mean_return), each(|run| run.sampled.mean_return)),
             cells_visited: Summary::new(each(|run| run.cells_visited as f64)),
             curve,
             sampled,
@@ -481,13 +526,13 @@ impl Experiment {
             last_metrics: metrics.iter().collect(),
             state: (runs.iter().any(|run| run.learned.state != ObjectiveState::default()))
                 .then(|| runs.iter().map(|run| run.learned.state.clone()).collect()),
-            transition_matrix: cells.map(|cell| std::array::from_fn(|action| mean(cell, action))).collect(),
             snapshots: snapshots.means(runs.len()),
             explanation: (!accounts.is_empty()).then(|| {
                 let labels: Vec<_> = self.recipe.method.iter().map(|entry| entry.label()).collect();
-                let (map, steps) = (self.environment.map(), &self.curve_steps);
+                let (map, steps) = (self.environment().map(), &self.curve_steps);
                 explanation::summarise(map, &self.demonstration, &accounts, &labels, steps)
             }),
+            policy: PolicyReport::new(self.label(method), runs.into_iter().map(|run| run.measured).collect()),
         }
     }
 }

@@ -8,11 +8,12 @@ use plotters::style::text_anchor::{HPos, VPos};
 use program::figure::{Area, COLOURS, Drawn, FAINT, FONT, INK, heading, label, svg};
 use resvg::{tiny_skia, usvg};
 
-use crate::drawing::start;
+use crate::drawing::{measure_title, start};
+use crate::environment::Environment;
 use crate::error::LakeError;
 use crate::map::{ACTIONS, Cell, Map};
 use crate::measure::greedy_action;
-use crate::report::{MethodReport, Report};
+use crate::report::{MeasureReport, Optimal, PolicyReport, Report};
 use crate::solver::TransitionMatrix;
 
 /// A drawn figure.
@@ -28,22 +29,55 @@ pub struct Figure {
 const PNG_SCALE: f32 = 2.0;
 const HOLE: RGBColor = RGBColor(70, 76, 88);
 const GOAL: RGBColor = RGBColor(240, 190, 60);
+/// The axis of distances is at least so long.
+const LEAST_TOP: f64 = 0.01;
+
 /// Every figure of a report: the distances, the learning curves, and one sheet of heat maps for each method.
 ///
 /// # Errors
 ///
 /// [`LakeError::Figure`] naming the figure.
 pub fn draw(map: &Map, report: &Report) -> Result<Vec<Figure>, LakeError> {
-    let bars = (140 + 110 * report.results.len() as u32).max(480);
+    let untrained = report.results.first().map_or(0.0, |result| result.initial_distance.mean);
+    let bars: Vec<_> =
+        report.results.iter().map(|result| (&result.policy, colour(report, &result.policy.method))).collect();
+    let setting = setting(report);
     let mut figures = vec![
-        figure("distance", (bars, 420), |area| distances(area, report))?,
+        distance_figure(&setting, &bars, Some((untrained, start(report))))?,
         figure("curve", (720, 440), |area| curves(area, report))?,
     ];
-    for result in &report.results {
-        let name = format!("policy-{}", result.method);
-        figures.push(figure(&name, (1180, 460), |area| heat_maps(area, map, report, result))?);
+    for (policy, _) in bars {
+        figures.push(policy_figure(map, &setting, &report.optimal, policy)?);
     }
     Ok(figures)
+}
+
+/// The figures of policies that any program trained: the distances, and one sheet of heat maps for each name.
+///
+/// # Errors
+///
+/// [`LakeError::Figure`] naming the figure.
+pub fn draw_measured(environment: &Environment, report: &MeasureReport) -> Result<Vec<Figure>, LakeError> {
+    let setting = measure_title(environment, report);
+    let bars: Vec<_> = report.results.iter().zip(COLOURS.into_iter().cycle()).collect();
+    let mut figures = vec![distance_figure(&setting, &bars, None)?];
+    for (policy, _) in bars {
+        figures.push(policy_figure(environment.map(), &setting, &report.optimal, policy)?);
+    }
+    Ok(figures)
+}
+
+fn distance_figure(
+    setting: &str,
+    bars: &[(&PolicyReport, RGBColor)],
+    untrained: Option<(f64, &str)>,
+) -> Result<Figure, LakeError> {
+    let width = (140 + 110 * bars.len() as u32).max(480);
+    figure("distance", (width, 420), |area| distances(area, setting, bars, untrained))
+}
+
+fn policy_figure(map: &Map, setting: &str, optimal: &Optimal, policy: &PolicyReport) -> Result<Figure, LakeError> {
+    figure(&format!("policy-{}", policy.method), (1180, 460), |area| heat_maps(area, map, setting, optimal, policy))
 }
 
 impl Figure {
@@ -89,12 +123,17 @@ fn setting(report: &Report) -> String {
     )
 }
 
-fn distances(area: &Area<'_>, report: &Report) -> Drawn {
-    heading(area, "Distance from the optimal policy", &setting(report))?;
-    let untrained = report.results.first().map_or(0.0, |result| result.initial_distance.mean);
-    let tops = report.results.iter().map(|result| result.distance.mean + result.distance.ci95.unwrap_or(0.0));
-    let top = 1.15 * tops.fold(untrained, f64::max);
-    let count = report.results.len() as f64;
+fn distances(
+    area: &Area<'_>,
+    setting: &str,
+    bars: &[(&PolicyReport, RGBColor)],
+    untrained: Option<(f64, &str)>,
+) -> Drawn {
+    heading(area, "Distance from the optimal policy", setting)?;
+    let tops = bars.iter().map(|(policy, _)| policy.distance.mean + policy.distance.ci95.unwrap_or(0.0));
+    // The optimal policy has a bar of no height, on an axis of some.
+    let top = 1.15 * tops.chain(untrained.map(|(distance, _)| distance)).fold(0.0, f64::max).max(LEAST_TOP);
+    let count = bars.len() as f64;
     let mut chart = ChartBuilder::on(area)
         .margin(20)
         .margin_top(60)
@@ -103,7 +142,8 @@ fn distances(area: &Area<'_>, report: &Report) -> Drawn {
         .build_cartesian_2d(-0.5..count - 0.5, 0.0..top)?;
     let name = |x: &f64| {
         let near = (x - x.round()).abs() < 1e-9;
-        report.results.get(x.round() as usize).filter(|_| near && *x >= 0.0).map_or(String::new(), |r| r.method.clone())
+        let bar = bars.get(x.round() as usize).filter(|_| near && *x >= 0.0);
+        bar.map_or(String::new(), |(policy, _)| policy.method.clone())
     };
     chart
         .configure_mesh()
@@ -111,28 +151,28 @@ fn distances(area: &Area<'_>, report: &Report) -> Drawn {
         .light_line_style(TRANSPARENT)
         .bold_line_style(FAINT)
         .axis_style(INK)
-        .x_labels(2 * report.results.len() + 1)
+        .x_labels(2 * bars.len() + 1)
         .x_label_formatter(&name)
         .y_label_formatter(&|y| format!("{y:.2}"))
         .y_desc("MSE of T(a|s), 95% CI of the mean")
         .label_style(label(12, INK, HPos::Center, VPos::Center))
         .draw()?;
-    for (place, result) in report.results.iter().enumerate() {
-        let (x, mean) = (place as f64, result.distance.mean);
-        let fill = colour(report, &result.method).filled();
-        chart.draw_series([Rectangle::new([(x - 0.32, 0.0), (x + 0.32, mean)], fill)])?;
-        let half = result.distance.ci95.unwrap_or(0.0);
+    for (place, (policy, colour)) in bars.iter().enumerate() {
+        let (x, mean) = (place as f64, policy.distance.mean);
+        chart.draw_series([Rectangle::new([(x - 0.32, 0.0), (x + 0.32, mean)], colour.filled())])?;
+        let half = policy.distance.ci95.unwrap_or(0.0);
         let (low, high, cap) = (mean - half, mean + half, 0.06);
         let whisker = [[(x, low), (x, high)], [(x - cap, low), (x + cap, low)], [(x - cap, high), (x + cap, high)]];
         chart.draw_series(whisker.map(|line| PathElement::new(line, INK.stroke_width(2))))?;
         let above = label(12, INK, HPos::Center, VPos::Bottom);
         chart.draw_series([Text::new(format!("{mean:.4}"), (x, mean + half + 0.01 * top), above)])?;
     }
+    let Some((untrained, start)) = untrained else { return Ok(()) };
     let line = [(-0.5, untrained), (count - 0.5, untrained)];
     chart.draw_series(DashedLineSeries::new(line, 6, 4, INK.stroke_width(1)))?;
     // The least distance comes first, so that there is most room.
     let above = label(11, INK, HPos::Left, VPos::Bottom);
-    let text = format!("{} {untrained:.4}", start(report));
+    let text = format!("{start} {untrained:.4}");
     chart.draw_series([Text::new(text, (-0.48, untrained + 0.006 * top), above)])?;
     Ok(())
 }
@@ -168,7 +208,7 @@ fn curves(area: &Area<'_>, report: &Report) -> Drawn {
         .label_style(label(12, INK, HPos::Center, VPos::Center))
         .draw()?;
     for result in &report.results {
-        let colour = colour(report, &result.method);
+        let colour = colour(report, &result.policy.method);
         let points: Vec<_> = (0..).map(f64::from).zip(result.curve.mean.iter().copied()).collect();
         let shifted = |sign: f64| {
             let halves = result.curve.ci95.iter().map(move |ci95| sign * ci95.unwrap_or(0.0));
@@ -178,7 +218,7 @@ fn curves(area: &Area<'_>, report: &Report) -> Drawn {
         chart.draw_series([Polygon::new(band, colour.mix(0.25).filled())])?;
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            .label(result.method.clone())
+            .label(result.policy.method.clone())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
     }
     chart
@@ -191,12 +231,12 @@ fn curves(area: &Area<'_>, report: &Report) -> Drawn {
     Ok(())
 }
 
-fn heat_maps(area: &Area<'_>, map: &Map, report: &Report, result: &MethodReport) -> Drawn {
-    let title = format!("{}: optimal value, optimal policy, learned policy (mean over seeds)", result.method);
-    heading(area, &title, &setting(report))?;
+fn heat_maps(area: &Area<'_>, map: &Map, setting: &str, optimal: &Optimal, learned: &PolicyReport) -> Drawn {
+    let title = format!("{}: optimal value, optimal policy, learned policy (mean over seeds)", learned.method);
+    heading(area, &title, setting)?;
     let rows = map.cells().len() / map.width();
     let side = 340 / map.width().max(rows) as i32;
-    let values = map.non_terminal().into_iter().map(|cell| report.optimal.value[cell]);
+    let values = map.non_terminal().into_iter().map(|cell| optimal.value[cell]);
     let (least, most) = values.fold((f64::MAX, f64::MIN), |(least, most), v| (least.min(v), most.max(v)));
     let corner = |panel: i32, cell: usize| {
         let (row, column) = ((cell / map.width()) as i32, (cell % map.width()) as i32);
@@ -218,14 +258,14 @@ fn heat_maps(area: &Area<'_>, map: &Map, report: &Report, result: &MethodReport)
                 area.draw(&Rectangle::new(square, colour.filled()))?;
                 area.draw(&Text::new(letter, middle, label(16, INK, HPos::Center, VPos::Center)))?;
             } else if panel == 0 {
-                let value = report.optimal.value[cell];
+                let value = optimal.value[cell];
                 let amount = (value - least) / (most - least).max(f64::MIN_POSITIVE);
                 area.draw(&Rectangle::new(square, shade(amount).filled()))?;
                 let size = (side / 5).min(15) as u32;
                 let ink = if amount > 0.6 { WHITE } else { INK };
                 area.draw(&Text::new(format!("{value:.2}"), middle, label(size, ink, HPos::Center, VPos::Center)))?;
             } else {
-                let policy = if panel == 1 { &report.optimal.transition_matrix } else { &result.transition_matrix };
+                let policy = if panel == 1 { &optimal.transition_matrix } else { &learned.transition_matrix };
                 triangles(area, policy, cell, (x, y), side)?;
             }
             area.draw(&Rectangle::new(square, WHITE.stroke_width(2)))?;

@@ -16,6 +16,8 @@
 //! | running it | [`experiment`] |
 //! | the same methods over many designs | [`study`] |
 //! | why it came out so | [`explanation`] |
+//! | policies as files, of any program's | [`policy_file`] |
+//! | the lake as conversations | [`export`] |
 //! | what came out | [`report`], [`figures`], [`page`], [`drawing`] |
 
 pub mod drawing;
@@ -24,6 +26,7 @@ pub mod environment;
 pub mod error;
 pub mod experiment;
 pub mod explanation;
+pub mod export;
 #[cfg(feature = "program")]
 pub mod figures;
 pub mod generate;
@@ -33,6 +36,8 @@ pub mod network;
 #[cfg(feature = "program")]
 pub mod page;
 pub mod policy;
+#[cfg(feature = "program")]
+pub mod policy_file;
 pub mod recipe;
 pub mod report;
 pub mod rollout;

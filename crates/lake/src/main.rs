@@ -8,23 +8,27 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use lake::environment::Environment;
-use lake::experiment::Experiment;
+use lake::experiment::{Experiment, Setting};
+use lake::export::Conversations;
 use lake::figures::Figure;
 use lake::generate::SPELLING;
 use lake::map::{Cell, EMBEDDED, Map};
 use lake::recipe::Recipe;
 use lake::report::Report;
-use lake::solver::{Solver, optimal_policy, solve};
+use lake::solver::{Solver, optimal_policy, solve, uniform_policy};
 use lake::study::Study;
 use lake::study::analysis::analyse;
 use lake::study::shard::{Shard, merge, run_shard};
 use lake::study::summary;
-use lake::{drawing, figures, page, trajectory};
+use lake::{drawing, figures, page, policy_file, trajectory};
 use program::{OutputFolder, Progress, exit_code};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Serialize;
 
-use crate::cli::{Arguments, Command, SolveArguments, StudyArguments, TrainArguments};
+use crate::cli::{
+    Arguments, Command, ExportArguments, Format, MeasureArguments, PolicyArgument, SolveArguments, StudyArguments,
+    TrainArguments,
+};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -32,6 +36,8 @@ fn main() -> ExitCode {
         None => train(&arguments.train),
         Some(Command::Solve(arguments)) => solve_lake(arguments),
         Some(Command::Study(arguments)) => study(arguments),
+        Some(Command::Measure(arguments)) => measure(arguments),
+        Some(Command::Export(arguments)) => export(arguments),
         Some(Command::Maps) => maps(),
         Some(Command::Schema) => print_json(&schemars::schema_for!(Recipe)),
     };
@@ -59,6 +65,7 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
         experiment = experiment.explained();
     }
     let folder = arguments.out.as_deref().map(OutputFolder::create).transpose().context("--out")?;
+    let policies = arguments.policies.as_deref().map(OutputFolder::create).transpose().context("--policies")?;
 
     let progress = Progress::new("runs");
     progress.begin(experiment.runs() as u64, 0);
@@ -66,13 +73,83 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     let report = pool.install(|| experiment.run(|| progress.advance()))?;
     progress.end();
 
-    let written = folder.map(|folder| write(&folder, experiment.environment(), &report)).transpose()?;
+    let mut written = folder.map(|folder| write(&folder, experiment.environment(), &report)).transpose()?;
+    if let Some(folder) = policies {
+        write_all(&folder, &policy_files(experiment.environment().map(), &report)?)?;
+        written.get_or_insert_default().push(folder.path().display().to_string());
+    }
     if arguments.json {
         print_json(&report)
     } else {
-        let written = written.map_or(String::new(), |written| format!("\nwritten: {}\n", written.join(", ")));
-        print(&(drawing::page(experiment.environment(), &report) + &written))
+        print(&(drawing::page(experiment.environment(), &report) + &told(written)))
     }
+}
+
+/// The policy of every run.
+fn policy_files(map: &Map, report: &Report) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let runs = report.results.iter().flat_map(|result| {
+        let seeds = result.policy.policies.iter().zip(report.recipe.seed..);
+        seeds.map(|(policy, seed)| (format!("{}-{seed}.csv", result.policy.method), policy))
+    });
+    runs.map(|(name, policy)| Ok((name, policy_file::write(map, policy)?))).collect()
+}
+
+fn measure(arguments: &MeasureArguments) -> anyhow::Result<()> {
+    let recipe = Recipe::resolve(arguments.recipe.as_deref(), &arguments.overrides())?;
+    let setting = Setting::new(&recipe)?;
+    let environment = setting.environment();
+    let mut policies: Vec<(String, Vec<_>)> = Vec::new();
+    for PolicyArgument { method, file } in &arguments.policies {
+        let policy = policy_file::read(environment.map(), file)?;
+        match policies.iter_mut().find(|(name, _)| name == method) {
+            Some((_, runs)) => runs.push(policy),
+            None => policies.push((method.clone(), vec![policy])),
+        }
+    }
+    let folder = arguments.out.as_deref().map(OutputFolder::create).transpose().context("--out")?;
+    let report = setting.report(&recipe, policies);
+    let write = |folder: OutputFolder| {
+        let mut files = vec![("result.json".to_owned(), (serde_json::to_string_pretty(&report)? + "\n").into_bytes())];
+        files.extend(drawn(figures::draw_measured(environment, &report)?)?);
+        write_all(&folder, &files)
+    };
+    let written = folder.map(write).transpose()?;
+    match arguments.json {
+        true => print_json(&report),
+        false => print(&(drawing::measure_page(environment, &report) + &told(written))),
+    }
+}
+
+fn export(arguments: &ExportArguments) -> anyhow::Result<()> {
+    let recipe = Recipe::resolve(None, &arguments.overrides())?;
+    let setting = Setting::new(&recipe)?;
+    let environment = setting.environment();
+    let uniform = uniform_policy(environment.map());
+    let resolve = |name: &str| trajectory::resolve_rewarded(environment, recipe.gamma, name, &uniform);
+    let (demonstration, rejected) = (resolve(&recipe.demonstration)?, resolve(&recipe.rejected)?);
+    let Format::Lm = arguments.format;
+    let Conversations { demonstrations, preferences, evaluation, key } =
+        Conversations::new(environment, setting.solution(), &demonstration, &rejected, arguments.state)?;
+    let folder = OutputFolder::create(&arguments.out).context("DIR")?;
+    let files = [
+        ("demonstrations.jsonl".to_owned(), lines(&demonstrations)?),
+        ("preferences.jsonl".to_owned(), lines(&preferences)?),
+        ("evaluation.jsonl".to_owned(), lines(&evaluation)?),
+        ("lake.json".to_owned(), (serde_json::to_string_pretty(&key)? + "\n").into_bytes()),
+    ];
+    let written = write_all(&folder, &files)?;
+    print(&format!("written: {}\n", written.join(", ")))
+}
+
+/// A line of JSON each.
+fn lines(values: &[impl Serialize]) -> anyhow::Result<Vec<u8>> {
+    let lines: Vec<_> = values.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+    Ok((lines.join("\n") + "\n").into_bytes())
+}
+
+/// Which files were written, if any.
+fn told(written: Option<Vec<String>>) -> String {
+    written.map_or(String::new(), |written| format!("\nwritten: {}\n", written.join(", ")))
 }
 
 fn study(arguments: &StudyArguments) -> anyhow::Result<()> {

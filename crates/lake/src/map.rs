@@ -106,6 +106,11 @@ impl Action {
         Self::ALL.into_iter().find(|action| action.letter() == letter)
     }
 
+    /// left, down, right or up.
+    pub fn word(self) -> &'static str {
+        ["left", "down", "right", "up"][self as usize]
+    }
+
     /// ←, ↓, → or ↑.
     pub fn arrow(self) -> char {
         ['←', '↓', '→', '↑'][self as usize]

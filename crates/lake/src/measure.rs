@@ -13,6 +13,31 @@ pub struct Performance {
     pub mean_return: f64,
 }
 
+/// A policy with what it is worth.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// T(a|s).
+    pub transition_matrix: TransitionMatrix,
+    /// Mean squared error between T and T* over the non-terminal cells.
+    pub distance: f64,
+    /// How the policy fares that always takes the most probable action.
+    pub greedy: Performance,
+    /// How the policy itself does.
+    pub sampled: Performance,
+}
+
+impl Measured {
+    /// Measures a policy on a lake, against an optimal one.
+    pub fn new(environment: &Environment, optimal: &TransitionMatrix, policy: TransitionMatrix) -> Self {
+        Self {
+            distance: distance(&policy, optimal, &environment.map().non_terminal()),
+            greedy: performance(environment, &greedy(&policy)),
+            sampled: performance(environment, &policy),
+            transition_matrix: policy,
+        }
+    }
+}
+
 /// Mean squared error between two transition matrices over the given cells and the four actions.
 pub fn distance(policy: &TransitionMatrix, optimal: &TransitionMatrix, cells: &[usize]) -> f64 {
     let squared = |cell: &usize| -> f64 {

@@ -12,7 +12,7 @@ use crate::error::LakeError;
 use crate::explanation::Explored;
 use crate::map::{ACTIONS, Action, Cell, Map};
 use crate::measure::greedy_action;
-use crate::report::{MethodReport, Report, Summary};
+use crate::report::{MethodReport, PolicyReport, Report, Summary};
 use crate::solver::TransitionMatrix;
 
 /// Units of a drawn cell's side.
@@ -204,14 +204,14 @@ pub fn draw(environment: &Environment, report: &Report) -> Result<String, LakeEr
         choices: report
             .results
             .iter()
-            .map(|result| Choice { name: &result.method, colour: colour(report, result) })
+            .map(|result| Choice { name: &result.policy.method, colour: colour(report, result) })
             .collect(),
         many: report.results.len() > COLOURS,
         step: steps.last().map_or(String::new(), usize::to_string),
         last: steps.len().saturating_sub(1),
         lakes: lakes(map, &report.optimal.transition_matrix, learned),
         cells: cells(map, &report.optimal.transition_matrix, learned),
-        drawn: drawing::lakes(map, report),
+        drawn: drawing::lakes(map, drawing::policies(report), &report.optimal),
         arrows: drawing::ARROWS,
         recipe: toml::to_string(&report.recipe).map_err(|error| fail(error.to_string()))?,
         version: report.version,
@@ -290,13 +290,13 @@ impl DrawnCell {
 }
 
 fn method_data(result: &MethodReport) -> MethodData<'_> {
-    let MethodReport { method, curve, snapshots, .. } = result;
+    let MethodReport { policy: PolicyReport { method, .. }, curve, snapshots, .. } = result;
     MethodData { name: method, mean: &curve.mean, ci95: &curve.ci95, snapshots }
 }
 
 /// A method's place among the recipe's, as in the figures.
 fn colour(report: &Report, result: &MethodReport) -> usize {
-    report.recipe.method.iter().position(|entry| entry.label() == result.method).unwrap_or(0)
+    report.recipe.method.iter().position(|entry| entry.label() == result.policy.method).unwrap_or(0)
 }
 
 fn facts(environment: &Environment, report: &Report) -> Vec<(&'static str, String)> {
@@ -314,10 +314,11 @@ fn facts(environment: &Environment, report: &Report) -> Vec<(&'static str, Strin
 
 fn rows(map: &Map, report: &Report) -> Vec<Row> {
     let edge = |summary: &Summary| summary.mean + summary.ci95.unwrap_or(0.0);
-    let edges = report.results.iter().flat_map(|result| [edge(&result.distance), edge(&result.initial_distance)]);
+    let edges =
+        report.results.iter().flat_map(|result| [edge(&result.policy.distance), edge(&result.initial_distance)]);
     let most = edges.fold(f64::MIN_POSITIVE, f64::max);
     let bar = |result: &MethodReport| {
-        let (Summary { mean, .. }, half) = (&result.distance, result.distance.ci95.unwrap_or(0.0));
+        let (Summary { mean, .. }, half) = (&result.policy.distance, result.policy.distance.ci95.unwrap_or(0.0));
         Bar {
             mean: percent(mean / most),
             low: percent((mean - half).max(0.0) / most),

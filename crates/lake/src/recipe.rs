@@ -26,6 +26,9 @@ pub const DEFAULT: &str = include_str!("../../../experiments/default.toml");
 const ALL: &str = "all";
 /// The prefix of the optimizer's parameters among `--set` assignments.
 const OPTIMIZER: &str = "optimizer";
+/// The fields that say on which lake policies are measured, and against what.
+const LAKE: [&str; 7] =
+    ["map", "slippery", "success_rate", "reward_schedule", "gamma", "target", "parameterised_target"];
 /// Letters in a label.
 const LONGEST_LABEL: usize = 40;
 
@@ -205,6 +208,14 @@ impl Recipe {
         Dynamics { slippery: self.slippery, success_rate: self.success_rate, rewards }
     }
 
+    /// The fields that say on which lake policies are measured, and against what.
+    pub fn lake(&self) -> Table {
+        let fields = Table::try_from(self).unwrap_or_default();
+        let network: &[&str] = if self.parameterised_target { &["encoding", "hidden", "seed"] } else { &[] };
+        let is_asked = |name: &str| LAKE.contains(&name) || network.contains(&name);
+        fields.into_iter().filter(|(name, _)| is_asked(name)).collect()
+    }
+
     /// The objectives of each entry of `method`, in the order in which they train; the last is the entry's own.
     ///
     /// # Errors
@@ -326,8 +337,7 @@ impl Recipe {
         }
         for (index, entry) in self.method.iter().enumerate() {
             let label = entry.label();
-            let is_word = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
-            if label.is_empty() || label.len() > LONGEST_LABEL || !label.chars().all(is_word) {
+            if !is_label(label) {
                 let allowed = format!("1 to {LONGEST_LABEL} letters, digits, -, _ or +");
                 return Err(field("method.label", &allowed, format!("\"{label}\"")));
             }
@@ -440,6 +450,12 @@ impl MethodRecipe {
     fn answers_to(&self, name: &str) -> bool {
         self.label() == name || self.name == name
     }
+}
+
+/// Whether a result may be called so.
+pub fn is_label(text: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
+    (1..=LONGEST_LABEL).contains(&text.len()) && text.chars().all(is_word)
 }
 
 /// Whether a recipe has a field of this name.

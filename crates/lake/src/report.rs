@@ -7,6 +7,8 @@ use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::explanation::Explanation;
+use crate::map::ACTIONS;
+use crate::measure::Measured;
 use crate::recipe::Recipe;
 use crate::solver::TransitionMatrix;
 
@@ -26,6 +28,23 @@ pub struct Report {
     /// One row a method, the least distance first.
     pub results: Vec<MethodReport>,
     /// Every two methods, in the order of the rows.
+    pub paired: Vec<Paired>,
+}
+
+/// What policies that any program trained come to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MeasureReport {
+    /// The program's version.
+    pub version: &'static str,
+    /// The fields of a recipe that say on which lake they were measured, and against what.
+    pub lake: toml::Table,
+    /// The map's rows.
+    pub map: Vec<String>,
+    /// What they are measured against.
+    pub optimal: Optimal,
+    /// One row a name, the least distance first.
+    pub results: Vec<PolicyReport>,
+    /// Every two names of as many policies, in the order of the rows; the first policy of one is held against the first of the other.
     pub paired: Vec<Paired>,
 }
 
@@ -57,11 +76,31 @@ pub struct Optimal {
     pub mean_return: f64,
 }
 
+/// What policies of one name are worth, wherever they were trained.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PolicyReport {
+    /// The method's label.
+    pub method: String,
+    /// Mean squared error between T and T* over the non-terminal cells.
+    pub distance: Summary,
+    /// Probability of reaching a goal within the horizon.
+    pub success_rate: Fares,
+    /// Undiscounted return within the horizon.
+    #[serde(rename = "return")]
+    pub mean_return: Fares,
+    /// T(a|s), mean over the policies.
+    pub transition_matrix: TransitionMatrix,
+    /// T(a|s) of each, in the order of seeds. These are files of their own.
+    #[serde(skip)]
+    pub policies: Vec<TransitionMatrix>,
+}
+
 /// What one method's runs came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MethodReport {
-    /// The method's label.
-    pub method: String,
+    /// What the runs' policies are worth.
+    #[serde(flatten)]
+    pub policy: PolicyReport,
     /// The objective's registered name.
     pub objective: String,
     /// The objective's parameters in force.
@@ -70,19 +109,12 @@ pub struct MethodReport {
     /// they left behind.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<Parameters>,
-    /// Mean squared error between T and T* over the non-terminal cells.
-    pub distance: Summary,
-    /// The same before training.
+    /// The distance before training.
     pub initial_distance: Summary,
-    /// The same over all cells.
+    /// The distance over all cells.
     pub distance_all_cells: Summary,
-    /// The same over the cells of the demonstration.
+    /// The distance over the cells of the demonstration.
     pub distance_demonstrated_cells: Summary,
-    /// Probability of reaching a goal within the horizon.
-    pub success_rate: Fares,
-    /// Undiscounted return within the horizon.
-    #[serde(rename = "return")]
-    pub mean_return: Fares,
     /// Cells whose encodings the training steps read.
     pub cells_visited: Summary,
     /// Distance over the non-terminal cells along the way.
@@ -97,8 +129,6 @@ pub struct MethodReport {
     /// What the objective carries from step to step, after the last update, one a run, if anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<Vec<ObjectiveState>>,
-    /// T(a|s), mean over the runs.
-    pub transition_matrix: TransitionMatrix,
     /// T(a|s) at each step of the curve, means over the runs to a millionth.
     pub snapshots: Vec<TransitionMatrix>,
     /// Why the method ended where it did, if that was asked.
@@ -168,15 +198,49 @@ impl Summary {
     }
 }
 
+impl PolicyReport {
+    /// What at least one policy of this name is worth.
+    pub fn new(method: String, measured: Vec<Measured>) -> Self {
+        let each = |value: fn(&Measured) -> f64| measured.iter().map(value).collect::<Vec<_>>();
+        let mean = |cell: usize, action: usize| {
+            measured.iter().map(|policy| policy.transition_matrix[cell][action]).sum::<f64>() / measured.len() as f64
+        };
+        let cells = 0..measured.first().map_or(0, |policy| policy.transition_matrix.len());
+        Self {
+            method,
+            distance: Summary::new(each(|policy| policy.distance)),
+            success_rate: Fares::new(
+                each(|policy| policy.greedy.success_rate),
+                each(|policy| policy.sampled.success_rate),
+            ),
+            mean_return: Fares::new(
+                each(|policy| policy.greedy.mean_return),
+                each(|policy| policy.sampled.mean_return),
+            ),
+            transition_matrix: cells
+                .map(|cell| std::array::from_fn::<_, ACTIONS, _>(|action| mean(cell, action)))
+                .collect(),
+            policies: measured.into_iter().map(|policy| policy.transition_matrix).collect(),
+        }
+    }
+}
+
 impl Paired {
-    /// Every two of the rows.
-    pub fn every(results: &[MethodReport]) -> Vec<Self> {
-        let paired = |closer: &MethodReport, further: &MethodReport| {
+    /// Every two of the rows that have as many policies.
+    pub fn every<'a>(results: &[&'a PolicyReport]) -> Vec<Self> {
+        let paired = |closer: &PolicyReport, further: &PolicyReport| {
             let seeds = further.distance.per_seed.iter().zip(&closer.distance.per_seed);
             let Summary { mean, ci95, .. } = Summary::new(seeds.map(|(further, closer)| further - closer).collect());
             Self { closer: closer.method.clone(), further: further.method.clone(), difference: mean, ci95 }
         };
-        let others = |(place, closer)| results[place + 1..].iter().map(move |further| paired(closer, further));
+        let alike = |closer: &PolicyReport, further: &PolicyReport| {
+            closer.distance.per_seed.len() == further.distance.per_seed.len()
+        };
+        let others = |(place, closer): (usize, &&'a PolicyReport)| {
+            let closer = *closer;
+            let further = results[place + 1..].iter().filter(move |further| alike(closer, further));
+            further.map(move |further| paired(closer, further))
+        };
         results.iter().enumerate().flat_map(others).collect()
     }
 }

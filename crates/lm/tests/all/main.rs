@@ -10,6 +10,7 @@ mod cuda;
 mod finetune;
 mod generate;
 mod hub;
+mod lake;
 mod lora;
 mod oracle;
 mod program;

@@ -1,0 +1,272 @@
+//! The lake as conversations: a state is what the user says, and an action what the assistant answers. Lines of JSON, as `lm` reads them.
+//!
+//! | a line of | is |
+//! |---|---|
+//! | `demonstrations.jsonl` | one move of the demonstration: `messages` |
+//! | `preferences.jsonl` | two answers to one state: `prompt`, `chosen`, `rejected` |
+//! | `evaluation.jsonl` | one non-terminal cell with all four answers: `prompt`, `completions`, and as `rewards` Q*(s,a) |
+//!
+//! A state is told by itself, so that what is asked of a language model is a policy T(a|s) as the lake's. Of each cell that the
+//! trajectories visit, preferences say what they say: a move of the demonstration is better than any move that it does not make there;
+//! and where only the rejected trajectory comes, any move is better than those that this one makes there.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use strum::{IntoStaticStr, VariantNames};
+
+use crate::environment::Environment;
+use crate::error::LakeError;
+use crate::map::{ACTIONS, Action, Cell, Map, Trajectory};
+use crate::solver::Solution;
+
+/// The most cells of a lake that is told: each cell's state tells of every hole.
+pub const MOST_CELLS: usize = 4096;
+/// What is asked in every state.
+const QUESTION: &str = "Which way do you go: left, down, right or up?";
+/// Where one is, on a drawn map.
+const HERE: char = 'X';
+
+/// How a state is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, VariantNames)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+#[cfg_attr(feature = "program", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
+pub enum State {
+    /// In words: the lake's size, where the goals and the holes are, and where one is.
+    Words,
+    /// As a drawn map with an X where one is.
+    Map,
+}
+
+impl State {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Words, Self::Map];
+}
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Turn {
+    /// Who speaks.
+    pub role: &'static str,
+    /// What is said.
+    pub content: String,
+}
+
+/// A move to imitate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Demonstration {
+    /// The state, and the action.
+    pub messages: [Turn; 2],
+}
+
+/// Two answers to one state.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Preference {
+    /// The state.
+    pub prompt: [Turn; 1],
+    /// The better answer.
+    pub chosen: [Turn; 1],
+    /// The worse one.
+    pub rejected: [Turn; 1],
+}
+
+/// A state with every answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// The state.
+    pub prompt: [Turn; 1],
+    /// The answers, in Gymnasium's order.
+    pub completions: [[Turn; 1]; ACTIONS],
+    /// Q*(s,a) of each.
+    pub rewards: [f64; ACTIONS],
+}
+
+/// Which line of which file is which cell and action: `lake.json`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Key {
+    /// The program's version.
+    pub version: &'static str,
+    /// The map's rows.
+    pub map: Vec<String>,
+    /// How states are told.
+    pub state: State,
+    /// The answers, in the order of every line's `completions`.
+    pub actions: [&'static str; ACTIONS],
+    /// The words that were exported, by role.
+    pub trajectories: BTreeMap<&'static str, String>,
+    /// The cell of each demonstration, and the move in it.
+    pub demonstrations: Vec<(usize, &'static str)>,
+    /// The cell of each preference, the better move in it, and the worse one.
+    pub preferences: Vec<(usize, &'static str, &'static str)>,
+    /// The cell of each line of the evaluation.
+    pub evaluation: Vec<usize>,
+}
+
+/// A lake as conversations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conversations {
+    /// One a move of the demonstration.
+    pub demonstrations: Vec<Demonstration>,
+    /// What each trajectory says of the cells that it visits.
+    pub preferences: Vec<Preference>,
+    /// One a non-terminal cell.
+    pub evaluation: Vec<Evaluation>,
+    /// Which is which.
+    pub key: Key,
+}
+
+impl Conversations {
+    /// The lake's trajectories and its non-terminal cells as conversations.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Map`] for a lake of more than [`MOST_CELLS`] cells.
+    pub fn new(
+        environment: &Environment,
+        solution: &Solution,
+        demonstration: &Trajectory,
+        rejected: &Trajectory,
+        state: State,
+    ) -> Result<Self, LakeError> {
+        let map = environment.map();
+        if map.cells().len() > MOST_CELLS {
+            let problem = format!("expected at most {MOST_CELLS} cells to tell of, got {}", map.cells().len());
+            return Err(LakeError::Map { map: map.name().to_owned(), problem });
+        }
+        let prompt = |cell: usize| Turn { role: "user", content: prompt(map, cell, state) };
+        let moves: Vec<_> = demonstration.cells.iter().copied().zip(demonstration.actions.iter().copied()).collect();
+        let preferred = preferences(map, demonstration, rejected);
+        let evaluated = map.non_terminal();
+        Ok(Self {
+            demonstrations: moves
+                .iter()
+                .map(|&(cell, action)| Demonstration { messages: [prompt(cell), answer(action)] })
+                .collect(),
+            preferences: preferred
+                .iter()
+                .map(|&(cell, chosen, rejected)| Preference {
+                    prompt: [prompt(cell)],
+                    chosen: [answer(chosen)],
+                    rejected: [answer(rejected)],
+                })
+                .collect(),
+            evaluation: evaluated
+                .iter()
+                .map(|&cell| Evaluation {
+                    prompt: [prompt(cell)],
+                    completions: Action::ALL.map(|action| [answer(action)]),
+                    rewards: solution.action_value[cell],
+                })
+                .collect(),
+            key: Key {
+                version: env!("CARGO_PKG_VERSION"),
+                map: map.rows(),
+                state,
+                actions: Action::ALL.map(Action::word),
+                trajectories: BTreeMap::from([
+                    ("demonstration", demonstration.word.clone()),
+                    ("rejected", rejected.word.clone()),
+                ]),
+                demonstrations: moves.into_iter().map(|(cell, action)| (cell, action.word())).collect(),
+                preferences: preferred
+                    .into_iter()
+                    .map(|(cell, chosen, rejected)| (cell, chosen.word(), rejected.word()))
+                    .collect(),
+                evaluation: evaluated,
+            },
+        })
+    }
+}
+
+fn answer(action: Action) -> Turn {
+    Turn { role: "assistant", content: action.word().to_owned() }
+}
+
+/// A cell with a better and a worse move, by cell.
+fn preferences(map: &Map, demonstration: &Trajectory, rejected: &Trajectory) -> Vec<(usize, Action, Action)> {
+    let made = |trajectory: &Trajectory, cell: usize| {
+        Action::ALL.map(|action| {
+            let mut moves = trajectory.cells.iter().zip(&trajectory.actions);
+            moves.any(|(&visited, &made)| visited == cell && made == action)
+        })
+    };
+    let mut preferences = Vec::new();
+    for cell in map.non_terminal() {
+        let (good, bad) = (made(demonstration, cell), made(rejected, cell));
+        let (better, worse) = match good.contains(&true) {
+            true => (good, good.map(|made| !made)),
+            false => (bad.map(|made| !made), bad),
+        };
+        for chosen in Action::ALL.into_iter().filter(|&action| better[action as usize]) {
+            for rejected in Action::ALL.into_iter().filter(|&action| worse[action as usize]) {
+                preferences.push((cell, chosen, rejected));
+            }
+        }
+    }
+    preferences
+}
+
+/// What the user says in a cell.
+fn prompt(map: &Map, cell: usize, state: State) -> String {
+    match state {
+        State::Words => {
+            let place = |cell: usize| format!("row {}, column {}", cell / map.width() + 1, cell % map.width() + 1);
+            let places = |kind: Cell| {
+                let cells = map.cells().iter().enumerate().filter(|(_, other)| **other == kind);
+                cells.map(|(cell, _)| place(cell)).collect::<Vec<_>>()
+            };
+            let (goals, holes) = (places(Cell::Goal).join("; "), places(Cell::Hole));
+            let holes = if holes.is_empty() { "nowhere".to_owned() } else { format!("at {}", holes.join("; ")) };
+            let (rows, columns) = (map.cells().len() / map.width(), map.width());
+            format!(
+                "You cross a frozen lake of {rows} rows and {columns} columns. The goal is at {goals}. Holes are {holes}. \
+                 You are at {}. {QUESTION}",
+                place(cell)
+            )
+        }
+        State::Map => {
+            let mut rows: Vec<Vec<char>> = map.rows().iter().map(|row| row.chars().collect()).collect();
+            rows[cell / map.width()][cell % map.width()] = HERE;
+            let drawn: Vec<String> = rows.into_iter().map(String::from_iter).collect();
+            format!(
+                "You cross a frozen lake: S is the start, F ice, H a hole, G the goal, {HERE} where you are.\n\n{}\n\n{QUESTION}",
+                drawn.join("\n")
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_told_in_words_or_drawn() {
+        let map = Map::parse("test", "SFH\nFFG").unwrap();
+        assert_eq!(
+            prompt(&map, 4, State::Words),
+            "You cross a frozen lake of 2 rows and 3 columns. The goal is at row 2, column 3. Holes are at row 1, column 3. \
+             You are at row 2, column 2. Which way do you go: left, down, right or up?"
+        );
+        assert_eq!(
+            prompt(&map, 4, State::Map),
+            "You cross a frozen lake: S is the start, F ice, H a hole, G the goal, X where you are.\n\nSFH\nFXG\n\n\
+             Which way do you go: left, down, right or up?"
+        );
+        assert!(prompt(&Map::parse("test", "SG").unwrap(), 0, State::Words).contains("Holes are nowhere."));
+    }
+
+    #[test]
+    fn where_both_trajectories_come_the_demonstration_is_right() {
+        let map = Map::load("4x4").unwrap();
+        let [demonstration, detour] = ["DDRDRR", "RRDDLDRR"].map(|word| map.walk(word).unwrap());
+        let pairs = preferences(&map, &demonstration, &detour);
+        // Both go right from cell 14 to the goal.
+        let last: Vec<_> = pairs.iter().filter(|(cell, ..)| *cell == 14).collect();
+        assert!(last.len() == 3 && last.iter().all(|(_, chosen, _)| *chosen == Action::Right), "{last:?}");
+        // Only the detour comes to cell 10, from where it goes left.
+        assert!(pairs.iter().all(|(cell, _, rejected)| *cell != 10 || *rejected == Action::Left));
+        assert_eq!(pairs.len(), 6 * 3 + 4 * 3);
+    }
+}

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# A language model on the lake, beside the lake's own policy: each method trains both from the same trajectories, and both are measured
+# by `lake measure`.
+#
+# usage: run.sh MODEL OUT [SEEDS [STEPS]]
+#
+# MODEL is a folder (tiny.py writes a small random one) or a model of the hub, OUT a new folder for the data, the trained models'
+# scores and table.md. LAKE and LM are the programs, built in the checkout unless given; STATE is how states are told, words or map.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+model=${1:?usage: run.sh MODEL OUT [SEEDS [STEPS]]} out=${2:?usage: run.sh MODEL OUT [SEEDS [STEPS]]} seeds=${3:-2} steps=${4:-24}
+methods=(sft ift orpo dpo)
+if [ -z "${LAKE:-}" ]; then
+  (cd "$here" && cargo build --quiet -p lake)
+  LAKE=$(cd "$here/../.." && realpath "${CARGO_TARGET_DIR:-target}")/debug/lake
+fi
+if [ -z "${LM:-}" ]; then
+  (cd "$here" && cargo build --quiet -p lm)
+  LM=$(cd "$here/../.." && realpath "${CARGO_TARGET_DIR:-target}")/debug/lm
+fi
+[ -d "$model" ] && model=$(realpath "$model")
+mkdir "$out"
+# Recipes name their data in the current folder.
+cd "$out"
+
+"$LAKE" export --map 4x4 --format lm --state "${STATE:-words}" .
+"$LM" score --model "$model" --data evaluation.jsonl --out scores-untrained.jsonl
+policies=(--policy untrained=scores-untrained.jsonl)
+for method in "${methods[@]}"; do
+  for ((seed = 0; seed < seeds; seed++)); do
+    "$LM" train "$here/$method.toml" --set model="$model" --set seed="$seed" --set steps="$steps" --out trained
+    "$LM" score --model trained/model --data evaluation.jsonl --out "scores-$method-$seed.jsonl"
+    policies+=(--policy "$method=scores-$method-$seed.jsonl")
+    rm -r trained
+  done
+done
+"$LAKE" --method "$(IFS=,; echo "${methods[*]}")" --json >lake-result.json
+"$LAKE" measure "${policies[@]}" --json >lm-result.json
+"$LAKE" measure "${policies[@]}"
+python3 "$here/table.py" lake-result.json lm-result.json | tee table.md

@@ -1,10 +1,12 @@
 //! The arguments of `lm`, which are its manual page.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use lm::config::Dtype;
+use lm::data::instruction::Layout;
 use strum::VariantNames;
 
 /// Fine-tune a Hugging Face language model with any alignment objective, and see what it makes of data.
@@ -25,6 +27,9 @@ pub(crate) enum Command {
     Score(ScoreArguments),
     /// Let a model go on from prompts: a line of JSON for each, with `response_ids`, `log_prob` (nats), `text` and `finish`.
     Generate(GenerateArguments),
+    /// Ask a judge which of two models' answers are better, each pair in both orders: how often A is preferred, with and without
+    /// answers' lengths held equal. The same command goes on with what was ended.
+    Judge(JudgeArguments),
     /// Add adapters to the weights of their model, and save the result as a folder that `transformers` loads.
     Merge(MergeArguments),
     /// Show a model's architecture and parameters, and what memory a recipe needs.
@@ -114,6 +119,15 @@ pub(crate) struct GenerateArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
 
+    /// Answer a set on which models are compared, and write what `lm judge` reads: `alpaca_eval` for AlpacaEval's instructions,
+    /// `tldr` for posts to be summarised. The set is a JSON list, JSON lines or Parquet.
+    #[arg(long, value_name = "FORMAT", value_parser = layouts(), requires = "data", requires = "generator")]
+    pub(crate) format: Option<Layout>,
+
+    /// What the model is called in what `--format` writes.
+    #[arg(long, value_name = "NAME", requires = "format")]
+    pub(crate) generator: Option<String>,
+
     /// Write the answers to a file, which appears when all are there, rather than print them.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
@@ -145,6 +159,61 @@ pub(crate) struct GenerateArguments {
     /// Prompts that are answered at once.
     #[arg(long, value_name = "PROMPTS", default_value_t = 8)]
     pub(crate) batch: usize,
+}
+
+/// `lm judge`.
+#[derive(Debug, Args)]
+pub(crate) struct JudgeArguments {
+    /// What a model answered, as `lm generate --format` and AlpacaEval write it: a JSON list of `instruction`, `output` and
+    /// `generator`.
+    #[arg(value_name = "A.json")]
+    pub(crate) a: PathBuf,
+
+    /// What another one answered to the same instructions.
+    #[arg(value_name = "B.json")]
+    pub(crate) b: PathBuf,
+
+    /// A server of OpenAI's chat completions, as `http://localhost:8000/v1`. The environment's `LM_JUDGE_KEY` is the key, if it needs
+    /// one.
+    #[arg(long, value_name = "URL")]
+    pub(crate) judge: String,
+
+    /// Which of its models answers.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: String,
+
+    /// The folder of `judgement.json`, and of every verdict.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: PathBuf,
+
+    /// What the judge is told, in Jinja with `instruction`, `first` and `second`; the last line that it answers must be `first`,
+    /// `second` or `tie`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) template: Option<PathBuf>,
+
+    /// Questions that are asked at once.
+    #[arg(long, value_name = "QUESTIONS", default_value = "4")]
+    pub(crate) concurrency: NonZeroUsize,
+
+    /// What the judge divides logits by.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
+    pub(crate) temperature: f64,
+
+    /// The most tokens of the judge's answer; its own limit unless given.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_tokens: Option<u32>,
+
+    /// Of what the judge draws, if it does.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    /// The longest that is waited for an answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) timeout: u64,
+
+    /// How often a question is asked before it is given up.
+    #[arg(long, value_name = "TIMES", default_value_t = 8)]
+    pub(crate) tries: usize,
 }
 
 /// `lm merge`.
@@ -185,6 +254,10 @@ pub(crate) struct InspectArguments {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn layouts() -> impl TypedValueParser<Value = Layout> {
+    PossibleValuesParser::new(Layout::VARIANTS).try_map(|name| name.parse::<Layout>())
 }
 
 fn dtypes() -> impl TypedValueParser<Value = Dtype> {

@@ -121,7 +121,7 @@ pub(crate) struct GenerateArguments {
 
     /// Answer a set on which models are compared, and write what `lm judge` reads: `alpaca_eval` for AlpacaEval's instructions,
     /// `tldr` for posts to be summarised. The set is a JSON list, JSON lines or Parquet.
-    #[arg(long, value_name = "FORMAT", value_parser = layouts(), requires = "data", requires = "generator")]
+    #[arg(long, value_name = "FORMAT", value_parser = layouts(), requires = "data", requires = "generator", conflicts_with = "prompt")]
     pub(crate) format: Option<Layout>,
 
     /// What the model is called in what `--format` writes.

@@ -10,6 +10,7 @@ mod cuda;
 mod finetune;
 mod generate;
 mod hub;
+mod judge;
 mod lora;
 mod oracle;
 mod program;

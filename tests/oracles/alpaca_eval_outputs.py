@@ -7,15 +7,15 @@ import tempfile
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
-from alpaca_eval import annotators, utils
+from alpaca_eval import annotators, evaluate, utils
 from alpaca_eval.metrics import get_winrate, glm_winrate
 from generator import write
 
 A = [
-    {"instruction": "Say hi", "output": "hi", "generator": "a", "dataset": "koala"},
+    {"instruction": "Say hi", "output": "", "generator": "a", "dataset": "koala"},
     {"instruction": "Quote \"this\" and \\ that\nplease\t!", "output": "\"this\", \\ that\u0001\u007f", "generator": "a", "dataset": "koala"},
     {"instruction": "Zähle 数 bis 3 \U0001f600", "output": "1\u2028 2 3 </s> é", "generator": "a", "dataset": "vicuna"},
-    {"instruction": "7", "output": "", "generator": "a", "dataset": "vicuna"},
+    {"instruction": "7", "output": "seven 7", "generator": "a", "dataset": "vicuna"},
 ]
 B = [{"instruction": answer["instruction"], "output": f"other {index}", "generator": "b"} for index, answer in enumerate(A)][::-1]
 
@@ -25,31 +25,38 @@ def file(answers):
     return json.dumps(answers, indent=2, ensure_ascii=False) + "\n"
 
 
-class Recorder(annotators.PairwiseAnnotator):
-    """alpaca_eval's annotator up to where it would ask a judge."""
+class Longer(annotators.PairwiseAnnotator):
+    """alpaca_eval's annotator up to where it would ask a judge, who prefers the longer output."""
 
-    def __init__(self):
+    def __init__(self, annotators_config=None):
         self.input_keys = ["instruction"]
 
     def __call__(self, to_annotate, **kwargs):
-        return to_annotate
-
-
-def load(folder, name, answers):
-    path = folder / name
-    path.write_text(file(answers))
-    return utils.load_or_convert_to_dataframe(path)
+        annotations = to_annotate.to_dict(orient="records")
+        for pair in annotations:
+            longer = len(pair["output_2"]) - len(pair["output_1"])
+            pair["preference"] = 1.5 if longer == 0 else 2 if longer > 0 else 1
+        return annotations
 
 
 def outputs():
     with tempfile.TemporaryDirectory() as folder:
-        a, b = (load(pathlib.Path(folder), f"{name}.json", answers) for name, answers in [("a", A), ("b", B)])
-    assert json.loads(a.to_json(orient="records")) == A and json.loads(b.to_json(orient="records")) == B
-    pairs = Recorder().annotate_head2head(outputs_1=b, outputs_2=a)
+        paths = {name: pathlib.Path(folder) / f"{name}.json" for name in "ab"}
+        for name, answers in [("a", A), ("b", B)]:
+            paths[name].write_text(file(answers))
+        loaded = {name: utils.load_or_convert_to_dataframe(path) for name, path in paths.items()}
+        board, annotations = evaluate(model_outputs=paths["a"], reference_outputs=paths["b"], fn_metric="get_winrate", sort_by="win_rate",
+                                      annotators_config="longer", precomputed_leaderboard=None, output_path=None,
+                                      is_return_instead_of_print=True, Annotator=Longer)
+    assert all(json.loads(loaded[name].to_json(orient="records")) == answers for name, answers in [("a", A), ("b", B)])
+    assert list(board.index) == ["a"]
+    row = board.loc["a"]
     columns = ["instruction", "output_1", "output_2", "generator_1", "generator_2", "dataset"]
-    return {"a": {"name": "a", "answers": A, "file": file(A), "generator": utils.get_generator_name(None, a)},
-            "b": {"name": "b", "answers": B, "file": file(B), "generator": utils.get_generator_name(None, b)},
-            "pairs": json.loads(pairs[columns].to_json(orient="records"))}
+    return {"a": {"name": "a", "answers": A, "file": file(A), "generator": utils.get_generator_name(None, loaded["a"])},
+            "b": {"name": "b", "answers": B, "file": file(B), "generator": utils.get_generator_name(None, loaded["b"])},
+            "pairs": [{column: pair[column] for column in columns} for pair in annotations],
+            "evaluation": {"win_rate": float(row["win_rate"]) / 100, "standard_error": float(row["standard_error"]) / 100,
+                           "avg_length": int(row["avg_length"]), "n_total": int(row["n_total"])}}
 
 
 def rates(name, lengths_a, lengths_b, scores):

@@ -125,7 +125,7 @@ pub(crate) struct GenerateArguments {
     pub(crate) format: Option<Layout>,
 
     /// What the model is called in what `--format` writes.
-    #[arg(long, value_name = "NAME", requires = "format")]
+    #[arg(long, value_name = "NAME", requires = "format", value_parser = generator)]
     pub(crate) generator: Option<String>,
 
     /// Write the answers to a file, which appears when all are there, rather than print them.
@@ -254,6 +254,16 @@ pub(crate) struct InspectArguments {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// AlpacaEval reads a column of numbers as numbers, whatever it is called.
+fn generator(name: &str) -> Result<String, String> {
+    let is_number = name.trim().replace('_', "").parse::<f64>().is_ok();
+    if name.trim().is_empty() || is_number {
+        Err("expected a name that is no number".to_owned())
+    } else {
+        Ok(name.to_owned())
+    }
 }
 
 fn layouts() -> impl TypedValueParser<Value = Layout> {

@@ -291,7 +291,7 @@ fn a_judge_that_is_late_or_is_no_judge_for_a_while_is_asked_again() {
         1 => Reply::Fails(200, None, "<html>starting</html>"),
         _ => Reply::Says("first"),
     });
-    let settings = Settings { timeout: Duration::from_secs(1), ..settings(&fake) };
+    let settings = Settings { timeout: Duration::from_secs(1), tries: 9, ..settings(&fake) };
     assert_eq!(compare(settings, &["a"], &["b"]).unwrap().rates.first.unwrap().rate, 1.0);
 }
 
@@ -352,7 +352,7 @@ fn a_comparison_that_is_killed_goes_on_and_asks_nothing_twice_but_what_was_on_it
         Reply::Late(Duration::from_millis(20), if shown.first.starts_with('a') { "first" } else { "tie" })
     });
     let folder = tempfile::tempdir().unwrap();
-    let (a, b, out) = files(&folder, 12);
+    let (a, b, out) = files(&folder, 40);
     let arguments =
         ["judge", &a, &b, "--judge", &fake.url, "--model", "m", "--out", &out, "--concurrency", "2", "--seed", "5"];
     let mut kills = 0;
@@ -367,18 +367,18 @@ fn a_comparison_that_is_killed_goes_on_and_asks_nothing_twice_but_what_was_on_it
     let ended = begin(&arguments).wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
     let asked = fake.asked();
-    assert_eq!(asked.len(), 24);
+    assert_eq!(asked.len(), 80);
     let again: usize = asked.values().map(|times| times - 1).sum();
     assert!(again <= 2 * kills, "{again} questions were asked again after {kills} kills of 2 questions each");
     let judgement = read(&Path::new(&out).join("judgement.json"));
-    assert_eq!(judgement["counts"], json!({"pairs": 12, "judged": 12, "a": 12, "b": 0, "tie": 12, "unparsable": 0}));
+    assert_eq!(judgement["counts"], json!({"pairs": 40, "judged": 40, "a": 40, "b": 0, "tie": 40, "unparsable": 0}));
     assert_eq!(judgement["win_rate"], json!({"rate": 0.75, "interval": [0.75, 0.75]}));
     assert_eq!((&judgement["asked"]["seed"], &judgement["asked"]["model"]), (&json!(5), &json!("m")));
     // A whole comparison asks nothing, and says the same.
     let requests = fake.requests().len();
     let written = std::fs::read(Path::new(&out).join("judgement.json")).unwrap();
     let table = succeeds(&arguments);
-    assert!(table.contains("12 of 12 pairs judged: 12 verdicts for A, 0 for B, 12 ties, 0 unparsable"), "{table}");
+    assert!(table.contains("40 of 40 pairs judged: 40 verdicts for A, 0 for B, 40 ties, 0 unparsable"), "{table}");
     assert!(table.contains("A preferred") && table.contains("75.0"), "{table}");
     assert_eq!(fake.requests().len(), requests);
     assert!(std::fs::read(Path::new(&out).join("judgement.json")).unwrap() == written);
@@ -394,7 +394,7 @@ fn a_comparison_that_is_killed_goes_on_and_asks_nothing_twice_but_what_was_on_it
 fn ctrl_c_leaves_what_the_same_command_goes_on_with() {
     let fake = Fake::new(|_| Reply::Late(Duration::from_millis(50), "second"));
     let folder = tempfile::tempdir().unwrap();
-    let (a, b, out) = files(&folder, 6);
+    let (a, b, out) = files(&folder, 12);
     let arguments = ["judge", &a, &b, "--judge", &fake.url, "--model", "m", "--out", &out, "--concurrency", "1"];
     let child = begin(&arguments);
     fake.wait_for(4);
@@ -404,8 +404,8 @@ fn ctrl_c_leaves_what_the_same_command_goes_on_with() {
     assert!(String::from_utf8_lossy(&ended.stderr).contains("the same command goes on with the verdicts in"));
     let verdicts = std::fs::read_to_string(Path::new(&out).join("verdicts.jsonl")).unwrap().lines().count();
     assert_eq!(verdicts, fake.requests().len(), "what was on its way is waited for");
-    assert!(verdicts < 12 && begin(&arguments).wait().unwrap().success());
-    assert!(fake.asked().len() == 12 && fake.asked().values().all(|times| *times == 1));
+    assert!(verdicts < 24 && begin(&arguments).wait().unwrap().success());
+    assert!(fake.asked().len() == 24 && fake.asked().values().all(|times| *times == 1));
 }
 
 #[test]
@@ -433,8 +433,8 @@ fn what_is_compared_otherwise_in_the_same_folder_is_refused_by_name() {
     assert_eq!(fake.requests().len(), requests);
     let other = folder.path().join("other").display().to_string();
     succeeds(&["judge", &a, &changed, "--judge", &fake.url, "--model", "m", "--out", &other, "--template", &template]);
-    let asked: Value = serde_json::from_str(&fake.requests()[requests].body).unwrap();
-    assert!(asked["messages"][0]["content"].as_str().unwrap().starts_with("question 0 <first>\na text 0"), "{asked}");
+    let told = "question 0 <first>\\na text 0";
+    assert!(fake.requests()[requests..].iter().any(|request| request.body.contains(told)), "{told}");
 }
 
 #[test]
@@ -600,6 +600,30 @@ fn files_are_those_that_alpaca_eval_read_and_are_paired_as_it_pairs_them() {
         })
         .collect();
     assert!(found == expected && found.len() == 4, "{found:?}");
+    // What alpaca_eval's own evaluation says where its judge prefers the longer output, and what a comparison by such a judge does.
+    let fake = Fake::new(|shown| {
+        longer(&Shown { first: characters(&shown.first), second: characters(&shown.second), before: 0 })
+    });
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    succeeds(&["judge", &file("a.json"), &file("b.json"), "--judge", &fake.url, "--model", "m", "--out", &file("out")]);
+    let (judgement, evaluation) = (read(&folder.path().join("out/judgement.json")), &answers["outputs"]["evaluation"]);
+    assert_eq!(judgement["win_rate"]["rate"], evaluation["win_rate"]);
+    let [low, high] = [0, 1].map(|end| judgement["win_rate"]["interval"][end].as_f64().unwrap());
+    let half = 3.182446305284263 * evaluation["standard_error"].as_f64().unwrap();
+    let rate = evaluation["win_rate"].as_f64().unwrap();
+    close(
+        &[low, high],
+        &[(rate - half).max(0.0), (rate + half).min(1.0)],
+        1e-12,
+        "the interval of three degrees of freedom",
+    );
+    assert_eq!(judgement["a"]["mean_length"].as_f64().unwrap().floor(), evaluation["avg_length"].as_f64().unwrap());
+    assert_eq!(judgement["counts"]["judged"], evaluation["n_total"]);
+}
+
+/// As many ASCII characters, for a judge that counts bytes.
+fn characters(text: &str) -> String {
+    "x".repeat(text.chars().count())
 }
 
 /// A model of a tiny checkpoint's shape with as many tokens as a tiny tokenizer: its rows are repeated.
@@ -689,5 +713,9 @@ fn sets_are_answered_as_the_same_prompts_are_and_the_answers_can_be_judged() {
     };
     refused(&["--model", &model, "--prompt", "a", "--format", "tldr", "--generator", "x"], "cannot be used with");
     refused(&["--model", &model, "--data", "a.json", "--format", "tldr"], "--generator");
+    for number in ["7", " 1e5", "nan", "1_0", ""] {
+        let arguments = ["--model", &model, "--data", "a.json", "--format", "tldr", "--generator", number];
+        refused(&arguments, "expected a name that is no number");
+    }
     refused(&["--model", &model, "--data", "a.json", "--format", "gsm8k", "--generator", "x"], "alpaca_eval, tldr");
 }

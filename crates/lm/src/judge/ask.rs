@@ -110,9 +110,10 @@ impl Judge {
     /// [`LmError::Setting`] for an address that is none or has a password in it, and for settings that are out of their range;
     /// [`LmError::Judge`] where the system has no encryption to offer.
     pub fn new(settings: Settings, key: Option<String>) -> Result<Self, LmError> {
+        let settings = Settings { url: settings.url.trim_end_matches('/').to_owned(), ..settings };
         let fail = |field, allowed: &str, given: String| LmError::Setting { field, allowed: allowed.to_owned(), given };
         let allowed = "an address as http://localhost:8000/v1";
-        let address = format!("{}/chat/completions", settings.url.trim_end_matches('/'));
+        let address = format!("{}/chat/completions", settings.url);
         let address = reqwest::Url::parse(&address)
             .ok()
             .filter(|address| ["http", "https"].contains(&address.scheme()))
@@ -324,6 +325,7 @@ mod tests {
     #[test]
     fn what_is_asked_is_a_chat_completion() {
         let judge = Judge::new(settings("http://localhost:1/v1/"), None).unwrap();
+        assert_eq!(judge.settings().url, "http://localhost:1/v1");
         assert_eq!(judge.address.as_str(), "http://localhost:1/v1/chat/completions");
         assert_eq!(
             judge.body("a\"b").unwrap(),

@@ -110,28 +110,22 @@ impl fmt::Display for Judgement {
         )?;
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(["", "%", "95% interval"]);
-        let mut row = |name: &str, rate: Option<f64>, interval: Option<[f64; 2]>| {
-            let percent = |rate: f64| format!("{:.1}", 100.0 * rate);
-            let interval = interval.map(|[low, high]| format!("{} to {}", percent(low), percent(high)));
+        let percent = |rate: f64| format!("{:.1}", 100.0 * rate);
+        let (controlled, why) = match length_controlled {
+            Controlled::Fitted { rate, interval, .. } => (Some(Rate { rate: *rate, interval: Some(*interval) }), None),
+            Controlled::None { none } => (None, Some(none)),
+        };
+        for (name, rate) in [
+            ("A preferred", *win_rate),
+            ("A preferred, lengths controlled", controlled),
+            ("orders disagree", *disagreement),
+            ("first shown preferred", *first),
+        ] {
             let none = || "none".to_owned();
-            table.add_row([name.to_owned(), rate.map_or_else(none, percent), interval.unwrap_or_else(none)]);
-        };
-        let mut mean = |name: &str, rate: &Option<Rate>| {
-            row(name, rate.map(|rate| rate.rate), rate.and_then(|rate| rate.interval))
-        };
-        mean("A preferred", win_rate);
-        mean("orders disagree", disagreement);
-        mean("first shown preferred", first);
-        let why = match length_controlled {
-            Controlled::Fitted { rate, interval, .. } => {
-                row("A preferred, lengths controlled", Some(*rate), Some(*interval));
-                None
-            }
-            Controlled::None { none } => {
-                row("A preferred, lengths controlled", None, None);
-                Some(none)
-            }
-        };
+            let interval = rate.and_then(|rate| rate.interval);
+            let interval = interval.map_or_else(none, |[low, high]| format!("{} to {}", percent(low), percent(high)));
+            table.add_row([name.to_owned(), rate.map_or_else(none, |rate| percent(rate.rate)), interval]);
+        }
         table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         writeln!(f, "\n{}", table.trim_fmt())?;
         why.map_or(Ok(()), |why| writeln!(f, "\nno rate with lengths controlled: {why}"))

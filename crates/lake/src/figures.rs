@@ -1,11 +1,11 @@
 //! Figures of a report: drawn once as SVG and rasterised from that, with an embedded font, so that the same report has the
 //! same bytes on every machine.
 
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::{HPos, VPos};
+use program::figure::{Area, COLOURS, Drawn, FAINT, FONT, INK, heading, label, svg};
 use resvg::{tiny_skia, usvg};
 
 use crate::drawing::start;
@@ -24,27 +24,10 @@ pub struct Figure {
     pub svg: String,
 }
 
-const FONT: &str = "DejaVu Sans";
 /// How many pixels of a PNG one unit of the SVG takes.
 const PNG_SCALE: f32 = 2.0;
-pub(crate) const INK: RGBColor = RGBColor(40, 44, 52);
-pub(crate) const FAINT: RGBColor = RGBColor(205, 209, 216);
 const HOLE: RGBColor = RGBColor(70, 76, 88);
 const GOAL: RGBColor = RGBColor(240, 190, 60);
-/// Colours that colour-blind readers can tell apart: M. Okabe and K. Ito, "Color Universal Design", 2008.
-pub(crate) const COLOURS: [RGBColor; 7] = [
-    RGBColor(0, 114, 178),
-    RGBColor(230, 159, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(213, 94, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(110, 110, 110),
-];
-
-pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-pub(crate) type Drawn = Result<(), Box<dyn std::error::Error>>;
-
 /// Every figure of a report: the distances, the learning curves, and one sheet of heat maps for each method.
 ///
 /// # Errors
@@ -84,20 +67,8 @@ impl Figure {
 }
 
 pub(crate) fn figure(name: &str, size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<Figure, LakeError> {
-    static FONT_IS_REGISTERED: Once = Once::new();
-    FONT_IS_REGISTERED.call_once(|| {
-        // A font that does not parse shows as an error of the first drawing.
-        let _ = plotters::style::register_font(FONT, FontStyle::Normal, dejavu::sans::regular());
-    });
-    let mut svg = String::new();
-    let drawn = {
-        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        area.fill(&WHITE).map_err(Into::into).and_then(|()| draw(&area)).and_then(|()| Ok(area.present()?))
-    };
-    drawn.map_err(|error| LakeError::Figure { figure: format!("{name}.svg"), problem: error.to_string() })?;
-    // Readers without the font see their own sans-serif.
-    let svg = svg.replace(&format!("font-family=\"{FONT}\""), &format!("font-family=\"{FONT}, sans-serif\""));
-    Ok(Figure { name: name.to_owned(), svg })
+    let fail = |problem: String| LakeError::Figure { figure: format!("{name}.svg"), problem };
+    Ok(Figure { name: name.to_owned(), svg: svg(size, draw).map_err(|error| fail(error.to_string()))? })
 }
 
 fn colour(report: &Report, label: &str) -> RGBColor {
@@ -116,16 +87,6 @@ fn setting(report: &Report) -> String {
         recipe.steps,
         recipe.seeds
     )
-}
-
-pub(crate) fn label(size: u32, colour: RGBColor, x: HPos, y: VPos) -> TextStyle<'static> {
-    (FONT, size).into_font().color(&colour).pos(Pos::new(x, y))
-}
-
-pub(crate) fn heading(area: &Area<'_>, title: &str, subtitle: &str) -> Drawn {
-    area.draw(&Text::new(title.to_owned(), (20, 14), label(16, INK, HPos::Left, VPos::Top)))?;
-    area.draw(&Text::new(subtitle.to_owned(), (20, 38), label(11, INK, HPos::Left, VPos::Top)))?;
-    Ok(())
 }
 
 fn distances(area: &Area<'_>, report: &Report) -> Drawn {

@@ -45,7 +45,8 @@ impl Position {
         format!("{}-{}", self.stage, self.step)
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    /// The position of that name.
+    pub fn parse(name: &str) -> Option<Self> {
         let (stage, step) = name.split_once('-')?;
         let position = Self { stage: stage.parse().ok()?, step: step.parse().ok()? };
         (position.name() == name).then_some(position)

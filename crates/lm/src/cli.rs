@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use lm::checkpoint::Position;
 use lm::config::Dtype;
 use lm::data::instruction::Layout;
 use strum::VariantNames;
@@ -32,6 +33,10 @@ pub(crate) enum Command {
     Judge(JudgeArguments),
     /// Add adapters to the weights of their model, and save the result as a folder that `transformers` loads.
     Merge(MergeArguments),
+    /// Save a checkpoint of a run as a folder that `transformers` loads, or adapters as `peft` does.
+    Export(ExportArguments),
+    /// Put results of lm-evaluation-harness side by side: a table in Markdown, with an average and standard errors.
+    Compare(CompareArguments),
     /// Show a model's architecture and parameters, and what memory a recipe needs.
     Inspect(InspectArguments),
 }
@@ -234,6 +239,43 @@ pub(crate) struct MergeArguments {
     /// What the merged weights are rounded to; what the model is stored as unless given.
     #[arg(long, value_name = "DTYPE", value_parser = dtypes())]
     pub(crate) dtype: Option<Dtype>,
+}
+
+/// `lm export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// The folder that the run was told to write to.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) run: PathBuf,
+
+    /// Which of its checkpoints, as its folder is called: the stage, from 0, and the steps that it had made. The newest unless given.
+    #[arg(long, value_name = "STAGE-STEP", value_parser = position)]
+    pub(crate) checkpoint: Option<Position>,
+
+    /// The new folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: PathBuf,
+}
+
+fn position(given: &str) -> Result<Position, &'static str> {
+    Position::parse(given).ok_or("expected STAGE-STEP, as 0-100")
+}
+
+/// `lm compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArguments {
+    /// A method's results: a file `results_*.json` of the harness, or a folder of them. A method is named as its file or folder is
+    /// unless NAME= says otherwise.
+    #[arg(value_name = "[NAME=]PATH", required = true)]
+    pub(crate) results: Vec<String>,
+
+    /// Write `comparison.md`, `comparison.svg` and `comparison.json` to this folder, too.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Print JSON, which also says which method is best on average.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `lm inspect`.

@@ -87,6 +87,12 @@ pub enum LmError {
         /// What can be done.
         problem: &'static str,
     },
+    /// A figure that could not be drawn.
+    #[error("figure: {problem}")]
+    Figure {
+        /// Why not.
+        problem: String,
+    },
     /// A device that is none, or is not there.
     #[error("device \"{name}\": {problem}")]
     Device {

@@ -32,7 +32,7 @@ use crate::outputs::Outputs;
 
 /// Whose answers are compared, and by whom.
 #[derive(Clone, Copy)]
-pub struct Comparison<'a> {
+pub struct Case<'a> {
     /// The first model's, whose rates are computed.
     pub a: &'a Outputs,
     /// The second's.
@@ -81,12 +81,12 @@ struct Question {
 ///
 /// As [`pairs`], [`Template::render`], [`Journal::open`] and [`Judge::ask`]; verdicts that came in before are recorded.
 pub fn judge(
-    comparison: Comparison<'_>,
+    case: Case<'_>,
     out: &OutputFolder,
     stops: &(dyn Fn() -> bool + Sync),
     tell: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Option<Judgement>, LmError> {
-    let Comparison { a, b, judge, template, concurrency } = comparison;
+    let Case { a, b, judge, template, concurrency } = case;
     let pairs = pairs(a, b)?;
     let questions = questions(&pairs, template, judge)?;
     let settings = judge.settings();

@@ -14,6 +14,7 @@
 //! | what models answer to instructions, and which is preferred | [`outputs`], [`mod@judge`] |
 //! | how probable responses are | [`mod@score`] |
 //! | where a model comes from, and where it computes | [`folder`], [`device`] |
+//! | results of lm-evaluation-harness side by side | [`compare`] |
 //! | what fits in memory | [`memory`], [`inspection`] |
 //! | text to tokens | [`tokens`] |
 //! | conversations to text | [`chat`], [`python_json`] |
@@ -26,6 +27,7 @@ pub mod adapter;
 pub mod batch;
 pub mod chat;
 pub mod checkpoint;
+pub mod compare;
 pub mod config;
 mod cuda;
 pub mod data;

@@ -5,7 +5,7 @@ mod signal;
 
 use std::cell::RefCell;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use anyhow::Context;
 use clap::Parser;
 use lm::adapter::{self, Use};
 use lm::chat::{Message, Role};
+use lm::compare::Comparison;
+use lm::compare::figure::draw;
 use lm::config::{Dtype, read_config};
 use lm::data::instruction::{encode_instructions, read_instructions};
 use lm::data::prompt::{Prompt, encode_prompts, read_prompts};
@@ -25,13 +27,13 @@ use lm::inspection::Inspection;
 use lm::judge::ask::{self, Judge};
 use lm::judge::judgement::JUDGEMENT_FILE;
 use lm::judge::question::Template;
-use lm::judge::{Comparison, Event as Judging, judge};
+use lm::judge::{Case, Event as Judging, judge};
 use lm::model::Transformer;
 use lm::outputs::{Output, Outputs, to_json};
 use lm::policy::LmPolicy;
 use lm::ranks::Worker;
 use lm::recipe::{Recipe, default_now};
-use lm::run::{Ended, Event, Row, Start, train};
+use lm::run::{Ended, Event, Row, Start, export, train};
 use lm::score::score;
 use lm::tokens::Tokenizer;
 use program::{OutputFolder, Progress, exit_code};
@@ -39,8 +41,8 @@ use serde::Serialize;
 use tch::Device;
 
 use crate::cli::{
-    Arguments, Command, GenerateArguments, InspectArguments, JudgeArguments, MergeArguments, ModelArguments,
-    ScoreArguments, TrainArguments,
+    Arguments, Command, CompareArguments, ExportArguments, GenerateArguments, InspectArguments, JudgeArguments,
+    MergeArguments, ModelArguments, ScoreArguments, TrainArguments,
 };
 use crate::signal::Asked;
 
@@ -48,9 +50,11 @@ fn main() -> ExitCode {
     exit_code(match Arguments::parse().command {
         Command::Train(arguments) => run_recipe(&arguments),
         Command::Score(arguments) => score_file(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Judge(arguments) => compare(&arguments),
+        Command::Judge(arguments) => ask_judge(&arguments),
         Command::Generate(arguments) => go_on(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Merge(arguments) => merge(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Export(arguments) => write_checkpoint(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Compare(arguments) => compare(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Inspect(arguments) => inspect(&arguments).map(|()| ExitCode::SUCCESS),
     })
 }
@@ -254,7 +258,7 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
     })
 }
 
-fn compare(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
+fn ask_judge(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
     let (a, b) = (Outputs::read(&arguments.a)?, Outputs::read(&arguments.b)?);
     let template = Template::read(arguments.template.as_deref())?;
     let settings = ask::Settings {
@@ -272,9 +276,8 @@ fn compare(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
     let out = OutputFolder::create(&arguments.out).context("--out")?;
     let asked = Asked::listen().context("signals")?;
     let progress = Progress::new("verdicts");
-    let comparison =
-        Comparison { a: &a, b: &b, judge: &third, template: &template, concurrency: arguments.concurrency };
-    let judgement = judge(comparison, &out, &|| asked.stops(), &|event| match event {
+    let case = Case { a: &a, b: &b, judge: &third, template: &template, concurrency: arguments.concurrency };
+    let judgement = judge(case, &out, &|| asked.stops(), &|event| match event {
         Judging::Begins { questions, answered } => progress.begin(questions as u64, answered as u64),
         Judging::Answered => progress.advance(),
         Judging::Waits { problem, pause } => {
@@ -303,6 +306,32 @@ fn merge(arguments: &MergeArguments) -> anyhow::Result<()> {
     adapter::apply(&mut model, &find(adapter).context("--adapter")?, Use::Applied)?;
     write(out, &source, &model.merged()?.trained(), dtype)?;
     print(&format!("written: {}\n", out.display()))
+}
+
+fn write_checkpoint(arguments: &ExportArguments) -> anyhow::Result<()> {
+    let ExportArguments { run, checkpoint, out } = arguments;
+    let at = export(run, *checkpoint, out)?;
+    print(&format!("written: {}, of checkpoint {}\n", out.display(), at.name()))
+}
+
+fn compare(arguments: &CompareArguments) -> anyhow::Result<()> {
+    let named = |given: &String| match given.split_once('=') {
+        Some((name, path)) => (name.to_owned(), PathBuf::from(path)),
+        None => {
+            let path = PathBuf::from(given);
+            let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+            (name.map_or_else(|| given.clone(), |name| name.to_string_lossy().into_owned()), path)
+        }
+    };
+    let comparison = Comparison::read(&arguments.results.iter().map(named).collect::<Vec<_>>())?;
+    let json = serde_json::to_string_pretty(&comparison)? + "\n";
+    if let Some(out) = &arguments.out {
+        let folder = OutputFolder::create(out).context("--out")?;
+        folder.write("comparison.md", comparison.to_string().as_bytes())?;
+        folder.write("comparison.svg", draw(&comparison)?.as_bytes())?;
+        folder.write("comparison.json", json.as_bytes())?;
+    }
+    print(&if arguments.json { json } else { comparison.to_string() })
 }
 
 fn inspect(arguments: &InspectArguments) -> anyhow::Result<()> {

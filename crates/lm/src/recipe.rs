@@ -37,6 +37,8 @@ pub struct Recipe {
     pub dtype: Dtype,
     /// Of every source of randomness.
     pub seed: u64,
+    /// How many threads the engine adds on a CPU with: the order of a sum depends on it, and so do its last bits.
+    pub threads: usize,
     /// What chat templates that ask are told.
     pub date: Date,
     /// A chat template, in place of the model's own; the trained model has it then.

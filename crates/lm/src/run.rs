@@ -8,6 +8,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use program::OutputFolder;
+use tch::Device;
 
 use self::data::StageData;
 pub use self::metrics::Row;
@@ -138,6 +139,7 @@ fn run(
     if finished {
         return Ok(Ended::Finished(target));
     }
+    tch::set_num_threads(i32::try_from(recipe.threads).unwrap_or(i32::MAX));
     let source = folder::find(&recipe.model)?;
     let config = read_config(&source)?;
     let text = Text::read(&source, recipe.chat_template.as_deref(), recipe.now())?;
@@ -232,6 +234,35 @@ fn run(
     }
     worker.first(|| write_trained(&target, Appearing::New, recipe, &source, &policy))?;
     Ok(Ended::Finished(target))
+}
+
+/// Writes what a checkpoint of a run holds, the newest unless a position is given, as the run itself would: a model, or adapters.
+/// Answers its position.
+///
+/// # Errors
+///
+/// [`LmError::Checkpoint`] where there is none, and for one that is incomplete or damaged; any other [`LmError`] for the run's recipe and
+/// model, and for what is there already.
+pub fn export(run: &Path, at: Option<Position>, target: &Path) -> Result<Position, LmError> {
+    let folder = run.join(CHECKPOINTS);
+    let at = match at {
+        Some(at) => at,
+        None => positions(&folder)?.pop().ok_or_else(|| LmError::Checkpoint {
+            path: folder.clone(),
+            problem: "there is no checkpoint".to_owned(),
+        })?,
+    };
+    let recipe = Recipe::resolve(&run.join(RECIPE), &[])?;
+    let checkpoint = Checkpoint::read(&folder.join(at.name()))?;
+    let source = folder::find(&recipe.model)?;
+    let mut model = Transformer::read(&source, recipe.dtype, Device::Cpu)?;
+    if let Some(start) = &recipe.lora {
+        adapter::start(&mut model, start, recipe.seed)?;
+    }
+    let policy = LmPolicy::frozen(model);
+    checkpoint.restore_weights(&policy)?;
+    write_trained(target, Appearing::New, &recipe, &source, &policy)?;
+    Ok(at)
 }
 
 /// Writes what is trained: adapters, or the whole model.

@@ -3,9 +3,12 @@
 //! | to find | look in |
 //! |---|---|
 //! | files and folders that appear whole or not at all | [`output`] |
+//! | how figures are drawn (feature `figures`) | `figure` |
 //! | how far a run is | [`progress`] |
 //! | how an error is told, and with which exit code | [`outcome`] |
 
+#[cfg(feature = "figures")]
+pub mod figure;
 pub mod outcome;
 pub mod output;
 pub mod progress;

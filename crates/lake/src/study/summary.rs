@@ -5,10 +5,11 @@ use std::fmt::Write;
 use comfy_table::{Table, presets};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
+use program::figure::{Area, COLOURS, Drawn, FAINT, INK, heading, label};
 
 use super::report::{Answer, Effect, Estimate, LevelAnswer, PairReport, Share, StudyReport};
 use crate::error::LakeError;
-use crate::figures::{Area, COLOURS, Drawn, FAINT, Figure, INK, figure, heading, label, shade};
+use crate::figures::{Figure, figure, shade};
 
 /// Factors whose levels are listed for each order, and drawn.
 const STRONGEST: usize = 6;

@@ -14,9 +14,11 @@ const DEFAULT: &str = include_str!("../../../../experiments/lm/default.toml");
 /// The table of adapters.
 const LORA: &str = "lora";
 /// Fields that no stage has.
-const WHOLE: [&str; 9] = ["model", "device", "dtype", "seed", DATE, "chat_template", "cache", LORA, STAGE];
+const WHOLE: [&str; 10] = ["model", "device", "dtype", "seed", THREADS, DATE, "chat_template", "cache", LORA, STAGE];
 /// What chat templates are told.
 const DATE: &str = "date";
+/// How many threads the engine has.
+const THREADS: &str = "threads";
 /// Parameters of methods, by their names, whose defaults differ here.
 const METHODS: &str = "methods";
 /// The two ways to say how long a stage is.
@@ -89,6 +91,10 @@ impl Recipe {
             other => other,
         });
         resolved.insert(STAGE.to_owned(), Value::Array(stages.collect()));
+        if resolved.get(THREADS).and_then(Value::as_integer) == Some(0) {
+            let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as i64);
+            resolved.insert(THREADS.to_owned(), cores.into());
+        }
         let recipe: Self = serde_path_to_error::deserialize(Value::Table(resolved)).map_err(|error| {
             let field = error.path().to_string();
             fail(origin, format!("{field}: {}", error.into_inner().message()))

@@ -46,11 +46,15 @@ pub(crate) fn two_stages(folder: &TempDir, model: &str, more: &str) -> String {
     let pairs = write(folder, "pairs.jsonl", &lines((0..12).map(pair)));
     let held_out = write(folder, "held_out.jsonl", &lines((3..9).map(pair)));
     // What is given takes the place of what stands here.
-    let own: String = ["batch = 4", "micro_batch = 2", "steps = 8", "learning_rate = 1e-3", "evaluate_every = 3"]
-        .into_iter()
-        .filter(|line| line.split_once(' ').is_some_and(|(key, _)| more.lines().all(|given| !given.starts_with(key))))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    // On shared cores, many threads wait for each other longer than they work.
+    let own: String =
+        ["threads = 1", "batch = 4", "micro_batch = 2", "steps = 8", "learning_rate = 1e-3", "evaluate_every = 3"]
+            .into_iter()
+            .filter(|line| {
+                line.split_once(' ').is_some_and(|(key, _)| more.lines().all(|given| !given.starts_with(key)))
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
     let text = format!(
         r#"
         model = "{}"
@@ -77,6 +81,7 @@ pub(crate) fn adapters(folder: &TempDir, method: &str) -> String {
     let text = format!(
         r#"
         model = "{model}"
+        threads = 1
         batch = 4
         micro_batch = 2
         steps = 6

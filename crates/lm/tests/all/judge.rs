@@ -14,7 +14,7 @@ use lm::judge::judgement::Judgement;
 use lm::judge::question::{Pair, Template};
 use lm::judge::rates::{Controlled, Counts, Rate, Rates};
 use lm::judge::verdict::{Choice, Order, Verdict};
-use lm::judge::{Comparison, judge};
+use lm::judge::{Case, judge};
 use lm::outputs::{Output, Outputs, to_json};
 use program::OutputFolder;
 use proptest::prelude::*;
@@ -171,14 +171,14 @@ fn compare(settings: Settings, a: &[&str], b: &[&str]) -> Result<Judgement, Stri
     let folder = tempfile::tempdir().unwrap();
     let out = OutputFolder::create(folder.path()).unwrap();
     let (judge_, template) = (Judge::new(settings, None).unwrap(), Template::read(None).unwrap());
-    let comparison = Comparison {
+    let case = Case {
         a: &outputs("a", a),
         b: &outputs("b", b),
         judge: &judge_,
         template: &template,
         concurrency: NonZeroUsize::new(3).unwrap(),
     };
-    let judgement = judge(comparison, &out, &|| false, &|_| ()).map_err(|error| error.to_string())?.unwrap();
+    let judgement = judge(case, &out, &|| false, &|_| ()).map_err(|error| error.to_string())?.unwrap();
     let written: Value = read(&folder.path().join("judgement.json"));
     assert_eq!(written["win_rate"], serde_json::to_value(judgement.rates.win_rate).unwrap());
     assert_eq!(written["models"], json!(["fake-1"]));

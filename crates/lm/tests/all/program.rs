@@ -453,3 +453,24 @@ fn a_step_that_diverges_is_refused_and_no_model_is_written() {
     assert!(!folder.path().join("out/model").exists());
     assert!(!metrics(&folder.path().join("out")).is_empty());
 }
+
+#[test]
+fn results_are_compared_as_markdown_json_and_a_figure() {
+    let folder = tempfile::tempdir().unwrap();
+    let results = |score: f64| json!({"results": {"winogrande": {"acc,none": score, "acc_stderr,none": 0.0125}}});
+    let (sft, ift) =
+        (write(&folder, "sft.json", &results(0.5).to_string()), write(&folder, "b.json", &results(0.75).to_string()));
+    let out = folder.path().join("out");
+    let arguments = ["compare", &sft, &format!("ift={ift}"), "--out", &out.display().to_string()];
+    let printed = succeeds(&arguments);
+    assert!(printed.contains("| **75.00 ± 1.25** |"), "{printed}");
+    assert_eq!(std::fs::read_to_string(out.join("comparison.md")).unwrap(), printed);
+    let json: Value = serde_json::from_str(&succeeds(&[&arguments[..], &["--json"]].concat())).unwrap();
+    assert_eq!((&json["best"], &json["rows"][0]["name"]), (&json!("ift"), &json!("sft")));
+    let figure = std::fs::read_to_string(out.join("comparison.svg")).unwrap();
+    assert!(figure.contains("WinoGrande") && figure.contains("ift"));
+    fails(
+        &["compare", &out.join("comparison.json").display().to_string()],
+        "results: expected the harness's table of tasks",
+    );
+}

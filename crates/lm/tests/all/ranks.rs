@@ -201,8 +201,7 @@ mod mpi {
 
     fn lm(processes: usize, arguments: &[&str]) -> Command {
         let mut command = Command::new("mpirun");
-        // Each on one thread: the sums of a process are then those of another number of threads, too.
-        command.args(["--allow-run-as-root", "--oversubscribe", "-x", "OMP_NUM_THREADS=1", "-n"]);
+        command.args(["--allow-run-as-root", "--oversubscribe", "-n"]);
         command.arg(processes.to_string()).arg(env!("CARGO_BIN_EXE_lm")).args(arguments);
         command
     }

@@ -8,14 +8,13 @@ use ndarray_rand::rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use crate::command::{MODEL, fails, lines, metrics, same, succeeds, two_stages, write};
+use crate::command::{MODEL, adapters, fails, lines, metrics, same, succeeds, two_stages, write};
 use crate::oracle::checkpoint;
 
 fn begin(recipe: &str, out: &Path, more: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lm"));
     command.args(["train", recipe, "--out", out.to_str().unwrap()]).args(more);
-    // On shared cores, many threads wait for each other longer than they work.
-    command.env("OMP_NUM_THREADS", "1").stdout(Stdio::null()).stderr(Stdio::piped());
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }
 
@@ -450,4 +449,29 @@ fn a_folder_that_cannot_be_written_is_refused_before_anything_is_read() {
         let out = small.0.display().to_string();
         fails(&[&["train", &recipe, "--out", &out], more].concat(), "Read-only file system");
     }
+}
+
+#[test]
+fn a_checkpoint_is_exported_as_the_run_itself_would_write_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = two_stages(&folder, "llama", "");
+    for (name, recipe, trained, files) in [
+        ("whole", whole, "model", ["config.json", "model.safetensors"]),
+        ("adapted", adapters(&folder, "dpo"), "adapter", ["adapter_config.json", "adapter_model.safetensors"]),
+    ] {
+        let out = folder.path().join(name);
+        train(&recipe, &out, &[]);
+        let (run, target) = (out.display().to_string(), folder.path().join(format!("exported-{name}")));
+        let exported = target.display().to_string();
+        succeeds(&["export", "--run", &run, "--out", &exported]);
+        for file in files {
+            let [own, expected] = [&target, &out.join(trained)].map(|folder| std::fs::read(folder.join(file)).unwrap());
+            assert!(own == expected, "{file}");
+        }
+        fails(&["export", "--run", &run, "--out", &exported], "exported-");
+        let missing = ["export", "--run", &run, "--checkpoint", "7-1", "--out", &format!("{exported}-more")];
+        fails(&missing, "checkpoints/7-1: checkpoint.json: No such file");
+    }
+    let none = folder.path().join("none").display().to_string();
+    fails(&["export", "--run", &none, "--out", &format!("{none}-out")], "none/checkpoints: there is no checkpoint");
 }

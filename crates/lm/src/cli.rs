@@ -1,12 +1,14 @@
 //! The arguments of `lm`, which are its manual page.
 
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use lm::checkpoint::Position;
 use lm::config::Dtype;
+use lm::data::instruction::Layout;
 use strum::VariantNames;
 
 /// Fine-tune a Hugging Face language model with any alignment objective, and see what it makes of data.
@@ -29,6 +31,9 @@ pub(crate) enum Command {
     Generate(GenerateArguments),
     /// Answer over HTTP as OpenAI's API is spoken, many requests together, until Ctrl-C or SIGTERM.
     Serve(ServeArguments),
+    /// Ask a judge which of two models' answers are better, each pair in both orders: how often A is preferred, with and without
+    /// answers' lengths held equal. The same command goes on with what was ended.
+    Judge(JudgeArguments),
     /// Add adapters to the weights of their model, and save the result as a folder that `transformers` loads.
     Merge(MergeArguments),
     /// Save a checkpoint of a run as a folder that `transformers` loads, or adapters as `peft` does.
@@ -122,6 +127,15 @@ pub(crate) struct GenerateArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
 
+    /// Answer a set on which models are compared, and write what `lm judge` reads: `alpaca_eval` for AlpacaEval's instructions,
+    /// `tldr` for posts to be summarised. The set is a JSON list, JSON lines or Parquet.
+    #[arg(long, value_name = "FORMAT", value_parser = layouts(), requires = "data", requires = "generator", conflicts_with = "prompt")]
+    pub(crate) format: Option<Layout>,
+
+    /// What the model is called in what `--format` writes.
+    #[arg(long, value_name = "NAME", requires = "format", value_parser = generator)]
+    pub(crate) generator: Option<String>,
+
     /// Write the answers to a file, which appears when all are there, rather than print them.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
@@ -210,6 +224,61 @@ pub(crate) struct ServeArguments {
     pub(crate) connections: usize,
 }
 
+/// `lm judge`.
+#[derive(Debug, Args)]
+pub(crate) struct JudgeArguments {
+    /// What a model answered, as `lm generate --format` and AlpacaEval write it: a JSON list of `instruction`, `output` and
+    /// `generator`.
+    #[arg(value_name = "A.json")]
+    pub(crate) a: PathBuf,
+
+    /// What another one answered to the same instructions.
+    #[arg(value_name = "B.json")]
+    pub(crate) b: PathBuf,
+
+    /// A server of OpenAI's chat completions, as `http://localhost:8000/v1`. The environment's `LM_JUDGE_KEY` is the key, if it needs
+    /// one.
+    #[arg(long, value_name = "URL")]
+    pub(crate) judge: String,
+
+    /// Which of its models answers.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: String,
+
+    /// The folder of `judgement.json`, and of every verdict.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: PathBuf,
+
+    /// What the judge is told, in Jinja with `instruction`, `first` and `second`; the last line that it answers must be `first`,
+    /// `second` or `tie`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) template: Option<PathBuf>,
+
+    /// Questions that are asked at once.
+    #[arg(long, value_name = "QUESTIONS", default_value = "4")]
+    pub(crate) concurrency: NonZeroUsize,
+
+    /// What the judge divides logits by.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
+    pub(crate) temperature: f64,
+
+    /// The most tokens of the judge's answer; its own limit unless given.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_tokens: Option<u32>,
+
+    /// Of what the judge draws, if it does.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    /// The longest that is waited for an answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) timeout: u64,
+
+    /// How often a question is asked before it is given up.
+    #[arg(long, value_name = "TIMES", default_value_t = 8)]
+    pub(crate) tries: usize,
+}
+
 /// `lm merge`.
 #[derive(Debug, Args)]
 pub(crate) struct MergeArguments {
@@ -285,6 +354,20 @@ pub(crate) struct InspectArguments {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// AlpacaEval reads a column of numbers as numbers, whatever it is called.
+fn generator(name: &str) -> Result<String, String> {
+    let is_number = name.trim().replace('_', "").parse::<f64>().is_ok();
+    if name.trim().is_empty() || is_number {
+        Err("expected a name that is no number".to_owned())
+    } else {
+        Ok(name.to_owned())
+    }
+}
+
+fn layouts() -> impl TypedValueParser<Value = Layout> {
+    PossibleValuesParser::new(Layout::VARIANTS).try_map(|name| name.parse::<Layout>())
 }
 
 fn dtypes() -> impl TypedValueParser<Value = Dtype> {

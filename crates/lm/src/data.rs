@@ -18,6 +18,7 @@
 //! none. A file's every error names it and the line or row.
 
 mod field;
+pub mod instruction;
 mod layout;
 pub mod prompt;
 mod row;
@@ -172,6 +173,39 @@ fn objects<T>(
         }
         Format::Parquet => row::read(path, |rows| parse(path, rows, &read)),
     }
+}
+
+/// The same, and of each record of a JSON list.
+pub(crate) fn listed<T>(
+    path: &Path,
+    read: impl Fn(&Map<String, Value>) -> Result<Vec<T>, LmError>,
+) -> Result<Vec<(usize, T)>, LmError> {
+    if let Format::Parquet = Format::of(path)? {
+        return objects(path, read);
+    }
+    let text = std::fs::read_to_string(path).map_err(|source| LmError::File { path: path.to_owned(), source })?;
+    if !text.trim_start().starts_with('[') {
+        return objects_of(path, &text, read);
+    }
+    let records: Vec<Map<String, Value>> =
+        serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(&text)).map_err(|error| {
+            LmError::Json { path: path.to_owned(), field: error.path().to_string(), source: error.into_inner() }
+        })?;
+    let mut all = Vec::new();
+    for (index, fields) in records.iter().enumerate() {
+        let record = index + 1;
+        let read = read(fields).map_err(|source| LmError::entry(path, record, source))?;
+        all.extend(read.into_iter().map(|part| (record, part)));
+    }
+    if all.is_empty() {
+        return Err(LmError::Field {
+            path: path.to_owned(),
+            field: "records".to_owned(),
+            allowed: "at least 1".to_owned(),
+            given: "0".to_owned(),
+        });
+    }
+    Ok(all)
 }
 
 fn objects_of<T>(

@@ -1,6 +1,6 @@
 //! Why the language model's host refused.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why the language model's host refused.
 #[derive(Debug, thiserror::Error)]
@@ -188,6 +188,24 @@ pub enum LmError {
         /// What is wrong with it.
         source: Box<LmError>,
     },
+    /// A record of a JSON list.
+    #[error("{}: record {record}: {source}", path.display())]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// Its place in the list, from 1.
+        record: usize,
+        /// What is wrong with it.
+        source: Box<LmError>,
+    },
+    /// A judge that does not answer.
+    #[error("judge {url}: {problem}")]
+    Judge {
+        /// Where it was asked.
+        url: String,
+        /// Why it did not answer.
+        problem: String,
+    },
     /// A field of a record of data, or of a mixture of data.
     #[error("{field}: expected {allowed}, got {given}")]
     Record {
@@ -241,6 +259,11 @@ pub enum LmError {
 }
 
 impl LmError {
+    /// What is wrong with a record of a JSON list.
+    pub(crate) fn entry(path: &Path, record: usize, source: Self) -> Self {
+        Self::Entry { path: path.to_owned(), record, source: Box::new(source) }
+    }
+
     /// Whether a record was refused for its length alone.
     pub fn is_too_long(&self) -> bool {
         match self {

@@ -12,6 +12,7 @@
 //! | what to train, and the run | [`recipe`], [`run`] |
 //! | several processes of one run | [`ranks`] |
 //! | what a run goes on from, what it shows | [`checkpoint`], [`tensorboard`] |
+//! | what models answer to instructions, and which is preferred | [`outputs`], [`mod@judge`] |
 //! | how probable responses are | [`mod@score`] |
 //! | where a model comes from, and where it computes | [`folder`], [`device`] |
 //! | results of lm-evaluation-harness side by side | [`compare`] |
@@ -38,12 +39,14 @@ pub mod folder;
 pub mod generate;
 pub mod head;
 pub mod inspection;
+pub mod judge;
 pub mod lora;
 pub mod memory;
 pub mod micro_batch;
 pub mod mixture;
 pub mod model;
 pub mod optimizer;
+pub mod outputs;
 pub mod policy;
 pub mod python_json;
 mod random;

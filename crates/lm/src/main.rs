@@ -16,13 +16,20 @@ use lm::chat::{Message, Role};
 use lm::compare::Comparison;
 use lm::compare::figure::draw;
 use lm::config::{Dtype, read_config};
+use lm::data::instruction::{encode_instructions, read_instructions};
 use lm::data::prompt::{Prompt, encode_prompts, read_prompts};
 use lm::data::{Learnt, encode_lines, read_records};
 use lm::device::device;
+use lm::error::LmError;
 use lm::folder::{Text, find, stored_dtype, write};
 use lm::generate::{Continuation, Finish, Settings, generate};
 use lm::inspection::Inspection;
+use lm::judge::ask::{self, Judge};
+use lm::judge::judgement::JUDGEMENT_FILE;
+use lm::judge::question::Template;
+use lm::judge::{Case, Event as Judging, judge};
 use lm::model::Transformer;
+use lm::outputs::{Output, Outputs, to_json};
 use lm::policy::LmPolicy;
 use lm::ranks::Worker;
 use lm::recipe::{Recipe, default_now};
@@ -35,8 +42,8 @@ use serde::Serialize;
 use tch::Device;
 
 use crate::cli::{
-    Arguments, Command, CompareArguments, ExportArguments, GenerateArguments, InspectArguments, MergeArguments,
-    ModelArguments, ScoreArguments, ServeArguments, TrainArguments,
+    Arguments, Command, CompareArguments, ExportArguments, GenerateArguments, InspectArguments, JudgeArguments,
+    MergeArguments, ModelArguments, ScoreArguments, ServeArguments, TrainArguments,
 };
 use crate::signal::Asked;
 
@@ -44,6 +51,7 @@ fn main() -> ExitCode {
     exit_code(match Arguments::parse().command {
         Command::Train(arguments) => run_recipe(&arguments),
         Command::Score(arguments) => score_file(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Judge(arguments) => ask_judge(&arguments),
         Command::Generate(arguments) => go_on(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Serve(arguments) => answer_requests(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Merge(arguments) => merge(&arguments).map(|()| ExitCode::SUCCESS),
@@ -205,11 +213,14 @@ struct Answer<'a> {
 }
 
 fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
-    let read = arguments.data.as_deref().map(read_prompts).transpose()?;
+    let (format, data) = (arguments.format, arguments.data.as_deref());
+    let asked = format.zip(data).map(|(layout, path)| read_instructions(path, layout)).transpose()?;
+    let read = data.filter(|_| asked.is_none()).map(read_prompts).transpose()?;
     let Loaded { text, model } = Loaded::read(&arguments.model)?;
     let encoder = text.encoder(model.config());
-    let prompts = match (&arguments.data, read) {
-        (Some(path), Some(prompts)) => encode_prompts(path, &prompts, &encoder)?,
+    let prompts = match (data, read, &asked) {
+        (Some(path), _, Some(asked)) => encode_instructions(path, asked, &encoder)?,
+        (Some(path), Some(prompts), _) => encode_prompts(path, &prompts, &encoder)?,
         _ => {
             let said = |text: &String| match encoder.template {
                 Some(_) => Prompt::Conversation(vec![Message { role: Role::User, content: text.clone() }]),
@@ -224,13 +235,25 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
     let GenerateArguments { max_tokens, temperature, top_k, top_p, seed, batch, .. } = *arguments;
     let settings = Settings { max_tokens, temperature, top_k, top_p, seed, stop, batch };
     let continuations = generate(&model, &prompts, &settings)?;
+    let decode = |Continuation { response, finish, .. }: &Continuation| {
+        let said = match finish {
+            Finish::Stop => &response[..response.len() - 1],
+            Finish::Length => response,
+        };
+        text.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(said)).transpose()
+    };
     answer(arguments.out.as_deref(), |writer| {
-        for Continuation { response, log_prob, finish } in &continuations {
-            let said = match finish {
-                Finish::Stop => &response[..response.len() - 1],
-                Finish::Length => response,
-            };
-            let text = text.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(said)).transpose()?;
+        if let Some(asked) = asked {
+            let outputs = asked.into_iter().zip(&continuations).map(|(asked, continuation)| {
+                let output = decode(continuation)?.unwrap_or_default().trim().to_owned();
+                let generator = arguments.generator.clone();
+                Ok::<_, LmError>(Output { instruction: asked.text, output, generator, dataset: asked.dataset })
+            });
+            return Ok(writer.write_all(&to_json(&outputs.collect::<Result<Vec<_>, _>>()?)?)?);
+        }
+        for continuation in &continuations {
+            let text = decode(continuation)?;
+            let Continuation { response, log_prob, finish } = continuation;
             write_line(writer, &Answer { response_ids: response, log_prob, text, finish: finish.into() })?;
         }
         Ok(())
@@ -260,6 +283,45 @@ fn answer_requests(arguments: &ServeArguments) -> anyhow::Result<()> {
     let asked = Asked::listen().context("signals")?;
     let ready = |address| eprintln!("answers at http://{address}/v1");
     Ok(serve(model, text, settings, ready, &|| asked.stops())?)
+}
+
+fn ask_judge(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
+    let (a, b) = (Outputs::read(&arguments.a)?, Outputs::read(&arguments.b)?);
+    let template = Template::read(arguments.template.as_deref())?;
+    let settings = ask::Settings {
+        url: arguments.judge.clone(),
+        model: arguments.model.clone(),
+        temperature: arguments.temperature,
+        seed: arguments.seed,
+        max_tokens: arguments.max_tokens,
+        timeout: Duration::from_secs(arguments.timeout),
+        tries: arguments.tries,
+        pause: Duration::from_secs(1),
+    };
+    let key = std::env::var("LM_JUDGE_KEY").ok().filter(|key| !key.is_empty());
+    let third = Judge::new(settings, key)?;
+    let out = OutputFolder::create(&arguments.out).context("--out")?;
+    let asked = Asked::listen().context("signals")?;
+    let progress = Progress::new("verdicts");
+    let case = Case { a: &a, b: &b, judge: &third, template: &template, concurrency: arguments.concurrency };
+    let judgement = judge(case, &out, &|| asked.stops(), &|event| match event {
+        Judging::Begins { questions, answered } => progress.begin(questions as u64, answered as u64),
+        Judging::Answered => progress.advance(),
+        Judging::Waits { problem, pause } => {
+            progress.line(&format!("asks again in {:.1} s: {problem}", pause.as_secs_f64()));
+        }
+    });
+    progress.end();
+    match judgement? {
+        Some(judgement) => {
+            print(&format!("{judgement}\nwritten: {}\n", out.path().join(JUDGEMENT_FILE).display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => {
+            eprintln!("stopped; the same command goes on with the verdicts in {}", out.path().display());
+            Ok(ExitCode::from(asked.exit_code()))
+        }
+    }
 }
 
 fn merge(arguments: &MergeArguments) -> anyhow::Result<()> {

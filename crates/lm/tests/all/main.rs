@@ -10,6 +10,7 @@ mod cuda;
 mod finetune;
 mod generate;
 mod hub;
+mod judge;
 mod lake;
 mod lora;
 mod oracle;

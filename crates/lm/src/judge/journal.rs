@@ -1,0 +1,268 @@
+//! The verdicts of a comparison as they come in, so that one that was killed goes on.
+//!
+//! A folder has `asked.json`, what decides every question and answer, and `verdicts.jsonl`, a line for each answer. A line is
+//! appended whole and brought to the disk before the next question is asked in its place; one that a kill cut off is dropped, and
+//! asked again.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use program::OutputFolder;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::verdict::{Order, Verdict};
+use crate::error::LmError;
+
+/// What decides every question and answer.
+pub const ASKED_FILE: &str = "asked.json";
+
+/// A line for each answer.
+pub const VERDICTS_FILE: &str = "verdicts.jsonl";
+
+/// What decides every question and answer, as `asked.json` has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Fingerprint of the first file's answers.
+    pub a: String,
+    /// Of the second file's.
+    pub b: String,
+    /// The judge's address.
+    pub judge: String,
+    /// The model that is asked.
+    pub model: String,
+    /// Fingerprint of the template.
+    pub template: String,
+    /// What logits are divided by.
+    pub temperature: f64,
+    /// Of what the judge draws.
+    pub seed: u64,
+    /// The most tokens of an answer.
+    pub max_tokens: Option<u32>,
+}
+
+/// The verdicts of one comparison.
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+    verdicts: Vec<Verdict>,
+}
+
+impl Journal {
+    /// Begins one in this folder, or goes on with the one there.
+    ///
+    /// `fingerprints` are what the questions are known by.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Field`] naming what is asked now and was not then; [`LmError::Line`] for a line that is no verdict on a question;
+    /// [`LmError::Taken`] where another process judges into the folder; [`LmError::File`].
+    pub fn open(
+        out: &OutputFolder,
+        asked: &Asked,
+        fingerprints: &HashMap<(usize, Order), String>,
+    ) -> Result<Self, LmError> {
+        let path = out.path().join(VERDICTS_FILE);
+        let fail = |source| LmError::File { path: path.clone(), source };
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
+        // Some file systems have no locks. The system gives this one back however the process ends.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            let problem = "another process judges into this folder";
+            return Err(LmError::Taken { path: out.path().to_owned(), problem });
+        }
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(fail)?;
+        let asked_path = out.path().join(ASKED_FILE);
+        if asked_path.exists() {
+            is_the_same(&asked_path, asked)?;
+        } else if text.is_empty() {
+            let bytes = serde_json::to_vec_pretty(asked).map_err(|error| fail(error.into()))?;
+            out.write(ASKED_FILE, &bytes)?;
+        } else {
+            return Err(LmError::Taken {
+                path,
+                problem: "nothing says what these verdicts are of, as asked.json is missing",
+            });
+        }
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        file.set_len(whole as u64).map_err(fail)?;
+        file.seek(SeekFrom::Start(whole as u64)).map_err(fail)?;
+        text.truncate(whole);
+        let verdicts = read(&path, &text, fingerprints)?;
+        Ok(Self { file, path, verdicts })
+    }
+
+    /// The verdicts there are.
+    pub fn verdicts(&self) -> &[Verdict] {
+        &self.verdicts
+    }
+
+    /// Records one more.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::File`].
+    pub fn append(&mut self, verdict: Verdict) -> Result<(), LmError> {
+        let fail = |source| LmError::File { path: self.path.clone(), source };
+        let line = serde_json::to_string(&verdict).map_err(|error| fail(error.into()))? + "\n";
+        self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()).map_err(fail)?;
+        self.verdicts.push(verdict);
+        Ok(())
+    }
+}
+
+fn read(path: &Path, text: &[u8], fingerprints: &HashMap<(usize, Order), String>) -> Result<Vec<Verdict>, LmError> {
+    let mut seen = HashMap::new();
+    let mut verdicts = Vec::new();
+    for (index, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let fail = |field: &str, allowed: String, given: String| LmError::Line {
+            path: path.to_owned(),
+            line: index + 1,
+            source: Box::new(LmError::Record { field: field.to_owned(), allowed, given }),
+        };
+        let verdict: Verdict =
+            serde_json::from_slice(line).map_err(|error| fail("line", "a verdict".to_owned(), error.to_string()))?;
+        let question = (verdict.pair, verdict.order);
+        match fingerprints.get(&question) {
+            Some(fingerprint) if *fingerprint == verdict.fingerprint => (),
+            Some(fingerprint) => {
+                return Err(fail("fingerprint", format!("{fingerprint}, which is asked now"), verdict.fingerprint));
+            }
+            None => {
+                return Err(fail("pair", "one of the pairs that are asked now".to_owned(), verdict.pair.to_string()));
+            }
+        }
+        if let Some(first) = seen.insert(question, index + 1) {
+            let allowed = format!("a question that no other line answers, as line {first} does");
+            return Err(fail("pair", allowed, verdict.pair.to_string()));
+        }
+        verdicts.push(verdict);
+    }
+    Ok(verdicts)
+}
+
+/// Refuses what is not asked as it was when the journal was begun, by its first field that differs.
+fn is_the_same(path: &Path, asked: &Asked) -> Result<(), LmError> {
+    let json = |source| LmError::Json { path: path.to_owned(), field: ".".to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(|source| LmError::File { path: path.to_owned(), source })?;
+    let then: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;
+    let Value::Object(now) = serde_json::to_value(asked).map_err(json)? else { return Ok(()) };
+    for (field, given) in &now {
+        let there = then.get(field).unwrap_or(&Value::Null);
+        if there != given {
+            return Err(LmError::Field {
+                path: path.to_owned(),
+                field: field.clone(),
+                allowed: format!("{there}, as the verdicts there were asked for"),
+                given: format!("{given}; another folder begins anew"),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::verdict::Choice;
+    use super::*;
+
+    fn asked() -> Asked {
+        Asked {
+            a: "1".to_owned(),
+            b: "2".to_owned(),
+            judge: "http://here".to_owned(),
+            model: "m".to_owned(),
+            template: "3".to_owned(),
+            temperature: 0.0,
+            seed: 0,
+            max_tokens: None,
+        }
+    }
+
+    fn verdict(pair: usize, order: Order) -> Verdict {
+        Verdict {
+            pair,
+            order,
+            verdict: Some(Choice::Tie),
+            answer: "tie\n".to_owned(),
+            fingerprint: pair.to_string(),
+            model: "m".to_owned(),
+        }
+    }
+
+    fn fingerprints() -> HashMap<(usize, Order), String> {
+        let of = |pair: usize| Order::BOTH.map(|order| ((pair, order), pair.to_string()));
+        (0..2).flat_map(of).collect()
+    }
+
+    fn open(out: &OutputFolder, asked: &Asked) -> Result<Vec<Verdict>, String> {
+        let open = Journal::open(out, asked, &fingerprints());
+        open.map(|journal| journal.verdicts).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_is_dropped_and_all_others_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = OutputFolder::create(folder.path()).unwrap();
+        let mut journal = Journal::open(&out, &asked(), &fingerprints()).unwrap();
+        assert!(open(&out, &asked()).unwrap_err().ends_with("another process judges into this folder"));
+        let verdicts = [verdict(0, Order::BThenA), verdict(1, Order::AThenB)];
+        for verdict in &verdicts {
+            journal.append(verdict.clone()).unwrap();
+        }
+        drop(journal);
+        let path = folder.path().join(VERDICTS_FILE);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let lines = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
+            assert_eq!(open(&out, &asked()).unwrap(), verdicts[..lines], "cut at {cut}");
+            let mut journal = Journal::open(&out, &asked(), &fingerprints()).unwrap();
+            for verdict in &verdicts[lines..] {
+                journal.append(verdict.clone()).unwrap();
+            }
+            drop(journal);
+            assert!(std::fs::read(&path).unwrap() == whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_otherwise_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = OutputFolder::create(folder.path()).unwrap();
+        open(&out, &asked()).unwrap();
+        let refused = |asked: &Asked| open(&out, asked).unwrap_err();
+        let other = Asked { model: "n".to_owned(), ..asked() };
+        assert!(refused(&other).ends_with(
+            "asked.json: model: expected \"m\", as the verdicts there were asked for, got \"n\"; another folder begins anew"
+        ));
+        assert!(refused(&Asked { b: "9".to_owned(), ..asked() }).contains("asked.json: b: expected \"2\""));
+        assert!(refused(&Asked { seed: 1, ..asked() }).contains("asked.json: seed: expected 0"));
+        assert!(refused(&Asked { judge: "x".to_owned(), ..asked() }).contains("asked.json: judge: expected"));
+    }
+
+    #[test]
+    fn lines_that_answer_no_question_are_refused_with_their_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = OutputFolder::create(folder.path()).unwrap();
+        open(&out, &asked()).unwrap();
+        let path = folder.path().join(VERDICTS_FILE);
+        let refused = |second: &str| {
+            let first = serde_json::to_string(&verdict(0, Order::AThenB)).unwrap();
+            std::fs::write(&path, format!("{first}\n{second}\n")).unwrap();
+            open(&out, &asked()).unwrap_err()
+        };
+        let line = |verdict: &Verdict| serde_json::to_string(verdict).unwrap();
+        assert!(refused("{").contains("verdicts.jsonl:2: line: expected a verdict, got EOF"));
+        let twice = refused(&line(&verdict(0, Order::AThenB)));
+        assert!(twice.contains(":2: pair: expected a question that no other line answers, as line 1 does, got 0"));
+        assert!(refused(&line(&verdict(2, Order::AThenB))).contains(":2: pair: expected one of the pairs"));
+        let other = Verdict { fingerprint: "7".to_owned(), ..verdict(1, Order::AThenB) };
+        assert!(refused(&line(&other)).contains(":2: fingerprint: expected 1, which is asked now, got 7"));
+        std::fs::remove_file(folder.path().join(ASKED_FILE)).unwrap();
+        assert!(open(&out, &asked()).unwrap_err().contains("as asked.json is missing"));
+    }
+}

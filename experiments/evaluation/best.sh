@@ -6,11 +6,8 @@ set -euo pipefail
 [ $# -ge 1 ] && [ -d "$1/checkpoints" ] || { echo 'best.sh: usage: best.sh RUN [OPTIONS of run.sh], RUN with checkpoints' >&2; exit 2; }
 run=$1 here=$(cd "$(dirname "$0")" && pwd)
 shift
-if [ -z "${LM:-}" ]; then
-  root=$(cd "$here/../.." && pwd)
-  (cd "$root" && cargo build --quiet --release -p lm)
-  LM=${CARGO_TARGET_DIR:-$root/target}/release/lm
-fi
+. "$here/../programs.sh"
+LM=${LM:-$(a_program lm --release)}
 export LM
 results=()
 for checkpoint in "$run"/checkpoints/*-*; do

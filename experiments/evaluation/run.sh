@@ -25,22 +25,12 @@ done
 case $backend in serve|hf) ;; *) fail "--backend: expected serve or hf, got $backend" ;; esac
 [ -d "$model" ] || fail "MODEL: expected the folder of a model, got $model"
 
-python=${PYTHON:-python3}
-has() { "$1" -c 'from importlib.metadata import version; import torch, transformers; assert version("lm-eval") == "0.4.13"' 2>/dev/null; }
-if ! has "$python"; then
-  python=${XDG_CACHE_HOME:-$HOME/.cache}/objective-lake/harness-0.4.13/bin/python
-  if ! has "$python"; then
-    python3 -m venv "$(dirname "$python")/.."
-    "$python" -m pip install --quiet --disable-pip-version-check 'lm-eval[api]==0.4.13' torch==2.11.0 transformers==5.23.0 accelerate==1.15.0
-  fi
-fi
+. "$(dirname "$0")/../programs.sh"
+python=$(a_python harness-0.4.13 'from importlib.metadata import version; import torch, transformers; assert version("lm-eval") == "0.4.13"' \
+  'lm-eval[api]==0.4.13' torch==2.11.0 transformers==5.23.0 accelerate==1.15.0)
 
 if [ "$backend" = serve ]; then
-  root=$(cd "$(dirname "$0")/../.." && pwd)
-  if [ -z "${LM:-}" ]; then
-    (cd "$root" && cargo build --quiet --release -p lm)
-    LM=${CARGO_TARGET_DIR:-$root/target}/release/lm
-  fi
+  LM=${LM:-$(a_program lm --release)}
   told=$(mktemp)
   "$LM" serve --model "$model" --name model --port 0 --device "$device" 2> "$told" &
   server=$!

@@ -9,15 +9,9 @@ device=cuda
 [ "${1:-}" = --device ] && device=${2:-}
 case $device in cuda|cpu) ;; *) echo "check.sh: --device: expected cuda or cpu, got $device" >&2; exit 2 ;; esac
 
-python=${PYTHON:-python3}
-has() { "$1" -c 'import torch, transformers; assert torch.__version__.startswith("2.11.")' 2>/dev/null; }
-if ! has "$python"; then
-  python=${XDG_CACHE_HOME:-$HOME/.cache}/objective-lake/peer-2.11.0/bin/python
-  if ! has "$python"; then
-    python3 -m venv "$(dirname "$python")/.."
-    "$python" -m pip install --quiet --disable-pip-version-check torch==2.11.0 transformers==5.23.0 safetensors==0.8.0
-  fi
-fi
+. experiments/programs.sh
+python=$(a_python peer-2.11.0 'import torch, transformers; assert torch.__version__.startswith("2.11.")' \
+  torch==2.11.0 transformers==5.23.0 safetensors==0.8.0)
 if [ "$device" = cuda ]; then
   # The engine with the libraries that a GPU needs is the one that is compared with.
   LIBTORCH=$("$python" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parent)')

@@ -10,14 +10,9 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 model=${1:?usage: run.sh MODEL OUT [SEEDS [STEPS]]} out=${2:?usage: run.sh MODEL OUT [SEEDS [STEPS]]} seeds=${3:-2} steps=${4:-24}
 methods=(sft ift orpo dpo)
-if [ -z "${LAKE:-}" ]; then
-  (cd "$here" && cargo build --quiet -p lake)
-  LAKE=$(cd "$here/../.." && realpath "${CARGO_TARGET_DIR:-target}")/debug/lake
-fi
-if [ -z "${LM:-}" ]; then
-  (cd "$here" && cargo build --quiet -p lm)
-  LM=$(cd "$here/../.." && realpath "${CARGO_TARGET_DIR:-target}")/debug/lm
-fi
+declare -A data=([sft]=demonstrations [ift]=demonstrations [orpo]=preferences [dpo]=preferences)
+. "$here/../programs.sh"
+LAKE=${LAKE:-$(a_program lake)} LM=${LM:-$(a_program lm)}
 [ -d "$model" ] && model=$(realpath "$model")
 mkdir "$out"
 # Recipes name their data in the current folder.
@@ -28,7 +23,7 @@ cd "$out"
 policies=(--policy untrained=scores-untrained.jsonl)
 for method in "${methods[@]}"; do
   for ((seed = 0; seed < seeds; seed++)); do
-    "$LM" train "$here/$method.toml" --set model="$model" --set seed="$seed" --set steps="$steps" --out trained
+    "$LM" train "$here/${data[$method]}.toml" --set stage.0.method.name="$method" --set model="$model" --set seed="$seed" --set steps="$steps" --out trained
     "$LM" score --model trained/model --data evaluation.jsonl --out "scores-$method-$seed.jsonl"
     policies+=(--policy "$method=scores-$method-$seed.jsonl")
     rm -r trained

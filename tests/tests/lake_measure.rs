@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use lake::experiment::Setting;
 use lake::map::{ACTIONS, Action, Map};
 use lake::measure::greedy_action;
 use lake::policy_file;
 use lake::recipe::{Overrides, Recipe};
+use lake::setting::Setting;
 use lake::solver::{TransitionMatrix, uniform_policy};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -17,15 +17,16 @@ use training::{
 use crate::environment::Environment;
 use crate::error::LakeError;
 use crate::explanation::{self, Account, COMPARED_RUNS, Observation, Subject};
-use crate::map::{Map, Trajectory};
-use crate::measure::{Measured, distance, performance};
+use crate::map::Trajectory;
+use crate::measure::{Measured, distance};
 use crate::network::{Forward, Inputs, Network, States};
 use crate::policy::{LakePolicy, given};
 use crate::recipe::Recipe;
-use crate::report::{Curve, MeasureReport, MethodReport, Optimal, Paired, PolicyReport, Report, Sampled, Summary};
+use crate::report::{Curve, MethodReport, Paired, PolicyReport, Report, Sampled, Summary};
 use crate::rollout::{Dice, sample};
+use crate::setting::Setting;
 use crate::snapshots::Snapshots;
-use crate::solver::{Solution, Target, TransitionMatrix, optimal_policy, uniform_policy, value_iteration};
+use crate::solver::{TransitionMatrix, uniform_policy};
 use crate::start::{self, Start};
 use crate::trajectory;
 
@@ -47,18 +48,7 @@ const EXPLAINED_SLIP: u64 = 6;
 /// The stream of the cells in which a policy is wrong before training.
 const START: u64 = 8;
 /// The stream of a parameterised target's initial parameters.
-const TARGET: u64 = 9;
-
-/// A lake with what policies are measured against there.
-#[derive(Debug)]
-pub struct Setting {
-    environment: Environment,
-    solution: Solution,
-    /// What policies are measured against.
-    optimal: TransitionMatrix,
-    /// The deterministic optimal policy.
-    greedy: TransitionMatrix,
-}
+pub(crate) const TARGET: u64 = 9;
 
 /// A recipe with everything derived and checked: nothing can fail after this but training itself.
 #[derive(Debug)]
@@ -111,77 +101,6 @@ struct Learned {
     observation: Option<Observation>,
 }
 
-impl Setting {
-    /// The lake that a recipe names, and the optimal policy there that it asks for.
-    ///
-    /// # Errors
-    ///
-    /// [`LakeError`] for a map that the recipe names wrongly.
-    pub fn new(recipe: &Recipe) -> Result<Self, LakeError> {
-        let environment = Environment::new(Map::load(&recipe.map)?, recipe.dynamics());
-        let solution = value_iteration(&environment, recipe.gamma);
-        let map = environment.map();
-        let greedy = optimal_policy(&environment, &solution, Target::Greedy);
-        let mut optimal = optimal_policy(&environment, &solution, recipe.target);
-        if recipe.parameterised_target {
-            let inputs = Inputs::new(recipe.encoding, map);
-            let mut network = Network::new(inputs, recipe.hidden, &mut stream(recipe.seed, 0, TARGET))?;
-            start::fit(&mut network, &optimal, &map.non_terminal());
-            let fitted = network.transition_matrix();
-            map.non_terminal().into_iter().for_each(|cell| optimal[cell] = fitted[cell]);
-        }
-        Ok(Self { environment, solution, optimal, greedy })
-    }
-
-    /// The lake.
-    pub fn environment(&self) -> &Environment {
-        &self.environment
-    }
-
-    /// V* and Q*.
-    pub fn solution(&self) -> &Solution {
-        &self.solution
-    }
-
-    /// What policies are measured against.
-    pub fn optimal(&self) -> &TransitionMatrix {
-        &self.optimal
-    }
-
-    /// A policy with what it is worth.
-    pub fn measure(&self, policy: TransitionMatrix) -> Measured {
-        Measured::new(&self.environment, &self.optimal, policy)
-    }
-
-    /// What policies are worth that any program trained, by their names, at least one a name. `recipe` is what the setting is of.
-    pub fn report(&self, recipe: &Recipe, policies: Vec<(String, Vec<TransitionMatrix>)>) -> MeasureReport {
-        let measured = policies.into_iter().map(|(name, policies)| {
-            PolicyReport::new(name, policies.into_iter().map(|policy| self.measure(policy)).collect())
-        });
-        let mut results: Vec<_> = measured.collect();
-        results.sort_by(|a, b| a.distance.mean.total_cmp(&b.distance.mean));
-        MeasureReport {
-            version: env!("CARGO_PKG_VERSION"),
-            lake: recipe.lake(),
-            map: self.environment.map().rows(),
-            optimal: self.best(),
-            paired: Paired::every(&results.iter().collect::<Vec<_>>()),
-            results,
-        }
-    }
-
-    /// The optimal policy and its value.
-    fn best(&self) -> Optimal {
-        let best = performance(&self.environment, &self.optimal);
-        Optimal {
-            value: self.solution.value.clone(),
-            transition_matrix: self.optimal.clone(),
-            success_rate: best.success_rate,
-            mean_return: best.mean_return,
-        }
-    }
-}
-
 impl Experiment {
     /// Derives everything that the recipe's runs share.
     ///
@@ -190,13 +109,13 @@ impl Experiment {
     /// [`LakeError`] for a map, trajectory, optimizer or method that the recipe names wrongly.
     pub fn new(recipe: Recipe) -> Result<Self, LakeError> {
         let setting = Setting::new(&recipe)?;
-        let (environment, map) = (&setting.environment, setting.environment.map());
+        let (environment, map) = (setting.environment(), setting.environment().map());
         let objectives = recipe.objectives()?;
         let before = match &recipe.start {
             Start::After { method } => Some(registry::build(method, &Parameters::new())?),
             Start::Random | Start::Noisy { .. } | Start::Right { .. } => None,
         };
-        let fitted = recipe.start.policy(map, &setting.greedy, &mut stream(recipe.seed, 0, START));
+        let fitted = recipe.start.policy(map, setting.greedy(), &mut stream(recipe.seed, 0, START));
         let sampled = fitted.unwrap_or_else(|| uniform_policy(map));
         let resolve = |name: &str| trajectory::resolve_rewarded(environment, recipe.gamma, name, &sampled);
         let demonstration = resolve(&recipe.demonstration)?;
@@ -228,7 +147,7 @@ impl Experiment {
 
     /// The lake.
     pub fn environment(&self) -> &Environment {
-        &self.setting.environment
+        self.setting.environment()
     }
 
     /// The recipe.
@@ -238,12 +157,12 @@ impl Experiment {
 
     /// What policies are measured against.
     pub fn optimal(&self) -> &TransitionMatrix {
-        &self.setting.optimal
+        self.setting.optimal()
     }
 
     /// The deterministic optimal policy.
     pub fn greedy(&self) -> &TransitionMatrix {
-        &self.setting.greedy
+        self.setting.greedy()
     }
 
     /// The trajectory to imitate.
@@ -546,7 +465,7 @@ fn equipped(network: Network, objectives: &[Box<dyn Objective>], seed: u64) -> R
 }
 
 /// A stream of a run's seed, apart from those of other stages.
-fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
+pub(crate) fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream((stage as u64) << 32 | number);
     rng

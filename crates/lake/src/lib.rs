@@ -13,7 +13,7 @@
 //! | episodes that a policy samples | [`rollout`] |
 //! | distance, success rate, return | [`measure`] |
 //! | what to run | [`recipe`] |
-//! | running it | [`experiment`] |
+//! | running it, and what policies are measured against | [`experiment`], [`setting`] |
 //! | the same methods over many designs | [`study`] |
 //! | why it came out so | [`explanation`] |
 //! | policies as files, of any program's | [`policy_file`] |
@@ -41,6 +41,7 @@ pub mod policy_file;
 pub mod recipe;
 pub mod report;
 pub mod rollout;
+pub mod setting;
 mod snapshots;
 pub mod solver;
 mod spelling;

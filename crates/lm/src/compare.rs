@@ -71,15 +71,12 @@ pub struct Comparison {
     pub best: Option<String>,
 }
 
-/// Under which conditions a task was run. Scores under others are no comparison.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Conditions(BTreeMap<&'static str, Value>);
-
 /// What a file says of a task.
 struct Found {
     path: PathBuf,
     score: Score,
-    conditions: Conditions,
+    /// Under which the task was run. Scores under others are no comparison.
+    conditions: BTreeMap<&'static str, Value>,
 }
 
 impl Comparison {
@@ -182,16 +179,15 @@ impl Benchmark {
             let value = content.get(table)?.get(*task)?;
             Some((what, value.get("effective").unwrap_or(value).clone()))
         });
-        let conditions = Conditions(told.collect());
-        Ok(Some(Found { path: path.to_owned(), score: Score { mean, stderr }, conditions }))
+        Ok(Some(Found { path: path.to_owned(), score: Score { mean, stderr }, conditions: told.collect() }))
     }
 }
 
 fn are_alike<'a>(task: &str, mut found: impl Iterator<Item = &'a Found>) -> Result<(), LmError> {
     let Some(first) = found.next() else { return Ok(()) };
     for other in found {
-        for (what, value) in &first.conditions.0 {
-            if let Some(given) = other.conditions.0.get(what).filter(|given| *given != value) {
+        for (what, value) in &first.conditions {
+            if let Some(given) = other.conditions.get(what).filter(|given| *given != value) {
                 let allowed = format!("{value}, as in {}", first.path.display());
                 return Err(refuse(
                     &format!("{task}: {what}"),

@@ -13,6 +13,7 @@ use cudarc::nccl::{result, sys};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use tch::{Device, Kind, Tensor};
 
+use crate::device::send;
 use crate::error::LmError;
 use crate::ranks::Link;
 
@@ -91,12 +92,12 @@ impl Link for Nccl {
     }
 
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, LmError> {
-        let length = Tensor::f_from_slice(&[own.len() as i64])?.f_to_device(self.device)?;
+        let length = send(&[own.len() as i64], Kind::Int64, self.device)?;
         let lengths = Vec::<i64>::try_from(&self.gather_equal(&length)?)?;
         let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
         let mut padded = own.to_vec();
         padded.resize(longest, 0);
-        let all = self.gather_equal(&Tensor::f_from_slice(&padded)?.f_to_device(self.device)?)?;
+        let all = self.gather_equal(&send(&padded, Kind::Uint8, self.device)?)?;
         let all = Vec::<u8>::try_from(&all)?;
         Ok(all.chunks(longest.max(1)).zip(lengths).map(|(part, length)| part[..length as usize].to_vec()).collect())
     }

@@ -197,15 +197,7 @@ pub(crate) fn listed<T>(
         let read = read(fields).map_err(|source| LmError::entry(path, record, source))?;
         all.extend(read.into_iter().map(|part| (record, part)));
     }
-    if all.is_empty() {
-        return Err(LmError::Field {
-            path: path.to_owned(),
-            field: "records".to_owned(),
-            allowed: "at least 1".to_owned(),
-            given: "0".to_owned(),
-        });
-    }
-    Ok(all)
+    some(path, "records", all)
 }
 
 fn objects_of<T>(
@@ -250,15 +242,16 @@ fn parse<T>(
         let records = fields.and_then(|fields| read(&fields)).map_err(|error| at(path, line, error))?;
         all.extend(records.into_iter().map(|record| (line, record)));
     }
-    if all.is_empty() {
-        return Err(LmError::Field {
-            path: path.to_owned(),
-            field: "lines".to_owned(),
-            allowed: "at least 1".to_owned(),
-            given: "0".to_owned(),
-        });
+    some(path, "lines", all)
+}
+
+/// Refuses a file that holds nothing.
+fn some<T>(path: &Path, field: &str, all: Vec<T>) -> Result<Vec<T>, LmError> {
+    if !all.is_empty() {
+        return Ok(all);
     }
-    Ok(all)
+    let (field, allowed, given) = (field.to_owned(), "at least 1".to_owned(), "0".to_owned());
+    Err(LmError::Field { path: path.to_owned(), field, allowed, given })
 }
 
 /// What is wrong with a line or a row.

@@ -299,6 +299,11 @@ pub(crate) fn refuse(field: &str, allowed: impl Into<String>, given: impl ToStri
     LmError::Record { field: field.to_owned(), allowed: allowed.into(), given: given.to_string() }
 }
 
+/// The refusal of a setting.
+pub(crate) fn refuse_setting(field: &'static str, allowed: impl Into<String>, given: impl ToString) -> LmError {
+    LmError::Setting { field, allowed: allowed.into(), given: given.to_string() }
+}
+
 impl From<training::RanksError<LmError>> for LmError {
     fn from(error: training::RanksError<LmError>) -> Self {
         match error {

@@ -18,7 +18,7 @@ use rand_chacha::rand_core::SeedableRng;
 use strum::IntoStaticStr;
 
 use crate::config::ModelConfig;
-use crate::error::LmError;
+use crate::error::{LmError, refuse, refuse_setting};
 use crate::model::Transformer;
 use engine::{Engine, Room, Task, Told};
 use sampling::Sampling;
@@ -88,32 +88,30 @@ impl Scored {
 impl Settings {
     /// How tokens are drawn, unless the most probable one is taken.
     fn validate(&self, config: &ModelConfig) -> Result<Option<Sampling>, LmError> {
-        let refuse =
-            |field, allowed: &str, given: String| Err(LmError::Setting { field, allowed: allowed.to_owned(), given });
         let Self { max_tokens, temperature, top_k, top_p, seed: _, stop, batch } = self;
         if *max_tokens == 0 {
-            return refuse("max_tokens", "at least 1", max_tokens.to_string());
+            return Err(refuse_setting("max_tokens", "at least 1", max_tokens));
         }
         let sampling = Sampling::new(*temperature, *top_k, *top_p)?;
         if let Some(token) = stop.iter().find(|token| **token as usize >= config.vocabulary) {
-            return refuse("stop", &format!("tokens less than {}", config.vocabulary), token.to_string());
+            return Err(refuse_setting("stop", format!("tokens less than {}", config.vocabulary), token));
         }
         if *batch == 0 {
-            return refuse("batch", "at least 1", batch.to_string());
+            return Err(refuse_setting("batch", "at least 1", batch));
         }
         Ok(sampling)
     }
 }
 
 fn validate_prompt(index: usize, prompt: &[u32], config: &ModelConfig) -> Result<(), LmError> {
-    let refuse =
-        |allowed: String, given: String| Err(LmError::Record { field: format!("prompts[{index}]"), allowed, given });
+    let field = format!("prompts[{index}]");
     // At least one position is left for the response.
     if prompt.is_empty() || prompt.len() >= config.positions {
-        return refuse(format!("1 to {} tokens", config.positions.saturating_sub(1)), prompt.len().to_string());
+        let allowed = format!("1 to {} tokens", config.positions.saturating_sub(1));
+        return Err(refuse(&field, allowed, prompt.len()));
     }
     match prompt.iter().find(|token| **token as usize >= config.vocabulary) {
-        Some(token) => refuse(format!("tokens less than {}", config.vocabulary), token.to_string()),
+        Some(token) => Err(refuse(&field, format!("tokens less than {}", config.vocabulary), token)),
         None => Ok(()),
     }
 }

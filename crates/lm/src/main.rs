@@ -33,7 +33,7 @@ use lm::outputs::{Output, Outputs, to_json};
 use lm::policy::LmPolicy;
 use lm::ranks::Worker;
 use lm::recipe::{Recipe, default_now};
-use lm::run::{Ended, Event, Row, Start, export, train};
+use lm::run::{Ended, Event, Row, Run, Start, export};
 use lm::score::score;
 use lm::serve::{self, Limits, serve};
 use lm::tokens::Tokenizer;
@@ -80,7 +80,8 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     let progress = RefCell::new(Progress::new("steps"));
     let pace = RefCell::new(Pace::new());
     let worker = Worker::join(&recipe.device)?;
-    let ended = train(&worker, &recipe, &out, start, &|| asked.stops(), &|event| match event {
+    let stops = || asked.stops();
+    let tell = |event: Event<'_>| match event {
         Event::Warning(warning) => progress.borrow().line(&format!("warning: {warning}")),
         Event::Resumed(at) => eprintln!("goes on behind step {} of stage {}", at.step, at.stage + 1),
         Event::Stage { stage, stages, method, steps, done } => {
@@ -100,8 +101,9 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
         }
         Event::Evaluation(row) => progress.borrow().line(&told(row)),
         Event::StageDone => progress.borrow().end(),
-    })?;
-    match ended {
+    };
+    let run = Run { worker: &worker, recipe: &recipe, out: &out, start, stops: &stops, tell: &tell };
+    match run.train()? {
         Ended::Finished(model) => {
             if worker.is_first() {
                 print(&format!("written: {}\n", model.display()))?;

@@ -21,7 +21,7 @@ use training::{Given, Ranks, agree};
 
 use crate::cuda::Nccl;
 use crate::device::device;
-use crate::error::LmError;
+use crate::error::{LmError, refuse_setting};
 
 /// What joins processes.
 pub trait Link: Debug {
@@ -198,10 +198,9 @@ fn join(name: &str) -> Result<(Device, Option<Processes>), LmError> {
         Some(size) => size,
     };
     let required = |variable| {
-        read::<usize>(variable)?.filter(|rank| *rank < size).ok_or_else(|| LmError::Setting {
-            field: variable,
-            allowed: format!("a whole number below WORLD_SIZE = {size}"),
-            given: std::env::var(variable).unwrap_or_else(|_| "nothing".to_owned()),
+        read::<usize>(variable)?.filter(|rank| *rank < size).ok_or_else(|| {
+            let given = std::env::var(variable).unwrap_or_else(|_| "nothing".to_owned());
+            refuse_setting(variable, format!("a whole number below WORLD_SIZE = {size}"), given)
         })
     };
     let (rank, local) = (required("RANK")?, required("LOCAL_RANK")?);
@@ -227,8 +226,8 @@ fn join_by_mpi(_variable: &str, _size: usize) -> Result<Processes, LmError> {
 
 #[cfg(not(feature = "mpi"))]
 fn join_by_mpi(variable: &'static str, size: usize) -> Result<Processes, LmError> {
-    let allowed = "1, unless the program is built with --features mpi".to_owned();
-    Err(LmError::Setting { field: variable, allowed, given: size.to_string() })
+    let allowed = "1, unless the program is built with --features mpi";
+    Err(refuse_setting(variable, allowed, size))
 }
 
 /// The number in a variable of the environment, if it is there.
@@ -236,6 +235,6 @@ fn read<T: FromStr>(variable: &'static str) -> Result<Option<T>, LmError> {
     let Ok(given) = std::env::var(variable) else { return Ok(None) };
     match given.parse() {
         Ok(number) => Ok(Some(number)),
-        Err(_) => Err(LmError::Setting { field: variable, allowed: "a whole number".to_owned(), given }),
+        Err(_) => Err(refuse_setting(variable, "a whole number", given)),
     }
 }

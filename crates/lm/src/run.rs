@@ -4,10 +4,9 @@ mod data;
 mod metrics;
 mod stage;
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use program::OutputFolder;
+use program::{FolderLock, OutputFolder};
 use tch::Device;
 
 use self::data::StageData;
@@ -93,147 +92,148 @@ pub enum Event<'a> {
     StageDone,
 }
 
-/// Trains what the recipe says and writes the model, the metrics and the resolved recipe to a folder. `stops` is asked after each
-/// step.
-///
-/// A run that goes on begins its stage as it was begun, so that a reference is what it was, and then takes the checkpoint's state:
-/// everything else is a function of the recipe and the step.
-///
-/// Of several processes ([`ranks`](crate::ranks)) the first writes and tells; the others read what it wrote, so all see one folder.
-///
-/// # Errors
-///
-/// Any [`LmError`]. The metrics up to the refused step are then in the folder with a checkpoint of the state before it, and no model is.
-pub fn train(
-    worker: &Worker,
-    recipe: &Recipe,
-    out: &OutputFolder,
-    start: Start,
-    stops: &dyn Fn() -> bool,
-    tell: &dyn Fn(Event<'_>),
-) -> Result<Ended, LmError> {
-    let quiet = |_: Event<'_>| {};
-    let outcome = run(worker, recipe, out, start, stops, if worker.is_first() { tell } else { &quiet });
-    outcome.inspect_err(|error| worker.leave(error))
+/// A run before it is begun.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    /// This process. Of several the first writes and tells; the others read what it wrote, so all have to see one folder.
+    pub worker: &'a Worker,
+    /// What is trained.
+    pub recipe: &'a Recipe,
+    /// The folder of the model, the metrics, the checkpoints and the resolved recipe.
+    pub out: &'a OutputFolder,
+    /// Where it begins.
+    pub start: Start,
+    /// Asked after each step whether to stop.
+    pub stops: &'a dyn Fn() -> bool,
+    /// Told what happens.
+    pub tell: &'a dyn Fn(Event<'_>),
 }
 
-fn run(
-    worker: &Worker,
-    recipe: &Recipe,
-    out: &OutputFolder,
-    start: Start,
-    stops: &dyn Fn() -> bool,
-    tell: &dyn Fn(Event<'_>),
-) -> Result<Ended, LmError> {
-    let target = out.path().join(if recipe.lora.is_some() { ADAPTER } else { MODEL });
-    let _lock = if worker.is_first() { lock(out)? } else { None };
-    let metrics_path = out.path().join(METRICS);
-    let checkpoints = out.path().join(CHECKPOINTS);
-    let (known, finished) = worker.first(|| {
-        let known = start == Start::Resumed && is_known(recipe, &out.path().join(RECIPE))?;
-        if !known {
-            is_free(&target, [&metrics_path, &checkpoints])?;
+impl Run<'_> {
+    /// Trains what the recipe says, and writes the model.
+    ///
+    /// A run that goes on begins its stage as it was begun, so that a reference is what it was, and then takes the checkpoint's state:
+    /// everything else is a function of the recipe and the step.
+    ///
+    /// # Errors
+    ///
+    /// Any [`LmError`]. The metrics up to the refused step are then in the folder with a checkpoint of the state before it, and no model
+    /// is.
+    pub fn train(self) -> Result<Ended, LmError> {
+        let quiet = |_: Event<'_>| {};
+        let tell = if self.worker.is_first() { self.tell } else { &quiet };
+        Run { tell, ..self }.go().inspect_err(|error| self.worker.leave(error))
+    }
+
+    fn go(self) -> Result<Ended, LmError> {
+        let Self { worker, recipe, out, start, tell, .. } = self;
+        let target = out.path().join(if recipe.lora.is_some() { ADAPTER } else { MODEL });
+        let _lock = worker.is_first().then(|| lock(out)).transpose()?;
+        let metrics_path = out.path().join(METRICS);
+        let checkpoints = out.path().join(CHECKPOINTS);
+        let (known, finished) = worker.first(|| {
+            let known = start == Start::Resumed && is_known(recipe, &out.path().join(RECIPE))?;
+            if !known {
+                is_free(&target, [&metrics_path, &checkpoints])?;
+            }
+            Ok((known, known && target.exists()))
+        })?;
+        if finished {
+            return Ok(Ended::Finished(target));
         }
-        Ok((known, known && target.exists()))
-    })?;
-    if finished {
-        return Ok(Ended::Finished(target));
-    }
-    tch::set_num_threads(i32::try_from(recipe.threads).unwrap_or(i32::MAX));
-    let source = folder::find(&recipe.model)?;
-    let config = read_config(&source)?;
-    let text = Text::read(&source, recipe.chat_template.as_deref(), recipe.now())?;
-    // Whatever is wrong with the data of any stage shows before the first one trains.
-    let data: Vec<_> = recipe
-        .stage
-        .iter()
-        .map(|stage| StageData::read(stage, recipe.seed, &text.encoder(&config)))
-        .collect::<Result<_, _>>()?;
-    let steps: Vec<_> = recipe.stage.iter().zip(&data).map(|(stage, data)| stage.steps(data.mixture.epoch())).collect();
-    let resolved = toml::to_string(recipe).map_err(|error| refused(&error))?;
-    if worker.is_first() {
-        out.clear_unfinished()?;
-    }
-    let mut model = Transformer::read(&source, recipe.dtype, worker.device)?;
-    if let Some(start) = &recipe.lora {
-        adapter::start(&mut model, start, recipe.seed)?;
-    }
-    let mut policy = LmPolicy::trained(model, Keep::Activations).among(worker.processes.clone());
-    let origin = Origin {
-        recipe: blake3::hash(resolved.as_bytes()).to_hex().to_string(),
-        model: policy.model().fingerprint()?.to_hex().to_string(),
-        data: StageData::fingerprint(&data),
-    };
-    worker.same("recipe, model or data", [&origin.recipe, &origin.model, &origin.data].map(String::clone))?;
-    let search = Search { recipe, steps: &steps, folder: &checkpoints, metrics: &metrics_path };
-    let mut found = None;
-    let newest = worker.first(|| {
-        found = if known { search.newest(&origin, tell)? } else { None };
-        if !known {
-            out.write(RECIPE, resolved.as_bytes())?;
+        tch::set_num_threads(i32::try_from(recipe.threads).unwrap_or(i32::MAX));
+        let source = folder::find(&recipe.model)?;
+        let config = read_config(&source)?;
+        let text = Text::read(&source, recipe.chat_template.as_deref(), recipe.now())?;
+        // Whatever is wrong with the data of any stage shows before the first one trains.
+        let data: Vec<_> = recipe
+            .stage
+            .iter()
+            .map(|stage| StageData::read(stage, recipe.seed, &text.encoder(&config)))
+            .collect::<Result<_, _>>()?;
+        let steps: Vec<_> =
+            recipe.stage.iter().zip(&data).map(|(stage, data)| stage.steps(data.mixture.epoch())).collect();
+        let resolved = toml::to_string(recipe).map_err(|error| refused(&error))?;
+        if worker.is_first() {
+            out.clear_unfinished()?;
         }
-        OutputFolder::create(&checkpoints)?.clear_unfinished()?;
-        Ok(found.as_ref().map(|found| found.checkpoint.progress().at))
-    })?;
-    let found = match (found, newest) {
-        (None, Some(at)) => Some(search.at(at)?),
-        (found, _) => found,
-    };
-    let checkpoints = OutputFolder::create(&checkpoints)?;
-    let (first, resumed) = match &found {
-        None => (0, None),
-        Some(Found { checkpoint, before }) => {
-            let at = checkpoint.progress().at;
-            tell(Event::Resumed(at));
-            if at.step == steps[at.stage] {
-                checkpoint.restore_weights(&policy)?;
-                (at.stage + 1, None)
-            } else {
-                before.as_ref().map_or(Ok(()), |before| before.restore_weights(&policy))?;
-                (at.stage, Some(checkpoint))
+        let mut model = Transformer::read(&source, recipe.dtype, worker.device)?;
+        if let Some(start) = &recipe.lora {
+            adapter::start(&mut model, start, recipe.seed)?;
+        }
+        let mut policy = LmPolicy::trained(model, Keep::Activations).among(worker.processes.clone());
+        let origin = Origin {
+            recipe: blake3::hash(resolved.as_bytes()).to_hex().to_string(),
+            model: policy.model().fingerprint()?.to_hex().to_string(),
+            data: StageData::fingerprint(&data),
+        };
+        worker.same("recipe, model or data", [&origin.recipe, &origin.model, &origin.data].map(String::clone))?;
+        let search = Search { recipe, steps: &steps, folder: &checkpoints, metrics: &metrics_path };
+        let mut found = None;
+        let newest = worker.first(|| {
+            found = if known { search.newest(&origin, tell)? } else { None };
+            if !known {
+                out.write(RECIPE, resolved.as_bytes())?;
+            }
+            OutputFolder::create(&checkpoints)?.clear_unfinished()?;
+            Ok(found.as_ref().map(|found| found.checkpoint.progress().at))
+        })?;
+        let found = match (found, newest) {
+            (None, Some(at)) => Some(search.at(at)?),
+            (found, _) => found,
+        };
+        let checkpoints = OutputFolder::create(&checkpoints)?;
+        let (first, resumed) = match &found {
+            None => (0, None),
+            Some(Found { checkpoint, before }) => {
+                let at = checkpoint.progress().at;
+                tell(Event::Resumed(at));
+                if at.step == steps[at.stage] {
+                    checkpoint.restore_weights(&policy)?;
+                    (at.stage + 1, None)
+                } else {
+                    before.as_ref().map_or(Ok(()), |before| before.restore_weights(&policy))?;
+                    (at.stage, Some(checkpoint))
+                }
+            }
+        };
+        let length = found.as_ref().map_or(0, |found| found.checkpoint.progress().metrics);
+        // What was measured when the stage before had ended stays.
+        let ended: u64 = steps[..first].iter().sum::<u64>();
+        let shown = ended + resumed.map_or(u64::from(first > 0), |checkpoint| checkpoint.progress().at.step);
+        let mut record = match worker.is_first() {
+            true => Some(Written {
+                metrics: MetricsFile::open(&metrics_path, length)?,
+                events: EventFile::create(&out.path().join(TENSORBOARD), shown)?,
+            }),
+            false => None,
+        };
+        let cache = recipe.cache.as_deref().map(OutputFolder::create).transpose()?;
+        for index in first..recipe.stage.len() {
+            let mut stage = StageRun {
+                run: self,
+                index,
+                stage: &recipe.stage[index],
+                data: &data[index],
+                steps: steps[index],
+                before: index.checked_sub(1).map(|stage| Position { stage, step: steps[stage] }),
+                made: steps[..index].iter().sum(),
+                checkpoints: &checkpoints,
+                origin: &origin,
+                source: &source,
+                record: record.as_mut(),
+                best: None,
+            };
+            let resumed = resumed.filter(|_| index == first);
+            let stopped = stage.run(&mut policy, cache.as_ref().unwrap_or(out), resumed)?;
+            tell(Event::StageDone);
+            if let Some(checkpoint) = stopped {
+                return Ok(Ended::Stopped(checkpoint));
             }
         }
-    };
-    let length = found.as_ref().map_or(0, |found| found.checkpoint.progress().metrics);
-    // What was measured when the stage before had ended stays.
-    let ended: u64 = steps[..first].iter().sum::<u64>();
-    let shown = ended + resumed.map_or(u64::from(first > 0), |checkpoint| checkpoint.progress().at.step);
-    let mut record = match worker.is_first() {
-        true => Some(Written {
-            metrics: MetricsFile::open(&metrics_path, length)?,
-            events: EventFile::create(&out.path().join(TENSORBOARD), shown)?,
-        }),
-        false => None,
-    };
-    let cache = recipe.cache.as_deref().map(OutputFolder::create).transpose()?;
-    for index in first..recipe.stage.len() {
-        let mut run = StageRun {
-            worker,
-            recipe,
-            index,
-            stage: &recipe.stage[index],
-            data: &data[index],
-            steps: steps[index],
-            before: index.checked_sub(1).map(|stage| Position { stage, step: steps[stage] }),
-            made: steps[..index].iter().sum(),
-            out,
-            checkpoints: &checkpoints,
-            origin: &origin,
-            source: &source,
-            stops,
-            tell,
-            record: record.as_mut(),
-            best: None,
-        };
-        let resumed = resumed.filter(|_| index == first);
-        let stopped = run.run(&mut policy, cache.as_ref().unwrap_or(out), resumed)?;
-        tell(Event::StageDone);
-        if let Some(checkpoint) = stopped {
-            return Ok(Ended::Stopped(checkpoint));
-        }
+        worker.first(|| write_trained(&target, Appearing::New, recipe, &source, &policy))?;
+        Ok(Ended::Finished(target))
     }
-    worker.first(|| write_trained(&target, Appearing::New, recipe, &source, &policy))?;
-    Ok(Ended::Finished(target))
 }
 
 /// Writes what a checkpoint of a run holds, the newest unless a position is given, as the run itself would: a model, or adapters.
@@ -284,21 +284,10 @@ fn refused(error: &toml::ser::Error) -> LmError {
     LmError::Recipe { origin: RECIPE.to_owned(), problem: error.to_string() }
 }
 
-/// Two runs in one folder would each undo what the other does. The system gives the lock back however the process ends.
-fn lock(out: &OutputFolder) -> Result<Option<File>, LmError> {
-    let fail = |source| LmError::File { path: out.path().to_owned(), source };
-    if !cfg!(unix) {
-        return Ok(None);
-    }
-    let folder = File::open(out.path()).map_err(fail)?;
-    match folder.try_lock() {
-        Ok(()) => Ok(Some(folder)),
-        Err(TryLockError::WouldBlock) => {
-            Err(LmError::Taken { path: out.path().to_owned(), problem: "another process trains into this folder" })
-        }
-        // Some file systems have no locks.
-        Err(TryLockError::Error(_)) => Ok(None),
-    }
+/// Two runs in one folder would each undo what the other does.
+fn lock(out: &OutputFolder) -> Result<FolderLock, LmError> {
+    let problem = "another process trains into this folder";
+    out.lock()?.ok_or_else(|| LmError::Taken { path: out.path().to_owned(), problem })
 }
 
 /// Refuses a folder in which something would be lost.

@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::ModelConfig;
-use crate::error::LmError;
+use crate::error::{LmError, refuse_setting};
 use crate::folder::Text;
 use crate::generate::STEP;
 use crate::generate::engine::Room;
@@ -96,14 +96,12 @@ impl Settings {
     ///
     /// [`LmError::Setting`].
     pub fn validate(&self) -> Result<(), LmError> {
-        let refuse =
-            |field, allowed: &str, given: String| Err(LmError::Setting { field, allowed: allowed.to_owned(), given });
         if self.api_key.as_ref().is_some_and(String::is_empty) {
-            return refuse("api_key", "a key that is not empty", "\"\"".to_owned());
+            return Err(refuse_setting("api_key", "a key that is not empty", "\"\""));
         }
         if self.api_key.is_none() && !self.address.ip().is_loopback() {
             let allowed = "an address of this machine alone, as 127.0.0.1, unless there is an API key";
-            return refuse("host", allowed, self.address.ip().to_string());
+            return Err(refuse_setting("host", allowed, self.address.ip()));
         }
         let Limits { batch, queue, cache_tokens, max_tokens, body_bytes, answer, request, connections } = self.limits;
         let counts = [
@@ -115,11 +113,11 @@ impl Settings {
             ("connections", connections),
         ];
         if let Some((field, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
-            return refuse(field, "at least 1", "0".to_owned());
+            return Err(refuse_setting(field, "at least 1", "0"));
         }
         let times = [("answer", answer), ("request", request)];
         match times.into_iter().find(|(_, time)| time.is_zero()) {
-            Some((field, _)) => refuse(field, "more than no time", "0".to_owned()),
+            Some((field, _)) => Err(refuse_setting(field, "more than no time", "0")),
             None => Ok(()),
         }
     }

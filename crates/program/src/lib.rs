@@ -14,5 +14,5 @@ pub mod output;
 pub mod progress;
 
 pub use outcome::exit_code;
-pub use output::{NewFolder, OutputError, OutputFolder};
+pub use output::{FolderLock, NewFolder, OutputError, OutputFolder};
 pub use progress::Progress;

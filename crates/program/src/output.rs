@@ -1,6 +1,6 @@
 //! Files and folders that appear whole or not at all.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,10 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> OutputError {
 pub struct OutputFolder {
     path: PathBuf,
 }
+
+/// A folder that this process alone writes to.
+#[derive(Debug)]
+pub struct FolderLock(#[expect(dead_code, reason = "the lock is that of the open file")] Option<File>);
 
 impl OutputFolder {
     /// Creates the folder where it is missing, and makes sure that files can be written there, before any work is done.
@@ -68,6 +72,21 @@ impl OutputFolder {
         };
         write().map_err(at(&path))?;
         Ok(path)
+    }
+
+    /// Keeps other processes from locking the folder for as long as the answer lives; none where one of them has locked it. The system
+    /// gives the lock back however the process ends. Where the file system has no locks, everybody has it.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError`] naming the folder.
+    pub fn lock(&self) -> Result<Option<FolderLock>, OutputError> {
+        // Elsewhere a folder is no file that could be opened.
+        let folder = if cfg!(unix) { Some(File::open(&self.path).map_err(at(&self.path))?) } else { None };
+        match folder.as_ref().map_or(Ok(()), File::try_lock) {
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(FolderLock(folder))),
+        }
     }
 
     /// Removes what a process that was killed did not finish here. No other one may be at work.

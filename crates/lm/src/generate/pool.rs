@@ -5,6 +5,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::device::send;
 use crate::error::LmError;
 use crate::model::{Heads, Layout, Transformer};
 
@@ -87,9 +88,7 @@ impl Pass {
 
     /// Who looks where, in a model with these windows.
     fn parts(&self, windows: &[Option<usize>], model: &Transformer) -> Result<Vec<Part>, LmError> {
-        let send = |values: &[i64]| -> Result<Tensor, LmError> {
-            Ok(Tensor::f_from_slice(values)?.f_to_device(model.device())?)
-        };
+        let send = |values: &[i64]| send(values, Kind::Int64, model.device());
         let places = |path: &[usize]| -> Vec<i64> { path.iter().map(|place| *place as i64).collect() };
         let (mut parts, mut singles) = (Vec::new(), Vec::new());
         for run in &self.runs {
@@ -124,8 +123,8 @@ impl Pass {
                     (0..longest).map(move |column| (first..end).contains(&column))
                 };
                 let seen: Vec<bool> = together.iter().flat_map(seen).collect();
-                let seen = Tensor::f_from_slice(&seen)?.f_view([rows.len() as i64, 1, 1, longest as i64])?;
-                Ok(Some(seen.f_to_device(model.device())?))
+                let seen = self::send(&seen, Kind::Bool, model.device())?;
+                Ok(Some(seen.f_view([rows.len() as i64, 1, 1, longest as i64])?))
             };
             let masks = windows.iter().map(mask).collect::<Result<_, _>>()?;
             parts.push(Part::Single { rows: send(&rows)?, count: rows.len() as i64, places: send(&all)?, masks });
@@ -180,7 +179,7 @@ impl Pool {
             kinds.push(kind);
         }
         let parts = pass.parts(&windows, model)?;
-        let send = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(model.device());
+        let send = |values: &[i64]| send(values, Kind::Int64, model.device());
         let (new, own) = (send(&pass.new)?, send(&pass.places)?);
         let tokens = send(&pass.tokens)?.f_unsqueeze(0)?;
         let angles = model.angles(&pass.positions)?;

@@ -12,7 +12,6 @@ use super::Scored;
 #[derive(Debug)]
 pub(super) struct Prefixes {
     nodes: Vec<Node>,
-    free: Vec<usize>,
     /// The node of a token behind another node, or at the beginning.
     children: HashMap<(Option<usize>, u32), usize>,
     /// Nodes that nobody holds and that have none below them, with when they were left.
@@ -38,15 +37,7 @@ struct Node {
 impl Prefixes {
     /// An empty tree of at most `limit` nodes.
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            nodes: Vec::new(),
-            free: Vec::new(),
-            children: HashMap::new(),
-            idle: BTreeSet::new(),
-            limit,
-            held: 0,
-            clock: 0,
-        }
+        Self { nodes: Vec::new(), children: HashMap::new(), idle: BTreeSet::new(), limit, held: 0, clock: 0 }
     }
 
     /// Places that nodes have had until now.
@@ -83,11 +74,7 @@ impl Prefixes {
 
     /// A new node, which its caller holds; none where others hold all places.
     pub(super) fn add(&mut self, parent: Option<usize>, token: u32) -> Option<usize> {
-        let place = match self.free.pop() {
-            Some(place) => place,
-            None if self.nodes.len() < self.limit => self.nodes.len(),
-            None => self.forget_oldest()?,
-        };
+        let place = if self.nodes.len() < self.limit { self.nodes.len() } else { self.forget_oldest()? };
         let node = Node { parent, token, children: 0, holders: 1, left: 0, scored: None };
         match self.nodes.get_mut(place) {
             Some(old) => *old = node,

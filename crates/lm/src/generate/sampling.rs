@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use rand::Rng;
 
-use crate::error::LmError;
+use crate::error::{LmError, refuse_setting};
 
 /// What tokens are drawn from: the model's distribution, made flatter or steeper and cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,24 +34,22 @@ impl Sampling {
     /// [`LmError::Setting`] for a temperature below 0, `top_k` below 1, `top_p` outside of (0, 1], and either of the last two where
     /// the temperature is 0.
     pub fn new(temperature: f64, top_k: Option<usize>, top_p: Option<f64>) -> Result<Option<Self>, LmError> {
-        let refuse =
-            |field, allowed: &str, given: String| Err(LmError::Setting { field, allowed: allowed.to_owned(), given });
         if !(temperature.is_finite() && temperature >= 0.0) {
-            return refuse("temperature", "a number of at least 0", temperature.to_string());
+            return Err(refuse_setting("temperature", "a number of at least 0", temperature));
         }
         if top_k == Some(0) {
-            return refuse("top_k", "at least 1", "0".to_owned());
+            return Err(refuse_setting("top_k", "at least 1", "0"));
         }
         if let Some(top_p) = top_p.filter(|top_p| !(*top_p > 0.0 && *top_p <= 1.0)) {
-            return refuse("top_p", "greater than 0, at most 1", top_p.to_string());
+            return Err(refuse_setting("top_p", "greater than 0, at most 1", top_p));
         }
         if temperature > 0.0 {
             return Ok(Some(Self { temperature, top_k, top_p }));
         }
         let unused = "nothing where temperature is 0, as it would be without effect";
         match (top_k, top_p) {
-            (Some(top_k), _) => refuse("top_k", unused, top_k.to_string()),
-            (None, Some(top_p)) => refuse("top_p", unused, top_p.to_string()),
+            (Some(top_k), _) => Err(refuse_setting("top_k", unused, top_k)),
+            (None, Some(top_p)) => Err(refuse_setting("top_p", unused, top_p)),
             (None, None) => Ok(None),
         }
     }

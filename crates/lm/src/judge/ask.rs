@@ -9,7 +9,7 @@ use reqwest::blocking::{Client, Response};
 use reqwest::header::RETRY_AFTER;
 use serde::{Deserialize, Serialize};
 
-use crate::error::LmError;
+use crate::error::{LmError, refuse_setting};
 
 /// How a judge is asked, whatever the question.
 #[derive(Clone, Debug)]
@@ -111,31 +111,30 @@ impl Judge {
     /// [`LmError::Judge`] where the system has no encryption to offer.
     pub fn new(settings: Settings, key: Option<String>) -> Result<Self, LmError> {
         let settings = Settings { url: settings.url.trim_end_matches('/').to_owned(), ..settings };
-        let fail = |field, allowed: &str, given: String| LmError::Setting { field, allowed: allowed.to_owned(), given };
         let allowed = "an address as http://localhost:8000/v1";
         let address = format!("{}/chat/completions", settings.url);
         let address = reqwest::Url::parse(&address)
             .ok()
             .filter(|address| ["http", "https"].contains(&address.scheme()))
-            .ok_or_else(|| fail("judge", allowed, format!("{:?}", settings.url)))?;
+            .ok_or_else(|| refuse_setting("judge", allowed, format!("{:?}", settings.url)))?;
         if !address.username().is_empty() || address.password().is_some() {
-            return Err(fail(
+            return Err(refuse_setting(
                 "judge",
                 "an address without a password; LM_JUDGE_KEY has the key",
                 "one with it".to_owned(),
             ));
         }
         if !(settings.temperature >= 0.0 && settings.temperature.is_finite()) {
-            return Err(fail("temperature", "a number of 0 or more", settings.temperature.to_string()));
+            return Err(refuse_setting("temperature", "a number of 0 or more", settings.temperature));
         }
         if settings.tries == 0 {
-            return Err(fail("tries", "at least 1", "0".to_owned()));
+            return Err(refuse_setting("tries", "at least 1", "0"));
         }
         if settings.max_tokens == Some(0) {
-            return Err(fail("max_tokens", "at least 1", "0".to_owned()));
+            return Err(refuse_setting("max_tokens", "at least 1", "0"));
         }
         if settings.timeout.is_zero() {
-            return Err(fail("timeout", "at least 1 second", "0".to_owned()));
+            return Err(refuse_setting("timeout", "at least 1 second", "0"));
         }
         let client = Client::builder()
             .timeout(settings.timeout)

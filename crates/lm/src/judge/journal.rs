@@ -5,11 +5,11 @@
 //! asked again.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use program::OutputFolder;
+use program::{FolderLock, OutputFolder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -48,6 +48,7 @@ pub struct Journal {
     file: File,
     path: PathBuf,
     verdicts: Vec<Verdict>,
+    _lock: FolderLock,
 }
 
 impl Journal {
@@ -64,15 +65,12 @@ impl Journal {
         asked: &Asked,
         fingerprints: &HashMap<(usize, Order), String>,
     ) -> Result<Self, LmError> {
+        let problem = "another process judges into this folder";
+        let lock = out.lock()?.ok_or_else(|| LmError::Taken { path: out.path().to_owned(), problem })?;
         let path = out.path().join(VERDICTS_FILE);
         let fail = |source| LmError::File { path: path.clone(), source };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
-        // Some file systems have no locks. The system gives this one back however the process ends.
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            let problem = "another process judges into this folder";
-            return Err(LmError::Taken { path: out.path().to_owned(), problem });
-        }
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(fail)?;
         let asked_path = out.path().join(ASKED_FILE);
@@ -92,7 +90,7 @@ impl Journal {
         file.seek(SeekFrom::Start(whole as u64)).map_err(fail)?;
         text.truncate(whole);
         let verdicts = read(&path, &text, fingerprints)?;
-        Ok(Self { file, path, verdicts })
+        Ok(Self { file, path, verdicts, _lock: lock })
     }
 
     /// The verdicts there are.

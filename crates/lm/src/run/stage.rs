@@ -10,7 +10,7 @@ use training::{Moment, StepError, StepReport, StepSettings, Workspace, evaluate,
 
 use super::data::StageData;
 use super::metrics::{Row, Written};
-use super::{BEST, Event, write_trained};
+use super::{BEST, Event, Run, write_trained};
 use crate::checkpoint::{Checkpoint, Origin, Position, Progress, positions};
 use crate::data::Line;
 use crate::error::{LmError, refuse};
@@ -22,8 +22,7 @@ use crate::model::tape::Keep;
 use crate::optimizer::Optimizer;
 use crate::policy::LmPolicy;
 use crate::random::generator;
-use crate::ranks::Worker;
-use crate::recipe::{Keeping, Recipe, Stage};
+use crate::recipe::{Keeping, Stage};
 use crate::reference::{Kept, Reference, Wanted};
 
 /// The score that is better the less it is.
@@ -31,8 +30,7 @@ const LOSS: &str = "loss";
 
 /// One stage while it runs.
 pub(super) struct StageRun<'a> {
-    pub(super) worker: &'a Worker,
-    pub(super) recipe: &'a Recipe,
+    pub(super) run: Run<'a>,
     pub(super) index: usize,
     pub(super) stage: &'a Stage,
     pub(super) data: &'a StageData,
@@ -41,13 +39,10 @@ pub(super) struct StageRun<'a> {
     pub(super) before: Option<Position>,
     /// Steps of all stages before.
     pub(super) made: u64,
-    pub(super) out: &'a OutputFolder,
     pub(super) checkpoints: &'a OutputFolder,
     pub(super) origin: &'a Origin,
     /// The folder of the recipe's model.
     pub(super) source: &'a Path,
-    pub(super) stops: &'a dyn Fn() -> bool,
-    pub(super) tell: &'a dyn Fn(Event<'_>),
     /// Of the first process.
     pub(super) record: Option<&'a mut Written>,
     pub(super) best: Option<f64>,
@@ -68,7 +63,7 @@ impl StageRun<'_> {
         cache: &OutputFolder,
         resumed: Option<&Checkpoint>,
     ) -> Result<Option<PathBuf>, LmError> {
-        let Self { worker, recipe, stage, steps, .. } = *self;
+        let Self { run: Run { worker, recipe, stops, tell, .. }, stage, steps, .. } = *self;
         policy.keep(if stage.activation_checkpointing { Keep::LayerInputs } else { Keep::Activations });
         let reference = self.reference(policy, cache)?;
         let optimizer = Optimizer::new(stage.optimizer, stage.precision, recipe.seed ^ self.index as u64);
@@ -83,19 +78,19 @@ impl StageRun<'_> {
             self.best = *best;
         }
         let (index, stages) = (self.index, recipe.stage.len());
-        (self.tell)(Event::Stage { stage: index, stages, method: stage.method.method().name, steps, done });
+        tell(Event::Stage { stage: index, stages, method: stage.method.method().name, steps, done });
         for step_index in done..steps {
             let before = self.progress(step_index, &learning.state);
             let made = self.make(step_index, policy, &reference, &mut learning);
             self.rescue(made, before, policy, &learning)?;
             let after = step_index + 1;
-            let stops = worker.any((self.stops)())?;
+            let is_asked = worker.any(stops())?;
             let is_due = stage.checkpoint_every > 0 && after.is_multiple_of(stage.checkpoint_every);
             // Behind the last step, the stage's end comes first.
-            if after < steps && (stops || is_due) {
+            if after < steps && (is_asked || is_due) {
                 let progress = self.progress(after, &learning.state);
                 let checkpoint = worker.first(|| self.save(progress, policy, &learning))?;
-                if stops {
+                if is_asked {
                     return Ok(Some(checkpoint));
                 }
             }
@@ -105,7 +100,7 @@ impl StageRun<'_> {
         self.rescue(evaluated, before, policy, &learning)?;
         let progress = self.progress(steps, &learning.state);
         let checkpoint = worker.first(|| self.save(progress, policy, &learning))?;
-        Ok(worker.any((self.stops)())?.then_some(checkpoint))
+        Ok(worker.any(stops())?.then_some(checkpoint))
     }
 
     /// An evaluation where it is time for one, and a step.
@@ -141,7 +136,7 @@ impl StageRun<'_> {
         let sequences = plans.iter().flat_map(|plan| &plan.sequences);
         let tokens = sequences.map(|sequence| sequence.prompt.len() + sequence.response.len()).sum();
         self.append(&row)?;
-        (self.tell)(Event::Step { row: &row, tokens });
+        (self.run.tell)(Event::Step { row: &row, tokens });
         Ok(())
     }
 
@@ -194,11 +189,11 @@ impl StageRun<'_> {
         let is_whole = matches!(&error, LmError::Step { source, .. } if !matches!(**source, StepError::Policy(_)));
         // The state before the first step is there already.
         if is_whole
-            && self.worker.is_first()
+            && self.run.worker.is_first()
             && before.at.step > 0
             && let Err(other) = self.save(before, policy, learning)
         {
-            (self.tell)(Event::Warning(&other));
+            (self.run.tell)(Event::Warning(&other));
         }
         Err(error)
     }
@@ -218,7 +213,7 @@ impl StageRun<'_> {
             StepError::Policy(_) => Vec::new(),
             StepError::Batch { micro_batch, .. } => {
                 let all = places.chunks(self.stage.micro_batch);
-                let own = self.worker.share(all.len());
+                let own = self.run.worker.share(all.len());
                 all.skip(own.start).nth(*micro_batch).unwrap_or_default().to_vec()
             }
             StepError::Step { .. } | StepError::Diverged { .. } | StepError::Ranks(_) => places,
@@ -238,7 +233,7 @@ impl StageRun<'_> {
 
     /// This process's share of plans.
     fn own<'b, 'c>(&self, plans: &'b [Plan<'c>]) -> &'b [Plan<'c>] {
-        &plans[self.worker.share(plans.len())]
+        &plans[self.run.worker.share(plans.len())]
     }
 
     fn reference(&self, policy: &LmPolicy, cache: &OutputFolder) -> Result<Reference, LmError> {
@@ -251,8 +246,8 @@ impl StageRun<'_> {
                 for step in 0..self.steps {
                     plans.extend_from_slice(self.own(&self.plans(step)?));
                 }
-                let begun = |micro_batches| (self.tell)(Event::Reference(micro_batches));
-                let done = || (self.tell)(Event::ReferenceDone);
+                let begun = |micro_batches| (self.run.tell)(Event::Reference(micro_batches));
+                let done = || (self.run.tell)(Event::ReferenceDone);
                 let frozen = policy.view()?;
                 let packing = self.stage.packing;
                 Ok(Reference::Kept(Kept::read_or_compute(&frozen, wanted, &plans, packing, cache, begun, done)?))
@@ -289,7 +284,7 @@ impl StageRun<'_> {
                 .map_err(|source| self.refuse(step, Vec::new(), source))?;
         let row = self.row(step, true, loss, &metrics, &plans);
         self.append(&row)?;
-        (self.tell)(Event::Evaluation(&row));
+        (self.run.tell)(Event::Evaluation(&row));
         self.keep_best(policy, &row)
     }
 
@@ -305,9 +300,9 @@ impl StageRun<'_> {
             return Err(refuse(&format!("stage[{}].best", self.index), format!("one of {}", known.join(", ")), name));
         };
         if self.best.is_none_or(|best| if name == LOSS { score < best } else { score > best }) {
-            let target = self.out.path().join(BEST);
-            let write = || write_trained(&target, Appearing::Instead, self.recipe, self.source, policy);
-            self.worker.first(write)?;
+            let target = self.run.out.path().join(BEST);
+            let write = || write_trained(&target, Appearing::Instead, self.run.recipe, self.source, policy);
+            self.run.worker.first(write)?;
             self.best = Some(score);
         }
         Ok(())
@@ -332,7 +327,7 @@ impl StageRun<'_> {
         if self.stage.requirements().anticipation == Anticipation::Off {
             return 0.0;
         }
-        StandardNormal.sample(&mut generator([self.recipe.seed, self.index as u64, step]))
+        StandardNormal.sample(&mut generator([self.run.recipe.seed, self.index as u64, step]))
     }
 
     fn refuse(&self, step: u64, records: Vec<(PathBuf, usize)>, source: StepError<LmError>) -> LmError {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::StatusCode;
+use http_body_util::LengthLimitError;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::de::DeserializeOwned;
@@ -57,7 +58,7 @@ impl Fields {
         };
         let bytes = read.map_err(|error| {
             let is_long = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
-                .any(|error| error.to_string().contains("length limit exceeded"));
+                .any(|error| error.is::<LengthLimitError>());
             match is_long {
                 true => {
                     let message = format!("body: expected at most {body_bytes} bytes");

@@ -1,125 +1,27 @@
 //! A server as its clients see it: each is answered as if it were alone, and none can keep others from being answered.
 
+mod running;
+
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use jiff::civil::date;
-use lm::config::Dtype;
-use lm::folder::Text;
 use lm::generate::{Continuation, Settings, generate};
-use lm::model::Transformer;
 use lm::policy::LmPolicy;
-use lm::serve::{self, Limits, serve};
+use lm::serve::Limits;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use tch::Device;
 use tempfile::TempDir;
 
+use self::running::{Running, limits};
 use crate::command::fails;
 use crate::generate::log_probs;
 use crate::oracle::{checkpoint, close, ids, model, numbers};
 
 /// What two ways of adding the same numbers of 32 bits may differ by.
 const ROUNDING: f64 = 5e-5;
-
-/// A server in a thread of this process, which stops when it is dropped.
-struct Running {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-fn limits() -> Limits {
-    Limits {
-        batch: 16,
-        queue: 512,
-        cache_tokens: 2048,
-        max_tokens: 4096,
-        body_bytes: 1 << 16,
-        answer: Duration::from_secs(30),
-        request: Duration::from_secs(10),
-        connections: 512,
-    }
-}
-
-impl Running {
-    fn of(folder: &Path, limits: Limits, api_key: Option<&str>) -> Self {
-        let model = Transformer::read(folder, Dtype::Float32, Device::Cpu).unwrap();
-        let text = Text::read(folder, None, date(2024, 7, 26).at(12, 0, 0, 0)).unwrap();
-        let settings = serve::Settings {
-            address: ([127, 0, 0, 1], 0).into(),
-            api_key: api_key.map(str::to_owned),
-            name: "tiny".to_owned(),
-            limits,
-        };
-        let stop = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&stop);
-        let (ready, address) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            serve(model, text, settings, |address| ready.send(address).unwrap(), &|| asked.load(Ordering::Relaxed))
-                .unwrap();
-        });
-        Self { address: address.recv().unwrap(), stop, thread: Some(thread) }
-    }
-
-    fn tiny(name: &str) -> Self {
-        Self::of(&checkpoint(name), limits(), None)
-    }
-
-    fn url(&self, route: &str) -> String {
-        format!("http://{}{route}", self.address)
-    }
-
-    /// Asks, and answers the status and the JSON.
-    async fn post(&self, route: &str, body: &Value) -> (StatusCode, Value) {
-        let response = Client::new().post(self.url(route)).json(body).send().await.unwrap();
-        (response.status(), response.json().await.unwrap())
-    }
-
-    async fn completion(&self, body: &Value) -> Value {
-        let (status, answer) = self.post("/v1/completions", body).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
-        answer
-    }
-
-    async fn text(&self, route: &str) -> String {
-        reqwest::get(self.url(route)).await.unwrap().text().await.unwrap()
-    }
-
-    /// The number of a metric without labels.
-    async fn metric(&self, name: &str) -> f64 {
-        let text = self.text("/metrics").await;
-        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
-        line.unwrap_or_else(|| panic!("{name}: {text}")).split(' ').nth(1).unwrap().parse().unwrap()
-    }
-
-    /// Sends what is no request of a well-behaved client, and answers all that comes back.
-    fn raw(&self, text: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream.write_all(text.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let ended = thread.join();
-            assert!(ended.is_ok() || std::thread::panicking());
-        }
-    }
-}
 
 /// Waits until something is so.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {

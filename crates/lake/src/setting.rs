@@ -1,0 +1,99 @@
+//! A lake with what policies are measured against there.
+
+use crate::environment::Environment;
+use crate::error::LakeError;
+use crate::experiment::{TARGET, stream};
+use crate::map::Map;
+use crate::measure::{Measured, performance};
+use crate::network::{Inputs, Network};
+use crate::recipe::Recipe;
+use crate::report::{MeasureReport, Optimal, Paired, PolicyReport};
+use crate::solver::{Solution, Target, TransitionMatrix, optimal_policy, value_iteration};
+use crate::start;
+
+/// A lake with what policies are measured against there.
+#[derive(Debug)]
+pub struct Setting {
+    environment: Environment,
+    solution: Solution,
+    /// What policies are measured against.
+    optimal: TransitionMatrix,
+    /// The deterministic optimal policy.
+    greedy: TransitionMatrix,
+}
+
+impl Setting {
+    /// The lake that a recipe names, and the optimal policy there that it asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError`] for a map that the recipe names wrongly.
+    pub fn new(recipe: &Recipe) -> Result<Self, LakeError> {
+        let environment = Environment::new(Map::load(&recipe.map)?, recipe.dynamics());
+        let solution = value_iteration(&environment, recipe.gamma);
+        let map = environment.map();
+        let greedy = optimal_policy(&environment, &solution, Target::Greedy);
+        let mut optimal = optimal_policy(&environment, &solution, recipe.target);
+        if recipe.parameterised_target {
+            let inputs = Inputs::new(recipe.encoding, map);
+            let mut network = Network::new(inputs, recipe.hidden, &mut stream(recipe.seed, 0, TARGET))?;
+            start::fit(&mut network, &optimal, &map.non_terminal());
+            let fitted = network.transition_matrix();
+            map.non_terminal().into_iter().for_each(|cell| optimal[cell] = fitted[cell]);
+        }
+        Ok(Self { environment, solution, optimal, greedy })
+    }
+
+    /// The lake.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// V* and Q*.
+    pub fn solution(&self) -> &Solution {
+        &self.solution
+    }
+
+    /// What policies are measured against.
+    pub fn optimal(&self) -> &TransitionMatrix {
+        &self.optimal
+    }
+
+    /// The deterministic optimal policy.
+    pub(crate) fn greedy(&self) -> &TransitionMatrix {
+        &self.greedy
+    }
+
+    /// A policy with what it is worth.
+    pub fn measure(&self, policy: TransitionMatrix) -> Measured {
+        Measured::new(&self.environment, &self.optimal, policy)
+    }
+
+    /// What policies are worth that any program trained, by their names, at least one a name. `recipe` is what the setting is of.
+    pub fn report(&self, recipe: &Recipe, policies: Vec<(String, Vec<TransitionMatrix>)>) -> MeasureReport {
+        let measured = policies.into_iter().map(|(name, policies)| {
+            PolicyReport::new(name, policies.into_iter().map(|policy| self.measure(policy)).collect())
+        });
+        let mut results: Vec<_> = measured.collect();
+        results.sort_by(|a, b| a.distance.mean.total_cmp(&b.distance.mean));
+        MeasureReport {
+            version: env!("CARGO_PKG_VERSION"),
+            lake: recipe.lake(),
+            map: self.environment.map().rows(),
+            optimal: self.best(),
+            paired: Paired::every(&results.iter().collect::<Vec<_>>()),
+            results,
+        }
+    }
+
+    /// The optimal policy and its value.
+    pub(crate) fn best(&self) -> Optimal {
+        let best = performance(&self.environment, &self.optimal);
+        Optimal {
+            value: self.solution.value.clone(),
+            transition_matrix: self.optimal.clone(),
+            success_rate: best.success_rate,
+            mean_return: best.mean_return,
+        }
+    }
+}

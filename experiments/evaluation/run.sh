@@ -40,8 +40,10 @@ if [ "$backend" = serve ]; then
     kill -0 $server 2>/dev/null || { cat "$told" >&2; exit 2; }
     sleep 0.2
   done
+  # Unless it is told, the harness cuts prompts of a server's model to 2047 tokens.
+  longest=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["max_position_embeddings"])' "$model/config.json")
   answers=(--model local-completions --model_args
-    "model=model,base_url=$address/completions,tokenizer=$model,tokenizer_backend=huggingface,num_concurrent=4,timeout=3600"
+    "model=model,base_url=$address/completions,tokenizer=$model,tokenizer_backend=huggingface,num_concurrent=4,timeout=3600,max_length=$longest"
     --batch_size 64)
 else
   answers=(--model hf --model_args "pretrained=$model,dtype=float32" --device "$device" --batch_size 8)

@@ -4,28 +4,39 @@
 #
 # usage: run.sh MODEL OUT [SEEDS [STEPS]]
 #
-# MODEL is a folder (tiny.py writes a small random one) or a model of the hub, OUT a new folder for the data, the trained models'
-# scores and table.md. LAKE and LM are the programs, built in the checkout unless given; STATE is how states are told, words or map.
+# MODEL is a folder (tiny.py writes a small random one) or a model of the hub, OUT the folder for the data, the trained models' scores and
+# table.md; called again with the same, it goes on where it was. LAKE and LM are the programs, built in the checkout unless given; STATE is
+# how states are told, words or map.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-model=${1:?usage: run.sh MODEL OUT [SEEDS [STEPS]]} out=${2:?usage: run.sh MODEL OUT [SEEDS [STEPS]]} seeds=${3:-2} steps=${4:-24}
+model=${1:?usage: run.sh MODEL OUT [SEEDS [STEPS]]} out=${2:?usage: run.sh MODEL OUT [SEEDS [STEPS]]} seeds=${3:-2} steps=${4:-48}
 methods=(sft ift orpo dpo)
 declare -A data=([sft]=demonstrations [ift]=demonstrations [orpo]=preferences [dpo]=preferences)
 . "$here/../programs.sh"
 LAKE=${LAKE:-$(a_program lake)} LM=${LM:-$(a_program lm)}
 [ -d "$model" ] && model=$(realpath "$model")
-mkdir "$out"
+mkdir -p "$out"
 # Recipes name their data in the current folder.
 cd "$out"
 
-"$LAKE" export --map 4x4 --format lm --state "${STATE:-words}" .
-"$LM" score --model "$model" --data evaluation.jsonl --out scores-untrained.jsonl
+asked="$model, $steps steps, states in ${STATE:=words}"
+[ -e asked ] || echo "$asked" >asked
+[ "$(cat asked)" = "$asked" ] || { echo "run.sh: OUT: expected a new folder or one of $asked, got one of $(cat asked)" >&2; exit 2; }
+
+[ -e evaluation.jsonl ] || "$LAKE" export --map 4x4 --format lm --state "$STATE" .
+# A file of scores appears whole or not at all.
+score() { [ -e "$2" ] || "$LM" score --model "$1" --data evaluation.jsonl --out "$2"; }
+
+score "$model" scores-untrained.jsonl
 policies=(--policy untrained=scores-untrained.jsonl)
-for method in "${methods[@]}"; do
-  for ((seed = 0; seed < seeds; seed++)); do
+for ((seed = 0; seed < seeds; seed++)); do
+  for method in "${methods[@]}"; do
+    scores=scores-$method-$seed.jsonl
+    policies+=(--policy "$method=$scores")
+    [ ! -e "$scores" ] || continue
+    rm -rf trained
     "$LM" train "$here/${data[$method]}.toml" --set stage.0.method.name="$method" --set model="$model" --set seed="$seed" --set steps="$steps" --out trained
-    "$LM" score --model trained/model --data evaluation.jsonl --out "scores-$method-$seed.jsonl"
-    policies+=(--policy "$method=scores-$method-$seed.jsonl")
+    score trained/model "$scores"
     rm -r trained
   done
 done

@@ -119,10 +119,12 @@ class Now(datetime.datetime):
         return cls(2024, 7, 26)
 
 
-def render(template, messages, generation):
+ENDINGS = {"turn": {}, "generation_prompt": {"add_generation_prompt": True}, "continued": {"continue_final_message": True}}
+
+
+def render(template, messages, **ending):
     try:
-        return chat_template_utils.render_jinja_template(
-            [messages], chat_template=template, add_generation_prompt=generation, bos_token="<s>", eos_token="</s>")[0][0]
+        return chat_template_utils.render_jinja_template([messages], chat_template=template, bos_token="<s>", eos_token="</s>", **ending)[0][0]
     except Exception as error:
         assert type(error).__name__ == "TemplateError", error
 
@@ -131,6 +133,7 @@ if __name__ == "__main__":
     chat_template_utils.datetime = Now
     write(__file__, ["transformers", "jinja2"], conversations=[{"name": name, "messages": messages} for name, messages in CONVERSATIONS.items()],
           templates=[{"name": name, "template": template,
-                      "turn": [render(template, messages, False) for messages in CONVERSATIONS.values()],
-                      "generation_prompt": [render(template, messages, True) for messages in CONVERSATIONS.values()]}
+                      **{ending: [render(template, messages, **how) for messages in CONVERSATIONS.values()] for ending, how in ENDINGS.items()
+                         # Where a template says a turn several times, transformers leaves in its mark of the place to go on from.
+                         if (name, ending) != ("odds and ends", "continued")}}
                      for name, template in TEMPLATES.items()])

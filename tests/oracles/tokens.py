@@ -1,4 +1,4 @@
-"""Token ids of prompts and whole conversations by transformers, with two tiny tokenizers that are trained here."""
+"""Token ids of prompts and whole conversations by transformers, with three tiny tokenizers that are trained here."""
 
 import json
 import pathlib
@@ -23,6 +23,7 @@ CHATML = """{%- if messages[0]['role'] != 'system' -%}
 {{- '<|im_start|>assistant\\n' -}}
 {% endif %}"""
 LLAMA2 = """{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"""
+SMALL = """{% for message in messages %}{{ message.role[0] }}:{{ message.content }}{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}a:{% endif %}"""
 CORPUS = ["system user assistant You are a helpful assistant. What is the capital of France? The capital of France is Paris.",
           "Write a poem about the sea, the wind and the night. The wind sings where the sea begins.",
           "def add(a, b):\n    return a + b\n", "Grüße aus Zürich, naïve café, 日本語の文章、Привет мир", "one two three four five six"] * 4
@@ -54,6 +55,18 @@ def llama(folder):
     tokenizer = Tokenizer.from_str(json.dumps(data))
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
     save(tokenizer, folder, LLAMA2, bos_token="<s>", eos_token="</s>", pad_token="</s>", unk_token="<unk>")
+
+
+def small(folder):
+    """Small letters and a few pieces of words, as many as the tiny checkpoints have rows, and what is else is unknown."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+    tokenizer.train_from_iterator(CORPUS[:2], trainers.BpeTrainer(
+        vocab_size=96, special_tokens=["<pad>", "<s>", "</s>", "<unk>"], show_progress=False,
+        initial_alphabet=[*"abcdefghijklmnopqrstuvwxyz0123456789.,:;?!'()+-*/=#$[]_▁\n"]))
+    save(tokenizer, folder, SMALL, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
 
 
 def save(tokenizer, folder, template, **special):
@@ -112,7 +125,7 @@ def answers(folder):
 
 
 if __name__ == "__main__":
-    folders = {"chatml": HERE / "tokenizers/chatml", "llama": HERE / "tokenizers/llama"}
-    chatml(folders["chatml"])
-    llama(folders["llama"])
+    folders = {make.__name__: HERE / "tokenizers" / make.__name__ for make in (chatml, llama, small)}
+    for make in (chatml, llama, small):
+        make(folders[make.__name__])
     write(__file__, PACKAGES, **{name: answers(folder) for name, folder in folders.items()})

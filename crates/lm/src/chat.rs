@@ -54,6 +54,8 @@ pub enum Ending {
     Turn,
     /// What it writes before the assistant's next one, for the model to go on.
     GenerationPrompt,
+    /// The last turn's own last character, for the model to go on within it.
+    Continued,
 }
 
 /// A compiled chat template.
@@ -64,6 +66,9 @@ pub struct ChatTemplate {
 }
 
 const NAME: &str = "chat";
+/// Marks where a turn ends that is gone on from: a character that no text means anything by, and a space, which a template that
+/// trims takes away.
+const MARK: &str = "\u{fdd0} ";
 
 impl ChatTemplate {
     /// Compiles a template. `path` is what errors call it; `special_tokens` become variables by their names, as `bos_token`.
@@ -100,27 +105,44 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// [`LmError::Template`] where the template raises an exception, as many do for roles that they do not know.
+    /// [`LmError::Template`] where the template raises an exception, as many do for roles that they do not know, and where it leaves
+    /// out the turn that is to be continued.
     pub fn render(&self, messages: &[Message], ending: Ending) -> Result<String, LmError> {
-        let messages: Value = messages
+        let last = messages.len().saturating_sub(1);
+        let turns: Value = messages
             .iter()
-            .map(|message| {
+            .enumerate()
+            .map(|(index, message)| {
                 let role: &str = message.role.into();
-                Value::from_pairs([("role", role), ("content", message.content.as_str())])
+                let mark = if ending == Ending::Continued && index == last { MARK } else { "" };
+                Value::from_pairs([
+                    ("role", Value::from(role)),
+                    ("content", Value::from(format!("{}{mark}", message.content))),
+                ])
             })
             .collect();
         let variables = [
-            ("messages", messages),
+            ("messages", turns),
             ("tools", Value::from(())),
             ("documents", Value::from(())),
             ("add_generation_prompt", Value::from(ending == Ending::GenerationPrompt)),
         ];
         let tokens = self.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token)));
         let context = Value::from_pairs(variables.into_iter().chain(tokens));
-        self.environment
-            .get_template(NAME)
-            .and_then(|template| template.render(context))
-            .map_err(|error| LmError::Template { path: self.path.clone(), problem: error.to_string() })
+        let fail = |problem: String| LmError::Template { path: self.path.clone(), problem };
+        let template = self.environment.get_template(NAME).map_err(|error| fail(error.to_string()))?;
+        let mut text = template.render(context).map_err(|error| fail(error.to_string()))?;
+        if ending == Ending::Continued {
+            let Some(end) = text.rfind(MARK.trim_end()) else {
+                return Err(fail("the last turn is left out, so that nothing can go on from it".to_owned()));
+            };
+            let is_trimmed = !text[end..].starts_with(MARK);
+            text.truncate(end);
+            if is_trimmed {
+                text.truncate(text.trim_end().len());
+            }
+        }
+        Ok(text)
     }
 }
 

@@ -242,7 +242,7 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
             Finish::Stop => &response[..response.len() - 1],
             Finish::Length => response,
         };
-        text.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(said)).transpose()
+        text.tokenizer.as_ref().map(|tokenizer| tokenizer.response(said)).transpose()
     };
     answer(arguments.out.as_deref(), |writer| {
         if let Some(asked) = asked {

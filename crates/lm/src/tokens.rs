@@ -39,7 +39,7 @@ pub struct Tokenizer {
     guards: Vec<(&'static str, Vec<u32>)>,
 }
 
-/// A text that grows token by token, special ones included.
+/// A response that grows token by token: special tokens are no part of its text.
 pub struct Pieces<'a> {
     tokenizer: &'a Tokenizer,
     stream: tokenizers::DecodeStream<
@@ -78,7 +78,7 @@ impl Pieces<'_> {
     /// [`LmError::Tokenizer`] where the tokenizer fails.
     pub fn rest(&mut self) -> Result<String, LmError> {
         let waiting = std::mem::take(&mut self.waiting);
-        if waiting.is_empty() { Ok(String::new()) } else { self.tokenizer.decode(&waiting) }
+        if waiting.is_empty() { Ok(String::new()) } else { self.tokenizer.response(&waiting) }
     }
 }
 
@@ -262,6 +262,21 @@ impl Tokenizer {
         self.tokenizer.decode(ids, false).map_err(|error| self.fail(&error))
     }
 
+    /// The text of a response: the same without special tokens, as they are nothing that is said.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Tokenizer`] where the tokenizer fails.
+    pub fn response(&self, ids: &[u32]) -> Result<String, LmError> {
+        self.tokenizer.decode(ids, true).map_err(|error| self.fail(&error))
+    }
+
+    /// The special token with this text, if there is one.
+    pub fn special_token(&self, text: &str) -> Option<u32> {
+        let is_special = self.tokenizer.get_added_vocabulary().is_special_token(text);
+        self.tokenizer.token_to_id(text).filter(|_| is_special)
+    }
+
     /// The text of a token within a text, or its name in the vocabulary where it is a part of a character.
     ///
     /// # Errors
@@ -278,9 +293,9 @@ impl Tokenizer {
         })
     }
 
-    /// A text that grows token by token.
+    /// A response that grows token by token.
     pub fn pieces(&self) -> Pieces<'_> {
-        Pieces { tokenizer: self, stream: self.tokenizer.decode_stream(false), waiting: Vec::new() }
+        Pieces { tokenizer: self, stream: self.tokenizer.decode_stream(true), waiting: Vec::new() }
     }
 
     /// Whether the token marks a role or an end. `eos_token` is one; a run of spaces that some vocabularies add is none.

@@ -15,7 +15,7 @@ use crate::example::Encoder;
 pub enum Prompt {
     /// Plain text, which is not rendered.
     Text(String),
-    /// Turns of a conversation, the last of them not the assistant's, which the model's chat template renders.
+    /// Turns of a conversation, which the model's chat template renders. If the last is the assistant's, that turn itself goes on.
     Conversation(Vec<Message>),
     /// Token ids, which are taken as they are.
     Ids(Vec<u32>),
@@ -76,7 +76,9 @@ impl Encoder<'_> {
             Prompt::Text(text) => self.tokenizer("text")?.encode(text)?,
             Prompt::Conversation(turns) => {
                 let tokenizer = self.tokenizer("messages")?;
-                tokenizer.encode(&self.template()?.render(turns, Ending::GenerationPrompt)?)?
+                let is_begun = turns.last().is_some_and(|last| last.role == Role::Assistant);
+                let ending = if is_begun { Ending::Continued } else { Ending::GenerationPrompt };
+                tokenizer.encode(&self.template()?.render(turns, ending)?)?
             }
         };
         if ids.is_empty() {

@@ -25,6 +25,8 @@ pub(super) struct Asked {
     pub(super) sampling: Option<Sampling>,
     pub(super) seed: Option<u64>,
     pub(super) stops: Vec<String>,
+    /// Tokens that end the answer, with the model's own.
+    ends: Vec<u32>,
     pub(super) stream: bool,
     /// Whether the end of a stream counts tokens.
     pub(super) usage: bool,
@@ -151,7 +153,14 @@ impl Asked {
             }
             None => false,
         };
-        Ok(Self { sampling, seed, stops: stops(fields)?, stream, usage })
+        let (mut texts, mut ends) = (Vec::new(), server.ends.clone());
+        for stop in stops(fields)? {
+            match server.wording.special_token(&stop) {
+                Some(token) => ends.push(token),
+                None => texts.push(stop),
+            }
+        }
+        Ok(Self { sampling, seed, stops: texts, ends, stream, usage })
     }
 
     /// A prompt's task.
@@ -190,7 +199,7 @@ impl Asked {
             None => ChaCha8Rng::from_os_rng(),
         };
         let Detail { scores, top } = detail;
-        Ok(Task { prompt, max_tokens, sampling: self.sampling, rng, stop: server.ends.clone(), scores, top })
+        Ok(Task { prompt, max_tokens, sampling: self.sampling, rng, stop: self.ends.clone(), scores, top })
     }
 }
 

@@ -46,6 +46,11 @@ impl Wording {
         self.text.tokenizer.as_ref().map(crate::tokens::Tokenizer::eos)
     }
 
+    /// The special token with this text, which no response has as text.
+    pub(super) fn special_token(&self, text: &str) -> Option<u32> {
+        self.text.tokenizer.as_ref().and_then(|tokenizer| tokenizer.special_token(text))
+    }
+
     /// The tokens of a prompt. Of a long one this takes long enough that other requests are answered elsewhere meanwhile.
     pub(super) fn encode(&self, prompt: &Prompt) -> Result<Vec<u32>, LmError> {
         let Text { tokenizer, template } = &self.text;

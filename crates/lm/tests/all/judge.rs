@@ -17,14 +17,12 @@ use lm::judge::{Case, judge};
 use lm::outputs::{Output, Outputs, to_json};
 use program::OutputFolder;
 use proptest::prelude::*;
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use self::fake::{Fake, Reply, Shown};
 use crate::command::{fails, lines, succeeds, write};
-use crate::oracle::{answers, checkpoint, close, numbers, oracles};
+use crate::oracle::{answers, close, numbers, oracles, speaking};
 
 /// Answers to as many instructions.
 fn outputs(name: &str, texts: &[&str]) -> Outputs {
@@ -512,45 +510,10 @@ fn characters(text: &str) -> String {
     "x".repeat(text.chars().count())
 }
 
-/// A model of a tiny checkpoint's shape with as many tokens as a tiny tokenizer: its rows are repeated.
-fn speaking(folder: &TempDir) -> String {
-    let tokenizer = oracles().join("tokenizers/chatml");
-    let model = folder.path().join("model");
-    std::fs::create_dir(&model).unwrap();
-    for entry in std::fs::read_dir(&tokenizer).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
-    }
-    let tokens = read(&tokenizer.join("tokenizer.json"))["model"]["vocab"].as_object().unwrap().len();
-    let source = checkpoint("llama");
-    let mut config = read(&source.join("config.json"));
-    config["vocab_size"] = json!(tokens);
-    std::fs::write(model.join("config.json"), config.to_string()).unwrap();
-    let bytes = std::fs::read(source.join("model.safetensors")).unwrap();
-    let weights = SafeTensors::deserialize(&bytes).unwrap();
-    let repeated: Vec<_> = weights
-        .iter()
-        .map(|(name, tensor)| {
-            let (mut shape, mut data) = (tensor.shape().to_vec(), tensor.data().to_vec());
-            if ["model.embed_tokens.weight", "lm_head.weight"].contains(&name) {
-                let row = data.len() / shape[0];
-                data = data.iter().copied().cycle().take(row * tokens).collect();
-                shape[0] = tokens;
-            }
-            (name.to_owned(), shape, data)
-        })
-        .collect();
-    let views = repeated
-        .iter()
-        .map(|(name, shape, data)| (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
-    std::fs::write(model.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
-    model.display().to_string()
-}
-
 #[test]
 fn sets_are_answered_as_the_same_prompts_are_and_the_answers_can_be_judged() {
     let folder = tempfile::tempdir().unwrap();
-    let model = speaking(&folder);
+    let model = speaking(folder.path(), "llama").display().to_string();
     let posts = ["SUBREDDIT: r/a\n\nTITLE: b\n\nPOST: c\n\nTL;DR:", "SUBREDDIT: r/a\n\nTITLE: d\n\nPOST: e\n\nTL;DR:"];
     let said = ["Say hi", "Name \"three\" things"];
     let alpaca = write(

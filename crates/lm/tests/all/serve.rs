@@ -1,5 +1,6 @@
 //! A server as its clients see it: each is answered as if it were alone, and none can keep others from being answered.
 
+mod harness;
 mod running;
 
 use std::collections::HashSet;

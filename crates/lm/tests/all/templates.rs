@@ -21,8 +21,10 @@ fn conversations_are_rendered_as_transformers_does() {
         let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")].map(|(name, token)| (name.into(), token.into()));
         let source = case["template"].as_str().unwrap();
         let template = ChatTemplate::new("template".as_ref(), source, tokens.to_vec(), now).unwrap();
-        for (ending, field) in [(Ending::Turn, "turn"), (Ending::GenerationPrompt, "generation_prompt")] {
-            for (conversation, expected) in conversations.iter().zip(case[field].as_array().unwrap()) {
+        let endings =
+            [(Ending::Turn, "turn"), (Ending::GenerationPrompt, "generation_prompt"), (Ending::Continued, "continued")];
+        for (ending, field) in endings {
+            for (conversation, expected) in conversations.iter().zip(case[field].as_array().into_iter().flatten()) {
                 let rendered = template.render(&messages(&conversation["messages"]), ending);
                 if rendered.as_deref().ok() != expected.as_str() {
                     let (template, name) = (&case["name"], &conversation["name"]);

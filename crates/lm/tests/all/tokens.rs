@@ -101,6 +101,11 @@ fn a_tokenizer_that_writes_a_space_before_a_text_agrees_with_transformers() {
 }
 
 #[test]
+fn a_tokenizer_with_few_tokens_and_an_unknown_one_agrees_with_transformers() {
+    agrees(&Model::tiny("small"), &answers("tokens.json")["small"]);
+}
+
+#[test]
 fn smollm2_agrees_with_transformers() {
     let Some(folder) = std::env::var_os("SMOLLM2") else {
         eprintln!("skipped: SMOLLM2 is not the folder of SmolLM2-135M-Instruct");

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use self::fake::{Fake, Reply, Shown};
 use crate::command::{fails, lines, succeeds, write};
-use crate::oracle::{answers, close, numbers, oracles, speaking};
+use crate::oracle::{answers, close, numbers, speaking};
 
 /// Answers to as many instructions.
 fn outputs(name: &str, texts: &[&str]) -> Outputs {

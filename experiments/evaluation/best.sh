@@ -10,10 +10,10 @@ shift
 LM=${LM:-$(a_program lm --release)}
 export LM
 results=()
-for checkpoint in "$run"/checkpoints/*-*; do
-  name=$(basename "$checkpoint")
+for name in $(cd "$run/checkpoints" && printf '%s\n' *-* | sort -V); do
   folder=$run/benchmarks/$name
   if [ ! -e "$folder/done" ]; then
+    mkdir -p "$folder"
     rm -rf "$folder/model"
     "$LM" export --run "$run" --checkpoint "$name" --out "$folder/model"
     "$here/run.sh" "$folder/model" "$folder/results" "$@"

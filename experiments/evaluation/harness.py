@@ -27,7 +27,7 @@ def main(folder, questions, **wanted):
     with tempfile.TemporaryDirectory() as work:
         for task, count in wanted.items():
             tasks.write(work, task, tasks.rows_of(questions, task, count))
-            how = (task, work, 0, False)
+            how = (task, work, 0, False, count)
             here = [tasks.asked("hf", f"pretrained={folder},dtype=float32,device=cpu,batch_size={size}", *how) for size in HF_BATCHES]
             theirs = min(here, key=lambda found: found["seconds"])
             case = {"task": task, "questions": len(theirs["answers"]), "hf_seconds": {size: found["seconds"] for size, found in zip(HF_BATCHES, here)}}

@@ -27,7 +27,8 @@ def main(questions, count, *folders):
     lm, cases = tasks.program(), []
     with tempfile.TemporaryDirectory() as work:
         for task in tasks.PAPER:
-            tasks.write(work, task, tasks.rows_of(questions, task, int(count)))
+            # Some more, as examples.
+            tasks.write(work, task, tasks.rows_of(questions, task, int(count) + 30))
         # Of a folder with Qwen2's configuration transformers reads a tokenizer's vocabulary alone, so that the tiny ones' is given.
         models = {pathlib.Path(folder).name: (folder, folder) for folder in folders}
         for name in tiny.CHECKPOINTS:
@@ -36,7 +37,7 @@ def main(questions, count, *folders):
         for name, (folder, tokenizer) in models.items():
             longest = json.loads((pathlib.Path(folder) / "config.json").read_text())["max_position_embeddings"]
             for task in tasks.PAPER:
-                how = (task, work, tasks.TASKS[task][1], True)
+                how = (task, work, tasks.TASKS[task][1], True, count)
                 theirs = tasks.asked("hf", f"pretrained={folder},tokenizer={tokenizer},dtype=float32,device=cpu,batch_size=8", *how)
                 backends = {"local-completions": f"completions,tokenizer={tokenizer},tokenizer_backend=huggingface,batch_size=16,max_length={longest}"}
                 if task in tasks.GENERATED:

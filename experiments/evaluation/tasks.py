@@ -40,13 +40,13 @@ def write(folder, name, rows):
         f"include: {own}\ntask: {name}_here\ndataset_path: json\ndataset_name: null\ndataset_kwargs:\n  data_files:{splits}\n")
 
 
-def run(model, task, folder, shots, template, **more):
-    """The harness's own result of a written task. `model` is one of its objects."""
+def run(model, task, folder, shots, template, questions):
+    """The harness's own result of so many questions of a written task. `model` is one of its objects."""
     import lm_eval
     from lm_eval.tasks import TaskManager
 
     return lm_eval.simple_evaluate(model, tasks=[f"{task}_here"], task_manager=TaskManager(include_path=str(folder)), num_fewshot=shots,
-                                   apply_chat_template=template, bootstrap_iters=0, log_samples=True, **more)
+                                   apply_chat_template=template, bootstrap_iters=0, log_samples=True, limit=questions)
 
 
 def answers(found, task):
@@ -57,7 +57,7 @@ def answers(found, task):
     return [[answer(request[0]) for request in samples[index]["resps"]] for index in sorted(samples)]
 
 
-def evaluate(backend, arguments, task, folder, shots, template):
+def evaluate(backend, arguments, task, folder, shots, template, questions):
     """Prints what one backend answers, its metrics, and what the harness waited for it; models are read before."""
     from lm_eval.api.registry import get_model
 
@@ -73,7 +73,7 @@ def evaluate(backend, arguments, task, folder, shots, template):
         return call
 
     model.loglikelihood, model.generate_until = timed(model.loglikelihood), timed(model.generate_until)
-    found = run(model, task, folder, int(shots), template == "True")
+    found = run(model, task, folder, int(shots), template == "True", int(questions))
     metrics = {name: value for name, value in found["results"][f"{task}_here"].items() if isinstance(value, float) and "stderr" not in name}
     print("\n" + json.dumps({"seconds": sum(seconds), "answers": answers(found, task), "metrics": metrics}))
 

@@ -33,10 +33,10 @@ def main(*files):
     ours, theirs = links(lake), links(lm)
     pairs = [frozenset(pair) for pair in itertools.combinations([row[0] for row in rows], 2)]
     same = [pair for pair in pairs if ours[pair][0] == theirs[pair][0]]
-    # Not of the language model: its seeds draw less than the lake's do, and README.md says what.
-    clear = [pair for pair in pairs if ours[pair][1]]
-    print(f"\nOf {len(pairs)} pairs of methods {len(same)} are in the same order on both; of the {len(clear)} pairs whose order is "
-          f"significant on the lake (95% intervals of paired differences), {sum(pair in same for pair in clear)} are. Runs: "
+    of_lake, of_both = ([pair for pair in pairs if ours[pair][1] and (theirs[pair][1] or not both)] for both in (False, True))
+    print(f"\nOf {len(pairs)} pairs of methods {len(same)} are in the same order on both; of the {len(of_lake)} pairs whose order is "
+          f"significant on the lake (95% intervals of paired differences), {sum(pair in same for pair in of_lake)} are, and of the "
+          f"{len(of_both)} whose order is significant on both, {sum(pair in same for pair in of_both)}. Runs: "
           f"{len(rows[0][1]['per_seed'])} on the lake, {len(rows[0][3]['distance']['per_seed'])} of the language model.")
 
 

@@ -65,7 +65,7 @@ def requests(backend, options, task, folder):
     model.batch_loglikelihood_requests, model.model_call, model.parse_generations = encoded, call, generated
     model.parse_logprobs = lambda outputs, tokens, ctxlens: [(0.0, False)] * len(tokens)
     places = {key if isinstance(key[1], str) else key[0]: place
-              for place, key in enumerate(arguments(tasks.run(model, task, folder, tasks.TASKS[task][1], True, limit=QUESTIONS), task))}
+              for place, key in enumerate(arguments(tasks.run(model, task, folder, tasks.TASKS[task][1], True, QUESTIONS), task))}
     for request in sent:
         request["answers"] = [places[key] for key in request["answers"]]
     return [{"name": f"{task} by {backend}", "task": task, **request} for request in sent]
@@ -86,7 +86,7 @@ def main():
             for name, folder in models.items():
                 # Of a folder with Qwen2's configuration transformers reads the vocabulary alone, and splits bytes.
                 model = get_model("hf").create_from_arg_string(f"pretrained={folder},tokenizer={tiny.TOKENIZER},dtype=float32,device=cpu,batch_size=4")
-                found = tasks.run(model, task, work, tasks.TASKS[task][1], True, limit=QUESTIONS)
+                found = tasks.run(model, task, work, tasks.TASKS[task][1], True, QUESTIONS)
                 answers[name][task] = [answer for document in tasks.answers(found, task) for answer in document]
         write(__file__, PACKAGES, requests=sent, answers=answers)
 

@@ -275,6 +275,38 @@ fn text_goes_on_as_its_tokens_do_and_stops_where_it_is_told_to() {
 }
 
 #[test]
+fn special_tokens_are_no_text_and_end_an_answer_that_is_to_stop_at_them() {
+    let folder = spelling();
+    let running = Running::of(folder.path(), limits(), None);
+    run(async {
+        let prompts: Vec<[u32; 2]> = (10..26).map(|letter| [letter, letter + 1]).collect();
+        let mut body = json!({"prompt": prompts, "max_tokens": 60, "temperature": 1.0, "seed": 5, "logprobs": 0});
+        let words =
+            |choice: &Value| -> Vec<String> { serde_json::from_value(choice["logprobs"]["tokens"].clone()).unwrap() };
+        let whole = running.completion(&body).await;
+        let is_special = |word: &String| ["<s>", "<unk>", "</s>"].contains(&word.as_str());
+        let mut stopped = 0;
+        body["stop"] = json!(["<s>"]);
+        let cut = running.completion(&body).await;
+        for (whole, cut) in whole["choices"].as_array().unwrap().iter().zip(cut["choices"].as_array().unwrap()) {
+            let (whole, mut expected) = (words(whole), words(whole));
+            if let Some(place) = whole.iter().position(|word| word == "<s>") {
+                expected.truncate(place + 1);
+                assert_eq!(cut["finish_reason"], "stop");
+                stopped += 1;
+            }
+            assert_eq!(words(cut), expected);
+            let text: String = expected.into_iter().filter(|word| !is_special(word)).collect();
+            // Parts of characters have names in place of text.
+            if !text.contains(['Ã', '©']) {
+                assert_eq!(cut["text"], text);
+            }
+        }
+        assert!(stopped > 0, "{whole}");
+    });
+}
+
+#[test]
 fn a_conversation_goes_on_by_the_chat_template() {
     let folder = spelling();
     let running = Running::of(folder.path(), limits(), None);
@@ -300,6 +332,12 @@ fn a_conversation_goes_on_by_the_chat_template() {
             );
             assert_eq!(token["top_logprobs"].as_array().unwrap().len(), 2);
         }
+        // What the assistant began to say goes on.
+        let begun = json!([turns[0], turns[1], {"role": "assistant", "content": "n"}]);
+        let ask = json!({"messages": begun, "max_tokens": 15, "temperature": 0});
+        let (_, answer) = running.post("/v1/chat/completions", &ask).await;
+        let own = json!({"prompt": "s:x\nu:hi\na:n", "max_tokens": 15, "temperature": 0});
+        assert_eq!(answer["choices"][0]["message"]["content"], running.completion(&own).await["choices"][0]["text"]);
         body["stream"] = json!(true);
         let events = events(&running, "/v1/chat/completions", &body).await;
         assert_eq!(events[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));

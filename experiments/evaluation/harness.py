@@ -1,4 +1,4 @@
-"""Multiple choice by EleutherAI's harness: `lm serve` beside its own `hf` backend, in time and number by number, on a CPU.
+"""Multiple choice by EleutherAI's harness, with the examples of run.sh: `lm serve` beside its own `hf` backend, in time and number by number, on a CPU.
 
 usage: harness.py MODEL_FOLDER QUESTIONS_FOLDER [TASK=QUESTIONS ...]    run in the checkout, with lm-eval 0.4.13 (with api), torch 2.11
                                                                         and transformers installed; writes harness.json beside it
@@ -17,7 +17,7 @@ import tasks
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "speed"))
 HF_BATCHES, PROMPTS, CONCURRENT = (8, 32), 64, 4
-QUESTIONS = {"openbookqa": 500, "mmlu_continuation": 500}
+QUESTIONS = {"openbookqa": 500, "mmlu_continuation": 100, "arc_challenge": 20}
 
 
 def main(folder, questions, **wanted):
@@ -26,8 +26,8 @@ def main(folder, questions, **wanted):
     lm, cases = tasks.program(), []
     with tempfile.TemporaryDirectory() as work:
         for task, count in wanted.items():
-            tasks.write(work, task, tasks.rows_of(questions, task, count))
-            how = (task, work, 0, False, count)
+            tasks.write(work, task, tasks.rows_of(questions, task, count + 30))
+            how = (task, work, tasks.TASKS[task][1], task in tasks.PAPER, count)
             here = [tasks.asked("hf", f"pretrained={folder},dtype=float32,device=cpu,batch_size={size}", *how) for size in HF_BATCHES]
             theirs = min(here, key=lambda found: found["seconds"])
             case = {"task": task, "questions": len(theirs["answers"]), "hf_seconds": {size: found["seconds"] for size, found in zip(HF_BATCHES, here)}}

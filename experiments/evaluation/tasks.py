@@ -28,7 +28,7 @@ LABELS = "ABCDE"
 
 
 def write(folder, name, rows):
-    """Writes a task on these rows, in the layout that its data have on the hub; it is `NAME_here`. Each row is in every split."""
+    """Writes a task on these rows, in the layout that its data have on the hub. It goes before the harness's of this name. Each row is in every split."""
     import lm_eval
 
     folder = pathlib.Path(folder)
@@ -37,7 +37,7 @@ def write(folder, name, rows):
     splits = "".join(f"\n    {split}: {data}" for split in ("train", "validation", "test", "dev"))
     own = pathlib.Path(lm_eval.__file__).parent / "tasks" / TASKS[name][0]
     (folder / f"{name}.yaml").write_text(
-        f"include: {own}\ntask: {name}_here\ndataset_path: json\ndataset_name: null\ndataset_kwargs:\n  data_files:{splits}\n")
+        f"include: {own}\ntask: {name}\ndataset_path: json\ndataset_name: null\ndataset_kwargs:\n  data_files:{splits}\n")
 
 
 def run(model, task, folder, shots, template, questions):
@@ -45,14 +45,14 @@ def run(model, task, folder, shots, template, questions):
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    return lm_eval.simple_evaluate(model, tasks=[f"{task}_here"], task_manager=TaskManager(include_path=str(folder)), num_fewshot=shots,
+    return lm_eval.simple_evaluate(model, tasks=[task], task_manager=TaskManager(include_path=str(folder)), num_fewshot=shots,
                                    apply_chat_template=template, bootstrap_iters=0, log_samples=True, limit=questions)
 
 
 def answers(found, task):
     """What each request was answered, by document and in its order: log-likelihood and whether it is greedy, or a text."""
     # Every filter has every sample.
-    samples = {sample["doc_id"]: sample for sample in found["samples"][f"{task}_here"]}
+    samples = {sample["doc_id"]: sample for sample in found["samples"][task]}
     answer = lambda told: told if isinstance(told, str) else (float(told[0]), str(told[1]) == "True")
     return [[answer(request[0]) for request in samples[index]["resps"]] for index in sorted(samples)]
 
@@ -74,7 +74,7 @@ def evaluate(backend, arguments, task, folder, shots, template, questions):
 
     model.loglikelihood, model.generate_until = timed(model.loglikelihood), timed(model.generate_until)
     found = run(model, task, folder, int(shots), template == "True", int(questions))
-    metrics = {name: value for name, value in found["results"][f"{task}_here"].items() if isinstance(value, float) and "stderr" not in name}
+    metrics = {name: value for name, value in found["results"][task].items() if isinstance(value, float) and "stderr" not in name}
     print("\n" + json.dumps({"seconds": sum(seconds), "answers": answers(found, task), "metrics": metrics}))
 
 
@@ -117,7 +117,7 @@ def compare(ours, theirs):
         **({"greatest_difference": max(abs(own[0] - other[0]) for own, other in scored),
             "is_greedy_differs": sum(own[1] != other[1] for own, other in scored)} if scored else {}),
         **({"texts_differ": sum(own != other for own, other in written)} if written else {}),
-        "metrics": ours["metrics"], "metrics_agree": ours["metrics"] == theirs["metrics"]}
+        "metrics": ours["metrics"], "metrics_differ_by": max(abs(value - theirs["metrics"][name]) for name, value in ours["metrics"].items())}
 
 
 def rows_of(folder, task, questions):

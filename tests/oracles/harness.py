@@ -36,7 +36,7 @@ def rows(task):
 
 def arguments(found, task):
     """What the harness asked, a list for each document and all of them in one."""
-    samples = {sample["doc_id"]: sample for sample in found["samples"][f"{task}_here"]}
+    samples = {sample["doc_id"]: sample for sample in found["samples"][task]}
     return [asked for index in sorted(samples) for asked in samples[index]["arguments"]]
 
 

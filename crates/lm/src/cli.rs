@@ -192,7 +192,7 @@ pub(crate) struct ServeArguments {
     pub(crate) api_key: Option<String>,
 
     /// Sequences that go on together.
-    #[arg(long, value_name = "SEQUENCES", default_value_t = 64)]
+    #[arg(long, value_name = "SEQUENCES", default_value_t = 256)]
     pub(crate) batch: usize,
 
     /// Prompts that are answered or wait; more are told to come later.

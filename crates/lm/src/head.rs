@@ -91,27 +91,42 @@ impl Head<'_> {
         })
     }
 
-    /// The same with its log-probability, for hidden states few enough to be waited for.
+    /// The same with its log-probability, and log p of these tokens, each after a hidden state, in whose order they are: for so many as
+    /// can be waited for.
+    /// A token that is the most probable one has its number, to the last bit.
     ///
     /// # Errors
     ///
     /// [`LmError::Engine`].
-    pub fn most_probable(&self) -> Result<Vec<(u32, f64)>, LmError> {
+    pub fn scored(&self, tokens: &[(usize, u32)]) -> Result<(Vec<(u32, f64)>, Vec<f64>), LmError> {
         no_grad(|| {
-            let mut found = Vec::with_capacity(self.hidden.size()[0] as usize);
+            let mut greedy = Vec::with_capacity(self.hidden.size()[0] as usize);
+            let mut log_probs = Vec::with_capacity(tokens.len());
+            let device = self.hidden.device();
             for chunk in self.chunks() {
+                let own = chunk.begin as usize..(chunk.begin + chunk.tokens) as usize;
+                let own: Vec<_> = tokens.iter().filter(|(row, _)| own.contains(row)).collect();
+                let rows: Vec<i64> = own.iter().map(|(row, _)| *row as i64 - chunk.begin).collect();
+                let columns: Vec<i64> = own.iter().map(|(_, token)| i64::from(*token)).collect();
                 let mut logits = self.logits(&chunk)?;
-                let tokens = logits.f_argmax(-1, false)?.f_to_kind(Kind::Double)?;
+                let greatest = logits.f_argmax(-1, false)?.f_to_kind(Kind::Double)?;
+                let rows = send(&rows, Kind::Int64, device)?;
+                let places = rows.f_mul_scalar(self.weights.size()[0])?.f_add(&send(&columns, Kind::Int64, device)?)?;
+                let taken = logits.f_take(&places)?.f_to_kind(Kind::Double)?;
+                let sums = logits.f_exp_()?.f_sum_dim_intlist([-1].as_slice(), false, Kind::Float)?;
+                let log_sums = sums.f_to_kind(Kind::Double)?.f_log()?;
+                let taken = taken.f_sub(&log_sums.f_index_select(0, &rows)?)?;
                 // The greatest logit is 0.
-                let log_probs =
-                    logits.f_exp_()?.f_sum_dim_intlist([-1].as_slice(), false, Kind::Double)?.f_log()?.f_neg()?;
-                let together = Tensor::f_stack(&[tokens, log_probs], 1)?.f_to_device(Device::Cpu)?;
+                let together = Tensor::f_cat(&[greatest, log_sums.f_neg()?, taken], 0)?.f_to_device(Device::Cpu)?;
                 let mut values = vec![0.0; together.numel()];
                 together.f_copy_data(&mut values, together.numel())?;
+                let (greatest, values) = values.split_at(chunk.tokens as usize);
+                let (theirs, taken) = values.split_at(chunk.tokens as usize);
                 // Every token is a whole number far below the first that 64 bits do not hold.
-                found.extend(values.chunks_exact(2).map(|pair| (pair[0] as u32, pair[1])));
+                greedy.extend(greatest.iter().zip(theirs).map(|(token, log_prob)| (*token as u32, *log_prob)));
+                log_probs.extend(taken);
             }
-            Ok(found)
+            Ok((greedy, log_probs))
         })
     }
 

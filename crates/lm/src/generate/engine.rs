@@ -334,18 +334,29 @@ impl<'a> Engine<'a> {
             Ok(hidden.f_index_select(0, &send(&rows, Kind::Int64, model.device())?)?)
         };
         let running = &self.running;
-        let is_simple = |place: &usize| running[*place].task.sampling.is_none() && running[*place].task.top <= 1;
-        let (simple, others): (Vec<_>, Vec<_>) =
-            asked.into_iter().partition(|(_, asked)| asked.scores.is_empty() && asked.next.iter().all(is_simple));
+        let is_greedy = |place: &usize| running[*place].task.sampling.is_none() && running[*place].task.top <= 1;
+        let (simple, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, asked)| {
+            asked.scores.values().all(|(top, _)| *top <= 1) && asked.next.iter().all(is_greedy)
+        });
         if !simple.is_empty() {
             let rows: Vec<usize> = simple.iter().map(|(row, _)| *row).collect();
             let hidden = select(&rows)?;
-            let chosen = Head { hidden: &hidden, weights: model.head(), kept: None }.most_probable()?;
-            for ((_, asked), (token, log_prob)) in simple.iter().zip(chosen) {
-                for place in &asked.next {
-                    let scored = Scored { token, log_prob, top: vec![(token, log_prob)] };
-                    next[*place] = Some((!log_prob.is_nan()).then(|| scored.told(running[*place].task.top)));
-                }
+            let tokens = |(place, (_, asked)): (usize, &(usize, Asked))| -> Vec<(usize, u32)> {
+                asked.scores.keys().map(|token| (place, *token)).collect()
+            };
+            let tokens: Vec<_> = simple.iter().enumerate().flat_map(tokens).collect();
+            let (greedy, log_probs) = Head { hidden: &hidden, weights: model.head(), kept: None }.scored(&tokens)?;
+            let mut log_probs = log_probs.into_iter();
+            for ((_, asked), greatest) in simple.iter().zip(greedy) {
+                let scored = |token: u32, log_prob: f64| Scored { token, log_prob, top: vec![greatest] };
+                let scores = asked.scores.keys().zip(&mut log_probs).map(|(token, log_prob)| scored(*token, log_prob));
+                let (token, log_prob) = greatest;
+                let following = asked.next.iter().map(|place| {
+                    let task = &self.running[*place].task;
+                    ((!log_prob.is_nan()).then(|| scored(token, log_prob).told(task.top)), task.rng.clone())
+                });
+                let found = Found { scores: scores.collect(), next: following.collect() };
+                self.note(asked, found, next);
             }
         }
         for asked in others.chunks(READ) {

@@ -3,7 +3,7 @@
 //! The tokens of a sequence lie anywhere. Those that a pass computes are written to their places before any of its tokens looks, so
 //! that sequences of one pass may share what none of them has computed before.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::device::send;
 use crate::error::LmError;
@@ -49,14 +49,25 @@ struct Run {
     fresh: bool,
 }
 
-/// Runs whose tokens look together, with a mask for each kind of window.
+/// Runs whose tokens look together.
 enum Part {
     /// A whole beginning, at itself alone.
     Fresh { first: usize, tokens: usize },
-    /// What goes on, at these places.
-    Behind { first: usize, tokens: usize, places: Tensor, masks: Vec<Tensor> },
-    /// One token each, at as many places each; without a mask where it sees all of them.
-    Single { rows: Tensor, count: i64, places: Tensor, masks: Vec<Option<Tensor>> },
+    /// What goes on.
+    Behind(Behind),
+}
+
+/// As many tokens each of several runs, at as many places each.
+struct Behind {
+    runs: i64,
+    /// Rows of the pass, run by run.
+    rows: Tensor,
+    /// Which of these are not there only to fill up, if some are, and the rows of the pass that they are.
+    own: Option<Tensor>,
+    own_rows: Tensor,
+    places: Tensor,
+    /// For each kind of window, as [`Heads::behind`] has it; none where all is seen.
+    masks: Vec<Option<Tensor>>,
 }
 
 impl Pass {
@@ -88,73 +99,85 @@ impl Pass {
 
     /// Who looks where, in a model with these windows.
     fn parts(&self, windows: &[Option<usize>], model: &Transformer) -> Result<Vec<Part>, LmError> {
-        let send = |values: &[i64]| send(values, Kind::Int64, model.device());
-        let places = |path: &[usize]| -> Vec<i64> { path.iter().map(|place| *place as i64).collect() };
-        let (mut parts, mut singles) = (Vec::new(), Vec::new());
-        for run in &self.runs {
-            let Run { first, tokens, path, fresh } = run;
-            if *fresh {
-                parts.push(Part::Fresh { first: *first, tokens: *tokens });
-            } else if *tokens == 1 {
-                singles.push(run);
-            } else {
-                let mask = |window: &Option<usize>| behind(*tokens, path.len(), *window, model.device());
-                let masks = windows.iter().map(mask).collect::<Result<_, _>>()?;
-                parts.push(Part::Behind { first: *first, tokens: *tokens, places: send(&places(path))?, masks });
-            }
-        }
-        singles.sort_by_key(|run| run.path.len());
-        for together in alike(&singles) {
-            let longest = together.iter().map(|run| run.path.len()).max().unwrap_or(0);
-            let rows: Vec<i64> = together.iter().map(|run| run.first as i64).collect();
-            let mut all = Vec::with_capacity(rows.len() * longest);
-            for run in together {
-                all.extend(places(&run.path));
-                // What nobody sees is a number of the sequence's own, so that it brings none that is no number.
-                all.extend(std::iter::repeat_n(run.path[0] as i64, longest - run.path.len()));
-            }
-            let mask = |window: &Option<usize>| -> Result<Option<Tensor>, LmError> {
-                let first = |run: &Run| window.map_or(0, |window| run.path.len().saturating_sub(window));
-                if together.iter().all(|run| run.path.len() == longest && first(run) == 0) {
-                    return Ok(None);
-                }
-                let seen = |run: &&Run| {
-                    let (first, end) = (first(run), run.path.len());
-                    (0..longest).map(move |column| (first..end).contains(&column))
-                };
-                let seen: Vec<bool> = together.iter().flat_map(seen).collect();
-                let seen = self::send(&seen, Kind::Bool, model.device())?;
-                Ok(Some(seen.f_view([rows.len() as i64, 1, 1, longest as i64])?))
-            };
-            let masks = windows.iter().map(mask).collect::<Result<_, _>>()?;
-            parts.push(Part::Single { rows: send(&rows)?, count: rows.len() as i64, places: send(&all)?, masks });
+        let fresh = |run: &&Run| run.fresh;
+        let whole = |run: &Run| Part::Fresh { first: run.first, tokens: run.tokens };
+        let mut parts: Vec<Part> = self.runs.iter().filter(fresh).map(whole).collect();
+        let mut others: Vec<&Run> = self.runs.iter().filter(|run| !run.fresh).collect();
+        others.sort_by_key(|run| (run.class(), run.path.len()));
+        for together in alike(&others) {
+            parts.push(Part::Behind(Behind::new(together, windows, model)?));
         }
         Ok(parts)
     }
 }
 
-/// Runs in the order of their lengths, in groups of which none is much longer than another, so that little is looked up for nothing.
+impl Run {
+    /// Runs of a class have at most twice as many tokens as one another.
+    fn class(&self) -> u32 {
+        self.tokens.next_power_of_two().ilog2()
+    }
+}
+
+/// Runs in the order of their classes and lengths, in groups of one class of which none is much longer than another, so that little is
+/// looked up for nothing.
 fn alike<'r, 'a>(mut runs: &'r [&'a Run]) -> Vec<&'r [&'a Run]> {
     let mut groups = Vec::new();
     while let Some(first) = runs.first() {
         let most = 2 * first.path.len() + 64;
-        let (group, rest) = runs.split_at(runs.partition_point(|run| run.path.len() <= most));
+        let is_alike = |run: &&Run| run.class() == first.class() && run.path.len() <= most;
+        let (group, rest) = runs.split_at(runs.partition_point(is_alike));
         groups.push(group);
         runs = rest;
     }
     groups
 }
 
-/// True where the i-th of the last `tokens` of a sequence sees its j-th, within the window.
-fn behind(tokens: usize, length: usize, window: Option<usize>, device: Device) -> Result<Tensor, LmError> {
-    let before = (length - tokens) as i64;
-    let all = Tensor::f_ones([tokens as i64, length as i64], (Kind::Bool, device))?.f_tril(before)?;
-    Ok(match window {
-        Some(window) => all.f_triu(before + 1 - window as i64)?,
-        None => all,
-    })
+impl Behind {
+    fn new(group: &[&Run], windows: &[Option<usize>], model: &Transformer) -> Result<Self, LmError> {
+        let send = |values: &[i64]| send(values, Kind::Int64, model.device());
+        let most = |of: fn(&Run) -> usize| group.iter().map(|run| of(run)).max().unwrap_or(0);
+        let (tokens, longest) = (most(|run| run.tokens), most(|run| run.path.len()));
+        let (mut rows, mut own, mut ends, mut places) = (vec![], vec![], vec![], vec![]);
+        for run in group {
+            places.extend(run.path.iter().map(|place| *place as i64));
+            // What nobody sees is a number of the sequence's own, so that it brings none that is no number.
+            places.extend(std::iter::repeat_n(run.path[0] as i64, longest - run.path.len()));
+            let begin = rows.len() as i64;
+            own.extend(begin..begin + run.tokens as i64);
+            // The last one again where there are no more.
+            let filled = (0..tokens).map(|token| token.min(run.tokens - 1));
+            rows.extend(filled.clone().map(|token| (run.first + token) as i64));
+            ends.extend(filled.map(|token| (run.path.len() - run.tokens + token + 1) as i64));
+        }
+        let is_full = own.len() == rows.len();
+        let (rows, own) = (send(&rows)?, send(&own)?);
+        let own_rows = if is_full { rows.shallow_clone() } else { rows.f_index_select(0, &own)? };
+        let mask = |window: &Option<usize>| -> Result<Option<Tensor>, LmError> {
+            let sees_all = |end: &i64| *end == longest as i64 && window.is_none_or(|window| longest <= window);
+            if ends.iter().all(sees_all) {
+                return Ok(None);
+            }
+            let mask = seen(&send(&ends)?, longest, *window)?.f_view([group.len() as i64, 1, tokens as i64, -1])?;
+            // Heads that share keys look as tokens of one head.
+            let shared = if tokens == 1 { 1 } else { model.config().heads / model.config().kv_heads };
+            Ok(Some(mask.f_repeat([1, 1, shared as i64, 1])?))
+        };
+        let masks = windows.iter().map(mask).collect::<Result<_, _>>()?;
+        let own = (!is_full).then_some(own);
+        Ok(Self { runs: group.len() as i64, rows, own, own_rows, places: send(&places)?, masks })
+    }
 }
 
+/// True where a token that sees so many first places, of shape [tokens], sees each of `places`, through a window.
+fn seen(ends: &Tensor, places: usize, window: Option<usize>) -> Result<Tensor, LmError> {
+    let ends = ends.f_unsqueeze(-1)?;
+    let places = Tensor::f_arange(places as i64, (Kind::Int64, ends.device()))?;
+    let before = places.f_lt_tensor(&ends)?;
+    Ok(match window {
+        Some(window) => before.f_logical_and(&places.f_ge_tensor(&ends.f_sub_scalar(window as i64)?)?)?,
+        None => before,
+    })
+}
 impl Pool {
     /// No places yet, and at most `limit`.
     pub(super) fn new(limit: usize) -> Self {
@@ -239,16 +262,6 @@ impl Seen {
         Ok(())
     }
 
-    /// Keys and values of `count` times as many places, as heads that look at them have them.
-    fn heads(&self, query: Tensor, places: &Tensor, count: i64) -> Result<Heads, LmError> {
-        let (_, heads, head_dim) = self.key.size3()?;
-        let taken = |all: &Tensor| -> Result<Tensor, LmError> {
-            let taken = all.f_index_select(0, places)?;
-            Ok(taken.f_view([count, -1, heads, head_dim])?.f_transpose(1, 2)?)
-        };
-        Ok(Heads { query, key: taken(&self.key)?, value: taken(&self.value)? })
-    }
-
     /// Fills what a part of a pass sees through windows of this kind into the answers of shape [1, heads, tokens, head_dim].
     fn look(
         &self,
@@ -266,15 +279,22 @@ impl Seen {
                 let seen = own.attend(&Layout::Padded { rows: 1, length: *tokens }, window)?;
                 narrow(answers, *first, *tokens)?.f_copy_(&seen)?;
             }
-            Part::Behind { first, tokens, places, masks } => {
-                let query = narrow(&heads.query, *first, *tokens)?;
-                let seen = self.heads(query, places, 1)?.masked(&masks[kind])?;
-                narrow(answers, *first, *tokens)?.f_copy_(&seen)?;
-            }
-            Part::Single { rows, count, places, masks } => {
-                let query = heads.query.f_index_select(2, rows)?.f_transpose(0, 2)?;
-                let seen = self.heads(query, places, *count)?.single(masks[kind].as_ref())?;
-                _ = answers.shallow_clone().f_index_copy_(2, rows, &seen.f_transpose(0, 2)?)?;
+            Part::Behind(Behind { runs, rows, own, own_rows, places, masks }) => {
+                let (_, kv_heads, head_dim) = self.key.size3()?;
+                // From [heads, runs * tokens, head_dim] and from [runs * places, heads, head_dim].
+                let query = heads.query.f_squeeze_dim(0)?.f_index_select(1, rows)?;
+                let query = query.f_view([heads.query.size()[1], *runs, -1, head_dim])?.f_transpose(0, 1)?;
+                let taken = |all: &Tensor| -> Result<Tensor, LmError> {
+                    let taken = all.f_index_select(0, places)?;
+                    Ok(taken.f_view([*runs, -1, kv_heads, head_dim])?.f_transpose(1, 2)?)
+                };
+                let looking = Heads { query, key: taken(&self.key)?, value: taken(&self.value)? };
+                let seen = looking.behind(masks[kind].as_ref())?.f_transpose(0, 1)?.f_flatten(1, 2)?;
+                let seen = match own {
+                    Some(own) => seen.f_index_select(1, own)?,
+                    None => seen,
+                };
+                _ = answers.shallow_clone().f_index_copy_(2, own_rows, &seen.f_unsqueeze(0)?)?;
             }
         }
         Ok(())
@@ -287,7 +307,8 @@ mod tests {
 
     #[test]
     fn what_goes_on_sees_everything_before_it_or_a_window_of_that() {
-        let seen = |window| -> Vec<Vec<bool>> { Vec::try_from(behind(2, 5, window, Device::Cpu).unwrap()).unwrap() };
+        let ends = Tensor::from_slice(&[4_i64, 5]);
+        let seen = |window| -> Vec<Vec<bool>> { Vec::try_from(seen(&ends, 5, window).unwrap()).unwrap() };
         let (t, f) = (true, false);
         assert_eq!(seen(None), [[t, t, t, t, f], [t, t, t, t, t]]);
         assert_eq!(seen(Some(2)), [[f, f, t, t, f], [f, f, f, t, t]]);
@@ -306,11 +327,19 @@ mod tests {
 
     #[test]
     fn runs_that_look_together_are_nearly_as_long_as_one_another() {
-        let run = |length: usize| Run { first: 0, tokens: 1, path: vec![0; length], fresh: false };
-        let runs: Vec<Run> = [1, 30, 66, 67, 198, 199].map(run).into();
-        let runs: Vec<&Run> = runs.iter().collect();
-        let groups: Vec<Vec<usize>> =
-            alike(&runs).into_iter().map(|group| group.iter().map(|run| run.path.len()).collect()).collect();
-        assert_eq!(groups, [vec![1, 30, 66], vec![67, 198], vec![199]]);
+        let groups = |runs: &[(usize, usize)]| -> Vec<Vec<usize>> {
+            let run = |(tokens, length): &(usize, usize)| Run {
+                first: 0,
+                tokens: *tokens,
+                path: vec![0; *length],
+                fresh: false,
+            };
+            let runs: Vec<Run> = runs.iter().map(run).collect();
+            let runs: Vec<&Run> = runs.iter().collect();
+            alike(&runs).into_iter().map(|group| group.iter().map(|run| run.path.len()).collect()).collect()
+        };
+        let single = [1, 30, 66, 67, 198, 199].map(|length| (1, length));
+        assert_eq!(groups(&single), [vec![1, 30, 66], vec![67, 198], vec![199]]);
+        assert_eq!(groups(&[(1, 9), (2, 9), (3, 9), (4, 10), (5, 10)]), [vec![9], vec![9], vec![9, 10], vec![10]]);
     }
 }

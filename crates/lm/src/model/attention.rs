@@ -78,31 +78,25 @@ impl Heads {
     fn causal(&self, length: usize, window: Option<usize>) -> Result<Tensor, LmError> {
         match window {
             // A mask keeps the engine from its fastest kernels.
-            Some(window) if window < length => self.masked(&sliding(length, window, self.query.device())?),
+            Some(window) if window < length => {
+                self.product(Some(&sliding(length, window, self.query.device())?), false)
+            }
             _ => self.product(None, length > 1),
         }
     }
 
-    /// Attention to the keys that `mask` (true where seen, to be broadcast to [rows, heads, queries, keys]) lets see.
+    /// Attention to all keys, or to those that `mask` lets see: true where seen, of shape [rows, 1, 1, keys] or, with the tokens of each
+    /// of the heads that share keys one behind the other, [rows, 1, heads / kv_heads * tokens, keys].
     ///
     /// # Errors
     ///
     /// [`LmError::Engine`].
-    pub fn masked(&self, mask: &Tensor) -> Result<Tensor, LmError> {
-        self.product(Some(mask), false)
-    }
-
-    /// Attention of one token a row to all keys, or to those that `mask` (true where seen, of shape [rows, 1, 1, keys]) lets see.
-    ///
-    /// # Errors
-    ///
-    /// [`LmError::Engine`].
-    pub fn single(&self, mask: Option<&Tensor>) -> Result<Tensor, LmError> {
-        let (rows, heads, _, head_dim) = self.query.size4()?;
+    pub fn behind(&self, mask: Option<&Tensor>) -> Result<Tensor, LmError> {
+        let (rows, heads, tokens, head_dim) = self.query.size4()?;
         // Heads that share keys look at them as tokens of one head would, so that no key is repeated for each of them.
         let query = self.query.f_reshape([rows, self.key.size()[1], -1, head_dim])?;
         let together = Self { query, key: self.key.shallow_clone(), value: self.value.shallow_clone() };
-        Ok(together.product(mask, false)?.f_reshape([rows, heads, 1, head_dim])?)
+        Ok(together.product(mask, false)?.f_reshape([rows, heads, tokens, head_dim])?)
     }
 
     fn product(&self, mask: Option<&Tensor>, causal: bool) -> Result<Tensor, LmError> {

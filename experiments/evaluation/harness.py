@@ -31,7 +31,8 @@ def main(folder, questions, **wanted):
             here = [tasks.asked("hf", f"pretrained={folder},dtype=float32,device=cpu,batch_size={size}", *how) for size in HF_BATCHES]
             theirs = min(here, key=lambda found: found["seconds"])
             case = {"task": task, "questions": len(theirs["answers"]), "hf_seconds": {size: found["seconds"] for size, found in zip(HF_BATCHES, here)}}
-            for tokenized in (True, False):
+            # With a chat template it sends token ids alone.
+            for tokenized in (True,) if task in tasks.PAPER else (True, False):
                 arguments = f"model=model,tokenizer={folder},tokenizer_backend=huggingface,max_retries=1,timeout=3600,batch_size={PROMPTS},num_concurrent={CONCURRENT},tokenized_requests={tokenized}"
                 ours, tokens = tasks.served(lm, folder, lambda address: tasks.asked("local-completions", f"base_url={address}/completions,{arguments}", *how))
                 case["ids" if tokenized else "text"] = {

@@ -46,6 +46,15 @@ struct Exponentials {
     sum: Tensor,
 }
 
+/// How probable tokens are after hidden states.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// The most probable token after each hidden state, the first of several, with its log p in nats.
+    pub greedy: Vec<(u32, f64)>,
+    /// log p of the tokens that were asked for, in nats.
+    pub log_probs: Vec<f64>,
+}
+
 /// Tokens whose logits are made together.
 struct Chunk {
     begin: i64,
@@ -91,17 +100,15 @@ impl Head<'_> {
         })
     }
 
-    /// The same with its log-probability, and log p of these tokens, each after a hidden state, in whose order they are: for so many as
-    /// can be waited for.
-    /// A token that is the most probable one has its number, to the last bit.
+    /// How probable these tokens are, each after a hidden state, in whose order they are, and the most probable ones: for so many as can
+    /// be waited for. A token that is the most probable one has its number, to the last bit.
     ///
     /// # Errors
     ///
     /// [`LmError::Engine`].
-    pub fn scored(&self, tokens: &[(usize, u32)]) -> Result<(Vec<(u32, f64)>, Vec<f64>), LmError> {
+    pub fn scored(&self, tokens: &[(usize, u32)]) -> Result<Scores, LmError> {
         no_grad(|| {
-            let mut greedy = Vec::with_capacity(self.hidden.size()[0] as usize);
-            let mut log_probs = Vec::with_capacity(tokens.len());
+            let mut scores = Scores::default();
             let device = self.hidden.device();
             for chunk in self.chunks() {
                 let own = chunk.begin as usize..(chunk.begin + chunk.tokens) as usize;
@@ -123,10 +130,10 @@ impl Head<'_> {
                 let (greatest, values) = values.split_at(chunk.tokens as usize);
                 let (theirs, taken) = values.split_at(chunk.tokens as usize);
                 // Every token is a whole number far below the first that 64 bits do not hold.
-                greedy.extend(greatest.iter().zip(theirs).map(|(token, log_prob)| (*token as u32, *log_prob)));
-                log_probs.extend(taken);
+                scores.greedy.extend(greatest.iter().zip(theirs).map(|(token, log_prob)| (*token as u32, *log_prob)));
+                scores.log_probs.extend(taken);
             }
-            Ok((greedy, log_probs))
+            Ok(scores)
         })
     }
 

@@ -16,7 +16,7 @@ use super::sampling::{Sampling, most_probable};
 use super::{Finish, Scored};
 use crate::device::send;
 use crate::error::LmError;
-use crate::head::Head;
+use crate::head::{Head, Scores};
 use crate::model::Transformer;
 
 /// Hidden states whose logits are on the host at a time.
@@ -345,7 +345,8 @@ impl<'a> Engine<'a> {
                 asked.scores.keys().map(|token| (place, *token)).collect()
             };
             let tokens: Vec<_> = simple.iter().enumerate().flat_map(tokens).collect();
-            let (greedy, log_probs) = Head { hidden: &hidden, weights: model.head(), kept: None }.scored(&tokens)?;
+            let Scores { greedy, log_probs } =
+                Head { hidden: &hidden, weights: model.head(), kept: None }.scored(&tokens)?;
             let mut log_probs = log_probs.into_iter();
             for ((_, asked), greatest) in simple.iter().zip(greedy) {
                 let scored = |token: u32, log_prob: f64| Scored { token, log_prob, top: vec![greatest] };

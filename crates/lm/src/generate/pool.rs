@@ -178,6 +178,7 @@ fn seen(ends: &Tensor, places: usize, window: Option<usize>) -> Result<Tensor, L
         None => before,
     })
 }
+
 impl Pool {
     /// No places yet, and at most `limit`.
     pub(super) fn new(limit: usize) -> Self {

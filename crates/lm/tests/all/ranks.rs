@@ -218,8 +218,8 @@ mod mpi {
         let folder = tempfile::tempdir().unwrap();
         let recipe = two_stages(&folder, "llama", "micro_batch = 1");
         let (one, two) = (folder.path().join("one"), folder.path().join("two"));
-        // Which moves the weights in proportion to the gradient: rounding stays what it is.
-        let more = ["--set", "optimizer={ name = \"sgd\" }", "--set", "learning_rate=0.1"];
+        // Which moves the weights in proportion to the gradient, and not far: rounding stays what it is.
+        let more = ["--set", "optimizer={ name = \"sgd\" }", "--set", "learning_rate=0.02"];
         succeeds(&[&["train", &recipe, "--out", &one.display().to_string()], &more[..]].concat());
         train(2, &recipe, &two, &more);
         let (one, two) = (metrics(&one), metrics(&two));
@@ -232,7 +232,7 @@ mod mpi {
                     assert_eq!(value, &two[key]);
                     continue;
                 };
-                assert!((value - other).abs() <= 1e-5 * value.abs().max(1.0), "{key}: {value} and {other}");
+                assert!((value - other).abs() <= 5e-6 * value.abs().max(1.0), "{key}: {value} and {other}");
             }
         }
     }

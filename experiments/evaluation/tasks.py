@@ -49,12 +49,17 @@ def run(model, task, folder, shots, template, questions):
                                    apply_chat_template=template, bootstrap_iters=0, log_samples=True, limit=questions)
 
 
-def answers(found, task):
-    """What each request was answered, by document and in its order: log-likelihood and whether it is greedy, or a text."""
+def samples(found, task):
+    """What was asked and answered, by document and in its order."""
     # Every filter has every sample.
-    samples = {sample["doc_id"]: sample for sample in found["samples"][task]}
+    by_document = {sample["doc_id"]: sample for sample in found["samples"][task]}
+    return [by_document[index] for index in sorted(by_document)]
+
+
+def answers(found, task):
+    """What each request of each document was answered: log-likelihood and whether it is greedy, or a text."""
     answer = lambda told: told if isinstance(told, str) else (float(told[0]), str(told[1]) == "True")
-    return [[answer(request[0]) for request in samples[index]["resps"]] for index in sorted(samples)]
+    return [[answer(request[0]) for request in sample["resps"]] for sample in samples(found, task)]
 
 
 def evaluate(backend, arguments, task, folder, shots, template, questions):

@@ -33,7 +33,8 @@ def main(*files):
     ours, theirs = links(lake), links(lm)
     pairs = [frozenset(pair) for pair in itertools.combinations([row[0] for row in rows], 2)]
     same = [pair for pair in pairs if ours[pair][0] == theirs[pair][0]]
-    of_lake, of_both = ([pair for pair in pairs if ours[pair][1] and (theirs[pair][1] or not both)] for both in (False, True))
+    of_lake = [pair for pair in pairs if ours[pair][1]]
+    of_both = [pair for pair in of_lake if theirs[pair][1]]
     print(f"\nOf {len(pairs)} pairs of methods {len(same)} are in the same order on both; of the {len(of_lake)} pairs whose order is "
           f"significant on the lake (95% intervals of paired differences), {sum(pair in same for pair in of_lake)} are, and of the "
           f"{len(of_both)} whose order is significant on both, {sum(pair in same for pair in of_both)}. Runs: "

@@ -34,12 +34,6 @@ def rows(task):
         }[task.removesuffix("_chat")]
 
 
-def arguments(found, task):
-    """What the harness asked, a list for each document and all of them in one."""
-    samples = {sample["doc_id"]: sample for sample in found["samples"][task]}
-    return [asked for index in sorted(samples) for asked in samples[index]["arguments"]]
-
-
 def requests(backend, options, task, folder):
     """What a client of the server sends. `answers` are the places of a body's answers among all of the task's."""
     model = get_model(backend).create_from_arg_string(options)
@@ -53,7 +47,7 @@ def requests(backend, options, task, folder):
 
     def call(messages, generate, gen_kwargs=None):
         if generate:
-            sent.append({"answers": list(messages)})
+            sent.append({})
         sent[-1]["body"] = model._create_payload(
             model.create_message(messages), generate=generate, gen_kwargs=dict(gen_kwargs or {}), seed=model._seed, eos=model.eos_string)
         return {}
@@ -64,8 +58,10 @@ def requests(backend, options, task, folder):
 
     model.batch_loglikelihood_requests, model.model_call, model.parse_generations = encoded, call, generated
     model.parse_logprobs = lambda outputs, tokens, ctxlens: [(0.0, False)] * len(tokens)
-    places = {key if isinstance(key[1], str) else key[0]: place
-              for place, key in enumerate(arguments(tasks.run(model, task, folder, tasks.TASKS[task][1], True, QUESTIONS), task))}
+    found = tasks.run(model, task, folder, tasks.TASKS[task][1], True, QUESTIONS)
+    keys = [key for sample in tasks.samples(found, task) for key in sample["arguments"]]
+    # A text that is to go on is asked by itself, and a continuation with what it is behind.
+    places = {key if isinstance(key[1], str) else key[0]: place for place, key in enumerate(keys)}
     for request in sent:
         request["answers"] = [places[key] for key in request["answers"]]
     return [{"name": f"{task} by {backend}", "task": task, **request} for request in sent]

@@ -23,16 +23,19 @@ pub(crate) fn checkpoint(name: &str) -> PathBuf {
     oracles().join("checkpoints").join(name)
 }
 
+pub(crate) fn copy_files(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
 /// A tiny checkpoint with the tokenizer of as few tokens and room for long prompts, in a new folder within `parent`.
 pub(crate) fn speaking(parent: &Path, name: &str) -> PathBuf {
     let folder = parent.join(name);
     std::fs::create_dir(&folder).unwrap();
-    for part in [checkpoint(name), oracles().join("tokenizers/small")] {
-        for file in std::fs::read_dir(part).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
-        }
-    }
+    copy_files(&checkpoint(name), &folder);
+    copy_files(&oracles().join("tokenizers/small"), &folder);
     let path = folder.join("config.json");
     let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     config["max_position_embeddings"] = (1 << 15).into();

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use self::running::{Running, limits};
 use crate::command::fails;
 use crate::generate::log_probs;
-use crate::oracle::{checkpoint, close, ids, model, numbers};
+use crate::oracle::{checkpoint, close, copy_files, ids, model, numbers};
 
 /// What two ways of adding the same numbers of 32 bits may differ by.
 const ROUNDING: f64 = 5e-5;
@@ -208,10 +208,7 @@ fn pieces_of_a_stream_are_the_whole_when_they_are_put_together() {
 /// A checkpoint with a tokenizer of single bytes: `é` is two tokens, and every other one is a letter of ASCII.
 fn spelling() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for file in std::fs::read_dir(checkpoint("llama")).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
-    }
+    copy_files(&checkpoint("llama"), folder.path());
     let bytes: Vec<String> = ["<s>", "<unk>", "</s>", "Ġ", "Ċ", "Ã", "©"].map(str::to_owned).to_vec();
     let letters = (0x21..=0x7e_u8).map(|byte| char::from(byte).to_string());
     let vocabulary: serde_json::Map<String, Value> =

@@ -14,15 +14,12 @@ use serde_json::{Value, json};
 use tch::Device;
 use tempfile::TempDir;
 
-use crate::oracle::{checkpoint, model};
+use crate::oracle::{checkpoint, copy_files, model};
 
 /// A copy of a checkpoint, to be spoilt.
 fn copy(name: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(checkpoint(name)).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
-    }
+    copy_files(&checkpoint(name), folder.path());
     folder
 }
 

@@ -403,5 +403,6 @@ fn one_method_one_seed_and_lakes_too_large_to_draw_are_explained_too() {
     let page = succeeds(&large);
     assert!(page.contains("too large to draw"), "{page}");
     let all = succeeds(&["--method", "all", "--seeds", "1", "--steps", "1", "--explain"]);
-    assert!(all.contains("too wide to print; --json has every number") && all.contains(" others: negatives"), "{all}");
+    assert!(all.lines().all(|line| line.chars().count() <= 120), "{all}");
+    assert!(all.contains("Cosine of gradients") && all.contains(" others: negatives"), "{all}");
 }

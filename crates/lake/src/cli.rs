@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lake::LakeError;
 use lake::export::State;
 use lake::network::Encoding;
-use lake::recipe::{DEFAULT, Overrides, is_label};
+use lake::recipe::{self, DEFAULT, Overrides, is_label, taken};
 use lake::solver::{ACCURACY, Solver, Target};
 use lake::study::shard::Shard;
 use objective::{METHODS, Parameter};
@@ -133,8 +134,9 @@ pub(crate) struct TrainArguments {
     encoding: Option<String>,
 
     /// Units in the policy's hidden layer.
-    #[arg(long, value_name = "UNITS", help_heading = "Training")]
-    hidden: Option<u64>,
+    #[arg(long, value_name = "UNITS", value_parser = count("hidden"), help_heading = "Training")]
+    #[arg(allow_negative_numbers = true)]
+    hidden: Option<i64>,
 
     /// The optimizer, with PyTorch's formulas and defaults.
     #[arg(long, value_parser = PossibleValuesParser::new(OPTIMIZERS.iter().map(|kind| kind.name)), help_heading = "Training")]
@@ -157,19 +159,23 @@ pub(crate) struct TrainArguments {
     clip_norm: Option<f64>,
 
     /// Full-batch optimizer steps.
-    #[arg(long, value_name = "COUNT", help_heading = "Training")]
-    steps: Option<u64>,
+    #[arg(long, value_name = "COUNT", value_parser = count("steps"), help_heading = "Training")]
+    #[arg(allow_negative_numbers = true)]
+    steps: Option<i64>,
 
     /// Independent runs; the confidence interval is over them.
-    #[arg(long, value_name = "COUNT", help_heading = "Training")]
-    seeds: Option<u64>,
+    #[arg(long, value_name = "COUNT", value_parser = count("seeds"), help_heading = "Training")]
+    #[arg(allow_negative_numbers = true)]
+    seeds: Option<i64>,
 
     /// The first run's seed; run i takes seed + i. Equal seeds give equal bytes.
-    #[arg(long, value_name = "SEED", help_heading = "Training")]
-    seed: Option<u64>,
+    #[arg(long, value_name = "SEED", value_parser = count("seed"), help_heading = "Training")]
+    #[arg(allow_negative_numbers = true)]
+    seed: Option<i64>,
 
     /// Threads; by default one a core. No result depends on them.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Output")]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) threads: Option<u16>,
 
     /// Print the whole result as JSON.
@@ -200,6 +206,10 @@ pub(crate) struct MeasureArguments {
     #[arg(long = "policy", value_name = "[METHOD=]FILE", required = true, help_heading = "Policies")]
     pub(crate) policies: Vec<PolicyArgument>,
 
+    /// Divide each row by its sum, for tables that were rounded to a few decimals. Without it, rows must sum to 1 within 1e-5.
+    #[arg(long, help_heading = "Policies")]
+    pub(crate) normalise: bool,
+
     #[command(flatten)]
     lake: LakeArguments,
 
@@ -224,11 +234,14 @@ pub(crate) struct PolicyArgument {
 }
 
 impl FromStr for PolicyArgument {
-    type Err = std::convert::Infallible;
+    type Err = String;
 
     /// What stands before the first `=` is a method where it may be one: `./a=b.csv` is a file.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (method, file) = text.split_once('=').filter(|(method, _)| is_label(method)).unwrap_or(("policy", text));
+        if let Some(meaning) = taken(method) {
+            return Err(format!("expected a label of its own before the =, got \"{method}\", {meaning}"));
+        }
         Ok(Self { method: method.to_owned(), file: file.into() })
     }
 }
@@ -280,6 +293,7 @@ pub(crate) struct SolveArguments {
 
     /// Threads; by default one a core. No result depends on them.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Solver")]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) threads: Option<u16>,
 
     /// Print the solution as JSON.
@@ -291,11 +305,11 @@ pub(crate) struct SolveArguments {
 #[derive(Debug, Args)]
 pub(crate) struct StudyArguments {
     /// What to study: a TOML file with the space of designs and the claims, as experiments/reproduction.toml.
-    #[arg(value_name = "FILE", required_unless_present = "merge")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["merge", "redraw"])]
     pub(crate) file: Option<PathBuf>,
 
     /// The folder of results. Run again, the same command goes on where it was ended.
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["merge", "design"], help_heading = "Output")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["merge", "redraw", "design"], help_heading = "Output")]
     pub(crate) out: Option<PathBuf>,
 
     /// Run one part of the designs only, for machines beside one another: `3/100` is the third of a hundred.
@@ -307,16 +321,22 @@ pub(crate) struct StudyArguments {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "design"], help_heading = "Output")]
     pub(crate) merge: Option<PathBuf>,
 
+    /// Draw the tables and figures of the study.json in this folder again, as it is.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "merge", "shard", "out", "design", "designs"])]
+    #[arg(help_heading = "Output")]
+    pub(crate) redraw: Option<PathBuf>,
+
     /// Draw this many designs rather than the file's number; the first are the same.
-    #[arg(long, value_name = "COUNT", help_heading = "Designs")]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, help_heading = "Designs")]
     pub(crate) designs: Option<usize>,
 
     /// Print the recipe of this design, to be run with `lake --recipe`, and nothing else.
-    #[arg(long, value_name = "NUMBER", help_heading = "Designs")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Designs")]
     pub(crate) design: Option<usize>,
 
     /// Threads; by default one a core. No result depends on them.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Output")]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) threads: Option<u16>,
 
     /// Print what was found as JSON.
@@ -360,8 +380,7 @@ impl TrainArguments {
         for (name, count) in
             [("hidden", self.hidden), ("steps", self.steps), ("seeds", self.seeds), ("seed", self.seed)]
         {
-            // TOML's integers end at i64::MAX, which is beyond every range.
-            put(&mut fields, name, count.map(|count| i64::try_from(count).unwrap_or(i64::MAX)));
+            put(&mut fields, name, count);
         }
         let optimizer = self.optimizer.clone().map(|name| Table::from_iter([("name".to_owned(), name.into())]));
         put(&mut fields, "optimizer", optimizer);
@@ -386,6 +405,11 @@ impl SolveArguments {
     pub(crate) fn overrides(&self) -> Overrides {
         Overrides { fields: self.lake.fields(), ..Overrides::default() }
     }
+}
+
+/// What reads a count of a recipe's field.
+fn count(field: &'static str) -> impl Fn(&str) -> Result<i64, LakeError> + Clone {
+    move |text| recipe::count(field, text)
 }
 
 /// An accuracy that is one.

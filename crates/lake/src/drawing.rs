@@ -1,20 +1,22 @@
 //! Lakes and tables as text.
 
-use comfy_table::{CellAlignment, Table, presets};
-
 use crate::environment::Environment;
 use crate::explanation::{Cosine, Explanation, Explored, Origin, Standing};
+use crate::fitted::{self, COLUMNS, side_by_side};
 use crate::map::{Action, Cell, Map};
 use crate::measure::greedy_action;
+use crate::number::{fixed, signed};
 use crate::report::{Curve, MeasureReport, MethodReport, Optimal, Paired, PolicyReport, Report, Summary};
 use crate::solver::{Solution, TransitionMatrix};
 use crate::start::Start;
 
-/// Columns that drawings may take beside one another.
-const PAGE_WIDTH: usize = 120;
+/// The marks of cells, the same wherever a lake is drawn.
+pub(crate) const START: char = '◆';
+pub(crate) const HOLE: char = '●';
+pub(crate) const GOAL: char = '★';
 
 /// What a drawn lake shows.
-pub const ARROWS: &str = "Arrows: the most probable action. ● hole, ★ goal.";
+pub const ARROWS: &str = "Arrows: the most probable action. ◆ start, ● hole, ★ goal.";
 /// What the table's distance is.
 pub const DISTANCE: &str = "\
 Distance: mean squared error between the policy's T(a|s) and the optimal one over the non-terminal cells.
@@ -22,6 +24,8 @@ From above: mean difference from the row above over the same seeds, with its own
 
 /// What the drawn numbers of an explanation are.
 pub const READS: &str = "Reads of each cell by the training steps, mean over seeds.";
+/// Of trajectories with more moves, so many are shown.
+const LONG: usize = 30;
 /// As many methods that read the same are named one by one.
 const FEW: usize = 4;
 
@@ -32,14 +36,14 @@ pub fn arrows(map: &Map, policy: &TransitionMatrix) -> Vec<String> {
 
 /// The lake with a number a cell.
 pub fn values(map: &Map, value: &[f64]) -> Vec<String> {
-    let text = |cell: usize| format!("{:.3}", value[cell]);
+    let text = |cell: usize| fixed(value[cell], 3);
     let width = map.non_terminal().into_iter().map(|cell| text(cell).len()).max().unwrap_or(0);
     framed(map, |cell| vec![format!(" {:>width$}", text(cell))])
 }
 
 /// The lake with four numbers a cell, each on the side that its action goes to.
 pub fn action_values(map: &Map, solution: &Solution, policy: &TransitionMatrix) -> Vec<String> {
-    let text = |cell: usize, action: Action| format!("{:.2}", solution.action_value[cell][action as usize]);
+    let text = |cell: usize, action: Action| fixed(solution.action_value[cell][action as usize], 2);
     let all = map.non_terminal().into_iter().flat_map(|cell| Action::ALL.map(|action| text(cell, action).len()));
     let width = all.max().unwrap_or(0);
     let (before, after) = (width.div_ceil(2) + 3, width / 2 + 2);
@@ -54,8 +58,8 @@ pub fn action_values(map: &Map, solution: &Solution, policy: &TransitionMatrix) 
     })
 }
 
-/// T*, V* and Q* on the lake, those that fit the page; the others are named.
-pub fn solution(map: &Map, solution: &Solution, policy: &TransitionMatrix) -> String {
+/// T*, V* and Q* on the lake, those that fit so many columns; the others are named.
+pub fn solution(map: &Map, solution: &Solution, policy: &TransitionMatrix, columns: usize) -> String {
     type Draw<'a> = Box<dyn Fn() -> Vec<String> + 'a>;
     // The fewest columns a cell: what fits not even so is not drawn to see.
     let drawings: [(&str, usize, Draw<'_>); 3] = [
@@ -64,69 +68,43 @@ pub fn solution(map: &Map, solution: &Solution, policy: &TransitionMatrix) -> St
         ("Q*, on the side of each action", 13, Box::new(|| action_values(map, solution, policy))),
     ];
     let (mut drawn, mut left_out) = (Vec::new(), Vec::new());
-    for (title, columns, draw) in drawings {
-        let fits = |columns: usize| columns <= PAGE_WIDTH && map.cells().len() / map.width() <= PAGE_WIDTH;
-        let lines = if fits(columns * map.width() + 3) { draw() } else { Vec::new() };
-        match lines.first() {
-            Some(line) if fits(line.chars().count()) => drawn.push((title, lines)),
+    for (title, least, draw) in drawings {
+        let may_fit = least * map.width() + 3 <= columns && map.cells().len() / map.width() <= COLUMNS;
+        let drawing = (title, if may_fit { draw() } else { Vec::new() });
+        match side_by_side(std::slice::from_ref(&drawing), columns) {
+            Some(_) if may_fit => drawn.push(drawing),
             _ => left_out.push(title.split(',').next().unwrap_or(title)),
         }
     }
     // Q* takes a row of its own.
     let rows = [&drawn[..drawn.len().min(2)], &drawn[drawn.len().min(2)..]];
-    let mut page: String = rows.iter().filter(|row| !row.is_empty()).map(|row| side_by_side(row) + "\n").collect();
+    let drawn = rows.iter().filter(|row| !row.is_empty()).filter_map(|row| side_by_side(row, columns));
+    let mut page: String = drawn.map(|row| row + "\n").collect();
     if !left_out.is_empty() {
-        page += &format!("{} too large to draw; --json has every number\n", left_out.join(", "));
+        let left_out =
+            format!("{} too large to draw in {columns} columns; --json has every number", left_out.join(", "));
+        page += &(fitted::text(&left_out, columns) + "\n");
     }
     page
 }
 
-/// Drawings beside one another, as many as fit, each under its title.
-pub fn side_by_side(drawings: &[(&str, Vec<String>)]) -> String {
-    const GAP: usize = 3;
-    let width = |(title, lines): &(&str, Vec<String>)| {
-        lines.first().map_or(0, |line| line.chars().count()).max(title.chars().count())
-    };
-    let widest = drawings.iter().map(width).max().unwrap_or(0);
-    let rows = drawings.chunks((PAGE_WIDTH / (widest + GAP)).max(1)).map(|row| {
-        let height = row.iter().map(|(_, lines)| lines.len()).max().unwrap_or(0);
-        let line = |number: usize| {
-            let columns = row.iter().map(|(title, lines)| {
-                let text = if number == 0 { title } else { lines.get(number - 1).map_or("", String::as_str) };
-                format!("{text:<widest$}")
-            });
-            columns.collect::<Vec<_>>().join(&" ".repeat(GAP)).trim_end().to_owned() + "\n"
-        };
-        (0..=height).map(line).collect::<String>()
-    });
-    rows.collect::<Vec<_>>().join("\n")
-}
-
-/// What a report says, for a terminal: the setting, the lakes with arrows, and one row a method.
-pub fn page(environment: &Environment, report: &Report) -> String {
+/// What a report says, for a terminal of so many columns: the setting, the lakes with arrows, and one row a method.
+pub fn page(environment: &Environment, report: &Report, columns: usize) -> String {
     let map = environment.map();
-    let table = aligned(&header(report), &rows(map, report));
-    let (title, lakes, episodes) =
-        (title(environment, report), lakes(map, policies(report), &report.optimal), episodes(report));
-    let why = explanation(map, report);
-    format!("{title}\n\n{lakes}\n{table}\n\n{ARROWS}\n{DISTANCE}\n{episodes}{why}")
-}
-
-/// A table for a terminal: names to the left, numbers to the right.
-fn aligned<Title: std::fmt::Display, Row: AsRef<[String]>>(header: &[Title], rows: &[Row]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    for row in rows {
-        table.add_row(row.as_ref());
-    }
-    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    table.trim_fmt()
+    let table = fitted::table(&header(report), &rows(map, report), columns);
+    let text = |text: &str| fitted::text(text, columns);
+    let title = text(&title(environment, report));
+    let lakes = lakes(map, policies(report), &report.optimal, columns);
+    let (arrows, distance, episodes) = (text(ARROWS), text(DISTANCE), text(&episodes(report)));
+    let why = explanation(map, report, columns);
+    format!("{title}\n\n{lakes}\n{table}\n\n{arrows}\n{distance}\n{episodes}{why}")
 }
 
 /// The setting in one line.
 pub fn title(environment: &Environment, report: &Report) -> String {
     let (map, recipe) = (environment.map(), &report.recipe);
-    let trajectories: Vec<_> = report.trajectories.iter().map(|(role, word)| format!("{role} {word}")).collect();
+    let trajectories: Vec<_> =
+        report.trajectories.iter().map(|(role, word)| format!("{role} {}", shortened(word))).collect();
     let start = if recipe.start == Start::Random { String::new() } else { format!("start {}; ", recipe.start) };
     let target = if recipe.parameterised_target { "parameterised target; " } else { "" };
     format!(
@@ -145,16 +123,34 @@ pub fn title(environment: &Environment, report: &Report) -> String {
     )
 }
 
-/// The most probable actions of every method's policy and of the optimal one.
-pub fn lakes<'a>(map: &Map, policies: impl Iterator<Item = &'a PolicyReport>, optimal: &Optimal) -> String {
+/// A trajectory's word, or how a long one begins.
+pub(crate) fn shortened(word: &str) -> String {
+    match word.char_indices().nth(LONG) {
+        Some((end, _)) => format!("{}... ({} moves)", &word[..end], word.chars().count()),
+        None => word.to_owned(),
+    }
+}
+
+/// The most probable actions of every method's policy and of the optimal one, as far as they fit so many columns.
+pub fn lakes<'a>(
+    map: &Map,
+    policies: impl Iterator<Item = &'a PolicyReport>,
+    optimal: &Optimal,
+    columns: usize,
+) -> String {
     let mut drawings: Vec<_> =
         policies.map(|policy| (policy.method.as_str(), arrows(map, &policy.transition_matrix))).collect();
     drawings.push(("optimal", arrows(map, &optimal.transition_matrix)));
-    side_by_side(&drawings)
+    side_by_side(&drawings, columns).unwrap_or_else(|| too_large(columns))
 }
 
-/// What a report says of policies that any program trained, for a terminal.
-pub fn measure_page(environment: &Environment, report: &MeasureReport) -> String {
+fn too_large(columns: usize) -> String {
+    fitted::text(&format!("The lake is too large to draw in {columns} columns; --json has every number."), columns)
+        + "\n"
+}
+
+/// What a report says of policies that any program trained, for a terminal of so many columns.
+pub fn measure_page(environment: &Environment, report: &MeasureReport, columns: usize) -> String {
     let map = environment.map();
     let shared = shared(report.results.iter(), &report.paired, &report.optimal);
     let counts = report.results.iter().map(|policy| policy.policies.len().to_string()).chain([String::new()]);
@@ -173,9 +169,10 @@ pub fn measure_page(environment: &Environment, report: &MeasureReport) -> String
         "success greedy/sampled",
         "return greedy/sampled",
     ];
-    let (table, title) = (aligned(&header, &rows), measure_title(environment, report));
-    let lakes = lakes(map, report.results.iter(), &report.optimal);
-    format!("{title}\n\n{lakes}\n{table}\n\n{ARROWS}\n{DISTANCE}\n")
+    let text = |text: &str| fitted::text(text, columns);
+    let (table, title) = (fitted::table(&header, &rows, columns), text(&measure_title(environment, report)));
+    let lakes = lakes(map, report.results.iter(), &report.optimal, columns);
+    format!("{title}\n\n{lakes}\n{table}\n\n{}\n{}\n", text(ARROWS), text(DISTANCE))
 }
 
 /// The lake in one line.
@@ -235,21 +232,25 @@ fn shared<'a>(
     paired: &[Paired],
     optimal: &Optimal,
 ) -> Vec<[String; 5]> {
+    let difference = |paired: &Paired| {
+        let Paired { difference, ci95, .. } = paired;
+        ci95.map_or(signed(*difference, 4), |ci95| format!("{} ± {}", signed(*difference, 4), fixed(ci95, 4)))
+    };
     let mut above: Option<&str> = None;
     let row = |policy: &'a PolicyReport| {
         let is_from_above = |paired: &&Paired| Some(paired.closer.as_str()) == above && paired.further == policy.method;
         let from_above = paired.iter().find(is_from_above);
         above = Some(&policy.method);
-        let fares = |greedy: f64, sampled: f64| format!("{greedy:.3} / {sampled:.3}");
+        let fares = |greedy: f64, sampled: f64| format!("{} / {}", fixed(greedy, 3), fixed(sampled, 3));
         [
             policy.method.clone(),
             interval(&policy.distance),
-            from_above.map_or(String::new(), |paired| format!("+{}", with_interval(paired.difference, paired.ci95, 4))),
+            from_above.map_or(String::new(), difference),
             fares(policy.success_rate.greedy, policy.success_rate.sampled),
             fares(policy.mean_return.greedy, policy.mean_return.sampled),
         ]
     };
-    let fares = |value: f64| format!("{value:.3}");
+    let fares = |value: f64| fixed(value, 3);
     let best =
         ["optimal".to_owned(), "0".to_owned(), String::new(), fares(optimal.success_rate), fares(optimal.mean_return)];
     policies.map(row).chain([best]).collect()
@@ -289,9 +290,8 @@ pub struct SameReads<'a> {
     pub explored: &'a [Explored],
 }
 
-/// Why the methods ended where they did, for a terminal; nothing if that was not asked.
-pub fn explanation(map: &Map, report: &Report) -> String {
-    let fits = |text: &str| text.lines().all(|line| line.chars().count() <= PAGE_WIDTH);
+/// Why the methods ended where they did, for a terminal of so many columns; nothing if that was not asked.
+pub fn explanation(map: &Map, report: &Report, columns: usize) -> String {
     let mut text = String::new();
     let groups = same_reads(report);
     let named = |group: &SameReads<'_>, explored: &Explored| {
@@ -308,14 +308,12 @@ pub fn explanation(map: &Map, report: &Report) -> String {
         .collect();
     let drawings: Vec<_> = drawings.iter().map(|(title, lines)| (title.as_str(), lines.clone())).collect();
     if !drawings.is_empty() {
-        let drawn = side_by_side(&drawings);
-        let drawn = if fits(&drawn) { drawn } else { "too large to draw; --json has every number\n".to_owned() };
-        text += &format!("\n{READS}\n\n{drawn}");
+        let drawn = side_by_side(&drawings, columns).unwrap_or_else(|| too_large(columns));
+        text += &format!("\n{}\n\n{drawn}", fitted::text(READS, columns));
     }
     for Part { title, note, header, rows } in explanation_parts(report) {
-        let table = aligned(&header, &rows);
-        let table = if fits(&table) { table } else { "too wide to print; --json has every number".to_owned() };
-        text += &format!("\n{title}\n{note}\n\n{table}\n");
+        let (title, note) = (fitted::text(title, columns), fitted::text(note, columns));
+        text += &format!("\n{title}\n{note}\n\n{}\n", fitted::table(&header, &rows, columns));
     }
     text
 }
@@ -432,7 +430,7 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
             &|explanation| {
                 let Some(displacement) = &explanation.displacement else { return vec![String::new(); 6] };
                 let ends = |curve: &Curve| {
-                    [curve.mean.first(), curve.mean.last()].map(|mean| mean.map_or(String::new(), |mean| format!("{mean:.3}")))
+                    [curve.mean.first(), curve.mean.last()].map(|mean| mean.map_or(String::new(), |mean| fixed(*mean, 3)))
                 };
                 let change = rounded(&displacement.margin_change, 3);
                 let displaced = format!("{:.3}", displacement.displaced);
@@ -473,7 +471,7 @@ fn cosine(standing: &Standing<Summary, Cosine>, method: &str, other: &str) -> St
     }
     let is_theirs = |between: &[String; 2]| between.iter().all(|label| [method, other].contains(&label.as_str()));
     let mean = standing.cosines.iter().find(|cosine| is_theirs(&cosine.between)).and_then(|cosine| cosine.mean);
-    mean.map_or("none".to_owned(), |mean| format!("{mean:.3}"))
+    mean.map_or("none".to_owned(), |mean| fixed(mean, 3))
 }
 
 /// Mean and interval of a distance.
@@ -483,22 +481,25 @@ fn interval(summary: &Summary) -> String {
 
 /// Mean and interval to so many decimals.
 fn rounded(summary: &Summary, decimals: usize) -> String {
-    with_interval(summary.mean, summary.ci95, decimals)
+    let mean = fixed(summary.mean, decimals);
+    summary.ci95.map_or(mean.clone(), |ci95| format!("{mean} ± {}", fixed(ci95, decimals)))
 }
 
-fn with_interval(mean: f64, ci95: Option<f64>, decimals: usize) -> String {
-    ci95.map_or(format!("{mean:.decimals$}"), |ci95| format!("{mean:.decimals$} ± {ci95:.decimals$}"))
-}
-
-/// The lake in a frame: `content` draws the non-terminal cells, all equally large.
+/// The lake in a frame: `content` draws the non-terminal cells, all equally large. The start has its mark in the place of the first space.
 fn framed(map: &Map, content: impl Fn(usize) -> Vec<String>) -> Vec<String> {
     let sample = content(map.start());
     let (height, width) = (sample.len(), sample[0].chars().count());
     let drawn = |cell: usize| {
         let symbol = match map.cells()[cell] {
-            Cell::Hole => '●',
-            Cell::Goal => '★',
-            Cell::Start | Cell::Frozen => return content(cell),
+            Cell::Hole => HOLE,
+            Cell::Goal => GOAL,
+            Cell::Frozen => return content(cell),
+            Cell::Start => {
+                let mut lines = content(cell);
+                let marked = lines[0].strip_prefix(' ').map(|rest| format!("{START}{rest}"));
+                lines[0] = marked.unwrap_or_else(|| lines[0].clone());
+                return lines;
+            }
         };
         (0..height).map(|line| if line == height / 2 { centred(symbol, width) } else { " ".repeat(width) }).collect()
     };

@@ -100,9 +100,13 @@ impl Drawn {
             }
             Kind::Sampled => (0..PATIENCE).find_map(|_| episode(map, policy, most, &mut rng)),
         };
-        let fail = || LakeError::NoTrajectory {
-            trajectory: self.to_string(),
-            problem: format!("{} has no such word of up to {most} moves", map.name()),
+        let fail = || {
+            let falls = self.kind == Kind::Falling && !map.cells().contains(&Cell::Hole);
+            let problem = match falls {
+                true => format!("{} has no holes", map.name()),
+                false => format!("{} has no such word of up to {most} moves", map.name()),
+            };
+            LakeError::NoTrajectory { trajectory: self.to_string(), problem }
         };
         word.map(|actions| actions.into_iter().map(Action::letter).collect()).ok_or_else(fail)
     }
@@ -205,7 +209,7 @@ impl FromStr for Drawn {
     type Err = LakeError;
 
     fn from_str(name: &str) -> Result<Self, LakeError> {
-        let spelled = Spelled::new("trajectory drawn", PREFIX, name);
+        let spelled = Spelled::new("trajectory drawn", PREFIX, name)?;
         let kinds = format!("one of {}", Kind::VARIANTS.join(", "));
         let kind = spelled.head.parse().map_err(|_| spelled.fail("kind", &kinds, spelled.head))?;
         let mut drawn = Self { kind, moves: None, seed: SEED };

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use objective::{ParameterError, RegistryError};
 use training::{OptimizerError, StepError};
 
+use crate::spelling::suggest;
+
 /// Why the lake refused.
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
@@ -60,13 +62,21 @@ pub enum LakeError {
     },
     /// A method or one of its parameters.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Registry(RegistryError),
     /// A parameter.
     #[error(transparent)]
-    Parameter(#[from] ParameterError),
+    Parameter(ParameterError),
     /// An optimizer or one of its parameters.
     #[error(transparent)]
-    Optimizer(#[from] OptimizerError),
+    Optimizer(OptimizerError),
+    /// A name near to one that exists.
+    #[error("{error}; did you mean {meant}?")]
+    Misspelled {
+        /// Why the name was refused.
+        error: Box<LakeError>,
+        /// The names near to it.
+        meant: String,
+    },
     /// A network whose parameters do not fit its layers.
     #[error("network: {0}")]
     Network(#[from] ndarray::ShapeError),
@@ -140,6 +150,43 @@ pub enum LakeError {
         /// Why.
         problem: String,
     },
+}
+
+impl From<RegistryError> for LakeError {
+    fn from(error: RegistryError) -> Self {
+        match &error {
+            RegistryError::Unknown { name, allowed } => {
+                let (name, allowed) = (name.clone(), allowed.clone());
+                suggest(Self::Registry(error), &name, allowed.split(", "))
+            }
+            RegistryError::Parameter(parameter) => parameter.clone().into(),
+            _ => Self::Registry(error),
+        }
+    }
+}
+
+impl From<ParameterError> for LakeError {
+    fn from(error: ParameterError) -> Self {
+        match &error {
+            ParameterError::Unknown { name, allowed, .. } => {
+                let (name, allowed) = (name.clone(), allowed.clone());
+                suggest(Self::Parameter(error), &name, allowed.split(", "))
+            }
+            _ => Self::Parameter(error),
+        }
+    }
+}
+
+impl From<OptimizerError> for LakeError {
+    fn from(error: OptimizerError) -> Self {
+        match &error {
+            OptimizerError::Unknown { name, allowed } => {
+                let (name, allowed) = (name.clone(), allowed.clone());
+                suggest(Self::Optimizer(error), &name, allowed.split(", "))
+            }
+            OptimizerError::Parameter(parameter) => parameter.clone().into(),
+        }
+    }
 }
 
 #[cfg(feature = "program")]

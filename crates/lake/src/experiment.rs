@@ -56,6 +56,8 @@ pub struct Experiment {
     recipe: Recipe,
     setting: Setting,
     demonstration: Trajectory,
+    /// Whether the demonstration is the recipe's; otherwise no method reads it.
+    is_demonstrated: bool,
     rejected: Option<Trajectory>,
     optimizer: OptimizerSettings,
     /// What trains every policy before its methods do, if anything.
@@ -118,7 +120,13 @@ impl Experiment {
         let fitted = recipe.start.policy(map, setting.greedy(), &mut stream(recipe.seed, 0, START));
         let sampled = fitted.unwrap_or_else(|| uniform_policy(map));
         let resolve = |name: &str| trajectory::resolve_rewarded(environment, recipe.gamma, name, &sampled);
-        let demonstration = resolve(&recipe.demonstration)?;
+        let (demonstration, is_demonstrated) = match resolve(&recipe.demonstration) {
+            // No method reads it. Distances along a way to the goal are reported all the same.
+            Err(_) if !objectives.iter().flatten().chain(&before).any(|objective| learns_from_data(&**objective)) => {
+                (trajectory::resolve(map, trajectory::OPTIMAL)?, false)
+            }
+            resolved => (resolved?, true),
+        };
         let compares = objectives.iter().flatten().any(|objective| reads_rejected(&objective.requirements()));
         let rejected = compares.then(|| resolve(&recipe.rejected)).transpose()?;
         let (optimizer, curve_steps) = (recipe.optimizer()?, curve_steps(recipe.steps));
@@ -126,6 +134,7 @@ impl Experiment {
             recipe,
             setting,
             demonstration,
+            is_demonstrated,
             rejected,
             optimizer,
             before,
@@ -207,7 +216,10 @@ impl Experiment {
         let mut results: Vec<_> = summarised.collect();
         results.sort_by(|a, b| a.policy.distance.mean.total_cmp(&b.policy.distance.mean));
 
-        let mut trajectories = BTreeMap::from([("demonstration", self.demonstration.word.clone())]);
+        let mut trajectories = BTreeMap::new();
+        if self.is_demonstrated {
+            trajectories.insert("demonstration", self.demonstration.word.clone());
+        }
         trajectories.extend(self.rejected.as_ref().map(|rejected| ("rejected", rejected.word.clone())));
         Ok(Report {
             version: env!("CARGO_PKG_VERSION"),
@@ -469,6 +481,11 @@ pub(crate) fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream((stage as u64) << 32 | number);
     rng
+}
+
+/// Whether an objective learns from the trajectories of a recipe.
+fn learns_from_data(objective: &dyn Objective) -> bool {
+    objective.requirements().source == Source::Given
 }
 
 /// Whether an objective learns from the rejected trajectory.

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
-use program::figure::{Area, COLOURS, Drawn, FAINT, FONT, INK, heading, label, svg};
+use program::figure::{Area, Drawn, FAINT, FONT, INK, heading, label, readable_on, spread, svg, ticks};
+use program::look::Look;
 use resvg::{tiny_skia, usvg};
 
-use crate::drawing::{measure_title, start};
+use crate::drawing::{measure_title, shortened, start};
 use crate::environment::Environment;
 use crate::error::LakeError;
 use crate::map::{ACTIONS, Cell, Map};
 use crate::measure::greedy_action;
-use crate::report::{MeasureReport, Optimal, PolicyReport, Report};
+use crate::number::fixed;
+use crate::report::{MeasureReport, MethodReport, Optimal, PolicyReport, Report};
 use crate::solver::TransitionMatrix;
 
 /// A drawn figure.
@@ -29,8 +31,33 @@ pub struct Figure {
 const PNG_SCALE: f32 = 2.0;
 const HOLE: RGBColor = RGBColor(70, 76, 88);
 const GOAL: RGBColor = RGBColor(240, 190, 60);
+const ICE: RGBColor = RGBColor(237, 242, 248);
+/// Where a figure begins below its heading.
+const TOP: i32 = 84;
+/// From one bar to the next.
+const ROW: i32 = 24;
+/// From one label of a line to the next.
+const LABEL: u32 = 15;
+/// Of more lines than these the intervals are fainter.
+const FEW: usize = 8;
 /// The axis of distances is at least so long.
 const LEAST_TOP: f64 = 0.01;
+
+/// Corners of the start's mark, in percent of a cell's side.
+pub(crate) const START_OUTLINE: [(f64, f64); 4] = [(12.0, 3.0), (21.0, 12.0), (12.0, 21.0), (3.0, 12.0)];
+/// Corners of a goal's mark.
+pub(crate) const GOAL_OUTLINE: [(f64, f64); 10] = [
+    (50.0, 20.0),
+    (57.9, 41.1),
+    (80.4, 42.1),
+    (62.8, 56.2),
+    (68.8, 77.9),
+    (50.0, 65.5),
+    (31.2, 77.9),
+    (37.2, 56.2),
+    (19.6, 42.1),
+    (42.1, 41.1),
+];
 
 /// Every figure of a report: the distances, the learning curves, and one sheet of heat maps for each method.
 ///
@@ -39,14 +66,14 @@ const LEAST_TOP: f64 = 0.01;
 /// [`LakeError::Figure`] naming the figure.
 pub fn draw(map: &Map, report: &Report) -> Result<Vec<Figure>, LakeError> {
     let untrained = report.results.first().map_or(0.0, |result| result.initial_distance.mean);
-    let bars: Vec<_> =
-        report.results.iter().map(|result| (&result.policy, colour(report, &result.policy.method))).collect();
+    let policies: Vec<_> = report.results.iter().map(|result| &result.policy).collect();
     let setting = setting(report);
+    let count = report.results.len() as u32;
     let mut figures = vec![
-        distance_figure(&setting, &bars, Some((untrained, start(report))))?,
-        figure("curve", (720, 440), |area| curves(area, report))?,
+        distance_figure(&setting, &policies, Some((untrained, start(report))))?,
+        figure("curve", (900, (140 + LABEL * count).max(440)), |area| curves(area, report))?,
     ];
-    for (policy, _) in bars {
+    for policy in policies {
         figures.push(policy_figure(map, &setting, &report.optimal, policy)?);
     }
     Ok(figures)
@@ -59,9 +86,9 @@ pub fn draw(map: &Map, report: &Report) -> Result<Vec<Figure>, LakeError> {
 /// [`LakeError::Figure`] naming the figure.
 pub fn draw_measured(environment: &Environment, report: &MeasureReport) -> Result<Vec<Figure>, LakeError> {
     let setting = measure_title(environment, report);
-    let bars: Vec<_> = report.results.iter().zip(COLOURS.into_iter().cycle()).collect();
-    let mut figures = vec![distance_figure(&setting, &bars, None)?];
-    for (policy, _) in bars {
+    let policies: Vec<_> = report.results.iter().collect();
+    let mut figures = vec![distance_figure(&setting, &policies, None)?];
+    for policy in policies {
         figures.push(policy_figure(environment.map(), &setting, &report.optimal, policy)?);
     }
     Ok(figures)
@@ -69,11 +96,11 @@ pub fn draw_measured(environment: &Environment, report: &MeasureReport) -> Resul
 
 fn distance_figure(
     setting: &str,
-    bars: &[(&PolicyReport, RGBColor)],
+    policies: &[&PolicyReport],
     untrained: Option<(f64, &str)>,
 ) -> Result<Figure, LakeError> {
-    let width = (140 + 110 * bars.len() as u32).max(480);
-    figure("distance", (width, 420), |area| distances(area, setting, bars, untrained))
+    let height = TOP + ROW * policies.len() as i32 + 56;
+    figure("distance", (760, height as u32), |area| distances(area, setting, policies, untrained))
 }
 
 fn policy_figure(map: &Map, setting: &str, optimal: &Optimal, policy: &PolicyReport) -> Result<Figure, LakeError> {
@@ -105,14 +132,9 @@ pub(crate) fn figure(name: &str, size: (u32, u32), draw: impl FnOnce(&Area<'_>) 
     Ok(Figure { name: name.to_owned(), svg: svg(size, draw).map_err(|error| fail(error.to_string()))? })
 }
 
-fn colour(report: &Report, label: &str) -> RGBColor {
-    let place = report.recipe.method.iter().position(|entry| entry.label() == label).unwrap_or(0);
-    COLOURS[place % COLOURS.len()]
-}
-
 fn setting(report: &Report) -> String {
     let recipe = &report.recipe;
-    let words: Vec<_> = report.trajectories.iter().map(|(role, word)| format!("{role} {word}")).collect();
+    let words: Vec<_> = report.trajectories.iter().map(|(role, word)| format!("{role} {}", shortened(word))).collect();
     format!(
         "{}, {}, {}; {} steps, {} seeds",
         recipe.map,
@@ -123,57 +145,49 @@ fn setting(report: &Report) -> String {
     )
 }
 
-fn distances(
-    area: &Area<'_>,
-    setting: &str,
-    bars: &[(&PolicyReport, RGBColor)],
-    untrained: Option<(f64, &str)>,
-) -> Drawn {
+/// A bar a method, the least distance first.
+fn distances(area: &Area<'_>, setting: &str, policies: &[&PolicyReport], untrained: Option<(f64, &str)>) -> Drawn {
     heading(area, "Distance from the optimal policy", setting)?;
-    let tops = bars.iter().map(|(policy, _)| policy.distance.mean + policy.distance.ci95.unwrap_or(0.0));
-    // The optimal policy has a bar of no height, on an axis of some.
-    let top = 1.15 * tops.chain(untrained.map(|(distance, _)| distance)).fold(0.0, f64::max).max(LEAST_TOP);
-    let count = bars.len() as f64;
-    let mut chart = ChartBuilder::on(area)
-        .margin(20)
-        .margin_top(60)
-        .x_label_area_size(34)
-        .y_label_area_size(64)
-        .build_cartesian_2d(-0.5..count - 0.5, 0.0..top)?;
-    let name = |x: &f64| {
-        let near = (x - x.round()).abs() < 1e-9;
-        let bar = bars.get(x.round() as usize).filter(|_| near && *x >= 0.0);
-        bar.map_or(String::new(), |(policy, _)| policy.method.clone())
+    let edge = |policy: &&PolicyReport| policy.distance.mean + policy.distance.ci95.unwrap_or(0.0);
+    let edges = policies.iter().map(edge).chain(untrained.map(|(distance, _)| distance));
+    // The optimal policy has a bar of no length, on an axis of some.
+    let top = edges.fold(0.0, f64::max).max(LEAST_TOP);
+    let text = label(12, INK, HPos::Left, VPos::Center);
+    let widest = |text: &TextStyle<'_>| {
+        let widths = policies.iter().map(|policy| Ok(area.estimate_text_size(&policy.method, text)?.0));
+        widths.collect::<Result<Vec<_>, Box<dyn std::error::Error>>>().map(|all| all.into_iter().max().unwrap_or(0))
     };
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(FAINT)
-        .axis_style(INK)
-        .x_labels(2 * bars.len() + 1)
-        .x_label_formatter(&name)
-        .y_label_formatter(&|y| format!("{y:.2}"))
-        .y_desc("MSE of T(a|s), 95% CI of the mean")
-        .label_style(label(12, INK, HPos::Center, VPos::Center))
-        .draw()?;
-    for (place, (policy, colour)) in bars.iter().enumerate() {
-        let (x, mean) = (place as f64, policy.distance.mean);
-        chart.draw_series([Rectangle::new([(x - 0.32, 0.0), (x + 0.32, mean)], colour.filled())])?;
-        let half = policy.distance.ci95.unwrap_or(0.0);
-        let (low, high, cap) = (mean - half, mean + half, 0.06);
-        let whisker = [[(x, low), (x, high)], [(x - cap, low), (x + cap, low)], [(x - cap, high), (x + cap, high)]];
-        chart.draw_series(whisker.map(|line| PathElement::new(line, INK.stroke_width(2))))?;
-        let above = label(12, INK, HPos::Center, VPos::Bottom);
-        chart.draw_series([Text::new(format!("{mean:.4}"), (x, mean + half + 0.01 * top), above)])?;
+    let left = 56 + widest(&text)? as i32;
+    let (width, bottom) = (f64::from(area.dim_in_pixel().0 as i32 - left - 80), TOP + ROW * policies.len() as i32);
+    let at = |distance: f64| left + (distance / top * width).round() as i32;
+    let (ticks, decimals) = ticks(top, 6.0);
+    for tick in ticks {
+        area.draw(&PathElement::new([(at(tick), TOP), (at(tick), bottom)], FAINT))?;
+        let place = (at(tick), bottom + 8);
+        area.draw(&Text::new(fixed(tick, decimals), place, label(11, INK, HPos::Center, VPos::Top)))?;
     }
+    let place = (left, bottom + 28);
+    area.draw(&Text::new("MSE of T(a|s), 95% CI of the mean", place, label(11, INK, HPos::Left, VPos::Top)))?;
+    for (row, policy) in (0..).zip(policies) {
+        let (y, look) = (TOP + ROW * row + ROW / 2, Look::of(&policy.method));
+        let (mean, half) = (policy.distance.mean, policy.distance.ci95.unwrap_or(0.0));
+        look.mark(area, (30, y))?;
+        area.draw(&Text::new(policy.method.clone(), (44, y), text.clone()))?;
+        area.draw(&Rectangle::new([(left, y - 8), (at(mean), y + 8)], look.colour.filled()))?;
+        let (low, high) = (at(mean - half), at(mean + half));
+        for line in [[(low, y), (high, y)], [(low, y - 4), (low, y + 4)], [(high, y - 4), (high, y + 4)]] {
+            area.draw(&PathElement::new(line, INK.stroke_width(2)))?;
+        }
+        area.draw(&Text::new(fixed(mean, 4), (high + 8, y), text.clone()))?;
+    }
+    area.draw(&PathElement::new([(left, TOP), (left, bottom)], INK))?;
     let Some((untrained, start)) = untrained else { return Ok(()) };
-    let line = [(-0.5, untrained), (count - 0.5, untrained)];
-    chart.draw_series(DashedLineSeries::new(line, 6, 4, INK.stroke_width(1)))?;
-    // The least distance comes first, so that there is most room.
-    let above = label(11, INK, HPos::Left, VPos::Bottom);
-    let text = format!("{start} {untrained:.4}");
-    chart.draw_series([Text::new(text, (-0.48, untrained + 0.006 * top), above)])?;
+    let x = at(untrained);
+    for y in (TOP - 2..bottom).step_by(8) {
+        area.draw(&PathElement::new([(x, y), (x, (y + 5).min(bottom))], INK))?;
+    }
+    let above = label(11, INK, HPos::Center, VPos::Bottom);
+    area.draw(&Text::new(format!("{start} {}", fixed(untrained, 4)), (x, TOP - 5), above))?;
     Ok(())
 }
 
@@ -185,9 +199,14 @@ fn curves(area: &Area<'_>, report: &Report) -> Drawn {
         result.curve.mean.iter().zip(&result.curve.ci95).map(|(mean, ci95)| mean + ci95.unwrap_or(0.0))
     });
     let top = 1.05 * edges.fold(0.0, f64::max);
+    let style = label(12, INK, HPos::Left, VPos::Center);
+    let width = |result: &MethodReport| Ok(area.estimate_text_size(&result.policy.method, &style)?.0);
+    let names = report.results.iter().map(width).collect::<Result<Vec<_>, Box<dyn std::error::Error>>>()?;
+    let names = names.into_iter().max().unwrap_or(0);
     let mut chart = ChartBuilder::on(area)
         .margin(20)
         .margin_top(60)
+        .margin_right(50 + names as u32)
         .x_label_area_size(48)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..(steps.len() - 1) as f64, 0.0..top)?;
@@ -207,27 +226,34 @@ fn curves(area: &Area<'_>, report: &Report) -> Drawn {
         .y_desc("MSE of T(a|s), 95% CI of the mean")
         .label_style(label(12, INK, HPos::Center, VPos::Center))
         .draw()?;
+    let last = f64::from(steps.len() as u32 - 1);
+    let place = |x: f64, y: f64| chart.plotting_area().map_coordinate(&(x, y));
     for result in &report.results {
-        let colour = colour(report, &result.policy.method);
-        let points: Vec<_> = (0..).map(f64::from).zip(result.curve.mean.iter().copied()).collect();
-        let shifted = |sign: f64| {
-            let halves = result.curve.ci95.iter().map(move |ci95| sign * ci95.unwrap_or(0.0));
-            points.iter().zip(halves).map(|(&(x, mean), half)| (x, mean + half)).collect::<Vec<_>>()
-        };
-        let band: Vec<_> = shifted(1.0).into_iter().chain(shifted(-1.0).into_iter().rev()).collect();
-        chart.draw_series([Polygon::new(band, colour.mix(0.25).filled())])?;
-        chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            .label(result.policy.method.clone())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
+        let look = Look::of(&result.policy.method);
+        let half = |at: usize| result.curve.ci95[at].unwrap_or(0.0);
+        let ways = result.curve.mean.iter().enumerate().map(|(at, mean)| (at, *mean));
+        let edge = |sign: f64| ways.clone().map(move |(at, mean)| place(at as f64, mean + sign * half(at)));
+        let band: Vec<_> = edge(1.0).chain(edge(-1.0).collect::<Vec<_>>().into_iter().rev()).collect();
+        area.draw(&Polygon::new(band, look.colour.mix(if report.results.len() > FEW { 0.08 } else { 0.2 }).filled()))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
-        .background_style(WHITE.mix(0.85))
-        .border_style(FAINT)
-        .label_font(label(12, INK, HPos::Left, VPos::Top))
-        .draw()?;
+    let ends: Vec<_> = report.results.iter().map(|result| result.curve.mean.last().copied().unwrap_or(0.0)).collect();
+    let ends: Vec<_> = ends.into_iter().map(|end| place(last, end)).collect();
+    let wanted: Vec<_> = ends.iter().map(|(_, y)| f64::from(*y)).collect();
+    let height = f64::from(area.dim_in_pixel().1);
+    let labels = spread(&wanted, f64::from(LABEL), f64::from(TOP), height - 68.0);
+    for ((result, end), label_at) in report.results.iter().zip(ends).zip(labels) {
+        let look = Look::of(&result.policy.method);
+        let points: Vec<_> = (0..).map(f64::from).zip(&result.curve.mean).map(|(x, mean)| place(x, *mean)).collect();
+        look.line(area, &points, 2)?;
+        for point in points {
+            look.mark(area, point)?;
+        }
+        let beside = (end.0 + 34, label_at.round() as i32);
+        area.draw(&PathElement::new([(end.0 + 7, end.1), (beside.0 - 7, beside.1)], look.colour))?;
+        look.mark(area, beside)?;
+        let style = label(12, INK, HPos::Left, VPos::Center);
+        area.draw(&Text::new(result.policy.method.clone(), (beside.0 + 10, beside.1), style))?;
+    }
     Ok(())
 }
 
@@ -248,27 +274,22 @@ fn heat_maps(area: &Area<'_>, map: &Map, setting: &str, optimal: &Optimal, learn
         for (cell, kind) in map.cells().iter().enumerate() {
             let (x, y) = corner(panel, cell);
             let square = [(x, y), (x + side, y + side)];
-            let terminal = match kind {
-                Cell::Hole => Some((HOLE, "")),
-                Cell::Goal => Some((GOAL, "G")),
-                Cell::Start | Cell::Frozen => None,
-            };
             let middle = (x + side / 2, y + side / 2);
-            if let Some((colour, letter)) = terminal {
-                area.draw(&Rectangle::new(square, colour.filled()))?;
-                area.draw(&Text::new(letter, middle, label(16, INK, HPos::Center, VPos::Center)))?;
+            if kind.is_terminal() {
+                area.draw(&Rectangle::new(square, ICE.filled()))?;
             } else if panel == 0 {
                 let value = optimal.value[cell];
                 let amount = (value - least) / (most - least).max(f64::MIN_POSITIVE);
                 area.draw(&Rectangle::new(square, shade(amount).filled()))?;
                 let size = (side / 5).min(15) as u32;
-                let ink = if amount > 0.6 { WHITE } else { INK };
-                area.draw(&Text::new(format!("{value:.2}"), middle, label(size, ink, HPos::Center, VPos::Center)))?;
+                let style = label(size, readable_on(shade(amount)), HPos::Center, VPos::Center);
+                area.draw(&Text::new(fixed(value, 2), middle, style))?;
             } else {
                 let policy = if panel == 1 { &optimal.transition_matrix } else { &learned.transition_matrix };
                 triangles(area, policy, cell, (x, y), side)?;
             }
             area.draw(&Rectangle::new(square, WHITE.stroke_width(2)))?;
+            symbol(area, *kind, (x, y), side)?;
         }
     }
     for (place, shade_of) in (0..100).map(|place| (place, f64::from(place) / 99.0)) {
@@ -277,6 +298,33 @@ fn heat_maps(area: &Area<'_>, map: &Map, setting: &str, optimal: &Optimal, learn
     }
     area.draw(&Text::new("0", (400, 446), label(11, INK, HPos::Right, VPos::Center)))?;
     area.draw(&Text::new("probability 1", (616, 446), label(11, INK, HPos::Left, VPos::Center)))?;
+    let marks = [(Cell::Start, "start", 30), (Cell::Hole, "hole", 90), (Cell::Goal, "goal", 150)];
+    for (kind, name, x) in marks {
+        // The start's mark is small and in a corner.
+        let (place, side) = if kind == Cell::Start { ((x, 440), 50) } else { ((x - 4, 436), 20) };
+        symbol(area, kind, place, side)?;
+        area.draw(&Text::new(name, (x + 18, 446), label(11, INK, HPos::Left, VPos::Center)))?;
+    }
+    Ok(())
+}
+
+/// What marks a cell, as on a terminal: a diamond the start, a disc a hole, a star the goal.
+fn symbol(area: &Area<'_>, kind: Cell, (x, y): (i32, i32), side: i32) -> Drawn {
+    let scaled = |(across, down): &(f64, f64)| {
+        let place = |share: f64| (share / 100.0 * f64::from(side)).round() as i32;
+        (x + place(*across), y + place(*down))
+    };
+    match kind {
+        Cell::Frozen => (),
+        Cell::Start => {
+            let diamond: Vec<_> = START_OUTLINE.iter().map(scaled).collect();
+            area.draw(&Polygon::new(diamond.clone(), INK.filled()))?;
+            let closed: Vec<_> = diamond.iter().chain(diamond.first()).copied().collect();
+            area.draw(&PathElement::new(closed, WHITE))?;
+        }
+        Cell::Hole => area.draw(&Circle::new((x + side / 2, y + side / 2), side * 3 / 10, HOLE.filled()))?,
+        Cell::Goal => area.draw(&Polygon::new(GOAL_OUTLINE.iter().map(scaled).collect::<Vec<_>>(), GOAL.filled()))?,
+    }
     Ok(())
 }
 
@@ -294,9 +342,8 @@ fn triangles(area: &Area<'_>, policy: &TransitionMatrix, cell: usize, (x, y): (i
         area.draw(&Polygon::new([from, to, middle], shade(probability).filled()))?;
         if side >= 60 {
             let place = ((from.0 + to.0 + middle.0) / 3, (from.1 + to.1 + middle.1) / 3);
-            let ink = if probability > 0.6 { WHITE } else { INK };
-            let text = format!("{probability:.2}");
-            area.draw(&Text::new(text, place, label(10, ink, HPos::Center, VPos::Center)))?;
+            let style = label(10, readable_on(shade(probability)), HPos::Center, VPos::Center);
+            area.draw(&Text::new(fixed(probability, 2), place, style))?;
         }
     }
     let arrow = greedy_action(&policy[cell]).arrow().to_string();

@@ -93,7 +93,7 @@ impl FromStr for Generated {
     type Err = LakeError;
 
     fn from_str(name: &str) -> Result<Self, LakeError> {
-        let spelled = Spelled::new("map generated", PREFIX, name);
+        let spelled = Spelled::new("map generated", PREFIX, name)?;
         let size = spelled.head;
         let sides = size.split_once('x').and_then(|(height, width)| Some((height.parse().ok()?, width.parse().ok()?)));
         let fits = |(height, width): &(usize, usize)| {
@@ -172,6 +172,8 @@ mod tests {
             ("generated:8x8,holes=nan", ["map generated.holes", "0 <= holes <= 1", "\"nan\""]),
             ("generated:8x8,seed=-1", ["map generated.seed", "whole number", "\"-1\""]),
             ("generated:8x8,ice=1", ["map generated.ice", "holes or seed", "\"1\""]),
+            ("generated:8x8,seed=1,seed=2", ["map generated.seed", "expected one value", "got \"1\" and \"2\""]),
+            ("generated:8x8,holes=0.1,seed=2,holes=0.1", ["map generated.holes", "one value", "\"0.1\" and \"0.1\""]),
         ] {
             let error = Map::load(name).unwrap_err().to_string();
             assert!(texts.iter().all(|text| error.contains(text)), "{name}: {error}");

@@ -18,7 +18,7 @@
 //! | why it came out so | [`explanation`] |
 //! | policies as files, of any program's | [`policy_file`] |
 //! | the lake as conversations | [`export`] |
-//! | what came out | [`report`], [`figures`], [`page`], [`drawing`] |
+//! | what came out | [`report`], [`figures`], [`page`], [`drawing`], [`fitted`] |
 
 pub mod drawing;
 pub mod drawn;
@@ -29,10 +29,12 @@ pub mod explanation;
 pub mod export;
 #[cfg(feature = "program")]
 pub mod figures;
+pub mod fitted;
 pub mod generate;
 pub mod map;
 pub mod measure;
 pub mod network;
+mod number;
 #[cfg(feature = "program")]
 pub mod page;
 pub mod policy;

@@ -1,8 +1,10 @@
 //! The command line of `lake`.
 
 mod cli;
+mod meant;
 
 use std::io::{BufWriter, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -11,28 +13,35 @@ use lake::environment::Environment;
 use lake::experiment::Experiment;
 use lake::export::Conversations;
 use lake::figures::Figure;
+use lake::fitted::{self, COLUMNS};
 use lake::generate::SPELLING;
 use lake::map::{Cell, EMBEDDED, Map};
+use lake::policy_file::Sums;
 use lake::recipe::Recipe;
 use lake::report::Report;
 use lake::setting::Setting;
 use lake::solver::{Solver, optimal_policy, solve, uniform_policy};
 use lake::study::Study;
 use lake::study::analysis::analyse;
+use lake::study::report::StudyReport;
 use lake::study::shard::{Shard, merge, run_shard};
-use lake::study::summary;
+use lake::study::summary::{self, Layout};
 use lake::{drawing, figures, page, policy_file, trajectory};
-use program::{OutputFolder, Progress, exit_code};
+use program::{FolderLock, OutputFolder, Progress, exit_code};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Serialize;
+use terminal_size::{Width, terminal_size_of};
 
 use crate::cli::{
     Arguments, Command, ExportArguments, Format, MeasureArguments, PolicyArgument, SolveArguments, StudyArguments,
     TrainArguments,
 };
 
+/// What a study found.
+const STUDY_FILE: &str = "study.json";
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| meant::explain(error).exit());
     let outcome = match &arguments.command {
         None => train(&arguments.train),
         Some(Command::Solve(arguments)) => solve_lake(arguments),
@@ -51,6 +60,13 @@ fn print(text: &str) -> anyhow::Result<()> {
     Ok(output.flush()?)
 }
 
+/// Columns to print in: what the environment says, else the terminal, else as many as a page has.
+fn columns() -> usize {
+    let told = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
+    let seen = || terminal_size_of(std::io::stdout()).map(|(Width(columns), _)| usize::from(columns));
+    told.or_else(seen).unwrap_or(COLUMNS)
+}
+
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     let mut output = BufWriter::new(std::io::stdout().lock());
     // A million cells are written as they are spelled; an error of the output is one of input and output again.
@@ -65,8 +81,16 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     if arguments.explain {
         experiment = experiment.explained();
     }
-    let folder = arguments.out.as_deref().map(OutputFolder::create).transpose().context("--out")?;
-    let policies = arguments.policies.as_deref().map(OutputFolder::create).transpose().context("--policies")?;
+    let claimed = arguments.out.as_deref().map(OutputFolder::claim).transpose().context("--out")?;
+    let is_out = |path: &Path| {
+        let out = claimed.as_ref().and_then(|(out, _)| out.path().canonicalize().ok());
+        out.is_some() && out == path.canonicalize().ok()
+    };
+    let claim = |path: &Path| match is_out(path) {
+        true => Ok((OutputFolder::create(path)?, None)),
+        false => OutputFolder::claim(path).map(|(folder, lock)| (folder, Some(lock))),
+    };
+    let policies = arguments.policies.as_deref().map(claim).transpose().context("--policies")?;
 
     let progress = Progress::new("runs");
     progress.begin(experiment.runs() as u64, 0);
@@ -74,15 +98,16 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     let report = pool.install(|| experiment.run(|| progress.advance()))?;
     progress.end();
 
-    let mut written = folder.map(|folder| write(&folder, experiment.environment(), &report)).transpose()?;
-    if let Some(folder) = policies {
-        write_all(&folder, &policy_files(experiment.environment().map(), &report)?)?;
+    let out = claimed.as_ref().map(|(folder, _)| write(folder, experiment.environment(), &report));
+    let mut written = out.transpose()?;
+    if let Some((folder, _lock)) = &policies {
+        write_all(folder, &policy_files(experiment.environment().map(), &report)?)?;
         written.get_or_insert_default().push(folder.path().display().to_string());
     }
     if arguments.json {
         print_json(&report)
     } else {
-        print(&(drawing::page(experiment.environment(), &report) + &told(written)))
+        print(&(drawing::page(experiment.environment(), &report, columns()) + &told(written)))
     }
 }
 
@@ -99,25 +124,26 @@ fn measure(arguments: &MeasureArguments) -> anyhow::Result<()> {
     let recipe = Recipe::resolve(arguments.recipe.as_deref(), &arguments.overrides())?;
     let setting = Setting::new(&recipe)?;
     let environment = setting.environment();
+    let sums = if arguments.normalise { Sums::Normalised } else { Sums::One };
     let mut policies: Vec<(String, Vec<_>)> = Vec::new();
     for PolicyArgument { method, file } in &arguments.policies {
-        let policy = policy_file::read(environment.map(), file)?;
+        let policy = policy_file::read_as(environment.map(), file, sums)?;
         match policies.iter_mut().find(|(name, _)| name == method) {
             Some((_, runs)) => runs.push(policy),
             None => policies.push((method.clone(), vec![policy])),
         }
     }
-    let folder = arguments.out.as_deref().map(OutputFolder::create).transpose().context("--out")?;
+    let claimed = arguments.out.as_deref().map(OutputFolder::claim).transpose().context("--out")?;
     let report = setting.report(&recipe, policies);
-    let write = |folder: OutputFolder| {
+    let write = |(folder, _lock): (OutputFolder, FolderLock)| {
         let mut files = vec![("result.json".to_owned(), (serde_json::to_string_pretty(&report)? + "\n").into_bytes())];
         files.extend(drawn(figures::draw_measured(environment, &report)?)?);
         write_all(&folder, &files)
     };
-    let written = folder.map(write).transpose()?;
+    let written = claimed.map(write).transpose()?;
     match arguments.json {
         true => print_json(&report),
-        false => print(&(drawing::measure_page(environment, &report) + &told(written))),
+        false => print(&(drawing::measure_page(environment, &report, columns()) + &told(written))),
     }
 }
 
@@ -131,7 +157,7 @@ fn export(arguments: &ExportArguments) -> anyhow::Result<()> {
     let Format::Lm = arguments.format;
     let Conversations { demonstrations, preferences, evaluation, key } =
         Conversations::new(environment, setting.solution(), &demonstration, &rejected, arguments.state)?;
-    let folder = OutputFolder::create(&arguments.out).context("DIR")?;
+    let (folder, _lock) = OutputFolder::claim(&arguments.out).context("DIR")?;
     let files = [
         ("demonstrations.jsonl".to_owned(), lines(&demonstrations)?),
         ("preferences.jsonl".to_owned(), lines(&preferences)?),
@@ -154,6 +180,13 @@ fn told(written: Option<Vec<String>>) -> String {
 }
 
 fn study(arguments: &StudyArguments) -> anyhow::Result<()> {
+    if let Some(folder) = &arguments.redraw {
+        let path = folder.join(STUDY_FILE);
+        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        let report = serde_path_to_error::deserialize(&mut json).with_context(|| path.display().to_string())?;
+        return tell_study(&report, folder, Vec::new(), arguments.json);
+    }
     let study = arguments.file.as_deref().map(|file| Study::load(file, arguments.designs)).transpose()?;
     if let (Some(number), Some(study)) = (arguments.design, &study) {
         return print(&toml::to_string(study.design(number)?.experiment.recipe())?);
@@ -176,16 +209,25 @@ fn study(arguments: &StudyArguments) -> anyhow::Result<()> {
         _ => anyhow::bail!("expected a study's file and --out, or --merge"),
     };
     let report = analyse(&merge(folder, study)?);
-    let page = summary::page(&report);
-    let mut files = vec![
-        ("study.json".to_owned(), (serde_json::to_string_pretty(&report)? + "\n").into_bytes()),
-        ("study.md".to_owned(), page.clone().into_bytes()),
-    ];
-    files.extend(drawn(summary::figures(&report)?)?);
+    let json = (serde_json::to_string_pretty(&report)? + "\n").into_bytes();
+    tell_study(&report, folder, vec![(STUDY_FILE.to_owned(), json)], arguments.json)
+}
+
+/// Writes a study's tables and figures beside the given files, and prints what was found.
+fn tell_study(
+    report: &StudyReport,
+    folder: &Path,
+    mut files: Vec<(String, Vec<u8>)>,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let page = summary::page(report, Layout::Markdown);
+    files.push(("study.md".to_owned(), page.into_bytes()));
+    files.extend(drawn(summary::figures(report)?)?);
     let written = write_all(&OutputFolder::create(folder)?, &files)?;
-    if arguments.json {
-        return print_json(&report);
+    if as_json {
+        return print_json(report);
     }
+    let page = summary::page(report, Layout::Terminal { columns: columns() });
     print(&format!("{page}\nwritten: {}\n", written.join(", ")))
 }
 
@@ -260,9 +302,10 @@ fn solve_lake(arguments: &SolveArguments) -> anyhow::Result<()> {
         });
     }
     let (holes, cells) = (map.cells().iter().filter(|&&cell| cell == Cell::Hole).count(), map.cells().len());
-    let drawn = drawing::solution(map, &solution, &policy);
-    print(&format!(
-        "{drawn}{}: {} x {} cells, {holes} holes, {}, discount {}\n\
+    let holes = if holes == 0 { "no".to_owned() } else { holes.to_string() };
+    let drawn = drawing::solution(map, &solution, &policy, columns());
+    let told = format!(
+        "{}: {} x {} cells, {holes} holes, {}, discount {}\n\
          V*(S) = {}; {} sweeps of {}; residual {:e}, so V* is known to {:e}\n",
         map.name(),
         cells / map.width(),
@@ -274,7 +317,8 @@ fn solve_lake(arguments: &SolveArguments) -> anyhow::Result<()> {
         <&str>::from(solver),
         solution.residual,
         solution.error_bound,
-    ))
+    );
+    print(&(drawn + &fitted::text(&told, columns())))
 }
 
 fn maps() -> anyhow::Result<()> {
@@ -284,7 +328,9 @@ fn maps() -> anyhow::Result<()> {
             .into_iter()
             .map(|name| Ok(format!("  {name:<8} {}\n", trajectory::resolve(&map, name)?.word)))
             .collect::<anyhow::Result<String>>()?;
-        print(&format!("{name}: {}\n  {}\n{words}\n", map.summary(), map.rows().join("\n  ")))?;
+        let summary = fitted::text(&format!("{name}: {}", map.summary()), columns());
+        print(&format!("{summary}\n  {}\n{words}\n", map.rows().join("\n  ")))?;
     }
-    print(&format!("{SPELLING}: random lakes that can be crossed, from S at the top left to G at the bottom right\n"))
+    let random = "random lakes that can be crossed, from S at the top left to G at the bottom right";
+    print(&fitted::text(&format!("{SPELLING}: {random}\n"), columns()))
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::error::LakeError;
 use crate::generate::{Generated, PREFIX, SPELLING};
+use crate::spelling::suggest;
 
 /// The maps that come with the program.
 pub const EMBEDDED: &[(&str, &str)] =
@@ -69,8 +70,16 @@ pub struct Trajectory {
     pub actions: Vec<Action>,
 }
 
-fn embedded_names() -> String {
-    EMBEDDED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+fn unknown(name: &str) -> LakeError {
+    let names: Vec<_> = EMBEDDED.iter().map(|(name, _)| *name).collect();
+    let problem = format!("no such map or file; expected {}, {SPELLING}, or a file", names.join(", "));
+    let error = LakeError::Map { map: name.to_owned(), problem };
+    let generated = format!("{PREFIX}{name}");
+    let sized = generated.parse::<Generated>().is_ok().then_some(generated.as_str());
+    match names.iter().find(|known| known.eq_ignore_ascii_case(name)) {
+        None if sized.is_some() => suggest(error, &generated, sized),
+        _ => suggest(error, name, names),
+    }
 }
 
 #[derive(Deserialize)]
@@ -153,11 +162,7 @@ impl Map {
         let path = Path::new(name_or_path);
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(name_or_path, &text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(LakeError::Field {
-                field: "map".to_owned(),
-                allowed: format!("{}, {SPELLING}, or a file", embedded_names()),
-                given: format!("\"{name_or_path}\", which is neither"),
-            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(unknown(name_or_path)),
             Err(source) => Err(LakeError::File { path: path.to_owned(), source }),
         }
     }

@@ -4,12 +4,15 @@
 use std::fmt::Write;
 
 use askama::Template;
+use program::figure::{spread, ticks};
+use program::look::Look;
 use serde::Serialize;
 
 use crate::drawing;
 use crate::environment::Environment;
 use crate::error::LakeError;
 use crate::explanation::Explored;
+use crate::fitted::COLUMNS as PAGE_COLUMNS;
 use crate::map::{ACTIONS, Action, Cell, Map};
 use crate::measure::greedy_action;
 use crate::report::{MethodReport, PolicyReport, Report, Summary};
@@ -21,8 +24,10 @@ const SIDE: usize = 100;
 const WHOLE: &str = "M0 0H100V100H0Z";
 /// Units of the chart's sides; it is stretched to the page's width.
 const CHART: f64 = 1000.0;
-/// As many methods have a colour of their own; of more, the chosen one stands out.
-const COLOURS: usize = 7;
+/// Of more methods than these, lines are thinner.
+const FEW: usize = 7;
+/// So many labels of lines fit the least height of the chart.
+const LEAST_LABELS: usize = 10;
 /// About as many lines cross the chart.
 const LINES: f64 = 5.0;
 /// Of more steps than these, a narrow page labels every other.
@@ -46,6 +51,8 @@ struct Page<'a> {
     seeds: usize,
     choices: Vec<Choice<'a>>,
     many: bool,
+    /// Letters in the longest name.
+    letters: usize,
     chart: Chart,
     step: String,
     /// Steps of the curve after the first.
@@ -76,6 +83,8 @@ struct Row {
     name: String,
     distance: String,
     bar: Option<Bar>,
+    /// The method's colour.
+    colour: String,
     rest: Vec<String>,
 }
 
@@ -90,7 +99,18 @@ struct Bar {
 /// A method that can be looked at.
 struct Choice<'a> {
     name: &'a str,
-    colour: usize,
+    look: Swatch,
+}
+
+/// A method's line and marker, the same as in the figures.
+#[derive(Clone)]
+struct Swatch {
+    colour: String,
+    /// Lengths of dashes and gaps; `none` of a solid line.
+    dash: String,
+    /// The outline of its marker in the middle of a line of 34 x 12 units.
+    marker: String,
+    is_filled: bool,
 }
 
 /// Distances along training.
@@ -112,9 +132,14 @@ struct Tick {
 /// A method's line and the band of its intervals.
 struct Series {
     method: usize,
-    colour: usize,
+    name: String,
+    look: Swatch,
     line: String,
     band: String,
+    /// Where the line ends, in thousandths of the chart's height.
+    end: String,
+    /// Where its label stands, in thousandths and in percent.
+    label: (String, String),
 }
 
 /// A lake, each cell with a share of colour on the side of each action.
@@ -204,14 +229,15 @@ pub fn draw(environment: &Environment, report: &Report) -> Result<String, LakeEr
         choices: report
             .results
             .iter()
-            .map(|result| Choice { name: &result.policy.method, colour: colour(report, result) })
+            .map(|result| Choice { name: &result.policy.method, look: Swatch::of(&result.policy.method) })
             .collect(),
-        many: report.results.len() > COLOURS,
+        many: report.results.len() > FEW,
+        letters: report.results.iter().map(|result| result.policy.method.len()).max().unwrap_or(0),
         step: steps.last().map_or(String::new(), usize::to_string),
         last: steps.len().saturating_sub(1),
         lakes: lakes(map, &report.optimal.transition_matrix, learned),
         cells: cells(map, &report.optimal.transition_matrix, learned),
-        drawn: drawing::lakes(map, drawing::policies(report), &report.optimal),
+        drawn: drawing::lakes(map, drawing::policies(report), &report.optimal, PAGE_COLUMNS),
         arrows: drawing::ARROWS,
         recipe: toml::to_string(&report.recipe).map_err(|error| fail(error.to_string()))?,
         version: report.version,
@@ -222,6 +248,20 @@ pub fn draw(environment: &Environment, report: &Report) -> Result<String, LakeEr
         chart,
     };
     page.render().map_err(|error| fail(error.to_string()))
+}
+
+impl Swatch {
+    fn of(name: &str) -> Self {
+        let look = Look::of(name);
+        let (corners, is_filled) = look.marker.outline();
+        let corners = corners.iter().map(|(x, y)| format!("{:.1} {:.1}", 17.0 + 4.5 * x, 6.0 + 4.5 * y));
+        Self {
+            colour: look.hex(),
+            dash: if look.dash.is_empty() { "none".to_owned() } else { spaced(look.dash.iter().map(u32::to_string)) },
+            marker: format!("M{}Z", corners.collect::<Vec<_>>().join("L")),
+            is_filled,
+        }
+    }
 }
 
 impl Lake {
@@ -294,11 +334,6 @@ fn method_data(result: &MethodReport) -> MethodData<'_> {
     MethodData { name: method, mean: &curve.mean, ci95: &curve.ci95, snapshots }
 }
 
-/// A method's place among the recipe's, as in the figures.
-fn colour(report: &Report, result: &MethodReport) -> usize {
-    report.recipe.method.iter().position(|entry| entry.label() == result.policy.method).unwrap_or(0)
-}
-
 fn facts(environment: &Environment, report: &Report) -> Vec<(&'static str, String)> {
     let recipe = &report.recipe;
     let mut facts = vec![
@@ -329,7 +364,7 @@ fn rows(map: &Map, report: &Report) -> Vec<Row> {
     let bars = report.results.iter().map(|result| Some(bar(result))).chain(std::iter::repeat_with(|| None));
     let row = |(row, bar): ([String; 7], _)| {
         let [name, distance, rest @ ..] = row;
-        Row { name, distance, bar, rest: rest.into() }
+        Row { colour: Look::of(&name).hex(), name, distance, bar, rest: rest.into() }
     };
     drawing::rows(map, report).into_iter().zip(bars).map(row).collect()
 }
@@ -347,15 +382,16 @@ fn chart(report: &Report) -> Chart {
         label: step.to_string(),
         minor: last > CLOSE && (last - place.min(last)) % 2 == 1,
     };
-    let space = round_space(top / LINES);
-    let decimals = (-space.log10().floor()).max(0.0) as usize;
-    let heights = (0..).map(|count| f64::from(count) * space).take_while(|height| *height <= top);
+    let (heights, decimals) = ticks(top, LINES);
     let height = |height: f64| Tick { at: percent(height / top), label: format!("{height:.decimals$}"), minor: false };
 
     let point = |place: usize, value: f64| {
         let (x, y) = (place as f64 / last as f64, 1.0 - value.clamp(0.0, top) / top);
         format!("{:.1},{:.1}", CHART * x, CHART * y)
     };
+    let below = |value: f64| CHART * (1.0 - value.clamp(0.0, top) / top);
+    let ends: Vec<_> = curves().map(|curve| below(curve.mean.last().copied().unwrap_or(0.0))).collect();
+    let labels = spread(&ends, CHART / ends.len().max(LEAST_LABELS) as f64, 0.0, CHART);
     let series = |(method, result): (usize, &MethodReport)| {
         let curve = &result.curve;
         let moved = |sign: f64| {
@@ -363,18 +399,25 @@ fn chart(report: &Report) -> Chart {
             curve.mean.iter().zip(halves).enumerate().map(|(place, (mean, half))| point(place, mean + half))
         };
         let band = moved(1.0).chain(moved(-1.0).collect::<Vec<_>>().into_iter().rev());
-        Series { method, colour: colour(report, result), line: spaced(moved(0.0)), band: spaced(band) }
+        Series {
+            method,
+            name: result.policy.method.clone(),
+            look: Swatch::of(&result.policy.method),
+            line: spaced(moved(0.0)),
+            band: spaced(band),
+            end: format!("{:.1}", ends[method]),
+            label: (format!("{:.1}", labels[method]), percent(labels[method] / CHART)),
+        }
     };
     let mut series: Vec<_> = report.results.iter().enumerate().map(series).collect();
     // The first method is in front of the others.
     series.reverse();
-    Chart { steps: steps.iter().enumerate().map(tick).collect(), distances: heights.map(height).collect(), series, top }
-}
-
-/// The least of 1, 2 and 5 times a power of ten that is not below the given space.
-fn round_space(space: f64) -> f64 {
-    let power = 10_f64.powf(space.log10().floor());
-    [1.0, 2.0, 5.0].map(|factor| factor * power).into_iter().find(|round| *round >= space).unwrap_or(10.0 * power)
+    Chart {
+        steps: steps.iter().enumerate().map(tick).collect(),
+        distances: heights.into_iter().map(height).collect(),
+        series,
+        top,
+    }
 }
 
 fn lakes(map: &Map, optimal: &TransitionMatrix, learned: &TransitionMatrix) -> [Lake; 3] {
@@ -450,16 +493,4 @@ fn spaced(points: impl Iterator<Item = String>) -> String {
         let _ = write!(text, "{}{point}", if text.is_empty() { "" } else { " " });
         text
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_the_chart_are_at_round_numbers() {
-        for (space, round) in [(0.03, 0.05), (0.05, 0.05), (0.011, 0.02), (0.6, 1.0), (1.0, 1.0), (7.0, 10.0)] {
-            assert!((round_space(space) - round).abs() < 1e-12, "{space}: {}", round_space(space));
-        }
-    }
 }

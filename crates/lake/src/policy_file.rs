@@ -7,8 +7,9 @@
 //! | JSON lines (`.jsonl`, `.json`) | a line `{"cell": 0, "left": 0.25, ...}` a cell, with the same fields |
 //! | | or what `lm score` answers to `evaluation.jsonl` of `lake export`: four scored responses a line |
 //!
-//! Cells are numbered row by row from 0; terminal ones have no row, as nothing is done there. Probabilities are taken as they are, so
-//! that a policy which the lake wrote has the same figures to the last bit. Scores are normalised over the four actions.
+//! Cells are numbered row by row from 0. Terminal ones need no row, as nothing is done there, and a row of one is ignored. Probabilities
+//! are taken as they are, so that a policy which the lake wrote has the same figures to the last bit, unless they are to be normalised.
+//! Scores are normalised over the four actions.
 
 use std::path::Path;
 
@@ -16,13 +17,22 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::LakeError;
-use crate::map::{ACTIONS, Cell, Map};
+use crate::map::{ACTIONS, Map};
 use crate::solver::{TransitionMatrix, uniform_policy};
 
 /// How far from 1 the sum of a row may be: what numbers of six digits, or of 32 bits, are rounded by.
 pub const TOLERANCE: f64 = 1e-5;
 /// The columns of a table of probabilities, the actions in Gymnasium's order.
 const COLUMNS: [&str; 1 + ACTIONS] = ["cell", "left", "down", "right", "up"];
+
+/// How the probabilities of a row become a policy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sums {
+    /// As they are: they must sum to 1 within [`TOLERANCE`].
+    One,
+    /// Divided by their sum, whatever that is.
+    Normalised,
+}
 
 /// A row as files have it.
 #[derive(Deserialize)]
@@ -73,18 +83,27 @@ pub fn write(map: &Map, policy: &TransitionMatrix) -> Result<Vec<u8>, LakeError>
     spell().map_err(|error| fail(Path::new("CSV"), error.to_string()))
 }
 
+/// The policy in a file, as it is; rows of terminal cells are uniform.
+///
+/// # Errors
+///
+/// As [`read_as`].
+pub fn read(map: &Map, path: &Path) -> Result<TransitionMatrix, LakeError> {
+    read_as(map, path, Sums::One)
+}
+
 /// The policy in a file; rows of terminal cells are uniform.
 ///
 /// # Errors
 ///
 /// [`LakeError::File`] for a file that cannot be read, and [`LakeError::Policy`] for one that does not hold one row of four
 /// probabilities for each non-terminal cell of the map.
-pub fn read(map: &Map, path: &Path) -> Result<TransitionMatrix, LakeError> {
+pub fn read_as(map: &Map, path: &Path, sums: Sums) -> Result<TransitionMatrix, LakeError> {
     let text = std::fs::read_to_string(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;
     let policy = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("csv") => table(map, csv_rows(&text)),
+        Some("csv") => table(map, csv_rows(&text), sums),
         Some("jsonl" | "json") if is_scored(&text) => scored(map, &text),
-        Some("jsonl" | "json") => table(map, json_rows(&text)),
+        Some("jsonl" | "json") => table(map, json_rows(&text), sums),
         other => Err(format!("expected a name that ends in .csv, .jsonl or .json, got {}", other.unwrap_or("none"))),
     };
     policy.map_err(|problem| fail(path, problem))
@@ -136,7 +155,7 @@ fn is_scored(text: &str) -> bool {
 }
 
 /// The policy of a table, its rows in any order.
-fn table(map: &Map, rows: Vec<(u64, Result<Row, Problem>)>) -> Result<TransitionMatrix, Problem> {
+fn table(map: &Map, rows: Vec<(u64, Result<Row, Problem>)>, sums: Sums) -> Result<TransitionMatrix, Problem> {
     let mut policy = uniform_policy(map);
     let mut lines: Vec<Option<u64>> = vec![None; map.cells().len()];
     for (number, row) in rows {
@@ -147,13 +166,12 @@ fn table(map: &Map, rows: Vec<(u64, Result<Row, Problem>)>) -> Result<Transition
             return Err(at(format!("cell: expected a cell below {}, got {cell}", map.cells().len())));
         };
         if kind.is_terminal() {
-            let kind = if *kind == Cell::Hole { "a hole" } else { "a goal" };
-            return Err(at(format!("cell: expected one in which an episode goes on, got {cell}, {kind}")));
+            continue;
         }
         if let Some(before) = lines[cell].replace(number) {
             return Err(at(format!("cell: expected each once, got {cell} as in line {before}")));
         }
-        policy[cell] = row.probabilities().map_err(at)?;
+        policy[cell] = row.probabilities(sums).map_err(at)?;
     }
     match map.non_terminal().into_iter().find(|&cell| lines[cell].is_none()) {
         Some(missing) => Err(format!("cell {missing}: expected a row, got none")),
@@ -162,7 +180,7 @@ fn table(map: &Map, rows: Vec<(u64, Result<Row, Problem>)>) -> Result<Transition
 }
 
 impl Row {
-    fn probabilities(&self) -> Result<[f64; ACTIONS], Problem> {
+    fn probabilities(&self, sums: Sums) -> Result<[f64; ACTIONS], Problem> {
         let plain = [self.left, self.down, self.right, self.up];
         let logarithms = [self.log_left, self.log_down, self.log_right, self.log_up];
         let given = |numbers: &[Option<f64>]| numbers.iter().flatten().count();
@@ -184,6 +202,9 @@ impl Row {
                 return Err(format!("expected left, down, right and up, or each with log_ before it, got {got}"));
             }
         };
+        if sums == Sums::Normalised {
+            return normalised_row(prefix, given, row);
+        }
         for ((name, given), probability) in COLUMNS[1..].iter().zip(given).zip(row) {
             if !(0.0..=1.0 + TOLERANCE).contains(&probability) {
                 let what = if prefix.is_empty() { "a probability from 0 to 1" } else { "the logarithm of one" };
@@ -193,8 +214,28 @@ impl Row {
         let sum: f64 = row.iter().sum();
         match (sum - 1.0).abs() <= TOLERANCE {
             true => Ok(row),
-            false => Err(format!("expected probabilities that sum to 1 within {TOLERANCE}, got {sum}")),
+            false => Err(format!(
+                "expected probabilities that sum to 1 within {TOLERANCE}, got {sum}; --normalise divides each row by its sum"
+            )),
         }
+    }
+}
+
+/// A row divided by its sum; `given` are the numbers in the file, logarithms where they have a prefix.
+fn normalised_row(prefix: &str, given: [f64; ACTIONS], row: [f64; ACTIONS]) -> Result<[f64; ACTIONS], Problem> {
+    let is_weight =
+        |number: &f64| if prefix.is_empty() { (0.0..f64::INFINITY).contains(number) } else { *number < f64::INFINITY };
+    if let Some((name, given)) = COLUMNS[1..].iter().zip(given).find(|(_, number)| !is_weight(number)) {
+        let what = if prefix.is_empty() { "a number from 0" } else { "the logarithm of one" };
+        return Err(format!("{prefix}{name}: expected {what}, got {given}"));
+    }
+    let row = match prefix {
+        "" => row.map(|weight| weight / row.iter().sum::<f64>()),
+        _ => normalised(given),
+    };
+    match row.iter().all(|probability| probability.is_finite()) {
+        true => Ok(row),
+        false => Err("expected at least one action that is ever taken, got none".to_owned()),
     }
 }
 

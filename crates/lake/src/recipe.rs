@@ -18,10 +18,15 @@ use crate::environment::{Dynamics, Rewards};
 use crate::error::LakeError;
 use crate::network::Encoding;
 use crate::solver::Target;
+use crate::spelling::suggest;
 use crate::start::{self, Start};
 
 /// The recipe whose fields every other one replaces.
 pub const DEFAULT: &str = include_str!("../../../experiments/default.toml");
+/// What errors call the owner of a recipe's fields.
+const OWNER: &str = "recipe";
+/// The fields without a default.
+const WITHOUT_DEFAULT: [&str; 2] = ["clip_norm", "method"];
 /// The word that stands for every registered method.
 const ALL: &str = "all";
 /// The prefix of the optimizer's parameters among `--set` assignments.
@@ -31,6 +36,13 @@ const LAKE: [&str; 7] =
     ["map", "slippery", "success_rate", "reward_schedule", "gamma", "target", "parameterised_target"];
 /// Letters in a label.
 const LONGEST_LABEL: usize = 40;
+/// Labels that mean something else: rows of the tables, and words of the command line.
+const RESERVED: [(&str, &str); 4] = [
+    ("optimal", "the row of the optimal policy"),
+    ("untrained", "the column of distances before training"),
+    (ALL, "every registered method"),
+    (OPTIMIZER, "the owner of the optimizer's parameters"),
+];
 
 /// Everything that determines a result. Fields left out take the values of `experiments/default.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -94,6 +106,13 @@ struct Limit<R, V> {
     field: &'static str,
     range: R,
     value: fn(&Recipe) -> V,
+}
+
+impl Limit<RangeInclusive<u64>, u64> {
+    fn fail(&self, given: impl std::fmt::Display) -> LakeError {
+        let allowed = format!("{} to {}", self.range.start(), self.range.end());
+        field(&format!("{OWNER}.{}", self.field), &allowed, given)
+    }
 }
 
 /// −10⁶ ≤ x ≤ 10⁶.
@@ -189,10 +208,14 @@ impl Recipe {
 
     fn resolve_fields(origin: &str, fields: Table, overrides: &Overrides) -> Result<Self, LakeError> {
         let mut table = parse("default recipe", DEFAULT)?;
+        let names: Vec<_> = table.keys().cloned().chain(WITHOUT_DEFAULT.map(str::to_owned)).collect();
         table.extend(fields);
         table.extend(overrides.fields.clone());
-        let mut recipe: Self = serde_path_to_error::deserialize(toml::Value::Table(table))
-            .map_err(|error| LakeError::Parse { path: origin.to_owned(), problem: error.to_string() })?;
+        let unknown = table.keys().find(|name| !names.contains(name)).cloned();
+        let mut recipe: Self = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
+            let error = LakeError::Parse { path: origin.to_owned(), problem: error.to_string() };
+            suggest(error, unknown.as_deref().unwrap_or_default(), names.iter().map(String::as_str))
+        })?;
         recipe.select(&overrides.methods)?;
         for assignment in &overrides.assignments {
             recipe.assign(assignment)?;
@@ -282,8 +305,9 @@ impl Recipe {
             None => self.method.iter_mut().collect(),
         };
         match (owner, entries.len()) {
-            (Some(_), 0) => {
-                Err(fail(&format!("{OPTIMIZER} or a chosen method before the dot: {}", labels.join(", ")), key))
+            (Some(owner), 0) => {
+                let error = fail(&format!("{OPTIMIZER} or a chosen method before the dot: {}", labels.join(", ")), key);
+                Err(suggest(error, owner, labels.iter().map(String::as_str).chain([OPTIMIZER])))
             }
             (None, 2..) => {
                 Err(fail(&format!("method.parameter=value where {} methods are chosen", labels.len()), assignment))
@@ -299,17 +323,15 @@ impl Recipe {
 
     /// Checks every range once and replaces parameters by those in force.
     fn validate(&mut self) -> Result<(), LakeError> {
-        const OWNER: &str = "recipe";
         for limit in NUMBERS {
             if let Some(value) = (limit.value)(self) {
                 check_number(OWNER, limit.field, limit.range, value)?;
             }
         }
-        for Limit { field: name, range, value } in COUNTS {
-            let value = value(self);
-            if !range.contains(&value) {
-                let allowed = format!("{} to {}", range.start(), range.end());
-                return Err(field(&format!("{OWNER}.{name}"), &allowed, value));
+        for limit in COUNTS {
+            let value = (limit.value)(self);
+            if !limit.range.contains(&value) {
+                return Err(limit.fail(value));
             }
         }
         let default = Dynamics::from(false).success_rate;
@@ -339,6 +361,13 @@ impl Recipe {
             let label = entry.label();
             if !is_label(label) {
                 let allowed = format!("1 to {LONGEST_LABEL} letters, digits, -, _ or +");
+                return Err(field("method.label", &allowed, format!("\"{label}\"")));
+            }
+            if let Some(meaning) = taken(label) {
+                return Err(field("method.label", "a label of its own", format!("\"{label}\", {meaning}")));
+            }
+            if entry.borrows_a_name() {
+                let allowed = format!("a label that is no other method's name for {}", entry.sequence_name());
                 return Err(field("method.label", &allowed, format!("\"{label}\"")));
             }
             if self.method[..index].iter().any(|earlier| earlier.label() == label) {
@@ -447,6 +476,19 @@ impl MethodRecipe {
         self.label.as_deref().unwrap_or(&self.name)
     }
 
+    /// The names of its methods, joined by `+`.
+    fn sequence_name(&self) -> String {
+        let before = self.after.iter().filter_map(|stage| Some(stage.get("name")?.to_string()));
+        before.chain([self.name.clone()]).collect::<Vec<_>>().join("+")
+    }
+
+    /// Whether its label is the name of another method, or of other methods in sequence.
+    fn borrows_a_name(&self) -> bool {
+        let Some(label) = &self.label else { return false };
+        let is_name = label.split('+').all(|name| registry::find(name).is_ok());
+        is_name && *label != self.name && *label != self.sequence_name()
+    }
+
     fn answers_to(&self, name: &str) -> bool {
         self.label() == name || self.name == name
     }
@@ -458,12 +500,28 @@ pub fn is_label(text: &str) -> bool {
     (1..=LONGEST_LABEL).contains(&text.len()) && text.chars().all(is_word)
 }
 
+/// What else a label stands for in tables or on the command line, if anything.
+pub fn taken(label: &str) -> Option<&'static str> {
+    RESERVED.into_iter().find(|(name, _)| *name == label).map(|(_, meaning)| meaning)
+}
+
+/// A count of a recipe's field from text.
+///
+/// # Errors
+///
+/// [`LakeError::Field`] naming the field, its range and the text.
+pub fn count(name: &'static str, text: &str) -> Result<i64, LakeError> {
+    let Some(limit) = COUNTS.iter().find(|limit| limit.field == name) else {
+        return Err(field(name, "a field that counts", text));
+    };
+    let number = text.parse::<u64>().ok().filter(|number| limit.range.contains(number));
+    number.and_then(|number| i64::try_from(number).ok()).ok_or_else(|| limit.fail(text))
+}
+
 /// Whether a recipe has a field of this name.
 #[cfg(feature = "program")]
 pub(crate) fn is_field(name: &str) -> bool {
-    // Those without a default are the clipping norm and the methods.
-    ["clip_norm", "method"].contains(&name)
-        || parse("default recipe", DEFAULT).is_ok_and(|fields| fields.contains_key(name))
+    WITHOUT_DEFAULT.contains(&name) || parse("default recipe", DEFAULT).is_ok_and(|fields| fields.contains_key(name))
 }
 
 fn parse(origin: &str, text: &str) -> Result<Table, LakeError> {

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use training::{Optimizer, OptimizerSettings};
 
+use crate::error::LakeError;
 use crate::map::{ACTIONS, Map};
 use crate::measure::greedy_action;
 use crate::network::{Network, States};
@@ -124,7 +125,7 @@ impl FromStr for Start {
         let (name, rest) = text.split_once(':').unwrap_or((text, ""));
         if name == "after" {
             return Ok(Self::After {
-                method: registry::find(rest).map_err(|error| error.to_string())?.name.to_owned(),
+                method: registry::find(rest).map_err(|error| LakeError::from(error).to_string())?.name.to_owned(),
             });
         }
         let share = rest.parse().ok().filter(|share| (0.0..=1.0).contains(share));

@@ -7,6 +7,7 @@ use crate::environment::{Environment, Rewards};
 use crate::error::LakeError;
 use crate::map::{Action, Cell, Map, Trajectory};
 use crate::solver::{TransitionMatrix, uniform_policy};
+use crate::spelling::suggest;
 
 /// The name of the trajectory that every map has: the shortest way to a goal, first action on ties.
 pub const OPTIMAL: &str = "optimal";
@@ -37,15 +38,19 @@ fn resolve_sampled(map: &Map, name_or_word: &str, policy: &TransitionMatrix) -> 
         OPTIMAL => map.walk(&optimal_word(map)),
         HOLE => match hole_word(map) {
             Some(word) => map.walk(&word),
-            None => Err(LakeError::NoTrajectory {
-                trajectory: HOLE.to_owned(),
-                problem: "every way into a hole takes an action of the optimal policy; give a word".to_owned(),
-            }),
+            None => {
+                let why = match map.cells().contains(&Cell::Hole) {
+                    true => "every way into a hole takes an action of the optimal policy",
+                    false => "the lake has no holes",
+                };
+                Err(LakeError::NoTrajectory { trajectory: HOLE.to_owned(), problem: format!("{why}; give a word") })
+            }
         },
         word if word.chars().all(|letter| Action::from_letter(letter).is_some()) => map.walk(word),
         other => {
-            let names = names(map).join(", ");
-            Err(fail(other, format!("expected one of {names}, {SPELLING}, or a word over L, D, R, U")))
+            let names = names(map);
+            let problem = format!("expected one of {}, {SPELLING}, or a word over L, D, R, U", names.join(", "));
+            Err(suggest(fail(other, problem), other, names))
         }
     }
 }

@@ -6,6 +6,7 @@
   const last = data.steps.length - 1;
   const radios = [...document.querySelectorAll("input[name=method]")];
   const series = data.methods.map((_, method) => document.querySelector(`.series[data-method="${method}"]`));
+  const ends = data.methods.map((_, method) => document.querySelector(`.end[data-method="${method}"]`));
   // How long a measured step is looked at while the training plays, in milliseconds.
   const PACE = 700;
   // Turns of an arrow to the right, by action: left, down, right, up.
@@ -50,7 +51,7 @@
       texts.forEach((text, action) => (text.textContent = policy[cell][action].toFixed(3)));
     }
 
-    series.forEach((group, index) => group.classList.toggle("chosen", index === chosen));
+    for (const drawn of [series, ends]) drawn.forEach((element, index) => element.classList.toggle("chosen", index === chosen));
     series[chosen].parentNode.append(series[chosen]);
     const left = `${(100 * point) / last}%`;
     moment.style.left = left;

@@ -37,7 +37,7 @@ use lm::run::{Ended, Event, Row, Run, Start, export};
 use lm::score::score;
 use lm::serve::{self, Limits, serve};
 use lm::tokens::Tokenizer;
-use program::{OutputFolder, Progress, exit_code};
+use program::{OutputFile, OutputFolder, Progress, exit_code};
 use serde::Serialize;
 use tch::Device;
 
@@ -171,13 +171,10 @@ fn answer(out: Option<&Path>, lines: impl FnOnce(&mut dyn Write) -> anyhow::Resu
         lines(&mut output)?;
         return Ok(output.flush()?);
     };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = OutputFolder::create(parent).context("--out")?;
-    let name = path.file_name().and_then(|name| name.to_str()).context("--out: expected a file's name")?;
+    let file = OutputFile::create(path).context("--out")?;
     let mut answers = Vec::new();
     lines(&mut answers)?;
-    folder.write(name, &answers)?;
-    Ok(())
+    Ok(file.write(&answers)?)
 }
 
 fn score_file(arguments: &ScoreArguments) -> anyhow::Result<()> {
@@ -355,7 +352,7 @@ fn compare(arguments: &CompareArguments) -> anyhow::Result<()> {
     let comparison = Comparison::read(&arguments.results.iter().map(named).collect::<Vec<_>>())?;
     let json = serde_json::to_string_pretty(&comparison)? + "\n";
     if let Some(out) = &arguments.out {
-        let folder = OutputFolder::create(out).context("--out")?;
+        let (folder, _lock) = OutputFolder::claim(out).context("--out")?;
         folder.write("comparison.md", comparison.to_string().as_bytes())?;
         folder.write("comparison.svg", draw(&comparison)?.as_bytes())?;
         folder.write("comparison.json", json.as_bytes())?;

@@ -81,7 +81,7 @@ impl EventFile {
         let name =
             format!("events.out.tfevents.{:010}.{:09}.{}", since.as_secs(), since.subsec_nanos(), std::process::id());
         let path = folder.join(name);
-        let file = File::create(&path).map_err(fail(&path))?;
+        let file = File::create_new(&path).map_err(fail(&path))?;
         let mut events = Self { path, file };
         events.append(Event { file_version: Some(FILE_VERSION.to_owned()), ..Event::at(0) })?;
         events.append(Event { session: Some(Session { status: START }), ..Event::at(step) })?;

@@ -13,16 +13,19 @@ pub const INK: RGBColor = RGBColor(40, 44, 52);
 /// That of what should not be looked at first.
 pub const FAINT: RGBColor = RGBColor(205, 209, 216);
 /// Colours that colour-blind readers can tell apart: M. Okabe and K. Ito, "Color Universal Design", 2008.
-pub const COLOURS: [RGBColor; 7] = [
+pub const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(213, 94, 0),
     RGBColor(86, 180, 233),
-    RGBColor(110, 110, 110),
+    RGBColor(240, 228, 66),
+    RGBColor(0, 0, 0),
 ];
 
+/// A colour of a figure.
+pub type Colour = RGBColor;
 /// Where a figure is drawn.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// How drawing went.
@@ -64,4 +67,103 @@ pub fn heading(area: &Area<'_>, title: &str, subtitle: &str) -> Drawn {
     area.draw(&Text::new(title.to_owned(), (20, 14), label(16, INK, HPos::Left, VPos::Top)))?;
     area.draw(&Text::new(subtitle.to_owned(), (20, 38), label(11, INK, HPos::Left, VPos::Top)))?;
     Ok(())
+}
+
+/// The ratio of two colours' luminances, from 1 to 21: WCAG 2.
+pub fn contrast(one: RGBColor, other: RGBColor) -> f64 {
+    let luminance = |RGBColor(red, green, blue): RGBColor| {
+        let linear = |part: u8| match f64::from(part) / 255.0 {
+            part if part <= 0.04045 => part / 12.92,
+            part => ((part + 0.055) / 1.055).powf(2.4),
+        };
+        0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue)
+    };
+    let [one, other] = [one, other].map(|colour| luminance(colour) + 0.05);
+    one.max(other) / one.min(other)
+}
+
+/// Black or white, whichever is the easier to read on a colour. The contrast is at least 4.58 on any.
+pub fn readable_on(colour: RGBColor) -> RGBColor {
+    if contrast(BLACK, colour) >= contrast(WHITE, colour) { BLACK } else { WHITE }
+}
+
+/// Round numbers from 0 to at most `top`, about as many as asked, with the decimals that they need.
+pub fn ticks(top: f64, count: f64) -> (Vec<f64>, usize) {
+    let space = round_space(top / count);
+    let decimals = (-space.log10().floor()).max(0.0) as usize;
+    ((0..).map(|tick| f64::from(tick) * space).take_while(|tick| *tick <= top).collect(), decimals)
+}
+
+/// The least of 1, 2 and 5 times a power of ten that is not below the given space.
+fn round_space(space: f64) -> f64 {
+    let power = 10_f64.powf(space.log10().floor());
+    [1.0, 2.0, 5.0].map(|factor| factor * power).into_iter().find(|round| *round >= space).unwrap_or(10.0 * power)
+}
+
+/// Places as near to the wanted ones as they can be without coming closer to each other than `gap`, in the given order, and from `least`
+/// on. Places that are wanted in order stay in order.
+pub fn spread(wanted: &[f64], gap: f64, least: f64, most: f64) -> Vec<f64> {
+    let mut order: Vec<_> = (0..wanted.len()).collect();
+    order.sort_by(|a, b| wanted[*a].total_cmp(&wanted[*b]));
+    // Neighbours that are too close become one group, which lies around the mean of what its members want.
+    let mut groups: Vec<(f64, usize)> = Vec::new();
+    let room = (most - gap * wanted.len().saturating_sub(1) as f64).max(least);
+    for (place, index) in order.iter().enumerate() {
+        // Where the first label would be if all were packed.
+        groups.push(((wanted[*index] - gap * place as f64).clamp(least, room), 1));
+        while let [.., (before, members), (last, own)] = groups.as_slice() {
+            if before <= last {
+                break;
+            }
+            let count = members + own;
+            let mean = (before * *members as f64 + last * *own as f64) / count as f64;
+            groups.truncate(groups.len() - 2);
+            groups.push((mean, count));
+        }
+    }
+    let mut places = vec![0.0; wanted.len()];
+    let first = groups.iter().flat_map(|(first, members)| std::iter::repeat_n(*first, *members));
+    for (place, (index, first)) in order.into_iter().zip(first).enumerate() {
+        places[index] = first + gap * place as f64;
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_readable_on_every_colour() {
+        for grey in 0..=255 {
+            let background = RGBColor(grey, grey, grey);
+            assert!(contrast(readable_on(background), background) >= 4.5, "{grey}");
+        }
+        assert!((contrast(BLACK, WHITE) - 21.0).abs() < 1e-12);
+        // WCAG's own example of what just passes level AA: #767676 on white.
+        assert!((contrast(RGBColor(0x76, 0x76, 0x76), WHITE) - 4.54).abs() < 0.005);
+    }
+
+    #[test]
+    fn labels_are_spread_as_little_as_they_need() {
+        let near = |places: Vec<f64>, expected: &[f64]| {
+            assert!(places.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{places:?}");
+        };
+        near(spread(&[10.0, 50.0], 12.0, 0.0, 100.0), &[10.0, 50.0]);
+        near(spread(&[50.0, 50.0, 50.0], 10.0, 0.0, 100.0), &[40.0, 50.0, 60.0]);
+        near(spread(&[2.0, 0.0], 10.0, 0.0, 100.0), &[10.0, 0.0]);
+        near(spread(&[99.0, 100.0], 10.0, 0.0, 100.0), &[90.0, 100.0]);
+        let many: Vec<_> = (0..33).map(|place| f64::from(place % 5)).collect();
+        let mut places = spread(&many, 14.0, 0.0, 600.0);
+        places.sort_by(f64::total_cmp);
+        assert!(places.windows(2).all(|pair| pair[1] - pair[0] > 14.0 - 1e-9), "{places:?}");
+    }
+
+    #[test]
+    fn ticks_are_at_round_numbers() {
+        for (space, round) in [(0.03, 0.05), (0.05, 0.05), (0.011, 0.02), (0.6, 1.0), (1.0, 1.0), (7.0, 10.0)] {
+            assert!((round_space(space) - round).abs() < 1e-12, "{space}: {}", round_space(space));
+        }
+        assert_eq!(ticks(0.23, 5.0), (vec![0.0, 0.05, 0.1, 0.15000000000000002, 0.2], 2));
+    }
 }

@@ -1,10 +1,14 @@
 //! Files and folders that appear whole or not at all.
 
-use std::fs::{File, TryLockError};
-use std::io::Write;
+mod destination;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
+
+use self::destination::Destination;
 
 /// How names begin of what is not finished. What a killed process left under such a name is of no use to anyone.
 const UNFINISHED: &str = ".unfinished-";
@@ -41,9 +45,24 @@ impl OutputFolder {
     ///
     /// [`OutputError`] naming the folder.
     pub fn create(path: &Path) -> Result<Self, OutputError> {
-        std::fs::create_dir_all(path).map_err(at(path))?;
-        tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(path).map_err(at(path))?;
+        let make = || {
+            std::fs::create_dir_all(destination::folder(path)?)?;
+            tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(path)
+        };
+        make().map_err(at(path))?;
         Ok(Self { path: path.to_owned() })
+    }
+
+    /// The same, for a folder whose files belong together: no other process may write there at the same time.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create), and where another process has claimed the folder.
+    pub fn claim(path: &Path) -> Result<(Self, FolderLock), OutputError> {
+        let folder = Self::create(path)?;
+        let taken = || std::io::Error::new(ErrorKind::ResourceBusy, "another process is writing into this folder");
+        let lock = folder.lock()?.ok_or_else(|| at(path)(taken()))?;
+        Ok((folder, lock))
     }
 
     /// The folder.
@@ -51,24 +70,17 @@ impl OutputFolder {
         &self.path
     }
 
-    /// Writes a file by atomic rename, and answers its path.
+    /// Writes a file by atomic rename, and answers its path. A symbolic link of this name stays, and the file that it leads to is
+    /// written; a device or a pipe of this name is written through.
     ///
     /// # Errors
     ///
     /// [`OutputError`] naming the file; one of this name is then as it was.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, OutputError> {
         let path = self.path.join(name);
-        let write = || {
-            let mut builder = tempfile::Builder::new();
-            builder.prefix(UNFINISHED);
-            // Temporary files are private by default; a result is as readable as any other file of the user's.
-            #[cfg(unix)]
-            builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-            let mut file = builder.tempfile_in(&self.path)?;
-            file.write_all(bytes)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            Ok(())
+        let write = || match Destination::of(&path)? {
+            Destination::Regular(target) => replace(&target, bytes),
+            Destination::Stream(target) => destination::through().open(target)?.write_all(bytes),
         };
         write().map_err(at(&path))?;
         Ok(path)
@@ -119,6 +131,71 @@ impl OutputFolder {
     }
 }
 
+/// A file that a user named, seen to be writable before any work is done.
+#[derive(Debug)]
+pub struct OutputFile {
+    path: PathBuf,
+    opened: Opened,
+}
+
+/// Where an output file's bytes will go.
+#[derive(Debug)]
+enum Opened {
+    /// To this name, by atomic rename.
+    Regular(PathBuf),
+    /// Through to what is open.
+    Stream(File),
+}
+
+impl OutputFile {
+    /// Makes sure that the file can be written, and creates the folder that it is to be in where that is missing. Symbolic links are
+    /// followed; a device, a pipe or a file descriptor (`/dev/stdout`) will be written through.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError`] naming the file, for a folder, a socket or a block device by its kind.
+    pub fn create(path: &Path) -> Result<Self, OutputError> {
+        let open = || match Destination::of(path)? {
+            Destination::Regular(target) => {
+                if target.file_name().is_none() {
+                    return Err(std::io::Error::new(ErrorKind::InvalidInput, "expected a file's name"));
+                }
+                std::fs::create_dir_all(destination::parent(&target))?;
+                unfinished(&target)?;
+                Ok(Opened::Regular(target))
+            }
+            Destination::Stream(target) => Ok(Opened::Stream(destination::through().open(target)?)),
+        };
+        Ok(Self { path: path.to_owned(), opened: open().map_err(at(path))? })
+    }
+
+    /// Writes the whole file.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError`] naming the file; a regular file of this name is then as it was.
+    pub fn write(self, bytes: &[u8]) -> Result<(), OutputError> {
+        let written = match self.opened {
+            Opened::Regular(target) => replace(&target, bytes),
+            Opened::Stream(mut file) => file.write_all(bytes),
+        };
+        written.map_err(at(&self.path))
+    }
+}
+
+/// Opens a file that grows by whole lines, for reading and writing; one that is absent is made. Symbolic links are followed.
+///
+/// # Errors
+///
+/// [`OutputError`] naming the file, and for anything but a regular file by its kind.
+pub fn open_journal(path: &Path) -> Result<File, OutputError> {
+    let open = || {
+        let target = destination::regular(path)?;
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(target)
+    };
+    open().map_err(at(path))
+}
+
 /// A folder that is filled under another name and appears when it is whole.
 #[derive(Debug)]
 pub struct NewFolder {
@@ -128,15 +205,16 @@ pub struct NewFolder {
 }
 
 impl NewFolder {
-    /// A folder that will be `target`.
+    /// A folder that will be `target`, or where that is a symbolic link, what it leads to.
     ///
     /// # Errors
     ///
-    /// [`OutputError`] naming the folder that it is to be in.
+    /// [`OutputError`] naming the folder that it is to be in, and `target` where something else than a folder has the name.
     pub fn create(target: &Path) -> Result<Self, OutputError> {
-        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(parent).map_err(at(parent))?;
-        Ok(Self { unfinished, parent: parent.to_owned(), target: target.to_owned() })
+        let target = destination::folder(target).map_err(at(target))?;
+        let parent = destination::parent(&target).to_owned();
+        let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&parent).map_err(at(&parent))?;
+        Ok(Self { unfinished, parent, target })
     }
 
     /// Where its files are written meanwhile.
@@ -188,6 +266,29 @@ impl NewFolder {
         }
         sync(path)
     }
+}
+
+/// Writes a regular file by atomic rename. One that is replaced leaves its permissions to the new one.
+fn replace(target: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = unfinished(target)?;
+    if let Ok(metadata) = std::fs::metadata(target) {
+        // Some file systems have none.
+        _ = file.as_file().set_permissions(metadata.permissions());
+    }
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(target)?;
+    Ok(())
+}
+
+/// A file beside the target, under another name.
+fn unfinished(target: &Path) -> std::io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(UNFINISHED);
+    // Temporary files are private by default; a result is as readable as any other file of the user's.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(destination::parent(target))
 }
 
 /// Waits until a file, or the names in a folder, are on the disk.

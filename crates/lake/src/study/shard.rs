@@ -9,13 +9,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use program::OutputFolder;
+use program::output::open_journal;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -211,8 +212,7 @@ impl Journal {
         let path = Self::path(folder, origin.shard);
         let io = |source| LakeError::File { path: path.clone(), source };
         let fail = |problem: String| LakeError::Shard { path: path.clone(), problem };
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+        let mut file = open_journal(&path)?;
         file.try_lock().map_err(|_| fail("another process is running this shard".to_owned()))?;
         let (mut results, mut whole, mut header) = (Vec::new(), 0, None::<Origin>);
         let mut reader = BufReader::new(&file);

@@ -5,17 +5,39 @@ use std::fmt::Write;
 use comfy_table::{Table, presets};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
-use program::figure::{Area, COLOURS, Drawn, FAINT, INK, heading, label};
+use program::figure::{Area, COLOURS, Drawn, FAINT, INK, heading, label, readable_on};
 
 use super::report::{Answer, Effect, Estimate, LevelAnswer, PairReport, Share, StudyReport};
 use crate::error::LakeError;
 use crate::figures::{Figure, figure, shade};
+use crate::fitted;
+use crate::number::{fixed, signed};
 
 /// Factors whose levels are listed for each order, and drawn.
 const STRONGEST: usize = 6;
 
-/// The report as Markdown.
-pub fn page(report: &StudyReport) -> String {
+/// How tables are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// As Markdown, a row a line however long.
+    Markdown,
+    /// To fit a terminal.
+    Terminal {
+        /// Its columns.
+        columns: usize,
+    },
+}
+
+/// The report as text.
+pub fn page(report: &StudyReport, layout: Layout) -> String {
+    match layout {
+        Layout::Markdown => whole_page(report, layout),
+        // Tables fit already; what is wrapped is the text between them.
+        Layout::Terminal { columns } => fitted::text(&whole_page(report, layout), columns),
+    }
+}
+
+fn whole_page(report: &StudyReport, layout: Layout) -> String {
     let order = report.order.order.join(" < ");
     let mut page = format!("# {order}\n\n{}\n\n", setting(report));
     let diverged: Vec<_> = report.diverged.iter().map(|(method, runs)| format!("{method} {runs}")).collect();
@@ -29,6 +51,8 @@ pub fn page(report: &StudyReport) -> String {
         page,
         "\n## How often it holds\n\n{}",
         table(
+            layout,
+            1,
             &["order", "holds", "significantly", "reversed significantly", "difference"],
             std::iter::once(vec![
                 order.clone(),
@@ -66,21 +90,21 @@ pub fn page(report: &StudyReport) -> String {
     let _ = writeln!(
         page,
         "Its clearest readings (the least difference between neighbours by the half-width of its interval):\n\n{}",
-        table(&["design", "stop", "distance", "clarity"], examples)
+        table(layout, 1, &["design", "stop", "distance", "clarity"], examples)
     );
     let _ = writeln!(
         page,
         "## What it depends on\n\nShares of the variance that a factor's levels explain.\n\n{}",
-        explained(report)
+        explained(report, layout)
     );
-    effects(&mut page, &order, &report.order.effects);
+    effects(&mut page, layout, &order, &report.order.effects);
     for pair in &report.pairs {
-        effects(&mut page, &format!("{} < {}", pair.closer, pair.further), &pair.effects);
+        effects(&mut page, layout, &format!("{} < {}", pair.closer, pair.further), &pair.effects);
     }
     if !report.questions.is_empty() {
         page += "## Claims\n\nDifference: the last method's distance less the first one's; relative: the same by the greater of \
                  the two, least and greatest of any reading. Spread: the median of the first one's standard deviation over seeds by the last one's.\n\n";
-        report.questions.iter().for_each(|answer| claim(&mut page, answer));
+        report.questions.iter().for_each(|answer| claim(&mut page, layout, answer));
     }
     page
 }
@@ -94,7 +118,7 @@ fn setting(report: &StudyReport) -> String {
 }
 
 /// η² of every factor for every order.
-fn explained(report: &StudyReport) -> String {
+fn explained(report: &StudyReport, layout: Layout) -> String {
     let orders = orders(report);
     let header: Vec<_> = std::iter::once("factor").chain(orders.iter().map(|(name, _)| name.as_str())).collect();
     let rows = report.order.effects.iter().map(|effect| {
@@ -104,7 +128,7 @@ fn explained(report: &StudyReport) -> String {
         };
         std::iter::once(effect.factor.clone()).chain(orders.iter().map(|(_, effects)| of(effects))).collect()
     });
-    table(&header, rows)
+    table(layout, 1, &header, rows)
 }
 
 /// The whole order and every pair, with what each depends on.
@@ -115,7 +139,7 @@ fn orders(report: &StudyReport) -> Vec<(String, &[Effect])> {
         .collect()
 }
 
-fn effects(page: &mut String, order: &str, effects: &[Effect]) {
+fn effects(page: &mut String, layout: Layout, order: &str, effects: &[Effect]) {
     let rows = effects.iter().take(STRONGEST).flat_map(|effect| {
         effect.levels.iter().map(|level| {
             vec![
@@ -128,10 +152,10 @@ fn effects(page: &mut String, order: &str, effects: &[Effect]) {
         })
     });
     let header = ["factor", "level", "holds", "significantly", "difference"];
-    let _ = writeln!(page, "### {order}\n\n{}", table(&header, rows));
+    let _ = writeln!(page, "### {order}\n\n{}", table(layout, 2, &header, rows));
 }
 
-fn claim(page: &mut String, answer: &Answer) {
+fn claim(page: &mut String, layout: Layout, answer: &Answer) {
     let question = &answer.question;
     let subset: Vec<_> = question
         .subset
@@ -150,15 +174,19 @@ fn claim(page: &mut String, answer: &Answer) {
             percent(&level.significant),
             percent(&level.reversed),
             estimate(&level.difference),
-            format!("{:+.1}% to {:+.1}%", 100.0 * level.relative.0, 100.0 * level.relative.1),
+            format!("{}% to {}%", signed(100.0 * level.relative.0, 1), signed(100.0 * level.relative.1, 1)),
             format!("{:.2}", level.spread),
         ]
     });
     let (claim, order) = (&question.claim, question.order.join(" < "));
-    let _ = writeln!(page, "### {claim}\n\n{order}, {subset}.\n\n{}", table(&header, rows));
+    let _ = writeln!(page, "### {claim}\n\n{order}, {subset}.\n\n{}", table(layout, 1, &header, rows));
 }
 
-fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+/// A table whose first columns, as many as `keys`, say what a row is of.
+fn table(layout: Layout, keys: usize, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    if let Layout::Terminal { columns } = layout {
+        return fitted::keyed_table(header, &rows.collect::<Vec<_>>(), keys, columns) + "\n";
+    }
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header.to_vec());
     rows.for_each(|row| {
@@ -173,8 +201,8 @@ fn percent(share: &Share) -> String {
 
 fn estimate(estimate: &Estimate) -> String {
     match estimate.ci95 {
-        Some(ci95) => format!("{:+.4} ± {ci95:.4}", estimate.mean),
-        None => format!("{:+.4}", estimate.mean),
+        Some(ci95) => format!("{} ± {}", signed(estimate.mean, 4), fixed(ci95, 4)),
+        None => signed(estimate.mean, 4),
     }
 }
 
@@ -188,7 +216,7 @@ pub fn figures(report: &StudyReport) -> Result<Vec<Figure>, LakeError> {
     let levels: usize = report.order.effects.iter().take(STRONGEST).map(|effect| effect.levels.len()).sum();
     Ok(vec![
         figure("pairs", (760, 120 + 44 * report.pairs.len() as u32), |area| pairs(area, report))?,
-        figure("effects", (200 + 92 * (1 + report.pairs.len() as u32), 130 + 26 * rows), |area| heat(area, report))?,
+        figure("effects", (220 + 104 * (1 + report.pairs.len() as u32), 150 + 36 * rows), |area| heat(area, report))?,
         figure("order", (760, 130 + 22 * levels as u32), |area| whole(area, report))?,
     ])
 }
@@ -222,12 +250,14 @@ fn pairs(area: &Area<'_>, report: &StudyReport) -> Drawn {
     Ok(())
 }
 
-/// η² by factor and order.
+/// η² by factor and order, each with its interval.
 fn heat(area: &Area<'_>, report: &StudyReport) -> Drawn {
     heading(area, "Share of the variance of whether an order holds that a factor explains", &setting(report))?;
-    let (left, top, width, height) = (190, 96, 92, 26);
+    let (left, top, width, height) = (190, 96, 104, 36);
     let orders = orders(report);
     let most = orders.iter().flat_map(|(_, effects)| effects.iter()).map(|e| e.explained).fold(1e-9, f64::max);
+    // Small shares are told apart too.
+    let amount = |explained: f64| (explained / most).sqrt();
     for (column, (name, effects)) in (0..).zip(&orders) {
         let x = left + column * width;
         area.draw(&Text::new(name.clone(), (x + width / 2, top - 12), label(12, INK, HPos::Center, VPos::Center)))?;
@@ -238,14 +268,28 @@ fn heat(area: &Area<'_>, report: &StudyReport) -> Drawn {
                 area.draw(&Text::new(factor.factor.clone(), place, label(12, INK, HPos::Right, VPos::Center)))?;
             }
             let Some(effect) = effects.iter().find(|effect| effect.factor == factor.factor) else { continue };
-            let amount = (effect.explained / most).sqrt();
+            let colour = shade(amount(effect.explained));
             let square = [(x + 1, y + 1), (x + width - 1, y + height - 1)];
-            area.draw(&Rectangle::new(square, shade(amount).filled()))?;
-            let (ink, text) = (if amount > 0.6 { WHITE } else { INK }, format!("{:.1}%", 100.0 * effect.explained));
-            let middle = (x + width / 2, y + height / 2);
-            area.draw(&Text::new(text, middle, label(11, ink, HPos::Center, VPos::Center)))?;
+            area.draw(&Rectangle::new(square, colour.filled()))?;
+            let text = |size: u32| label(size, readable_on(colour), HPos::Center, VPos::Center);
+            let (low, high) = effect.interval();
+            let of = [100.0 * effect.explained, 100.0 * low, 100.0 * high].map(|percent| fixed(percent, 1));
+            area.draw(&Text::new(format!("{}%", of[0]), (x + width / 2, y + 12), text(12)))?;
+            area.draw(&Text::new(format!("{} to {}", of[1], of[2]), (x + width / 2, y + 26), text(10)))?;
         }
     }
+    // The key: the colours of the shares from none to the greatest.
+    let (y, length) = (top + height * report.order.effects.len() as i32 + 16, 200);
+    for place in 0..length {
+        let colour = shade(amount(most * f64::from(place) / f64::from(length - 1)));
+        area.draw(&Rectangle::new([(left + place, y), (left + place + 1, y + 10)], colour.filled()))?;
+    }
+    for quarter in 0..=4 {
+        let share = most * f64::from(quarter) / 4.0;
+        let place = (left + length * quarter / 4, y + 14);
+        area.draw(&Text::new(format!("{:.0}%", 100.0 * share), place, label(10, INK, HPos::Center, VPos::Top)))?;
+    }
+    area.draw(&Text::new("share explained", (left - 10, y + 5), label(11, INK, HPos::Right, VPos::Center)))?;
     Ok(())
 }
 
@@ -269,7 +313,8 @@ fn whole(area: &Area<'_>, report: &StudyReport) -> Drawn {
         for (number, level) in effect.levels.iter().enumerate() {
             let y = top + 22 * row + 11;
             if number == 0 {
-                area.draw(&Text::new(effect.factor.clone(), (20, y), label(12, colour, HPos::Left, VPos::Center)))?;
+                area.draw(&Circle::new((24, y), 4, colour.filled()))?;
+                area.draw(&Text::new(effect.factor.clone(), (34, y), label(12, INK, HPos::Left, VPos::Center)))?;
             }
             area.draw(&Text::new(level.level.clone(), (left - 10, y), label(11, INK, HPos::Right, VPos::Center)))?;
             let line = [(at(level.holds.low), y), (at(level.holds.high), y)];

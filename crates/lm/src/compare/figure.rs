@@ -1,16 +1,23 @@
-//! The comparison as a figure: each benchmark's scores side by side, with their 95% intervals.
+//! The comparison as a figure: each benchmark's scores one below the other, with their 95% intervals.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
-use program::figure::{Area, COLOURS, Drawn, FAINT, INK, heading, label, svg};
+use program::figure::{Area, Drawn, FAINT, INK, heading, label, svg};
+use program::look::Look;
 
 use super::{Comparison, Row, Score};
 use crate::error::LmError;
 
 /// How many standard errors a 95% interval of a mean of many is wide to each side.
 const WIDTH: f64 = 1.96;
-/// Left, right, upper and lower margins, in units of the drawing.
-const MARGINS: [i32; 4] = [56, 20, 92, 44];
+/// Below the heading.
+const UPPER: i32 = 72;
+/// From one score to the next.
+const STEP: i32 = 18;
+/// From one benchmark to the next, besides its scores.
+const TITLE: i32 = 34;
+/// The width of the whole.
+const WHOLE: u32 = 760;
 
 /// The SVG of a comparison.
 ///
@@ -18,54 +25,52 @@ const MARGINS: [i32; 4] = [56, 20, 92, 44];
 ///
 /// [`LmError::Figure`].
 pub fn draw(comparison: &Comparison) -> Result<String, LmError> {
-    let groups = comparison.benchmarks.len() as u32 + 1;
-    let width = (76 + groups * (48 + 18 * comparison.rows.len() as u32)).max(480);
-    svg((width, 420), |area| scores(area, comparison)).map_err(|error| LmError::Figure { problem: error.to_string() })
+    let groups = comparison.benchmarks.len() as i32 + 1;
+    let height = UPPER + groups * (TITLE + STEP * comparison.rows.len() as i32) + 40;
+    svg((WHOLE, height as u32), |area| scores(area, comparison))
+        .map_err(|error| LmError::Figure { problem: error.to_string() })
 }
 
 fn scores(area: &Area<'_>, comparison: &Comparison) -> Drawn {
     let Comparison { benchmarks, rows, .. } = comparison;
     heading(area, "Benchmarks by method", "percent, with 95% intervals where there are standard errors")?;
-    let (width, height) = area.dim_in_pixel();
-    let (width, height) = (width as i32, height as i32);
-    let [left, right, upper, lower] = MARGINS;
-    let y = |share: f64| height - lower - (share * f64::from(height - upper - lower)).round() as i32;
+    let text = label(12, INK, HPos::Left, VPos::Center);
+    let mut widest = 0;
+    for row in rows {
+        widest = widest.max(area.estimate_text_size(&row.name, &text)?.0 as i32);
+    }
+    let left = 60 + widest;
+    let right = WHOLE as i32 - 70;
+    let x = |share: f64| left + (share.clamp(0.0, 1.0) * f64::from(right - left)).round() as i32;
+    let bottom = UPPER + (benchmarks.len() as i32 + 1) * (TITLE + STEP * rows.len() as i32);
     for percent in (0..=100).step_by(20) {
-        let at = y(f64::from(percent) / 100.0);
-        area.draw(&PathElement::new(vec![(left, at), (width - right, at)], FAINT))?;
-        area.draw(&Text::new(percent.to_string(), (left - 8, at), label(11, INK, HPos::Right, VPos::Center)))?;
+        let at = x(f64::from(percent) / 100.0);
+        area.draw(&PathElement::new([(at, UPPER), (at, bottom)], FAINT))?;
+        area.draw(&Text::new(percent.to_string(), (at, bottom + 8), label(11, INK, HPos::Center, VPos::Top)))?;
     }
-    let mut at = left;
-    for (index, row) in rows.iter().enumerate() {
-        let name = Text::new(row.name.clone(), (at + 10, 64), label(11, INK, HPos::Left, VPos::Center));
-        area.draw(&Circle::new((at + 2, 64), 4, colour(index).filled()))?;
-        area.draw(&name)?;
-        at += 28 + area.estimate_text_size(&row.name, &label(11, INK, HPos::Left, VPos::Center))?.0 as i32;
-    }
-    let groups = benchmarks.len() + 1;
-    let step = f64::from(width - left - right) / groups as f64;
+    let mut y = UPPER;
     for (group, title) in benchmarks.iter().copied().chain(["average"]).enumerate() {
-        let middle = f64::from(left) + step * (group as f64 + 0.5);
-        let style = label(12, INK, HPos::Center, VPos::Top);
-        area.draw(&Text::new(title.to_owned(), (middle as i32, height - lower + 12), style))?;
-        let between = (step * 0.8 / rows.len() as f64).min(22.0);
-        for (index, row) in rows.iter().enumerate() {
+        area.draw(&Text::new(title.to_owned(), (20, y + 14), label(13, INK, HPos::Left, VPos::Center)))?;
+        y += TITLE - 6;
+        for row in rows {
+            let (look, middle) = (Look::of(&row.name), y + STEP / 2);
+            area.draw(&Text::new(row.name.clone(), (44, middle), text.clone()))?;
+            look.mark(area, (30, middle))?;
+            y += STEP;
             let Some(Score { mean, stderr }) = score(row, group) else { continue };
-            let x = (middle + between * (index as f64 - (rows.len() as f64 - 1.0) / 2.0)).round() as i32;
             if let Some(stderr) = stderr {
-                let ends = [mean - WIDTH * stderr, mean + WIDTH * stderr].map(|end| (x, y(end.clamp(0.0, 1.0))));
-                area.draw(&PathElement::new(ends.to_vec(), colour(index).stroke_width(2)))?;
+                let ends = [mean - WIDTH * stderr, mean + WIDTH * stderr].map(|end| (x(end), middle));
+                area.draw(&PathElement::new(ends, look.colour.stroke_width(2)))?;
             }
-            area.draw(&Circle::new((x, y(mean)), 4, colour(index).filled()))?;
+            look.mark(area, (x(mean), middle))?;
+            let percent = format!("{:.1}", 100.0 * mean);
+            area.draw(&Text::new(percent, (right + 12, middle), label(11, INK, HPos::Left, VPos::Center)))?;
         }
+        y += 6;
     }
     Ok(())
 }
 
 fn score(row: &Row, group: usize) -> Option<Score> {
     row.scores.get(group).copied().unwrap_or(row.average)
-}
-
-fn colour(index: usize) -> RGBColor {
-    COLOURS[index % COLOURS.len()]
 }

@@ -5,10 +5,11 @@
 //! asked again.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use program::output::open_journal;
 use program::{FolderLock, OutputFolder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -69,8 +70,7 @@ impl Journal {
         let lock = out.lock()?.ok_or_else(|| LmError::Taken { path: out.path().to_owned(), problem })?;
         let path = out.path().join(VERDICTS_FILE);
         let fail = |source| LmError::File { path: path.clone(), source };
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
+        let mut file = open_journal(&path)?;
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(fail)?;
         let asked_path = out.path().join(ASKED_FILE);

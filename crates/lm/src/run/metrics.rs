@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use program::output::open_journal;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -50,13 +51,9 @@ pub(super) struct MetricsFile {
 impl MetricsFile {
     /// The file as it was when it had so many bytes.
     pub(super) fn open(path: &Path, length: u64) -> Result<Self, LmError> {
-        let open = || {
-            let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
-            file.set_len(length)?;
-            file.seek(SeekFrom::End(0))?;
-            Ok(file)
-        };
-        let file = open().map_err(|source| LmError::File { path: path.to_owned(), source })?;
+        let mut file = open_journal(path)?;
+        let cut = file.set_len(length).and_then(|()| file.seek(SeekFrom::End(0)));
+        cut.map_err(|source| LmError::File { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), file, length })
     }
 

@@ -14,6 +14,7 @@ mod judge;
 mod lake;
 mod lora;
 mod oracle;
+mod outputs;
 mod program;
 mod properties;
 mod ranks;

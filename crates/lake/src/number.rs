@@ -1,0 +1,34 @@
+//! Numbers as they are printed: a zero has no sign.
+
+/// A number to so many decimals.
+pub(crate) fn fixed(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    match text.strip_prefix('-') {
+        Some(digits) if digits.chars().all(|digit| "0.".contains(digit)) => digits.to_owned(),
+        _ => text,
+    }
+}
+
+/// A number to so many decimals with its sign; what rounds to zero has a plus.
+pub(crate) fn signed(value: f64, decimals: usize) -> String {
+    let text = fixed(value, decimals);
+    if text.starts_with('-') { text } else { format!("+{text}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_rounds_to_zero_has_no_minus() {
+        for (value, plain, with_sign) in [
+            (-1e-17, "0.0000", "+0.0000"),
+            (-0.0, "0.0000", "+0.0000"),
+            (-0.000_06, "-0.0001", "-0.0001"),
+            (0.002_8, "0.0028", "+0.0028"),
+        ] {
+            assert_eq!((fixed(value, 4), signed(value, 4)), (plain.to_owned(), with_sign.to_owned()));
+        }
+        assert_eq!(fixed(-0.4, 0), "0");
+    }
+}

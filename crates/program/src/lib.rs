@@ -3,16 +3,19 @@
 //! | to find | look in |
 //! |---|---|
 //! | files and folders that appear whole or not at all | [`output`] |
+//! | files that grow by whole lines | [`journal`] |
 //! | how figures are drawn (feature `figures`) | `figure` |
 //! | how far a run is | [`progress`] |
 //! | how an error is told, and with which exit code | [`outcome`] |
 
 #[cfg(feature = "figures")]
 pub mod figure;
+pub mod journal;
 pub mod outcome;
 pub mod output;
 pub mod progress;
 
+pub use journal::Journal;
 pub use outcome::exit_code;
 pub use output::{FolderLock, NewFolder, OutputError, OutputFolder};
 pub use progress::Progress;

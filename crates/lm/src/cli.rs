@@ -123,7 +123,8 @@ pub(crate) struct GenerateArguments {
     #[arg(long, value_name = "TEXT", required_unless_present = "data", conflicts_with = "data")]
     pub(crate) prompt: Vec<String>,
 
-    /// JSON lines or Parquet of prompts: `prompt` (text or turns), `messages`, or `prompt_ids`, for which no tokenizer is needed.
+    /// Prompts, in any file of data: `prompt` (text or turns), `messages`, or `prompt_ids`, for which no tokenizer is needed; of records
+    /// with responses, what comes before these.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
 
@@ -136,9 +137,14 @@ pub(crate) struct GenerateArguments {
     #[arg(long, value_name = "NAME", requires = "format", value_parser = generator)]
     pub(crate) generator: Option<String>,
 
-    /// Write the answers to a file, which appears when all are there, rather than print them.
+    /// Append each answer to a file as soon as it is made, rather than print it. With `--format`, the file appears when all answers are
+    /// there, and until then they are in FILE.jsonl.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+
+    /// Go on behind the answers that are in the file; begin where there is none. FILE.asked.json says what they were made with.
+    #[arg(long, requires = "out")]
+    pub(crate) resume: bool,
 
     /// The most tokens of a response.
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
@@ -254,8 +260,8 @@ pub(crate) struct JudgeArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) template: Option<PathBuf>,
 
-    /// Questions that are asked at once.
-    #[arg(long, value_name = "QUESTIONS", default_value = "4")]
+    /// Questions that are asked at once, at most 1024.
+    #[arg(long, value_name = "QUESTIONS", default_value = "4", value_parser = concurrency)]
     pub(crate) concurrency: NonZeroUsize,
 
     /// What the judge divides logits by.
@@ -354,6 +360,13 @@ pub(crate) struct InspectArguments {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Each question that is asked at once has a thread.
+fn concurrency(given: &str) -> Result<NonZeroUsize, &'static str> {
+    const MOST: usize = 1024;
+    let number = given.parse().ok().filter(|number: &NonZeroUsize| number.get() <= MOST);
+    number.ok_or("expected 1 to 1024")
 }
 
 /// AlpacaEval reads a column of numbers as numbers, whatever it is called.

@@ -5,7 +5,7 @@
 
 pub mod figure;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::data::regular;
 use crate::error::{LmError, refuse};
 
 /// A column: a benchmark of the paper.
@@ -95,8 +96,8 @@ impl Comparison {
             }
             let mut own: Vec<Option<Found>> = BENCHMARKS.iter().map(|_| None).collect();
             for file in results(path)? {
-                let text =
-                    std::fs::read_to_string(&file).map_err(|source| LmError::File { path: file.clone(), source })?;
+                let text = std::io::read_to_string(regular(&file)?)
+                    .map_err(|source| LmError::File { path: file.clone(), source })?;
                 let content: Value = serde_json::from_str(&text).map_err(|source| LmError::Json {
                     path: file.clone(),
                     field: ".".to_owned(),
@@ -135,24 +136,35 @@ impl Comparison {
 
 /// The files of a folder's results in the order of their names, which begins with the model and ends with the time; or the file itself.
 fn results(path: &Path) -> Result<Vec<PathBuf>, LmError> {
-    let fail = |source| LmError::File { path: path.to_owned(), source };
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
+    collect(path, &mut HashSet::new(), &mut files)?;
+    // By time, whatever folders they are in.
+    files.sort_by_key(|file| file.file_name().map(ToOwned::to_owned));
+    Ok(files)
+}
+
+/// Adds the results of a folder and of those in it. A folder that links lead to again is not read again, so that a circle of them ends.
+fn collect(folder: &Path, seen: &mut HashSet<PathBuf>, files: &mut Vec<PathBuf>) -> Result<(), LmError> {
+    let fail = |source| LmError::File { path: folder.to_owned(), source };
+    if !seen.insert(folder.canonicalize().map_err(fail)?) {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(folder).map_err(fail)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = entries.collect::<Result<Vec<_>, _>>().map_err(fail)?;
+    paths.sort();
+    for path in paths {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if path.is_dir() {
             // The harness makes a folder for each model.
-            files.extend(results(&path)?);
+            collect(&path, seen, files)?;
         } else if name.starts_with("results_") && name.ends_with(".json") {
             files.push(path);
         }
     }
-    // By time, whatever folders they are in.
-    files.sort_by_key(|file| file.file_name().map(ToOwned::to_owned));
-    Ok(files)
+    Ok(())
 }
 
 impl Benchmark {
@@ -295,6 +307,21 @@ mod tests {
         assert_eq!(cells[0], ["method", "ARC", "TruthfulQA", "average"]);
         assert_eq!(cells[2], ["sft", "25.00 ± 1.00", "**75.00**", "**50.00**"]);
         assert_eq!(cells[3], ["ift", "**37.50 ± 1.00**"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_circle_of_links_among_folders_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a/results_1.json", &arc(0.5, 25));
+        for (target, link) in [("..", "a/up"), (".", "a/here"), ("../a", "a/again"), ("missing", "a/dangling")] {
+            std::os::unix::fs::symlink(target, folder.path().join(link)).unwrap();
+        }
+        let comparison = Comparison::read(&[("sft".to_owned(), folder.path().to_owned())]).unwrap();
+        assert_eq!(comparison.rows[0].scores, [Some(score(0.5, 0.01))]);
+        let loop_ = folder.path().join("loop");
+        std::os::unix::fs::symlink("loop", &loop_).unwrap();
+        assert!(Comparison::read(&[("a".to_owned(), loop_)]).is_err());
     }
 
     #[track_caller]

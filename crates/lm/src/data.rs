@@ -1,4 +1,4 @@
-//! Data as JSON lines or Parquet, in TRL's two conventions, in the layouts of UltraChat and UltraFeedback, and as token ids.
+//! Data as JSON lines, a JSON list or Parquet, in TRL's two conventions, in the layouts of UltraChat and UltraFeedback, and as token ids.
 //!
 //! | fields | are | where |
 //! |---|---|---|
@@ -15,21 +15,31 @@
 //! A turn is `{"role": ..., "content": ...}`. Where lists hold whole conversations, `prompt` may repeat the first user's turn as
 //! text, and a preference may repeat `chosen` as `messages`, as on the hub; each is held against what it repeats. Any other field
 //! is refused, as one that is not read may be one that was meant. A row of Parquet has the fields of a line; one that is null is
-//! none. A file's every error names it and the line or row.
+//! none. A file's every error names it and the line, the record of the list, or the row.
+//!
+//! Files are `.jsonl`, `.json` (a list, or lines), both also compressed (`.jsonl.gz`, `.json.gz`), and `.parquet`. A byte order mark
+//! at the start and blank lines at the end are passed over.
 
 mod field;
 pub mod instruction;
+mod json;
 mod layout;
 pub mod prompt;
 mod row;
+mod source;
+pub mod unusable;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{LmError, refuse};
+use self::source::{Format, Taken};
+use crate::error::LmError;
 use crate::example::{Encoder, Example, Passage};
+
+pub(crate) use self::source::regular;
 
 /// What objectives learn from: passages as read, examples as encoded.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,38 +109,41 @@ pub enum Learnt {
     Chosen,
 }
 
-/// What a file's name says that it holds.
-#[derive(Clone, Copy)]
-enum Format {
-    Lines,
-    Parquet,
-}
-
-/// Formats by the extensions of files.
-const FORMATS: [(&str, Format); 3] = [("jsonl", Format::Lines), ("json", Format::Lines), ("parquet", Format::Parquet)];
-
-impl Format {
-    fn of(path: &Path) -> Result<Self, LmError> {
-        let given = path.extension().unwrap_or_default();
-        let known = FORMATS.into_iter().find(|(extension, _)| given == *extension);
-        known.map(|(_, format)| format).ok_or_else(|| LmError::Field {
-            path: path.to_owned(),
-            field: "extension".to_owned(),
-            allowed: format!("one of {}", FORMATS.map(|(extension, _)| extension).join(", ")),
-            given: if given.is_empty() { "none".to_owned() } else { given.to_string_lossy().into_owned() },
-        })
-    }
-}
-
-/// Reads a file of JSON lines (`.jsonl` or `.json`) or a Parquet file (`.parquet`).
+/// Reads every record of a file.
 ///
 /// # Errors
 ///
-/// [`LmError::Field`] for any other extension, and for a file without a line or with a column that no line could be;
-/// [`LmError::File`] and [`LmError::Parquet`] for a file that cannot be read; [`LmError::Line`] as [`parse_lines`], and
-/// [`LmError::Row`] for the same in a row.
+/// [`LmError::Field`] for any other extension, for what is no regular file, and for a file without a line or with a column that no line
+/// could be; [`LmError::File`], [`LmError::Json`] and [`LmError::Parquet`] for a file that cannot be read; [`LmError::Line`] as
+/// [`parse_lines`], and [`LmError::Entry`] and [`LmError::Row`] for the same in a record of a JSON list and in a row.
 pub fn read_records(path: &Path, learnt: Learnt) -> Result<Vec<Line<Passage>>, LmError> {
     Ok(lines(objects(path, |fields| layout::records(fields, learnt))?))
+}
+
+/// Gives `take` one record of a file after the other, or why a line holds none, until it ends that.
+///
+/// # Errors
+///
+/// As [`read_records`], but for what is wrong with a record alone, which `take` is given; those of `take`.
+pub(crate) fn each_record(
+    path: &Path,
+    learnt: Learnt,
+    mut take: impl FnMut(Result<Line<Passage>, LmError>) -> Taken,
+) -> Result<(), LmError> {
+    source::each(path, &mut |line, object| match object
+        .and_then(|fields| layout::records(&fields, learnt))
+        .map_err(|error| at(path, line, error))
+    {
+        Err(error) => take(Err(error)),
+        Ok(records) => {
+            for record in records {
+                if take(Ok(Line { line, record }))?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        }
+    })
 }
 
 /// The records of JSON lines. `path` is what errors call the file.
@@ -153,67 +166,27 @@ pub fn read_records(path: &Path, learnt: Learnt) -> Result<Vec<Line<Passage>>, L
 /// # Ok::<(), lm::error::LmError>(())
 /// ```
 pub fn parse_lines(path: &Path, text: &str, learnt: Learnt) -> Result<Vec<Line<Passage>>, LmError> {
-    Ok(lines(objects_of(path, text, |fields| layout::records(fields, learnt))?))
+    let read = |fields: &Map<String, Value>| layout::records(fields, learnt);
+    Ok(lines(source::all(path, read, |take| source::lines(path, text.as_bytes(), take))?))
 }
 
 fn lines(records: Vec<(usize, Record<Passage>)>) -> Vec<Line<Passage>> {
     records.into_iter().map(|(line, record)| Line { line, record }).collect()
 }
 
-/// What `read` makes of each line or row of a file, with its number.
-fn objects<T>(
+/// What `read` makes of each object of a file, with its number.
+pub(crate) fn objects<T>(
     path: &Path,
     read: impl Fn(&Map<String, Value>) -> Result<Vec<T>, LmError>,
 ) -> Result<Vec<(usize, T)>, LmError> {
-    match Format::of(path)? {
-        Format::Lines => {
-            let text =
-                std::fs::read_to_string(path).map_err(|source| LmError::File { path: path.to_owned(), source })?;
-            objects_of(path, &text, read)
-        }
-        Format::Parquet => row::read(path, |rows| parse(path, rows, &read)),
-    }
-}
-
-/// The same, and of each record of a JSON list.
-pub(crate) fn listed<T>(
-    path: &Path,
-    read: impl Fn(&Map<String, Value>) -> Result<Vec<T>, LmError>,
-) -> Result<Vec<(usize, T)>, LmError> {
-    if let Format::Parquet = Format::of(path)? {
-        return objects(path, read);
-    }
-    let text = std::fs::read_to_string(path).map_err(|source| LmError::File { path: path.to_owned(), source })?;
-    if !text.trim_start().starts_with('[') {
-        return objects_of(path, &text, read);
-    }
-    let records: Vec<Map<String, Value>> =
-        serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(&text)).map_err(|error| {
-            LmError::Json { path: path.to_owned(), field: error.path().to_string(), source: error.into_inner() }
-        })?;
-    let mut all = Vec::new();
-    for (index, fields) in records.iter().enumerate() {
-        let record = index + 1;
-        let read = read(fields).map_err(|source| LmError::entry(path, record, source))?;
-        all.extend(read.into_iter().map(|part| (record, part)));
-    }
-    some(path, "records", all)
-}
-
-fn objects_of<T>(
-    path: &Path,
-    text: &str,
-    read: impl Fn(&Map<String, Value>) -> Result<Vec<T>, LmError>,
-) -> Result<Vec<(usize, T)>, LmError> {
-    let object = |line| serde_json::from_str(line).map_err(|error| refuse("line", "a JSON object", error));
-    parse(path, text.lines().map(object), read)
+    source::all(path, read, |take| source::each(path, take))
 }
 
 /// The tokens of records, each example within `max_length` tokens.
 ///
 /// # Errors
 ///
-/// [`LmError::Line`] or [`LmError::Row`] with what is wrong: as [`Example::new`] and [`Example::truncated`].
+/// [`LmError::Line`], [`LmError::Entry`] or [`LmError::Row`] with what is wrong: as [`Example::new`] and [`Example::truncated`].
 pub fn encode_lines(
     path: &Path,
     lines: &[Line<Passage>],
@@ -230,35 +203,12 @@ pub fn encode_lines(
         .collect()
 }
 
-/// What `read` makes of JSON objects, one a line or row.
-fn parse<T>(
-    path: &Path,
-    objects: impl Iterator<Item = Result<Map<String, Value>, LmError>>,
-    read: impl Fn(&Map<String, Value>) -> Result<Vec<T>, LmError>,
-) -> Result<Vec<(usize, T)>, LmError> {
-    let mut all = Vec::new();
-    for (index, fields) in objects.enumerate() {
-        let line = index + 1;
-        let records = fields.and_then(|fields| read(&fields)).map_err(|error| at(path, line, error))?;
-        all.extend(records.into_iter().map(|record| (line, record)));
-    }
-    some(path, "lines", all)
-}
-
-/// Refuses a file that holds nothing.
-fn some<T>(path: &Path, field: &str, all: Vec<T>) -> Result<Vec<T>, LmError> {
-    if !all.is_empty() {
-        return Ok(all);
-    }
-    let (field, allowed, given) = (field.to_owned(), "at least 1".to_owned(), "0".to_owned());
-    Err(LmError::Field { path: path.to_owned(), field, allowed, given })
-}
-
-/// What is wrong with a line or a row.
+/// What is wrong with a line, a record of a list, or a row.
 pub(crate) fn at(path: &Path, number: usize, source: LmError) -> LmError {
     let (path, source) = (path.to_owned(), Box::new(source));
     match Format::of(&path) {
-        Ok(Format::Parquet) => LmError::Row { path, row: number, source },
+        Ok((Format::Parquet, _)) => LmError::Row { path, row: number, source },
+        Ok((Format::Records, _)) => LmError::Entry { path, record: number, source },
         _ => LmError::Line { path, line: number, source },
     }
 }
@@ -303,10 +253,72 @@ mod tests {
         }
         for (name, given) in [("a.csv", "csv"), ("a", "none"), ("a.JSONL", "JSONL")] {
             let refused = read_records(name.as_ref(), Learnt::Last).unwrap_err().to_string();
-            assert_eq!(refused, format!("{name}: extension: expected one of jsonl, json, parquet, got {given}"));
+            assert_eq!(
+                refused,
+                format!("{name}: extension: expected one of jsonl, json, jsonl.gz, json.gz, parquet, got {given}")
+            );
         }
         let missing = read_records("missing.jsonl".as_ref(), Learnt::Last).unwrap_err().to_string();
         assert!(missing.starts_with("missing.jsonl: "), "{missing}");
+    }
+
+    const SKY: &str = "{\"prompt\": \"a\", \"completion\": \"b\"}";
+
+    /// What reading a file with these bytes comes to: the number of records, or the refusal without the folder.
+    fn read(name: &str, bytes: &[u8]) -> Result<usize, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let refused = |error: LmError| error.to_string().replace(&format!("{}/", folder.path().display()), "");
+        read_records(&path, Learnt::Last).map(|lines| lines.len()).map_err(refused)
+    }
+
+    #[test]
+    fn byte_order_marks_blank_last_lines_and_lists_are_read() {
+        assert_eq!(read("a.jsonl", format!("\u{feff}{SKY}\n{SKY}\n\n  \r\n").as_bytes()), Ok(2));
+        assert_eq!(read("a.json", format!("\u{feff}{SKY}\r\n{SKY}").as_bytes()), Ok(2));
+        assert_eq!(read("a.json", format!("\u{feff} \n[{SKY},\n {SKY}\n]\n").as_bytes()), Ok(2));
+        let list = |second: &str| read("a.json", format!("[{SKY}, {second}]").as_bytes()).unwrap_err();
+        assert_eq!(list("[1]"), "a.json: record 2: record: expected a JSON object, got [1]");
+        assert_eq!(list("{}"), "a.json: record 2: prompt: expected text or a list of turns, got nothing");
+        assert!(list("{\"a\": 1, \"a\": 1}").starts_with("a.json: list: the key \"a\" twice at line 1"));
+        assert!(read("a.json", format!("[{SKY}] {SKY}").as_bytes()).unwrap_err().contains("trailing characters"));
+        assert!(read("a.json", format!("[{SKY},").as_bytes()).unwrap_err().starts_with("a.json: list: EOF while"));
+        assert_eq!(read("a.json", b"[]").unwrap_err(), "a.json: records: expected at least 1, got 0");
+        assert_eq!(read("a.jsonl", b"\n\n").unwrap_err(), "a.jsonl: lines: expected at least 1, got 0");
+        let blank = read("a.jsonl", format!("{SKY}\n\n{SKY}\n").as_bytes()).unwrap_err();
+        assert_eq!(blank, "a.jsonl:2: line: expected a JSON object, got a blank line");
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_is_refused_by_what_it_is() {
+        let refused = |bytes: &[u8]| read("a.jsonl", bytes).unwrap_err();
+        assert_eq!(refused(b"\xff\xfe{\0}\0"), "a.jsonl: encoding: expected UTF-8, got UTF-16");
+        let compressed = refused(b"\x1f\x8b\x08\0");
+        assert!(compressed.ends_with("got what gzip compressed; the name of such a file ends in .gz"), "{compressed}");
+        assert!(refused(b"{\"prompt\": \"\xff\"}\n").starts_with("a.jsonl:1: line: expected a JSON object"));
+        assert!(read("a.jsonl.gz", SKY.as_bytes()).unwrap_err().starts_with("a.jsonl.gz: "));
+    }
+
+    #[test]
+    fn a_line_or_record_of_more_than_64_mib_is_refused_and_the_next_is_read() {
+        let long = |most: usize| format!("{{\"prompt\": \"{}\", \"completion\": \"b\"}}", "x".repeat(most));
+        let line = long(64 << 20);
+        let refused = read("a.jsonl", format!("{SKY}\n{line}\n").as_bytes()).unwrap_err();
+        assert_eq!(refused, "a.jsonl:2: line: expected at most 67108864 bytes, got more");
+        let mut found = Vec::new();
+        source::lines("a".as_ref(), format!("{line}\n{SKY}\n{line}").as_bytes(), &mut |number, object| {
+            found.push((number, object.is_ok()));
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+        assert_eq!(found, [(1, false), (2, true), (3, false)]);
+        assert_eq!(read("a.jsonl", format!("{}\n", long((64 << 20) - 100)).as_bytes()), Ok(1));
+        let refused = read("a.json", format!("[{SKY}, {line}]").as_bytes()).unwrap_err();
+        assert_eq!(refused, "a.json: list: a record of more than 67108864 bytes");
+        // The bound is a record's, not the list's.
+        let half = long(40 << 20);
+        assert_eq!(read("a.json", format!("[{half}, {half}]").as_bytes()), Ok(2));
     }
 
     const IDS_ALONE: Encoder<'_> = Encoder { tokenizer: None, template: None, vocabulary: 10 };

@@ -198,6 +198,14 @@ pub enum LmError {
         /// What is wrong with it.
         source: Box<LmError>,
     },
+    /// A record that cannot be learnt from.
+    #[error("{source}")]
+    Unusable {
+        /// Of which kind it is.
+        kind: crate::data::unusable::Unusable,
+        /// What is wrong with it.
+        source: Box<LmError>,
+    },
     /// A judge that does not answer.
     #[error("judge {url}: {problem}")]
     Judge {
@@ -262,15 +270,6 @@ impl LmError {
     /// What is wrong with a record of a JSON list.
     pub(crate) fn entry(path: &Path, record: usize, source: Self) -> Self {
         Self::Entry { path: path.to_owned(), record, source: Box::new(source) }
-    }
-
-    /// Whether a record was refused for its length alone.
-    pub fn is_too_long(&self) -> bool {
-        match self {
-            Self::Length { .. } => true,
-            Self::Line { source, .. } | Self::Row { source, .. } => source.is_too_long(),
-            _ => false,
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! them never stops. The response mask is where the response is, so a padding token that equals `eos_token` masks nothing.
 
 use crate::chat::{ChatTemplate, Ending, Message, Role};
+use crate::data::unusable::Unusable;
 use crate::error::{LmError, refuse};
 use crate::tokens::Tokenizer;
 
@@ -51,23 +52,19 @@ impl<'a> Encoder<'a> {
             None => Ok(()),
             Some(unknown) => {
                 let allowed = format!("token ids below {}, the size of the model's vocabulary", self.vocabulary);
-                Err(refuse(field, allowed, unknown))
+                Err(Unusable::Encoding.because(refuse(field, allowed, unknown)))
             }
         }
     }
 
     pub(crate) fn template(&self) -> Result<&'a ChatTemplate, LmError> {
-        self.template.ok_or_else(|| refuse("record", "text, as the model has no chat template", "messages"))
+        let refused = || refuse("record", "text, as the model has no chat template", "messages");
+        self.template.ok_or_else(|| Unusable::Encoding.because(refused()))
     }
 
     pub(crate) fn tokenizer(&self, given: &str) -> Result<&'a Tokenizer, LmError> {
-        self.tokenizer.ok_or_else(|| {
-            refuse(
-                "record",
-                "token ids (prompt_ids, response_ids), as there is no tokenizer.json to encode text",
-                given,
-            )
-        })
+        let allowed = "token ids (prompt_ids, response_ids), as there is no tokenizer.json to encode text";
+        self.tokenizer.ok_or_else(|| Unusable::Encoding.because(refuse("record", allowed, given)))
     }
 }
 
@@ -88,8 +85,8 @@ impl Example {
     ///
     /// # Errors
     ///
-    /// [`LmError::Record`] for a prompt or response without tokens, turns in an order that has no response, text where there is no
-    /// tokenizer, a conversation where the model has no chat template, and a token that the model does not know;
+    /// [`LmError::Unusable`] for a prompt or response without tokens, text where there is no tokenizer, a conversation where the model
+    /// has no chat template, and a token that the model does not know; [`LmError::Record`] for turns in an order that has no response;
     /// [`LmError::Boundary`]; the template's and the tokenizer's own.
     pub fn new(passage: &Passage, encoder: &Encoder<'_>) -> Result<Self, LmError> {
         let example = match passage {
@@ -136,7 +133,7 @@ impl Example {
 
 fn text(prompt: &str, response: &str, tokenizer: &Tokenizer) -> Result<Example, LmError> {
     if response.trim().is_empty() {
-        return Err(refuse("response", "text", format!("{response:?}")));
+        return Err(Unusable::Empty.because(refuse("response", "text", format!("{response:?}"))));
     }
     let mut ids = if prompt.is_empty() {
         // Nothing is gone on from: the text begins with the response.
@@ -168,7 +165,7 @@ fn conversation(
     }
     for message in response.iter().filter(|message| message.role == Role::Assistant) {
         if message.content.trim().is_empty() {
-            return Err(refuse("response", "text", format!("{:?}", message.content)));
+            return Err(Unusable::Empty.because(refuse("response", "text", format!("{:?}", message.content))));
         }
     }
     let rendered = template.render(prompt, Ending::GenerationPrompt)?;
@@ -191,7 +188,7 @@ fn conversation(
 fn ids(prompt: &[u32], response: &[u32]) -> Result<Example, LmError> {
     for (field, ids) in [("prompt", prompt), ("response", response)] {
         if ids.is_empty() {
-            return Err(refuse(field, "at least 1 token id", "none"));
+            return Err(Unusable::Empty.because(refuse(field, "at least 1 token id", "none")));
         }
     }
     Ok(Example { prompt: prompt.to_vec(), response: response.to_vec(), end: 0 })
@@ -200,12 +197,18 @@ fn ids(prompt: &[u32], response: &[u32]) -> Result<Example, LmError> {
 fn example(prompt: Vec<u32>, response: Vec<u32>, end: usize) -> Result<Example, LmError> {
     // The first prediction is made from a token.
     if prompt.is_empty() {
-        return Err(refuse("prompt", "a token, as the model has no bos_token to begin with", "nothing"));
+        return Err(no_prompt());
     }
     if response.len() == end {
-        return Err(refuse("response", "a token before its end", "none"));
+        return Err(Unusable::Empty.because(refuse("response", "a token before its end", "none")));
     }
     Ok(Example { prompt, response, end })
+}
+
+/// The refusal of a prompt without tokens.
+pub(crate) fn no_prompt() -> LmError {
+    let refused = refuse("prompt", "a token, as the model has no bos_token to begin with", "nothing");
+    Unusable::Empty.because(refused)
 }
 
 /// How many tokens at the end are markers, or white space behind a marker.

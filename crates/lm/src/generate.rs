@@ -6,6 +6,7 @@
 //! Each prompt draws from its own stream of the seed, which its index in the whole list chooses, so its response is the same
 //! whatever runs beside it, up to how the engine rounds products of matrices of another shape.
 
+pub mod answers;
 pub mod engine;
 mod pool;
 mod prefixes;
@@ -15,6 +16,7 @@ use std::cmp::Reverse;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use serde::Serialize;
 use strum::IntoStaticStr;
 
 use crate::config::ModelConfig;
@@ -26,8 +28,12 @@ use sampling::Sampling;
 /// Tokens of prompts that go through the model in a step.
 pub const STEP: usize = 1024;
 
+/// Prompts that one engine answers, in multiples of those that it answers at once. How products of matrices are rounded depends on what
+/// runs together: a list that is gone on with has the same groups, and so the same answers.
+const GROUP: usize = 4;
+
 /// How responses are made.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// The most tokens in a response, at least 1. One whose prompt leaves fewer of the model's positions has no more than those.
     pub max_tokens: usize,
@@ -143,14 +149,56 @@ pub fn generate(
     prompts: &[impl AsRef<[u32]>],
     settings: &Settings,
 ) -> Result<Vec<Continuation>, LmError> {
+    let mut found = Vec::with_capacity(prompts.len());
+    generate_each(model, prompts, settings, 0, |continuation| {
+        found.push(continuation);
+        Ok::<_, LmError>(())
+    })?;
+    Ok(found)
+}
+
+/// The same, but for the first `known` prompts: `each` is given one continuation after the other, in the order of the prompts, as soon as
+/// it and all before it are made. They are what [`generate`] returns, to the last bit.
+///
+/// # Errors
+///
+/// As [`generate`], and those of `each`.
+pub fn generate_each<E: From<LmError>>(
+    model: &Transformer,
+    prompts: &[impl AsRef<[u32]>],
+    settings: &Settings,
+    known: usize,
+    mut each: impl FnMut(Continuation) -> Result<(), E>,
+) -> Result<(), E> {
     let sampling = settings.validate(model.config())?;
     let prompts: Vec<&[u32]> = prompts.iter().map(AsRef::as_ref).collect();
     for (index, prompt) in prompts.iter().enumerate() {
         validate_prompt(index, prompt, model.config())?;
     }
+    let size = settings.batch.saturating_mul(GROUP);
+    for (number, group) in prompts.chunks(size).enumerate() {
+        let first = number * size;
+        if first + group.len() > known {
+            generate_group(model, group, first, settings, sampling, |index, continuation| {
+                if index < known { Ok(()) } else { each(continuation) }
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets prompts go on together, of which the first has this index in the whole list.
+fn generate_group<E: From<LmError>>(
+    model: &Transformer,
+    prompts: &[&[u32]],
+    first: usize,
+    settings: &Settings,
+    sampling: Option<Sampling>,
+    mut each: impl FnMut(usize, Continuation) -> Result<(), E>,
+) -> Result<(), E> {
     let task = |index: usize| {
         let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
-        rng.set_stream(index as u64);
+        rng.set_stream((first + index) as u64);
         let prompt = prompts[index].to_vec();
         Task {
             max_tokens: settings.max_tokens.min(model.config().positions - prompt.len()),
@@ -172,25 +220,40 @@ pub fn generate(
     for (index, task) in tasks {
         engine.add(index as u64, task);
     }
-    let empty = Continuation { response: Vec::new(), log_prob: Vec::new(), finish: Finish::Length };
-    let mut found = vec![empty; prompts.len()];
-    let mut refused = None;
+    let begun = Made { response: Vec::new(), log_prob: Vec::new(), finish: None };
+    let mut found = vec![begun; prompts.len()];
+    let (mut given, mut refused) = (0, None);
     while !engine.is_idle() {
         engine.step(&mut |index, told| {
-            let continuation = &mut found[index as usize];
+            let made = &mut found[index as usize];
             match told {
                 Told::Prompt(_) => {}
                 Told::Token(Scored { token, log_prob, .. }) => {
-                    continuation.response.push(token);
-                    continuation.log_prob.push(log_prob);
+                    made.response.push(token);
+                    made.log_prob.push(log_prob);
                 }
-                Told::End(finish) => continuation.finish = finish,
+                Told::End(finish) => made.finish = Some(finish),
                 Told::NotNumbers => refused = Some(index as usize),
             }
         })?;
         if let Some(prompt) = refused {
-            return Err(LmError::Logits { prompt });
+            return Err(LmError::Logits { prompt: first + prompt }.into());
+        }
+        while let Some(Made { response, log_prob, finish }) = found.get_mut(given)
+            && let Some(finish) = *finish
+        {
+            let (response, log_prob) = (std::mem::take(response), std::mem::take(log_prob));
+            each(first + given, Continuation { response, log_prob, finish })?;
+            given += 1;
         }
     }
-    Ok(found)
+    Ok(())
+}
+
+/// What is made of a continuation; `finish` is there at its end.
+#[derive(Clone)]
+struct Made {
+    response: Vec<u32>,
+    log_prob: Vec<f64>,
+    finish: Option<Finish>,
 }

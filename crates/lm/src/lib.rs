@@ -25,6 +25,7 @@
 //! | why something was refused | [`error`] |
 
 pub mod adapter;
+mod asked;
 pub mod batch;
 pub mod chat;
 pub mod checkpoint;

@@ -16,13 +16,13 @@ use lm::chat::{Message, Role};
 use lm::compare::Comparison;
 use lm::compare::figure::draw;
 use lm::config::{Dtype, read_config};
-use lm::data::instruction::{encode_instructions, read_instructions};
+use lm::data::instruction::{Instruction, encode_instructions, read_instructions};
 use lm::data::prompt::{Prompt, encode_prompts, read_prompts};
 use lm::data::{Learnt, encode_lines, read_records};
 use lm::device::device;
-use lm::error::LmError;
 use lm::folder::{Text, find, stored_dtype, write};
-use lm::generate::{Continuation, Finish, Settings, generate};
+use lm::generate::answers::{AnswerFile, Answering, Layout, fingerprint};
+use lm::generate::{Continuation, Finish, Settings, generate_each};
 use lm::inspection::Inspection;
 use lm::judge::ask::{self, Judge};
 use lm::judge::judgement::JUDGEMENT_FILE;
@@ -33,7 +33,7 @@ use lm::outputs::{Output, Outputs, to_json};
 use lm::policy::LmPolicy;
 use lm::ranks::Worker;
 use lm::recipe::{Recipe, default_now};
-use lm::run::{Ended, Event, Row, Run, Start, export};
+use lm::run::{ACCURACY, Ended, Event, Row, Run, Start, Summary, export};
 use lm::score::score;
 use lm::serve::{self, Limits, serve};
 use lm::tokens::Tokenizer;
@@ -78,35 +78,47 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     let asked = Asked::listen().context("signals")?;
     let start = if arguments.resume { Start::Resumed } else { Start::Anew };
     let progress = RefCell::new(Progress::new("steps"));
-    let pace = RefCell::new(Pace::new());
+    let course = RefCell::new(Course::new());
     let worker = Worker::join(&recipe.device)?;
     let stops = || asked.stops();
     let tell = |event: Event<'_>| match event {
         Event::Warning(warning) => progress.borrow().line(&format!("warning: {warning}")),
+        Event::Skipped { path, records, skipped } => {
+            progress.borrow().line(&format!(
+                "{}: {} of {records} records are skipped\n{skipped}",
+                path.display(),
+                skipped.count()
+            ));
+        }
         Event::Resumed(at) => eprintln!("goes on behind step {} of stage {}", at.step, at.stage + 1),
         Event::Stage { stage, stages, method, steps, done } => {
             eprintln!("stage {} of {stages}: {method}, {steps} steps", stage + 1);
             progress.replace(Progress::new("steps")).end();
             progress.borrow().begin(steps, done);
-            pace.replace(Pace::new());
+            course.replace(Course::new());
         }
         Event::Reference(micro_batches) => {
             progress.replace(Progress::new("micro-batches of the reference")).end();
             progress.borrow().begin(micro_batches, 0);
         }
         Event::ReferenceDone => progress.borrow().advance(),
-        Event::Step { tokens, .. } => {
-            progress.borrow().message(&pace.borrow_mut().after(tokens));
+        Event::Step { row, tokens } => {
+            progress.borrow().message(&course.borrow_mut().after(row, tokens));
             progress.borrow().advance();
         }
-        Event::Evaluation(row) => progress.borrow().line(&told(row)),
+        Event::Evaluation(row) => {
+            course.borrow_mut().held_out = Some(row.loss);
+            progress.borrow().line(&told(row));
+        }
         Event::StageDone => progress.borrow().end(),
     };
     let run = Run { worker: &worker, recipe: &recipe, out: &out, start, stops: &stops, tell: &tell };
     match run.train()? {
         Ended::Finished(model) => {
             if worker.is_first() {
-                print(&format!("written: {}\n", model.display()))?;
+                // Whoever removed the metrics of a run has its model all the same.
+                let summary = Summary::read(out.path(), &recipe).map_or_else(|_| String::new(), |it| format!("{it}\n"));
+                print(&format!("{summary}written: {}\n", model.display()))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -119,22 +131,26 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Tokens in the time since a stage began.
-struct Pace {
+/// How a stage goes: what it measured last, and its tokens in the time since it began.
+struct Course {
     begun: Instant,
     tokens: usize,
+    held_out: Option<f64>,
 }
 
-impl Pace {
+impl Course {
     fn new() -> Self {
-        Self { begun: Instant::now(), tokens: 0 }
+        Self { begun: Instant::now(), tokens: 0, held_out: None }
     }
 
-    /// What is told after so many more tokens.
-    fn after(&mut self, tokens: usize) -> String {
+    /// What the progress line says after a step of so many tokens.
+    fn after(&mut self, row: &Row, tokens: usize) -> String {
         self.tokens += tokens;
         let seconds = self.begun.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
-        format!("{:.0} tokens/s", self.tokens as f64 / seconds)
+        let held_out = self.held_out.map_or_else(String::new, |loss| format!(", held-out loss {loss:.4}"));
+        let accuracy = row.metrics.get(ACCURACY).and_then(serde_json::Value::as_f64);
+        let accuracy = accuracy.map_or_else(String::new, |accuracy| format!(", reward accuracy {accuracy:.2}"));
+        format!("loss {:.4}{held_out}{accuracy}, {:.0} tokens/s", row.loss, self.tokens as f64 / seconds)
     }
 }
 
@@ -212,6 +228,10 @@ struct Answer<'a> {
 }
 
 fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
+    // What cannot be written is refused before anything is computed.
+    let layout = if arguments.format.is_some() { Layout::Document } else { Layout::Lines };
+    let file = arguments.out.as_deref().map(|path| AnswerFile::check(path, layout, arguments.resume)).transpose();
+    let file = file.context("--out")?;
     let (format, data) = (arguments.format, arguments.data.as_deref());
     let asked = format.zip(data).map(|(layout, path)| read_instructions(path, layout)).transpose()?;
     let read = data.filter(|_| asked.is_none()).map(read_prompts).transpose()?;
@@ -233,7 +253,6 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
     stop.extend(&arguments.stop);
     let GenerateArguments { max_tokens, temperature, top_k, top_p, seed, batch, .. } = *arguments;
     let settings = Settings { max_tokens, temperature, top_k, top_p, seed, stop, batch };
-    let continuations = generate(&model, &prompts, &settings)?;
     let decode = |Continuation { response, finish, .. }: &Continuation| {
         let said = match finish {
             Finish::Stop => &response[..response.len() - 1],
@@ -241,22 +260,69 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
         };
         text.tokenizer.as_ref().map(|tokenizer| tokenizer.response(said)).transpose()
     };
-    answer(arguments.out.as_deref(), |writer| {
-        if let Some(asked) = asked {
-            let outputs = asked.into_iter().zip(&continuations).map(|(asked, continuation)| {
-                let output = decode(continuation)?.unwrap_or_default().trim().to_owned();
-                let generator = arguments.generator.clone();
-                Ok::<_, LmError>(Output { instruction: asked.text, output, generator, dataset: asked.dataset })
-            });
-            return Ok(writer.write_all(&to_json(&outputs.collect::<Result<Vec<_>, _>>()?)?)?);
+    let mut answers = None;
+    if let Some(file) = &file {
+        let answering = Answering {
+            model: model.fingerprint()?.to_hex().to_string(),
+            prompts: fingerprint(&prompts),
+            dtype: arguments.model.dtype,
+            device: &arguments.model.device,
+            settings: &settings,
+            format: format.map(Into::into),
+            generator: arguments.generator.as_deref(),
+        };
+        if file.is_whole(&answering)? {
+            return Ok(());
         }
-        for continuation in &continuations {
-            let text = decode(continuation)?;
-            let Continuation { response, log_prob, finish } = continuation;
-            write_line(writer, &Answer { response_ids: response, log_prob, text, finish: finish.into() })?;
+        answers = Some(file.begin(&answering)?);
+    }
+    let known = answers.as_ref().map_or(0, |answers| answers.known().count());
+    let mut outputs: Vec<Output> = match (&asked, &answers) {
+        (Some(_), Some(answers)) => answers.known().map(serde_json::from_slice).collect::<Result<_, _>>()?,
+        _ => Vec::new(),
+    };
+    let mut asked_next = asked.iter().flatten().skip(known);
+    let mut stdout = std::io::stdout().lock();
+    let progress = Progress::new("prompts");
+    if answers.is_some() {
+        progress.begin(prompts.len() as u64, known as u64);
+    }
+    generate_each(&model, &prompts, &settings, known, |continuation| -> anyhow::Result<()> {
+        let text = decode(&continuation)?;
+        if let Some(Instruction { text: instruction, dataset, .. }) = asked_next.next() {
+            let output = Output {
+                instruction: instruction.clone(),
+                output: text.unwrap_or_default().trim().to_owned(),
+                generator: arguments.generator.clone(),
+                dataset: dataset.clone(),
+            };
+            answers.as_mut().map_or(Ok(()), |answers| answers.append(&output))?;
+            outputs.push(output);
+        } else {
+            let Continuation { response, log_prob, finish } = &continuation;
+            let answer = Answer { response_ids: response, log_prob, text, finish: finish.into() };
+            match &mut answers {
+                Some(answers) => answers.append(&answer)?,
+                None => {
+                    write_line(&mut stdout, &answer)?;
+                    stdout.flush()?;
+                }
+            }
+        }
+        if answers.is_some() {
+            progress.advance();
         }
         Ok(())
-    })
+    })?;
+    progress.end();
+    if asked.is_some() {
+        let document = to_json(&outputs)?;
+        match (file, answers) {
+            (Some(file), Some(answers)) => file.finish(&document, answers)?,
+            _ => stdout.write_all(&document)?,
+        }
+    }
+    Ok(())
 }
 
 fn answer_requests(arguments: &ServeArguments) -> anyhow::Result<()> {

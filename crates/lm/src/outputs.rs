@@ -6,14 +6,14 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::data::instruction::{no_input, text};
-use crate::data::listed;
+use crate::data::objects;
 use crate::error::{LmError, refuse};
 
 /// What a model answered to an instruction.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     /// What was asked.
     pub instruction: String,
@@ -45,7 +45,7 @@ impl Outputs {
     ///
     /// As [`read_instructions`](crate::data::instruction::read_instructions); [`LmError::Entry`] for a second generator in one file.
     pub fn read(path: &Path) -> Result<Self, LmError> {
-        let answers = listed(path, |fields| {
+        let answers = objects(path, |fields| {
             no_input(fields)?;
             let optional = |field| match fields.get(field) {
                 None | Some(serde_json::Value::Null) => Ok(None),

@@ -25,6 +25,13 @@ const STAGE: &str = "stage";
 /// Where a stage's reference comes from.
 const REFERENCE: &str = "reference";
 
+/// The most threads of the engine: more than any machine has cores.
+const MOST_THREADS: usize = 1 << 12;
+/// The most records of a step or a micro-batch: the tokens of so many do not fit in any memory together.
+const MOST_RECORDS: usize = 1 << 20;
+/// The most steps of a stage: with the most records each, their places can still be counted.
+const MOST_STEPS: u64 = 1 << 40;
+
 /// Everything that determines a run.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,8 +69,8 @@ pub struct Stage {
     pub order: Order,
     /// The longest example, in tokens.
     pub max_length: usize,
-    /// What becomes of records whose prompts leave no room in that for a response.
-    pub overlong: Overlong,
+    /// What becomes of records that cannot be learnt from.
+    pub invalid: Invalid,
     /// Records of a step.
     pub batch: usize,
     /// Records that go through the model at once.
@@ -116,7 +123,7 @@ pub struct Stage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSet {
-    /// JSON lines or Parquet.
+    /// JSON lines, a JSON list or Parquet.
     pub path: PathBuf,
     /// Its part of the mixture; as many as its records unless given, so that each is read once an epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,18 +131,18 @@ pub struct DataSet {
     /// What is learnt of each line.
     #[serde(default)]
     pub learnt: Learnt,
-    /// How many of its first records are read, those not counted that are passed over; all unless given.
+    /// How many of its first records are read, those not counted that are skipped; all unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
 }
 
-/// What becomes of records whose prompts leave no room for a response.
+/// What becomes of records that cannot be learnt from: malformed, empty, equal, too long, of another kind, or not to be encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Overlong {
-    /// They are an error, with their line.
-    Refuse,
-    /// They are passed over.
+pub enum Invalid {
+    /// The first is an error, with its line.
+    Error,
+    /// They are skipped, and counted by what is wrong with them.
     Skip,
 }
 
@@ -161,6 +168,9 @@ impl Recipe {
     fn validate(&self) -> Result<(), LmError> {
         if self.dtype == Dtype::Float16 {
             return Err(refuse("dtype", "float32 or bfloat16, as small gradients vanish in float16", self.dtype));
+        }
+        if self.threads > MOST_THREADS {
+            return Err(refuse("threads", format!("0 to {MOST_THREADS}; 0 is one a core"), self.threads));
         }
         for (index, stage) in self.stage.iter().enumerate() {
             let place = |field: &str| format!("{STAGE}[{index}].{field}");
@@ -199,7 +209,10 @@ impl Stage {
     pub fn steps(&self, epoch: u64) -> u64 {
         match (self.steps, self.epochs) {
             (Some(steps), _) => steps,
-            (None, epochs) => (epochs.unwrap_or(1.0) * epoch as f64 / self.batch as f64).ceil().max(1.0) as u64,
+            (None, epochs) => {
+                let steps = (epochs.unwrap_or(1.0) * epoch as f64 / self.batch as f64).ceil().max(1.0) as u64;
+                steps.min(MOST_STEPS)
+            }
         }
     }
 
@@ -216,6 +229,14 @@ impl Stage {
             if value == 0 {
                 return Err(refuse(&place(field), "at least 1", 0));
             }
+        }
+        for (field, value) in [("batch", self.batch), ("micro_batch", self.micro_batch)] {
+            if value > MOST_RECORDS {
+                return Err(refuse(&place(field), format!("at most {MOST_RECORDS}"), value));
+            }
+        }
+        if let Some(steps) = self.steps.filter(|steps| *steps > MOST_STEPS) {
+            return Err(refuse(&place("steps"), format!("at most {MOST_STEPS}"), steps));
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return Err(refuse(&place("learning_rate"), "a finite number above 0", self.learning_rate));

@@ -3,6 +3,7 @@
 mod data;
 mod metrics;
 mod stage;
+mod summary;
 
 use std::path::{Path, PathBuf};
 
@@ -13,9 +14,11 @@ use self::data::StageData;
 pub use self::metrics::Row;
 use self::metrics::{MetricsFile, Written};
 use self::stage::StageRun;
+pub use self::summary::{ACCURACY, Summary};
 use crate::adapter;
 use crate::checkpoint::{CHECKPOINTS, Checkpoint, Origin, Position, positions};
 use crate::config::read_config;
+use crate::data::unusable::Skipped;
 use crate::error::LmError;
 use crate::folder::{self, Appearing, Text};
 use crate::model::Transformer;
@@ -60,6 +63,15 @@ pub enum Ended {
 pub enum Event<'a> {
     /// Something is not as it should be, and the run goes on.
     Warning(&'a LmError),
+    /// Records of a data file cannot be learnt from, and the recipe says to skip them.
+    Skipped {
+        /// The file.
+        path: &'a Path,
+        /// Number of records that were read.
+        records: usize,
+        /// Those that were skipped.
+        skipped: &'a Skipped,
+    },
     /// The run goes on behind a checkpoint.
     Resumed(Position),
     /// A stage begins, or goes on.
@@ -149,7 +161,7 @@ impl Run<'_> {
         let data: Vec<_> = recipe
             .stage
             .iter()
-            .map(|stage| StageData::read(stage, recipe.seed, &text.encoder(&config)))
+            .map(|stage| StageData::read(stage, recipe.seed, &text.encoder(&config), tell))
             .collect::<Result<_, _>>()?;
         let steps: Vec<_> =
             recipe.stage.iter().zip(&data).map(|(stage, data)| stage.steps(data.mixture.epoch())).collect();
@@ -314,9 +326,18 @@ fn is_known(recipe: &Recipe, path: &Path) -> Result<bool, LmError> {
         None => Ok(true),
         Some((field, there, here)) => Err(LmError::Recipe {
             origin: path.display().to_string(),
-            problem: format!("{field}: the run that is to go on has {there}, and the recipe {here}"),
+            problem: format!(
+                "{field}: the run that is to go on has {there}, and the recipe {here}; {} goes on with what was written",
+                resumption(path)
+            ),
         }),
     }
+}
+
+/// The command that goes on with a run by the recipe that it wrote.
+fn resumption(recipe: &Path) -> String {
+    let out = recipe.parent().unwrap_or(Path::new("."));
+    format!("`lm train {} --out {} --resume`", recipe.display(), out.display())
 }
 
 /// What a run goes on from.

@@ -3,6 +3,7 @@
 //! | to find | look in |
 //! |---|---|
 //! | files and folders that appear whole or not at all | [`output`] |
+//! | files that grow by whole lines | [`journal`] |
 //! | how figures are drawn (feature `figures`) | `figure` |
 //! | how a method looks in all of them | `look` |
 //! | how far a run is | [`progress`] |
@@ -10,12 +11,14 @@
 
 #[cfg(feature = "figures")]
 pub mod figure;
+pub mod journal;
 #[cfg(feature = "figures")]
 pub mod look;
 pub mod outcome;
 pub mod output;
 pub mod progress;
 
+pub use journal::Journal;
 pub use outcome::exit_code;
 pub use output::{FolderLock, NewFolder, OutputError, OutputFile, OutputFolder};
 pub use progress::Progress;

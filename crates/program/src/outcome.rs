@@ -10,10 +10,22 @@ pub fn exit_code(outcome: anyhow::Result<impl Termination>) -> ExitCode {
         Ok(done) => done.report(),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", chain(&error));
+            eprintln!("error: {}", printable(&chain(&error)));
             ExitCode::from(2)
         }
     }
+}
+
+/// A text without the characters that would move a terminal's cursor, change its colours or the order of its letters: what is printed
+/// may come from strangers. Line breaks and tabs stay.
+pub fn printable(text: &str) -> String {
+    let is_shown = |char: &char| match char {
+        '\n' | '\t' => true,
+        // Marks and overrides of the direction of writing.
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
+        char => !char.is_control(),
+    };
+    text.chars().filter(is_shown).collect()
 }
 
 /// The error and what caused it, each once: some say of themselves what caused them.
@@ -28,4 +40,14 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
     };
     error.chain().any(is_broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_codes_are_stripped_and_letters_stay() {
+        assert_eq!(printable("a\u{1b}[31m\tb\nc\r\u{8}\u{9b}é🙂\u{202e}"), "a[31m\tb\ncé🙂");
+    }
 }

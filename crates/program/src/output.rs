@@ -32,6 +32,17 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> OutputError {
 #[derive(Debug)]
 pub struct OutputFolder {
     path: PathBuf,
+    created: Vec<PathBuf>,
+}
+
+/// A folder that was created here, and that nothing was written to, is removed again: a command that is refused leaves none.
+impl Drop for OutputFolder {
+    fn drop(&mut self) {
+        for folder in &self.created {
+            // Only an empty one can be removed so.
+            _ = std::fs::remove_dir(folder);
+        }
+    }
 }
 
 /// A folder that this process alone writes to.
@@ -45,12 +56,16 @@ impl OutputFolder {
     ///
     /// [`OutputError`] naming the folder.
     pub fn create(path: &Path) -> Result<Self, OutputError> {
+        let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
         let make = || {
-            std::fs::create_dir_all(destination::folder(path)?)?;
-            tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(path)
+            let target = destination::folder(path)?;
+            let created = target.ancestors().take_while(is_missing).map(Path::to_owned).collect();
+            let folder = Self { path: path.to_owned(), created };
+            std::fs::create_dir_all(&target)?;
+            tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(path)?;
+            Ok(folder)
         };
-        make().map_err(at(path))?;
-        Ok(Self { path: path.to_owned() })
+        make().map_err(at(path))
     }
 
     /// The same, for a folder whose files belong together: no other process may write there at the same time.

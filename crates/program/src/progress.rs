@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::outcome::printable;
+
 /// A bar on a terminal, and elsewhere a line every few seconds.
 #[derive(Debug)]
 pub struct Progress {
@@ -52,7 +54,7 @@ impl Progress {
 
     /// Tells something in a line of its own.
     pub fn line(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| eprintln!("{}", printable(text)));
     }
 
     /// All are done, or no more will be.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 use strum::VariantNames;
 
+use super::unusable::Unusable;
 use crate::chat::{Message, Role};
 use crate::error::{LmError, refuse};
 
@@ -54,7 +55,9 @@ pub(super) fn ids(fields: &Map<String, Value>, field: &str) -> Result<Vec<u32>, 
 /// The same of a value, `place` being its name in errors.
 pub(super) fn ids_of(value: Option<&Value>, place: &str) -> Result<Vec<u32>, LmError> {
     match value {
-        Some(Value::Array(ids)) if ids.is_empty() => Err(refuse(place, "at least 1 token id", "none")),
+        Some(Value::Array(ids)) if ids.is_empty() => {
+            Err(Unusable::Empty.because(refuse(place, "at least 1 token id", "none")))
+        }
         Some(Value::Array(ids)) => ids
             .iter()
             .enumerate()

@@ -18,8 +18,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use super::listed;
 use super::prompt::Prompt;
+use super::{at, objects};
 use crate::chat::{Message, Role};
 use crate::error::{LmError, refuse};
 use crate::example::Encoder;
@@ -51,13 +51,13 @@ pub struct Instruction {
 ///
 /// # Errors
 ///
-/// As [`read_records`](super::read_records), and [`LmError::Entry`] for what is wrong with a record of a JSON list.
+/// As [`read_records`](super::read_records).
 pub fn read_instructions(path: &Path, layout: Layout) -> Result<Vec<Instruction>, LmError> {
     let read = match layout {
         Layout::AlpacaEval => alpaca_eval,
         Layout::Tldr => tldr,
     };
-    let mut instructions = listed(path, |fields| Ok(vec![read(fields)?]))?
+    let mut instructions = objects(path, |fields| Ok(vec![read(fields)?]))?
         .into_iter()
         .map(|(record, Asked { text, dataset, prompt })| Instruction { record, text, dataset, prompt })
         .collect::<Vec<_>>();
@@ -72,14 +72,14 @@ pub fn read_instructions(path: &Path, layout: Layout) -> Result<Vec<Instruction>
 ///
 /// # Errors
 ///
-/// [`LmError::Entry`] with what is wrong: as [`Encoder::prompt`].
+/// [`LmError::Line`], [`LmError::Entry`] or [`LmError::Row`] with what is wrong: as [`Encoder::prompt`].
 pub fn encode_instructions(
     path: &Path,
     instructions: &[Instruction],
     encoder: &Encoder<'_>,
 ) -> Result<Vec<Vec<u32>>, LmError> {
     let encode = |Instruction { record, prompt, .. }: &Instruction| {
-        encoder.prompt(prompt).map_err(|source| LmError::entry(path, *record, source))
+        encoder.prompt(prompt).map_err(|source| at(path, *record, source))
     };
     instructions.iter().map(encode).collect()
 }
@@ -208,7 +208,7 @@ mod tests {
             alpaca(json!({"instruction": "a", "input": "b"})),
             "a.json: record 2: input: expected no input beside the instruction, got \"b\""
         );
-        assert!(alpaca(json!(3)).starts_with("a.json: [1]: invalid type: integer `3`, expected a map"));
+        assert_eq!(alpaca(json!(3)), "a.json: record 2: record: expected a JSON object, got 3");
         assert_eq!(
             read("a.json", "[]", Layout::AlpacaEval).unwrap_err(),
             "a.json: records: expected at least 1, got 0"

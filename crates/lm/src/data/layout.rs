@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::field::{Content, content, content_of, ids, ids_of, list, numbers, verdict};
+use super::unusable::Unusable;
 use super::{Learnt, Record};
 use crate::chat::{Message, Role};
 use crate::error::{LmError, refuse};
@@ -60,6 +61,11 @@ const LAYOUTS: [Layout; 7] = [
 
 /// Fields of the hub's data sets that say nothing about the text.
 const ABOUT: [&str; 3] = ["prompt_id", "score_chosen", "score_rejected"];
+
+/// Whether a layout has a field of this name.
+pub(super) fn is_read(field: &str) -> bool {
+    LAYOUTS.iter().any(|layout| layout.known.contains(&field))
+}
 
 /// The records of one line.
 pub(super) fn records(fields: &Fields, learnt: Learnt) -> Records {
@@ -215,9 +221,11 @@ fn shared(mut chosen: Vec<Message>, mut rejected: Vec<Message>) -> Result<Record
     }
     let prompt: Vec<_> = chosen.drain(..count).collect();
     rejected.drain(..count);
+    let kind = if chosen.is_empty() && rejected.is_empty() { Unusable::Equal } else { Unusable::Empty };
     for (field, other, rest) in [("chosen", "rejected", &chosen), ("rejected", "chosen", &rejected)] {
         if rest.is_empty() {
-            return Err(refuse(field, format!("turns beyond those that {other} begins with too"), "none"));
+            let refused = refuse(field, format!("turns beyond those that {other} begins with too"), "none");
+            return Err(kind.because(refused));
         }
     }
     Ok(Record::Preference {

@@ -1,14 +1,14 @@
-//! Prompts that a model is asked to go on from.
+//! Prompts that a model is asked to go on from, alone or as data of any layout have them.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::field::{Content, content, ids};
-use super::{at, objects};
+use super::{Learnt, Record, at, layout, objects};
 use crate::chat::{Ending, Message, Role};
 use crate::error::{LmError, refuse};
-use crate::example::Encoder;
+use crate::example::{Encoder, Passage, no_prompt};
 
 /// What is gone on from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,8 @@ pub enum Prompt {
     Ids(Vec<u32>),
 }
 
-/// Reads prompts from JSON lines or Parquet: `prompt` as text or turns, `messages`, or `prompt_ids`, and no other field.
+/// Reads the prompt of each record of a file: `prompt` as text or turns, `messages`, or `prompt_ids` alone, or what comes before the
+/// response in a record that a model could learn from.
 ///
 /// # Errors
 ///
@@ -35,7 +36,7 @@ pub fn read_prompts(path: &Path) -> Result<Vec<Prompt>, LmError> {
 ///
 /// # Errors
 ///
-/// [`LmError::Line`] or [`LmError::Row`] with what is wrong: as [`Encoder::prompt`].
+/// [`LmError::Line`], [`LmError::Entry`] or [`LmError::Row`] with what is wrong: as [`Encoder::prompt`].
 pub fn encode_prompts(path: &Path, prompts: &[Prompt], encoder: &Encoder<'_>) -> Result<Vec<Vec<u32>>, LmError> {
     let encode = |(index, prompt)| encoder.prompt(prompt).map_err(|error| at(path, index + 1, error));
     prompts.iter().enumerate().map(encode).collect()
@@ -51,6 +52,7 @@ fn prompt(fields: &Map<String, Value>) -> Result<Prompt, LmError> {
             Content::Text(text) => Ok(Prompt::Text(text)),
             Content::Turns(turns) => match turns.last() {
                 Some(last) if last.role != Role::Assistant => Ok(Prompt::Conversation(turns)),
+                Some(_) if *field == "messages" => before_response(fields),
                 last => Err(refuse(
                     field,
                     "turns of which the last is not the assistant's",
@@ -58,8 +60,32 @@ fn prompt(fields: &Map<String, Value>) -> Result<Prompt, LmError> {
                 )),
             },
         },
-        [] => Err(refuse("line", format!("one of the fields {}", KNOWN.join(", ")), "none")),
-        named => Err(refuse("line", format!("one of the fields {} alone", KNOWN.join(", ")), named.join(", "))),
+        named if !named.iter().any(|field| layout::is_read(field)) => {
+            let allowed = format!("one of the fields {}, or those of data to learn from", KNOWN.join(", "));
+            let given = if named.is_empty() { "none".to_owned() } else { named.join(", ") };
+            let format = "; --format alpaca_eval reads instructions";
+            let format = if named.contains(&"instruction") { format } else { "" };
+            Err(refuse("record", allowed, given + format))
+        }
+        _ => before_response(fields),
+    }
+}
+
+/// The prompt of a record that a model could learn from.
+fn before_response(fields: &Map<String, Value>) -> Result<Prompt, LmError> {
+    let passage = match layout::records(fields, Learnt::Last)?.into_iter().next() {
+        Some(Record::Demonstration(passage)) => Some(passage),
+        Some(Record::Preference { chosen, .. }) => Some(chosen),
+        Some(Record::Labelled { response, .. }) => Some(response),
+        Some(Record::Group(responses)) => responses.into_iter().next().map(|(response, _)| response),
+        None => None,
+    };
+    match passage {
+        Some(Passage::Text { prompt, .. }) => Ok(Prompt::Text(prompt)),
+        Some(Passage::Conversation { prompt, .. }) if prompt.is_empty() => Err(no_prompt()),
+        Some(Passage::Conversation { prompt, .. }) => Ok(Prompt::Conversation(prompt)),
+        Some(Passage::Ids { prompt, .. }) => Ok(Prompt::Ids(prompt)),
+        None => Err(no_prompt()),
     }
 }
 
@@ -68,7 +94,7 @@ impl Encoder<'_> {
     ///
     /// # Errors
     ///
-    /// [`LmError::Record`] for text where there is no tokenizer, turns where there is no chat template, and a prompt without tokens;
+    /// [`LmError::Unusable`] for text where there is no tokenizer, turns where there is no chat template, and a prompt without tokens;
     /// the template's and the tokenizer's own.
     pub fn prompt(&self, prompt: &Prompt) -> Result<Vec<u32>, LmError> {
         let ids = match prompt {
@@ -82,7 +108,7 @@ impl Encoder<'_> {
             }
         };
         if ids.is_empty() {
-            return Err(refuse("prompt", "a token, as the model has no bos_token to begin with", "nothing"));
+            return Err(no_prompt());
         }
         self.known("prompt", &ids)?;
         Ok(ids)
@@ -110,19 +136,49 @@ mod tests {
     }
 
     #[test]
+    fn the_prompt_of_every_layout_of_data_is_what_comes_before_the_response() {
+        let user = Message { role: Role::User, content: "hi".to_owned() };
+        let answer = json!({"role": "assistant", "content": "ho"});
+        let (text, turns) = (Prompt::Text("hi".to_owned()), Prompt::Conversation(vec![user.clone()]));
+        for (line, expected) in [
+            (json!({"prompt": "hi", "completion": "ho"}), &text),
+            (json!({"prompt": "hi", "completion": "", "label": true}), &text),
+            (json!({"prompt": "hi", "chosen": "ho", "rejected": "no"}), &text),
+            (json!({"prompt": "hi", "completions": ["ho", "no"], "rewards": [1, 0]}), &text),
+            (json!({"messages": [user, answer]}), &turns),
+            (json!({"prompt": "hi", "prompt_id": "5f", "messages": [user, answer]}), &turns),
+            (json!({"prompt": [user], "completion": [answer]}), &turns),
+            (json!({"chosen": [user, answer], "rejected": [user, {"role": "assistant", "content": "no"}]}), &turns),
+            (json!({"prompt_ids": [1, 2], "response_ids": [3]}), &Prompt::Ids(vec![1, 2])),
+            (json!({"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4]}), &Prompt::Ids(vec![1, 2])),
+            (json!({"prompt_ids": [1, 2], "completions_ids": [[3], [4]], "rewards": [1, 0]}), &Prompt::Ids(vec![1, 2])),
+        ] {
+            assert_eq!(read(&line).as_ref(), Ok(expected), "{line}");
+        }
+    }
+
+    #[test]
     fn other_lines_are_refused_by_name() {
-        let known = "one of the fields prompt, messages, prompt_ids";
+        let known = "one of the fields prompt, messages, prompt_ids, or those of data to learn from";
         for (line, message) in [
-            (json!({}), format!("line: expected {known}, got none")),
+            (json!({}), format!("record: expected {known}, got none")),
             (
-                json!({"prompt": "a", "completion": "b"}),
-                format!("line: expected {known} alone, got completion, prompt"),
+                json!({"prompt": "a", "response": "b"}),
+                "response: expected one of the fields prompt, completion, label, got an unknown field".to_owned(),
             ),
-            (json!({"text": "a"}), format!("line: expected {known} alone, got text")),
+            (json!({"text": "a"}), format!("record: expected {known}, got text")),
+            (
+                json!({"instruction": "a", "output": "b"}),
+                format!("record: expected {known}, got instruction, output; --format alpaca_eval reads instructions"),
+            ),
             (json!({"messages": "a"}), "messages: expected a list of turns, got text".to_owned()),
             (
                 json!({"prompt": [{"role": "assistant", "content": "a"}]}),
                 "prompt: expected turns of which the last is not the assistant's, got assistant".to_owned(),
+            ),
+            (
+                json!({"messages": [{"role": "assistant", "content": "a"}]}),
+                "prompt: expected a token, as the model has no bos_token to begin with, got nothing".to_owned(),
             ),
             (
                 json!({"messages": []}),

@@ -11,15 +11,17 @@ use parquet::record::{Field, Row};
 use parquet::schema::types::Type;
 use serde_json::{Map, Number, Value};
 
+use super::at;
+use super::source::{LONGEST, Take};
+use super::unusable::Unusable;
 use crate::error::{LmError, refuse};
 
-/// What `parse` makes of a file's rows.
-pub(super) fn read<T>(
-    path: &Path,
-    parse: impl FnOnce(&mut dyn Iterator<Item = Result<Map<String, Value>, LmError>>) -> Result<T, LmError>,
-) -> Result<T, LmError> {
+/// Rows whose values are in memory at once: a page of a few bytes may hold the same long text a thousand times.
+const BATCH: usize = 64;
+
+/// Reads rows as objects until `take` ends it.
+pub(super) fn each(path: &Path, file: File, take: &mut Take<'_>) -> Result<(), LmError> {
     let damaged = |source: ParquetError| LmError::Parquet { path: path.to_owned(), source };
-    let file = File::open(path).map_err(|source| LmError::File { path: path.to_owned(), source })?;
     let reader = SerializedFileReader::new(file).map_err(damaged)?;
     for column in reader.metadata().file_metadata().schema().get_fields() {
         if !is_readable(column) {
@@ -31,13 +33,34 @@ pub(super) fn read<T>(
             });
         }
     }
-    let mut rows = reader.get_row_iter(None).map_err(damaged)?;
-    let refused = |given: String| refuse("row", "values of the columns", given);
-    parse(&mut std::iter::from_fn(|| match catch_unwind(AssertUnwindSafe(|| rows.next())) {
-        Ok(row) => row.map(|row| row.map(object).map_err(|error| refused(error.to_string()))),
+    let mut rows = reader.get_row_iter(None).map_err(damaged)?.with_batch_size(BATCH);
+    for number in 1.. {
         // The library panics on some damaged pages. Nothing reads on after an error, so no broken state is seen.
-        Err(_) => Some(Err(refused("a damaged page".to_owned()))),
-    }))
+        let row = match catch_unwind(AssertUnwindSafe(|| rows.next())) {
+            Ok(Some(row)) => row.map_err(|error| error.to_string()),
+            Ok(None) => break,
+            Err(_) => Err("a damaged page".to_owned()),
+        };
+        let row = row.map_err(|given| at(path, number, refuse("row", "values of the columns", given)))?;
+        let object = match row.get_column_iter().map(|(_, field)| bytes(field)).sum::<u64>() > LONGEST {
+            true => Err(Unusable::Fields.because(refuse("row", format!("at most {LONGEST} bytes"), "more"))),
+            false => Ok(object(row)),
+        };
+        if take(number, object)?.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of a value's texts.
+fn bytes(field: &Field) -> u64 {
+    match field {
+        Field::Str(text) => text.len() as u64,
+        Field::Group(row) => row.get_column_iter().map(|(_, field)| bytes(field)).sum(),
+        Field::ListInternal(list) => list.elements().iter().map(bytes).sum(),
+        _ => 8,
+    }
 }
 
 /// Whether it is what a line can hold. The library panics on some of the others, or reads them wrongly.
@@ -362,6 +385,43 @@ mod tests {
             let message = format!("data.parquet: note: expected {allowed}, got {kind}");
             assert_eq!(refused(&schema(&[("prompt", TEXT), ("note", column)]), &[]), message);
         }
+    }
+
+    /// The most memory that the process has had, in bytes.
+    #[cfg(target_os = "linux")]
+    fn peak() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        peak.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_expands_a_thousand_fold_is_read_in_bounded_batches() {
+        let (_folder, path) = folder();
+        let schema = Arc::new(parse_message_type(&schema(&[("prompt", TEXT), ("completion", TEXT)])).unwrap());
+        let mut file = SerializedFileWriter::new(File::create(&path).unwrap(), schema, Arc::default()).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        // Each row says the same, which the file has once.
+        let (rows, text) = (40_000_usize, ByteArray::from("x".repeat(1 << 16).as_str()));
+        while let Some(mut column) = group.next_column().unwrap() {
+            let (values, there) = (vec![text.clone(); rows], vec![1; rows]);
+            column.typed::<ByteArrayType>().write_batch(&values, Some(&there), None).unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+        file.close().unwrap();
+        let size = std::fs::metadata(&path).unwrap().len();
+        let (mut bytes, before) = (0, peak());
+        each(&path, File::open(&path).unwrap(), &mut |_, object| {
+            bytes += object?.values().map(|value| value.as_str().unwrap().len() as u64).sum::<u64>();
+            Ok(std::ops::ControlFlow::Continue(()))
+        })
+        .unwrap();
+        assert_eq!(bytes, 2 * (rows as u64) << 16);
+        assert!(bytes > 1000 * size, "{bytes} bytes of {size}");
+        let more = peak() - before;
+        assert!(more < 512 << 20, "{more} bytes of memory");
     }
 
     #[test]

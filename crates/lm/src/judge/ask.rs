@@ -1,5 +1,6 @@
 //! Asks a judge by OpenAI's protocol of chat completions, again and again where it may answer later.
 
+use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,6 +9,8 @@ use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::RETRY_AFTER;
 use serde::{Deserialize, Serialize};
+
+use program::outcome::printable;
 
 use crate::error::{LmError, refuse_setting};
 
@@ -34,6 +37,12 @@ pub struct Settings {
 
 /// The longest that is waited before a question is asked again, unless the judge says how long.
 pub const LONGEST: Duration = Duration::from_secs(60);
+
+/// The longest that is waited where the judge says how long.
+pub const LONGEST_ASKED: Duration = Duration::from_secs(600);
+
+/// The most bytes of a judge's response.
+const MOST_BYTES: u64 = 4 << 20;
 
 /// A judge that can be asked.
 pub struct Judge {
@@ -190,8 +199,8 @@ impl Judge {
             .when(|trouble| matches!(trouble, Trouble::Passing { .. }))
             .notify(|trouble, pause| {
                 if let Trouble::Passing { problem, after } = trouble {
-                    // A judge knows best when it can answer.
-                    let pause = after.unwrap_or(pause);
+                    // A judge knows best when it can answer, within reason.
+                    let pause = after.map_or(pause, |after| after.min(LONGEST_ASKED));
                     waits(problem, pause);
                     sleep(pause, stops);
                 }
@@ -220,7 +229,7 @@ impl Judge {
         })?;
         let status = response.status();
         let after = after(&response);
-        let text = response.text().map_err(passing)?;
+        let text = self.text(response)?;
         if !status.is_success() {
             let problem = format!("{status}{}", beginning(&text));
             return Err(match is_passing(status) {
@@ -240,6 +249,25 @@ impl Judge {
                 problem: format!("expected a chat completion{}", beginning(&text)),
                 after: None,
             }),
+        }
+    }
+
+    /// The body, of which neither the length nor the time that it takes is the judge's choice.
+    fn text(&self, mut response: Response) -> Result<String, Trouble> {
+        let passing = |problem: String| Trouble::Passing { problem, after: None };
+        let begun = Instant::now();
+        let (mut bytes, mut part) = (Vec::new(), vec![0; 1 << 16]);
+        loop {
+            match response.read(&mut part).map_err(|error| passing(causes(&error)))? {
+                0 => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
+                length => bytes.extend_from_slice(&part[..length]),
+            }
+            if bytes.len() as u64 > MOST_BYTES {
+                return Err(passing(format!("expected a response of at most {MOST_BYTES} bytes, got more")));
+            }
+            if begun.elapsed() > self.settings.timeout {
+                return Err(passing(format!("expected a response within {} s", self.settings.timeout.as_secs())));
+            }
         }
     }
 
@@ -282,7 +310,7 @@ fn sleep(pause: Duration, stops: &dyn Fn() -> bool) {
 /// As much of what was answered as helps to see what it is.
 fn beginning(text: &str) -> String {
     const TOLD: usize = 200;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = printable(&text.split_whitespace().collect::<Vec<_>>().join(" "));
     match line.char_indices().nth(TOLD) {
         _ if line.is_empty() => String::new(),
         None => format!(", got {line}"),
@@ -319,6 +347,11 @@ mod tests {
         assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_770), Some(Duration::from_secs(7)));
         assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_780), Some(Duration::ZERO));
         assert_eq!(wait("soon", 0), None);
+    }
+
+    #[test]
+    fn control_codes_in_what_a_judge_answers_are_not_printed() {
+        assert_eq!(beginning("a\u{1b}[2Jb\r\n\u{7}c\u{202e}"), ", got a[2Jb c");
     }
 
     #[test]

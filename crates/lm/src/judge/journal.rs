@@ -5,16 +5,13 @@
 //! asked again.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use program::output::open_journal;
 use program::{FolderLock, OutputFolder};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::verdict::{Order, Verdict};
+use crate::asked::is_the_same;
 use crate::error::LmError;
 
 /// What decides every question and answer.
@@ -46,7 +43,7 @@ pub struct Asked {
 
 /// The verdicts of one comparison.
 pub struct Journal {
-    file: File,
+    file: program::Journal,
     path: PathBuf,
     verdicts: Vec<Verdict>,
     _lock: FolderLock,
@@ -66,17 +63,16 @@ impl Journal {
         asked: &Asked,
         fingerprints: &HashMap<(usize, Order), String>,
     ) -> Result<Self, LmError> {
-        let problem = "another process judges into this folder";
-        let lock = out.lock()?.ok_or_else(|| LmError::Taken { path: out.path().to_owned(), problem })?;
         let path = out.path().join(VERDICTS_FILE);
-        let fail = |source| LmError::File { path: path.clone(), source };
-        let mut file = open_journal(&path)?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(fail)?;
+        let taken =
+            || LmError::Taken { path: out.path().to_owned(), problem: "another process judges into this folder" };
+        let lock = out.lock()?.ok_or_else(taken)?;
+        let (file, text) = program::Journal::open(&path)?.ok_or_else(taken)?;
         let asked_path = out.path().join(ASKED_FILE);
         if asked_path.exists() {
-            is_the_same(&asked_path, asked)?;
+            is_the_same(&asked_path, asked, "as the verdicts there were asked for")?;
         } else if text.is_empty() {
+            let fail = |source| LmError::File { path: path.clone(), source };
             let bytes = serde_json::to_vec_pretty(asked).map_err(|error| fail(error.into()))?;
             out.write(ASKED_FILE, &bytes)?;
         } else {
@@ -85,10 +81,6 @@ impl Journal {
                 problem: "nothing says what these verdicts are of, as asked.json is missing",
             });
         }
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        file.set_len(whole as u64).map_err(fail)?;
-        file.seek(SeekFrom::Start(whole as u64)).map_err(fail)?;
-        text.truncate(whole);
         let verdicts = read(&path, &text, fingerprints)?;
         Ok(Self { file, path, verdicts, _lock: lock })
     }
@@ -105,8 +97,8 @@ impl Journal {
     /// [`LmError::File`].
     pub fn append(&mut self, verdict: Verdict) -> Result<(), LmError> {
         let fail = |source| LmError::File { path: self.path.clone(), source };
-        let line = serde_json::to_string(&verdict).map_err(|error| fail(error.into()))? + "\n";
-        self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()).map_err(fail)?;
+        let line = serde_json::to_vec(&verdict).map_err(|error| fail(error.into()))?;
+        self.file.append(&line)?;
         self.verdicts.push(verdict);
         Ok(())
     }
@@ -140,26 +132,6 @@ fn read(path: &Path, text: &[u8], fingerprints: &HashMap<(usize, Order), String>
         verdicts.push(verdict);
     }
     Ok(verdicts)
-}
-
-/// Refuses what is not asked as it was when the journal was begun, by its first field that differs.
-fn is_the_same(path: &Path, asked: &Asked) -> Result<(), LmError> {
-    let json = |source| LmError::Json { path: path.to_owned(), field: ".".to_owned(), source };
-    let text = std::fs::read_to_string(path).map_err(|source| LmError::File { path: path.to_owned(), source })?;
-    let then: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;
-    let Value::Object(now) = serde_json::to_value(asked).map_err(json)? else { return Ok(()) };
-    for (field, given) in &now {
-        let there = then.get(field).unwrap_or(&Value::Null);
-        if there != given {
-            return Err(LmError::Field {
-                path: path.to_owned(),
-                field: field.clone(),
-                allowed: format!("{there}, as the verdicts there were asked for"),
-                given: format!("{given}; another folder begins anew"),
-            });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use comfy_table::{CellAlignment, Table, presets};
 use program::OutputFolder;
+use program::outcome::printable;
 use serde::Serialize;
 
 use super::journal::Asked;
@@ -91,7 +92,7 @@ impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match &self.generator {
-            Some(generator) => write!(f, "{generator} ({path})")?,
+            Some(generator) => write!(f, "{} ({path})", printable(generator))?,
             None => write!(f, "{path}")?,
         }
         write!(f, ", {:.0} characters an answer", self.mean_length)

@@ -30,17 +30,41 @@ impl Order {
 
     /// Who answered better by a judge's answer; none where it is no verdict.
     ///
-    /// The last line of the answer that is not empty is the verdict, and must be `first`, `second` or `tie` and nothing else. So may
-    /// a judge think aloud before it, but nothing is guessed from what it says.
+    /// The last line of the answer that is not empty is the verdict: `first`, `second` or `tie`, whatever punctuation or markup is around
+    /// it, alone or behind a label as `Answer:`. So a judge may think aloud before it, but nothing is guessed from what it says.
     pub fn read(self, answer: &str) -> Option<Choice> {
-        let last = answer.lines().map(str::trim).rfind(|line| !line.is_empty())?.to_lowercase();
-        match (last.as_str(), self) {
+        let last = answer.lines().map(bare).rfind(|line| !line.is_empty())?;
+        let word = match last.split_once(':') {
+            Some((label, rest)) if LABELS.contains(&bare(label).as_str()) => bare(rest),
+            _ => last,
+        };
+        match (word.as_str(), self) {
             ("tie", _) => Some(Choice::Tie),
             ("first", Self::AThenB) | ("second", Self::BThenA) => Some(Choice::A),
             ("second", Self::AThenB) | ("first", Self::BThenA) => Some(Choice::B),
             _ => None,
         }
     }
+}
+
+/// What a verdict may be announced by.
+const LABELS: [&str; 10] = [
+    "answer",
+    "final answer",
+    "my answer",
+    "verdict",
+    "final verdict",
+    "my verdict",
+    "judgement",
+    "judgment",
+    "winner",
+    "better answer",
+];
+
+/// A line in lower case, without the punctuation, markup and white space around it, and without markup in it.
+fn bare(line: &str) -> String {
+    let plain: String = line.chars().filter(|char| !"*_`".contains(*char)).collect();
+    plain.trim_matches(|char: char| !char.is_alphanumeric()).to_lowercase()
 }
 
 /// What is recorded of a question that was asked.
@@ -72,8 +96,33 @@ mod tests {
         assert_eq!(both("second"), [Some(Choice::B), Some(Choice::A)]);
         assert_eq!(both(" Tie\n"), [Some(Choice::Tie); 2]);
         assert_eq!(both("The second is wrong.\n\nFirst\n\n"), [Some(Choice::A), Some(Choice::B)]);
-        for answer in ["", "\n", "first.", "the first", "first second", "A", "1", "first\nI think"] {
+        for answer in ["", "\n", "the first", "first second", "A", "1", "first\nI think", "not: first", "first: no"] {
             assert_eq!(both(answer), [None; 2], "{answer:?}");
         }
+    }
+
+    #[test]
+    fn punctuation_markup_and_a_label_around_the_verdict_are_passed_over() {
+        for answer in [
+            "first.",
+            "First!",
+            "**first**",
+            "**First.**",
+            "`first`",
+            "\"first\"",
+            "[[first]]",
+            "(first)",
+            "# First",
+            "- first",
+            "Answer: first",
+            "**Answer:** first",
+            "**Answer**: **first**.",
+            "Final verdict: \"first\"",
+            "The first is better.\n\nAnswer: first\n\n---\n",
+        ] {
+            assert_eq!(Order::BOTH.map(|order| order.read(answer)), [Some(Choice::A), Some(Choice::B)], "{answer:?}");
+        }
+        assert_eq!(Order::AThenB.read("Answer: **second**"), Some(Choice::B));
+        assert_eq!(Order::AThenB.read("_Tie._"), Some(Choice::Tie));
     }
 }

@@ -63,6 +63,7 @@ impl Recipe {
             Some(Value::Array(stages)) if !stages.is_empty() => stages,
             _ => return Err(fail(origin, refuse(STAGE, "at least one [[stage]] with a method and its data", "none"))),
         };
+        misplaced(&table, &stages).map_err(|error| fail(origin, error))?;
         let names_reference = table.contains_key(REFERENCE);
         let lora = table.get(LORA).and_then(Value::as_table).map(|lora| lora.contains_key("adapter"));
         overlay(&mut defaults, table);
@@ -130,6 +131,29 @@ fn difference(path: String, one: Option<&Value>, other: Option<&Value>) -> Optio
             Some((path, said(one), said(other)))
         }
     }
+}
+
+/// Refuses fields that are known but not where they are, with what to write instead.
+fn misplaced(whole: &Table, stages: &[Value]) -> Result<(), LmError> {
+    const OVERLONG: &str = "overlong";
+    let replaced = |place: String| {
+        let allowed = "invalid = \"error\" or \"skip\", which holds for all records that cannot be learnt from";
+        Err(refuse(&place, allowed, OVERLONG))
+    };
+    if whole.contains_key(OVERLONG) {
+        return replaced(OVERLONG.to_owned());
+    }
+    for (index, stage) in stages.iter().enumerate() {
+        let Some(stage) = stage.as_table() else { continue };
+        if stage.contains_key(OVERLONG) {
+            return replaced(format!("{STAGE}[{index}].{OVERLONG}"));
+        }
+        if let Some(field) = WHOLE.iter().find(|field| stage.contains_key(**field)) {
+            let allowed = "the field above the first [[stage]], as it holds for the whole run";
+            return Err(refuse(&format!("{STAGE}[{index}].{field}"), allowed, "it in a stage"));
+        }
+    }
+    Ok(())
 }
 
 /// Replaces fields. A length takes the place of a length that is spelled otherwise.
@@ -289,6 +313,26 @@ mod tests {
     #[test]
     fn what_is_refused_is_named() {
         refused(&["batch=0"], "run.toml: stage[0].batch: expected at least 1, got 0");
+        refused(&["batch=1048577"], "run.toml: stage[0].batch: expected at most 1048576, got 1048577");
+        refused(
+            &["micro_batch=9000000000"],
+            "run.toml: stage[0].micro_batch: expected at most 1048576, got 9000000000",
+        );
+        refused(&["threads=4097"], "run.toml: threads: expected 0 to 4096; 0 is one a core, got 4097");
+        refused(
+            &["steps=9000000000000"],
+            "run.toml: stage[0].steps: expected at most 1099511627776, got 9000000000000",
+        );
+        refused(
+            &["overlong=skip"],
+            "run.toml: overlong: expected invalid = \"error\" or \"skip\", which holds for all records that cannot be \
+             learnt from, got overlong",
+        );
+        refused(
+            &["stage.1.lora={ rank = 4, alpha = 8 }"],
+            "run.toml: stage[1].lora: expected the field above the first [[stage]], as it holds for the whole run, got it \
+             in a stage",
+        );
         refused(&["learning_rate=-1"], "run.toml: stage[0].learning_rate: expected a finite number above 0, got -1");
         refused(&["warmup_ratio=2"], "run.toml: stage[0].warmup_ratio: expected 0 to 1, got 2");
         refused(
@@ -302,6 +346,7 @@ mod tests {
         );
         let ppo = resolve(FILE, &["stage.0.method={ name = \"ppo\" }"]).unwrap_err();
         assert!(ppo.starts_with("run.toml: stage[0].method: expected a method that learns from data"), "{ppo}");
+        assert_eq!(resolve(FILE, &["epochs=1e300"]).unwrap().stage[0].steps(130), 1 << 40);
         for (assignment, part) in [
             ("stage.0.method.beta=1", "sft.beta: unknown parameter"),
             ("stage.0.colour=1", "unknown field `colour`"),

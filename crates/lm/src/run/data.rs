@@ -1,15 +1,18 @@
 //! The records that a stage learns from and is measured on.
 
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 
 use objective::Requirements;
 
-use crate::data::{Line, at, encode_lines, read_records};
-use crate::error::LmError;
-use crate::example::{Encoder, Example};
+use super::Event;
+use crate::data::unusable::{Skipped, Unusable};
+use crate::data::{Line, Record, at, each_record};
+use crate::error::{LmError, refuse};
+use crate::example::{Encoder, Example, Passage};
 use crate::micro_batch::plan;
 use crate::mixture::{Mixture, Place, Share};
-use crate::recipe::{DataSet, Overlong, Stage};
+use crate::recipe::{DataSet, Invalid, Stage};
 
 /// The encoded records of a stage.
 pub(super) struct StageData {
@@ -19,9 +22,14 @@ pub(super) struct StageData {
 }
 
 impl StageData {
-    pub(super) fn read(stage: &Stage, seed: u64, encoder: &Encoder<'_>) -> Result<Self, LmError> {
+    pub(super) fn read(
+        stage: &Stage,
+        seed: u64,
+        encoder: &Encoder<'_>,
+        tell: &dyn Fn(Event<'_>),
+    ) -> Result<Self, LmError> {
         let requirements = stage.requirements();
-        let read = |set: &DataSet| read(set, stage, &requirements, encoder);
+        let read = |set: &DataSet| read(set, stage, &requirements, encoder, tell);
         let sets: Vec<_> = stage.data.iter().map(read).collect::<Result<_, _>>()?;
         let evaluation: Vec<Vec<_>> = stage.evaluation.iter().map(read).collect::<Result<_, _>>()?;
         let shares: Vec<_> = sets
@@ -63,30 +71,55 @@ fn read(
     stage: &Stage,
     requirements: &Requirements,
     encoder: &Encoder<'_>,
+    tell: &dyn Fn(Event<'_>),
 ) -> Result<Vec<Line<Example>>, LmError> {
-    let records = read_records(&set.path, set.learnt)?;
-    let mut lines = Vec::new();
-    for record in &records {
-        match encode_lines(&set.path, std::slice::from_ref(record), encoder, stage.max_length) {
-            Err(error) if error.is_too_long() && stage.overlong == Overlong::Skip => {}
-            encoded => lines.extend(encoded?),
+    let (mut lines, mut skipped) = (Vec::new(), Skipped::default());
+    each_record(&set.path, set.learnt, |line| {
+        let learnable = line.and_then(|Line { line, record }| {
+            let record = encode(&record, stage.max_length, requirements, encoder);
+            Ok(Line { line, record: record.map_err(|error| at(&set.path, line, error))? })
+        });
+        match learnable {
+            Ok(line) => lines.push(line),
+            Err(error) => match Unusable::of(&error).filter(|_| stage.invalid == Invalid::Skip) {
+                Some(kind) => skipped.add(kind, error),
+                None => return Err(error),
+            },
         }
-        if set.limit == Some(lines.len()) {
-            break;
-        }
-    }
+        let is_enough = set.limit == Some(lines.len());
+        Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    let count = skipped.count();
     if lines.is_empty() {
-        let allowed = format!("a record that fits in max_length = {}", stage.max_length);
+        let given = if count == 0 { "0".to_owned() } else { format!("0, as {count} were skipped:\n{skipped}") };
         return Err(LmError::Field {
             path: set.path.clone(),
-            field: "lines".to_owned(),
-            allowed,
-            given: "none".to_owned(),
+            field: "records".to_owned(),
+            allowed: "at least 1 that can be learnt from".to_owned(),
+            given,
         });
     }
-    for Line { line, record } in &lines {
-        // Beside another of its kind, as some objectives compare each with the next.
-        plan(requirements, &[record, record], 2).map_err(|source| at(&set.path, *line, source))?;
+    if count > 0 {
+        tell(Event::Skipped { path: &set.path, records: lines.len() + count, skipped: &skipped });
     }
     Ok(lines)
+}
+
+/// The tokens of a record that the method can learn from.
+fn encode(
+    record: &Record<Passage>,
+    max_length: usize,
+    requirements: &Requirements,
+    encoder: &Encoder<'_>,
+) -> Result<Record<Example>, LmError> {
+    let whole = record.try_map(|passage| Example::new(passage, encoder))?;
+    // Beside another of its kind, as some objectives compare each with the next.
+    plan(requirements, &[&whole, &whole], 2).map_err(|error| Unusable::Unlike.because(error))?;
+    if let Record::Preference { chosen, rejected } = &whole
+        && chosen.response == rejected.response
+    {
+        let allowed = "a response other than chosen, as two equal ones teach nothing";
+        return Err(Unusable::Equal.because(refuse("rejected", allowed, "the same")));
+    }
+    whole.try_map(|example| example.clone().truncated(max_length))
 }

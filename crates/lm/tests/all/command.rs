@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::oracle::checkpoint;
 
-fn lm(arguments: &[&str]) -> Output {
+pub(crate) fn lm(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_lm")).args(arguments).output().unwrap()
 }
 

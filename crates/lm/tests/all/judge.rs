@@ -196,6 +196,36 @@ fn a_judge_that_does_not_answer_is_given_up_with_what_it_said() {
 }
 
 #[test]
+fn a_judge_that_answers_without_end_is_cut_off_and_its_control_codes_are_not_printed() {
+    let long: &str = Box::leak("x".repeat(5 << 20).into_boxed_str());
+    let fake = Fake::new(move |_| Reply::Fails(200, None, long));
+    let failed = compare(Settings { tries: 1, ..settings(&fake) }, &["a"], &["b"]).unwrap_err();
+    assert!(failed.ends_with("expected a response of at most 4194304 bytes, got more, 1 times"), "{failed}");
+    let fake = Fake::new(|_| Reply::Fails(400, None, "\u{1b}]0;title\u{7}no\u{9b}2J \u{202e}model"));
+    let failed = compare(settings(&fake), &["a"], &["b"]).unwrap_err();
+    assert!(failed.ends_with(", got ]0;titleno2J model"), "{failed:?}");
+}
+
+#[test]
+fn no_judge_makes_anybody_wait_longer_than_ten_minutes() {
+    let fake = Fake::new(|_| Reply::Fails(429, Some("18446744073709551615"), "later"));
+    let folder = tempfile::tempdir().unwrap();
+    let out = OutputFolder::create(folder.path()).unwrap();
+    let (judge_, template) = (Judge::new(settings(&fake), None).unwrap(), Template::read(None).unwrap());
+    let (a, b) = (outputs("a", &["one"]), outputs("b", &["two"]));
+    let case = Case { a: &a, b: &b, judge: &judge_, template: &template, concurrency: NonZeroUsize::new(1).unwrap() };
+    let pauses = std::sync::Mutex::new(Vec::new());
+    let stops = || !pauses.lock().unwrap().is_empty();
+    let judged = judge(case, &out, &stops, &|event| {
+        if let lm::judge::Event::Waits { pause, .. } = event {
+            pauses.lock().unwrap().push(pause);
+        }
+    });
+    assert!(judged.unwrap().is_none());
+    assert_eq!(*pauses.lock().unwrap(), [Duration::from_secs(600)]);
+}
+
+#[test]
 fn answers_that_are_no_verdict_are_counted_apart_and_no_guess_is_made() {
     let fake = Fake::new(|shown| {
         Reply::Says(match shown.first.as_str() {

@@ -3,6 +3,7 @@
 // A failed check is a panic, in what the tests share as in themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod answers;
 mod checkpoints;
 mod command;
 mod config;
@@ -10,6 +11,7 @@ mod cuda;
 mod finetune;
 mod generate;
 mod hub;
+mod invalid;
 mod judge;
 mod lake;
 mod lora;

@@ -403,7 +403,7 @@ fn what_is_wrong_is_named_before_anything_is_trained() {
     fails(&["train", "nothing.toml", "--out", &out], "nothing.toml: No such file or directory");
     fails(
         &["score", "--model", &checkpoint("llama").display().to_string(), "--data", "data.txt"],
-        "one of jsonl, json, parquet",
+        "one of jsonl, json, jsonl.gz, json.gz, parquet",
     );
     fails(
         &["generate", "--model", &checkpoint("llama").display().to_string(), "--prompt", "hi"],
@@ -412,7 +412,7 @@ fn what_is_wrong_is_named_before_anything_is_trained() {
 }
 
 #[test]
-fn records_that_are_too_long_are_passed_over_where_the_recipe_says_so() {
+fn records_that_are_too_long_are_skipped_where_the_recipe_says_so() {
     let (folder, recipe) = recipe("");
     let pairs = std::fs::read_to_string(folder.path().join("pairs.jsonl")).unwrap();
     let long = json!({"prompt_ids": vec![7; 50], "chosen_ids": [8], "rejected_ids": [9]}).to_string() + "\n";
@@ -420,9 +420,53 @@ fn records_that_are_too_long_are_passed_over_where_the_recipe_says_so() {
     write(&folder, "pairs.jsonl", &(long + &pairs));
     let out = folder.path().join("b").display().to_string();
     fails(&["train", &recipe, "--out", &out, "--set", "max_length=40"], "pairs.jsonl:1: 50 prompt tokens");
-    assert_eq!(losses(&run(&folder, &recipe, "c", &["max_length=40", "overlong=skip"])), expected);
-    let none = ["train", &recipe, "--out", &out, "--set", "max_length=2", "--set", "overlong=skip"];
-    fails(&none, "pairs.jsonl: lines: expected a record that fits in max_length = 2, got none");
+    assert_eq!(losses(&run(&folder, &recipe, "c", &["max_length=40", "invalid=skip"])), expected);
+    let none = ["train", &recipe, "--out", &out, "--set", "max_length=2", "--set", "invalid=skip"];
+    fails(
+        &none,
+        "pairs.jsonl: records: expected at least 1 that can be learnt from, got 0, as 13 were skipped:\n13 too long",
+    );
+}
+
+#[test]
+fn a_run_says_where_losses_and_accuracies_began_and_ended() {
+    let (folder, recipe) = recipe("");
+    let out = folder.path().join("out");
+    let printed = succeeds(&["train", &recipe, "--out", out.to_str().unwrap()]);
+    let rows = metrics(&out);
+    let change = |stage: u64, held_out: bool, metric: &str| {
+        let rows: Vec<_> = rows.iter().filter(|row| row["stage"] == stage && row["held_out"] == held_out).collect();
+        let [first, last] = [rows[0], rows[rows.len() - 1]].map(|row| row[metric].as_f64().unwrap());
+        format!("{first:.4} → {last:.4}")
+    };
+    let told: Vec<_> = printed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(told[0], "stage steps loss held-out loss held-out accuracy");
+    assert_eq!(told[1], format!("1 ift 8 {} {}", change(0, false, "loss"), change(0, true, "loss")));
+    let accuracy = change(1, true, "rewards/accuracies");
+    let loss = [change(1, false, "loss"), change(1, true, "loss")].join(" ");
+    assert_eq!(told[2], format!("2 tdpo 8 {loss} {accuracy}"));
+    assert_eq!(told[3], format!("written: {}/model", out.display()));
+    assert_eq!(succeeds(&["train", &recipe, "--out", out.to_str().unwrap(), "--resume"]), printed);
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices_are_no_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = checkpoint("llama").display().to_string();
+    let link = folder.path().join("zero.jsonl");
+    std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+    let pipe = folder.path().join("pipe.parquet");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (path, given) in [(&link, "a device"), (&pipe, "a pipe")] {
+        let path = path.display().to_string();
+        for command in ["score", "generate"] {
+            fails(
+                &[command, "--model", &model, "--data", &path],
+                &format!("file: expected a regular file, got {given}"),
+            );
+        }
+    }
 }
 
 /// Where there is a GPU, the same commands run on it: only machines without one can show this.

@@ -290,6 +290,9 @@ fn a_run_goes_on_with_its_own_recipe_model_and_data_only() {
         "recipe.toml: stage.1.method.beta: the run that is to go on has 0.1, and the recipe 0.5",
     );
     again(&["--resume", "--set", "seed=4"], "recipe.toml: seed: the run that is to go on has 0, and the recipe 4");
+    let written = out.join("recipe.toml").display().to_string();
+    let expected = format!("`lm train {written} --out {} --resume` goes on with what was written", out.display());
+    again(&["--resume", "--set", "seed=4"], &expected);
     let data = folder.path().join("pairs.jsonl");
     let text = std::fs::read_to_string(&data).unwrap();
     std::fs::write(&data, text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>()).unwrap();

@@ -1,0 +1,80 @@
+//! A file that grows by whole lines: whatever ends the process, at most the line that it was writing is lost.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::output::{OutputError, open_journal};
+
+/// A file that this process alone appends whole lines to.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Journal {
+    /// Opens the file, or creates it, and returns its whole lines; a last line that is not whole is cut off. None where another process
+    /// has it open. Where the file system has no locks, everybody may open it.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError`] naming the file, also where it is no regular file.
+    pub fn open(path: &Path) -> Result<Option<(Self, Vec<u8>)>, OutputError> {
+        let fail = |source| OutputError { path: path.to_owned(), source };
+        let mut file = open_journal(path)?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Ok(None);
+        }
+        let mut lines = Vec::new();
+        file.read_to_end(&mut lines).map_err(fail)?;
+        lines.truncate(lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+        let length = lines.len() as u64;
+        file.set_len(length).map_err(fail)?;
+        file.seek(SeekFrom::Start(length)).map_err(fail)?;
+        Ok(Some((Self { path: path.to_owned(), file, length }, lines)))
+    }
+
+    /// Appends a line, which has no line break in it, and waits until it is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError`] naming the file, which then ends as it did before.
+    pub fn append(&mut self, line: &[u8]) -> Result<(), OutputError> {
+        let bytes = [line, b"\n"].concat();
+        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        if let Err(source) = written {
+            // What cannot be cut off here is cut off when the file is opened again.
+            _ = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+            return Err(OutputError { path: self.path.clone(), source });
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_cut_off_is_dropped_and_the_next_takes_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines");
+        let (mut journal, lines) = Journal::open(&path).unwrap().unwrap();
+        assert!(lines.is_empty() && Journal::open(&path).unwrap().is_none(), "the file is locked");
+        journal.append(b"one").unwrap();
+        journal.append(b"two").unwrap();
+        drop(journal);
+        for cut in 0..=8 {
+            std::fs::write(&path, &b"one\ntwo\n"[..cut]).unwrap();
+            let (mut journal, lines) = Journal::open(&path).unwrap().unwrap();
+            assert_eq!(lines, &b"one\ntwo\n"[..cut / 4 * 4]);
+            journal.append(b"three").unwrap();
+            drop(journal);
+            assert_eq!(std::fs::read(&path).unwrap(), [&lines[..], b"three\n"].concat());
+        }
+        assert!(Journal::open(folder.path()).unwrap_err().to_string().contains("expected a regular file"));
+    }
+}

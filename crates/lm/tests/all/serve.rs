@@ -50,7 +50,7 @@ fn spelt(text: &Value) -> Vec<u32> {
 }
 
 fn settings(max_tokens: usize, temperature: f64, seed: u64) -> Settings {
-    Settings { max_tokens, temperature, top_k: None, top_p: None, seed, stop: vec![2], batch: 1 }
+    Settings { max_tokens, temperature, seed, stop: vec![2], batch: 1, ..Settings::default() }
 }
 
 /// A response without the token that ended it, as a text has it.

@@ -246,7 +246,9 @@ pub(crate) fn with_ends(
     } else {
         // Whoever finds the file reads nothing of this kind from `config.json`.
         let tokens = ["bos_token_id", "pad_token_id"].into_iter();
-        tokens.filter_map(|name| Some((name.to_owned(), config.get(name)?.clone()))).collect()
+        tokens
+            .filter_map(|name| Some((name.to_owned(), config.get(name).filter(|id| !id.is_null())?.clone())))
+            .collect()
     };
     fields.insert("eos_token_id".to_owned(), all.into());
     Ok(Some(fields))

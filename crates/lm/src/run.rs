@@ -148,6 +148,9 @@ impl Run<'_> {
         refuse_dropout(&source)?;
         let text = Text::read(&source, &recipe.replaced(), recipe.now())?;
         let inherited = inherited(recipe, &source, &text);
+        if recipe.lora.is_none() {
+            inherited.refuse_outside()?;
+        }
         // Whatever is wrong with the data of any stage shows before the first one trains.
         let data: Vec<_> = recipe
             .stage

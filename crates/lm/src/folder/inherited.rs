@@ -55,6 +55,15 @@ impl<'a> Inherited<'a> {
         Self { source, chat_template: None, generation_config: None, eos_token: None, ends: Vec::new() }
     }
 
+    /// Refuses a folder from which something would have to be copied that is elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`within`].
+    pub(crate) fn refuse_outside(&self) -> Result<(), LmError> {
+        COPIED.into_iter().chain([CONFIG_FILE]).try_for_each(|name| within(self.source, name).map(|_| ()))
+    }
+
     /// Writes the configuration of a model of these parameters, and its other files.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! A server as its clients see it: each is answered as if it were alone, and none can keep others from being answered.
 
+mod drawing;
 mod harness;
 mod running;
 
@@ -379,7 +380,7 @@ fn what_cannot_be_asked_is_refused_by_name() {
         (
             json!({"prompt": long[..100], "max_tokens": 29}),
             "max_tokens",
-            "max_tokens: expected at most 28 behind 100 tokens of the prompt, got 29",
+            "max_tokens: expected at most 28 behind 100 tokens of the prompt, as the model's max_position_embeddings is 128, got 29",
         ),
         (
             json!({"prompt": [1], "max_tokens": -1}),

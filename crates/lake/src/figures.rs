@@ -206,7 +206,7 @@ fn curves(area: &Area<'_>, report: &Report) -> Drawn {
     let mut chart = ChartBuilder::on(area)
         .margin(20)
         .margin_top(60)
-        .margin_right(50 + names as u32)
+        .margin_right(50 + names)
         .x_label_area_size(48)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..(steps.len() - 1) as f64, 0.0..top)?;

@@ -10,10 +10,11 @@ use tch::Tensor;
 
 use crate::config::Dtype;
 use crate::error::LmError;
-use crate::folder::{self, Appearing};
+use crate::folder::{self, Appearing, Inherited};
+use crate::json;
 use crate::lora::{Lora, Projection, Start};
 use crate::model::{Shape, Transformer};
-use crate::weights::{Weights, write_file};
+use crate::weights::{Weights, refuse_not_finite, write_file};
 
 /// What the adapters are.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -33,6 +34,8 @@ const PASSED: [&str; 10] = [
     "revision",
     "runtime_config",
 ];
+/// What PEFT calls low-rank adapters.
+const KIND: &str = "LORA";
 /// Ways to begin that leave the base as it is; others keep a part of it in the adapter, and work with a base that lacks it.
 const BEGINNINGS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 
@@ -52,8 +55,7 @@ pub enum Use {
 /// [`LmError::File`], [`LmError::Json`], and [`LmError::Field`] for a field that is missing or that asks for what there is not here.
 pub fn read_lora(folder: &Path, purpose: Use) -> Result<Lora, LmError> {
     let path = folder.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path).map_err(|source| LmError::File { path: path.clone(), source })?;
-    parse_lora(&path, &text, purpose)
+    parse_lora(&path, &json::read_text(&path)?, purpose)
 }
 
 /// Gives a model the adapters in a folder.
@@ -89,17 +91,20 @@ pub fn write(
     tensors: &[(Shape, &Tensor)],
     dtype: Dtype,
 ) -> Result<(), LmError> {
-    folder::whole(target, Appearing::New, |folder| fill(folder, base, lora, tensors, dtype))
+    folder::whole(target, Appearing::New, |folder| fill(folder, base, lora, None, tensors, dtype))
 }
 
-/// Writes what such a folder holds.
+/// Writes what such a folder holds, and in which other files the adapted model differs from its base.
 pub(crate) fn fill(
     folder: &Path,
     base: &str,
     lora: &Lora,
+    inherited: Option<&Inherited<'_>>,
     tensors: &[(Shape, &Tensor)],
     dtype: Dtype,
 ) -> Result<(), LmError> {
+    refuse_not_finite(folder, tensors, dtype)?;
+    inherited.map_or(Ok(()), |inherited| inherited.write_changes(folder))?;
     let stored = tensors.iter().map(|(shape, tensor)| (shape.clone(), *tensor, dtype));
     write_file(&folder.join(WEIGHTS_FILE), stored)?;
     let path = folder.join(CONFIG_FILE);
@@ -127,16 +132,19 @@ pub fn shape_of(start: &Start) -> Result<Lora, LmError> {
 ///
 /// # Errors
 ///
-/// As [`apply`], [`begin`] and [`folder::find`].
+/// As [`apply`], [`Lora::fits`], [`begin`] and [`folder::find`].
 pub fn start(model: &mut Transformer, start: &Start, seed: u64) -> Result<(), LmError> {
     match start {
-        Start::New(lora) => begin(model, lora, seed),
+        Start::New(lora) => {
+            lora.fits(model.config())?;
+            begin(model, lora, seed)
+        }
         Start::Adapter(name) => apply(model, &folder::find(&name.to_string_lossy())?, Use::Trained),
     }
 }
 
 fn parse_lora(path: &Path, text: &str, purpose: Use) -> Result<Lora, LmError> {
-    let fields: Map<String, Value> = serde_json::from_str(text).map_err(|source| LmError::Json {
+    let fields: Map<String, Value> = json::parse(text.as_bytes()).map_err(|source| LmError::Json {
         path: path.to_owned(),
         field: ".".to_owned(),
         source,
@@ -147,10 +155,20 @@ fn parse_lora(path: &Path, text: &str, purpose: Use) -> Result<Lora, LmError> {
         allowed: allowed.to_owned(),
         given: given.map_or("nothing".to_owned(), Value::to_string),
     };
+    // What it is comes first, as adapters of another kind have fields of their own.
+    match fields.get("peft_type") {
+        Some(Value::String(name)) if name == KIND => {}
+        given => {
+            return Err(refuse(
+                "peft_type",
+                &format!("{KIND:?}, the one kind of adapters that is computed here"),
+                given,
+            ));
+        }
+    }
     for (field, value) in &fields {
         let allowed = match field.as_str() {
             "r" | "lora_alpha" | "target_modules" | "use_rslora" => continue,
-            "peft_type" if value != "LORA" => "\"LORA\"",
             "task_type" if !value.is_null() && value != "CAUSAL_LM" => "\"CAUSAL_LM\"",
             "bias" if value != "none" => "\"none\"",
             "lora_dropout" if purpose == Use::Trained && value.as_f64() != Some(0.0) => {
@@ -223,7 +241,7 @@ fn config(base: &str, lora: &Lora) -> Value {
         "lora_alpha": alpha,
         "lora_dropout": 0.0,
         "modules_to_save": null,
-        "peft_type": "LORA",
+        "peft_type": KIND,
         "r": lora.rank(),
         "rank_pattern": {},
         "revision": revision,
@@ -265,7 +283,17 @@ mod tests {
     #[test]
     fn what_would_be_another_function_is_refused_by_name() {
         for (from, to, message) in [
-            ("\"LORA\"", "\"LOHA\"", "peft_type: expected \"LORA\", got \"LOHA\""),
+            (
+                "\"LORA\"",
+                "\"LOHA\"",
+                "peft_type: expected \"LORA\", the one kind of adapters that is computed here, got \"LOHA\"",
+            ),
+            (
+                "\"peft_type\": \"LORA\", ",
+                "",
+                "peft_type: expected \"LORA\", the one kind of adapters that is computed here, got nothing",
+            ),
+            ("\"r\": 4", "\"r\": 4, \"r\": 5", ".: duplicate key \"r\""),
             ("\"CAUSAL_LM\"", "\"SEQ_CLS\"", "task_type: expected \"CAUSAL_LM\", got \"SEQ_CLS\""),
             ("\"bias\": \"none\"", "\"bias\": \"all\"", "bias: expected \"none\", got \"all\""),
             (

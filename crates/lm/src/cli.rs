@@ -104,9 +104,10 @@ pub(crate) struct ScoreArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 
-    /// The longest example, in tokens.
-    #[arg(long, value_name = "TOKENS", default_value_t = 1 << 20)]
-    pub(crate) max_length: usize,
+    /// Score examples beyond the model's `max_position_embeddings` too, and cut longer responses than these tokens leave room for. An
+    /// example beyond those positions is refused unless this is given.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_length: Option<usize>,
 
     /// Tokens that go through the model at once, about.
     #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
@@ -150,17 +151,30 @@ pub(crate) struct GenerateArguments {
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     pub(crate) max_tokens: usize,
 
-    /// What logits are divided by before a token is drawn; 0 takes the most probable one.
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
-    pub(crate) temperature: f64,
+    /// What logits are divided by before a token is drawn; 0 takes the most probable one, which is the default. This and the next four
+    /// take what the model's `generation_config.json` says unless given, as in transformers: where it says `do_sample`, tokens are drawn.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) temperature: Option<f64>,
 
-    /// Draw from so many of the most probable tokens.
+    /// Draw from so many of the most probable tokens; 0 for all.
     #[arg(long, value_name = "TOKENS")]
     pub(crate) top_k: Option<usize>,
 
     /// Draw from the most probable tokens that have this probability together.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) top_p: Option<f64>,
+
+    /// Draw from tokens whose probability is at least this share of the greatest.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) min_p: Option<f64>,
+
+    /// Divide the logits of tokens that are there already by this where they are positive, and multiply them where they are negative.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) repetition_penalty: Option<f64>,
+
+    /// Read this file in place of the model's `generation_config.json`; `none` for none.
+    #[arg(long, value_name = "FILE|none")]
+    pub(crate) generation_config: Option<PathBuf>,
 
     /// Of what is drawn: each prompt has its own stream of it.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
@@ -196,6 +210,11 @@ pub(crate) struct ServeArguments {
     /// What requests have to bring as `Authorization: Bearer`.
     #[arg(long, value_name = "KEY", env = "LM_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
+
+    /// Read this file in place of the model's `generation_config.json`; `none` for none. It says which tokens end an answer, and how
+    /// tokens are drawn where a request does not.
+    #[arg(long, value_name = "FILE|none")]
+    pub(crate) generation_config: Option<PathBuf>,
 
     /// Sequences that go on together.
     #[arg(long, value_name = "SEQUENCES", default_value_t = 256)]
@@ -296,7 +315,7 @@ pub(crate) struct MergeArguments {
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) adapter: String,
 
-    /// The merged model's folder, which must not be there yet.
+    /// The merged model's folder, in which nothing may be yet.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: PathBuf,
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
 use crate::error::LmError;
+use crate::json;
 use reading::{Raw, Reader};
 pub use rope::{Rope, RopeScaling};
 
@@ -122,8 +123,28 @@ pub enum Dtype {
 /// As [`parse_config`]; [`LmError::File`] where there is no such file.
 pub fn read_config(folder: &Path) -> Result<ModelConfig, LmError> {
     let path = folder.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path).map_err(|source| LmError::File { path: path.clone(), source })?;
-    parse_config(&path, &text)
+    parse_config(&path, &json::read_text(&path)?)
+}
+
+/// Refuses a model that transformers would train with dropout in its attention, of which there is none here. Nothing else depends on
+/// it.
+///
+/// # Errors
+///
+/// As [`read_config`].
+pub fn refuse_dropout(folder: &Path) -> Result<(), LmError> {
+    const FIELD: &str = "attention_dropout";
+    let path = folder.join(CONFIG_FILE);
+    let fields: serde_json::Map<String, serde_json::Value> = json::read(&path)?;
+    match fields.get(FIELD).filter(|given| !given.is_null() && given.as_f64() != Some(0.0)) {
+        None => Ok(()),
+        Some(given) => Err(LmError::Field {
+            path,
+            field: FIELD.to_owned(),
+            allowed: "0, as models are trained without dropout here; set it so to train the model without".to_owned(),
+            given: given.to_string(),
+        }),
+    }
 }
 
 /// The model that the text of `config.json` describes. `path` is what errors call it.

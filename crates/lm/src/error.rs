@@ -13,6 +13,25 @@ pub enum LmError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file that a link leads to from a model's folder.
+    #[error(
+        "{}: leads to {}, which is not copied into a model that may be published: expected a file within {}",
+        path.display(), target.display(), folder.display()
+    )]
+    Outside {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+        /// The model's folder.
+        folder: PathBuf,
+    },
+    /// A file that git-lfs has not fetched.
+    #[error("{}: expected the file itself, got a pointer of git-lfs: `git lfs pull` in its folder fetches the file", path.display())]
+    Pointer {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file that is not JSON, or a field of another type.
     #[error("{}: {field}: {source}", path.display())]
     Json {
@@ -251,6 +270,17 @@ pub enum LmError {
         prompt: String,
         /// The rendered conversation.
         whole: String,
+    },
+    /// An example that is longer than its model's positions.
+    #[error(
+        "expected at most {positions} tokens, the model's max_position_embeddings, got {tokens}; --max-length {tokens} scores it \
+         none the less"
+    )]
+    Positions {
+        /// Its tokens.
+        tokens: usize,
+        /// The model's.
+        positions: usize,
     },
     /// An example that no truncation makes fit.
     #[error(

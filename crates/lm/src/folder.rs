@@ -1,36 +1,25 @@
 //! A model's folder as Hugging Face lays it out: read, found on the hub, and written.
 
+mod hub;
+mod inherited;
+
 use std::path::{Path, PathBuf};
 
-use hf_hub::HFClientSync;
 use jiff::civil::DateTime;
 use program::NewFolder;
-use serde_json::Value;
 use tch::Tensor;
 
-use crate::chat::{CHAT_TEMPLATE_FILE, ChatTemplate, read_chat_template};
-use crate::config::{CONFIG_FILE, Dtype, ModelConfig, read_config};
-use crate::error::LmError;
+use crate::chat::{ChatTemplate, Ending, Message, Role, read_chat_template};
+use crate::config::{Dtype, ModelConfig, read_config};
+use crate::error::{LmError, refuse};
 use crate::example::Encoder;
+use crate::generation_config::GenerationConfig;
 use crate::model::Shape;
-use crate::tokens::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer, read_settings};
+use crate::tokens::{TOKENIZER_FILE, Tokenizer, read_settings};
 use crate::weights::{self, SHARD_BYTES};
-
-/// What is fetched from the hub: nothing but what we read, and what others read beside it.
-const FETCHED: [&str; 4] = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"];
-
-/// Files that go over to a trained model as they are, where the model has them.
-const KEPT: [&str; 9] = [
-    TOKENIZER_FILE,
-    TOKENIZER_CONFIG_FILE,
-    CHAT_TEMPLATE_FILE,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "generation_config.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-];
+use inherited::COPIED;
+pub use inherited::Inherited;
+pub(crate) use inherited::within;
 
 /// The folder of a model: one on this machine, or a model of the hub by its id (`owner/name`, or `owner/name@revision`), which is
 /// fetched into the cache that Hugging Face's own programs use, and only what is not there yet.
@@ -56,45 +45,98 @@ pub fn find(name: &str) -> Result<PathBuf, LmError> {
     let Some((owner, model)) = id.split_once('/').filter(|(owner, model)| is_word(owner) && is_word(model)) else {
         return Err(refuse("expected a folder that exists, or a model of the hub as owner/name".to_owned()));
     };
-    let offline = std::env::var_os("HF_HUB_OFFLINE").is_some_and(|value| value != "0");
-    let client = HFClientSync::new().map_err(|error| refuse(error.to_string()))?;
-    client
-        .model(owner, model)
-        .snapshot_download()
-        .allow_patterns(FETCHED.map(str::to_owned).to_vec())
-        .maybe_revision(revision)
-        .local_files_only(offline)
-        .send()
-        .map_err(|error| refuse(format!("there is no such folder, and the hub answers: {error}")))
+    hub::fetch(owner, model, revision, refuse)
 }
 
-/// What makes text of a model's tokens and tokens of its text.
+/// What makes text of a model's tokens and tokens of its text, and ends it.
 pub struct Text {
     /// None where the folder has no `tokenizer.json`: then only token ids are read.
     pub tokenizer: Option<Tokenizer>,
     /// None where the model has none.
     pub template: Option<ChatTemplate>,
+    /// What `generation_config.json` says.
+    pub generation: GenerationConfig,
+}
+
+/// What takes the place of a folder's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// The file of a chat template.
+    pub chat_template: Option<PathBuf>,
+    /// The token that ends a response, in place of the tokenizer's `eos_token`.
+    pub eos_token: Option<String>,
 }
 
 impl Text {
-    /// Reads it from a model's folder, with the chat template in the file `template` in place of the folder's. `now` is what a chat
-    /// template that asks for the date is told.
+    /// Reads it from a model's folder. `now` is what a chat template that asks for the date is told.
     ///
     /// # Errors
     ///
-    /// As [`read_settings`], [`Tokenizer::read`] and [`read_chat_template`].
-    pub fn read(folder: &Path, template: Option<&Path>, now: DateTime) -> Result<Self, LmError> {
+    /// As [`GenerationConfig::of`], [`read_settings`], [`Tokenizer::read`] and [`read_chat_template`]; [`LmError::Record`] for an
+    /// `eos_token` that the tokenizer does not have.
+    pub fn read(folder: &Path, replaced: &Replaced, now: DateTime) -> Result<Self, LmError> {
+        const EOS_TOKEN: &str = "eos_token";
+        let generation = GenerationConfig::of(folder)?;
         if !folder.join(TOKENIZER_FILE).exists() {
-            return Ok(Self { tokenizer: None, template: None });
+            return match &replaced.eos_token {
+                Some(given) => Err(refuse(EOS_TOKEN, format!("nothing, as there is no {TOKENIZER_FILE}"), given)),
+                None => Ok(Self { tokenizer: None, template: None, generation }),
+            };
         }
-        let settings = read_settings(folder)?;
-        let tokenizer = Tokenizer::read(folder, &settings)?;
-        Ok(Self { tokenizer: Some(tokenizer), template: read_chat_template(template, folder, &settings, now)? })
+        let mut settings = read_settings(folder)?;
+        if let Some(token) = &replaced.eos_token {
+            settings.special_tokens.retain(|(name, _)| name != EOS_TOKEN);
+            settings.special_tokens.push((EOS_TOKEN.to_owned(), token.clone()));
+        }
+        let tokenizer = Tokenizer::read(folder, &settings).map_err(|error| match error {
+            LmError::Field { field, allowed, given, .. } if replaced.eos_token.is_some() && field == EOS_TOKEN => {
+                refuse(EOS_TOKEN, allowed, given)
+            }
+            error => error,
+        })?;
+        let template = read_chat_template(replaced.chat_template.as_deref(), folder, &settings, now)?;
+        Ok(Self { tokenizer: Some(tokenizer), template, generation })
+    }
+
+    /// Tokens that end a response of a model of this shape: those that its files name, the tokenizer's `eos_token`, and the marker with
+    /// which the chat template ends a turn.
+    pub fn ends(&self, config: &ModelConfig) -> Vec<u32> {
+        let named = self.generation.eos.as_ref().unwrap_or(&config.eos);
+        let mut ends: Vec<u32> = Vec::new();
+        for end in named.iter().copied().chain(self.own_ends()) {
+            if (end as usize) < config.vocabulary && !ends.contains(&end) {
+                ends.push(end);
+            }
+        }
+        ends
+    }
+
+    /// Tokens with which the examples that a model is trained on end: the marker with which the chat template ends a turn, and the
+    /// tokenizer's `eos_token`.
+    pub fn own_ends(&self) -> Vec<u32> {
+        let eos = self.tokenizer.as_ref().map(Tokenizer::eos);
+        let turn = self.end_of_turn();
+        turn.into_iter().chain(eos.filter(|eos| Some(*eos) != turn)).collect()
+    }
+
+    /// The first marker that the chat template writes behind an assistant's last turn. None where it writes none, as then `eos_token`
+    /// ends the turn, and where it does not render the plainest of conversations.
+    fn end_of_turn(&self) -> Option<u32> {
+        /// A character that no template writes.
+        const SAID: &str = "\u{fdd1}";
+        let (tokenizer, template) = (self.tokenizer.as_ref()?, self.template.as_ref()?);
+        let turn = |role, content: &str| Message { role, content: content.to_owned() };
+        let turns = [turn(Role::System, "a"), turn(Role::User, "b"), turn(Role::Assistant, SAID)];
+        // Not every template knows of a system's turn, and some begin with nothing else.
+        let rendered =
+            [&turns[1..], &turns[..]].into_iter().find_map(|turns| template.render(turns, Ending::Turn).ok())?;
+        let (_, rest) = rendered.rsplit_once(SAID)?;
+        tokenizer.encode_on(rest).ok()?.into_iter().find(|id| tokenizer.is_marker(*id))
     }
 
     /// What encodes data for a model of this shape.
     pub fn encoder(&self, config: &ModelConfig) -> Encoder<'_> {
-        let Self { tokenizer, template } = self;
+        let Self { tokenizer, template, .. } = self;
         Encoder { tokenizer: tokenizer.as_ref(), template: template.as_ref(), vocabulary: config.vocabulary }
     }
 }
@@ -112,30 +154,37 @@ pub fn stored_dtype(folder: &Path) -> Result<Dtype, LmError> {
 ///
 /// # Errors
 ///
-/// [`LmError::File`] where something is written there already, or cannot be.
+/// [`LmError::Taken`] where something is there already, [`LmError::File`] where it cannot be written, [`LmError::Outside`] for a file of
+/// `source` that is elsewhere, and [`LmError::Weight`] for numbers that are not finite in `dtype`.
 pub fn write(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
-    whole(target, Appearing::New, |folder| fill(folder, source, None, parameters, dtype))
+    whole(target, Appearing::New, |folder| fill(folder, &Inherited::new(source), parameters, dtype))
 }
 
 /// What may be where a new folder appears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Appearing {
-    /// Nothing.
+    /// Nothing, or a folder with nothing in it.
     New,
     /// A folder of an earlier time, whose place it takes.
     Instead,
 }
 
-/// Makes a folder `target`, which appears when `fill` has written all that is to be in it.
+/// Makes a folder `target`, which appears when `fill` has written all that is to be in it. Whether it may appear there is seen first.
 ///
 /// # Errors
 ///
-/// [`LmError::File`] where something is there that must not be, or cannot be written, and those of `fill`.
+/// [`LmError::Taken`] where something is there that must not be, [`LmError::File`] where nothing can be written, and those of `fill`.
 pub(crate) fn whole(
     target: &Path,
     appearing: Appearing,
     fill: impl FnOnce(&Path) -> Result<(), LmError>,
 ) -> Result<(), LmError> {
+    if appearing == Appearing::New {
+        refuse_taken(target)?;
+    }
+    if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(at(parent))?;
+    }
     let new = NewFolder::create(target)?;
     fill(new.path())?;
     match appearing {
@@ -145,37 +194,26 @@ pub(crate) fn whole(
     Ok(())
 }
 
-/// Writes what a model's folder holds, with the chat template in the file `template` in place of the source's.
+/// Refuses a place where something would be lost.
+fn refuse_taken(target: &Path) -> Result<(), LmError> {
+    let is_empty = || std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
+    if target.symlink_metadata().is_err() || (!target.is_symlink() && is_empty()) {
+        return Ok(());
+    }
+    let problem = "something is there already: remove it, or name a folder that is not there yet";
+    Err(LmError::Taken { path: target.to_owned(), problem })
+}
+
+/// Writes what a model's folder holds.
 pub(crate) fn fill(
     folder: &Path,
-    source: &Path,
-    template: Option<&Path>,
+    inherited: &Inherited<'_>,
     parameters: &[(Shape, &Tensor)],
     dtype: Dtype,
 ) -> Result<(), LmError> {
-    weights::write(folder, parameters, dtype, SHARD_BYTES)?;
-    let config = source.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&config).map_err(at(&config))?;
-    let fail = |source| LmError::Json { path: config.clone(), field: ".".to_owned(), source };
-    let mut fields: Value = serde_json::from_str(&text).map_err(fail)?;
-    if let Some(fields) = fields.as_object_mut() {
-        // Whoever loads the model takes its numbers for what the configuration says that they are.
-        let name = if fields.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        fields.insert(name.to_owned(), dtype.to_string().into());
-    }
-    let text = serde_json::to_string_pretty(&fields).map_err(fail)? + "\n";
-    let written = folder.join(CONFIG_FILE);
-    std::fs::write(&written, text).map_err(at(&written))?;
-    for name in KEPT {
-        let from = source.join(name);
-        if from.exists() {
-            std::fs::copy(&from, folder.join(name)).map_err(at(&from))?;
-        }
-    }
-    if let Some(from) = template {
-        std::fs::copy(from, folder.join(CHAT_TEMPLATE_FILE)).map_err(at(from))?;
-    }
-    Ok(())
+    // Whatever is not to be copied shows before gigabytes are written.
+    inherited.write(folder, parameters, dtype)?;
+    weights::write(folder, parameters, dtype, SHARD_BYTES)
 }
 
 fn at(path: &Path) -> impl Fn(std::io::Error) -> LmError + use<> {

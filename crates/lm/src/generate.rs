@@ -21,6 +21,7 @@ use strum::IntoStaticStr;
 
 use crate::config::ModelConfig;
 use crate::error::{LmError, refuse, refuse_setting};
+use crate::generation_config::Drawing;
 use crate::model::Transformer;
 use engine::{Engine, Room, Task, Told};
 use sampling::Sampling;
@@ -44,6 +45,12 @@ pub struct Settings {
     /// The probability that the most probable of the tokens left by `top_k` have together if no other is drawn, in (0, 1]; none
     /// means 1. None where the temperature is 0.
     pub top_p: Option<f64>,
+    /// The least probability that a token may be drawn with, as a share of the greatest, in [0, 1]; none means 0. None where the
+    /// temperature is 0.
+    pub min_p: Option<f64>,
+    /// What the logits of tokens that are there already are divided by where they are positive, and multiplied by where they are
+    /// negative, above 0; none means 1.
+    pub repetition_penalty: Option<f64>,
     /// Whose streams the tokens are drawn from.
     pub seed: u64,
     /// Tokens that end a response, of which they are the last.
@@ -91,14 +98,37 @@ impl Scored {
     }
 }
 
+impl Default for Settings {
+    /// The most probable tokens, up to 256 of them, of eight prompts at once.
+    fn default() -> Self {
+        Self {
+            max_tokens: 256,
+            temperature: 0.0,
+            top_k: None,
+            top_p: None,
+            min_p: None,
+            repetition_penalty: None,
+            seed: 0,
+            stop: Vec::new(),
+            batch: 8,
+        }
+    }
+}
+
 impl Settings {
-    /// How tokens are drawn, unless the most probable one is taken.
-    fn validate(&self, config: &ModelConfig) -> Result<Option<Sampling>, LmError> {
-        let Self { max_tokens, temperature, top_k, top_p, seed: _, stop, batch } = self;
+    /// How tokens are drawn, unless the most probable one is taken, and the penalty of those that are there already.
+    fn validate(&self, config: &ModelConfig) -> Result<(Option<Sampling>, f64), LmError> {
+        let Self { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed: _, stop, batch } = self;
         if *max_tokens == 0 {
             return Err(refuse_setting("max_tokens", "at least 1", max_tokens));
         }
-        let sampling = Sampling::new(*temperature, *top_k, *top_p)?;
+        let sampling = Sampling::of(Drawing {
+            temperature: Some(*temperature),
+            top_k: *top_k,
+            top_p: *top_p,
+            min_p: *min_p,
+            repetition_penalty: *repetition_penalty,
+        })?;
         if let Some(token) = stop.iter().find(|token| **token as usize >= config.vocabulary) {
             return Err(refuse_setting("stop", format!("tokens less than {}", config.vocabulary), token));
         }
@@ -138,8 +168,7 @@ fn validate_prompt(index: usize, prompt: &[u32], config: &ModelConfig) -> Result
 ///
 /// let folder = "../../tests/oracles/checkpoints/llama".as_ref();
 /// let model = Transformer::read(folder, Dtype::Float32, tch::Device::Cpu)?;
-/// let settings =
-///     Settings { max_tokens: 4, temperature: 0.0, top_k: None, top_p: None, seed: 0, stop: vec![2], batch: 8 };
+/// let settings = Settings { max_tokens: 4, stop: vec![2], ..Settings::default() };
 /// let found = generate(&model, &[vec![1, 30, 31], vec![1, 40]], &settings)?;
 /// assert!(found.iter().all(|found| (1..=4).contains(&found.response.len())));
 /// # Ok::<(), lm::error::LmError>(())
@@ -170,7 +199,7 @@ pub fn generate_each<E: From<LmError>>(
     known: usize,
     mut each: impl FnMut(Continuation) -> Result<(), E>,
 ) -> Result<(), E> {
-    let sampling = settings.validate(model.config())?;
+    let drawing = settings.validate(model.config())?;
     let prompts: Vec<&[u32]> = prompts.iter().map(AsRef::as_ref).collect();
     for (index, prompt) in prompts.iter().enumerate() {
         validate_prompt(index, prompt, model.config())?;
@@ -179,7 +208,7 @@ pub fn generate_each<E: From<LmError>>(
     for (number, group) in prompts.chunks(size).enumerate() {
         let first = number * size;
         if first + group.len() > known {
-            generate_group(model, group, first, settings, sampling, |index, continuation| {
+            generate_group(model, group, first, settings, drawing, |index, continuation| {
                 if index < known { Ok(()) } else { each(continuation) }
             })?;
         }
@@ -193,7 +222,7 @@ fn generate_group<E: From<LmError>>(
     prompts: &[&[u32]],
     first: usize,
     settings: &Settings,
-    sampling: Option<Sampling>,
+    (sampling, penalty): (Option<Sampling>, f64),
     mut each: impl FnMut(usize, Continuation) -> Result<(), E>,
 ) -> Result<(), E> {
     let task = |index: usize| {
@@ -204,6 +233,7 @@ fn generate_group<E: From<LmError>>(
             max_tokens: settings.max_tokens.min(model.config().positions - prompt.len()),
             prompt,
             sampling,
+            penalty,
             rng,
             stop: settings.stop.clone(),
             scores: false,

@@ -137,18 +137,28 @@ impl Head<'_> {
         })
     }
 
-    /// Gives `read(first, logits)` the logits z − max z of the hidden states from the `first`, row behind row, chunk by chunk.
+    /// Gives `read(first, logits, greatest)` the logits z − max z of the hidden states from the `first`, row behind row, and max z of
+    /// each, chunk by chunk.
     ///
     /// # Errors
     ///
     /// [`LmError::Engine`], and those of `read`.
-    pub fn read_logits(&self, mut read: impl FnMut(usize, &[f32]) -> Result<(), LmError>) -> Result<(), LmError> {
+    pub fn read_logits(
+        &self,
+        mut read: impl FnMut(usize, &[f32], &[f32]) -> Result<(), LmError>,
+    ) -> Result<(), LmError> {
+        let values = |tensor: &Tensor| -> Result<Vec<f32>, LmError> {
+            let tensor = tensor.f_to_device(Device::Cpu)?;
+            let mut values = vec![0.0; tensor.numel()];
+            tensor.f_copy_data(&mut values, tensor.numel())?;
+            Ok(values)
+        };
         no_grad(|| {
             for chunk in self.chunks() {
-                let logits = self.logits(&chunk)?.f_to_device(Device::Cpu)?;
-                let mut values = vec![0.0; logits.numel()];
-                logits.f_copy_data(&mut values, logits.numel())?;
-                read(chunk.begin as usize, &values)?;
+                let mut logits = self.product(&chunk)?.f_to_kind(Kind::Float)?;
+                let greatest = logits.f_amax([-1].as_slice(), true)?;
+                let logits = logits.f_sub_(&greatest)?;
+                read(chunk.begin as usize, &values(&logits)?, &values(&greatest)?)?;
             }
             Ok(())
         })

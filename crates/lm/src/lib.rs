@@ -3,7 +3,7 @@
 //! | to find | look in |
 //! |---|---|
 //! | a model's shape, its weights as files, and what it computes | [`config`], [`weights`], [`model`] |
-//! | low-rank adapters, and as PEFT's files | [`lora`], [`adapter`] |
+//! | low-rank adapters, as PEFT's files, and added to their model | [`lora`], [`adapter`], [`mod@merge`] |
 //! | hidden states to statistics of tokens, and back | [`head`] |
 //! | sequences as tensors, the policy that objectives train, its optimizer | [`batch`], [`policy`], [`optimizer`] |
 //! | how prompts go on | [`mod@generate`] |
@@ -15,6 +15,7 @@
 //! | what models answer to instructions, and which is preferred | [`outputs`], [`mod@judge`] |
 //! | how probable responses are | [`mod@score`] |
 //! | where a model comes from, and where it computes | [`folder`], [`device`] |
+//! | what ends a response, and how tokens are drawn unless somebody says otherwise | [`generation_config`] |
 //! | results of lm-evaluation-harness side by side | [`compare`] |
 //! | what fits in memory | [`memory`], [`inspection`] |
 //! | text to tokens | [`tokens`] |
@@ -36,13 +37,17 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod example;
+mod finite;
 pub mod folder;
 pub mod generate;
+pub mod generation_config;
 pub mod head;
 pub mod inspection;
+mod json;
 pub mod judge;
 pub mod lora;
 pub mod memory;
+pub mod merge;
 pub mod micro_batch;
 pub mod mixture;
 pub mod model;

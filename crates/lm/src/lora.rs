@@ -70,6 +70,9 @@ pub enum Projection {
     Down,
 }
 
+/// More than any model's hidden states have numbers, so that no shape of an adapter overflows.
+const GREATEST_RANK: usize = 1 << 20;
+
 /// The shape of a model's adapters, the same in each of its layers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
@@ -115,6 +118,9 @@ impl Lora {
     pub fn new(rank: usize, alpha: f64, targets: &[Projection], rslora: bool) -> Result<Self, LmError> {
         if rank == 0 {
             return Err(refuse("rank", "at least 1", rank));
+        }
+        if rank > GREATEST_RANK {
+            return Err(refuse("rank", format!("at most {GREATEST_RANK}"), rank));
         }
         if !(alpha > 0.0 && alpha.is_finite()) {
             return Err(refuse("alpha", "a finite number above 0", alpha));
@@ -166,6 +172,21 @@ impl Lora {
         let rank = self.rank as i64;
         let shape = |side, size: [i64; 2]| Shape { name: tensor_name(map, side), size: size.to_vec() };
         [shape(Side::A, [rank, columns]), shape(Side::B, [rows, rank])]
+    }
+
+    /// Refuses a rank that is greater than that of any map which is adapted: B A has no more than the map itself.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Record`] naming the rank.
+    pub fn fits(&self, config: &ModelConfig) -> Result<(), LmError> {
+        let maps = adapted(config, self).into_iter();
+        let greatest = maps.map(|Adapted { rows, columns, .. }| rows.min(columns).unsigned_abs()).max().unwrap_or(0);
+        if self.rank as u64 <= greatest {
+            return Ok(());
+        }
+        let allowed = format!("at most {greatest}, the greatest rank of a map of this model that is adapted");
+        Err(refuse("lora.rank", allowed, self.rank))
     }
 
     /// What each of [`shapes`](Self::shapes) begins as. Each A has its own stream of the seed, whatever else is adapted.
@@ -271,6 +292,19 @@ mod tests {
         assert!(greatest <= 1.0 / 24.0_f64.sqrt() && greatest > 0.15, "{greatest}");
         assert_eq!(one[&b].abs().max().double_value(&[]), 0.0);
         assert!(initial(&[Projection::Down], 6)[&a] != one[&a]);
+    }
+
+    #[test]
+    fn a_rank_is_at_most_that_of_the_widest_map_that_is_adapted() {
+        // Keys are maps of 16 numbers to 8; the feed-forward network's are of 16 to 24 and back.
+        let fits = |rank, target| Lora::new(rank, 1.0, &[target], false).unwrap().fits(&config());
+        assert!(fits(8, Projection::Key).is_ok() && fits(16, Projection::Up).is_ok());
+        let refused = fits(9, Projection::Key).unwrap_err().to_string();
+        let expected = "lora.rank: expected at most 8, the greatest rank of a map of this model that is adapted, got 9";
+        assert_eq!(refused, expected);
+        fits(GREATEST_RANK, Projection::Up).unwrap_err();
+        let refused = Lora::new(GREATEST_RANK + 1, 1.0, &[Projection::Up], false).unwrap_err().to_string();
+        assert_eq!(refused, "rank: expected at most 1048576, got 1048577");
     }
 
     #[test]

@@ -9,43 +9,42 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use crate::cli::{
+    Arguments, Command, CompareArguments, ExportArguments, GenerateArguments, InspectArguments, JudgeArguments,
+    MergeArguments, ModelArguments, ScoreArguments, ServeArguments, TrainArguments,
+};
+use crate::signal::Asked;
 use anyhow::Context;
 use clap::Parser;
 use lm::adapter::{self, Use};
-use lm::chat::{Message, Role};
+use lm::chat::{CHAT_TEMPLATE_FILE, Message, Role};
 use lm::compare::Comparison;
 use lm::compare::figure::draw;
-use lm::config::{Dtype, read_config};
+use lm::config::read_config;
 use lm::data::instruction::{Instruction, encode_instructions, read_instructions};
 use lm::data::prompt::{Prompt, encode_prompts, read_prompts};
 use lm::data::{Learnt, encode_lines, read_records};
 use lm::device::device;
-use lm::folder::{Text, find, stored_dtype, write};
+use lm::folder::{Replaced, Text, find};
 use lm::generate::answers::{AnswerFile, Answering, Layout, fingerprint};
 use lm::generate::{Continuation, Finish, Settings, generate_each};
+use lm::generation_config::{Drawing, GENERATION_CONFIG_FILE, GenerationConfig};
 use lm::inspection::Inspection;
 use lm::judge::ask::{self, Judge};
 use lm::judge::judgement::JUDGEMENT_FILE;
 use lm::judge::question::Template;
 use lm::judge::{Case, Event as Judging, judge};
+use lm::merge::merge;
 use lm::model::Transformer;
 use lm::outputs::{Output, Outputs, to_json};
 use lm::policy::LmPolicy;
 use lm::ranks::Worker;
 use lm::recipe::{Recipe, default_now};
 use lm::run::{ACCURACY, Ended, Event, Row, Run, Start, Summary, export};
-use lm::score::score;
+use lm::score::{refuse_longer, score};
 use lm::serve::{self, Limits, serve};
-use lm::tokens::Tokenizer;
 use program::{OutputFile, OutputFolder, Progress, exit_code};
 use serde::Serialize;
-use tch::Device;
-
-use crate::cli::{
-    Arguments, Command, CompareArguments, ExportArguments, GenerateArguments, InspectArguments, JudgeArguments,
-    MergeArguments, ModelArguments, ScoreArguments, ServeArguments, TrainArguments,
-};
-use crate::signal::Asked;
 
 fn main() -> ExitCode {
     exit_code(match Arguments::parse().command {
@@ -54,7 +53,7 @@ fn main() -> ExitCode {
         Command::Judge(arguments) => ask_judge(&arguments),
         Command::Generate(arguments) => go_on(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Serve(arguments) => answer_requests(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Merge(arguments) => merge(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Merge(arguments) => write_merged(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Export(arguments) => write_checkpoint(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Compare(arguments) => compare(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Inspect(arguments) => inspect(&arguments).map(|()| ExitCode::SUCCESS),
@@ -171,11 +170,30 @@ impl Loaded {
     fn read(arguments: &ModelArguments) -> anyhow::Result<Self> {
         let device = device(&arguments.device)?;
         let folder = find(&arguments.model)?;
-        let text = Text::read(&folder, None, default_now()?)?;
-        let mut model = Transformer::read(&folder, arguments.dtype, device)?;
-        if let Some(adapter) = &arguments.adapter {
-            adapter::apply(&mut model, &find(adapter).context("--adapter")?, Use::Applied)?;
+        let adapter = arguments.adapter.as_ref().map(|adapter| find(adapter).context("--adapter")).transpose()?;
+        // What came with the adapters is what they were trained with.
+        let own = |name| adapter.as_ref().map(|adapter| adapter.join(name)).filter(|path| path.exists());
+        let replaced = Replaced { chat_template: own(CHAT_TEMPLATE_FILE), eos_token: None };
+        let mut text = Text::read(&folder, &replaced, default_now()?)?;
+        if let Some(path) = own(GENERATION_CONFIG_FILE) {
+            text.generation = GenerationConfig::read(&path)?;
         }
+        let mut model = Transformer::read(&folder, arguments.dtype, device)?;
+        if let Some(adapter) = &adapter {
+            adapter::apply(&mut model, adapter, Use::Applied)?;
+        }
+        Ok(Self { text, model })
+    }
+
+    /// The same with what a file says of ends and of drawing in place of what the model's own says; `none` for nothing.
+    fn read_with(arguments: &ModelArguments, generation: Option<&Path>) -> anyhow::Result<Self> {
+        let generation = match generation {
+            Some(path) if path == Path::new("none") => Some(GenerationConfig::default()),
+            Some(path) => Some(GenerationConfig::read(path).context("--generation-config")?),
+            None => None,
+        };
+        let Self { mut text, model } = Self::read(arguments)?;
+        text.generation = generation.unwrap_or(text.generation);
         Ok(Self { text, model })
     }
 }
@@ -197,7 +215,10 @@ fn score_file(arguments: &ScoreArguments) -> anyhow::Result<()> {
     let ScoreArguments { model, data, out, max_length, batch_tokens } = arguments;
     let records = read_records(data, Learnt::Every)?;
     let Loaded { text, model } = Loaded::read(model)?;
-    let lines = encode_lines(data, &records, &text.encoder(model.config()), *max_length)?;
+    let lines = encode_lines(data, &records, &text.encoder(model.config()), max_length.unwrap_or(usize::MAX))?;
+    if max_length.is_none() {
+        refuse_longer(data, &lines, model.config().positions)?;
+    }
     let policy = LmPolicy::frozen(model);
     let progress = Progress::new("lines");
     answer(out.as_deref(), |writer| {
@@ -235,7 +256,7 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
     let (format, data) = (arguments.format, arguments.data.as_deref());
     let asked = format.zip(data).map(|(layout, path)| read_instructions(path, layout)).transpose()?;
     let read = data.filter(|_| asked.is_none()).map(read_prompts).transpose()?;
-    let Loaded { text, model } = Loaded::read(&arguments.model)?;
+    let Loaded { text, model } = Loaded::read_with(&arguments.model, arguments.generation_config.as_deref())?;
     let encoder = text.encoder(model.config());
     let prompts = match (data, read, &asked) {
         (Some(path), _, Some(asked)) => encode_instructions(path, asked, &encoder)?,
@@ -248,11 +269,17 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
             arguments.prompt.iter().map(|text| encoder.prompt(&said(text))).collect::<Result<_, _>>()?
         }
     };
-    let mut stop = model.config().eos.clone();
-    stop.extend(text.tokenizer.as_ref().map(Tokenizer::eos));
+    let mut stop = text.ends(model.config());
     stop.extend(&arguments.stop);
-    let GenerateArguments { max_tokens, temperature, top_k, top_p, seed, batch, .. } = *arguments;
-    let settings = Settings { max_tokens, temperature, top_k, top_p, seed, stop, batch };
+    let GenerateArguments { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, batch, .. } =
+        *arguments;
+    for field in &text.generation.not_computed {
+        eprintln!("warning: {GENERATION_CONFIG_FILE}: {field} is not computed here, and is passed over");
+    }
+    let given = Drawing { temperature, top_k, top_p, min_p, repetition_penalty };
+    let Drawing { temperature, top_k, top_p, min_p, repetition_penalty } = text.generation.as_transformers(given);
+    let temperature = temperature.unwrap_or(0.0);
+    let settings = Settings { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, batch };
     let decode = |Continuation { response, finish, .. }: &Continuation| {
         let said = match finish {
             Finish::Stop => &response[..response.len() - 1],
@@ -344,7 +371,7 @@ fn answer_requests(arguments: &ServeArguments) -> anyhow::Result<()> {
         },
     };
     settings.validate()?;
-    let Loaded { text, model } = Loaded::read(model)?;
+    let Loaded { text, model } = Loaded::read_with(model, arguments.generation_config.as_deref())?;
     let asked = Asked::listen().context("signals")?;
     let ready = |address| eprintln!("answers at http://{address}/v1");
     Ok(serve(model, text, settings, ready, &|| asked.stops())?)
@@ -389,14 +416,9 @@ fn ask_judge(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn merge(arguments: &MergeArguments) -> anyhow::Result<()> {
+fn write_merged(arguments: &MergeArguments) -> anyhow::Result<()> {
     let MergeArguments { model, adapter, out, dtype } = arguments;
-    let source = find(model)?;
-    let dtype = dtype.map_or_else(|| stored_dtype(&source), Ok)?;
-    // In 32 bits, so that the sum is rounded once.
-    let mut model = Transformer::read(&source, Dtype::Float32, Device::Cpu)?;
-    adapter::apply(&mut model, &find(adapter).context("--adapter")?, Use::Applied)?;
-    write(out, &source, &model.merged()?.trained(), dtype)?;
+    merge(&find(model)?, &find(adapter).context("--adapter")?, out, *dtype)?;
     print(&format!("written: {}\n", out.display()))
 }
 
@@ -434,7 +456,9 @@ fn inspect(arguments: &InspectArguments) -> anyhow::Result<()> {
         (None, None) => anyhow::bail!("expected --model or --recipe"),
     };
     let lora = recipe.as_ref().and_then(|recipe| recipe.lora.as_ref()).map(adapter::shape_of).transpose()?;
-    let inspection = Inspection::new(&read_config(&find(model)?)?, recipe.as_ref(), lora.as_ref());
+    let config = read_config(&find(model)?)?;
+    lora.as_ref().map_or(Ok(()), |lora| lora.fits(&config))?;
+    let inspection = Inspection::new(&config, recipe.as_ref(), lora.as_ref());
     if arguments.json {
         return print(&(serde_json::to_string_pretty(&inspection)? + "\n"));
     }

@@ -47,9 +47,11 @@ pub struct Shape {
     pub size: Vec<i64>,
 }
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The embedding table.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";
-const HEAD: &str = "lm_head.weight";
+/// The output's weights, where they are not the embedding table.
+pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// Every parameter of a model, in the one order that gradients, optimizers and files have.
 pub fn shapes(config: &ModelConfig) -> Vec<Shape> {
@@ -74,9 +76,9 @@ pub fn shapes(config: &ModelConfig) -> Vec<Shape> {
     shapes
 }
 
-/// Whether a checkpoint may hold a tensor that is no parameter: one that is computed from the configuration, or twice there.
-pub fn is_redundant(config: &ModelConfig, name: &str) -> bool {
-    (config.tied_embeddings && name == HEAD) || name.ends_with(".rotary_emb.inv_freq")
+/// Whether a checkpoint may hold a tensor that is no parameter, as it is computed from the configuration.
+pub fn is_redundant(name: &str) -> bool {
+    name.ends_with(".rotary_emb.inv_freq")
 }
 
 /// A linear map that has an adapter.
@@ -183,14 +185,18 @@ impl Transformer {
         Ok(())
     }
 
-    /// Reads a model's folder, to compute in `dtype` on this device.
+    /// Reads a model's folder, to compute in `dtype` on this device. Output weights that differ from the embedding table are the
+    /// model's, even if the configuration ties the two: its `tied_embeddings` is then false.
     ///
     /// # Errors
     ///
-    /// As [`read_config`] and [`Weights::read`].
+    /// As [`read_config`], [`Weights::read`] and [`Weights::tie`].
     pub fn read(folder: &Path, dtype: Dtype, device: Device) -> Result<Self, LmError> {
-        let config = read_config(folder)?;
-        let weights = Weights::read(folder, &config, dtype, device)?;
+        let mut config = read_config(folder)?;
+        let mut weights = Weights::read(folder, &config, dtype, device)?;
+        if config.tied_embeddings {
+            config.tied_embeddings = weights.tie()?;
+        }
         Self::new(config, weights)
     }
 

@@ -14,6 +14,7 @@ use crate::batch::Packing;
 use crate::config::Dtype;
 use crate::data::Learnt;
 use crate::error::{LmError, refuse};
+use crate::folder::Replaced;
 use crate::lora::Start;
 use crate::mixture::Order;
 use crate::optimizer::Precision;
@@ -51,6 +52,9 @@ pub struct Recipe {
     /// A chat template, in place of the model's own; the trained model has it then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<PathBuf>,
+    /// The token that ends a response, in place of the tokenizer's `eos_token`; the trained model's tokenizer has it then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eos_token: Option<String>,
     /// Where statistics of reference policies are kept; the run's own folder unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
@@ -160,6 +164,11 @@ pub enum Keeping {
 }
 
 impl Recipe {
+    /// What takes the place of the model's own.
+    pub fn replaced(&self) -> Replaced {
+        Replaced { chat_template: self.chat_template.clone(), eos_token: self.eos_token.clone() }
+    }
+
     /// What `strftime_now` of a chat template tells.
     pub fn now(&self) -> DateTime {
         self.date.at(0, 0, 0, 0)

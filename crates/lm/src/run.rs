@@ -17,10 +17,10 @@ use self::stage::StageRun;
 pub use self::summary::{ACCURACY, Summary};
 use crate::adapter;
 use crate::checkpoint::{CHECKPOINTS, Checkpoint, Origin, Position, positions};
-use crate::config::read_config;
+use crate::config::{read_config, refuse_dropout};
 use crate::data::unusable::Skipped;
 use crate::error::LmError;
-use crate::folder::{self, Appearing, Text};
+use crate::folder::{self, Appearing, Inherited, Text};
 use crate::model::Transformer;
 use crate::model::tape::Keep;
 use crate::policy::LmPolicy;
@@ -28,6 +28,7 @@ use crate::ranks::Worker;
 use crate::recipe::Recipe;
 use crate::reference::Wanted;
 use crate::tensorboard::{EventFile, TENSORBOARD};
+use crate::tokens::Tokenizer;
 
 /// The folder of the trained model in the run's own.
 pub const MODEL: &str = "model";
@@ -156,7 +157,12 @@ impl Run<'_> {
         tch::set_num_threads(i32::try_from(recipe.threads).unwrap_or(i32::MAX));
         let source = folder::find(&recipe.model)?;
         let config = read_config(&source)?;
-        let text = Text::read(&source, recipe.chat_template.as_deref(), recipe.now())?;
+        refuse_dropout(&source)?;
+        let text = Text::read(&source, &recipe.replaced(), recipe.now())?;
+        let inherited = inherited(recipe, &source, &text);
+        if recipe.lora.is_none() {
+            inherited.refuse_outside()?;
+        }
         // Whatever is wrong with the data of any stage shows before the first one trains.
         let data: Vec<_> = recipe
             .stage
@@ -232,7 +238,7 @@ impl Run<'_> {
                 made: steps[..index].iter().sum(),
                 checkpoints: &checkpoints,
                 origin: &origin,
-                source: &source,
+                inherited: &inherited,
                 record: record.as_mut(),
                 best: None,
             };
@@ -243,7 +249,7 @@ impl Run<'_> {
                 return Ok(Ended::Stopped(checkpoint));
             }
         }
-        worker.first(|| write_trained(&target, Appearing::New, recipe, &source, &policy))?;
+        worker.first(|| write_trained(&target, Appearing::New, recipe, &inherited, &policy))?;
         Ok(Ended::Finished(target))
     }
 }
@@ -253,43 +259,65 @@ impl Run<'_> {
 ///
 /// # Errors
 ///
-/// [`LmError::Checkpoint`] where there is none, and for one that is incomplete or damaged; any other [`LmError`] for the run's recipe and
+/// [`LmError::Checkpoint`] where there is none, or none of that position, and for one that is incomplete or damaged; any other [`LmError`] for the run's recipe and
 /// model, and for what is there already.
 pub fn export(run: &Path, at: Option<Position>, target: &Path) -> Result<Position, LmError> {
     let folder = run.join(CHECKPOINTS);
-    let at = match at {
-        Some(at) => at,
-        None => positions(&folder)?.pop().ok_or_else(|| LmError::Checkpoint {
-            path: folder.clone(),
-            problem: "there is no checkpoint".to_owned(),
-        })?,
+    let there = positions(&folder)?;
+    let Some(at) = at.or(there.last().copied()).filter(|at| there.contains(at)) else {
+        let known: Vec<_> = there.into_iter().map(Position::name).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let problem = match at {
+            Some(at) => format!("there is no checkpoint {}; those that are there: {known}", at.name()),
+            None => "there is no checkpoint".to_owned(),
+        };
+        return Err(LmError::Checkpoint { path: folder, problem });
     };
-    let recipe = Recipe::resolve(&run.join(RECIPE), &[])?;
-    let checkpoint = Checkpoint::read(&folder.join(at.name()))?;
-    let source = folder::find(&recipe.model)?;
-    let mut model = Transformer::read(&source, recipe.dtype, Device::Cpu)?;
-    if let Some(start) = &recipe.lora {
-        adapter::start(&mut model, start, recipe.seed)?;
-    }
-    let policy = LmPolicy::frozen(model);
-    checkpoint.restore_weights(&policy)?;
-    write_trained(target, Appearing::New, &recipe, &source, &policy)?;
+    folder::whole(target, Appearing::New, |new| {
+        let recipe = Recipe::resolve(&run.join(RECIPE), &[])?;
+        let checkpoint = Checkpoint::read(&folder.join(at.name()))?;
+        let source = folder::find(&recipe.model)?;
+        let text = Text::read(&source, &recipe.replaced(), recipe.now())?;
+        let mut model = Transformer::read(&source, recipe.dtype, Device::Cpu)?;
+        if let Some(start) = &recipe.lora {
+            adapter::start(&mut model, start, recipe.seed)?;
+        }
+        let policy = LmPolicy::frozen(model);
+        checkpoint.restore_weights(&policy)?;
+        fill(new, &recipe, &inherited(&recipe, &source, &text), &policy)
+    })?;
     Ok(at)
 }
 
-/// Writes what is trained: adapters, or the whole model.
+/// What goes over from the recipe's model to the trained one.
+fn inherited<'a>(recipe: &Recipe, source: &'a Path, text: &Text) -> Inherited<'a> {
+    let eos = text.tokenizer.as_ref().map(Tokenizer::eos);
+    Inherited {
+        chat_template: recipe.chat_template.clone(),
+        eos_token: recipe.eos_token.clone().zip(eos),
+        ends: text.own_ends(),
+        ..Inherited::new(source)
+    }
+}
+
+/// Writes what is trained, adapters or the whole model, as a folder that appears whole.
 fn write_trained(
     target: &Path,
     appearing: Appearing,
     recipe: &Recipe,
-    source: &Path,
+    inherited: &Inherited<'_>,
     policy: &LmPolicy,
 ) -> Result<(), LmError> {
+    folder::whole(target, appearing, |folder| fill(folder, recipe, inherited, policy))
+}
+
+/// Writes what such a folder holds.
+fn fill(folder: &Path, recipe: &Recipe, inherited: &Inherited<'_>, policy: &LmPolicy) -> Result<(), LmError> {
     let parameters = policy.parameters();
-    folder::whole(target, appearing, |folder| match policy.model().lora() {
-        Some(lora) => adapter::fill(folder, &recipe.model, lora, &parameters, recipe.dtype),
-        None => folder::fill(folder, source, recipe.chat_template.as_deref(), &parameters, recipe.dtype),
-    })
+    match policy.model().lora() {
+        Some(lora) => adapter::fill(folder, &recipe.model, lora, Some(inherited), &parameters, recipe.dtype),
+        None => folder::fill(folder, inherited, &parameters, recipe.dtype),
+    }
 }
 
 fn refused(error: &toml::ser::Error) -> LmError {

@@ -1,11 +1,13 @@
 //! How probable a model finds responses, token by token.
 
+use std::path::Path;
+
 use objective::{Statistic, TokenStatistics};
 use serde::Serialize;
 use training::Policy;
 
 use crate::batch::{Packing, Sequence, States};
-use crate::data::Record;
+use crate::data::{Line, Record, at};
 use crate::error::LmError;
 use crate::example::Example;
 use crate::policy::LmPolicy;
@@ -63,6 +65,21 @@ pub fn score<'a, E: From<LmError>>(
         }
     }
     batch(policy, &waiting, &mut answer)
+}
+
+/// Refuses an example that is longer than the sequences that the model was made for: what it says of tokens further on is of no use.
+///
+/// # Errors
+///
+/// [`LmError::Line`] or [`LmError::Row`] with [`LmError::Positions`], for the first that is longer.
+pub fn refuse_longer(path: &Path, lines: &[Line<Example>], positions: usize) -> Result<(), LmError> {
+    lines.iter().try_for_each(|Line { line, record }| {
+        let longest = examples(record).iter().map(|example| example.len()).max().unwrap_or(0);
+        if longest <= positions {
+            return Ok(());
+        }
+        Err(at(path, *line, LmError::Positions { tokens: longest, positions }))
+    })
 }
 
 fn examples(record: &Record<Example>) -> Vec<&Example> {

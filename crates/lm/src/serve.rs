@@ -15,6 +15,7 @@ mod answer;
 mod chat;
 mod completions;
 mod connections;
+mod drawing;
 mod metrics;
 mod refusal;
 mod request;
@@ -34,6 +35,7 @@ use crate::error::{LmError, refuse_setting};
 use crate::folder::Text;
 use crate::generate::STEP;
 use crate::generate::engine::Room;
+use crate::generation_config::GenerationConfig;
 use crate::model::Transformer;
 use metrics::Metrics;
 use wording::Wording;
@@ -78,6 +80,8 @@ struct Server {
     settings: Settings,
     config: ModelConfig,
     wording: Wording,
+    /// How tokens are drawn where a request does not say it.
+    generation: GenerationConfig,
     /// Tokens that end an answer.
     ends: Vec<u32>,
     /// Where requests wait for the model.
@@ -150,14 +154,14 @@ pub fn serve(
     let opened = listener.local_addr().map_err(fail)?;
     let (jobs, queue) = mpsc::channel(limits.queue);
     let metrics = Arc::new(Metrics::default());
+    let (generation, ends) = (text.generation.clone(), text.ends(&config));
     let wording = Wording::new(text, config.vocabulary)?;
-    let ends = config.eos.iter().copied().chain(wording.eos()).collect();
     let created = now();
     let places = Arc::new(Semaphore::new(limits.queue));
     let room = Room { sequences: limits.batch, tokens: limits.cache_tokens, step: STEP };
     let told = Arc::clone(&metrics);
     let worker = std::thread::spawn(move || worker::work(&model, room, queue, &told));
-    let server = Arc::new(Server { settings, config, wording, ends, jobs, places, metrics, created });
+    let server = Arc::new(Server { settings, config, wording, generation, ends, jobs, places, metrics, created });
     ready(opened);
     runtime.block_on(connections::answer(listener, server, stops));
     // What was given up is dropped here, and with it the last that could ask the worker for anything.

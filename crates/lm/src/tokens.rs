@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::LmError;
+use crate::json;
 
 /// The vocabulary and how to use it.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -89,7 +90,7 @@ impl Pieces<'_> {
 /// [`LmError::File`], [`LmError::Json`], and [`LmError::Field`] for chat templates by names of which none is `default`.
 pub fn read_settings(folder: &Path) -> Result<Settings, LmError> {
     let path = folder.join(TOKENIZER_CONFIG_FILE);
-    let text = std::fs::read_to_string(&path).map_err(|source| LmError::File { path: path.clone(), source })?;
+    let text = json::read_text(&path)?;
     let raw: RawSettings =
         serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(&text)).map_err(|error| {
             LmError::Json { path: path.clone(), field: error.path().to_string(), source: error.into_inner() }
@@ -173,6 +174,7 @@ impl Tokenizer {
     /// that the vocabulary does not have.
     pub fn read(folder: &Path, settings: &Settings) -> Result<Self, LmError> {
         let path = folder.join(TOKENIZER_FILE);
+        json::refuse_pointer_at(&path)?;
         let mut tokenizer = tokenizers::Tokenizer::from_file(&path)
             .map_err(|error| LmError::Tokenizer { path: path.clone(), problem: error.to_string() })?;
         // A file may ask for both, as whoever saved it last did. Lengths are ours to decide.

@@ -1,19 +1,23 @@
 //! A model's weights as files of `safetensors`, one or several with an index, as Hugging Face folders hold them.
 
+mod stored;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype as StoredDtype, Metadata, TensorInfo, View};
+use safetensors::tensor::{Dtype as StoredDtype, View};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{Dtype, ModelConfig};
 use crate::error::LmError;
-use crate::model::{Shape, is_redundant, shapes};
+use crate::finite::{first_not_finite, is_finite, problem};
+use crate::json;
+use crate::model::{EMBEDDING, HEAD, Shape, is_redundant, shapes};
+pub(crate) use stored::StoredFile;
 
 /// The file of a model that has one.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
@@ -21,8 +25,6 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// Bytes of tensors in a file, beyond which the next one begins.
 pub const SHARD_BYTES: usize = 5_000_000_000;
-/// A header longer than this is none.
-const LONGEST_HEADER: u64 = 100_000_000;
 
 /// Tensors by their names in a checkpoint.
 #[derive(Debug)]
@@ -70,26 +72,62 @@ impl Dtype {
 
 impl Weights {
     /// Reads every parameter of a model of this shape from its folder, as numbers of this kind on this device. One tensor at a
-    /// time is in memory twice.
+    /// time is in memory twice. Where the configuration ties the output's weights to the embedding table and the files have both,
+    /// both are read: see [`tie`](Self::tie).
     ///
     /// # Errors
     ///
     /// [`LmError::File`]; [`LmError::Json`] for an index that is none; [`LmError::Weights`] for a file that is none or is cut;
-    /// [`LmError::Weight`] naming a tensor that is missing, that no parameter answers to, or that has another shape or type.
+    /// [`LmError::Weight`] naming a tensor that is missing, that no parameter answers to, that has another shape or type, that is in
+    /// another file than the index says, or whose numbers are not finite.
     pub fn read(folder: &Path, config: &ModelConfig, dtype: Dtype, device: Device) -> Result<Self, LmError> {
-        let expected = sizes(shapes(config));
+        let mut expected = sizes(shapes(config));
+        let tied = config.tied_embeddings.then(|| expected.get(EMBEDDING).cloned()).flatten();
+        // Either of the two, or both, may be there.
+        expected.extend(tied.map(|size| (HEAD.to_owned(), size)));
         let mut weights = Self { folder: folder.to_owned(), tensors: HashMap::with_capacity(expected.len()) };
         let (files, indexed) = files(folder)?;
+        let mut places = HashMap::with_capacity(expected.len());
         for file in files {
-            weights.add(&file, &expected, &|name| is_redundant(config, name), dtype, device)?;
+            let names = weights.add(&file, &expected, &is_redundant, dtype, device)?;
+            places.extend(names.into_iter().map(|name| (name, file.clone())));
         }
         for (name, file) in indexed {
-            if !weights.tensors.contains_key(&name) && !is_redundant(config, &name) {
-                let problem = format!("{INDEX_FILE} says that it is here, and it is not");
-                return Err(LmError::Weight { path: folder.join(file), tensor: name, problem });
-            }
+            let path = folder.join(file);
+            let problem = match places.get(&name) {
+                Some(place) if *place == path => continue,
+                Some(place) => format!("{INDEX_FILE} says that it is here, and it is in {}", place.display()),
+                None if is_redundant(&name) || (config.tied_embeddings && name == HEAD) => continue,
+                None => format!("{INDEX_FILE} says that it is here, and it is not"),
+            };
+            return Err(LmError::Weight { path, tensor: name, problem });
+        }
+        let absent = [HEAD, EMBEDDING].into_iter().find(|name| !weights.tensors.contains_key(*name));
+        if let Some(absent) = absent.filter(|_| config.tied_embeddings) {
+            expected.remove(absent);
         }
         weights.complete(&expected)
+    }
+
+    /// Whether the output's weights are the embedding table, where the configuration says so: as transformers does, only if the files
+    /// have one of the two, which is then both, or both with the same numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn tie(&mut self) -> Result<bool, LmError> {
+        let Some(head) = self.tensors.remove(HEAD) else { return Ok(true) };
+        match self.tensors.get(EMBEDDING) {
+            Some(embedding) if embedding.f_equal(&head)? => Ok(true),
+            Some(_) => {
+                self.tensors.insert(HEAD.to_owned(), head);
+                Ok(false)
+            }
+            None => {
+                self.tensors.insert(EMBEDDING.to_owned(), head);
+                Ok(true)
+            }
+        }
     }
 
     /// Reads the tensors of these shapes from the one file that holds them and no others, in 32 bits.
@@ -100,11 +138,11 @@ impl Weights {
     pub fn read_file(file: &Path, shapes: Vec<Shape>) -> Result<Self, LmError> {
         let expected = sizes(shapes);
         let mut weights = Self { folder: file.to_owned(), tensors: HashMap::with_capacity(expected.len()) };
-        weights.add(file, &expected, &|_| false, Dtype::Float32, Device::Cpu)?;
+        _ = weights.add(file, &expected, &|_| false, Dtype::Float32, Device::Cpu)?;
         weights.complete(&expected)
     }
 
-    /// Takes over what a file holds.
+    /// Takes over what a file holds, and answers the names of its tensors.
     fn add(
         &mut self,
         file: &Path,
@@ -112,20 +150,23 @@ impl Weights {
         is_redundant: &dyn Fn(&str) -> bool,
         dtype: Dtype,
         device: Device,
-    ) -> Result<(), LmError> {
+    ) -> Result<Vec<String>, LmError> {
         let mut stored = StoredFile::open(file)?;
-        for name in stored.metadata.offset_keys() {
-            if is_redundant(&name) {
-                continue;
-            }
+        let names = stored.names();
+        for name in names.iter().filter(|name| !is_redundant(name)) {
             let refuse = |problem| LmError::Weight { path: file.to_owned(), tensor: name.clone(), problem };
-            let size = expected.get(&name).ok_or_else(|| refuse("is no parameter of this model".to_owned()))?;
-            let tensor = stored.tensor(&name, size)?.f_to_kind(dtype.kind())?.f_to_device(device)?;
-            if self.tensors.insert(name.clone(), tensor).is_some() {
+            let size = expected.get(name).ok_or_else(|| refuse("is no parameter of this model".to_owned()))?;
+            let (stored_dtype, tensor) = stored.finite_tensor(name, size)?;
+            let tensor = tensor.f_to_kind(dtype.kind())?;
+            // What is finite in one type may be infinite in another.
+            if stored_dtype != dtype && dtype != Dtype::Float32 && !is_finite(&tensor)? {
+                return Err(refuse(format!("has numbers that are too great for {dtype}")));
+            }
+            if self.tensors.insert(name.clone(), tensor.f_to_device(device)?).is_some() {
                 return Err(refuse("is in two files".to_owned()));
             }
         }
-        Ok(())
+        Ok(names)
     }
 
     /// Refuses where a parameter is missing.
@@ -168,115 +209,53 @@ struct Index {
 }
 
 /// The files that hold the weights, and in which of them the index says that each tensor is.
-fn files(folder: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String, String>), LmError> {
+pub(crate) fn files(folder: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String, String>), LmError> {
     let whole = folder.join(WEIGHTS_FILE);
     let path = folder.join(INDEX_FILE);
     if whole.exists() || !path.exists() {
         return Ok((vec![whole], BTreeMap::new()));
     }
-    let text = std::fs::read_to_string(&path).map_err(|source| LmError::File { path: path.clone(), source })?;
-    let Index { weight_map } = serde_json::from_str(&text).map_err(|source| LmError::Json {
-        path: path.clone(),
-        field: "weight_map".to_owned(),
-        source,
-    })?;
+    let fields: Map<String, Value> = json::read(&path)?;
+    let refuse = |field: &str, allowed: &str, given: &str| {
+        let (field, allowed, given) = (field.to_owned(), allowed.to_owned(), given.to_owned());
+        LmError::Field { path: path.clone(), field, allowed, given }
+    };
+    if fields.get("metadata").is_some_and(Value::is_null) {
+        return Err(refuse("metadata", "an object, or no such field", "null"));
+    }
+    let fail = |source| LmError::Json { path: path.clone(), field: "weight_map".to_owned(), source };
+    let Index { weight_map } = serde_json::from_value(fields.into()).map_err(fail)?;
     let mut names: Vec<_> = weight_map.values().cloned().collect();
     names.sort();
     names.dedup();
     if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
-        return Err(LmError::Field {
-            path,
-            field: "weight_map".to_owned(),
-            allowed: "names of files beside it".to_owned(),
-            given: name.clone(),
-        });
+        return Err(refuse("weight_map", "names of files beside it", name));
     }
     Ok((names.into_iter().map(|name| folder.join(name)).collect(), weight_map))
 }
 
-/// An opened file, and what its header says.
-pub(crate) struct StoredFile {
-    path: PathBuf,
-    file: File,
-    metadata: Metadata,
-    /// Where the tensors begin.
-    begin: u64,
-}
-
-impl StoredFile {
-    pub(crate) fn open(path: &Path) -> Result<Self, LmError> {
-        let at = |source| LmError::File { path: path.to_owned(), source };
-        let refuse = |problem: String| LmError::Weights { path: path.to_owned(), problem };
-        let mut file = File::open(path).map_err(at)?;
-        let length = file.metadata().map_err(at)?.len();
-        let mut word = [0; 8];
-        let header = match file.read_exact(&mut word) {
-            Ok(()) => u64::from_le_bytes(word),
-            Err(_) => return Err(refuse(format!("expected a header of safetensors, got {length} bytes"))),
-        };
-        let begin = header.saturating_add(8);
-        if header > LONGEST_HEADER || begin > length {
-            return Err(refuse(format!("a header of {header} bytes does not fit in a file of {length} bytes")));
-        }
-        let mut text = vec![0; header as usize];
-        file.read_exact(&mut text).map_err(at)?;
-        let metadata: Metadata = serde_json::from_slice(&text).map_err(|error| refuse(format!("header: {error}")))?;
-        let expected = begin + metadata.data_len() as u64;
-        if expected != length {
-            let cut = if length < expected { ": it was cut" } else { "" };
-            return Err(refuse(format!("expected {expected} bytes, as its header says, got {length}{cut}")));
-        }
-        Ok(Self { path: path.to_owned(), file, metadata, begin })
-    }
-
-    /// The refusal of a tensor.
-    pub(crate) fn refuse(&self, name: &str, problem: String) -> LmError {
-        LmError::Weight { path: self.path.clone(), tensor: name.to_owned(), problem }
-    }
-
-    /// Whether it holds a tensor of this name.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.metadata.info(name).is_some()
-    }
-
-    /// Refuses a file with a tensor that does not belong there.
-    pub(crate) fn only(&self, belongs: impl Fn(&str) -> bool) -> Result<(), LmError> {
-        match self.metadata.offset_keys().into_iter().find(|name| !belongs(name)) {
-            Some(name) => Err(self.refuse(&name, "is no parameter of this model".to_owned())),
-            None => Ok(()),
-        }
-    }
-
-    pub(crate) fn tensor(&mut self, name: &str, expected: &[i64]) -> Result<Tensor, LmError> {
-        let refuse = |problem: String| LmError::Weight { path: self.path.clone(), tensor: name.to_owned(), problem };
-        let Some(TensorInfo { dtype, shape, data_offsets: (begin, end) }) = self.metadata.info(name) else {
-            return Err(refuse("is missing".to_owned()));
-        };
-        let size: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
-        if size != expected {
-            return Err(refuse(format!("expected the shape {expected:?}, got {size:?}")));
-        }
-        let kind = match dtype {
-            StoredDtype::F32 => Kind::Float,
-            StoredDtype::F16 => Kind::Half,
-            StoredDtype::BF16 => Kind::BFloat16,
-            other => return Err(refuse(format!("expected F32, F16 or BF16, got {other:?}"))),
-        };
-        let mut bytes = vec![0; end - begin];
-        let at = |source| LmError::File { path: self.path.clone(), source };
-        self.file.seek(SeekFrom::Start(self.begin + *begin as u64)).map_err(at)?;
-        self.file.read_exact(&mut bytes).map_err(at)?;
-        Ok(Tensor::f_from_data_size(&bytes, &size, kind)?)
-    }
+/// Refuses parameters that would be written as anything but finite numbers.
+///
+/// # Errors
+///
+/// [`LmError::Weight`] naming the file or folder `target` and the parameter, and [`LmError::Engine`].
+pub(crate) fn refuse_not_finite(target: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
+    parameters.iter().try_for_each(|(Shape { name, size }, tensor)| {
+        let Some(index) = first_not_finite(&bytes(tensor, dtype)?, dtype) else { return Ok(()) };
+        let (path, problem) = (target.to_owned(), format!("cannot be written as {dtype}: {}", problem(index, size)));
+        Err(LmError::Weight { path, tensor: name.clone(), problem })
+    })
 }
 
 /// Writes parameters as one file, or as several of `shard_bytes` with an index. Nothing of that name may be in the folder.
 ///
 /// # Errors
 ///
-/// [`LmError::File`], [`LmError::Weights`] and [`LmError::Engine`]; files may then be there, so write to a folder that is not yet
+/// [`LmError::Weight`] for a parameter that is not finite in `dtype`, before anything is written; [`LmError::File`],
+/// [`LmError::Weights`] and [`LmError::Engine`]; files may then be there, so write to a folder that is not yet
 /// what it is to be.
 pub fn write(folder: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype, shard_bytes: usize) -> Result<(), LmError> {
+    refuse_not_finite(folder, parameters, dtype)?;
     let mut shards: Vec<Vec<&(Shape, &Tensor)>> = vec![Vec::new()];
     let (mut filled, mut total) = (0, 0);
     for parameter in parameters {

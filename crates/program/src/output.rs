@@ -13,6 +13,9 @@ use self::destination::Destination;
 /// How names begin of what is not finished. What a killed process left under such a name is of no use to anyone.
 const UNFINISHED: &str = ".unfinished-";
 
+/// Letters that are drawn to make such a name one of its own.
+const DRAWN: usize = 6;
+
 /// A file or folder that could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
@@ -47,7 +50,7 @@ impl Drop for OutputFolder {
 
 /// A folder that this process alone writes to.
 #[derive(Debug)]
-pub struct FolderLock(#[expect(dead_code, reason = "the lock is that of the open file")] Option<File>);
+pub struct FolderLock(Option<File>);
 
 impl OutputFolder {
     /// Creates the folder where it is missing, and makes sure that files can be written there, before any work is done.
@@ -217,10 +220,13 @@ pub struct NewFolder {
     unfinished: TempDir,
     parent: PathBuf,
     target: PathBuf,
+    /// Says that a process is at work here.
+    _lock: FolderLock,
 }
 
 impl NewFolder {
-    /// A folder that will be `target`, or where that is a symbolic link, what it leads to.
+    /// A folder that will be `target`, or where that is a symbolic link, what it leads to. What processes that were killed left of one
+    /// is removed.
     ///
     /// # Errors
     ///
@@ -228,8 +234,16 @@ impl NewFolder {
     pub fn create(target: &Path) -> Result<Self, OutputError> {
         let target = destination::folder(target).map_err(at(target))?;
         let parent = destination::parent(&target).to_owned();
-        let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&parent).map_err(at(&parent))?;
-        Ok(Self { unfinished, parent, target })
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let prefix = format!("{UNFINISHED}{name}-");
+        remove_abandoned(&parent, &prefix).map_err(at(&parent))?;
+        loop {
+            let unfinished = tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent).map_err(at(&parent))?;
+            // Another process may have taken the folder for an abandoned one before it was locked: then there is another to make.
+            if let Some(lock) = lock_folder(unfinished.path()) {
+                return Ok(Self { unfinished, parent, target, _lock: lock });
+            }
+        }
     }
 
     /// Where its files are written meanwhile.
@@ -306,6 +320,36 @@ fn unfinished(target: &Path) -> std::io::Result<NamedTempFile> {
     builder.tempfile_in(destination::parent(target))
 }
 
+/// Removes folders of this prefix at which no process is at work: their locks are free.
+fn remove_abandoned(parent: &Path, prefix: &str) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(parent)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // What follows is drawn, and as long in each name: a longer rest belongs to the name of another folder.
+        let is_own = name.strip_prefix(prefix).is_some_and(|rest| rest.len() == DRAWN);
+        if is_own
+            && entry.file_type()?.is_dir()
+            && let Some(FolderLock(Some(_))) = &lock_folder(&entry.path())
+        {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The lock of a folder, with nothing in it where there are no locks; none where another process has it, or has removed the folder.
+fn lock_folder(path: &Path) -> Option<FolderLock> {
+    if !cfg!(unix) {
+        return Some(FolderLock(None));
+    }
+    let folder = File::open(path).ok()?;
+    match folder.try_lock() {
+        Err(TryLockError::WouldBlock) => None,
+        Err(TryLockError::Error(_)) => Some(FolderLock(None)),
+        Ok(()) => path.exists().then_some(FolderLock(Some(folder))),
+    }
+}
+
 /// Waits until a file, or the names in a folder, are on the disk.
 ///
 /// # Errors
@@ -331,4 +375,29 @@ fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
     std::fs::rename(other, &aside)?;
     std::fs::rename(one, other)?;
     std::fs::rename(&aside, one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_another_works_on_is_not() {
+        let place = tempfile::tempdir().unwrap();
+        let target = place.path().join("model");
+        let abandoned = place.path().join(".unfinished-model-abcdef");
+        let others = [".unfinished-model-2-abcdef", ".unfinished-other-abcdef", ".unfinished-abcdef"];
+        std::fs::create_dir(&abandoned).unwrap();
+        std::fs::write(abandoned.join("weights"), "half").unwrap();
+        others.iter().for_each(|name| std::fs::create_dir(place.path().join(name)).unwrap());
+        let first = NewFolder::create(&target).unwrap();
+        assert!(!abandoned.exists());
+        assert!(others.iter().all(|name| place.path().join(name).exists()));
+        // The lock is of the open folder, so that it holds against the same process as against another.
+        let second = NewFolder::create(&target).unwrap();
+        assert!(first.path().exists() && second.path().exists());
+        first.appear().unwrap();
+        second.replace().unwrap();
+        assert!(target.is_dir());
+    }
 }

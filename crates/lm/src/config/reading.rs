@@ -28,7 +28,6 @@ pub(super) struct Raw {
     max_position_embeddings: Option<usize>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
-    attention_dropout: Option<f64>,
     use_bidirectional_attention: Option<bool>,
     quantization_config: Option<serde_json::Value>,
     use_sliding_window: Option<bool>,
@@ -233,9 +232,6 @@ impl Reader<'_> {
     /// Fields that would make the model another function than the one that we compute.
     fn refuse_what_is_not_computed(&self, architecture: Architecture) -> Result<(), LmError> {
         let raw = &self.raw;
-        if let Some(given) = raw.attention_dropout.filter(|dropout| *dropout != 0.0) {
-            return Err(self.field("attention_dropout", "0", given));
-        }
         if raw.use_bidirectional_attention == Some(true) {
             return Err(self.field("use_bidirectional_attention", "false", true));
         }

@@ -192,7 +192,6 @@ fn what_is_not_computed_is_refused_by_name() {
             json!({"torch_dtype": "int8"}),
             "torch_dtype: expected one of float32, float16, bfloat16, got int8",
         ),
-        ("LlamaForCausalLM", json!({"attention_dropout": 0.1}), "attention_dropout: expected 0, got 0.1"),
         ("LlamaForCausalLM", json!({"sliding_window": 8}), "sliding_window: expected null for LlamaForCausalLM, got 8"),
         (
             "LlamaForCausalLM",

@@ -418,7 +418,7 @@ mod tests {
             Ok(std::ops::ControlFlow::Continue(()))
         })
         .unwrap();
-        assert_eq!(bytes, 2 * (rows as u64) << 16);
+        assert_eq!(bytes, (2 * rows as u64) << 16);
         assert!(bytes > 1000 * size, "{bytes} bytes of {size}");
         let more = peak() - before;
         assert!(more < 512 << 20, "{more} bytes of memory");

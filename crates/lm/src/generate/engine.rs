@@ -12,7 +12,7 @@ use tch::{Kind, Tensor, no_grad};
 
 use super::pool::{Pass, Pool};
 use super::prefixes::Prefixes;
-use super::sampling::{Sampling, most_probable};
+use super::sampling::{Sampling, most_probable, penalise};
 use super::{Finish, Scored};
 use crate::device::send;
 use crate::error::LmError;
@@ -42,6 +42,8 @@ pub struct Task {
     pub max_tokens: usize,
     /// How they are drawn; none takes the most probable one, the first of several.
     pub sampling: Option<Sampling>,
+    /// What the logits of tokens that are there already, in the prompt too, are penalised by; 1 is no penalty.
+    pub penalty: f64,
     /// What they are drawn by.
     pub rng: ChaCha8Rng,
     /// Tokens that end a response, of which they are the last.
@@ -334,7 +336,10 @@ impl<'a> Engine<'a> {
             Ok(hidden.f_index_select(0, &send(&rows, Kind::Int64, model.device())?)?)
         };
         let running = &self.running;
-        let is_greedy = |place: &usize| running[*place].task.sampling.is_none() && running[*place].task.top <= 1;
+        let is_greedy = |place: &usize| {
+            let Task { sampling, penalty, top, .. } = running[*place].task;
+            sampling.is_none() && penalty == 1.0 && top <= 1
+        };
         let (simple, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, asked)| {
             asked.scores.values().all(|(top, _)| *top <= 1) && asked.next.iter().all(is_greedy)
         });
@@ -363,13 +368,14 @@ impl<'a> Engine<'a> {
         for asked in others.chunks(READ) {
             let rows: Vec<usize> = asked.iter().map(|(row, _)| *row).collect();
             let hidden = select(&rows)?;
-            Head { hidden: &hidden, weights: model.head(), kept: None }.read_logits(|first, logits| {
+            Head { hidden: &hidden, weights: model.head(), kept: None }.read_logits(|first, logits, greatest| {
                 let vocabulary = model.config().vocabulary;
                 let asked = &asked[first..];
                 let found: Vec<Found> = {
                     let running = &self.running;
-                    let rows = asked.par_iter().zip(logits.par_chunks(vocabulary));
-                    rows.map(|((_, asked), logits)| Found::read(asked, logits, running)).collect()
+                    let rows = asked.par_iter().zip(logits.par_chunks(vocabulary)).zip(greatest);
+                    rows.map(|(((_, asked), logits), greatest)| Found::read(asked, logits, *greatest, running))
+                        .collect()
                 };
                 for ((_, asked), found) in asked.iter().zip(found) {
                     self.note(asked, found, next);
@@ -457,8 +463,8 @@ struct Found {
 }
 
 impl Found {
-    /// From the logits of every token, of which the greatest is 0.
-    fn read(asked: &Asked, logits: &[f32], running: &[Sequence]) -> Self {
+    /// From the logits z − max z of every token, and max z.
+    fn read(asked: &Asked, logits: &[f32], max: f32, running: &[Sequence]) -> Self {
         let log_sum = logits.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
         let log_prob = |token: u32| f64::from(logits[token as usize]) - log_sum;
         let tops = asked.scores.values().map(|(top, _)| *top);
@@ -474,6 +480,14 @@ impl Found {
             let task = &running[*place].task;
             let mut rng = task.rng.clone();
             let token = match task.sampling {
+                sampling if task.penalty != 1.0 => {
+                    let mut logits = logits.to_vec();
+                    penalise(&mut logits, max, &running[*place].tokens, task.penalty);
+                    match sampling {
+                        None => most_probable(&logits, 1).first().copied(),
+                        Some(sampling) => sampling.draw(&logits, &mut rng),
+                    }
+                }
                 None => greatest.first().copied(),
                 Some(sampling) => sampling.draw(logits, &mut rng),
             };

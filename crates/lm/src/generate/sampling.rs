@@ -5,6 +5,10 @@ use std::cmp::Ordering;
 use rand::Rng;
 
 use crate::error::{LmError, refuse_setting};
+use crate::generation_config::Drawing;
+
+/// What is allowed of a cut where nothing is drawn.
+const UNUSED: &str = "nothing where temperature is 0, as it would be without effect";
 
 /// What tokens are drawn from: the model's distribution, made flatter or steeper and cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,6 +19,8 @@ pub struct Sampling {
     pub top_k: Option<usize>,
     /// The probability that those that may be drawn have together at least; none means 1.
     pub top_p: Option<f64>,
+    /// The least probability that a token may be drawn with, as a share of the greatest; none means 0.
+    pub min_p: Option<f64>,
 }
 
 /// A token that may be drawn, and how often in proportion to others.
@@ -44,13 +50,34 @@ impl Sampling {
             return Err(refuse_setting("top_p", "greater than 0, at most 1", top_p));
         }
         if temperature > 0.0 {
-            return Ok(Some(Self { temperature, top_k, top_p }));
+            return Ok(Some(Self { temperature, top_k, top_p, min_p: None }));
         }
-        let unused = "nothing where temperature is 0, as it would be without effect";
         match (top_k, top_p) {
-            (Some(top_k), _) => Err(refuse_setting("top_k", unused, top_k)),
-            (None, Some(top_p)) => Err(refuse_setting("top_p", unused, top_p)),
+            (Some(top_k), _) => Err(refuse_setting("top_k", UNUSED, top_k)),
+            (None, Some(top_p)) => Err(refuse_setting("top_p", UNUSED, top_p)),
             (None, None) => Ok(None),
+        }
+    }
+
+    /// What tokens are drawn from, and what the logits of those that are there already are penalised by: 1 is no penalty.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and [`LmError::Setting`] for `min_p` outside of [0, 1] or where the temperature is 0, and for a penalty
+    /// that is not a finite number above 0. What is left out of `drawing` changes nothing, but the temperature is 1.
+    pub fn of(drawing: Drawing) -> Result<(Option<Self>, f64), LmError> {
+        let Drawing { temperature, top_k, top_p, min_p, repetition_penalty } = drawing;
+        let penalty = repetition_penalty.unwrap_or(1.0);
+        if !(penalty.is_finite() && penalty > 0.0) {
+            return Err(refuse_setting("repetition_penalty", "a number above 0", penalty));
+        }
+        if let Some(min_p) = min_p.filter(|min_p| !(0.0..=1.0).contains(min_p)) {
+            return Err(refuse_setting("min_p", "0 to 1", min_p));
+        }
+        match (Self::new(temperature.unwrap_or(1.0), top_k, top_p)?, min_p) {
+            (Some(sampling), min_p) => Ok((Some(Self { min_p, ..sampling }), penalty)),
+            (None, Some(min_p)) => Err(refuse_setting("min_p", UNUSED, min_p)),
+            (None, None) => Ok((None, penalty)),
         }
     }
 
@@ -59,7 +86,7 @@ impl Sampling {
         pick(&self.candidates(logits), rng.random()).map(|candidate| candidate.token)
     }
 
-    /// The tokens that may be drawn: temperature comes first, then `top_k`, and then `top_p` of what is left.
+    /// The tokens that may be drawn: temperature comes first, then `top_k`, then `top_p` of what is left, and then `min_p`.
     pub fn candidates(&self, logits: &[f32]) -> Vec<Candidate> {
         let weights = logits.iter().map(|logit| (f64::from(*logit) / self.temperature).exp());
         let candidates = (0..).zip(weights).map(|(token, weight)| Candidate { token, weight });
@@ -69,6 +96,9 @@ impl Sampling {
         }
         if let Some(top_p) = self.top_p {
             keep_top_p(&mut candidates, top_p);
+        }
+        if let Some(min_p) = self.min_p {
+            keep_min_p(&mut candidates, min_p);
         }
         candidates
     }
@@ -114,6 +144,30 @@ pub fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
     });
     // Where rounding keeps the sum below, all are kept.
     candidates.truncate(reaches.map_or(candidates.len(), |last| last + 1));
+}
+
+/// Keeps weights of at least this share of the greatest.
+pub fn keep_min_p(candidates: &mut Vec<Candidate>, min_p: f64) {
+    let greatest = candidates.iter().map(|candidate| candidate.weight).fold(0.0, f64::max);
+    candidates.retain(|candidate| candidate.weight >= min_p * greatest);
+}
+
+/// Logits z − max z, whose greatest z is `greatest`, after the tokens `before` are penalised for having been there, each once: their z is
+/// divided by the penalty where it is positive and multiplied by it where it is negative, as in arXiv 1909.05858 and transformers. The
+/// greatest is 0 again.
+pub fn penalise(logits: &mut [f32], greatest: f32, before: &[u32], penalty: f64) {
+    let mut before = before.to_vec();
+    before.sort_unstable();
+    before.dedup();
+    for token in before {
+        if let Some(logit) = logits.get_mut(token as usize) {
+            let raw = f64::from(*logit) + f64::from(greatest);
+            let penalised = if raw < 0.0 { raw * penalty } else { raw / penalty };
+            *logit = (penalised - f64::from(greatest)) as f32;
+        }
+    }
+    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter_mut().for_each(|logit| *logit -= greatest);
 }
 
 fn greatest_first(a: &Candidate, b: &Candidate) -> Ordering {
@@ -219,11 +273,38 @@ mod tests {
     fn top_p_is_of_what_top_k_left_at_the_temperature() {
         // At temperature 2 the weights 1, 1/4, 1/16 and 1/64 become 1, 1/2, 1/4 and 1/8. Of the first three, 1 and 1/2 are 6/7.
         let logits: Vec<f32> = (0..4).map(|power| -(power as f32) * 4_f32.ln()).collect();
-        let kept = |top_k, top_p| tokens(&Sampling { temperature: 2.0, top_k, top_p }.candidates(&logits));
+        let kept = |top_k, top_p| tokens(&Sampling { temperature: 2.0, top_k, top_p, min_p: None }.candidates(&logits));
         assert_eq!(kept(Some(3), Some(0.85)), [0, 1]);
         assert_eq!(kept(None, Some(0.85)), [0, 1, 2]);
         assert_eq!(kept(Some(3), None), [0, 1, 2]);
         assert_eq!(kept(None, None), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn min_p_keeps_what_has_a_share_of_the_greatest_probability_at_the_temperature() {
+        let logits: Vec<f32> = [1.0_f32, 0.25, 0.125, 0.0625].map(f32::ln).to_vec();
+        let kept = |temperature, min_p| {
+            let drawing = Drawing { temperature: Some(temperature), min_p: Some(min_p), ..Drawing::default() };
+            tokens(&Sampling::of(drawing).unwrap().0.unwrap().candidates(&logits))
+        };
+        assert_eq!(kept(1.0, 0.2), [0, 1]);
+        assert_eq!(kept(1.0, 0.0), [0, 1, 2, 3]);
+        // At temperature 2 the weights are 1, 0.5, 0.35 and 0.25.
+        assert_eq!(kept(2.0, 0.3), [0, 1, 2]);
+        let refused = |drawing| Sampling::of(drawing).unwrap_err().to_string();
+        let drawing = Drawing { temperature: Some(0.0), min_p: Some(0.5), ..Drawing::default() };
+        assert_eq!(refused(drawing), format!("min_p: expected {UNUSED}, got 0.5"));
+        let drawing = Drawing { repetition_penalty: Some(0.0), ..Drawing::default() };
+        assert_eq!(refused(drawing), "repetition_penalty: expected a number above 0, got 0");
+    }
+
+    #[test]
+    fn tokens_that_were_there_are_penalised_once_towards_minus_infinity() {
+        // z is 3, 1, -2 and 2.
+        let mut logits = vec![0.0, -2.0, -5.0, -1.0];
+        penalise(&mut logits, 3.0, &[0, 2, 0, 9], 2.0);
+        // 1.5, 1, -4 and 2.
+        assert_eq!(logits, [-0.5, -1.0, -6.0, 0.0]);
     }
 
     #[test]
@@ -238,7 +319,7 @@ mod tests {
         use rand_chacha::ChaCha8Rng;
         use rand_chacha::rand_core::SeedableRng;
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let sampling = Sampling { temperature: f64::MIN_POSITIVE, top_k: Some(3), top_p: Some(0.5) };
+        let sampling = Sampling { temperature: f64::MIN_POSITIVE, top_k: Some(3), top_p: Some(0.5), min_p: None };
         assert_eq!(sampling.draw(&[f32::NAN; 4], &mut rng), None);
         assert_eq!(sampling.draw(&[-1.0, 0.0, -1e30], &mut rng), Some(1));
     }

@@ -14,7 +14,8 @@ const DEFAULT: &str = include_str!("../../../../experiments/lm/default.toml");
 /// The table of adapters.
 const LORA: &str = "lora";
 /// Fields that no stage has.
-const WHOLE: [&str; 10] = ["model", "device", "dtype", "seed", THREADS, DATE, "chat_template", "cache", LORA, STAGE];
+const WHOLE: [&str; 11] =
+    ["model", "device", "dtype", "seed", THREADS, DATE, "chat_template", "eos_token", "cache", LORA, STAGE];
 /// What chat templates are told.
 const DATE: &str = "date";
 /// How many threads the engine has.

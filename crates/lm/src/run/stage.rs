@@ -1,6 +1,6 @@
 //! One stage of a run: its steps, its evaluations, its checkpoints.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ndarray_rand::rand_distr::{Distribution, StandardNormal};
 use objective::{Anticipation, Metrics, ObjectiveState};
@@ -15,7 +15,7 @@ use crate::checkpoint::{Checkpoint, Origin, Position, Progress, positions};
 use crate::data::Line;
 use crate::error::{LmError, refuse};
 use crate::example::Example;
-use crate::folder::Appearing;
+use crate::folder::{Appearing, Inherited};
 use crate::micro_batch::{LmMicroBatch, Plan, plan};
 use crate::mixture::Place;
 use crate::model::tape::Keep;
@@ -41,8 +41,8 @@ pub(super) struct StageRun<'a> {
     pub(super) made: u64,
     pub(super) checkpoints: &'a OutputFolder,
     pub(super) origin: &'a Origin,
-    /// The folder of the recipe's model.
-    pub(super) source: &'a Path,
+    /// What goes over from the recipe's model to what is written.
+    pub(super) inherited: &'a Inherited<'a>,
     /// Of the first process.
     pub(super) record: Option<&'a mut Written>,
     pub(super) best: Option<f64>,
@@ -301,7 +301,7 @@ impl StageRun<'_> {
         };
         if self.best.is_none_or(|best| if name == LOSS { score < best } else { score > best }) {
             let target = self.run.out.path().join(BEST);
-            let write = || write_trained(&target, Appearing::Instead, self.run.recipe, self.source, policy);
+            let write = || write_trained(&target, Appearing::Instead, self.run.recipe, self.inherited, policy);
             self.run.worker.first(write)?;
             self.best = Some(score);
         }

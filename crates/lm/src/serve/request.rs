@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc::{self, Receiver};
 
+use super::drawing;
 use super::refusal::Refusal;
 use super::worker::{Job, told_at_most};
 use super::{Limits, Server};
@@ -23,6 +24,8 @@ pub(super) struct Fields(Map<String, Value>);
 /// What both routes ask for.
 pub(super) struct Asked {
     pub(super) sampling: Option<Sampling>,
+    /// Of tokens that are there already.
+    penalty: f64,
     pub(super) seed: Option<u64>,
     pub(super) stops: Vec<String>,
     /// Tokens that end the answer, with the model's own.
@@ -135,12 +138,7 @@ impl Asked {
         }
         // Who asks makes no difference.
         _ = fields.take::<String>("user", "text")?;
-        let temperature = fields.take("temperature", "a number of at least 0")?.unwrap_or(1.0);
-        let top_p = fields.take("top_p", "a number greater than 0, at most 1")?;
-        let refuse = |error| Refusal::of(&error, "temperature");
-        // The most probable token is what any part of the distribution is left with at temperature 0.
-        _ = Sampling::new(1.0, None, top_p).map_err(refuse)?;
-        let sampling = Sampling::new(temperature, None, top_p.filter(|_| temperature != 0.0)).map_err(refuse)?;
+        let (sampling, penalty) = drawing::read(fields, server)?;
         let seed = fields.take("seed", "a whole number of at least 0")?;
         let stream = fields.flag("stream")?;
         let usage = match fields.take::<Map<String, Value>>("stream_options", "an object")? {
@@ -160,7 +158,7 @@ impl Asked {
                 None => texts.push(stop),
             }
         }
-        Ok(Self { sampling, seed, stops: texts, ends, stream, usage })
+        Ok(Self { sampling, penalty, seed, stops: texts, ends, stream, usage })
     }
 
     /// A prompt's task.
@@ -184,7 +182,15 @@ impl Asked {
         let room = (positions - prompt.len()).min(limits.max_tokens);
         let max_tokens = match length {
             Length::Asked(field, asked) if asked > room => {
-                let allowed = format!("at most {room} behind {} tokens of the prompt", prompt.len());
+                let behind = format!("{room} behind {} tokens of the prompt", prompt.len());
+                // The one of the three that leaves the least room.
+                let allowed = if room == limits.max_tokens {
+                    format!("at most {room}, as the server's --max-tokens is {room}")
+                } else if positions == server.config.positions {
+                    format!("at most {behind}, as the model's max_position_embeddings is {positions}")
+                } else {
+                    format!("at most {behind}, as the server's --cache-tokens is {positions}")
+                };
                 return Err(Refusal::field(field, allowed, asked));
             }
             Length::Asked(_, asked) => asked,
@@ -199,7 +205,16 @@ impl Asked {
             None => ChaCha8Rng::from_os_rng(),
         };
         let Detail { scores, top } = detail;
-        Ok(Task { prompt, max_tokens, sampling: self.sampling, rng, stop: self.ends.clone(), scores, top })
+        Ok(Task {
+            prompt,
+            max_tokens,
+            sampling: self.sampling,
+            penalty: self.penalty,
+            rng,
+            stop: self.ends.clone(),
+            scores,
+            top,
+        })
     }
 }
 

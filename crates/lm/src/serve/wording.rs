@@ -41,11 +41,6 @@ impl Wording {
         Ok(Self { text, words })
     }
 
-    /// The token that ends the model's turns, beside those of its configuration.
-    pub(super) fn eos(&self) -> Option<u32> {
-        self.text.tokenizer.as_ref().map(crate::tokens::Tokenizer::eos)
-    }
-
     /// The special token with this text, which no response has as text.
     pub(super) fn special_token(&self, text: &str) -> Option<u32> {
         self.text.tokenizer.as_ref().and_then(|tokenizer| tokenizer.special_token(text))
@@ -53,7 +48,7 @@ impl Wording {
 
     /// The tokens of a prompt. Of a long one this takes long enough that other requests are answered elsewhere meanwhile.
     pub(super) fn encode(&self, prompt: &Prompt) -> Result<Vec<u32>, LmError> {
-        let Text { tokenizer, template } = &self.text;
+        let Text { tokenizer, template, .. } = &self.text;
         let encoder =
             Encoder { tokenizer: tokenizer.as_ref(), template: template.as_ref(), vocabulary: self.words.len() };
         tokio::task::block_in_place(|| encoder.prompt(prompt))

@@ -1,8 +1,10 @@
 //! Logits and log-probabilities of tiny checkpoints agree with transformers; `tests/oracles/checkpoints.py` recorded them.
 
-use crate::oracle::{answers, close, ids, model, model_in, numbers};
+use crate::oracle::{answers, checkpoint, close, copy_files, device, ids, model, model_in, numbers};
 use lm::batch::{Packing, Sequence, States};
 use lm::config::Dtype;
+use lm::generate::{Settings, generate};
+use lm::model::Transformer;
 use lm::model::tape::Keep;
 use lm::policy::LmPolicy;
 use objective::{Statistic, TokenStatistics};
@@ -92,4 +94,45 @@ fn greedy_tokens_are_the_most_probable_ones() {
     let greedy = lm::head::Head { hidden: &hidden, weights: model.head(), kept: None }.greedy().unwrap();
     let expected: Tensor = hidden.matmul(&model.head().tr()).argmax(-1, false);
     assert_eq!(greedy, expected);
+}
+
+/// What a file holds by transformers' rule: the output's weights are the embedding table where they have the same numbers or only one of the
+/// two is there, whatever the configuration says (`tests/oracles/tied.py`).
+#[test]
+fn output_weights_that_differ_from_the_table_are_loaded_and_written_as_they_are() {
+    use safetensors::SafeTensors;
+    use safetensors::tensor::TensorView;
+    for case in answers("tied.json")["cases"].as_array().unwrap() {
+        let (name, checkpoint_name) = (case["name"].as_str().unwrap(), case["checkpoint"].as_str().unwrap());
+        let place = tempfile::tempdir().unwrap();
+        copy_files(&checkpoint(checkpoint_name), place.path());
+        let path = place.path().join("model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        let stored = SafeTensors::deserialize(&bytes).unwrap();
+        let table = stored.tensor("model.embed_tokens.weight").unwrap();
+        let rows = table.data().chunks(table.data().len() / table.shape()[0]);
+        let reversed: Vec<u8> = rows.rev().flatten().copied().collect();
+        let head = if name == "as the table" { table.data() } else { &reversed };
+        let head = TensorView::new(table.dtype(), table.shape().to_vec(), head).unwrap();
+        let is_there = |tensor: &str| name != "in the table's place" || tensor != "model.embed_tokens.weight";
+        let tensors = stored.tensors().into_iter().filter(|(tensor, _)| is_there(tensor));
+        let tensors = tensors.chain([("lm_head.weight".to_owned(), head)]);
+        std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+
+        let read = |folder: &std::path::Path| Transformer::read(folder, Dtype::Float32, device()).unwrap();
+        let model = read(place.path());
+        assert_eq!(model.config().tied_embeddings, case["tied"], "{name}");
+        // What was loaded is written, and says so to whoever loads it.
+        let target = place.path().join("written");
+        lm::folder::write(&target, place.path(), &model.trained(), Dtype::Float32).unwrap();
+        assert_eq!(lm::config::read_config(&target).unwrap().tied_embeddings, case["tied"], "{name}");
+        let prompt = ids(&case["ids"]);
+        for model in [model, read(&target)] {
+            let settings = Settings { max_tokens: 8, ..Settings::default() };
+            let greedy = generate(&model, &[&prompt], &settings).unwrap();
+            assert_eq!(greedy[0].response, ids(&case["greedy"]), "{name}");
+            let found = log_probs(&LmPolicy::frozen(model), std::slice::from_ref(&prompt), Packing::Padded);
+            close(&found, &numbers(&case["log_prob"]), 1e-5, name);
+        }
+    }
 }

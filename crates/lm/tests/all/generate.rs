@@ -21,7 +21,7 @@ const ROUNDING: f64 = 5e-5;
 const CHECKPOINTS: [&str; 6] = ["llama", "llama-sharded", "mistral", "gemma", "qwen2", "qwen2-sliding"];
 
 fn greedy(max_tokens: usize, batch: usize) -> Settings {
-    Settings { max_tokens, temperature: 0.0, top_k: None, top_p: None, seed: 0, stop: Vec::new(), batch }
+    Settings { max_tokens, batch, ..Settings::default() }
 }
 
 fn sampled(max_tokens: usize, batch: usize) -> Settings {

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
@@ -20,20 +21,30 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
+/// Paths that were asked for.
+type Seen = Arc<Mutex<Vec<String>>>;
+
 /// Answers the hub's questions about one model, `owner/tiny`, and answers where it listens.
 fn hub(files: BTreeMap<String, Vec<u8>>) -> String {
+    watched(files).0
+}
+
+/// The same, with what is asked.
+fn watched(files: BTreeMap<String, Vec<u8>>) -> (String, Seen) {
+    let seen = Seen::default();
+    let told = Arc::clone(&seen);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             // A client that hangs up is no failure of the hub.
-            _ = stream.map(|stream| answer(stream, &files));
+            _ = stream.map(|stream| answer(stream, &files, &told));
         }
     });
-    format!("http://{address}")
+    (format!("http://{address}"), seen)
 }
 
-fn answer(mut stream: TcpStream, files: &BTreeMap<String, Vec<u8>>) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, files: &BTreeMap<String, Vec<u8>>, seen: &Seen) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     // The headers end with an empty line.
@@ -44,6 +55,7 @@ fn answer(mut stream: TcpStream, files: &BTreeMap<String, Vec<u8>>) -> std::io::
     }
     let path = request.split(' ').nth(1).unwrap_or_default();
     let path = path.split('?').next().unwrap_or_default();
+    seen.lock().unwrap().push(path.to_owned());
     let file = path.strip_prefix(&format!("/owner/tiny/resolve/{COMMIT}/")).and_then(|name| files.get(name));
     let tree = json!(
         files
@@ -104,4 +116,51 @@ fn a_model_is_found_on_the_hub_and_then_without_it() {
         error.starts_with("error: model \"owner/other\": there is no such folder, and the hub answers: "),
         "{error}"
     );
+}
+
+#[test]
+fn only_what_is_loaded_is_fetched() {
+    let loaded = |name: &str, others: &[&str]| {
+        let cache = tempfile::tempdir().unwrap();
+        let mut all = files(&checkpoint(name));
+        let expected: Vec<String> = all.keys().cloned().chain(["tokenizer_config.json".to_owned()]).collect();
+        for name in others.iter().chain(&["tokenizer_config.json"]) {
+            all.insert((*name).to_owned(), b"{}".to_vec());
+        }
+        let (endpoint, seen) = watched(all);
+        let found = Command::new(env!("CARGO_BIN_EXE_lm"))
+            .args(["inspect", "--model", "owner/tiny"])
+            .env("HF_HOME", cache.path())
+            .env("HF_ENDPOINT", endpoint)
+            .env("NO_PROXY", "127.0.0.1")
+            .output()
+            .unwrap();
+        assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+        let mut seen: Vec<String> = seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(|path| Some(path.strip_prefix(&format!("/owner/tiny/resolve/{COMMIT}/"))?.to_owned()))
+            .collect();
+        seen.sort();
+        seen.dedup();
+        let mut expected = expected;
+        expected.sort();
+        assert_eq!(seen, expected, "{name}");
+    };
+    let others = [
+        "consolidated.safetensors",
+        "consolidated-00001-of-00002.safetensors",
+        "model.fp16.safetensors",
+        "model.fp16-00001-of-00002.safetensors",
+        "original/model.safetensors",
+        "onnx/config.json",
+        "pytorch_model.bin",
+        "trainer_state.json",
+        "model-00001-of-00099.safetensors",
+    ];
+    loaded("llama", &others);
+    loaded("llama-sharded", &others);
+    // Beside a whole file, shards are not read.
+    loaded("gemma", &["model-00001-of-00002.safetensors"]);
 }

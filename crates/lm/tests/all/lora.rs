@@ -305,3 +305,24 @@ fn a_copy_keeps_its_adapters_and_shares_the_base() {
     assert!(model.adapters().into_iter().zip(copy.adapters()).all(|(a, b)| bytes(a) != bytes(b) && a == b));
     assert!(model.base().unwrap().adapters().is_empty());
 }
+
+/// `tests/oracles/peft_types.py` recorded the files.
+#[test]
+fn every_kind_of_adapters_that_peft_has_but_one_is_refused_by_its_name() {
+    let answers = answers("peft_types.json");
+    let mut kinds = 0;
+    for config in answers["configs"].as_array().unwrap() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("adapter_config.json"), config.to_string()).unwrap();
+        let found = read_lora(folder.path(), Use::Applied);
+        if config["peft_type"] == "LORA" {
+            found.unwrap();
+            continue;
+        }
+        let error = found.unwrap_err().to_string();
+        let expected = "peft_type: expected \"LORA\", the one kind of adapters that is computed here, got ";
+        assert!(error.ends_with(&format!("{expected}{}", config["peft_type"])), "{error}");
+        kinds += 1;
+    }
+    assert!(kinds > 20, "{kinds}");
+}

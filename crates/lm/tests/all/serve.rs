@@ -1,5 +1,6 @@
 //! A server as its clients see it: each is answered as if it were alone, and none can keep others from being answered.
 
+mod drawing;
 mod harness;
 mod running;
 
@@ -50,7 +51,7 @@ fn spelt(text: &Value) -> Vec<u32> {
 }
 
 fn settings(max_tokens: usize, temperature: f64, seed: u64) -> Settings {
-    Settings { max_tokens, temperature, top_k: None, top_p: None, seed, stop: vec![2], batch: 1 }
+    Settings { max_tokens, temperature, seed, stop: vec![2], batch: 1, ..Settings::default() }
 }
 
 /// A response without the token that ended it, as a text has it.
@@ -379,7 +380,7 @@ fn what_cannot_be_asked_is_refused_by_name() {
         (
             json!({"prompt": long[..100], "max_tokens": 29}),
             "max_tokens",
-            "max_tokens: expected at most 28 behind 100 tokens of the prompt, got 29",
+            "max_tokens: expected at most 28 behind 100 tokens of the prompt, as the model's max_position_embeddings is 128, got 29",
         ),
         (
             json!({"prompt": [1], "max_tokens": -1}),

@@ -165,3 +165,93 @@ fn what_is_written_is_read_back_whole_or_in_shards() {
         assert!(policy.model().parameters().into_iter().zip(again.parameters()).all(|(a, b)| a == b));
     }
 }
+
+/// A file of these tensors of one number, whose header is the given text.
+fn with_header(header: &str, bytes: usize) -> Vec<u8> {
+    let length = (header.len() as u64).to_le_bytes();
+    length.into_iter().chain(header.bytes()).chain(std::iter::repeat_n(0, bytes)).collect()
+}
+
+#[test]
+fn headers_with_a_name_twice_or_null_metadata_are_refused() {
+    let one = |name: &str| format!(r#""{name}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#);
+    for (header, problem) in [
+        (format!("{{{},{}}}", one("a"), one("a")), "header: duplicate key \"a\""),
+        (format!(r#"{{"__metadata__":{{"x":"1","x":"2"}},{}}}"#, one("a")), "header: duplicate key \"x\""),
+        (
+            format!(r#"{{"__metadata__":null,{}}}"#, one("a")),
+            "header: __metadata__: expected texts by names, or no such key, got null",
+        ),
+    ] {
+        let folder = copy("llama");
+        std::fs::write(weights(&folder), with_header(&header, 4)).unwrap();
+        let error = Transformer::read(folder.path(), Dtype::Float32, Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains(&format!("model.safetensors: {problem}")), "{error}");
+    }
+}
+
+#[test]
+fn an_index_must_name_the_shard_of_each_tensor_and_no_tensor_twice() {
+    let folder = copy("llama-sharded");
+    let path = folder.path().join(INDEX_FILE);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let index: Value = serde_json::from_str(&text).unwrap();
+    let norm = index["weight_map"]["model.norm.weight"].as_str().unwrap();
+    let other = index["weight_map"].as_object().unwrap().values().find(|file| *file != norm).unwrap().as_str().unwrap();
+    let mut wrong = index.clone();
+    wrong["weight_map"]["model.norm.weight"] = json!(other);
+    std::fs::write(&path, wrong.to_string()).unwrap();
+    refused(
+        folder.path(),
+        &format!("FOLDER/{other}: model.norm.weight {INDEX_FILE} says that it is here, and it is in FOLDER/{norm}"),
+    );
+    let mut null = index;
+    null["metadata"] = Value::Null;
+    std::fs::write(&path, null.to_string()).unwrap();
+    refused(folder.path(), &format!("FOLDER/{INDEX_FILE}: metadata: expected an object, or no such field, got null"));
+    let twice = text.replacen("\"weight_map\": {", "\"weight_map\": {\"model.norm.weight\": \"a\",", 1);
+    std::fs::write(&path, twice).unwrap();
+    let error = Transformer::read(folder.path(), Dtype::Float32, Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("duplicate key \"model.norm.weight\""), "{error}");
+}
+
+#[test]
+fn pointers_of_git_lfs_are_refused_as_what_they_are() {
+    for name in [WEIGHTS_FILE, "config.json"] {
+        let folder = copy("llama");
+        std::fs::write(folder.path().join(name), "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+            .unwrap();
+        let problem =
+            "expected the file itself, got a pointer of git-lfs: `git lfs pull` in its folder fetches the file";
+        refused(folder.path(), &format!("FOLDER/{name}: {problem}"));
+    }
+}
+
+/// A checkpoint of 32-bit numbers, of which one of a norm's is another.
+pub(crate) fn with_number(name: &str, number: f32) -> TempDir {
+    let folder = copy(name);
+    rewrite(&weights(&folder), |tensors| {
+        let (_, _, bytes) = tensors.get_mut("model.norm.weight").unwrap();
+        bytes[12..16].copy_from_slice(&number.to_le_bytes());
+    });
+    folder
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_refused_by_their_tensor_when_they_are_read_and_written() {
+    for number in [f32::NAN, f32::INFINITY] {
+        let folder = with_number("llama", number);
+        let problem = "expected finite numbers, got infinity or not-a-number at [3]";
+        refused(folder.path(), &format!("FOLDER/model.safetensors: model.norm.weight {problem}"));
+    }
+    let large = with_number("llama", 1e6);
+    let model = Transformer::read(large.path(), Dtype::Float32, Device::Cpu).unwrap();
+    let error = Transformer::read(large.path(), Dtype::Float16, Device::Cpu).unwrap_err().to_string();
+    assert!(error.ends_with("model.norm.weight has numbers that are too great for float16"), "{error}");
+    let target = large.path().join("narrow");
+    let error = folder::write(&target, large.path(), &model.trained(), Dtype::Float16).unwrap_err().to_string();
+    let problem = "cannot be written as float16: expected finite numbers, got infinity or not-a-number at [3]";
+    assert!(error.ends_with(&format!("model.norm.weight {problem}")), "{error}");
+    assert!(!target.exists());
+    folder::write(&target, large.path(), &model.trained(), Dtype::Bfloat16).unwrap();
+}

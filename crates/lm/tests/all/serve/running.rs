@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::civil::date;
 use lm::config::Dtype;
-use lm::folder::Text;
+use lm::folder::{Replaced, Text};
 use lm::model::Transformer;
 use lm::serve::{self, Limits, serve};
 use reqwest::{Client, StatusCode};
@@ -42,7 +42,7 @@ pub(crate) fn limits() -> Limits {
 impl Running {
     pub(crate) fn of(folder: &Path, limits: Limits, api_key: Option<&str>) -> Self {
         let model = Transformer::read(folder, Dtype::Float32, Device::Cpu).unwrap();
-        let text = Text::read(folder, None, date(2024, 7, 26).at(12, 0, 0, 0)).unwrap();
+        let text = Text::read(folder, &Replaced::default(), date(2024, 7, 26).at(12, 0, 0, 0)).unwrap();
         let settings = serve::Settings {
             address: ([127, 0, 0, 1], 0).into(),
             api_key: api_key.map(str::to_owned),

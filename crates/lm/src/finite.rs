@@ -1,0 +1,82 @@
+//! Whether numbers are finite: not-a-number and infinity in a model's weights make every answer of the model one of them.
+
+use tch::{Kind, Tensor};
+
+use crate::config::Dtype;
+use crate::error::LmError;
+
+/// Numbers that are looked at before it is asked whether any of them was wrong.
+const BLOCK: usize = 1 << 14;
+
+/// The index of the first number of a stored tensor that is not finite: one whose exponent has no bit that is 0.
+pub(crate) fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<usize> {
+    let has_all = |bits: u16, exponent: u16| bits & exponent == exponent;
+    match dtype {
+        // The upper half of a number of 32 bits is a bfloat16.
+        Dtype::Float32 => first(bytes, |[_, _, a, b]| has_all(u16::from_le_bytes([a, b]), 0x7f80)),
+        Dtype::Bfloat16 => first(bytes, |number| has_all(u16::from_le_bytes(number), 0x7f80)),
+        Dtype::Float16 => first(bytes, |number| has_all(u16::from_le_bytes(number), 0x7c00)),
+    }
+}
+
+/// The index of the first number for which this holds. A block is looked at as a whole, without a branch for each number.
+fn first<const WIDTH: usize>(bytes: &[u8], is_wrong: impl Fn([u8; WIDTH]) -> bool) -> Option<usize> {
+    let (numbers, _) = bytes.as_chunks::<WIDTH>();
+    numbers.chunks(BLOCK).enumerate().find_map(|(block, numbers)| {
+        let is_any = numbers.iter().fold(false, |any, number| any | is_wrong(*number));
+        let place = is_any.then(|| numbers.iter().position(|number| is_wrong(*number))).flatten()?;
+        Some(block * BLOCK + place)
+    })
+}
+
+/// What is wrong with the number at this index of a tensor of this size.
+pub(crate) fn problem(index: usize, size: &[i64]) -> String {
+    let mut rest = index;
+    let mut place: Vec<usize> = size
+        .iter()
+        .rev()
+        .map(|size| {
+            let size = usize::try_from(*size).unwrap_or(1).max(1);
+            let own = rest % size;
+            rest /= size;
+            own
+        })
+        .collect();
+    place.reverse();
+    format!("expected finite numbers, got infinity or not-a-number at {place:?}")
+}
+
+/// Whether every number of a tensor is finite.
+///
+/// # Errors
+///
+/// [`LmError::Engine`].
+pub(crate) fn is_finite(tensor: &Tensor) -> Result<bool, LmError> {
+    Ok(tensor.f_isfinite()?.f_all()?.f_to_kind(Kind::Int64)?.f_int64_value(&[])? != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_number_that_is_not_finite_is_found_in_every_type_and_beyond_a_block() {
+        for dtype in [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16] {
+            for (index, wrong) in [(0, f64::NAN), (7, f64::INFINITY), (70_001, f64::NEG_INFINITY)] {
+                // Of the greatest numbers that each type has, every bit of the exponent but one is 1.
+                let greatest = if dtype == Dtype::Float16 { 65504.0 } else { 3e38 };
+                let mut numbers = vec![greatest; 70_002];
+                let bytes = |numbers: &[f64]| crate::weights::bytes(&Tensor::from_slice(numbers), dtype).unwrap();
+                assert_eq!(first_not_finite(&bytes(&numbers), dtype), None);
+                numbers[index] = wrong;
+                assert_eq!(first_not_finite(&bytes(&numbers), dtype), Some(index), "{dtype}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_is_told_by_its_coordinates() {
+        assert!(problem(23, &[2, 3, 4]).ends_with("at [1, 2, 3]"));
+        assert!(problem(5, &[8]).ends_with("at [5]"));
+    }
+}

@@ -1,0 +1,53 @@
+//! Models of the hub: their files are fetched into the cache that Hugging Face's own programs use, and no more than is loaded.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use hf_hub::HFClientSync;
+
+use super::COPIED;
+use crate::adapter;
+use crate::config::CONFIG_FILE;
+use crate::error::LmError;
+use crate::weights::{self, INDEX_FILE, WEIGHTS_FILE};
+
+/// Files of the top folder that are loaded where they are there, beside those of [`COPIED`] and the shards that an index names.
+const LOADED: [&str; 5] = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, adapter::CONFIG_FILE, adapter::WEIGHTS_FILE];
+/// Letters that a pattern of names does not take for themselves.
+const GLOB: [char; 6] = ['*', '?', '[', '{', '\\', '!'];
+
+/// Fetches what is not there yet of a model, and answers its folder in the cache. A model whose weights are in one file has nothing else
+/// fetched of them; of others, an index says which files have them.
+///
+/// # Errors
+///
+/// What the hub answers, and [`LmError`] for an index that is none.
+pub(super) fn fetch(
+    owner: &str,
+    model: &str,
+    revision: Option<String>,
+    refuse: impl Fn(String) -> LmError,
+) -> Result<PathBuf, LmError> {
+    let offline = std::env::var_os("HF_HUB_OFFLINE").is_some_and(|value| value != "0");
+    let client = HFClientSync::new().map_err(|error| refuse(error.to_string()))?;
+    let snapshot = |revision: Option<String>, names: Vec<String>| {
+        client
+            .model(owner, model)
+            .snapshot_download()
+            .allow_patterns(names)
+            .maybe_revision(revision)
+            .local_files_only(offline)
+            .send()
+            .map_err(|error| refuse(format!("there is no such folder, and the hub answers: {error}")))
+    };
+    let folder = snapshot(revision, LOADED.into_iter().chain(COPIED).map(str::to_owned).collect())?;
+    if offline || folder.join(WEIGHTS_FILE).exists() || !folder.join(INDEX_FILE).exists() {
+        return Ok(folder);
+    }
+    let (files, _) = weights::files(&folder)?;
+    let names = files.iter().filter_map(|file| file.file_name().and_then(OsStr::to_str));
+    let names = names.filter(|name| !name.contains(GLOB)).map(str::to_owned).collect();
+    // The folder is called as its commit, so that nothing that has changed on the hub meanwhile is mixed in.
+    let commit = folder.file_name().and_then(OsStr::to_str).map(str::to_owned);
+    snapshot(commit, names)
+}

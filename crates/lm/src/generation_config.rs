@@ -1,0 +1,323 @@
+//! `generation_config.json` of a model's folder: the tokens that end a response, and how tokens are drawn unless somebody says
+//! otherwise.
+//!
+//! The same file means different things to those who read it. transformers draws tokens only where it says `do_sample`, and then from the
+//! 50 most probable ones unless it says `top_k`; vLLM does not read `do_sample`, and takes what is left out from its API's defaults.
+//! `lm generate` does as the former, `lm serve` as the latter.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::LmError;
+use crate::json;
+
+/// The file's name in a model's folder.
+pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
+
+/// Tokens that transformers draws from where a file says `do_sample` and not `top_k`.
+const TOP_K: usize = 50;
+
+/// Fields that would change what transformers generates and are not computed here, each with the values that ask for nothing.
+const NOT_COMPUTED: [(&str, &[f64]); 25] = [
+    ("bad_words_ids", &[]),
+    ("begin_suppress_tokens", &[]),
+    ("constraints", &[]),
+    ("encoder_repetition_penalty", &[1.0]),
+    ("epsilon_cutoff", &[0.0]),
+    ("eta_cutoff", &[0.0]),
+    ("exponential_decay_length_penalty", &[]),
+    ("force_words_ids", &[]),
+    ("forced_bos_token_id", &[]),
+    ("forced_eos_token_id", &[]),
+    ("guidance_scale", &[1.0]),
+    ("max_time", &[]),
+    ("min_length", &[0.0]),
+    ("min_new_tokens", &[0.0]),
+    ("no_repeat_ngram_size", &[0.0]),
+    ("num_beam_groups", &[1.0]),
+    ("num_beams", &[1.0]),
+    ("penalty_alpha", &[0.0]),
+    ("renormalize_logits", &[]),
+    ("sequence_bias", &[]),
+    ("stop_strings", &[]),
+    ("suppress_tokens", &[]),
+    ("top_h", &[]),
+    ("typical_p", &[1.0]),
+    ("watermarking_config", &[]),
+];
+
+/// How tokens are drawn, as far as it is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Drawing {
+    /// What logits are divided by; 0 takes the most probable token.
+    pub temperature: Option<f64>,
+    /// How many of the most probable tokens may be drawn; 0 means all.
+    pub top_k: Option<usize>,
+    /// The probability that the most probable tokens have together if no other may be drawn; 1 means all.
+    pub top_p: Option<f64>,
+    /// The least probability that a token may be drawn with, as a share of the greatest; 0 means any.
+    pub min_p: Option<f64>,
+    /// What the logits of tokens that are there already are divided by where they are positive, and multiplied by where they are
+    /// negative; 1 changes nothing.
+    pub repetition_penalty: Option<f64>,
+}
+
+/// What the file says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GenerationConfig {
+    /// The tokens that end a response, where the file names some. They take the place of those of `config.json`.
+    pub eos: Option<Vec<u32>>,
+    /// Whether transformers draws tokens.
+    pub do_sample: bool,
+    /// How.
+    pub drawing: Drawing,
+    /// Fields of the file that would change what transformers generates and are not computed here.
+    pub not_computed: Vec<&'static str>,
+}
+
+impl Drawing {
+    /// What is said here, and where nothing is, what is said there.
+    fn or(self, other: Self) -> Self {
+        Self {
+            temperature: self.temperature.or(other.temperature),
+            top_k: self.top_k.or(other.top_k),
+            top_p: self.top_p.or(other.top_p),
+            min_p: self.min_p.or(other.min_p),
+            repetition_penalty: self.repetition_penalty.or(other.repetition_penalty),
+        }
+    }
+
+    /// Without what cuts a distribution, but for what `given` says of it: where the most probable token is taken, no file's cut has an
+    /// effect, and a user's is refused.
+    fn uncut(self, given: Self) -> Self {
+        Self { top_k: given.top_k, top_p: given.top_p, min_p: given.min_p, ..self }
+    }
+
+    /// Without what changes nothing.
+    fn effective(self) -> Self {
+        Self {
+            top_k: self.top_k.filter(|top_k| *top_k != 0),
+            top_p: self.top_p.filter(|top_p| *top_p != 1.0),
+            min_p: self.min_p.filter(|min_p| *min_p != 0.0),
+            repetition_penalty: self.repetition_penalty.filter(|penalty| *penalty != 1.0),
+            ..self
+        }
+    }
+}
+
+impl GenerationConfig {
+    /// What a model's folder says; nothing where it has no such file.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn of(folder: &Path) -> Result<Self, LmError> {
+        let path = folder.join(GENERATION_CONFIG_FILE);
+        if path.exists() { Self::read(&path) } else { Ok(Self::default()) }
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::File`], [`LmError::Json`], and [`LmError::Field`] for a field that is out of its range.
+    pub fn read(path: &Path) -> Result<Self, LmError> {
+        Reader { path, fields: json::read(path)? }.read()
+    }
+
+    /// How `lm generate` draws tokens where its user says `given`: as transformers does.
+    #[must_use]
+    pub fn as_transformers(&self, given: Drawing) -> Drawing {
+        let own = match self.do_sample {
+            true => Drawing { temperature: Some(1.0), top_k: Some(TOP_K), ..Drawing::default() },
+            false => Drawing::default(),
+        };
+        let greedy = Drawing { temperature: Some(0.0), ..Drawing::default() };
+        let file = if self.do_sample { self.drawing } else { Drawing { temperature: None, ..self.drawing } };
+        Self::resolved(given, file.or(own).or(greedy))
+    }
+
+    /// How `lm serve` draws tokens where a request says `given`: as vLLM does.
+    #[must_use]
+    pub fn as_vllm(&self, given: Drawing) -> Drawing {
+        let own = Drawing { temperature: Some(1.0), ..Drawing::default() };
+        Self::resolved(given, self.drawing.or(own))
+    }
+
+    fn resolved(given: Drawing, defaults: Drawing) -> Drawing {
+        let drawing = given.or(defaults);
+        let drawing = if drawing.temperature == Some(0.0) { drawing.uncut(given) } else { drawing };
+        drawing.effective()
+    }
+}
+
+/// A file that is being read.
+struct Reader<'a> {
+    path: &'a Path,
+    fields: Map<String, Value>,
+}
+
+impl Reader<'_> {
+    fn read(&self) -> Result<GenerationConfig, LmError> {
+        let drawing = Drawing {
+            temperature: self.number("temperature", "a number of at least 0", |given| given >= 0.0)?,
+            top_k: self.whole("top_k")?,
+            top_p: self.number("top_p", "greater than 0, at most 1", |given| given > 0.0 && given <= 1.0)?,
+            min_p: self.number("min_p", "0 to 1", |given| (0.0..=1.0).contains(&given))?,
+            repetition_penalty: self.number("repetition_penalty", "a number above 0", |given| given > 0.0)?,
+        };
+        let do_sample = match self.field("do_sample") {
+            None => false,
+            Some(value) => value.as_bool().ok_or_else(|| self.refuse("do_sample", "true or false", value))?,
+        };
+        let asks = |(field, nothing): &(&'static str, &[f64])| match self.field(field) {
+            None | Some(Value::Bool(false)) => false,
+            Some(Value::Array(list)) => !list.is_empty(),
+            Some(value) => value.as_f64().is_none_or(|value| !nothing.contains(&value)),
+        };
+        let not_computed = NOT_COMPUTED.iter().filter(|field| asks(field)).map(|(field, _)| *field).collect();
+        Ok(GenerationConfig { eos: self.eos()?, do_sample, drawing, not_computed })
+    }
+
+    /// A field that is there and not null.
+    fn field(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name).filter(|value| !value.is_null())
+    }
+
+    fn refuse(&self, field: &str, allowed: &str, given: &Value) -> LmError {
+        let (path, field, allowed) = (self.path.to_owned(), field.to_owned(), allowed.to_owned());
+        LmError::Field { path, field, allowed, given: given.to_string() }
+    }
+
+    fn number(&self, field: &str, allowed: &str, is_allowed: fn(f64) -> bool) -> Result<Option<f64>, LmError> {
+        let Some(value) = self.field(field) else { return Ok(None) };
+        match value.as_f64().filter(|given| given.is_finite() && is_allowed(*given)) {
+            Some(given) => Ok(Some(given)),
+            None => Err(self.refuse(field, allowed, value)),
+        }
+    }
+
+    fn whole(&self, field: &str) -> Result<Option<usize>, LmError> {
+        let Some(value) = self.field(field) else { return Ok(None) };
+        // Both 0 and -1 are said where all are meant.
+        let given = if value.as_i64() == Some(-1) { Some(0) } else { value.as_u64() };
+        match given.and_then(|given| usize::try_from(given).ok()) {
+            Some(given) => Ok(Some(given)),
+            None => Err(self.refuse(field, "a whole number of at least 0, or -1", value)),
+        }
+    }
+
+    fn eos(&self) -> Result<Option<Vec<u32>>, LmError> {
+        const FIELD: &str = "eos_token_id";
+        let Some(value) = self.field(FIELD) else { return Ok(None) };
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids = match value {
+            Value::Array(values) => values.iter().map(id).collect(),
+            value => id(value).map(|id| vec![id]),
+        };
+        ids.map(Some).ok_or_else(|| self.refuse(FIELD, "a token id, or a list of them", value))
+    }
+}
+
+/// The file of a model that was trained to end its responses with `ends`, or none where the source's own, or that there is none, says so
+/// already. `source` is the folder of the model that was trained, `config` the fields of its `config.json` and `known` the tokens that
+/// these name as ends.
+///
+/// # Errors
+///
+/// As [`GenerationConfig::read`].
+pub(crate) fn with_ends(
+    source: &Path,
+    config: &Map<String, Value>,
+    known: &[u32],
+    ends: &[u32],
+) -> Result<Option<Map<String, Value>>, LmError> {
+    let path = source.join(GENERATION_CONFIG_FILE);
+    let is_there = path.exists();
+    let known = GenerationConfig::of(source)?.eos.unwrap_or_else(|| known.to_vec());
+    let mut all: Vec<u32> = ends.iter().copied().filter(|end| !known.contains(end)).collect();
+    if all.is_empty() {
+        return Ok(None);
+    }
+    all.extend(known);
+    let mut fields: Map<String, Value> = if is_there {
+        json::read(&path)?
+    } else {
+        // Whoever finds the file reads nothing of this kind from `config.json`.
+        let tokens = ["bos_token_id", "pad_token_id"].into_iter();
+        tokens
+            .filter_map(|name| Some((name.to_owned(), config.get(name).filter(|id| !id.is_null())?.clone())))
+            .collect()
+    };
+    fields.insert("eos_token_id".to_owned(), all.into());
+    Ok(Some(fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<GenerationConfig, String> {
+        let reader = Reader { path: "g.json".as_ref(), fields: serde_json::from_str(text).unwrap() };
+        reader.read().map_err(|error| error.to_string())
+    }
+
+    fn drawing(temperature: f64, top_k: Option<usize>, top_p: Option<f64>) -> Drawing {
+        Drawing { temperature: Some(temperature), top_k, top_p, ..Drawing::default() }
+    }
+
+    #[test]
+    fn a_file_that_says_do_sample_is_drawn_from_as_transformers_does_and_any_by_serve_as_vllm_does() {
+        let nothing = Drawing::default();
+        let file = parse(r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [7, 8]}"#).unwrap();
+        assert_eq!(file.eos, Some(vec![7, 8]));
+        assert_eq!(file.as_transformers(nothing), drawing(0.6, Some(50), Some(0.9)));
+        assert_eq!(file.as_vllm(nothing), drawing(0.6, None, Some(0.9)));
+        // Without `do_sample` transformers takes the most probable token.
+        let file = parse(r#"{"temperature": 0.6, "top_k": 20, "eos_token_id": 7}"#).unwrap();
+        assert_eq!((file.eos.as_deref(), file.as_transformers(nothing)), (Some(&[7][..]), drawing(0.0, None, None)));
+        assert_eq!(file.as_vllm(nothing), drawing(0.6, Some(20), None));
+        // Nothing is drawn from where there is no file, and requests have the API's temperature.
+        let none = GenerationConfig::default();
+        assert_eq!(
+            (none.as_transformers(nothing), none.as_vllm(nothing)),
+            (drawing(0.0, None, None), drawing(1.0, None, None))
+        );
+    }
+
+    #[test]
+    fn whatever_a_file_says_can_be_said_otherwise() {
+        let text = r#"{"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.2}"#;
+        let file = parse(text).unwrap();
+        let penalised = |drawing: Drawing| Drawing { repetition_penalty: Some(1.2), ..drawing };
+        let off = Drawing { top_k: Some(0), top_p: Some(1.0), min_p: Some(0.0), ..Drawing::default() };
+        assert_eq!(file.as_transformers(off), penalised(drawing(0.6, None, None)));
+        // The most probable token is taken whatever the file cuts, and what is said beside it is not lost.
+        let greedy = Drawing { temperature: Some(0.0), ..Drawing::default() };
+        assert_eq!(file.as_transformers(greedy), penalised(drawing(0.0, None, None)));
+        assert_eq!(file.as_vllm(Drawing { top_k: Some(3), ..greedy }), penalised(drawing(0.0, Some(3), None)));
+        let plain = Drawing { repetition_penalty: Some(1.0), ..greedy };
+        assert_eq!(file.as_vllm(plain), drawing(0.0, None, None));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused_and_what_is_not_computed_is_named() {
+        for (text, message) in [
+            (r#"{"temperature": -1}"#, "g.json: temperature: expected a number of at least 0, got -1"),
+            (r#"{"top_k": 1.5}"#, "g.json: top_k: expected a whole number of at least 0, or -1, got 1.5"),
+            (r#"{"top_p": 0}"#, "g.json: top_p: expected greater than 0, at most 1, got 0"),
+            (r#"{"min_p": 2}"#, "g.json: min_p: expected 0 to 1, got 2"),
+            (r#"{"repetition_penalty": 0}"#, "g.json: repetition_penalty: expected a number above 0, got 0"),
+            (r#"{"do_sample": 1}"#, "g.json: do_sample: expected true or false, got 1"),
+            (
+                r#"{"eos_token_id": [1, "a"]}"#,
+                "g.json: eos_token_id: expected a token id, or a list of them, got [1,\"a\"]",
+            ),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), message);
+        }
+        let text = r#"{"num_beams": 4, "typical_p": 1.0, "no_repeat_ngram_size": 3, "bad_words_ids": [], "min_length": 0, "top_k": -1}"#;
+        assert_eq!(parse(text).unwrap().not_computed, ["no_repeat_ngram_size", "num_beams"]);
+    }
+}

@@ -1,0 +1,34 @@
+//! How a request's tokens are drawn: what it says, and else what the model's `generation_config.json` says, as vLLM does.
+
+use super::Server;
+use super::refusal::Refusal;
+use super::request::Fields;
+use crate::generate::sampling::Sampling;
+use crate::generation_config::Drawing;
+
+/// How tokens are drawn unless the most probable one is taken, and what those that are there already are penalised by.
+pub(super) fn read(fields: &mut Fields, server: &Server) -> Result<(Option<Sampling>, f64), Refusal> {
+    let given = Drawing {
+        temperature: fields.take("temperature", "a number of at least 0")?,
+        top_k: fields.take::<i64>("top_k", TOP_K)?.map(top_k).transpose()?,
+        top_p: fields.take("top_p", "a number greater than 0, at most 1")?,
+        min_p: fields.take("min_p", "0 to 1")?,
+        repetition_penalty: fields.take("repetition_penalty", "a number above 0")?,
+    };
+    let refuse = |error| Refusal::of(&error, "temperature");
+    // What is out of its range is refused at any temperature.
+    let range = Drawing { temperature: Some(1.0), top_k: None, ..given };
+    _ = Sampling::of(range).map_err(refuse)?;
+    let drawing = server.generation.as_vllm(given);
+    // The most probable token is what any part of the distribution is left with at temperature 0.
+    let is_greedy = drawing.temperature == Some(0.0);
+    let cut = if is_greedy { Drawing { top_k: None, top_p: None, min_p: None, ..drawing } } else { drawing };
+    Sampling::of(cut).map_err(refuse)
+}
+
+const TOP_K: &str = "a whole number of at least 0, or -1";
+
+/// How many tokens may be drawn; -1 is as 0.
+fn top_k(given: i64) -> Result<usize, Refusal> {
+    if given == -1 { Ok(0) } else { usize::try_from(given).map_err(|_| Refusal::field("top_k", TOP_K, given)) }
+}

@@ -393,3 +393,19 @@ fn the_studies_of_the_project_are_valid_and_large_enough() {
         assert_eq!(study.design(number).unwrap().levels.len(), study.factors().count());
     }
 }
+
+#[test]
+fn a_study_is_drawn_again_as_it_was_and_its_effects_have_a_key_and_intervals() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = tests::command::root().join("plots/reproduction");
+    std::fs::copy(kept.join("study.json"), folder.path().join("study.json")).unwrap();
+    succeeds(&["study", "--redraw", folder.path().to_str().unwrap()]);
+    for name in ["study.json", "study.md", "pairs.svg", "effects.svg", "order.svg"] {
+        let [ours, theirs] = [folder.path(), &kept].map(|folder| std::fs::read_to_string(folder.join(name)).unwrap());
+        assert!(ours == theirs, "{name} is not that of plots/reproduction");
+    }
+    let effects = std::fs::read_to_string(folder.path().join("effects.svg")).unwrap();
+    for text in ["share explained", "12.8%", "11.5 to 14.1"] {
+        assert!(effects.contains(text), "{text}");
+    }
+}

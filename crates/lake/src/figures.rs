@@ -174,7 +174,8 @@ fn distances(area: &Area<'_>, setting: &str, policies: &[&PolicyReport], untrain
         look.mark(area, (30, y))?;
         area.draw(&Text::new(policy.method.clone(), (44, y), text.clone()))?;
         area.draw(&Rectangle::new([(left, y - 8), (at(mean), y + 8)], look.colour.filled()))?;
-        let (low, high) = (at(mean - half), at(mean + half));
+        // An interval may reach below 0, and no distance does.
+        let (low, high) = (at((mean - half).max(0.0)), at(mean + half));
         for line in [[(low, y), (high, y)], [(low, y - 4), (low, y + 4)], [(high, y - 4), (high, y + 4)]] {
             area.draw(&PathElement::new(line, INK.stroke_width(2)))?;
         }
@@ -232,7 +233,7 @@ fn curves(area: &Area<'_>, report: &Report) -> Drawn {
         let look = Look::of(&result.policy.method);
         let half = |at: usize| result.curve.ci95[at].unwrap_or(0.0);
         let ways = result.curve.mean.iter().enumerate().map(|(at, mean)| (at, *mean));
-        let edge = |sign: f64| ways.clone().map(move |(at, mean)| place(at as f64, mean + sign * half(at)));
+        let edge = |sign: f64| ways.clone().map(move |(at, mean)| place(at as f64, (mean + sign * half(at)).max(0.0)));
         let band: Vec<_> = edge(1.0).chain(edge(-1.0).collect::<Vec<_>>().into_iter().rev()).collect();
         area.draw(&Polygon::new(band, look.colour.mix(if report.results.len() > FEW { 0.08 } else { 0.2 }).filled()))?;
     }

@@ -478,7 +478,11 @@ impl MethodRecipe {
 
     /// The names of its methods, joined by `+`.
     fn sequence_name(&self) -> String {
-        let before = self.after.iter().filter_map(|stage| Some(stage.get("name")?.to_string()));
+        let name = |stage: &Parameters| match stage.get("name") {
+            Some(Value::Text(name)) => name.clone(),
+            _ => String::new(),
+        };
+        let before = self.after.iter().map(name);
         before.chain([self.name.clone()]).collect::<Vec<_>>().join("+")
     }
 

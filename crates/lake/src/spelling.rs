@@ -85,7 +85,7 @@ mod tests {
             ("DPO", &["dpo"][..]),
             ("iftt", &["ift"]),
             ("onlinedpo", &["online_dpo"]),
-            ("fst", &["sft", "ift"]),
+            ("fst", &["sft"]),
             ("perplexity", &[]),
         ] {
             assert_eq!(nearest(given, names), expected, "{given}");

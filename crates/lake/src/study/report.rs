@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Question, Study};
 
@@ -52,7 +52,8 @@ pub struct Share {
 /// A mean over designs, and the half-width of its 95% interval; none for a single design.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The mean.
+    /// The mean; not a number where no design has one, which JSON writes as null.
+    #[serde(deserialize_with = "number_or_null")]
     pub mean: f64,
     /// The half-width.
     pub ci95: Option<f64>,
@@ -196,9 +197,20 @@ pub struct LevelAnswer {
     /// The last method's distance less the first one's.
     pub difference: Estimate,
     /// The same by the greater of the two distances: least and greatest of any reading.
+    #[serde(deserialize_with = "numbers_or_null")]
     pub relative: (f64, f64),
     /// The median of the first one's standard deviation over seeds by the last one's.
+    #[serde(deserialize_with = "number_or_null")]
     pub spread: f64,
+}
+
+fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+fn numbers_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(f64, f64), D::Error> {
+    let (one, other) = <(Option<f64>, Option<f64>)>::deserialize(deserializer)?;
+    Ok((one.unwrap_or(f64::NAN), other.unwrap_or(f64::NAN)))
 }
 
 #[cfg(test)]

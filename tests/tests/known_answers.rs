@@ -401,7 +401,7 @@ fn forty_steps_on_the_lake_follow_pytorch() {
     let oracle = oracle("training");
     let environment = Environment::new(Map::load("4x4").unwrap(), false);
     let map = environment.map();
-    let optimal = optimal_policy(&environment, &value_iteration(&environment, 0.99), Target::Greedy);
+    let optimal = optimal_policy(&environment, &value_iteration(&environment, 0.99), Target::Greedy).unwrap();
     let demonstration = trajectory::resolve(map, oracle["demonstration"].as_str().unwrap()).unwrap();
     let hidden = oracle["hidden"].as_u64().unwrap() as usize;
     for case in oracle["cases"].as_array().unwrap() {

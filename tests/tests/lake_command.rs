@@ -307,8 +307,10 @@ fn a_map_without_named_trajectories_has_an_optimal_one_and_one_into_a_hole() {
 
 #[test]
 fn solve_prints_the_solution() {
-    let solution: Value =
-        serde_json::from_str(&succeeds(&["solve", "--slippery", "--target", "ties", "--json"])).unwrap();
+    let solution = json(&["solve", "--slippery", "--target", "ties", "--solver", "value_iteration"]);
+    for (map, fastest) in [("4x4", "policy_iteration"), ("generated:20x20", "accelerated")] {
+        assert_eq!(json(&["solve", "--map", map])["solver"], fastest, "{map}");
+    }
     assert_eq!(solution["map"], serde_json::json!(["SFFF", "FHFH", "FFFH", "HFFG"]));
     assert_eq!(solution["slippery"], true);
     assert_eq!(solution["gamma"], 0.99);

@@ -335,9 +335,56 @@ fn gradients_that_are_equal_agree_and_those_that_are_none_are_left_out() {
             assert_eq!(cosines[0]["runs"], COMPARED_RUNS);
             let sampled = cosines[1]["runs"].as_u64().unwrap();
             assert!(sampled < COMPARED_RUNS as u64, "{cosines}");
-            assert_eq!(cosines[1]["mean"].is_null(), sampled == 0);
+            assert_eq!(cosines[1]["mean"] == "undefined", sampled == 0);
         }
     }
+}
+
+/// Where in a JSON value a null is.
+fn nulls(value: &Value, path: &str) -> Vec<String> {
+    match value {
+        Value::Null => vec![path.to_owned()],
+        Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(place, item)| nulls(item, &format!("{path}[{place}]"))).collect()
+        }
+        Value::Object(fields) => {
+            fields.iter().flat_map(|(name, field)| nulls(field, &format!("{path}.{name}"))).collect()
+        }
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+#[test]
+fn what_is_undefined_is_called_so_and_nothing_is_null() {
+    // Two samples of a lake with nothing to earn never rank anything: there is no gradient, no loss, and nothing is read.
+    let report = json(&[
+        "--method",
+        "sft,dpo,online_dpo",
+        "--seeds",
+        "2",
+        "--steps",
+        "3",
+        "--reward-schedule",
+        "0,0,0",
+        "--explain",
+    ]);
+    assert_eq!(nulls(&report, ""), Vec::<String>::new());
+    let results = report["results"].as_array().unwrap();
+    for result in results {
+        for standing in ["before", "trained"] {
+            let standing = &result["explanation"][standing];
+            for cosine in standing["cosines"].as_array().unwrap() {
+                let zero = cosine["between"].as_array().unwrap().contains(&"online_dpo".into());
+                assert_eq!((cosine["mean"] == "undefined", cosine["runs"] == 0), (zero, zero), "{cosine}");
+            }
+            for field in ["overlap", "divergence", "bias"] {
+                assert_eq!(standing[field] == "undefined", result["method"] == "online_dpo", "{field}");
+            }
+        }
+        assert_eq!(result["last_loss"] == "undefined", result["method"] == "online_dpo");
+    }
+    let all = json(&["--method", "all", "--seeds", "2", "--steps", "2", "--explain"]);
+    assert_eq!(nulls(&all, ""), Vec::<String>::new());
 }
 
 #[test]

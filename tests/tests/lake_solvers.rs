@@ -3,11 +3,12 @@
 use lake::environment::{Dynamics, Environment, Rewards};
 use lake::generate::Generated;
 use lake::map::{ACTIONS, Action, Map};
-use lake::measure::performance;
+use lake::measure::{distance as policy_distance, greedy_action, performance};
 use lake::rollout::{Dice, Episode};
-use lake::solver::{ACCURACY, Solution, Solver, Target, optimal_policy, solve};
+use lake::solver::{ACCURACY, Solution, Solver, Target, TransitionMatrix, optimal_policy, solve, solve_fast};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -185,12 +186,12 @@ proptest! {
         let gamma = 0.5;
         let solution = solve(&environment, gamma, Solver::PolicyIteration, ACCURACY);
         for target in [Target::Greedy, Target::Ties, Target::Soft] {
-            for row in optimal_policy(&environment, &solution, target) {
+            for row in optimal_policy(&environment, &solution, target).unwrap() {
                 prop_assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-14);
                 prop_assert!(row.iter().all(|p| (0.0..=1.0).contains(p)));
             }
         }
-        let policy = optimal_policy(&environment, &solution, Target::Greedy);
+        let policy = optimal_policy(&environment, &solution, Target::Greedy).unwrap();
         let mut dice = Dice::new(ChaCha8Rng::seed_from_u64(3), ChaCha8Rng::seed_from_u64(4));
         let start = environment.map().start();
         if !dynamics.slippery {
@@ -262,4 +263,306 @@ fn acceleration_goes_on_while_rounding_slows_the_fall() {
         let solution = solve(&Environment::new(map.clone(), dynamics), 0.99, Solver::Accelerated, ACCURACY);
         assert!(solution.residual <= 8.0 * f64::EPSILON * largest(&solution, rewards), "{:e}", solution.residual);
     }
+}
+
+/// A number in about twice the precision: a sum of two.
+#[derive(Clone, Copy, Debug, Default)]
+struct Double(f64, f64);
+
+impl Double {
+    fn sum(a: f64, b: f64) -> Self {
+        let sum = a + b;
+        let part = sum - a;
+        Self(sum, (a - (sum - part)) + (b - part))
+    }
+
+    fn plus(self, other: Self) -> Self {
+        let Self(high, low) = Self::sum(self.0, other.0);
+        Self::sum(high, low + self.1 + other.1)
+    }
+
+    fn times(self, other: Self) -> Self {
+        let product = self.0 * other.0;
+        Self::sum(product, self.0.mul_add(other.0, -product) + self.0 * other.1 + self.1 * other.0)
+    }
+
+    fn over(self, other: Self) -> Self {
+        let quotient = self.0 / other.0;
+        let rest = self.plus(other.times(Self(-quotient, 0.0)));
+        Self::sum(quotient, rest.0 / other.0)
+    }
+
+    fn minus(self, other: Self) -> Self {
+        self.plus(Self(-other.0, -other.1))
+    }
+}
+
+/// A deterministic policy's value in twice the precision, by elimination.
+fn evaluate(environment: &Environment, gamma: f64, actions: &[Action]) -> Vec<Double> {
+    let cells = environment.map().non_terminal();
+    let place = |cell: usize| cells.binary_search(&cell).unwrap();
+    let mut rows: Vec<Vec<Double>> = cells
+        .iter()
+        .enumerate()
+        .map(|(own, &cell)| {
+            let mut row = vec![Double::default(); cells.len() + 1];
+            row[own] = Double(1.0, 0.0);
+            for outcome in environment.outcomes(cell, actions[cell]) {
+                let probability = Double(outcome.probability, 0.0);
+                let reward = probability.times(Double(outcome.reward, 0.0));
+                row[cells.len()] = row[cells.len()].plus(reward);
+                if !outcome.terminated {
+                    let next = &mut row[place(outcome.next)];
+                    *next = next.minus(probability.times(Double(gamma, 0.0)));
+                }
+            }
+            row
+        })
+        .collect();
+    for pivot in 0..cells.len() {
+        let (above, below) = rows.split_at_mut(pivot + 1);
+        let source = &above[pivot];
+        for target in below.iter_mut().filter(|target| target[pivot].0 != 0.0) {
+            let factor = target[pivot].over(source[pivot]);
+            for column in pivot..source.len() {
+                target[column] = target[column].minus(factor.times(source[column]));
+            }
+        }
+    }
+    let mut value = vec![Double::default(); environment.map().cells().len()];
+    for pivot in (0..cells.len()).rev() {
+        let mut rest = rows[pivot][cells.len()];
+        for (column, &cell) in cells.iter().enumerate().skip(pivot + 1) {
+            rest = rest.minus(rows[pivot][column].times(value[cell]));
+        }
+        value[cells[pivot]] = rest.over(rows[pivot][pivot]);
+    }
+    value
+}
+
+/// Q of a cell, and for each action the magnitude of its terms.
+fn action_values(environment: &Environment, gamma: f64, value: &[Double], cell: usize) -> [(Double, f64); ACTIONS] {
+    Action::ALL.map(|action| {
+        environment.outcomes(cell, action).into_iter().fold((Double::default(), 0.0), |(sum, size), outcome| {
+            let next = if outcome.terminated { Double::default() } else { value[outcome.next] };
+            let worth = Double(outcome.reward, 0.0).plus(Double(gamma, 0.0).times(next));
+            let terms = outcome.reward.abs() + gamma * next.0.abs();
+            (sum.plus(Double(outcome.probability, 0.0).times(worth)), size + outcome.probability * terms)
+        })
+    })
+}
+
+/// V* in twice the precision, by policy iteration from a policy, and the policy's own value.
+fn exact(environment: &Environment, gamma: f64, policy: &TransitionMatrix) -> (Vec<Double>, Vec<Double>) {
+    let mut actions: Vec<_> = policy.iter().map(greedy_action).collect();
+    let own = evaluate(environment, gamma, &actions);
+    let mut value = own.clone();
+    loop {
+        let mut improved = false;
+        for cell in environment.map().non_terminal() {
+            let q = action_values(environment, gamma, &value, cell);
+            let current = q[actions[cell] as usize];
+            for action in Action::ALL {
+                let (better, size) = q[action as usize];
+                if better.minus(current.0).0 > 1e-24 * size.max(current.1)
+                    && better.minus(q[actions[cell] as usize].0).0 > 0.0
+                {
+                    actions[cell] = action;
+                    improved = true;
+                }
+            }
+        }
+        if !improved {
+            return (value, own);
+        }
+        value = evaluate(environment, gamma, &actions);
+    }
+}
+
+/// Cells in which a policy's most probable action is worse than the best by more than a share of what decides.
+fn contradictions(environment: &Environment, gamma: f64, policy: &TransitionMatrix, share: f64) -> Vec<usize> {
+    let (value, _) = exact(environment, gamma, policy);
+    let is_worse = |&cell: &usize| {
+        let q = action_values(environment, gamma, &value, cell);
+        let (own, _) = q[greedy_action(&policy[cell]) as usize];
+        q.iter().any(|(other, size)| other.minus(own).0 > share * size)
+    };
+    environment.map().non_terminal().into_iter().filter(is_worse).collect()
+}
+
+fn greedy_of(environment: &Environment, gamma: f64) -> TransitionMatrix {
+    optimal_policy(environment, &solve_fast(environment, gamma), Target::Greedy).unwrap()
+}
+
+#[test]
+fn the_greedy_optimal_policy_has_the_optimal_value_on_all_but_a_share_of_lakes_below_a_hundredth() {
+    let reward = || {
+        let magnitude = (-12.0..=6.0).prop_map(|exponent: f64| 10_f64.powf(exponent));
+        prop_oneof![1 => Just(0.0), 2 => magnitude.clone(), 1 => magnitude.prop_map(|reward| -reward)]
+    };
+    let success_rate = prop_oneof![2 => Just(1.0 / 3.0), 1 => 0.0..=1.0];
+    let dynamics = (any::<bool>(), success_rate, reward(), reward(), prop_oneof![2 => Just(0.0), 1 => reward()]);
+    let dynamics = dynamics.prop_map(|(slippery, success_rate, goal, hole, frozen)| Dynamics {
+        slippery,
+        success_rate,
+        rewards: Rewards { goal, hole, frozen },
+    });
+    let gamma = prop_oneof![0.01..0.9999, (1e-4_f64.ln()..0.99_f64.ln()).prop_map(|left| 1.0 - left.exp())];
+    let lakes = (maps().prop_filter("small", |map| map.cells().len() <= 64), dynamics, gamma);
+    let (refused, mut runner) = (std::cell::RefCell::new(Vec::new()), TestRunner::new(ProptestConfig::with_cases(600)));
+    let cases = std::cell::Cell::new(0);
+    let outcome = runner.run(&lakes, |(map, dynamics, gamma)| {
+        cases.set(cases.get() + 1);
+        let environment = Environment::new(map, dynamics);
+        let solution = solve_fast(&environment, gamma);
+        let policy = match optimal_policy(&environment, &solution, Target::Greedy) {
+            Ok(policy) => policy,
+            Err(error) => {
+                let error = error.to_string();
+                prop_assert!(error.contains("row") && error.contains("cannot be told apart"), "{error}");
+                refused.borrow_mut().push(error);
+                return Ok(());
+            }
+        };
+        let cells = environment.map().non_terminal();
+        prop_assert_eq!(policy_distance(&policy, &policy, &cells), 0.0);
+        let (best, own) = exact(&environment, gamma, &policy);
+        for &cell in &cells {
+            let size = action_values(&environment, gamma, &best, cell)[greedy_action(&policy[cell]) as usize].1;
+            let lost = best[cell].minus(own[cell]).0;
+            prop_assert!(lost <= 1e-10 * size, "{cell}: {lost:e} of {size:e}");
+            let error = best[cell].minus(Double(solution.value[cell], 0.0)).0.abs();
+            let bound = solution.value_error_bound[cell];
+            prop_assert!(error <= bound, "{cell}: {error:e} > {bound:e}");
+        }
+        // Actions that tie are worth the same.
+        let ties = optimal_policy(&environment, &solution, Target::Ties).unwrap();
+        for &cell in &cells {
+            let q = action_values(&environment, gamma, &best, cell);
+            for action in (0..ACTIONS).filter(|&action| ties[cell][action] > 0.0) {
+                let lost = best[cell].minus(q[action].0).0;
+                prop_assert!(lost <= 1e-9 * q[action].1, "{cell}, {action}: {lost:e}");
+            }
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+    let (refused, cases) = (refused.into_inner(), cases.get());
+    println!("refused: {} of {cases} lakes, {:.2}%", refused.len(), 100.0 * refused.len() as f64 / cases as f64);
+    assert!(refused.len() * 100 < cases, "{refused:#?}");
+}
+
+#[test]
+fn a_long_row_at_a_discount_of_a_half_leads_to_the_goal_from_everywhere() {
+    let map = Map::parse("row", &format!("S{}G", "F".repeat(38))).unwrap();
+    let environment = Environment::new(map, false);
+    let policy = greedy_of(&environment, 0.5);
+    assert!((0..39).all(|cell| greedy_action(&policy[cell]) == Action::Right), "{policy:?}");
+    assert_eq!(performance(&environment, &policy).success_rate, 1.0);
+    // The values are powers of a half, which no rounding touches.
+    let solution = solve_fast(&environment, 0.5);
+    assert!((0..39).all(|cell| solution.value[cell] == 0.5_f64.powi(38 - cell as i32)));
+}
+
+#[test]
+fn no_arrow_of_the_slippery_8x8_at_a_small_discount_contradicts_the_exact_values() {
+    let environment = Environment::new(Map::load("8x8").unwrap(), true);
+    for gamma in [0.01, 0.1, 0.3, 0.9, 0.99, 0.9999] {
+        let policy = greedy_of(&environment, gamma);
+        assert_eq!(contradictions(&environment, gamma, &policy, 1e-12), Vec::<usize>::new(), "{gamma}");
+    }
+}
+
+#[test]
+fn a_small_reward_has_the_optimal_policy_of_a_large_one() {
+    for (map, slippery) in [("4x4", false), ("4x4", true), ("8x8", true)] {
+        let optimal = |goal| {
+            let rewards = Rewards { goal, hole: 0.0, frozen: 0.0 };
+            let dynamics = Dynamics { rewards, ..Dynamics::from(slippery) };
+            greedy_of(&Environment::new(Map::load(map).unwrap(), dynamics), 0.99)
+        };
+        let one = optimal(1.0);
+        for goal in [1e-10, 1e-12, 1e-100, 1e6] {
+            assert_eq!(optimal(goal), one, "{map}, {slippery}, {goal:e}");
+        }
+    }
+}
+
+#[test]
+fn every_arrow_of_a_large_lake_comes_a_move_closer_to_the_goal() {
+    // From the far corner the goal is worth 0.9^298, 2e-14, and 0.5^298, 2e-90.
+    for (name, gamma) in [("generated:150x150,holes=0.1", 0.9), ("generated:150x150,holes=0.1", 0.5)] {
+        let map = Map::load(name).unwrap();
+        let (moves, environment) = (map.moves_to_goal(), Environment::new(map.clone(), false));
+        for solver in [Solver::fastest(&map, gamma), Solver::Prioritised] {
+            let solution = solve(&environment, gamma, solver, ACCURACY);
+            let policy = optimal_policy(&environment, &solution, Target::Greedy).unwrap();
+            let leads_away = |&cell: &usize| {
+                let next = map.intended(cell, greedy_action(&policy[cell]));
+                moves[cell].is_some_and(|left| moves[next] != Some(left - 1))
+            };
+            assert_eq!(map.non_terminal().into_iter().filter(leads_away).count(), 0, "{name}, {gamma}, {solver:?}");
+            assert!(solution.relative_error_bound() <= 1e-11, "{:e}", solution.relative_error_bound());
+        }
+    }
+}
+
+#[test]
+fn the_accuracy_is_relative_where_values_are_below_1() {
+    let map = Map::load("generated:20x20,holes=0.1,seed=3").unwrap();
+    for (dynamics, gamma) in [(Dynamics::from(false), 0.3), (Dynamics::from(true), 0.6)] {
+        let environment = Environment::new(map.clone(), dynamics);
+        let exact = solve(&environment, gamma, Solver::ValueIteration, 1e-300);
+        for (solver, accuracy) in Solver::ALL.into_iter().flat_map(|solver| [1e-2, 1e-8].map(|a| (solver, a))) {
+            let solution = solve(&environment, gamma, solver, accuracy);
+            assert!(solution.relative_error_bound() <= accuracy, "{solver:?}, {:e}", solution.relative_error_bound());
+            for (cell, (value, expected)) in solution.value.iter().zip(&exact.value).enumerate() {
+                assert!((value - expected).abs() <= accuracy * expected, "{solver:?}, {cell}: {value:e}, {expected:e}");
+            }
+            // Whatever V* is known to, arrows are those of the exact values.
+            let policy = |solution| optimal_policy(&environment, solution, Target::Ties).unwrap();
+            assert_eq!(policy(&solution), policy(&exact), "{solver:?}, {accuracy}");
+        }
+    }
+}
+
+#[test]
+fn values_about_to_round_to_0_are_refused_by_the_cells_name_and_true_zeros_tie() {
+    let row = |gamma, rewards| {
+        let map = Map::parse("row", &format!("S{}G", "F".repeat(198))).unwrap();
+        let environment = Environment::new(map, Dynamics { rewards, ..Dynamics::from(false) });
+        optimal_policy(&environment, &solve_fast(&environment, gamma), Target::Ties)
+    };
+    // 0.01^198 is 1e-396.
+    let error = row(0.01, Rewards::default()).unwrap_err().to_string();
+    assert!(
+        ["row 1, column 1", "cannot be told apart", "below 1e-290"].iter().all(|text| error.contains(text)),
+        "{error}"
+    );
+    let nothing = row(0.01, Rewards { goal: 0.0, hole: 0.0, frozen: 0.0 }).unwrap();
+    assert_eq!(nothing, vec![[0.25; ACTIONS]; 200]);
+    // Only the last move is worse than to go on for ever.
+    let avoided = row(0.01, Rewards { goal: -1.0, hole: 0.0, frozen: 0.0 }).unwrap();
+    assert_eq!(avoided[..198], vec![[0.25; ACTIONS]; 198]);
+    let third = 1.0 / 3.0;
+    assert_eq!(avoided[198], [third, third, 0.0, third]);
+}
+
+#[test]
+fn a_corner_of_walls_ties_at_every_discount() {
+    let environment = Environment::new(Map::load("4x4").unwrap(), false);
+    for gamma in [0.01, 0.5, 0.99, 0.9999, 0.999_999] {
+        let ties = optimal_policy(&environment, &solve_fast(&environment, gamma), Target::Ties).unwrap();
+        // From the start, both ways around the holes take six moves; from the last cell before the goal, one does.
+        assert_eq!((ties[0], ties[14]), ([0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 1.0, 0.0]), "{gamma}");
+    }
+}
+
+#[test]
+fn the_default_solver_follows_the_lakes_size_and_the_discount() {
+    let fastest = |name: &str, gamma| Solver::fastest(&Map::load(name).unwrap(), gamma);
+    assert_eq!(fastest("4x4", 0.99), Solver::PolicyIteration);
+    assert_eq!(fastest("generated:20x20", 0.99), Solver::Accelerated);
+    assert_eq!(fastest("generated:20x20", 0.9999), Solver::PolicyIteration);
+    assert_eq!(fastest("generated:400x400", 0.99), Solver::Prioritised);
 }

@@ -282,11 +282,11 @@ pub(crate) struct SolveArguments {
     #[command(flatten)]
     lake: LakeArguments,
 
-    /// How V* is computed: all give the same, each with a certificate.
-    #[arg(long, value_enum, default_value_t = Solver::ValueIteration, help_heading = "Solver")]
-    pub(crate) solver: Solver,
+    /// How V* is computed; by default as is fastest on the lake. All give the same, each with a certificate.
+    #[arg(long, value_enum, help_heading = "Solver")]
+    pub(crate) solver: Option<Solver>,
 
-    /// The error bound of V* to reach, if rounding allows.
+    /// The error bound of V*(s) to reach if rounding allows, relative to |V*(s)| where that is below 1.
     #[arg(long, value_name = "NUMBER", value_parser = accuracy, default_value_t = ACCURACY, help_heading = "Solver")]
     #[arg(allow_negative_numbers = true)]
     pub(crate) accuracy: f64,

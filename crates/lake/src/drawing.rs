@@ -471,7 +471,7 @@ fn cosine(standing: &Standing<Summary, Cosine>, method: &str, other: &str) -> St
     }
     let is_theirs = |between: &[String; 2]| between.iter().all(|label| [method, other].contains(&label.as_str()));
     let mean = standing.cosines.iter().find(|cosine| is_theirs(&cosine.between)).and_then(|cosine| cosine.mean);
-    mean.map_or("none".to_owned(), |mean| fixed(mean, 3))
+    mean.map_or("undefined".to_owned(), |mean| fixed(mean, 3))
 }
 
 /// Mean and interval of a distance.

@@ -34,6 +34,18 @@ pub enum LakeError {
         /// Why it does not, and what to do.
         problem: String,
     },
+    /// An optimal policy that cannot be told.
+    #[error("optimal policy: in row {row}, column {column}, the actions {actions} cannot be told apart: {problem}")]
+    Undecided {
+        /// The cell's row, from 1.
+        row: usize,
+        /// Its column, from 1.
+        column: usize,
+        /// The actions that may be the best.
+        actions: String,
+        /// Why they cannot be told apart.
+        problem: String,
+    },
     /// A recipe's field.
     #[error("{field}: expected {allowed}, got {given}")]
     Field {

@@ -108,8 +108,19 @@ impl Experiment {
     ///
     /// # Errors
     ///
-    /// [`LakeError`] for a map, trajectory, optimizer or method that the recipe names wrongly.
+    /// [`LakeError`] for a map, trajectory, optimizer or method that the recipe names wrongly, for an optimal policy that
+    /// cannot be told, and for a rejected trajectory from which nothing can be learned beside the demonstration.
     pub fn new(recipe: Recipe) -> Result<Self, LakeError> {
+        let experiment = Self::drawn(recipe)?;
+        match &experiment.rejected {
+            Some(rejected) => trajectory::check_comparison(&experiment.demonstration, rejected)?,
+            None => {}
+        }
+        Ok(experiment)
+    }
+
+    /// The same where the trajectories may be two random words that happen to be the same: a study counts such designs too.
+    pub(crate) fn drawn(recipe: Recipe) -> Result<Self, LakeError> {
         let setting = Setting::new(&recipe)?;
         let (environment, map) = (setting.environment(), setting.environment().map());
         let objectives = recipe.objectives()?;
@@ -120,14 +131,16 @@ impl Experiment {
         let fitted = recipe.start.policy(map, setting.greedy(), &mut stream(recipe.seed, 0, START));
         let sampled = fitted.unwrap_or_else(|| uniform_policy(map));
         let resolve = |name: &str| trajectory::resolve_rewarded(environment, recipe.gamma, name, &sampled);
+        // Whatever trains before the methods reads it like them, so that no method's numbers depend on its company.
+        let trained = || objectives.iter().flatten().chain(&before);
         let (demonstration, is_demonstrated) = match resolve(&recipe.demonstration) {
             // No method reads it. Distances along a way to the goal are reported all the same.
-            Err(_) if !objectives.iter().flatten().chain(&before).any(|objective| learns_from_data(&**objective)) => {
+            Err(_) if !trained().any(|objective| learns_from_data(&**objective)) => {
                 (trajectory::resolve(map, trajectory::OPTIMAL)?, false)
             }
             resolved => (resolved?, true),
         };
-        let compares = objectives.iter().flatten().any(|objective| reads_rejected(&objective.requirements()));
+        let compares = trained().any(|objective| reads_rejected(&objective.requirements()));
         let rejected = compares.then(|| resolve(&recipe.rejected)).transpose()?;
         let (optimizer, curve_steps) = (recipe.optimizer()?, curve_steps(recipe.steps));
         Ok(Self {

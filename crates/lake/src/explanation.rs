@@ -41,13 +41,13 @@
 //! which is 0 exactly where the demonstrated action is greedy.
 //!
 //! **Gradient cosine** ⟨g, g'⟩ / (‖g‖ ‖g'‖) of two methods' gradients by all parameters at the same policy, each with the data, the
-//! reference and the anticipation that it trains with; none where either has no gradient. A method that samples has one step's
+//! reference and the anticipation that it trains with; undefined where either gradient is zero. A method that samples has one step's
 //! sample, all from the same streams of random numbers.
 
 mod account;
 mod measures;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::map::{Map, Trajectory};
 use crate::report::{Curve, Summary};
@@ -121,12 +121,15 @@ pub struct DistanceParts {
 /// What is measured at one policy: of one run, or over all of them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Standing<Number, Agreement> {
-    /// Σ min(q, d) of reads and visits; none if nothing was read.
+    /// Σ min(q, d) of reads and visits; undefined if nothing was read.
+    #[serde(serialize_with = "or_undefined")]
     pub overlap: Option<Number>,
-    /// KL(q || d) of reads and visits, nats; none if nothing was read, or something that the policy never visits.
+    /// KL(q || d) of reads and visits, nats; undefined if nothing was read, or something that the policy never visits.
+    #[serde(serialize_with = "or_undefined")]
     pub divergence: Option<Number>,
     /// Mean total variation distance between the states that the objective weighs and those that the policy visits, in [0, 1];
-    /// none if there was nothing to learn from.
+    /// undefined if there was nothing to learn from.
+    #[serde(serialize_with = "or_undefined")]
     pub bias: Option<Number>,
     /// The probability that the policy gives to the demonstration, Π π(a*|s*).
     pub demonstration_probability: Number,
@@ -145,12 +148,22 @@ pub struct Standing<Number, Agreement> {
 pub struct Cosine {
     /// Labels of the two methods.
     pub between: [String; 2],
-    /// Mean of the cosine; none if no run gave both a gradient.
+    /// Mean of the cosine; undefined if in no run both gradients differed from zero.
+    #[serde(serialize_with = "or_undefined")]
     pub mean: Option<f64>,
-    /// Half-width of the mean's 95% confidence interval; none for less than two runs.
+    /// Half-width of the mean's 95% confidence interval; undefined for less than two runs.
+    #[serde(serialize_with = "or_undefined")]
     pub ci95: Option<f64>,
-    /// Runs in which both had a gradient, of the first [`COMPARED_RUNS`].
+    /// Runs in which both gradients differed from zero, of the first [`COMPARED_RUNS`].
     pub runs: usize,
+}
+
+/// A number, or the word for what has none: JSON's null says neither that it is missing nor why.
+pub(crate) fn or_undefined<T: Serialize, S: Serializer>(number: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    match number {
+        Some(number) => number.serialize(serializer),
+        None => serializer.serialize_str("undefined"),
+    }
 }
 
 /// How probable the chosen and the rejected trajectory were along the way.

@@ -275,15 +275,17 @@ struct SolveReport<'a> {
     residual: f64,
     sweeps: usize,
     error_bound: f64,
+    value_error_bound: &'a [f64],
 }
 
 fn solve_lake(arguments: &SolveArguments) -> anyhow::Result<()> {
     let recipe = Recipe::resolve(None, &arguments.overrides())?;
     let environment = Environment::new(Map::load(&recipe.map)?, recipe.dynamics());
     let pool = pool(arguments.threads)?;
-    let (solver, accuracy) = (arguments.solver, arguments.accuracy);
+    let solver = arguments.solver.unwrap_or_else(|| Solver::fastest(environment.map(), recipe.gamma));
+    let accuracy = arguments.accuracy;
     let solution = pool.install(|| solve(&environment, recipe.gamma, solver, accuracy));
-    let policy = optimal_policy(&environment, &solution, recipe.target);
+    let policy = optimal_policy(&environment, &solution, recipe.target)?;
     let map = environment.map();
     if arguments.json {
         return print_json(&SolveReport {
@@ -299,14 +301,17 @@ fn solve_lake(arguments: &SolveArguments) -> anyhow::Result<()> {
             residual: solution.residual,
             sweeps: solution.sweeps,
             error_bound: solution.error_bound,
+            value_error_bound: &solution.value_error_bound,
         });
     }
     let (holes, cells) = (map.cells().iter().filter(|&&cell| cell == Cell::Hole).count(), map.cells().len());
     let holes = if holes == 0 { "no".to_owned() } else { holes.to_string() };
+    let relative = Some(solution.relative_error_bound()).filter(|bound| bound.is_finite());
+    let relative = relative.map_or(String::new(), |bound| format!(", and V*(s) below 1 to {bound:.1e} of itself"));
     let drawn = drawing::solution(map, &solution, &policy, columns());
     let told = format!(
         "{}: {} x {} cells, {holes} holes, {}, discount {}\n\
-         V*(S) = {}; {} sweeps of {}; residual {:e}, so V* is known to {:e}\n",
+         V*(S) = {}; {} sweeps of {}; residual {:e}, so V* is known to {:e}{relative}\n",
         map.name(),
         cells / map.width(),
         map.width(),

@@ -6,7 +6,7 @@ use objective::{ObjectiveState, Parameters};
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use crate::explanation::Explanation;
+use crate::explanation::{Explanation, or_undefined};
 use crate::map::ACTIONS;
 use crate::measure::Measured;
 use crate::recipe::Recipe;
@@ -122,7 +122,8 @@ pub struct MethodReport {
     /// What was sampled from the lake, if anything was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampled: Option<Sampled>,
-    /// The loss before the last update; runs that never had anything to learn from are left out.
+    /// The loss before the last update; runs that never had anything to learn from are left out, and it is undefined for none.
+    #[serde(serialize_with = "or_undefined")]
     pub last_loss: Option<Summary>,
     /// The objective's metrics before the last update, means over the runs.
     pub last_metrics: BTreeMap<&'static str, f64>,

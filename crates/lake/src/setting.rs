@@ -8,7 +8,7 @@ use crate::measure::{Measured, performance};
 use crate::network::{Inputs, Network};
 use crate::recipe::Recipe;
 use crate::report::{MeasureReport, Optimal, Paired, PolicyReport};
-use crate::solver::{Solution, Target, TransitionMatrix, optimal_policy, value_iteration};
+use crate::solver::{Solution, Target, TransitionMatrix, optimal_policy, solve_fast};
 use crate::start;
 
 /// A lake with what policies are measured against there.
@@ -27,13 +27,13 @@ impl Setting {
     ///
     /// # Errors
     ///
-    /// [`LakeError`] for a map that the recipe names wrongly.
+    /// [`LakeError`] for a map that the recipe names wrongly, and for an optimal policy that cannot be told.
     pub fn new(recipe: &Recipe) -> Result<Self, LakeError> {
         let environment = Environment::new(Map::load(&recipe.map)?, recipe.dynamics());
-        let solution = value_iteration(&environment, recipe.gamma);
+        let solution = solve_fast(&environment, recipe.gamma);
         let map = environment.map();
-        let greedy = optimal_policy(&environment, &solution, Target::Greedy);
-        let mut optimal = optimal_policy(&environment, &solution, recipe.target);
+        let greedy = optimal_policy(&environment, &solution, Target::Greedy)?;
+        let mut optimal = optimal_policy(&environment, &solution, recipe.target)?;
         if recipe.parameterised_target {
             let inputs = Inputs::new(recipe.encoding, map);
             let mut network = Network::new(inputs, recipe.hidden, &mut stream(recipe.seed, 0, TARGET))?;

@@ -8,11 +8,15 @@
 //! | value iteration in place | `gauss_seidel` |
 //! | policy iteration, exact and modified | `policy_iteration` |
 //! | only where something still changes | `prioritised` |
+//! | exactness relative to each cell's own value, behind every solver | `polish` |
+//! | how exactly each value is known, and which actions tie | `certificate` |
 
 mod accelerated;
+mod certificate;
 mod gauss_seidel;
 mod plane;
 mod policy_iteration;
+mod polish;
 mod prioritised;
 mod value_iteration;
 
@@ -20,19 +24,26 @@ use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 
 use crate::environment::Environment;
-use crate::map::{ACTIONS, Map};
+use crate::error::LakeError;
+use crate::map::{ACTIONS, Action, Cell, Map};
 
+use certificate::{Certificate, Choice};
 use plane::Plane;
 
 /// Probabilities of the four actions, one row a cell: T(a|s).
 pub type TransitionMatrix = Vec<[f64; ACTIONS]>;
 
-/// Actions whose values are this close to the best count as tied.
-pub const TIE_TOLERANCE: f64 = 1e-9;
 /// Temperature of the soft target, in units of return.
 pub const TEMPERATURE: f64 = 0.1;
-/// How exactly V* and Q* are computed where nothing else is said.
+/// How exactly V* and Q* are computed where nothing else is said, relative to |V*(s)| where that is below 1.
 pub const ACCURACY: f64 = 1e-12;
+
+/// Below this, width² (1 − γ) makes elimination faster than sweeps.
+const ELIMINATION: f64 = 0.25;
+/// Cells from which blocks are faster than whole sweeps.
+const LARGE: usize = 1 << 17;
+/// Values below this are not told from those that rounding to 0 leaves.
+const SMALLEST: f64 = 1e-290;
 
 /// Which optimal policy a learned one is measured against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantNames)]
@@ -77,11 +88,28 @@ impl Solver {
         Self::ModifiedPolicyIteration,
         Self::Prioritised,
     ];
+
+    /// The one that is fastest on a lake.
+    ///
+    /// Elimination takes about width² multiplications a cell, whatever the discount; sweeps take some 1 / (1 − γ) of a
+    /// cell's backups; and on lakes beyond the processor's caches only blocks that still change are worth a sweep.
+    pub fn fastest(map: &Map, gamma: f64) -> Self {
+        let (width, cells) = (map.width(), map.cells().len());
+        if policy_iteration::eliminates(width, cells) && (width * width) as f64 * (1.0 - gamma) < ELIMINATION {
+            Self::PolicyIteration
+        } else if cells < LARGE {
+            Self::Accelerated
+        } else {
+            Self::Prioritised
+        }
+    }
 }
 
 /// V* and Q* of a lake, discounted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Solution {
+    /// The discount.
+    pub gamma: f64,
     /// V*(s); 0 in terminal cells.
     pub value: Vec<f64>,
     /// Q*(s,a); 0 in terminal cells.
@@ -93,17 +121,29 @@ pub struct Solution {
     /// A bound of maxₛ |V(s) − V*(s)| and of the same for Q: (residual + rounding) / (1 − γ), where rounding bounds
     /// what the arithmetic of one backup may have hidden.
     pub error_bound: f64,
+    /// A bound of |V(s) − V*(s)| for each cell, which is small where its values are small.
+    pub value_error_bound: Vec<f64>,
 }
 
-/// V* and Q* with discount 0 ≤ γ < 1, by the solver, to an error bound of `accuracy` > 0, or as exactly as rounding
-/// allows.
+impl Solution {
+    /// The greatest bound of |V(s) − V*(s)|, relative to |V(s)| where that is below 1: what `accuracy` asks for. Infinite
+    /// where a value may be 0 that is not 0 for certain.
+    pub fn relative_error_bound(&self) -> f64 {
+        let relative = |(value, bound): (&f64, &f64)| if *bound == 0.0 { 0.0 } else { bound / value.abs().min(1.0) };
+        self.value.iter().zip(&self.value_error_bound).map(relative).fold(0.0, f64::max)
+    }
+}
+
+/// V* and Q* with discount 0 ≤ γ < 1, by the solver, to an error bound of `accuracy` > 0, relative to |V*(s)| in cells
+/// where that is below 1, or as exactly as rounding allows.
 ///
 /// # Formula
 ///
 /// Q(s,a) = Σ P(s'|s,a) (r(s') + γ V(s')), with V = 0 in terminal cells, and V = B V with B V(s) = maxₐ Q(s,a). As B
 /// brings any two V closer by the factor γ, |V − V*| ≤ |B V − V| / (1 − γ), whichever way V was found. So every solver
-/// goes on until its residual is below `accuracy` (1 − γ) / 2 or four units of rounding in the largest value, and then
-/// one more backup, the same for all, computes V, Q and the residual that is reported.
+/// goes on until its residual is below `accuracy` (1 − γ) / 2 or four units of rounding in the largest value. Then cells
+/// are swept on, the same way for all, until each is settled relative to its own value, as often as the bound of each
+/// cell's error (`value_error_bound`) asks for; and one more backup computes V, Q and the residual that is reported.
 ///
 /// Sweeps begin at a V that no backup lowers, or none raises. As rounding respects order, values go on in that
 /// direction to the end, so that sweeps end; those of [`Solver::Accelerated`] end where plain ones would no longer
@@ -111,7 +151,7 @@ pub struct Solution {
 ///
 /// # Errors
 ///
-/// None; where `accuracy` is beyond rounding, `error_bound` says what was reached.
+/// None; where `accuracy` is beyond rounding, `error_bound` and `value_error_bound` say what was reached.
 pub fn solve(environment: &Environment, gamma: f64, solver: Solver, accuracy: f64) -> Solution {
     let mut plane = Plane::new(environment, gamma, accuracy);
     let sweeps = match solver {
@@ -122,7 +162,29 @@ pub fn solve(environment: &Environment, gamma: f64, solver: Solver, accuracy: f6
         Solver::ModifiedPolicyIteration => policy_iteration::solve_modified(&mut plane),
         Solver::Prioritised => prioritised::solve(&mut plane),
     };
-    plane.certify(sweeps)
+    finish(&mut plane, sweeps, accuracy * (1.0 - gamma) / 4.0)
+}
+
+/// A share of a value below which rounding is so near that it may as well be reached.
+const NEAR_ROUNDING: f64 = 64.0 * f64::EPSILON;
+
+/// Polishes until no cell changes by more than a share of its value, and by less where the accuracy asks for it.
+fn finish(plane: &mut Plane, mut sweeps: usize, mut share: f64) -> Solution {
+    loop {
+        share = if share < NEAR_ROUNDING { 0.0 } else { share };
+        sweeps += polish::solve(plane, share);
+        let solution = plane.certify(sweeps);
+        let excess = solution.relative_error_bound() / plane.accuracy();
+        if excess <= 1.0 || share == 0.0 {
+            return solution;
+        }
+        share /= 2.0 * excess;
+    }
+}
+
+/// V* and Q* by the fastest solver, at the default accuracy.
+pub fn solve_fast(environment: &Environment, gamma: f64) -> Solution {
+    solve(environment, gamma, Solver::fastest(environment.map(), gamma), ACCURACY)
 }
 
 /// Value iteration at the default accuracy.
@@ -136,23 +198,79 @@ pub fn uniform_policy(map: &Map) -> TransitionMatrix {
 }
 
 /// The optimal policy T*(a|s); rows of terminal cells are uniform.
-pub fn optimal_policy(environment: &Environment, solution: &Solution, target: Target) -> TransitionMatrix {
-    let row = |(cell, q): (usize, &[f64; ACTIONS])| {
-        if environment.map().cells()[cell].is_terminal() {
-            return [1.0 / ACTIONS as f64; ACTIONS];
+///
+/// Actions tie where the bounds of their values' errors cannot tell them apart. Where those bounds are not small beside
+/// the values that decide, the lake is solved further first, as exactly as rounding allows.
+///
+/// # Errors
+///
+/// [`LakeError::Undecided`] for a cell whose actions cannot be told apart even so: values below 1e-290, which are about to
+/// round to 0, or values whose difference is below the bound of its rounding while that bound is no small share of them.
+pub fn optimal_policy(
+    environment: &Environment,
+    solution: &Solution,
+    target: Target,
+) -> Result<TransitionMatrix, LakeError> {
+    if target == Target::Soft {
+        return Ok(rows(environment, |cell| {
+            let q = solution.action_value[cell];
+            let best = q.into_iter().fold(f64::NEG_INFINITY, f64::max);
+            q.map(|q| ((q - best) / TEMPERATURE).exp())
+        }));
+    }
+    let tied = match best_actions(environment, solution) {
+        Ok(tied) => tied,
+        Err(_) => {
+            let mut plane = Plane::resume(environment, solution, f64::MIN_POSITIVE);
+            best_actions(environment, &finish(&mut plane, solution.sweeps, 0.0))?
         }
-        let best = q.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let tied = q.map(|q| q >= best - TIE_TOLERANCE);
-        let weights = match target {
-            Target::Greedy => {
-                let first = tied.iter().position(|&tied| tied);
-                std::array::from_fn(|action| f64::from(Some(action) == first))
-            }
-            Target::Ties => tied.map(f64::from),
-            Target::Soft => q.map(|q| ((q - best) / TEMPERATURE).exp()),
-        };
+    };
+    Ok(rows(environment, |cell| {
+        let tied = tied[cell];
+        let first = tied.iter().position(|&tied| tied);
+        match target {
+            Target::Greedy => std::array::from_fn(|action| f64::from(Some(action) == first)),
+            Target::Ties | Target::Soft => tied.map(f64::from),
+        }
+    }))
+}
+
+/// Weights of the actions, divided by their sum.
+fn rows(environment: &Environment, weights: impl Fn(usize) -> [f64; ACTIONS]) -> TransitionMatrix {
+    let row = |(cell, kind): (usize, &Cell)| {
+        let weights = if kind.is_terminal() { [1.0; ACTIONS] } else { weights(cell) };
         let sum: f64 = weights.iter().sum();
         weights.map(|weight| weight / sum)
     };
-    solution.action_value.iter().enumerate().map(row).collect()
+    environment.map().cells().iter().enumerate().map(row).collect()
+}
+
+/// The actions of each cell that are not certainly worse than the best.
+fn best_actions(environment: &Environment, solution: &Solution) -> Result<Vec<[bool; ACTIONS]>, LakeError> {
+    let plane = Plane::resume(environment, solution, ACCURACY);
+    let Solution { value, action_value, value_error_bound, .. } = solution;
+    let certificate = Certificate::known(&plane, value, action_value, value_error_bound);
+    let tied = |(cell, kind): (usize, &Cell)| {
+        if kind.is_terminal() {
+            return Ok([true; ACTIONS]);
+        }
+        let choice = certificate.choice(cell);
+        if choice.certain { Ok(choice.tied) } else { Err(undecided(environment.map(), cell, &choice)) }
+    };
+    environment.map().cells().iter().enumerate().map(tied).collect()
+}
+
+fn undecided(map: &Map, cell: usize, choice: &Choice) -> LakeError {
+    let Choice { tied, gap, bound, terms, .. } = *choice;
+    let actions: Vec<_> = Action::ALL.into_iter().filter(|&action| tied[action as usize]).map(Action::word).collect();
+    let problem = match terms < SMALLEST {
+        true => format!("the values that decide, {terms:e}, are below {SMALLEST:e} and about to round to 0"),
+        false => format!("their values differ by {gap:e}, which is less than the bound {bound:e} of its rounding"),
+    };
+    LakeError::Undecided {
+        row: cell / map.width() + 1,
+        column: cell % map.width() + 1,
+        actions: actions.join(", "),
+        problem,
+    }
 }

@@ -151,7 +151,7 @@ mod tests {
 
     fn optimal(map: &Map) -> TransitionMatrix {
         let environment = Environment::new(map.clone(), false);
-        optimal_policy(&environment, &value_iteration(&environment, 0.99), Target::Greedy)
+        optimal_policy(&environment, &value_iteration(&environment, 0.99), Target::Greedy).unwrap()
     }
 
     #[test]

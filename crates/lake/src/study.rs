@@ -189,7 +189,7 @@ impl Study {
     fn experiment(&self, number: usize, overrides: &Overrides) -> Result<Experiment, LakeError> {
         let mut recipe = Recipe::resolve_over(self.recipe.clone(), overrides)?;
         recipe.seed += (number * recipe.seeds) as u64;
-        Experiment::new(recipe)
+        Experiment::drawn(recipe)
     }
 
     fn validate(&self) -> Result<(), LakeError> {

@@ -76,6 +76,35 @@ pub fn resolve_rewarded(
     resolve_sampled(map, name_or_word, policy)
 }
 
+/// Checks that methods that compare two trajectories can learn from them.
+///
+/// A policy gives the same probability to two trajectories that take the same actions in the same cells, in whatever
+/// order, so that every margin between them is 0 and stays so.
+///
+/// # Errors
+///
+/// [`LakeError::Trajectory`] for a rejected trajectory that takes the demonstration's actions in the demonstration's cells.
+pub fn check_comparison(demonstration: &Trajectory, rejected: &Trajectory) -> Result<(), LakeError> {
+    let moves = |trajectory: &Trajectory| {
+        let actions = trajectory.actions.iter().map(|&action| action as usize);
+        let mut moves: Vec<_> = trajectory.cells.iter().copied().zip(actions).collect();
+        moves.sort_unstable();
+        moves
+    };
+    if moves(demonstration) != moves(rejected) {
+        return Ok(());
+    }
+    let same = match demonstration.word == rejected.word {
+        true => "is the demonstration itself".to_owned(),
+        false => format!("takes the actions of the demonstration {} in the same cells", demonstration.word),
+    };
+    let problem = format!(
+        "as the rejected trajectory it {same}, so the policy always gives both the same probability and a comparison of \
+         them teaches nothing; expected a rejected trajectory with another move"
+    );
+    Err(fail(&rejected.word, problem))
+}
+
 /// Every name that [`resolve`] may know for this map.
 pub fn names(map: &Map) -> Vec<&str> {
     let mut names = vec![OPTIMAL, HOLE];
@@ -212,6 +241,22 @@ mod tests {
         assert!(optimal(&lake(1.0, 0.0, -1.0), 0.9).is_err());
         assert!(optimal(&lake(1.0, 0.0, -0.1), 0.99).is_ok());
         assert_eq!(named(&lake(1.0, 0.0, -1.0), 0.9, HOLE).unwrap().word, "RD");
+    }
+
+    #[test]
+    fn a_rejected_trajectory_with_the_demonstrations_moves_is_refused_in_whatever_order() {
+        let map = Map::load("4x4").unwrap();
+        let check = |chosen: &str, rejected: &str| {
+            check_comparison(&map.walk(chosen).unwrap(), &map.walk(rejected).unwrap())
+                .map_err(|error| error.to_string())
+        };
+        let same = check("DDRDRR", "DDRDRR").unwrap_err();
+        assert!(same.contains("trajectory DDRDRR") && same.contains("the demonstration itself"), "{same}");
+        // Both loops from the start and back, in either order.
+        let turned = check("RLDU", "DURL").unwrap_err();
+        assert!(turned.contains("demonstration RLDU") && turned.contains("teaches nothing"), "{turned}");
+        assert_eq!(check("DDRDRR", "RD"), Ok(()));
+        assert_eq!(check("DDRDRR", "DDRDR"), Ok(()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::environment::Environment;
 use crate::map::ACTIONS;
 
 use super::Solution;
+use super::certificate::Certificate;
 
 /// Columns in a segment of a row, the unit in which terminal cells are looked up. Rows and columns of a block.
 pub(super) const BLOCK: usize = 32;
@@ -24,8 +25,10 @@ pub(super) struct Plane {
     terminals: Vec<u32>,
     /// Where those of each segment of each row begin, and the end.
     begins: Vec<u32>,
-    /// A change of at most this much ends the search.
+    /// A change of at most this much ends a solver's own search.
     tolerance: f64,
+    /// The error bound to reach.
+    accuracy: f64,
     /// A bound of every value's magnitude.
     largest: f64,
     /// The same of every reward's.
@@ -64,6 +67,11 @@ impl Rules {
     #[inline(always)]
     pub(super) fn arrival(&self, value: f64) -> f64 {
         self.frozen + self.gamma * value
+    }
+
+    /// A bound of the numbers that a cell's U is the sum of.
+    pub(super) fn terms(&self, value: f64) -> f64 {
+        self.frozen.abs() + self.gamma * value.abs()
     }
 
     /// Probabilities of the intended move and of each right angle.
@@ -113,10 +121,64 @@ impl Plane {
         let largest_reward = [rewards.goal, rewards.hole, rewards.frozen].into_iter().fold(0.0, magnitude);
         let largest = [rewards.goal, rewards.hole, rewards.frozen / (1.0 - gamma)].into_iter().fold(0.0, magnitude);
         let tolerance = accuracy * (1.0 - gamma) / 2.0;
-        let mut plane =
-            Self { worth, rules, height, width, stride, terminals, begins, tolerance, largest, largest_reward };
+        let mut plane = Self {
+            worth,
+            rules,
+            height,
+            width,
+            stride,
+            terminals,
+            begins,
+            tolerance,
+            accuracy,
+            largest,
+            largest_reward,
+        };
         (0..height).for_each(|row| plane.repeat_margin(row, 0, width));
         plane
+    }
+
+    /// The lake at values that are known already.
+    pub(super) fn resume(environment: &Environment, solution: &Solution, accuracy: f64) -> Self {
+        let mut plane = Self::new(environment, solution.gamma, accuracy);
+        plane.set(&solution.value);
+        plane
+    }
+
+    /// Gives every open cell its value, row by row.
+    fn set(&mut self, value: &[f64]) {
+        for row in 0..self.height {
+            for column in self.open_columns(row) {
+                self.put(row, column, self.rules.arrival(value[row * self.width + column]));
+            }
+        }
+    }
+
+    /// The error bound to reach.
+    pub(super) fn accuracy(&self) -> f64 {
+        self.accuracy
+    }
+
+    /// The cells that left, down, right and up lead to; a wall leads back.
+    #[inline(always)]
+    pub(super) fn ways(&self, cell: usize) -> [usize; ACTIONS] {
+        // No lake has as many cells as 32 bits count, whose division is much the faster.
+        let (row, column) = ((cell as u32 / self.width as u32) as usize, (cell as u32 % self.width as u32) as usize);
+        [
+            cell - usize::from(column > 0),
+            cell + if row + 1 < self.height { self.width } else { 0 },
+            cell + usize::from(column + 1 < self.width),
+            cell - if row > 0 { self.width } else { 0 },
+        ]
+    }
+
+    /// Whether each cell is open, row by row.
+    pub(super) fn open(&self) -> Vec<bool> {
+        let mut open = vec![true; self.height * self.width];
+        for (row, open) in open.chunks_mut(self.width).enumerate() {
+            self.terminals_of(row, 0, self.width).iter().for_each(|&column| open[column as usize] = false);
+        }
+        open
     }
 
     /// Begins again at a value that no backup lowers.
@@ -239,7 +301,7 @@ impl Plane {
     }
 
     /// V after one more backup, Q from that V, and what is known of both.
-    pub(super) fn certify(mut self, sweeps: usize) -> Solution {
+    pub(super) fn certify(&mut self, sweeps: usize) -> Solution {
         let cells = self.height * self.width;
         let mut value = vec![0.0; cells];
         for row in 0..self.height {
@@ -247,11 +309,7 @@ impl Plane {
                 value[row * self.width + column] = self.rules.best(self.around(self.index(row, column)));
             }
         }
-        for row in 0..self.height {
-            for column in self.open_columns(row) {
-                self.put(row, column, self.rules.arrival(value[row * self.width + column]));
-            }
-        }
+        self.set(&value);
         let mut action_value = vec![[0.0; ACTIONS]; cells];
         let mut residual = 0.0;
         for row in 0..self.height {
@@ -266,8 +324,10 @@ impl Plane {
         // rounded itself: at most eight times half a unit of the largest number in it; twice that is on the safe side.
         let largest = self.worth.iter().chain(&value).copied().fold(self.largest_reward, magnitude);
         let rounding = 8.0 * f64::EPSILON * largest;
-        let error_bound = (residual + rounding) / (1.0 - self.rules.gamma) * (1.0 + 4.0 * f64::EPSILON);
-        Solution { value, action_value, residual, sweeps, error_bound }
+        let gamma = self.rules.gamma;
+        let error_bound = (residual + rounding) / (1.0 - gamma) * (1.0 + 4.0 * f64::EPSILON);
+        let value_error_bound = Certificate::new(self, &value, &action_value).into_bounds();
+        Solution { gamma, value, action_value, residual, sweeps, error_bound, value_error_bound }
     }
 }
 

@@ -20,9 +20,14 @@ const SWEEPS: usize = 20;
 /// The action of each cell, padded as the plane is.
 type Choices = Vec<u8>;
 
+/// Whether a lake's policies are evaluated by elimination.
+pub(super) fn eliminates(width: usize, cells: usize) -> bool {
+    cells * width.pow(2) <= LONGEST
+}
+
 /// Iterates until no cell's action changes, and answers the sweeps.
 pub(super) fn solve(plane: &mut Plane) -> usize {
-    if plane.width * plane.height * plane.width.pow(2) > LONGEST {
+    if !eliminates(plane.width, plane.width * plane.height) {
         return solve_by_sweeps(plane, usize::MAX);
     }
     let mut choices = vec![0; plane.worth.len()];

@@ -17,9 +17,9 @@ const LONGEST: usize = 64;
 
 /// Sweeps until every block settles, and answers updates by cells.
 pub(super) fn solve(plane: &mut Plane) -> usize {
-    let (rows, columns) = (plane.height.div_ceil(BLOCK), plane.width.div_ceil(BLOCK));
-    let place = |block: usize| (block / columns * BLOCK, block % columns * BLOCK);
-    let mut pending: Vec<_> = (0..rows * columns).map(|block| residual(plane, place(block))).collect();
+    let blocks = Blocks::of(plane);
+    let place = |block| blocks.place(block);
+    let mut pending: Vec<_> = (0..blocks.count()).map(|block| residual(plane, place(block))).collect();
     let mut updates = plane.height * plane.width;
     let mut level = pending.iter().copied().fold(0.0, greater);
     let tolerance = plane.tolerance();
@@ -34,13 +34,7 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
                     let (change, edges, sweeps) = visit(plane, (row, column), SHARE * level);
                     updates += sweeps * BLOCK.min(plane.height - row) * BLOCK.min(plane.width - column);
                     pending[block] = change;
-                    let neighbours = [
-                        (column > 0).then(|| block - 1),
-                        (row + BLOCK < plane.height).then(|| block + columns),
-                        (column + BLOCK < plane.width).then(|| block + 1),
-                        (row > 0).then(|| block - columns),
-                    ];
-                    for (neighbour, edge) in neighbours.into_iter().zip(edges) {
+                    for (neighbour, edge) in blocks.neighbours(block).into_iter().zip(edges) {
                         if let Some(neighbour) = neighbour {
                             pending[neighbour] += edge;
                         }
@@ -51,6 +45,39 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
         }
     }
     updates.div_ceil(plane.height * plane.width)
+}
+
+/// The squares that a lake is divided into.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blocks {
+    rows: usize,
+    columns: usize,
+}
+
+impl Blocks {
+    pub(super) fn of(plane: &Plane) -> Self {
+        Self { rows: plane.height.div_ceil(BLOCK), columns: plane.width.div_ceil(BLOCK) }
+    }
+
+    pub(super) fn count(self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// The row and the column of a block's first cell.
+    pub(super) fn place(self, block: usize) -> (usize, usize) {
+        (block / self.columns * BLOCK, block % self.columns * BLOCK)
+    }
+
+    /// The blocks to the left, below, to the right and above.
+    pub(super) fn neighbours(self, block: usize) -> [Option<usize>; 4] {
+        let (row, column) = (block / self.columns, block % self.columns);
+        [
+            (column > 0).then(|| block - 1),
+            (row + 1 < self.rows).then(|| block + self.columns),
+            (column + 1 < self.columns).then(|| block + 1),
+            (row > 0).then(|| block - self.columns),
+        ]
+    }
 }
 
 /// The greatest change that a backup of the block would make, in V.
@@ -92,7 +119,11 @@ fn visit(plane: &mut Plane, (row, column): (usize, usize), enough: f64) -> (f64,
 }
 
 /// U along the left, lower, right and upper edge of a block.
-fn edges(plane: &Plane, (row, below): (usize, usize), (column, beyond): (usize, usize)) -> [[f64; BLOCK]; 4] {
+pub(super) fn edges(
+    plane: &Plane,
+    (row, below): (usize, usize),
+    (column, beyond): (usize, usize),
+) -> [[f64; BLOCK]; 4] {
     let mut edges = [[0.0; BLOCK]; 4];
     let [left, lower, right, upper] = &mut edges;
     for (row, (left, right)) in (row..below).zip(left.iter_mut().zip(right)) {

@@ -1,0 +1,125 @@
+//! Value iteration in blocks until every cell is settled relative to its own value, however small that is.
+//!
+//! Every solver's own search ends at an absolute change, below which lie whole regions of a lake whose reward is small,
+//! far away or much discounted. What it leaves there is made good here: blocks are swept, those with the greatest change
+//! first, until no backup changes a cell by more than a share of what it becomes. So a block waits until the greater
+//! values that it draws on have settled. Where the solver has been exact already, this looks at every cell once.
+
+use super::plane::{BLOCK, Plane, greater};
+use super::prioritised::{Blocks, edges};
+
+/// A share below this is lost in rounding.
+const UNITS: f64 = 4.0 * f64::EPSILON;
+/// Blocks that change by less than this share of the greatest change wait.
+const FALL: f64 = 0.1;
+/// A visit goes on until the block changes by this share of that,
+const WITHIN: f64 = 0.25;
+/// or for this many sweeps.
+const LONGEST: usize = 64;
+/// Passes over the lake that are spent on the last bits.
+const LAST_BITS: usize = 64;
+/// Times 1 / (1 − γ), the passes over the lake at most: what rounding keeps alive goes round for ever.
+const PATIENCE: f64 = 50.0;
+
+/// Sweeps until no cell changes by more than a share of its U, and answers updates by cells. For a share that rounding
+/// hides it goes on, for a while, until nothing changes at all: then equal cells have equal values to the last bit.
+pub(super) fn solve(plane: &mut Plane, share: f64) -> usize {
+    let blocks = Blocks::of(plane);
+    let patience = (PATIENCE / (1.0 - plane.rules.gamma)).min(1e9) as usize + 4 * blocks.count();
+    let mut updates = settle(plane, blocks, share.max(UNITS), patience);
+    if share < UNITS {
+        updates += settle(plane, blocks, 0.0, LAST_BITS);
+    }
+    updates.div_ceil(plane.height * plane.width)
+}
+
+fn settle(plane: &mut Plane, blocks: Blocks, share: f64, patience: usize) -> usize {
+    let all = |plane: &Plane| (0..blocks.count()).map(|block| residual(plane, blocks.place(block), share)).collect();
+    let mut pending: Vec<f64> = all(plane);
+    let (mut updates, mut backwards, mut fresh) = (plane.height * plane.width, true, true);
+    for _ in 0..patience {
+        let most = pending.iter().copied().fold(0.0, greater);
+        if most == 0.0 {
+            if fresh {
+                break;
+            }
+            // Changes that are too small to be passed on by themselves may add up.
+            (pending, fresh) = (all(plane), true);
+            updates += plane.height * plane.width;
+            continue;
+        }
+        fresh = false;
+        let level = if share > 0.0 { FALL * most } else { 0.0 };
+        for turn in 0..pending.len() {
+            let block = if backwards { pending.len() - 1 - turn } else { turn };
+            if pending[block] > level {
+                let visit = visit(plane, blocks.place(block), share, WITHIN * level);
+                updates += visit.updates;
+                pending[block] = visit.change;
+                for (neighbour, moved) in blocks.neighbours(block).into_iter().zip(visit.moved) {
+                    if let Some(neighbour) = neighbour {
+                        pending[neighbour] += moved;
+                    }
+                }
+            }
+        }
+        backwards = !backwards;
+    }
+    updates
+}
+
+/// What sweeps of a block did.
+struct Visit {
+    /// The last sweep's change; 0 where it was no more than each cell's share.
+    change: f64,
+    /// The changes along the left, lower, right and upper edge; 0 where they were no more than each cell's share.
+    moved: [f64; 4],
+    updates: usize,
+}
+
+/// The greatest change of a block's cells that is more than their share.
+fn residual(plane: &Plane, (row, column): (usize, usize), share: f64) -> f64 {
+    let mut out = [0.0; BLOCK];
+    let end = plane.width.min(column + BLOCK);
+    let changes = (row..plane.height.min(row + BLOCK)).map(|row| {
+        let out = &mut out[..end - column];
+        plane.back_up(row, column, end, out);
+        beyond_share(&plane.worth[plane.index(row, column)..], out, share)
+    });
+    changes.fold(0.0, greater)
+}
+
+/// The greatest difference that is more than a share of the second number.
+fn beyond_share(own: &[f64], other: &[f64], share: f64) -> f64 {
+    let (mut most, mut excess) = (0.0, 0.0);
+    for (own, other) in own.iter().zip(other) {
+        let change = (own - other).abs();
+        most = greater(change, most);
+        excess = greater(change - share * other.abs(), excess);
+    }
+    if excess > 0.0 { most } else { 0.0 }
+}
+
+fn visit(plane: &mut Plane, (row, column): (usize, usize), share: f64, enough: f64) -> Visit {
+    let (below, beyond) = (plane.height.min(row + BLOCK), plane.width.min(column + BLOCK));
+    let before = edges(plane, (row, below), (column, beyond));
+    let mut out = [0.0; BLOCK];
+    let (mut change, mut sweeps) = (f64::INFINITY, 0);
+    while change > enough && sweeps < LONGEST {
+        change = 0.0;
+        for turn in 0..below - row {
+            let row = if sweeps % 2 == 0 { below - 1 - turn } else { row + turn };
+            let out = &mut out[..beyond - column];
+            plane.back_up(row, column, beyond, out);
+            let begin = plane.index(row, column);
+            let own = &mut plane.worth[begin..begin + out.len()];
+            change = greater(beyond_share(own, out, share), change);
+            own.copy_from_slice(out);
+            plane.repeat_margin(row, column, beyond);
+        }
+        sweeps += 1;
+    }
+    let after = edges(plane, (row, below), (column, beyond));
+    let moved = |side: usize| beyond_share(&before[side], &after[side], share);
+    Visit { change, moved: [0, 1, 2, 3].map(moved), updates: sweeps * (below - row) * (beyond - column) }
+}

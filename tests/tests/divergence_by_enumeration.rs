@@ -105,8 +105,11 @@ fn gradient_of_divergence(policies: [&Policy; 3], tokens: usize) -> Vec<[f64; AC
 /// What a token weighs in a step of two responses of this length.
 type Share = fn(f64) -> f64;
 
+/// A method, its parameters, and what its tokens weigh.
+type Case = (&'static str, Vec<(&'static str, Value)>, Share);
+
 /// Every method that adds the divergence, with the parameters that change how tokens are weighed or ratios are taken.
-fn methods() -> Vec<(&'static str, Vec<(&'static str, Value)>, Share)> {
+fn methods() -> Vec<Case> {
     let mean: Share = |length| 1.0 / (2.0 * length);
     vec![
         ("grpo", vec![], mean),

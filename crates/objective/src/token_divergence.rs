@@ -138,7 +138,7 @@ mod tests {
                 value(log_prob + 2.0 * step) - value(log_prob - 2.0 * step),
             );
             let difference = (8.0 * near - far) / (12.0 * step);
-            let rounding = 1e-10 * value(log_prob).abs().max(1e-300);
+            let rounding = 1e-10 * value(log_prob).abs() + 1e-15;
             assert!(
                 (slope - difference).abs() <= 1e-8 * slope.abs() + rounding,
                 "{log_prob}: {slope:e}, {difference:e}"

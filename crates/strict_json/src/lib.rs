@@ -8,7 +8,7 @@
 //! use serde_json::Value;
 //!
 //! let error = strict_json::from_str::<Value>(r#"{"side": {"reward": [1, 0], "reward": [0, 1]}}"#).unwrap_err();
-//! assert_eq!(error.to_string(), r#"duplicate key "reward" at line 1 column 35"#);
+//! assert_eq!(error.to_string(), r#"duplicate key "reward" at line 1 column 36"#);
 //!
 //! #[derive(Debug, PartialEq, serde::Deserialize)]
 //! struct Pair { chosen: f64, rejected: f64 }

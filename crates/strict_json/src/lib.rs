@@ -13,7 +13,7 @@
 //! #[derive(Debug, PartialEq, serde::Deserialize)]
 //! struct Pair { chosen: f64, rejected: f64 }
 //! let error = strict_json::from_str::<Pair>("[1, 2]").unwrap_err();
-//! assert_eq!(error.to_string(), "expected an object, got an array at line 1 column 0");
+//! assert_eq!(error.to_string(), "expected an object, got an array at line 1 column 1");
 //!
 //! let pair = strict_json::from_str::<Pair>("\u{feff}{\"chosen\": 1, \"rejected\": 2}")?;
 //! assert_eq!(pair, Pair { chosen: 1.0, rejected: 2.0 });

@@ -1,6 +1,8 @@
 """TRL's GRPO and RLOO trainers in float64 on given log-probabilities and rewards, with a stand-in trainer.
 
-The trainers take advantages as they are; these are computed here from the rewards, by the formulas of the trainers.
+The trainers take advantages as they are; these are computed here from the rewards, by the formulas of the trainers. TRL corrects
+the divergence by the ratio that its importance sampling has. Where that is the sequence's, the divergence here is TRL's with the
+token's ratio: its loss is then the sum of two, TRL's without the divergence and TRL's with advantages of 0 by token.
 """
 
 import collections
@@ -44,6 +46,18 @@ def advantages(objective, side):
 def evaluate(line):
     """Loss and cotangents of one line of the `evaluate` protocol."""
     objective, side = line["objective"], line["groups"]
+    by_sequence = objective["name"] == "luspo" or objective.get("ratio") == "sequence"
+    if not by_sequence or objective["beta"] == 0:
+        return answer(objective, side, "sequence" if by_sequence else "token", advantages(objective, side))
+    parts = [answer(objective | {"beta": 0.0}, side, "sequence", advantages(objective, side)),
+             answer(objective, side, "token", torch.zeros(len(side["reward"])))]
+    ours = [part["cotangents"]["groups"]["log_prob"] for part in parts]
+    log_prob = [[a + b for a, b in zip(*rows)] for rows in zip(*ours)]
+    return parts[0] | {"loss": sum(part["loss"] for part in parts), "cotangents": {"groups": {"log_prob": log_prob}}}
+
+
+def answer(objective, side, level, advantage):
+    """Loss and cotangents of TRL's trainer with importance ratios of this level."""
     leaves = [torch.tensor(response).requires_grad_() for response in side["log_prob"]]
     mask = pad([torch.ones(len(response), dtype=torch.long) for response in leaves])
     log_prob, blank = pad(leaves), torch.zeros_like(pad(leaves))
@@ -53,7 +67,8 @@ def evaluate(line):
     normalisation = objective.get("normalisation", "grpo") if name == "grpo" else name
     low = objective.get("clip", 0.2)
     arguments = types.SimpleNamespace(
-        delta=objective.get("delta"), use_bias_correction_kl=False, steps_per_generation=1,
+        delta=objective.get("delta"), steps_per_generation=1,
+        use_bias_correction_kl=trl.GRPOConfig.__dataclass_fields__["use_bias_correction_kl"].default,
         sapo_temperature_pos=objective.get("positive_temperature", 1.0),
         sapo_temperature_neg=objective.get("negative_temperature", 1.05),
         vespo_k_pos=objective.get("positive_k", 2.0), vespo_lambda_pos=objective.get("positive_lambda", 3.0),
@@ -61,7 +76,7 @@ def evaluate(line):
     stand_in = types.SimpleNamespace(
         model=types.SimpleNamespace(training=True), aux_loss_enabled=False, top_entropy_quantile=1.0, args=arguments,
         _get_per_token_logps_and_entropies=lambda *_, **__: (log_prob, blank, None), off_policy_mask_threshold=None,
-        importance_sampling_level="sequence" if name == "luspo" else objective.get("ratio", "token"),
+        importance_sampling_level=level,
         beta=objective.get("beta", 0.0), loss_type=normalisation, epsilon_low=low,
         epsilon_high=objective.get("max_ratio", 5.0) if name == "cispo" else objective.get("clip_high", low),
         use_vllm=False, vllm_importance_sampling_correction=False, current_gradient_accumulation_steps=1,
@@ -71,7 +86,7 @@ def evaluate(line):
                                           reduce=lambda x, reduction: x, sync_gradients=True),
         _metrics={"train": metrics})
     inputs = {"prompt_ids": mask[:, :1], "prompt_mask": mask[:, :1], "completion_ids": mask, "completion_mask": mask,
-              "advantages": advantages(objective, side), "old_per_token_logps": behaviour,
+              "advantages": advantage, "old_per_token_logps": behaviour,
               "old_logps": behaviour.sum(1), "num_items_in_batch": mask.sum()}
     if "reference_log_prob" in side:
         inputs["ref_per_token_logps"] = pad([torch.tensor(response) for response in side["reference_log_prob"]])

@@ -1,6 +1,9 @@
 """Training on the 4x4 lake by PyTorch autograd in float64, independent of the Rust code.
 
 The policy is softmax(relu(W1[s] + b1) W2 + b2); parameters are flat: W1 (a row a cell), b1, W2 (a row a hidden unit), b2.
+sft, dpo, orpo and ift are differentiated as a whole. Of the other losses on pairs and of those on labelled responses,
+`preference.py` and `labelled.py` answer loss and cotangents from TRL's code, and autograd pulls the cotangents back through the
+network.
 """
 
 import math
@@ -8,7 +11,9 @@ import math
 import torch
 
 import generator
+import labelled
 import objective
+import preference
 
 torch.set_default_dtype(torch.float64)
 ROWS = ["SFFF", "FHFH", "FFFH", "HFFG"]
@@ -20,6 +25,14 @@ DEMONSTRATION = "DDRDRR"
 RMSPROP = {"name": "rmsprop", "smoothing": 0.99, "epsilon": 1e-8, "momentum": 0.0, "weight_decay": 0.0}
 ADAMW = {"name": "adamw", "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0}
 SGD = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}
+PAIRED = [{"name": name, "beta": 0.1} for name in (
+    "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "sigmoid_norm")]
+PAIRED += [{"name": name, "beta": 0.1, "label_smoothing": 0.1} for name in ("robust", "exo_pair", "aot", "aot_unpaired")]
+PAIRED += [{"name": "discopop", "beta": 0.1, "tau": 0.05}, {"name": "simpo", "beta": 2.0, "target_margin": 1.6},
+           {"name": "alphapo", "beta": 2.5, "alpha": 0.25, "target_margin": 0.25}, {"name": "cpo", "beta": 0.1, "alpha": 1.0},
+           {"name": "tdpo", "beta": 0.1, "variant": 1}, {"name": "tdpo", "beta": 0.1, "variant": 2, "alpha": 0.5},
+           {"name": "sum", "terms": [{"name": "dpo", "beta": 0.1, "weight": 0.5}, {"name": "apo_zero", "beta": 0.1}]}]
+LABELLED = [{"name": name, "beta": 0.1} for name in ("kto", "apo_zero_unpaired")]
 
 
 def move(cell, action):
@@ -101,6 +114,44 @@ def loss(flat, reference, method, rejected):
             return objective.orpo(chosen, [log_prob(flat, rejected)], method["beta"])
         case "ift":
             return ift(flat, DEMONSTRATION, method)
+        case "kto" | "apo_zero_unpaired":
+            return by_labels(flat, reference, method, rejected)
+        case _:
+            return by_columns(flat, reference, method, rejected)
+
+
+def by_columns(flat, reference, method, rejected):
+    """A loss on one pair whose value is TRL's and whose gradient is that of TRL's cotangents."""
+    line, statistics = {"objective": method}, {}
+    for side, word in (("chosen", DEMONSTRATION), ("rejected", rejected)):
+        cells, actions = walk(word)
+        own, other = (log_policy(policy, encode(policy, cells)) for policy in (flat, reference))
+        columns = {"log_prob": own[range(len(actions)), actions]}
+        if method["name"] == "tdpo":
+            columns["reference_kl"] = (other.exp() * (other - own)).sum(dim=1)
+        statistics[side] = columns
+        line[side] = {name: [column.tolist()] for name, column in columns.items()}
+        if method["name"] not in ("simpo", "alphapo", "cpo"):
+            line[side]["reference_log_prob"] = [other[range(len(actions)), actions].tolist()]
+    answer = preference.evaluate(line)
+    pulled = sum((torch.tensor(answer["cotangents"][side][name][0]) * column).sum()
+                 for side, columns in statistics.items() for name, column in columns.items())
+    return pulled + (answer["loss"] - pulled).detach()
+
+
+def by_labels(flat, reference, method, rejected):
+    """The same with the demonstration labelled desirable and the rejected trajectory undesirable."""
+    words = [DEMONSTRATION, rejected]
+    own = [log_prob(flat, word) for word in words]
+    columns = {"log_prob": [column.tolist() for column in own],
+               "reference_log_prob": [log_prob(reference, word).tolist() for word in words]}
+    line = {"objective": method, "labelled": columns | {"desirable": [True, False]}}
+    if method["name"] == "kto":
+        line["mismatched"] = {name: rows[::-1] for name, rows in columns.items()}
+    answer = labelled.evaluate(line)
+    rows = answer["cotangents"]["labelled"]["log_prob"]
+    pulled = sum((torch.tensor(row) * column).sum() for row, column in zip(rows, own))
+    return pulled + (answer["loss"] - pulled).detach()
 
 
 def distance(flat):
@@ -156,7 +207,9 @@ def main():
             if propagation in ("released", "algorithm1"):
                 method["gamma"] = 0.95
             cases.append(run(initial, f"ift, {propagation}, freeze {freeze}", method, None, RMSPROP, 1e-3))
-    generator.write(__file__, ["torch"], rows=ROWS, demonstration=DEMONSTRATION, hidden=HIDDEN,
+    for method in PAIRED + LABELLED:
+        cases.append(run(initial, f"{method['name']}, RD", method, "RD", RMSPROP, 1e-3))
+    generator.write(__file__, ["torch", "trl"], rows=ROWS, demonstration=DEMONSTRATION, hidden=HIDDEN,
                     optimal_actions=OPTIMAL, initial_parameters=initial.tolist(), cases=cases)
 
 

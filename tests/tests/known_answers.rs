@@ -193,6 +193,44 @@ fn a_bad_line_is_answered_by_an_error_that_names_the_field_and_the_stream_goes_o
             r#"{"objective": {"name": "dpo"}, "chosen": {"log_prob": [[-1]]}, "rejected": {"log_prob": [[-1]]}}"#,
             "chosen.reference_log_prob: missing",
         ),
+        (r#"[{"name": "sft"}, {"log_prob": [[-1]]}]"#, "expected an object, got an array"),
+        (
+            r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[-1]]}, "totals": [1, 1, 0, 0]}"#,
+            "totals: expected an object, got an array",
+        ),
+        (
+            r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[-1], [-1, -2]], "log_prob": [[-1]]}}"#,
+            "\"log_prob\"",
+        ),
+        (
+            r#"{"objective": {"name": "dpo"}, "chosen": {"log_prob": [[-1], [-1]], "reference_log_prob": [[-1]]}, "rejected": {"log_prob": [[-1]], "reference_log_prob": [[-1]]}}"#,
+            "chosen.reference_log_prob: expected 2 responses as in log_prob, got 1",
+        ),
+        (
+            r#"{"objective": {"name": "dpo"}, "chosen": {"log_prob": [[-1, -1]], "reference_log_prob": [[-1]]}, "rejected": {"log_prob": [[-1]], "reference_log_prob": [[-1]]}}"#,
+            "chosen.reference_log_prob[0]: expected 2 numbers as in log_prob, got 1",
+        ),
+        (r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[-1]]}} {}"#, "trailing characters"),
+        (
+            r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[-1]]}, "state": {"rewards": {"count": 1, "mean": 0}}}"#,
+            "state.rewards: not used by this objective",
+        ),
+        (
+            r#"{"objective": {"name": "sft"}, "chosen": {"log_prob": [[-1]]}, "state": {"terms": [{}]}}"#,
+            "state.terms: not used by this objective",
+        ),
+        (
+            r#"{"objective": {"name": "sum", "terms": [{"name": "sft"}]}, "chosen": {"log_prob": [[-1]]}, "state": {"terms": [{}, {}]}}"#,
+            "state.terms: expected 1, one a term, got 2",
+        ),
+        (
+            r#"{"objective": {"name": "sum", "terms": [{"name": "sft", "weight": 0}]}, "chosen": {"log_prob": [[-1]]}}"#,
+            "sum.terms: expected at least one term with a weight above 0",
+        ),
+        (
+            r#"{"objective": {"name": "grpo"}, "groups": {"log_prob": [[-1]], "behaviour_log_prob": [[-1]], "group": [0], "reward": [1e31]}}"#,
+            "groups.response 0: expected a finite reward of at most 1e30 for groups, got the reward 1e31",
+        ),
     ];
     let lines: String = bad.iter().map(|(line, _)| format!("{line}\n{good}\n")).collect();
     let answers = evaluate(&lines);
@@ -201,6 +239,85 @@ fn a_bad_line_is_answered_by_an_error_that_names_the_field_and_the_stream_goes_o
         let error = answers[0]["error"].as_str().unwrap_or_else(|| panic!("no error for {line}"));
         assert!(error.contains(expected), "{line}\n  {error}\n  lacks {expected}");
         assert_eq!(answers[1]["loss"], 1.0);
+    }
+}
+
+#[test]
+fn a_key_that_stands_twice_is_refused_by_its_name_wherever_it_stands() {
+    let side = r#"{"log_prob": [[-1], [-2]], "behaviour_log_prob": [[-1], [-2]], "group": [0, 0], "reward": [1, 0]"#;
+    let good = format!(r#"{{"objective": {{"name": "grpo"}}, "groups": {side}}}}}"#);
+    let twice = [
+        ("reward", format!(r#"{{"objective": {{"name": "grpo"}}, "groups": {side}, "reward": [0, 1]}}}}"#)),
+        ("log_prob", format!(r#"{{"objective": {{"name": "grpo"}}, "groups": {side}, "log_prob": [[-1], [-2]]}}}}"#)),
+        ("beta", format!(r#"{{"objective": {{"name": "grpo", "beta": 0, "beta": 0}}, "groups": {side}}}}}"#)),
+        (
+            "objective",
+            format!(r#"{{"objective": {{"name": "sft"}}, "objective": {{"name": "grpo"}}, "groups": {side}}}}}"#),
+        ),
+        (
+            "weight",
+            r#"{"objective": {"name": "sum", "terms": [{"name": "sft", "weight": 1, "weight": 2}]}}"#.to_owned(),
+        ),
+        (
+            "mean",
+            r#"{"objective": {"name": "bco"}, "state": {"rewards": {"count": 1, "mean": 1, "mean": 2}}}"#.to_owned(),
+        ),
+    ];
+    let lines: String = twice.iter().map(|(_, line)| format!("{line}\n{good}\n")).collect();
+    for ((key, line), answers) in twice.iter().zip(evaluate(&lines).chunks(2)) {
+        let error = answers[0]["error"].as_str().unwrap_or_else(|| panic!("no error for {line}"));
+        assert!(error.contains(&format!("duplicate key \"{key}\"")), "{line}: {error}");
+        assert_eq!(answers[1].get("error"), None);
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_a_line_is_skipped() {
+    let answers = evaluate("\u{feff}{\"objective\": {\"name\": \"sft\"}, \"chosen\": {\"log_prob\": [[-1.0]]}}\n");
+    assert_eq!(answers[0]["loss"], 1.0);
+}
+
+#[test]
+fn no_number_that_comes_back_from_outside_panics_or_gives_one_that_is_none() {
+    let most = u64::MAX;
+    let side = r#""log_prob": [[-1.0], [-2.0]], "reference_log_prob": [[-2.0], [-1.0]]"#;
+    let bco = |state: &str| {
+        let labelled = format!(r#"{{{side}, "desirable": [true, false]}}"#);
+        format!(r#"{{"objective": {{"name": "bco"}}, "labelled": {labelled}, "state": {{"rewards": {state}}}}}"#)
+    };
+    let sft = |totals: String| {
+        format!(r#"{{"objective": {{"name": "sft"}}, "chosen": {{"log_prob": [[-1.0]]}}, "totals": {totals}}}"#)
+    };
+    let grpo = format!(
+        r#"{{"objective": {{"name": "grpo"}}, "groups": {{"log_prob": [[-1], [-2]], "behaviour_log_prob": [[-1], [-2]],
+           "group": [0, {most}], "reward": [1e30, -1e30]}}}}"#
+    );
+    let cases = [
+        (
+            bco(&format!(r#"{{"count": {most}, "mean": 0.5}}"#)),
+            Some("state.rewards: count: expected at most 9007199254740992"),
+        ),
+        (bco(r#"{"count": 9007199254740992, "mean": 0.5}"#), None),
+        (bco(r#"{"count": 3, "mean": 1.7e308}"#), Some("state.rewards: mean: expected -1e60 to 1e60, got 1.7e308")),
+        (bco(r#"{"count": 3, "mean": -1e60}"#), None),
+        (bco(r#"{"count": -1, "mean": 0}"#), Some("state.rewards.count")),
+        (bco(r#"{"count": 0, "mean": 1}"#), Some("state.rewards: mean: expected 0 before the first number, got 1")),
+        (bco("[3, 0.5]"), Some("state.rewards: expected an object, got an array")),
+        (sft(format!(r#"{{"tokens": {most}, "responses": {most}, "pairs": {most}, "chosen_tokens": {most}}}"#)), None),
+        (sft(r#"{"tokens": 18446744073709551616}"#.to_owned()), Some("totals.tokens")),
+        (grpo.replace('\n', " "), None),
+    ];
+    let lines: String = cases.iter().map(|(line, _)| format!("{line}\n")).collect();
+    for ((line, expected), answer) in cases.iter().zip(evaluate(&lines)) {
+        match expected {
+            None => {
+                assert!(answer["loss"].is_number() && !answer.to_string().contains("null"), "{line}: {answer}");
+            }
+            Some(expected) => {
+                let error = answer["error"].as_str().unwrap_or_else(|| panic!("no error for {line}"));
+                assert!(error.contains(expected), "{line}: {error}");
+            }
+        }
     }
 }
 

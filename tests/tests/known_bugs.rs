@@ -43,6 +43,10 @@ fn company(method: &str, parameter: &str) -> Vec<(&'static str, Value)> {
         // Losses and their share of the response differ by a factor, which cancels but under softmax and log.
         ("ift", "item") => vec![("norm", "softmax".into())],
         ("grpo", "max_tokens") => vec![("normalisation", "dr_grpo".into())],
+        // Without a weight there is no divergence.
+        ("grpo" | "cispo" | "sapo" | "luspo" | "vespo", "divergence" | "divergence_place") => {
+            vec![("beta", 0.1.into())]
+        }
         _ => Vec::new(),
     }
 }

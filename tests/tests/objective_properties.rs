@@ -524,6 +524,106 @@ fn equal_rewards_teach_a_group_nothing() {
 }
 
 #[test]
+fn groups_that_teach_nothing_show_in_the_metrics_and_so_does_the_spread_of_the_rewards() {
+    for method in ["grpo", "cispo", "sapo", "luspo", "vespo", "rloo"] {
+        let objective = named(method, &[("beta", 0.0.into())]);
+        let mean = |responses: &[Tokens], metric: Metric| {
+            OwnedBatch::new(&objective.requirements(), responses).evaluate(&*objective).metrics.mean(metric)
+        };
+        // Two groups of three: all different, all different; then the second one's are equal; then all.
+        let mut responses = variety();
+        assert_eq!(mean(&responses, Metric::ZeroAdvantageGroups), Some(0.0), "{method}");
+        let rewards: Vec<f64> = responses.iter().map(|tokens| tokens[0].value).collect();
+        let deviation = |rewards: &[f64]| {
+            let mean = rewards.iter().sum::<f64>() / 3.0;
+            (rewards.iter().map(|reward| (reward - mean).powi(2)).sum::<f64>() / 2.0).sqrt()
+        };
+        let expected = (deviation(&rewards[..3]) + deviation(&rewards[3..])) / 2.0;
+        assert_close(&[mean(&responses, Metric::RewardStandardDeviation).unwrap()], &[expected], 1e-13, 0.0, method);
+        responses[3..].iter_mut().flatten().for_each(|token| token.value = 0.1);
+        assert_eq!(mean(&responses, Metric::ZeroAdvantageGroups), Some(0.5), "{method}");
+        responses.iter_mut().flatten().for_each(|token| token.value = 0.1);
+        assert_eq!(mean(&responses, Metric::ZeroAdvantageGroups), Some(1.0), "{method}");
+        assert_eq!(mean(&responses, Metric::RewardStandardDeviation), Some(0.0), "{method}");
+        // A group of one has nothing to be compared with.
+        assert_eq!(mean(&variety()[..1], Metric::ZeroAdvantageGroups), Some(1.0), "{method}");
+    }
+}
+
+#[test]
+fn pairs_that_teach_nothing_show_in_the_metrics() {
+    for method in METHODS {
+        let objective = named(method.name, &[]);
+        if objective.requirements().data != Data::Preferences {
+            continue;
+        }
+        let evaluation = OwnedBatch::new(&objective.requirements(), &variety()).evaluate(&*objective);
+        if method.name == "sum" {
+            continue; // Of its terms, those that compare pairs report it.
+        }
+        assert_eq!(evaluation.metrics.mean(Metric::ZeroGradientPairs), Some(0.0), "{}", method.name);
+    }
+    // Beyond its margin a hinge has no slope, and a logistic loss none that 64 bits hold.
+    for method in ["hinge", "dpo"] {
+        let mut responses = variety();
+        responses[..3].iter_mut().flatten().for_each(|token| token.reference_log_prob = -1e6);
+        let objective = named(method, &[]);
+        let evaluation = OwnedBatch::new(&objective.requirements(), &responses).evaluate(&*objective);
+        assert_eq!(evaluation.metrics.mean(Metric::ZeroGradientPairs), Some(1.0), "{method}");
+        assert!(evaluation.cotangents.log_prob.iter().all(|cotangent| *cotangent == 0.0), "{method}");
+    }
+}
+
+#[test]
+fn the_shares_of_ratios_clipped_below_and_above_add_up_to_the_whole() {
+    for method in ["grpo", "luspo", "rloo", "ppo", "cispo"] {
+        let objective = named(method, &[]);
+        let metrics = OwnedBatch::new(&objective.requirements(), &variety()).evaluate(&*objective).metrics;
+        let [whole, low, high] =
+            [Metric::ClipFraction, Metric::ClipFractionLow, Metric::ClipFractionHigh].map(|m| metrics.mean(m).unwrap());
+        assert_close(&[whole], &[low + high], 1e-15, 0.0, method);
+        assert!(whole > 0.0, "{method}");
+    }
+    let grpo = OwnedBatch::new(&named("grpo", &[]).requirements(), &variety()).evaluate(&*named("grpo", &[])).metrics;
+    assert!([Metric::ClipFractionLow, Metric::ClipFractionHigh].iter().all(|metric| grpo.mean(*metric).unwrap() > 0.0));
+}
+
+#[test]
+fn a_clipped_surrogate_has_the_gradient_of_its_minimum_however_small_the_advantage() {
+    let clip = objective::clip::Clip::new("example", 0.2, 0.28, Some(3.0)).unwrap();
+    for exponent in [0, -100, -300, -320] {
+        let unit = 10.0_f64.powi(exponent);
+        for (ratio, sign, moves) in [
+            (1.1, 1.0, true),
+            (1.1, -1.0, true),
+            (0.5, 1.0, true),
+            (0.5, -1.0, false),
+            (1.3, 1.0, false),
+            (2.9, -1.0, true),
+            (3.1, -1.0, false),
+        ] {
+            let surrogate = clip.surrogate(f64::ln(ratio), sign * unit);
+            assert_eq!(surrogate.slope != 0.0, moves, "ratio {ratio}, advantage {sign}e{exponent}");
+            assert_eq!(surrogate.clipped.is_none(), moves);
+        }
+    }
+}
+
+#[test]
+fn a_clipped_surrogate_is_the_minimum_that_its_formula_says() {
+    for delta in [None, Some(1.1), Some(3.0)] {
+        let clip = objective::clip::Clip::new("example", 0.2, 0.28, delta).unwrap();
+        for (place, advantage) in (0..400).flat_map(|place| [(place, 0.7), (place, -0.7), (place, 0.0)]) {
+            let ratio = f64::exp(f64::from(place - 200) * 0.01);
+            let bounded = ratio.min(delta.unwrap_or(f64::INFINITY)) * advantage;
+            let expected = -bounded.min(ratio.clamp(0.8, 1.28) * advantage);
+            let surrogate = clip.surrogate(ratio.ln(), advantage);
+            assert_close(&[surrogate.loss], &[expected], 1e-14, 0.0, &format!("{delta:?}, {ratio}, {advantage}"));
+        }
+    }
+}
+
+#[test]
 fn on_policy_every_group_loss_is_the_policy_gradient() {
     // ρ = 1: no clip, gate or weight is felt, and each token's cotangent is −A times its share of the step's loss.
     let mut responses = variety();
@@ -576,6 +676,7 @@ fn terms_that_no_step_can_serve_are_refused() {
         (vec![term("dpo"), term("sum")], "other than sum"),
         (vec![term("spo")], "unknown method"),
         (vec![], "a list of methods"),
+        (vec![[("name".to_owned(), "dpo".into()), ("weight".to_owned(), 0.0.into())].into()], "a weight above 0"),
         (vec![[("weight".to_owned(), 1.0.into())].into()], "the name of a method"),
         (vec![[("name".to_owned(), "dpo".into()), ("weight".to_owned(), (-1.0).into())].into()], "0 <= weight"),
         (vec![[("name".to_owned(), "dpo".into()), ("beta".to_owned(), (-1.0).into())].into()], "dpo.beta"),

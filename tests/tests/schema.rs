@@ -5,7 +5,7 @@ use std::path::Path;
 use jsonschema::Validator;
 use lake::recipe::{Overrides, Recipe};
 use objective::parameter::Kind;
-use objective::{Configured, METHODS, Parameters, Value};
+use objective::{Configured, METHODS, Method, Parameter, Parameters, Value};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::json;
@@ -31,6 +31,8 @@ fn values(kind: Kind) -> BoxedStrategy<serde_json::Value> {
             json!([{"name": "dpo", "beta": -0.2}]),
             json!([{"name": "sum"}]),
             json!([{"weight": 1}]),
+            json!([{"name": "dpo", "weight": 0}, {"name": "sft", "weight": 0}]),
+            json!([{"name": "dpo", "weight": 0}, {"name": "sft"}]),
             json!([]),
         ])
         .boxed(),
@@ -38,16 +40,19 @@ fn values(kind: Kind) -> BoxedStrategy<serde_json::Value> {
     prop_oneof![own, odd].boxed()
 }
 
+/// Every parameter with its method's name; a method without parameters has none here.
+fn parameters(methods: &[Method]) -> Vec<(&'static str, Parameter)> {
+    methods.iter().flat_map(|method| method.parameters.iter().map(|parameter| (method.name, *parameter))).collect()
+}
+
 proptest! {
     #[test]
     fn a_parameter_is_valid_by_the_schema_where_it_is_one_to_the_method(
-        (index, name, value) in (0..METHODS.len()).prop_flat_map(|index| {
-            select(METHODS[index].parameters).prop_flat_map(move |parameter| {
-                values(parameter.kind).prop_map(move |value| (index, parameter.name, value))
-            })
+        (method, name, value) in select(parameters(METHODS)).prop_flat_map(|(method, parameter)| {
+            values(parameter.kind).prop_map(move |value| (method, parameter.name, value))
         })
     ) {
-        let recipe = json!({"name": METHODS[index].name, name: value});
+        let recipe = json!({"name": method, name: value});
         let accepted = match serde_json::from_value::<Configured>(recipe.clone()) {
             // That a value is without effect beside others is no matter of its range.
             Err(error) if error.to_string().contains("not used where") => return Ok(()),
@@ -72,6 +77,33 @@ fn what_is_written_reads_back_as_the_same_objective_and_is_valid_by_the_schema()
         assert!(!schema.is_valid(&unknown), "{unknown}");
         let error = serde_json::from_value::<Configured>(unknown).unwrap_err().to_string();
         assert!(error.contains(&format!("{}.colour: unknown parameter", method.name)), "{error}");
+    }
+}
+
+#[test]
+fn a_method_without_parameters_has_a_schema_and_no_parameter_to_draw() {
+    let bare = Method { name: "bare", parameters: &[], ..METHODS[0] };
+    assert_eq!(parameters(&[bare, METHODS[1]]).len(), METHODS[1].parameters.len());
+    let generator = &mut schemars::SchemaGenerator::default();
+    let table = objective::schema::table(generator, bare.name, bare.summary, bare.parameters, &[]);
+    let schema = jsonschema::validator_for(table.as_value()).unwrap();
+    assert!(schema.is_valid(&json!({"name": "bare"})));
+    assert!(!schema.is_valid(&json!({"name": "bare", "beta": 1})));
+}
+
+#[test]
+fn a_sum_whose_weights_are_all_zero_is_refused_by_the_schema_and_by_the_method() {
+    for (weights, accepted) in [([0.0, 0.0], false), ([0.0, 1.0], true), ([0.5, 0.0], true)] {
+        let [dpo, sft] = weights;
+        let sum = json!({"name": "sum", "terms": [{"name": "dpo", "weight": dpo}, {"name": "sft", "weight": sft}]});
+        assert_eq!(validator::<Configured>().is_valid(&sum), accepted, "{sum}");
+        let built = serde_json::from_value::<Configured>(sum);
+        assert_eq!(built.is_ok(), accepted);
+        if let Err(error) = built {
+            let expected = "sum.terms: expected at least one term with a weight above 0, as a sum without one trains \
+                            nothing, got weights that are all 0";
+            assert_eq!(error.to_string(), expected);
+        }
     }
 }
 

@@ -161,7 +161,8 @@ impl Map {
         }
         let path = Path::new(name_or_path);
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(name_or_path, &text),
+            // Some programs begin a text with a byte order mark.
+            Ok(text) => Self::parse(name_or_path, text.strip_prefix('\u{feff}').unwrap_or(&text)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(unknown(name_or_path)),
             Err(source) => Err(LakeError::File { path: path.to_owned(), source }),
         }

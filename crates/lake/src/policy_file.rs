@@ -100,10 +100,12 @@ pub fn read(map: &Map, path: &Path) -> Result<TransitionMatrix, LakeError> {
 /// probabilities for each non-terminal cell of the map.
 pub fn read_as(map: &Map, path: &Path, sums: Sums) -> Result<TransitionMatrix, LakeError> {
     let text = std::fs::read_to_string(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;
+    // Some programs begin a text with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let policy = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("csv") => table(map, csv_rows(&text), sums),
-        Some("jsonl" | "json") if is_scored(&text) => scored(map, &text),
-        Some("jsonl" | "json") => table(map, json_rows(&text), sums),
+        Some("csv") => table(map, csv_rows(text), sums),
+        Some("jsonl" | "json") if is_scored(text) => scored(map, text),
+        Some("jsonl" | "json") => table(map, json_rows(text), sums),
         other => Err(format!("expected a name that ends in .csv, .jsonl or .json, got {}", other.unwrap_or("none"))),
     };
     policy.map_err(|problem| fail(path, problem))
@@ -129,10 +131,7 @@ fn csv_rows(text: &str) -> Vec<(u64, Result<Row, Problem>)> {
 }
 
 fn json_rows(text: &str) -> Vec<(u64, Result<Row, Problem>)> {
-    let row = |line: &str| {
-        let mut json = serde_json::Deserializer::from_str(line);
-        serde_path_to_error::deserialize(&mut json).map_err(|error| error.to_string())
-    };
+    let row = |line: &str| strict_json::from_slice_with_path(line.as_bytes()).map_err(|error| error.to_string());
     lines(text).map(|(number, line)| (number, row(line))).collect()
 }
 
@@ -250,8 +249,8 @@ fn scored(map: &Map, text: &str) -> Result<TransitionMatrix, Problem> {
     let mut answers: Option<[Vec<u32>; ACTIONS]> = None;
     for (cell, (number, line)) in cells.into_iter().zip(lines(text)) {
         let at = |problem: Problem| format!("line {number}: {problem}");
-        let mut json = serde_json::Deserializer::from_str(line);
-        let scores: Scores = serde_path_to_error::deserialize(&mut json).map_err(|error| at(error.to_string()))?;
+        let scores: Scores =
+            strict_json::from_slice_with_path(line.as_bytes()).map_err(|error| at(error.to_string()))?;
         let given = scores.completions.len();
         let Ok(scores) = <[Score; ACTIONS]>::try_from(scores.completions) else {
             return Err(at(format!("completions: expected {ACTIONS}, one for each action, got {given}")));
@@ -265,7 +264,9 @@ fn scored(map: &Map, text: &str) -> Result<TransitionMatrix, Problem> {
         let own = scores.map(|score| score.response_ids);
         let first = answers.get_or_insert_with(|| own.clone());
         if let Some(place) = (0..ACTIONS).find(|&place| own[place] != first[place]) {
-            let problem = format!("expected {:?} as in the first line, got {:?}", first[place], own[place]);
+            let list = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            let (expected, got) = (list(&first[place]), list(&own[place]));
+            let problem = format!("expected [{expected}] as in the first line, got [{got}]");
             return Err(at(format!("completions[{place}].response_ids: {problem}")));
         }
         policy[cell] = normalised(sums);

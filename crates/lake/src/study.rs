@@ -227,7 +227,8 @@ impl Study {
             return Err(fail("stops", &format!("some of {}", points.join(", ")), stop));
         }
         if self.stops.is_empty() || !self.stops.is_sorted_by(|a, b| a < b) {
-            let given = format!("{:?}", self.stops);
+            let given = self.stops.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+            let given = if given.is_empty() { "none".to_owned() } else { given };
             return Err(fail("stops", "at least one, each greater than the one before", given));
         }
         Ok(())
@@ -296,7 +297,10 @@ fn fail(field: &str, allowed: &str, given: impl Display) -> LakeError {
 fn known(field: &str, order: &[String], labels: &[&str]) -> Result<(), LakeError> {
     match order.iter().find(|label| !labels.contains(&label.as_str())) {
         Some(label) => Err(fail(field, &format!("labels among {}", labels.join(", ")), format!("\"{label}\""))),
-        None if order.len() < 2 => Err(fail(field, "at least two methods", format!("{order:?}"))),
+        None if order.len() < 2 => {
+            let given = order.first().map_or("none".to_owned(), |only| format!("only \"{only}\""));
+            Err(fail(field, "at least two methods", given))
+        }
         None => Ok(()),
     }
 }

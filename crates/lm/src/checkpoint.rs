@@ -155,7 +155,7 @@ impl Checkpoint {
         let path = folder.join(MARKER);
         let text = std::fs::read_to_string(&path).map_err(|error| refuse(format!("{MARKER}: {error}")))?;
         let Marker { content, checksum: expected } =
-            serde_json::from_str(&text).map_err(|error| refuse(format!("{MARKER}: {error}")))?;
+            strict_json::from_str(&text).map_err(|error| refuse(format!("{MARKER}: {error}")))?;
         let said = serde_json::to_string(&content).map_err(|error| refuse(format!("{MARKER}: {error}")))?;
         if hash(&said) != expected {
             return Err(refuse(format!("{MARKER} is not as it was written: its checksum is another")));

@@ -98,7 +98,7 @@ impl Comparison {
             for file in results(path)? {
                 let text = std::io::read_to_string(regular(&file)?)
                     .map_err(|source| LmError::File { path: file.clone(), source })?;
-                let content: Value = serde_json::from_str(&text).map_err(|source| LmError::Json {
+                let content: Value = strict_json::from_str(&text).map_err(|source| LmError::Json {
                     path: file.clone(),
                     field: ".".to_owned(),
                     source,

@@ -165,7 +165,7 @@ pub fn refuse_dropout(folder: &Path) -> Result<(), LmError> {
 /// ```
 pub fn parse_config(path: &Path, text: &str) -> Result<ModelConfig, LmError> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let raw: Raw = serde_path_to_error::deserialize(&mut json).map_err(|error| LmError::Json {
+    let raw: Raw = serde_path_to_error::deserialize(strict_json::Strict(&mut json)).map_err(|error| LmError::Json {
         path: path.to_owned(),
         field: error.path().to_string(),
         source: error.into_inner(),

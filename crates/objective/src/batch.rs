@@ -6,6 +6,7 @@ use enumset::EnumSet;
 use serde::{Deserialize, Serialize};
 
 use crate::numerics::sum_of_differences;
+use crate::parameter::Value;
 use crate::requirements::{Constant, Coupling, Data, MOST, Requirements, Statistic};
 
 /// Differentiable columns over response tokens; also the type of their cotangents. Unrequired columns are empty.
@@ -93,7 +94,7 @@ pub struct Response {
 /// let responses = [Response { tokens: 0..1, feedback: Feedback::Desirable }];
 /// # let totals = StepTotals::of(&responses, &[]);
 /// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
-/// assert_eq!(error.to_string(), "response 0: expected a finite reward of at most 1e30 for groups, got Desirable");
+/// assert_eq!(error.to_string(), "response 0: expected a finite reward of at most 1e30 for groups, got a desirable response");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Feedback {
@@ -211,7 +212,7 @@ pub enum BatchError {
         response: usize,
     },
     /// Responses must cover the columns from first to last token, in order and without gaps.
-    #[error("response {response}: expected tokens from {expected}, where the one before ends, got {given:?}")]
+    #[error("response {response}: expected tokens from {expected}, where the one before ends, got {}..{}", .given.start, .given.end)]
     Gap {
         /// Its index.
         response: usize,
@@ -247,7 +248,7 @@ pub enum BatchError {
         given: f64,
     },
     /// A response whose feedback is not of the data's kind.
-    #[error("response {response}: expected {expected} for {data}, got {given:?}", data = <&str>::from(.data))]
+    #[error("response {response}: expected {expected} for {data}, got {}", describe(.given), data = <&str>::from(.data))]
     Feedback {
         /// Its index.
         response: usize,
@@ -513,10 +514,10 @@ impl StepTotals {
 impl std::iter::Sum for StepTotals {
     fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
         parts.fold(Self::default(), |sum, part| Self {
-            tokens: sum.tokens + part.tokens,
-            responses: sum.responses + part.responses,
-            pairs: sum.pairs + part.pairs,
-            chosen_tokens: sum.chosen_tokens + part.chosen_tokens,
+            tokens: sum.tokens.saturating_add(part.tokens),
+            responses: sum.responses.saturating_add(part.responses),
+            pairs: sum.pairs.saturating_add(part.pairs),
+            chosen_tokens: sum.chosen_tokens.saturating_add(part.chosen_tokens),
         })
     }
 }
@@ -867,6 +868,17 @@ fn check_feedback(data: Data, responses: &[Response]) -> Result<(), BatchError> 
         return Err(BatchError::Missing { expected: "mismatched response" });
     }
     Ok(())
+}
+
+/// Feedback as a message tells it.
+fn describe(feedback: &Feedback) -> String {
+    match feedback {
+        Feedback::None => "no feedback".to_owned(),
+        Feedback::Desirable => "a desirable response".to_owned(),
+        Feedback::Undesirable => "an undesirable response".to_owned(),
+        Feedback::Mismatched => "a mismatched response".to_owned(),
+        Feedback::Reward { reward, .. } => format!("the reward {}", Value::from(*reward)),
+    }
 }
 
 fn check_column(

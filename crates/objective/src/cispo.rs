@@ -35,18 +35,19 @@
 //! ```
 
 use crate::batch::StepTotals;
-use crate::group::{GroupLoss, ResponseLoss, SCALE, Sampled, beta, build};
+use crate::group::{Clipped, GroupLoss, ResponseLoss, SCALE, Sampled, beta, build};
 use crate::method::Method;
 use crate::numerics::exponential;
 use crate::parameter::{Kind, POSITIVE, Parameter, ParameterError, Parameters, Reader};
 use crate::sampling::{epochs, samples};
+use crate::token_divergence::{DIVERGENCE, DIVERGENCE_PLACE};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "cispo",
     summary: "policy gradients with clipped importance weights",
     source: "arXiv 2506.13585, equations 4 and 5",
-    parameters: &[MAX_RATIO, beta(0.0), SCALE, samples(8), epochs(1)],
+    parameters: &[MAX_RATIO, beta(0.0), DIVERGENCE, DIVERGENCE_PLACE, SCALE, samples(8), epochs(1)],
     build: build::<Cispo>,
 };
 
@@ -68,7 +69,7 @@ pub const MAX_RATIO: Parameter = Parameter {
 /// let behaviour_log_prob = [-1.0 - 10.0_f64.ln()];
 /// let response = Sampled { advantage: 1.0, log_prob: &[-1.0], behaviour_log_prob: &behaviour_log_prob };
 /// let mut slots = [0.0];
-/// assert_eq!(Cispo::new(5.0)?.response(&response, 1.0, &mut slots).clipped, 1);
+/// assert_eq!(Cispo::new(5.0)?.response(&response, 1.0, &mut slots).clipped.above, 1);
 /// assert_eq!(slots, [-5.0]);
 /// # Ok::<(), objective::ParameterError>(())
 /// ```
@@ -85,7 +86,7 @@ pub struct Cispo {
 /// let log_prob = [-1.0 - 10.0_f64.ln()];
 /// let response = Sampled { advantage: 1.0, log_prob: &log_prob, behaviour_log_prob: &[-1.0] };
 /// let mut slots = [0.0];
-/// assert_eq!(Cispo::new(5.0)?.response(&response, 1.0, &mut slots).clipped, 0);
+/// assert_eq!(Cispo::new(5.0)?.response(&response, 1.0, &mut slots).clipped.below, 0);
 /// assert!((slots[0] + 0.1).abs() < 1e-12);
 /// # Ok::<(), objective::ParameterError>(())
 /// ```
@@ -124,14 +125,14 @@ impl GroupLoss for Cispo {
 
     fn response(&self, response: &Sampled<'_>, share: f64, slots: &mut [f64]) -> ResponseLoss {
         let Sampled { advantage, log_prob, behaviour_log_prob } = response;
-        let (mut loss, mut clipped) = (0.0, 0);
+        let (mut loss, mut clipped) = (0.0, Clipped::default());
         for ((log_prob, behaviour), slot) in log_prob.iter().zip(*behaviour_log_prob).zip(&mut *slots) {
             let ratio = exponential(log_prob - behaviour).0;
             // The stop-gradient: the weight is a constant.
             let pull = -share * ratio.min(self.max_ratio) * advantage;
             *slot += pull;
             loss += pull * log_prob;
-            clipped += usize::from(ratio > self.max_ratio && *advantage > 0.0);
+            clipped.above += usize::from(ratio > self.max_ratio && *advantage > 0.0);
         }
         ResponseLoss { loss, clipped, ratios: slots.len() }
     }

@@ -67,7 +67,7 @@ pub struct Clip {
 /// use objective::clip::{Clip, Surrogate};
 ///
 /// let clip = Clip::new("example", 0.2, 0.2, None)?;
-/// assert_eq!(clip.surrogate(0.0, 2.0), Surrogate { loss: -2.0, slope: -2.0, clipped: false });
+/// assert_eq!(clip.surrogate(0.0, 2.0), Surrogate { loss: -2.0, slope: -2.0, clipped: None });
 /// # Ok::<(), objective::ParameterError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,8 +76,29 @@ pub struct Surrogate {
     pub loss: f64,
     /// ∂ℓ/∂x.
     pub slope: f64,
-    /// Whether the ratio is held back.
-    pub clipped: bool,
+    /// The bound that holds the ratio back, if one does.
+    pub clipped: Option<Bounded>,
+}
+
+/// The bound that holds an importance ratio back.
+///
+/// A good token may not gain too much, a bad one may not lose too much:
+///
+/// ```
+/// use objective::clip::{Bounded, Clip};
+///
+/// let clip = Clip::new("example", 0.2, 0.2, None)?;
+/// assert_eq!(clip.surrogate(0.5, 1.0).clipped, Some(Bounded::Above));
+/// assert_eq!(clip.surrogate(-0.5, -1.0).clipped, Some(Bounded::Below));
+/// assert_eq!(clip.surrogate(-0.5, 1.0).clipped, None);
+/// # Ok::<(), objective::ParameterError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounded {
+    /// The lower bound, 1 − ε.
+    Below,
+    /// The upper bound, 1 + ε', or δ.
+    Above,
 }
 
 /// With ε' > ε an unlikely token may gain more than it may lose:
@@ -86,7 +107,7 @@ pub struct Surrogate {
 /// # use objective::clip::Clip;
 /// let (narrow, wide) = (Clip::new("example", 0.2, 0.2, None)?, Clip::new("example", 0.2, 0.28, None)?);
 /// let x = 1.25_f64.ln();
-/// assert!(narrow.surrogate(x, 1.0).clipped && !wide.surrogate(x, 1.0).clipped);
+/// assert!(narrow.surrogate(x, 1.0).clipped.is_some() && wide.surrogate(x, 1.0).clipped.is_none());
 /// # Ok::<(), objective::ParameterError>(())
 /// ```
 impl Clip {
@@ -146,16 +167,16 @@ impl Clip {
     /// ```
     pub fn surrogate(&self, log_ratio: f64, advantage: f64) -> Surrogate {
         let (ratio, slope) = exponential(log_ratio);
-        let (bounded, bounded_slope) = match self.delta {
-            Some(delta) if ratio > delta => (delta, 0.0),
-            _ => (ratio, slope),
+        let (low, high, delta) = (1.0 - self.low, 1.0 + self.high, self.delta.unwrap_or(f64::INFINITY));
+        // Which ratio the minimum has follows from the bounds and the sign of A: products that round to the same number do not
+        // decide it.
+        let (least, most) = if advantage > 0.0 { (0.0, high.min(delta)) } else { (low, high.max(delta)) };
+        let (held, clipped) = match advantage != 0.0 {
+            true if ratio > most => (most, Some(Bounded::Above)),
+            true if ratio < least => (least, Some(Bounded::Below)),
+            _ => (ratio, None),
         };
-        let held = ratio.clamp(1.0 - self.low, 1.0 + self.high);
-        if bounded * advantage <= held * advantage {
-            Surrogate { loss: -bounded * advantage, slope: -bounded_slope * advantage, clipped: bounded != ratio }
-        } else {
-            let slope = if held == ratio { slope } else { 0.0 };
-            Surrogate { loss: -held * advantage, slope: -slope * advantage, clipped: held != ratio }
-        }
+        let slope = if clipped.is_none() { slope } else { 0.0 };
+        Surrogate { loss: -held * advantage, slope: -slope * advantage, clipped }
     }
 }

@@ -22,7 +22,7 @@ use crate::requirements::Statistic;
 /// assert_eq!(evaluation.metrics.mean(Metric::NegativeLogLikelihood), Some(0.5));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Evaluation {
     /// The batch's share of the step's loss.
     pub loss: f64,
@@ -36,6 +36,31 @@ pub struct Evaluation {
     pub(crate) order: Vec<usize>,
     /// What a term of a sum answers.
     pub(crate) term: Option<Box<Evaluation>>,
+}
+
+/// Two evaluations are equal where their answers are; what the buffers hold beside them does not show:
+///
+/// ```
+/// # use objective::*;
+/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+/// # let totals = StepTotals::of(&responses, &[]);
+/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+/// let mut used = Evaluation::default();
+/// for method in ["ift", "sft"] {
+///     let objective = registry::build(method, &Parameters::new())?;
+///     let batch = TokenBatch::new(&objective.requirements(), &statistics, &constants, &responses, &[], totals)?;
+///     objective.evaluate(&batch, &mut ObjectiveState::default(), &mut used); // ift needs a buffer, sft none
+///     let mut fresh = Evaluation::default();
+///     objective.evaluate(&batch, &mut ObjectiveState::default(), &mut fresh);
+///     assert_eq!(used, fresh);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl PartialEq for Evaluation {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { loss, cotangents, metrics, scratch: _, order: _, term: _ } = self;
+        *loss == other.loss && *cotangents == other.cotangents && *metrics == other.metrics
+    }
 }
 
 /// What the field logs beside a loss. One name means one quantity at one scale, whichever objective reports it.
@@ -84,9 +109,24 @@ pub enum Metric {
     /// Mean reward of sampled responses.
     #[strum(serialize = "reward")]
     Reward,
+    /// Mean over groups of the standard deviation of their rewards, divided by n − 1; a group of one has 0.
+    #[strum(serialize = "reward_standard_deviation")]
+    RewardStandardDeviation,
+    /// Share of groups whose responses all have an advantage of 0: groups of one, and groups of equal rewards.
+    #[strum(serialize = "zero_advantage_groups")]
+    ZeroAdvantageGroups,
+    /// Share of pairs that teach nothing: their cotangents are all 0, as where a margin is beyond what a loss asks for.
+    #[strum(serialize = "zero_gradient_pairs")]
+    ZeroGradientPairs,
     /// Share of importance ratios that clipping holds back.
     #[strum(serialize = "clip_fraction")]
     ClipFraction,
+    /// Share of importance ratios that the lower bound holds back.
+    #[strum(serialize = "clip_fraction_low")]
+    ClipFractionLow,
+    /// Share of importance ratios that the upper bound holds back.
+    #[strum(serialize = "clip_fraction_high")]
+    ClipFractionHigh,
     /// Mean entropy of the policy over tokens, nats.
     #[strum(serialize = "entropy")]
     Entropy,

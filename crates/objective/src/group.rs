@@ -8,9 +8,8 @@
 //! - leave-one-out (`rloo`): A = R − mean of the others of the group
 //!
 //! A response alone in its group has A = 0. A [`GroupLoss`] says what a response's loss is and what each of its tokens weighs.
-//! With β > 0, β (eᵘ − u − 1) with u = log π_ref − log π is added to each token's loss (k3, an unbiased estimate of
-//! KL(π || π_ref) that is never negative; J. Schulman, "Approximating KL Divergence", 2020), or, for `rloo`, β Σₜ (log π_behaviour
-//! − log π_ref) is taken from the reward.
+//! With β > 0, β times an estimate of KL(π || π_ref) is added to each token's loss (see
+//! [`token_divergence`](crate::token_divergence)), or, for `rloo`, β Σₜ (log π_behaviour − log π_ref) is taken from the reward.
 //!
 //! # Source
 //!
@@ -22,13 +21,15 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::Objective;
 use crate::batch::{Feedback, StepTotals, TokenBatch};
-use crate::evaluation::{Evaluation, Metric};
+use crate::clip::Bounded;
+use crate::evaluation::{Evaluation, Metric, Metrics};
 use crate::method::Method;
-use crate::numerics::{exponential_excess, sum_of_differences};
+use crate::numerics::sum_of_differences;
 use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader};
 use crate::requirements::{Constant, Coupling, Data, Requirements, Source};
 use crate::sampling::Sampling;
 use crate::state::ObjectiveState;
+use crate::token_divergence::{DIVERGENCE, DIVERGENCE_PLACE, Estimator, Place, corrected};
 
 /// β, as a method declares it with its own default.
 ///
@@ -144,11 +145,11 @@ pub struct Sampled<'a> {
 /// Ratios of 1 and e, of which a bound of 2 holds the second back:
 ///
 /// ```
-/// use objective::group::{GroupLoss, ResponseLoss, Sampled};
+/// use objective::group::{Clipped, GroupLoss, ResponseLoss, Sampled};
 ///
 /// let response = Sampled { advantage: 1.0, log_prob: &[-1.0, -1.0], behaviour_log_prob: &[-1.0, -2.0] };
 /// let loss = objective::cispo::Cispo::new(2.0)?.response(&response, 1.0, &mut [0.0; 2]);
-/// assert_eq!(loss, ResponseLoss { loss: 1.0 + 2.0, clipped: 1, ratios: 2 });
+/// assert_eq!(loss, ResponseLoss { loss: 1.0 + 2.0, clipped: Clipped { below: 0, above: 1 }, ratios: 2 });
 /// # Ok::<(), objective::ParameterError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -156,9 +157,69 @@ pub struct ResponseLoss {
     /// The response's part of the step's loss.
     pub loss: f64,
     /// Importance ratios that were held back.
-    pub clipped: usize,
+    pub clipped: Clipped,
     /// Importance ratios.
     pub ratios: usize,
+}
+
+/// Importance ratios that were held back, by the bound that did.
+///
+/// ```
+/// use objective::clip::Bounded;
+/// use objective::group::Clipped;
+///
+/// let mut clipped = Clipped::default();
+/// [Some(Bounded::Above), None, Some(Bounded::Above)].into_iter().for_each(|bound| clipped.count(bound));
+/// assert_eq!(clipped, Clipped { below: 0, above: 2 });
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clipped {
+    /// By the lower bound.
+    pub below: usize,
+    /// By the upper bound.
+    pub above: usize,
+}
+
+/// Their shares of all ratios are metrics, together and by the bound:
+///
+/// ```
+/// use objective::{Metric, Metrics, group::Clipped};
+///
+/// let mut metrics = Metrics::default();
+/// Clipped { below: 1, above: 2 }.record(4, &mut metrics);
+/// let shares = [Metric::ClipFraction, Metric::ClipFractionLow, Metric::ClipFractionHigh];
+/// assert_eq!(shares.map(|share| metrics.mean(share)), [Some(0.75), Some(0.25), Some(0.5)]);
+/// ```
+impl Clipped {
+    /// Counts a ratio by the bound that holds it back, if one does.
+    ///
+    /// ```
+    /// let mut clipped = objective::group::Clipped::default();
+    /// clipped.count(Some(objective::clip::Bounded::Below));
+    /// assert_eq!(clipped.below, 1);
+    /// ```
+    pub fn count(&mut self, bound: Option<Bounded>) {
+        match bound {
+            Some(Bounded::Below) => self.below += 1,
+            Some(Bounded::Above) => self.above += 1,
+            None => {}
+        }
+    }
+
+    /// Records what share they are of so many ratios.
+    ///
+    /// ```
+    /// use objective::{Metric, Metrics, group::Clipped};
+    ///
+    /// let mut metrics = Metrics::default();
+    /// Clipped::default().record(4, &mut metrics);
+    /// assert_eq!(metrics.mean(Metric::ClipFractionHigh), Some(0.0));
+    /// ```
+    pub fn record(self, ratios: usize, metrics: &mut Metrics) {
+        metrics.record_sum(Metric::ClipFraction, (self.below + self.above) as f64, ratios);
+        metrics.record_sum(Metric::ClipFractionLow, self.below as f64, ratios);
+        metrics.record_sum(Metric::ClipFractionHigh, self.above as f64, ratios);
+    }
 }
 
 /// A loss on one response of a group; [`Grouped`] makes an objective of it.
@@ -166,7 +227,7 @@ pub struct ResponseLoss {
 /// A loss that the registry does not have, policy gradients without importance weights:
 ///
 /// ```
-/// use objective::group::{GroupLoss, ResponseLoss, SCALE, Sampled, beta, build};
+/// use objective::group::{Clipped, GroupLoss, ResponseLoss, SCALE, Sampled, beta, build};
 /// use objective::parameter::{ParameterError, Parameters, Reader};
 /// use objective::{Method, StepTotals, sampling::samples};
 ///
@@ -197,7 +258,8 @@ pub struct ResponseLoss {
 ///     fn response(&self, response: &Sampled<'_>, share: f64, slots: &mut [f64]) -> ResponseLoss {
 ///         let pull = -share * response.advantage;
 ///         slots.iter_mut().for_each(|slot| *slot += pull);
-///         ResponseLoss { loss: pull * response.log_prob.iter().sum::<f64>(), clipped: 0, ratios: slots.len() }
+///         let loss = pull * response.log_prob.iter().sum::<f64>();
+///         ResponseLoss { loss, clipped: Clipped::default(), ratios: slots.len() }
 ///     }
 /// }
 ///
@@ -350,7 +412,13 @@ pub fn build<L: GroupLoss + 'static>(given: &Parameters) -> Result<Box<dyn Objec
         false => Baseline::LeaveOneOut,
     };
     let sampling = Sampling::read(declared, &reader)?;
-    Ok(Box::new(Grouped::new(L::read(&reader)?, reader.number(&L::BETA)?, baseline, sampling)?))
+    let grouped = Grouped::new(L::read(&reader)?, reader.number(&L::BETA)?, baseline, sampling)?;
+    if grouped.beta == 0.0 {
+        reader.refuse(&DIVERGENCE, "beta = 0")?;
+        reader.refuse(&DIVERGENCE_PLACE, "beta = 0")?;
+    }
+    let (Estimator::K3, Place::Corrected) = (reader.choice(&DIVERGENCE)?, reader.choice(&DIVERGENCE_PLACE)?);
+    Ok(Box::new(grouped))
 }
 
 impl<L: GroupLoss> Objective for Grouped<L> {
@@ -370,6 +438,10 @@ impl<L: GroupLoss> Objective for Grouped<L> {
         if let Baseline::GroupMean(scale) = self.baseline {
             let scale: &str = scale.into();
             parameters.insert(SCALE.name.to_owned(), scale.into());
+        }
+        if self.beta > 0.0 {
+            let declared = [DIVERGENCE, DIVERGENCE_PLACE].into_iter().filter(|own| L::METHOD.parameters.contains(own));
+            parameters.extend(declared.map(|own| (own.name.to_owned(), own.default())));
         }
         parameters.extend(self.sampling.parameters(L::METHOD.parameters));
         parameters
@@ -394,7 +466,7 @@ impl<L: GroupLoss> Objective for Grouped<L> {
             };
             advantages.push(reward - penalty);
         }
-        self.baseline.subtract(batch, advantages);
+        self.baseline.subtract(batch, advantages, metrics);
 
         for (index, (response, &advantage)) in batch.responses().iter().zip(&*advantages).enumerate() {
             let log_prob = batch.log_prob(index);
@@ -405,15 +477,16 @@ impl<L: GroupLoss> Objective for Grouped<L> {
             let sampled = Sampled { advantage, log_prob, behaviour_log_prob };
             let ResponseLoss { loss: own, clipped, ratios } = self.loss.response(&sampled, share, slots);
             *loss += own;
-            metrics.record_sum(Metric::ClipFraction, clipped as f64, ratios);
+            clipped.record(ratios, metrics);
 
             if self.beta > 0.0 && !L::PENALISES_REWARD {
                 let reference = batch.constant(Constant::ReferenceLogProb, index);
                 let mut divergence = 0.0;
-                for ((log_prob, reference), slot) in log_prob.iter().zip(reference).zip(slots) {
-                    let (excess, slope) = exponential_excess(reference - log_prob);
-                    divergence += excess;
-                    *slot -= share * self.beta * slope;
+                let columns = log_prob.iter().zip(behaviour_log_prob).zip(reference);
+                for (((&log_prob, &behaviour), &reference), slot) in columns.zip(slots) {
+                    let (value, slope) = corrected(log_prob, behaviour, reference);
+                    divergence += value;
+                    *slot += share * self.beta * slope;
                 }
                 *loss += share * self.beta * divergence;
                 metrics.record(Metric::Kl, divergence);
@@ -436,11 +509,12 @@ impl<L: GroupLoss> Objective for Grouped<L> {
 /// # let mut evaluation = Evaluation::default();
 /// grpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
 /// assert_eq!(evaluation.cotangents.log_prob, [0.0; 3]);
+/// assert_eq!(evaluation.metrics.mean(Metric::ZeroAdvantageGroups), Some(1.0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 impl Baseline {
-    /// Replaces the rewards of a batch by advantages.
-    fn subtract(self, batch: &TokenBatch<'_>, rewards: &mut [f64]) {
+    /// Replaces the rewards of a batch, less their penalties, by advantages.
+    fn subtract(self, batch: &TokenBatch<'_>, rewards: &mut [f64], metrics: &mut Metrics) {
         let whole = deviation(rewards);
         let group = |response: usize| match batch.responses()[response].feedback {
             Feedback::Reward { group, .. } => group,
@@ -453,14 +527,19 @@ impl Baseline {
             begin += size;
             if size == 1 {
                 members.fill(0.0);
+                metrics.record(Metric::ZeroAdvantageGroups, 1.0);
+                metrics.record(Metric::RewardStandardDeviation, 0.0);
                 continue;
             }
             // Relative to the first, so that equal rewards have advantages of exactly 0.
             let first = members[0];
             members.iter_mut().for_each(|reward| *reward -= first);
             let mean = members.iter().sum::<f64>() / size as f64;
+            let own = deviation(members);
+            metrics.record(Metric::ZeroAdvantageGroups, f64::from(members.iter().all(|reward| *reward == 0.0)));
+            metrics.record(Metric::RewardStandardDeviation, own);
             let divisor = match self {
-                Self::GroupMean(Scale::Group) => deviation(members) + SCALE_OFFSET,
+                Self::GroupMean(Scale::Group) => own + SCALE_OFFSET,
                 Self::GroupMean(Scale::Batch) => whole + SCALE_OFFSET,
                 Self::GroupMean(Scale::None) => 1.0,
                 // R − (n mean − R)/(n − 1) = (R − mean) n/(n − 1).

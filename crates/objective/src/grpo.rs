@@ -4,7 +4,7 @@
 //!
 //! With x the log-ratio log π − log π_behaviour, of a token (`ratio = token`) or its mean over a response of N tokens
 //! (`ratio = sequence`, GSPO), ℓ the [clipped surrogate](crate::clip) at x, A the response's advantage (see
-//! [`group`](crate::group)), per token ℓ + β (eᵘ − u − 1), and its mean:
+//! [`group`](crate::group)), per token ℓ and β times its [divergence](crate::token_divergence) from the reference, and the mean:
 //!
 //! | `normalisation` | a token of the step weighs |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | `bnpo`, `dapo` | 1 / tokens |
 //! | `dr_grpo` | 1 / (`max_tokens` · responses) |
 //!
-//! Counts are those of the whole step. Cotangent: the weight times ∂ℓ/∂x, and −β (eᵘ − 1) of the divergence.
+//! Counts are those of the whole step. Cotangent: the weight times ∂ℓ/∂x, and times that of the divergence.
 //!
 //! # Source
 //!
@@ -21,6 +21,10 @@
 //! from arXiv 2507.18071.
 //!
 //! # Departures
+//!
+//! `dapo` divides by the tokens of the whole step, as TRL does. Its paper's equation 8 is the mean over prompts of each prompt's own
+//! mean over the tokens of its group, which weighs tokens otherwise: of two groups with responses of 1 and 1 and of 100 and 100
+//! tokens, a token weighs 1/4 and 1/400 there and 1/202 here.
 //!
 //! `bnpo` and `dapo` are the same here: TRL's `bnpo` divides by the tokens of a micro-batch, so that its loss depends on how a
 //! step is split; here every step is exact under any split. `dr_grpo` leaves `scale` as it is given, as TRL does; its paper has
@@ -49,19 +53,33 @@
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::batch::StepTotals;
-use crate::clip::{CLIP, CLIP_HIGH, Clip, DELTA};
-use crate::group::{GroupLoss, ResponseLoss, SCALE, Sampled, beta, build};
+use crate::clip::{Bounded, CLIP, CLIP_HIGH, Clip, DELTA};
+use crate::group::{Clipped, GroupLoss, ResponseLoss, SCALE, Sampled, beta, build};
 use crate::method::Method;
 use crate::numerics::sum_of_differences;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
 use crate::sampling::{epochs, samples};
+use crate::token_divergence::{DIVERGENCE, DIVERGENCE_PLACE};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "grpo",
     summary: "clipped policy gradients on rewards compared within a group",
     source: "arXiv 2402.03300, equation 3",
-    parameters: &[CLIP, CLIP_HIGH, DELTA, beta(0.0), SCALE, NORMALISATION, MAX_TOKENS, RATIO, samples(8), epochs(1)],
+    parameters: &[
+        CLIP,
+        CLIP_HIGH,
+        DELTA,
+        beta(0.0),
+        DIVERGENCE,
+        DIVERGENCE_PLACE,
+        SCALE,
+        NORMALISATION,
+        MAX_TOKENS,
+        RATIO,
+        samples(8),
+        epochs(1),
+    ],
     build: build::<Grpo>,
 };
 
@@ -206,19 +224,19 @@ impl GroupLoss for Grpo {
     }
 }
 
-/// The sum over a response's tokens of a loss of their log-ratios, which answers its value, its slope and whether it is clipped.
+/// The sum over a response's tokens of a loss of their log-ratios, which answers its value, its slope and the bound that holds it.
 pub(crate) fn by_token(
     response: &Sampled<'_>,
     share: f64,
     slots: &mut [f64],
-    loss: impl Fn(f64) -> (f64, f64, bool),
+    loss: impl Fn(f64) -> (f64, f64, Option<Bounded>),
 ) -> ResponseLoss {
-    let (mut total, mut clipped) = (0.0, 0);
+    let (mut total, mut clipped) = (0.0, Clipped::default());
     for ((log_prob, behaviour), slot) in response.log_prob.iter().zip(response.behaviour_log_prob).zip(&mut *slots) {
-        let (value, slope, held) = loss(log_prob - behaviour);
+        let (value, slope, bound) = loss(log_prob - behaviour);
         total += value;
         *slot += share * slope;
-        clipped += usize::from(held);
+        clipped.count(bound);
     }
     ResponseLoss { loss: share * total, clipped, ratios: slots.len() }
 }
@@ -230,5 +248,7 @@ pub(crate) fn clipped_sequence(clip: &Clip, response: &Sampled<'_>, share: f64, 
     let surrogate = clip.surrogate(log_ratio, response.advantage);
     // Each of the N tokens has the loss ℓ, and moves x by 1/N.
     slots.iter_mut().for_each(|slot| *slot += share * surrogate.slope);
-    ResponseLoss { loss: share * tokens * surrogate.loss, clipped: usize::from(surrogate.clipped), ratios: 1 }
+    let mut clipped = Clipped::default();
+    clipped.count(surrogate.clipped);
+    ResponseLoss { loss: share * tokens * surrogate.loss, clipped, ratios: 1 }
 }

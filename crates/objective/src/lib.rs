@@ -9,6 +9,7 @@
 //! |---|---|
 //! | a loss by its name, one file each | [`sft`], [`ift`], [`dpo`], [`orpo`], ...: the table below lists them all |
 //! | what losses on pairs share | [`preference`], [`divergence`] |
+//! | what losses on sampled responses share | [`group`], [`clip`], [`token_divergence`] |
 //! | what a loss reads and what it answers | [`batch`], [`evaluation`] |
 //! | what a loss asks of its host | [`requirements`] |
 //! | an objective by its name, a method at its parameters as a recipe spells it | [`registry`], [`configured`] |
@@ -92,6 +93,7 @@ pub mod simpo;
 pub mod sppo_hard;
 pub mod state;
 pub mod tdpo;
+pub mod token_divergence;
 pub mod transport;
 pub mod vespo;
 pub mod weighted_sum;

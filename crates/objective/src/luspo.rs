@@ -37,13 +37,14 @@ use crate::grpo::clipped_sequence;
 use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters, Reader};
 use crate::sampling::{epochs, samples};
+use crate::token_divergence::{DIVERGENCE, DIVERGENCE_PLACE};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "luspo",
     summary: "clipped policy gradients by response, each weighing its length",
     source: "arXiv 2602.05261",
-    parameters: &[CLIP, CLIP_HIGH, DELTA, beta(0.0), SCALE, samples(8), epochs(1)],
+    parameters: &[CLIP, CLIP_HIGH, DELTA, beta(0.0), DIVERGENCE, DIVERGENCE_PLACE, SCALE, samples(8), epochs(1)],
     build: build::<Luspo>,
 };
 
@@ -67,12 +68,12 @@ pub struct Luspo {
 /// What one token gained another may have lost: the response's ratio is the geometric mean of its tokens'.
 ///
 /// ```
-/// # use objective::group::{GroupLoss, ResponseLoss, Sampled};
+/// # use objective::group::{Clipped, GroupLoss, ResponseLoss, Sampled};
 /// # use objective::{clip::Clip, luspo::Luspo};
 /// let luspo = Luspo::new(Clip::new("luspo", 0.2, 0.2, None)?);
 /// let response = Sampled { advantage: 1.0, log_prob: &[-1.0, -1.0], behaviour_log_prob: &[-1.5, -0.5] };
 /// let loss = luspo.response(&response, 1.0, &mut [0.0; 2]);
-/// assert_eq!(loss, ResponseLoss { loss: -2.0, clipped: 0, ratios: 1 });
+/// assert_eq!(loss, ResponseLoss { loss: -2.0, clipped: Clipped::default(), ratios: 1 });
 /// # Ok::<(), objective::ParameterError>(())
 /// ```
 impl Luspo {

@@ -99,7 +99,7 @@ pub fn log1mexp(x: f64) -> f64 {
 }
 
 /// The greatest exponent that is not replaced by a tangent.
-const STEEPEST: f64 = 100.0;
+pub(crate) const STEEPEST: f64 = 100.0;
 
 /// eˣ and its derivative. Beyond x = 100 it goes on along its tangent, so that both stay finite.
 ///

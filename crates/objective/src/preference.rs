@@ -548,17 +548,20 @@ impl<L: PairLoss> Objective for Pairwise<L> {
             let gradient = self.loss.loss(self.beta, &scores);
             let share = share * self.weight(batch, [(chosen, w.sum), (rejected, l.sum)]);
             out.loss += share * gradient.loss;
+            let mut silent = true;
             for (response, derivative, scored) in [(chosen, gradient.chosen, &w), (rejected, gradient.rejected, &l)] {
                 let slots = &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()];
                 let (body_slots, tail_slots) = slots.split_at_mut(shared);
                 let (body, tail) = (share * derivative * scored.body, share * derivative * scored.tail);
                 put(body_slots, body, held);
                 put(tail_slots, tail, held);
+                silent &= body == 0.0 && tail == 0.0;
             }
 
             let rewards = [w.rewarded, l.rewarded].map(|rewarded| self.beta * rewarded);
             record_pair([w.sum, l.sum], rewards, batch.log_prob(chosen).len(), &mut out.metrics);
             self.loss.record(&scores, &mut out.metrics);
+            out.metrics.record(Metric::ZeroGradientPairs, f64::from(silent));
         }
     }
 }

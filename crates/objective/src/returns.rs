@@ -55,12 +55,20 @@ pub fn generalised_advantages(
 /// let mut advantages = [1.0, 3.0];
 /// objective::returns::normalise(&mut advantages);
 /// assert!((advantages[0] + 1.0).abs() < 1e-7 && (advantages[1] - 1.0).abs() < 1e-7);
+///
+/// let mut equal = [0.1; 3]; // whose mean is not 0.1 to the last bit
+/// objective::returns::normalise(&mut equal);
+/// assert_eq!(equal, [0.0; 3]);
 /// ```
 pub fn normalise(advantages: &mut [f64]) {
-    /// Keeps what rounding leaves of equal advantages from being blown up.
+    /// Keeps what rounding leaves of nearly equal advantages from being blown up.
     const OFFSET: f64 = 1e-8;
     let count = advantages.len() as f64;
     let mean = advantages.iter().sum::<f64>() / count;
+    if advantages.iter().all(|advantage| *advantage == advantages[0]) {
+        advantages.fill(0.0);
+        return;
+    }
     let deviation = (advantages.iter().map(|advantage| (advantage - mean).powi(2)).sum::<f64>() / count).sqrt();
     advantages.iter_mut().for_each(|advantage| *advantage = (*advantage - mean) / (deviation + OFFSET));
 }

@@ -35,7 +35,7 @@
 
 use crate::batch::StepTotals;
 use crate::clip::{CLIP, CLIP_HIGH, Clip};
-use crate::group::{GroupLoss, ResponseLoss, Sampled, beta, build};
+use crate::group::{Clipped, GroupLoss, ResponseLoss, Sampled, beta, build};
 use crate::method::Method;
 use crate::numerics::sum_of_differences;
 use crate::parameter::{Parameter, ParameterError, Parameters, Reader};
@@ -82,13 +82,13 @@ pub struct Rloo {
 /// The ratio is that of the whole response: of two tokens at 1.15 each it is 1.15² = 1.3225, and held back.
 ///
 /// ```
-/// # use objective::group::{GroupLoss, ResponseLoss, Sampled};
+/// # use objective::group::{Clipped, GroupLoss, ResponseLoss, Sampled};
 /// # use objective::{clip::Clip, rloo::Rloo};
 /// let rloo = Rloo::new(Clip::new("rloo", 0.25, 0.25, None)?);
 /// let log_prob = [-1.0 + 1.15_f64.ln(); 2];
 /// let response = Sampled { advantage: 1.0, log_prob: &log_prob, behaviour_log_prob: &[-1.0, -1.0] };
 /// let loss = rloo.response(&response, 0.5, &mut [0.0; 2]);
-/// assert_eq!(loss, ResponseLoss { loss: -1.25, clipped: 1, ratios: 1 });
+/// assert_eq!(loss, ResponseLoss { loss: -1.25, clipped: Clipped { below: 0, above: 1 }, ratios: 1 });
 /// # Ok::<(), objective::ParameterError>(())
 /// ```
 impl Rloo {
@@ -128,6 +128,8 @@ impl GroupLoss for Rloo {
         let log_ratio = sum_of_differences(response.log_prob, response.behaviour_log_prob);
         let surrogate = self.clip.surrogate(log_ratio, response.advantage);
         slots.iter_mut().for_each(|slot| *slot += share * surrogate.slope);
-        ResponseLoss { loss: share * surrogate.loss, clipped: usize::from(surrogate.clipped), ratios: 1 }
+        let mut clipped = Clipped::default();
+        clipped.count(surrogate.clipped);
+        ResponseLoss { loss: share * surrogate.loss, clipped, ratios: 1 }
     }
 }

@@ -40,13 +40,23 @@ use crate::method::Method;
 use crate::numerics::{exponential, sigmoid};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, SCALE as TEMPERATURE};
 use crate::sampling::{epochs, samples};
+use crate::token_divergence::{DIVERGENCE, DIVERGENCE_PLACE};
 
 /// The registry's line.
 pub const METHOD: Method = Method {
     name: "sapo",
     summary: "policy gradients through a smooth gate in place of clipping",
     source: "arXiv 2511.20347",
-    parameters: &[POSITIVE_TEMPERATURE, NEGATIVE_TEMPERATURE, beta(0.0), SCALE, samples(8), epochs(1)],
+    parameters: &[
+        POSITIVE_TEMPERATURE,
+        NEGATIVE_TEMPERATURE,
+        beta(0.0),
+        DIVERGENCE,
+        DIVERGENCE_PLACE,
+        SCALE,
+        samples(8),
+        epochs(1),
+    ],
     build: build::<Sapo>,
 };
 
@@ -147,7 +157,7 @@ impl GroupLoss for Sapo {
             let (ratio, slope) = exponential(log_ratio);
             let gate = temperature * (ratio - 1.0);
             let open = sigmoid(gate);
-            (-advantage * 4.0 / temperature * open, -advantage * 4.0 * (open * sigmoid(-gate)) * slope, false)
+            (-advantage * 4.0 / temperature * open, -advantage * 4.0 * (open * sigmoid(-gate)) * slope, None)
         })
     }
 }

@@ -73,7 +73,10 @@ pub fn parameter(generator: &mut SchemaGenerator, parameter: &Parameter) -> Sche
         Kind::Switch { .. } => json_schema!({ "type": "boolean" }),
         Kind::Terms { .. } => {
             let items = generator.subschema_for::<Term>();
-            json_schema!({ "type": "array", "minItems": 1, "items": items })
+            // A sum whose weights are all 0 trains nothing.
+            let weight = weighted_sum::WEIGHT.name;
+            let weightless = json!({ "properties": { weight: { "const": 0 } }, "required": [weight] });
+            json_schema!({ "type": "array", "minItems": 1, "items": items, "not": { "items": weightless } })
         }
     };
     let purpose = match parameter.kind {

@@ -15,7 +15,7 @@
 //!
 //! # Departures
 //!
-//! None.
+//! From DPO's derivation: the constants of a [divergence](crate::divergence) do not cancel where the lengths of a pair differ.
 //!
 //! # Examples
 //!

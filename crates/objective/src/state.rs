@@ -35,13 +35,58 @@ pub struct ObjectiveState {
 /// rewards.update(0.5, 2);
 /// assert_eq!(rewards, RunningMean { count: 2, mean: 0.5 });
 /// ```
+///
+/// A count that is not exact in 64-bit floats, or a mean that no rewards have, is refused where it is read:
+///
+/// ```
+/// # use objective::state::RunningMean;
+/// let read = |text: &str| serde_json::from_str::<RunningMean>(text).map_err(|error| error.to_string());
+/// assert_eq!(read(r#"{"count": 9007199254740992, "mean": 0.5}"#), Ok(RunningMean { count: 1 << 53, mean: 0.5 }));
+/// let error = read(r#"{"count": 18446744073709551615, "mean": 0.5}"#).unwrap_err();
+/// assert!(error.starts_with("count: expected at most 9007199254740992, got 18446744073709551615"));
+/// let error = read(r#"{"count": 2, "mean": 1e300}"#).unwrap_err();
+/// assert!(error.starts_with("mean: expected -1e60 to 1e60, got 1e300"));
+/// let error = read(r#"{"count": 0, "mean": 0.5}"#).unwrap_err();
+/// assert!(error.starts_with("mean: expected 0 before the first number, got 0.5"));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Read")]
 pub struct RunningMean {
     /// Numbers seen.
     pub count: u64,
     /// Their mean; 0 before the first.
     pub mean: f64,
+}
+
+/// The greatest count: beyond it, 64-bit floats skip numbers.
+const MOST_COUNTED: u64 = 1 << 53;
+
+/// The greatest magnitude of a mean of rewards, which are at most a scale of 10⁶ times a sum of log-ratios.
+const MOST_MEAN: f64 = 1e60;
+
+/// A running mean as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Read {
+    count: u64,
+    mean: f64,
+}
+
+impl TryFrom<Read> for RunningMean {
+    type Error = String;
+
+    fn try_from(Read { count, mean }: Read) -> Result<Self, String> {
+        if count > MOST_COUNTED {
+            return Err(format!("count: expected at most {MOST_COUNTED}, got {count}"));
+        }
+        if !(-MOST_MEAN..=MOST_MEAN).contains(&mean) {
+            return Err(format!("mean: expected -{MOST_MEAN:e} to {MOST_MEAN:e}, got {mean:e}"));
+        }
+        if count == 0 && mean != 0.0 {
+            return Err(format!("mean: expected 0 before the first number, got {mean}"));
+        }
+        Ok(Self { count, mean })
+    }
 }
 
 /// The mean does not depend on how the numbers come in parts:
@@ -65,7 +110,7 @@ impl RunningMean {
         self.count == 0
     }
 
-    /// Takes in `count` numbers of this mean.
+    /// Takes in `count` numbers of this mean. The count stays at 2⁵³ once it has reached it, beyond which 64-bit floats skip numbers.
     ///
     /// ```
     /// let mut rewards = objective::state::RunningMean::default();
@@ -74,7 +119,7 @@ impl RunningMean {
     /// assert_eq!(rewards.mean, 2.0);
     /// ```
     pub fn update(&mut self, mean: f64, count: u64) {
-        self.count += count;
+        self.count = self.count.saturating_add(count).min(MOST_COUNTED);
         if self.count > 0 {
             self.mean += (mean - self.mean) * (count as f64 / self.count as f64);
         }

@@ -45,7 +45,7 @@ use strum::{EnumDiscriminants, EnumString, IntoStaticStr, VariantNames};
 
 use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
-use crate::evaluation::{Evaluation, put};
+use crate::evaluation::{Evaluation, Metric, put};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus, sum};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
@@ -213,6 +213,7 @@ impl Objective for Tdpo {
             let log_prob = [chosen, rejected].map(|response| sum(batch.log_prob(response)));
             let tokens = batch.log_prob(chosen).len();
             record_pair(log_prob, [reward_chosen, reward_rejected], tokens, &mut out.metrics);
+            out.metrics.record(Metric::ZeroGradientPairs, f64::from(slope == 0.0));
         }
     }
 }

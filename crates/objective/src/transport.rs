@@ -45,7 +45,7 @@
 use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
 use crate::dpo::LABEL_SMOOTHING;
-use crate::evaluation::{Evaluation, put};
+use crate::evaluation::{Evaluation, Metric, put};
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus, sum};
 use crate::parameter::{ParameterError, Parameters, Reader};
@@ -219,6 +219,7 @@ impl Objective for Transport {
             let rewards = sides.map(|response| self.beta * batch.log_ratio(response));
             let log_prob = sides.map(|response| sum(batch.log_prob(response)));
             record_pair(log_prob, rewards, batch.log_prob(chosen).len(), metrics);
+            metrics.record(Metric::ZeroGradientPairs, f64::from(pulls.iter().all(|(_, pull)| *pull == 0.0)));
         }
     }
 }

@@ -35,11 +35,12 @@
 //! ```
 
 use crate::batch::StepTotals;
-use crate::group::{GroupLoss, ResponseLoss, SCALE, Sampled, beta, build};
+use crate::group::{Clipped, GroupLoss, ResponseLoss, SCALE, Sampled, beta, build};
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader};
 use crate::sampling::{epochs, samples};
+use crate::token_divergence::{DIVERGENCE, DIVERGENCE_PLACE};
 use std::ops::Bound;
 
 /// The registry's line.
@@ -47,7 +48,18 @@ pub const METHOD: Method = Method {
     name: "vespo",
     summary: "policy gradients weighted by a gamma density of the response's importance ratio",
     source: "arXiv 2602.10693",
-    parameters: &[POSITIVE_K, POSITIVE_LAMBDA, NEGATIVE_K, NEGATIVE_LAMBDA, beta(0.0), SCALE, samples(8), epochs(1)],
+    parameters: &[
+        POSITIVE_K,
+        POSITIVE_LAMBDA,
+        NEGATIVE_K,
+        NEGATIVE_LAMBDA,
+        beta(0.0),
+        DIVERGENCE,
+        DIVERGENCE_PLACE,
+        SCALE,
+        samples(8),
+        epochs(1),
+    ],
     build: build::<Vespo>,
 };
 
@@ -182,6 +194,6 @@ impl GroupLoss for Vespo {
         // The stop-gradient: the weight is a constant.
         let pull = -share * self.weight(response) * response.advantage;
         slots.iter_mut().for_each(|slot| *slot += pull);
-        ResponseLoss { loss: pull * sum(response.log_prob), clipped: 0, ratios: 1 }
+        ResponseLoss { loss: pull * sum(response.log_prob), clipped: Clipped::default(), ratios: 1 }
     }
 }

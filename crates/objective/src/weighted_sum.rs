@@ -8,7 +8,7 @@
 //!
 //! Each term is a method with its parameters and a `weight` (1 unless given). All learn from the same responses, through the same
 //! states: terms on different data, with different sampling, or with different anticipation are an error. A term that imitates
-//! (`sft`) beside terms that compare pairs imitates the chosen responses.
+//! (`sft`) beside terms that compare pairs imitates the chosen responses. Weights that are all 0 are an error.
 //!
 //! ```toml
 //! [[method]]
@@ -110,6 +110,14 @@ fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
         merged = Some(match merged {
             None => requirements,
             Some(before) => merge(before, name, requirements)?,
+        });
+    }
+    if !terms.is_empty() && terms.iter().all(|term| term.weight == 0.0) {
+        return Err(ParameterError::Invalid {
+            owner: METHOD.name,
+            name: TERMS.name,
+            allowed: "at least one term with a weight above 0, as a sum without one trains nothing".to_owned(),
+            given: "weights that are all 0".to_owned(),
         });
     }
     match merged {

@@ -227,8 +227,8 @@ impl Journal {
                 || fail(format!("line {number} is corrupt; remove the file to run the shard's designs again"));
             let json = checked(&line).ok_or_else(corrupt)?;
             match header {
-                None => header = Some(serde_json::from_slice(json).map_err(|_| corrupt())?),
-                Some(_) => results.push(serde_json::from_slice(json).map_err(|_| corrupt())?),
+                None => header = Some(strict_json::from_slice(json).map_err(|_| corrupt())?),
+                Some(_) => results.push(strict_json::from_slice(json).map_err(|_| corrupt())?),
             }
             whole += length as u64;
         }

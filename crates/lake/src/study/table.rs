@@ -179,7 +179,7 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<(Origin, Vec<DesignResult>), Parq
     let origin = metadata.key_value_metadata().into_iter().flatten().find(|pair| pair.key == ORIGIN);
     let json = origin.and_then(|pair| pair.value.as_deref());
     let json = json.ok_or_else(|| unexpected("it does not say of which study it is"))?;
-    let origin: Origin = serde_json::from_str(json).map_err(|error| ParquetError::External(error.into()))?;
+    let origin: Origin = strict_json::from_str(json).map_err(|error| ParquetError::External(error.into()))?;
     let stops = stops(&origin.study.stops);
     let mut results = Vec::<DesignResult>::new();
     for group in 0..file.num_row_groups() {

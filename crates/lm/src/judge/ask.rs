@@ -237,7 +237,7 @@ impl Judge {
                 false => Trouble::Lasting(problem),
             });
         }
-        let completion = serde_json::from_str(&text);
+        let completion = strict_json::from_str(&text);
         match completion.map(|Completion { model, choices }| (model, choices.into_iter().next())) {
             Ok((model, Some(Completed { message, finish_reason }))) => Ok(Answer {
                 whole: finish_reason.as_deref() != Some("length"),

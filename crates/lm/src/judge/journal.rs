@@ -114,7 +114,7 @@ fn read(path: &Path, text: &[u8], fingerprints: &HashMap<(usize, Order), String>
             source: Box::new(LmError::Record { field: field.to_owned(), allowed, given }),
         };
         let verdict: Verdict =
-            serde_json::from_slice(line).map_err(|error| fail("line", "a verdict".to_owned(), error.to_string()))?;
+            strict_json::from_slice(line).map_err(|error| fail("line", "a verdict".to_owned(), error.to_string()))?;
         let question = (verdict.pair, verdict.order);
         match fingerprints.get(&question) {
             Some(fingerprint) if *fingerprint == verdict.fingerprint => (),

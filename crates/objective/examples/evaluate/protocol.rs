@@ -86,9 +86,7 @@ pub(crate) fn answer(line: &[u8]) -> serde_json::Result<String> {
 }
 
 fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
-    let mut json = serde_json::Deserializer::from_slice(line);
-    let question: Question = serde_path_to_error::deserialize(&mut json)?;
-    json.end()?;
+    let question: Question = strict_json::from_slice_with_path(line)?;
 
     let configured = Configured::try_from(question.objective).context("objective")?;
     let objective = configured.objective();
@@ -141,7 +139,11 @@ fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
     let Flat { statistics, constants, responses, sides } = &flat;
     let batch = TokenBatch::new(&requirements, statistics, constants, responses, &pairs, totals)
         .map_err(|error| name_side(error, sides))?;
-    let (mut state, mut evaluation) = (question.state, Evaluation::default());
+    let (mut fresh, mut state, mut evaluation) = (ObjectiveState::default(), question.state, Evaluation::default());
+    if state != fresh {
+        objective.evaluate(&batch, &mut fresh, &mut evaluation);
+        check_state("state", &state, &fresh)?;
+    }
     objective.evaluate(&batch, &mut state, &mut evaluation);
 
     let columns = |side: Range<usize>| {
@@ -156,6 +158,18 @@ fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
         metrics: evaluation.metrics.iter().collect(),
         state: (state != ObjectiveState::default()).then_some(state),
     })
+}
+
+/// Refuses a state with parts that the objective does not keep, which are those of a state that it has just begun.
+fn check_state(name: &str, given: &ObjectiveState, kept: &ObjectiveState) -> anyhow::Result<()> {
+    ensure!(given.rewards.is_empty() || !kept.rewards.is_empty(), "{name}.rewards: not used by this objective");
+    let (count, expected) = (given.terms.len(), kept.terms.len());
+    ensure!(count == 0 || expected > 0, "{name}.terms: not used by this objective");
+    ensure!(count == 0 || count == expected, "{name}.terms: expected {expected}, one a term, got {count}");
+    for (place, (given, kept)) in given.terms.iter().zip(&kept.terms).enumerate() {
+        check_state(&format!("{name}.terms[{place}]"), given, kept)?;
+    }
+    Ok(())
 }
 
 /// Responses are numbered through all sides in a batch; the line's author counts within one.
@@ -181,7 +195,8 @@ impl Flat {
         for column in columns.keys() {
             ensure!(
                 required.contains(&column.as_str()),
-                "{name}.{column}: not used by this objective; it reads {required:?}"
+                "{name}.{column}: not used by this objective; it reads {}",
+                required.join(", ")
             );
         }
         for column in required {
@@ -191,11 +206,14 @@ impl Flat {
         let lengths: Vec<_> = columns[Statistic::LogProb.name()].iter().map(Vec::len).collect();
         ensure!(!lengths.is_empty(), "{name}.log_prob: expected at least one response, got none");
         for (column, ragged) in &columns {
-            let given: Vec<_> = ragged.iter().map(Vec::len).collect();
-            ensure!(
-                given == lengths,
-                "{name}.{column}: expected responses of {lengths:?} tokens as in log_prob, got {given:?}"
-            );
+            let (count, expected) = (ragged.len(), lengths.len());
+            ensure!(count == expected, "{name}.{column}: expected {expected} responses as in log_prob, got {count}");
+            for (response, (tokens, expected)) in ragged.iter().map(Vec::len).zip(&lengths).enumerate() {
+                ensure!(
+                    tokens == *expected,
+                    "{name}.{column}[{response}]: expected {expected} numbers as in log_prob, got {tokens}"
+                );
+            }
         }
         let allowed: &[&str] = match name {
             "labelled" => &["desirable"],

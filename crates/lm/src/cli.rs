@@ -236,17 +236,30 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
     pub(crate) body_bytes: usize,
 
-    /// How long an answer may take, and those on their way when the server is asked to stop.
+    /// How long an answer may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) answer_seconds: u64,
 
-    /// How long a client may take to send a request.
+    /// How long a client may take to send a request, or to take a part of an answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) request_seconds: u64,
 
-    /// Connections that are open at once.
+    /// How long answers that are on their way may still take when the server is asked to stop.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) grace_seconds: u64,
+
+    /// Connections that are open at once. Those that wait for a request, or ask for paths that need no key, may be half of them.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 1024)]
     pub(crate) connections: usize,
+
+    /// Connections that one client address may have.
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = 512)]
+    pub(crate) connections_per_address: usize,
+
+    /// A name by which clients may reach the server, beside localhost and addresses; may be given several times. A server of this machine
+    /// alone refuses others, so that no page in a browser can drive it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host_name: Vec<String>,
 }
 
 /// `lm judge`.

@@ -359,6 +359,7 @@ fn answer_requests(arguments: &ServeArguments) -> anyhow::Result<()> {
         address: (*host, *port).into(),
         api_key: api_key.clone(),
         name: name.clone().unwrap_or_else(last),
+        host_names: arguments.host_name.clone(),
         limits: Limits {
             batch: arguments.batch,
             queue: arguments.queue,
@@ -367,7 +368,9 @@ fn answer_requests(arguments: &ServeArguments) -> anyhow::Result<()> {
             body_bytes: arguments.body_bytes,
             answer: Duration::from_secs(arguments.answer_seconds),
             request: Duration::from_secs(arguments.request_seconds),
+            grace: Duration::from_secs(arguments.grace_seconds),
             connections: arguments.connections,
+            connections_per_address: arguments.connections_per_address,
         },
     };
     settings.validate()?;

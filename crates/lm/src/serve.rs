@@ -15,13 +15,20 @@ mod answer;
 mod chat;
 mod completions;
 mod connections;
+mod documented;
 mod drawing;
+mod json;
+mod messages;
 mod metrics;
+mod origin;
+mod places;
 mod refusal;
 mod request;
 mod routes;
+mod stopping;
 mod wording;
 mod worker;
+mod write_timeout;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,6 +48,9 @@ use metrics::Metrics;
 use wording::Wording;
 use worker::Job;
 
+/// Requests of which tokens are made at once: they take a while, and memory that grows with their texts.
+const PREPARED: usize = 2;
+
 /// Where a model answers, and to whom.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -50,6 +60,9 @@ pub struct Settings {
     pub api_key: Option<String>,
     /// What the model is called.
     pub name: String,
+    /// Names by which clients may reach a server of this machine alone, beside localhost and addresses. With names, a server beyond this
+    /// machine answers to no others either.
+    pub host_names: Vec<String>,
     /// How much it takes.
     pub limits: Limits,
 }
@@ -67,12 +80,17 @@ pub struct Limits {
     pub max_tokens: usize,
     /// The most bytes of a request's body.
     pub body_bytes: usize,
-    /// How long an answer may take, and how long a server that was asked to stop waits for those that are on their way.
+    /// How long an answer may take.
     pub answer: Duration,
-    /// How long a client may take to send a request.
+    /// How long a client may take to send a request, or to take a part of an answer.
     pub request: Duration,
-    /// Connections that are open at once, at least 1.
+    /// How long a server that was asked to stop waits for the answers that are on their way.
+    pub grace: Duration,
+    /// Connections that are open at once, at least 1. Half of them may wait for a whole request, or be for paths that need no key; beyond
+    /// that, those that do so for longest are closed.
     pub connections: usize,
+    /// Those of them that one client address may have, at least 1.
+    pub connections_per_address: usize,
 }
 
 /// What answers requests.
@@ -88,6 +106,8 @@ struct Server {
     jobs: mpsc::Sender<Vec<Job>>,
     /// Places in the queue.
     places: Arc<Semaphore>,
+    /// Turns to make tokens of a request.
+    preparing: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     /// When the model was there, in seconds since 1970.
     created: u64,
@@ -107,7 +127,8 @@ impl Settings {
             let allowed = "an address of this machine alone, as 127.0.0.1, unless there is an API key";
             return Err(refuse_setting("host", allowed, self.address.ip()));
         }
-        let Limits { batch, queue, cache_tokens, max_tokens, body_bytes, answer, request, connections } = self.limits;
+        let Limits { batch, queue, cache_tokens, max_tokens, body_bytes, connections, .. } = self.limits;
+        let Limits { answer, request, grace: _, connections_per_address, .. } = self.limits;
         let counts = [
             ("batch", batch),
             ("queue", queue),
@@ -115,6 +136,7 @@ impl Settings {
             ("max_tokens", max_tokens),
             ("body_bytes", body_bytes),
             ("connections", connections),
+            ("connections_per_address", connections_per_address),
         ];
         if let Some((field, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(refuse_setting(field, "at least 1", "0"));
@@ -158,10 +180,12 @@ pub fn serve(
     let wording = Wording::new(text, config.vocabulary)?;
     let created = now();
     let places = Arc::new(Semaphore::new(limits.queue));
+    let preparing = Arc::new(Semaphore::new(PREPARED));
     let room = Room { sequences: limits.batch, tokens: limits.cache_tokens, step: STEP };
     let told = Arc::clone(&metrics);
     let worker = std::thread::spawn(move || worker::work(&model, room, queue, &told));
-    let server = Arc::new(Server { settings, config, wording, generation, ends, jobs, places, metrics, created });
+    let server =
+        Arc::new(Server { settings, config, wording, generation, ends, jobs, places, preparing, metrics, created });
     ready(opened);
     runtime.block_on(connections::answer(listener, server, stops));
     // What was given up is dropped here, and with it the last that could ask the worker for anything.

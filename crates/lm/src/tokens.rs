@@ -3,6 +3,8 @@
 //! A response is encoded apart from its prompt, so that no token is made of both and the boundary between them is where the data
 //! put it. Many tokenizers write a space before a text, which is wrong in the middle of one: see [`Tokenizer::encode_on`].
 
+mod bytes;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,7 @@
 //! Where the bytes of an output go when its name is taken by something else than a regular file.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
 use std::io::Read;

@@ -97,16 +97,28 @@ impl Encoder<'_> {
     /// [`LmError::Unusable`] for text where there is no tokenizer, turns where there is no chat template, and a prompt without tokens;
     /// the template's and the tokenizer's own.
     pub fn prompt(&self, prompt: &Prompt) -> Result<Vec<u32>, LmError> {
-        let ids = match prompt {
-            Prompt::Ids(ids) => ids.clone(),
-            Prompt::Text(text) => self.tokenizer("text")?.encode(text)?,
-            Prompt::Conversation(turns) => {
-                let tokenizer = self.tokenizer("messages")?;
-                let is_begun = turns.last().is_some_and(|last| last.role == Role::Assistant);
-                let ending = if is_begun { Ending::Continued } else { Ending::GenerationPrompt };
-                tokenizer.encode(&self.template()?.render(turns, ending)?)?
-            }
-        };
+        match prompt {
+            Prompt::Ids(ids) => self.validated(ids.clone()),
+            Prompt::Text(text) => self.encoded(text),
+            Prompt::Conversation(turns) => self.encoded(&self.rendered(turns)?),
+        }
+    }
+
+    /// The text of a conversation that is to be gone on from.
+    pub(crate) fn rendered(&self, turns: &[Message]) -> Result<String, LmError> {
+        self.tokenizer("messages")?;
+        let is_begun = turns.last().is_some_and(|last| last.role == Role::Assistant);
+        let ending = if is_begun { Ending::Continued } else { Ending::GenerationPrompt };
+        self.template()?.render(turns, ending)
+    }
+
+    /// The tokens of a text, rendered or plain.
+    pub(crate) fn encoded(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        self.validated(self.tokenizer("text")?.encode(text)?)
+    }
+
+    /// Token ids, where there are some and the model knows them.
+    fn validated(&self, ids: Vec<u32>) -> Result<Vec<u32>, LmError> {
         if ids.is_empty() {
             return Err(no_prompt());
         }

@@ -2,10 +2,13 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::Instant;
@@ -13,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Server;
 use super::refusal::Refusal;
-use super::wording::Stopping;
+use super::stopping::{Stop, Stopping};
 use crate::error::LmError;
 use crate::generate::engine::Told;
 use crate::generate::{Finish, Scored};
@@ -28,7 +31,7 @@ pub(super) struct Reading {
     pub(super) echo: Option<String>,
     /// Whether the answer tells how probable its tokens are.
     pub(super) words: bool,
-    pub(super) stops: Vec<String>,
+    pub(super) stops: Arc<[Stop]>,
     pub(super) told: Receiver<Result<Told, String>>,
 }
 
@@ -48,11 +51,51 @@ pub(super) struct Piece {
 /// A token of an answer.
 #[derive(Clone, Debug)]
 pub(super) struct Word {
-    pub(super) text: String,
+    pub(super) token: u32,
+    /// Characters of the text that begin with it.
+    pub(super) characters: u32,
     /// log π of it, in nats, unless it is the first of a prompt.
     pub(super) log_prob: Option<f64>,
     /// The most probable ones there, the greatest first.
-    pub(super) top: Vec<(String, f64)>,
+    pub(super) top: Vec<(u32, f64)>,
+}
+
+/// What every part of an answer has beside its own fields.
+#[derive(Clone, Serialize)]
+pub(super) struct Frame {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: String,
+    /// With which the same request is answered the same.
+    seed: u64,
+}
+
+#[derive(Serialize)]
+struct Framed<'a, T> {
+    #[serde(flatten)]
+    frame: &'a Frame,
+    #[serde(flatten)]
+    own: T,
+}
+
+impl Frame {
+    pub(super) fn new(server: &Server, prefix: &str, object: &'static str, seed: u64) -> Self {
+        static ANSWERS: AtomicU64 = AtomicU64::new(0);
+        let id = format!("{prefix}-{:x}-{}", server.created, ANSWERS.fetch_add(1, Ordering::Relaxed));
+        Self { id, object, created: super::now(), model: server.settings.name.clone(), seed }
+    }
+
+    /// A part of an answer.
+    pub(super) fn text(&self, own: impl Serialize) -> String {
+        // Numbers and texts by the names of fields are always JSON.
+        serde_json::to_string(&Framed { frame: self, own }).unwrap_or_default()
+    }
+
+    /// A whole answer.
+    pub(super) fn response(&self, own: impl Serialize) -> Response {
+        ([(CONTENT_TYPE, "application/json")], self.text(own)).into_response()
+    }
 }
 
 /// How many tokens an answer cost.
@@ -105,22 +148,26 @@ async fn follow(
 ) -> Result<(), Refusal> {
     let Reading { prompt, mut echo, words, stops, mut told } = reading;
     let fail = |error: LmError| Refusal::of(&error, "prompt");
-    let text = |token: u32| server.wording.word(token).to_owned();
     let word = |Scored { token, log_prob, top }: Scored| Word {
-        text: text(token),
+        token,
+        characters: server.wording.characters(token),
         log_prob: Some(log_prob),
-        top: top.into_iter().map(|(token, log_prob)| (text(token), log_prob)).collect(),
+        top,
     };
     let mut growing = server.wording.grow(&prompt).map_err(fail)?;
-    let mut stopping = Stopping::new(stops);
+    let mut stopping = Stopping::new(&stops);
     while let Some(told) = told.recv().await {
         let mut piece = Piece { index, ..Piece::default() };
-        let told = told.map_err(|message| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message))?;
+        let told = told.map_err(|message| Refusal::internal(&message))?;
         if let Some(echo) = echo.take() {
             piece.text = echo;
             if let Told::Prompt(_) = told {
-                let first = |token: &u32| Word { text: text(*token), log_prob: None, top: Vec::new() };
-                piece.words.extend(prompt.first().map(first));
+                piece.words.extend(prompt.first().map(|&token| Word {
+                    token,
+                    characters: server.wording.characters(token),
+                    log_prob: None,
+                    top: Vec::new(),
+                }));
             }
         }
         match told {
@@ -135,7 +182,9 @@ async fn follow(
                     piece.finish = stops.then_some("stop");
                 }
                 if words {
-                    piece.words.push(word(scored));
+                    let is_special = server.wording.is_special(scored.token);
+                    let word = word(scored);
+                    piece.words.push(if is_special { Word { characters: 0, ..word } } else { word });
                 }
             }
             Told::End(finish) => {
@@ -148,7 +197,7 @@ async fn follow(
             }
             Told::NotNumbers => {
                 let message = LmError::Logits { prompt: index }.to_string();
-                return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message));
+                return Err(Refusal::internal(&message));
             }
         }
         let is_end = piece.finish.is_some();
@@ -176,12 +225,12 @@ pub(super) async fn whole(mut pieces: Receiver<Result<Piece, Refusal>>, count: u
 /// Answers pieces as events: those that `events` makes of each, what `end` makes of how many tokens there were, and `[DONE]`.
 pub(super) fn stream(
     mut pieces: Receiver<Result<Piece, Refusal>>,
-    mut events: impl FnMut(Piece) -> Vec<Value> + Send + 'static,
-    end: impl FnOnce(usize) -> Option<Value> + Send + 'static,
+    mut events: impl FnMut(Piece) -> Vec<String> + Send + 'static,
+    end: impl FnOnce(usize) -> Option<String> + Send + 'static,
 ) -> Response {
     let (to, answers) = mpsc::channel::<Result<Event, Infallible>>(WAITING);
     tokio::spawn(async move {
-        let send = async |value: Value| to.send(Ok(Event::default().data(value.to_string()))).await.is_ok();
+        let send = async |data: String| to.send(Ok(Event::default().data(data))).await.is_ok();
         let mut tokens = 0;
         loop {
             let piece = tokio::select! {
@@ -199,7 +248,7 @@ pub(super) fn stream(
                     }
                 }
                 Some(Err(refusal)) => {
-                    send(refusal.json()).await;
+                    send(refusal.json().to_string()).await;
                     return;
                 }
             }

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::body::Body;
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use axum::response::Response;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::Server;
-use super::answer::{self, Piece, Reading, Usage, Word};
+use super::answer::{self, Frame, Piece, Reading, Usage, Word};
+use super::documented::COMPLETIONS;
 use super::refusal::Refusal;
-use super::request::{Asked, Detail, Fields, Length, short};
+use super::request::{Asked, Budget, Detail, Fields, Length, short};
+use super::stopping::Stop;
+use super::wording::Wording;
 use crate::data::prompt::Prompt;
 
 /// Tokens that follow unless it is said.
@@ -19,17 +22,19 @@ const MAX_TOKENS: usize = 16;
 /// The most of the most probable tokens that are told.
 const MOST: usize = 5;
 
-/// What is asked here alone.
+/// Answers that are on their way.
 struct Completion {
-    prompts: Vec<Prompt>,
-    length: Length,
-    echo: bool,
+    asked: Asked,
     /// How many of the most probable tokens are told with each token, if that is told of.
     log_probs: Option<usize>,
+    readings: Vec<Reading>,
 }
 
 impl Completion {
-    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    /// Reads a request and lets it wait for the model.
+    fn prepare(server: &Server, body: &[u8]) -> Result<Self, Refusal> {
+        let mut fields = Fields::read(body)?;
+        let asked = Asked::read(&mut fields, server, &COMPLETIONS)?;
         let prompts = prompts(fields.value("prompt"))?;
         let length = match fields.count("max_tokens")? {
             Some(asked) => Length::Asked("max_tokens", asked),
@@ -39,49 +44,56 @@ impl Completion {
         if let Some(given) = log_probs.filter(|count| *count > MOST) {
             return Err(Refusal::field("logprobs", format!("at most {MOST}"), given));
         }
-        Ok(Self { prompts, length, echo: fields.flag("echo")?, log_probs })
+        let echo = fields.flag("echo")?;
+        fields.end()?;
+        let places = server.queue(prompts.len())?;
+        let (detail, longest) = (
+            Detail { scores: echo && log_probs.is_some(), top: log_probs.unwrap_or(0) },
+            server.longest_prompt(length),
+        );
+        let is_one = prompts.len() == 1;
+        let mut budget = Budget::new(server);
+        let (mut tasks, mut echoes) = (Vec::with_capacity(prompts.len()), Vec::with_capacity(prompts.len()));
+        for (index, prompt) in prompts.into_iter().enumerate() {
+            let name = if is_one { "prompt".to_owned() } else { format!("prompt[{index}]") };
+            let tokens = server.wording.encode(&prompt, &name, longest)?;
+            let task = asked.task(server, tokens, index, length, detail)?;
+            budget.take(&task, log_probs.is_some())?;
+            echoes.push(match prompt {
+                _ if !echo => None,
+                Prompt::Text(text) => Some(text),
+                _ => Some(server.wording.decode(&task.prompt).map_err(|error| Refusal::of(&error, &name))?),
+            });
+            tasks.push(task);
+        }
+        let prompts: Vec<Vec<u32>> = tasks.iter().map(|task| task.prompt.clone()).collect();
+        let told = server.submit(tasks, places)?;
+        let stops: Arc<[Stop]> = asked.stops.as_slice().into();
+        let readings = prompts.into_iter().zip(echoes).zip(told).map(|((prompt, echo), told)| Reading {
+            prompt,
+            echo,
+            words: log_probs.is_some(),
+            stops: Arc::clone(&stops),
+            told,
+        });
+        let readings = readings.collect();
+        Ok(Self { asked, log_probs, readings })
     }
 }
 
-pub(super) async fn answer(State(server): State<Arc<Server>>, body: Body) -> Result<Response, Refusal> {
-    let mut fields = Fields::receive(&server, body).await?;
-    let asked = Asked::read(&mut fields, &server)?;
-    let completion = Completion::read(&mut fields)?;
-    fields.end()?;
-    let Completion { prompts, length, echo, log_probs } = completion;
-    let detail = Detail { scores: echo && log_probs.is_some(), top: log_probs.unwrap_or(0) };
-    let is_one = prompts.len() == 1;
-    let (mut tasks, mut echoes) = (Vec::with_capacity(prompts.len()), Vec::with_capacity(prompts.len()));
-    for (index, prompt) in prompts.into_iter().enumerate() {
-        let name = if is_one { "prompt".to_owned() } else { format!("prompt[{index}]") };
-        let tokens = server.wording.encode(&prompt).map_err(|error| Refusal::of(&error, &name))?;
-        let text = match prompt {
-            _ if !echo => None,
-            Prompt::Text(text) => Some(text),
-            _ => Some(server.wording.decode(&tokens).map_err(|error| Refusal::of(&error, &name))?),
-        };
-        tasks.push(asked.task(&server, tokens, index, length, detail)?);
-        echoes.push(text);
-    }
-    let prompts: Vec<Vec<u32>> = tasks.iter().map(|task| task.prompt.clone()).collect();
-    let prompt_tokens = prompts.iter().map(Vec::len).sum();
-    let told = server.submit(tasks)?;
-    let count = told.len();
-    let readings = prompts.into_iter().zip(echoes).zip(told).map(|((prompt, echo), told)| Reading {
-        prompt,
-        echo,
-        words: log_probs.is_some(),
-        stops: asked.stops.clone(),
-        told,
-    });
-    let pieces = answer::read(&server, readings.collect());
-    let frame = server.frame("cmpl", "text_completion");
+pub(super) async fn answer(State(server): State<Arc<Server>>, body: Bytes) -> Result<Response, Refusal> {
+    let prepare = move |server: &Server| Completion::prepare(server, &body);
+    let Completion { asked, log_probs, readings } = server.prepare(prepare).await?;
+    let prompt_tokens = readings.iter().map(|reading| reading.prompt.len()).sum();
+    let count = readings.len();
+    let pieces = answer::read(&server, readings);
+    let frame = Frame::new(&server, "cmpl", "text_completion", asked.seed);
     if !asked.stream {
         let answers = answer::whole(pieces, count).await?;
         let completion = answers.iter().map(|piece| piece.tokens).sum();
-        let choices: Vec<Value> = answers.into_iter().map(|piece| choice(piece, log_probs, &mut 0)).collect();
+        let choices = answers.iter().map(|piece| Choice::new(piece, log_probs, &mut 0, &server.wording)).collect();
         let usage = Usage { prompt: prompt_tokens, completion }.json();
-        return Ok(Json(frame(json!({"choices": choices, "usage": usage}))).into_response());
+        return Ok(frame.response(Answer { choices, usage: Some(usage) }));
     }
     let mut offsets = vec![0; count];
     let own = frame.clone();
@@ -89,39 +101,82 @@ pub(super) async fn answer(State(server): State<Arc<Server>>, body: Body) -> Res
         if piece.text.is_empty() && piece.words.is_empty() && piece.finish.is_none() {
             return Vec::new();
         }
-        let index = piece.index;
-        vec![own(json!({"choices": [choice(piece, log_probs, &mut offsets[index])]}))]
+        let choice = Choice::new(&piece, log_probs, &mut offsets[piece.index], &server.wording);
+        vec![own.text(Answer { choices: vec![choice], usage: None })]
     };
     Ok(answer::stream(pieces, events, move |completion| {
         let usage = Usage { prompt: prompt_tokens, completion }.json();
-        asked.usage.then(|| frame(json!({"choices": [], "usage": usage})))
+        asked.usage.then(|| frame.text(Answer { choices: Vec::new(), usage: Some(usage) }))
     }))
 }
 
-/// A piece of an answer whose tokens before it had `offset` characters.
-fn choice(piece: Piece, log_probs: Option<usize>, offset: &mut usize) -> Value {
-    let Piece { index, text, words, finish, .. } = piece;
-    let log_probs = log_probs.map(|top| told(&words, top, offset));
-    json!({"index": index, "text": text, "logprobs": log_probs, "finish_reason": finish})
+/// Answers or parts of them.
+#[derive(Serialize)]
+struct Answer<'a> {
+    choices: Vec<Choice<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: usize,
+    text: &'a str,
+    logprobs: Option<LogProbs<'a>>,
+    finish_reason: Option<&'static str>,
 }
 
 /// How probable tokens are.
-fn told(words: &[Word], top: usize, offset: &mut usize) -> Value {
-    let [mut tokens, mut log_probs, mut tops, mut offsets]: [Vec<Value>; 4] = Default::default();
-    for Word { text, log_prob, top: others } in words {
-        tokens.push(text.as_str().into());
-        log_probs.push((*log_prob).into());
-        tops.push(match log_prob {
-            Some(_) if top > 0 => {
-                others.iter().map(|(text, log_prob)| (text.clone(), Value::from(*log_prob))).collect()
-            }
-            _ => Value::Null,
-        });
-        offsets.push((*offset).into());
-        *offset += text.chars().count();
+#[derive(Serialize)]
+struct LogProbs<'a> {
+    tokens: Vec<&'a str>,
+    token_logprobs: Vec<Option<f64>>,
+    top_logprobs: Vec<Option<Tops<'a>>>,
+    text_offset: Vec<usize>,
+    bytes: Vec<&'a [u8]>,
+}
+
+/// The most probable tokens by their texts. Of several with the same text the most probable one is told.
+struct Tops<'a> {
+    word: &'a Word,
+    wording: &'a Wording,
+}
+
+impl<'a> Choice<'a> {
+    /// A piece of an answer whose tokens before it had `offset` characters.
+    fn new(piece: &'a Piece, log_probs: Option<usize>, offset: &mut usize, wording: &'a Wording) -> Self {
+        let Piece { index, text, words, finish, .. } = piece;
+        let logprobs = log_probs.map(|top| LogProbs::new(words, top, offset, wording));
+        Self { index: *index, text, logprobs, finish_reason: *finish }
     }
-    let fields = [("tokens", tokens), ("token_logprobs", log_probs), ("top_logprobs", tops), ("text_offset", offsets)];
-    fields.into_iter().map(|(name, values)| (name.to_owned(), Value::Array(values))).collect::<Map<_, _>>().into()
+}
+
+impl<'a> LogProbs<'a> {
+    fn new(words: &'a [Word], top: usize, offset: &mut usize, wording: &'a Wording) -> Self {
+        let text_offset = words.iter().map(|word| {
+            let before = *offset;
+            *offset += word.characters as usize;
+            before
+        });
+        let tops = |word: &'a Word| (top > 0 && word.log_prob.is_some()).then_some(Tops { word, wording });
+        Self {
+            text_offset: text_offset.collect(),
+            tokens: words.iter().map(|word| wording.word(word.token)).collect(),
+            token_logprobs: words.iter().map(|word| word.log_prob).collect(),
+            top_logprobs: words.iter().map(tops).collect(),
+            bytes: words.iter().map(|word| wording.bytes(word.token)).collect(),
+        }
+    }
+}
+
+impl Serialize for Tops<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { word, wording } = self;
+        let text = |(token, _): &(u32, f64)| wording.word(*token);
+        let is_first = |place: usize| !word.top[..place].iter().any(|before| text(before) == text(&word.top[place]));
+        let told = word.top.iter().enumerate().filter(|(place, _)| is_first(*place));
+        serializer.collect_map(told.map(|(_, top)| (text(top), top.1)))
+    }
 }
 
 /// The prompts: a text, texts, token ids or lists of them.

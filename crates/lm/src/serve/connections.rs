@@ -3,54 +3,123 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, timeout};
 
-use super::{Server, routes};
+use super::places::{Full, Place, Places};
+use super::refusal::Refusal;
+use super::write_timeout::WriteTimeout;
+use super::{Limits, Server, routes};
 
 /// How often is asked whether to stop.
 const ASKED_EVERY: Duration = Duration::from_millis(50);
+/// How long a client may take to read why it is refused, or the rest of an answer when the server stops.
+const MOMENT: Duration = Duration::from_secs(1);
+/// Clients that are told at once that there is no place for them.
+const REFUSED: usize = 64;
+/// Bytes of a connection that are kept on their way in, among them the head of a request, and on their way out.
+const BUFFER: usize = 64 << 10;
 
-/// Answers connections until `stops`, and then the requests that are on their way, for as long as an answer may take.
+/// Answers connections until `stops`, and then the requests that are on their way, for as long as the limits give.
 pub(super) async fn answer(listener: TcpListener, server: Arc<Server>, stops: &dyn Fn() -> bool) {
     let limits = server.settings.limits;
-    let open = Arc::new(Semaphore::new(limits.connections));
-    let ending = GracefulShutdown::new();
+    let places = Places::new(limits.connections, limits.connections_per_address);
     let router = routes::router(server);
-    let mut asked = tokio::time::interval(ASKED_EVERY);
-    let mut place = None;
+    let refused = Arc::new(Semaphore::new(REFUSED));
+    let (stopping, stopped) = watch::channel(());
+    let mut open = JoinSet::new();
+    let mut asked = interval(ASKED_EVERY);
     while !stops() {
         let accepted = tokio::select! {
             _ = asked.tick() => continue,
-            free = Arc::clone(&open).acquire_owned(), if place.is_none() => {
-                place = free.ok();
-                continue;
-            }
-            accepted = listener.accept(), if place.is_some() => accepted,
+            Some(_) = open.join_next() => continue,
+            accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, client)) = accepted else {
             // Too many files are open, say: it may be better later.
-            tokio::time::sleep(ASKED_EVERY).await;
+            sleep(ASKED_EVERY).await;
             continue;
         };
-        // A token is a small packet that somebody waits for.
-        _ = stream.set_nodelay(true);
-        let held = place.take();
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.request)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        let connection = ending.watch(connection);
-        tokio::spawn(async move {
-            // A client that hangs up or sends what is no HTTP is nobody to be told about.
-            _ = connection.await;
-            drop(held);
-        });
+        match places.take(client.ip()) {
+            Ok(place) => {
+                let task = open.spawn(converse(stream, router.clone(), place.clone(), limits, stopped.clone()));
+                place.ends_with(task);
+            }
+            Err(full) => {
+                // Where even refusals queue, the connection is closed without one.
+                if let Ok(permit) = Arc::clone(&refused).try_acquire_owned() {
+                    open.spawn(async move {
+                        _ = timeout(MOMENT, refuse(stream, full)).await;
+                        drop(permit);
+                    });
+                }
+            }
+        }
     }
-    drop(listener);
-    _ = tokio::time::timeout(limits.answer, ending.shutdown()).await;
+    drop((listener, stopped));
+    _ = stopping.send(());
+    let ended = async { while open.join_next().await.is_some() {} };
+    let answered = async {
+        while places.answering() > 0 {
+            sleep(ASKED_EVERY).await;
+        }
+        // What was answered is on its way to clients.
+        sleep(MOMENT).await;
+    };
+    tokio::select! {
+        () = ended => {}
+        () = answered => {}
+        () = sleep(limits.grace) => {}
+    }
+    // Whatever is left is aborted with the tasks.
+}
+
+/// Answers the requests of a connection.
+async fn converse(stream: TcpStream, router: Router, place: Place, limits: Limits, mut stopped: watch::Receiver<()>) {
+    // A token is a small packet that somebody waits for.
+    _ = stream.set_nodelay(true);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(place.clone());
+        router.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.request)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(WriteTimeout::new(stream, limits.request)), service);
+    let mut connection = std::pin::pin!(connection);
+    // A client that hangs up or sends what is no HTTP is nobody to be told about.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
+    }
+    _ = connection.await;
+}
+
+/// Says why there is no place for a connection.
+async fn refuse(mut stream: TcpStream, full: Full) -> std::io::Result<()> {
+    let refusal = match full {
+        Full::Client => Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "this address has as many connections as a client may have; try again later",
+        ),
+        Full::Server => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "all connections are in use; try again later"),
+    };
+    stream.write_all(refusal.http().as_bytes()).await?;
+    stream.shutdown().await?;
+    // A connection that is closed while its client sends would take the refusal back.
+    let mut sent = [0; 1024];
+    while stream.read(&mut sent).await? > 0 {}
+    Ok(())
 }

@@ -18,16 +18,19 @@ pub(super) struct Refusal {
     code: Option<&'static str>,
 }
 
+/// Characters of a message, and of the name of a field. Both may repeat what was sent.
+const CHARACTERS: usize = 500;
+
 impl Refusal {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), param: None, code: None }
+        Self { status, message: cut(message.into()), param: None, code: None }
     }
 
     /// Of a field's value.
     pub(super) fn field(param: impl Into<String>, allowed: impl AsRef<str>, given: impl ToString) -> Self {
         let param = param.into();
         let message = format!("{param}: expected {}, got {}", allowed.as_ref(), given.to_string());
-        Self { param: Some(param), ..Self::new(StatusCode::BAD_REQUEST, message) }
+        Self::new(StatusCode::BAD_REQUEST, message).with_param(&param)
     }
 
     /// Of a body as a whole.
@@ -45,7 +48,11 @@ impl Refusal {
     }
 
     pub(super) fn with_param(self, param: &str) -> Self {
-        Self { param: Some(param.to_owned()), ..self }
+        Self { param: Some(cut(param.to_owned())), ..self }
+    }
+
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
     }
 
     /// Of what was refused when it was made tokens of, or an error of ours.
@@ -56,8 +63,13 @@ impl Refusal {
             LmError::Template { problem, .. } | LmError::Tokenizer { problem, .. } => {
                 Self::body(format!("{param}: {problem}")).with_param(param)
             }
-            error => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            error => Self::internal(&error.to_string()),
         }
+    }
+
+    /// Of an error of ours, of which the engine tells the first line and a dump of its stack.
+    pub(super) fn internal(error: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.lines().next().unwrap_or_default())
     }
 
     /// As JSON.
@@ -71,6 +83,28 @@ impl Refusal {
         };
         json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
     }
+}
+
+impl Refusal {
+    /// As the whole of what is written to a connection.
+    pub(super) fn http(&self) -> String {
+        let body = self.json().to_string();
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nretry-after: 1\r\n\
+             connection: close\r\n\r\n{body}",
+            self.status
+        )
+    }
+}
+
+/// A text, or the beginning of a long one.
+pub(super) fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(CHARACTERS) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 impl IntoResponse for Refusal {

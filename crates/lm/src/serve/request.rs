@@ -2,32 +2,39 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes, to_bytes};
 use axum::http::StatusCode;
-use http_body_util::LengthLimitError;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, Receiver};
 
+use super::documented::{Unsupported, refuse_unsupported};
 use super::drawing;
 use super::refusal::Refusal;
+use super::stopping::{Stop, stops};
+use super::wording::TOO_LONG;
 use super::worker::{Job, told_at_most};
-use super::{Limits, Server};
+use super::{Server, json};
 use crate::generate::engine::{Task, Told};
 use crate::generate::sampling::Sampling;
 
-/// The fields of a request that were not read yet.
-pub(super) struct Fields(Map<String, Value>);
+/// The fields of a request, or of an object within it, that were not read yet.
+pub(super) struct Fields {
+    fields: Map<String, Value>,
+    /// What their names begin with in refusals.
+    place: String,
+}
 
 /// What both routes ask for.
 pub(super) struct Asked {
     pub(super) sampling: Option<Sampling>,
     /// Of tokens that are there already.
     penalty: f64,
-    pub(super) seed: Option<u64>,
-    pub(super) stops: Vec<String>,
+    /// The one that was given, or one that was drawn.
+    pub(super) seed: u64,
+    pub(super) stops: Vec<Stop>,
     /// Tokens that end the answer, with the model's own.
     ends: Vec<u32>,
     pub(super) stream: bool,
@@ -54,38 +61,24 @@ pub(super) struct Detail {
 }
 
 impl Fields {
-    /// Of a body, for which its sender has as much time as the server gives.
-    pub(super) async fn receive(server: &Server, body: Body) -> Result<Self, Refusal> {
-        let Limits { body_bytes, request, .. } = server.settings.limits;
-        let Ok(read) = tokio::time::timeout(request, to_bytes(body, body_bytes)).await else {
-            let message = format!("the request did not arrive within {} s", request.as_secs_f64());
-            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, message));
-        };
-        let bytes = read.map_err(|error| {
-            let is_long = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
-                .any(|error| error.is::<LengthLimitError>());
-            match is_long {
-                true => {
-                    let message = format!("body: expected at most {body_bytes} bytes");
-                    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-                }
-                false => Refusal::body(format!("body: {error}")),
-            }
-        })?;
-        Self::parse(&bytes)
+    /// Of a body.
+    pub(super) fn read(body: &[u8]) -> Result<Self, Refusal> {
+        json::object(body).map(|fields| Self { fields, place: String::new() })
     }
 
-    fn parse(bytes: &Bytes) -> Result<Self, Refusal> {
-        match serde_json::from_slice(bytes) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
-            Ok(other) => Err(Refusal::body(format!("body: expected a JSON object, got {}", short(&other)))),
-            Err(error) => Err(Refusal::body(format!("body: expected a JSON object: {error}"))),
-        }
+    /// Of an object within the body.
+    pub(super) fn within(place: &str, fields: Map<String, Value>) -> Self {
+        Self { fields, place: format!("{place}.") }
+    }
+
+    /// Refuses a field's value.
+    pub(super) fn refuse(&self, name: &str, allowed: impl AsRef<str>, given: impl ToString) -> Refusal {
+        Refusal::field(format!("{}{name}", self.place), allowed, given)
     }
 
     /// A field's value, if it is given and not null.
     pub(super) fn value(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name).filter(|value| !value.is_null())
+        self.fields.remove(name).filter(|value| !value.is_null())
     }
 
     /// The same, of a type.
@@ -93,7 +86,7 @@ impl Fields {
         let Some(value) = self.value(name) else { return Ok(None) };
         match T::deserialize(&value) {
             Ok(taken) => Ok(Some(taken)),
-            Err(_) => Err(Refusal::field(name, allowed, short(&value))),
+            Err(_) => Err(self.refuse(name, allowed, short(&value))),
         }
     }
 
@@ -107,46 +100,48 @@ impl Fields {
         Ok(self.take(name, "true or false")?.unwrap_or(false))
     }
 
-    /// A field that has one value alone, as whatever else it asks for is not done here.
-    fn only(&mut self, name: &str, only: f64) -> Result<(), Refusal> {
-        match self.value(name) {
-            Some(value) if value.as_f64() != Some(only) => Err(Refusal::field(name, only.to_string(), short(&value))),
-            _ => Ok(()),
-        }
-    }
-
     /// Refuses what was not read.
     pub(super) fn end(self) -> Result<(), Refusal> {
-        match self.0.keys().next() {
-            Some(name) => Err(Refusal::body(format!("{name}: no such field here")).with_param(name)),
+        let Self { fields, place } = self;
+        match fields.into_iter().find(|(_, value)| !value.is_null()) {
+            Some((name, _)) => {
+                let name = format!("{place}{name}");
+                Err(Refusal::body(format!("{name}: no such field here")).with_param(&name))
+            }
             None => Ok(()),
         }
     }
 }
 
 impl Asked {
-    pub(super) fn read(fields: &mut Fields, server: &Server) -> Result<Self, Refusal> {
+    /// Reads the fields that both routes have, and refuses those of this route that ask for what is not supported.
+    pub(super) fn read(fields: &mut Fields, server: &Server, unsupported: &[Unsupported]) -> Result<Self, Refusal> {
         let name = &server.settings.name;
         if let Some(model) = fields.take::<String>("model", "a name")?
             && model != *name
         {
-            let refusal = Refusal::new(StatusCode::NOT_FOUND, format!("model: expected {name:?}, got {model:?}"));
-            return Err(refusal.with_param("model").with_code("model_not_found"));
+            return Err(server.no_such_model(&model));
         }
-        for (name, only) in [("n", 1.0), ("best_of", 1.0), ("presence_penalty", 0.0), ("frequency_penalty", 0.0)] {
-            fields.only(name, only)?;
-        }
-        // Who asks makes no difference.
-        _ = fields.take::<String>("user", "text")?;
+        refuse_unsupported(fields, unsupported)?;
         let (sampling, penalty) = drawing::read(fields, server)?;
-        let seed = fields.take("seed", "a whole number of at least 0")?;
+        let seed = match fields.value("seed").filter(|seed| *seed != -1) {
+            Some(seed) => seed
+                .as_u64()
+                .ok_or_else(|| Refusal::field("seed", "a whole number of at least 0, or -1 for any", short(&seed)))?,
+            // A number that every client reads as it is.
+            None => rand::random::<u64>() >> 11,
+        };
         let stream = fields.flag("stream")?;
         let usage = match fields.take::<Map<String, Value>>("stream_options", "an object")? {
-            Some(_) if !stream => return Err(Refusal::field("stream_options", "nothing without stream", "an object")),
             Some(options) => {
-                let mut options = Fields(options);
+                let mut options = Fields::within("stream_options", options);
                 let usage = options.flag("include_usage")?;
+                // Random characters that make events equally long are none of the answer.
+                _ = options.flag("include_obfuscation")?;
                 options.end()?;
+                if usage && !stream {
+                    return Err(Refusal::field("stream_options", "nothing without stream", "include_usage"));
+                }
                 usage
             }
             None => false,
@@ -155,7 +150,7 @@ impl Asked {
         for stop in stops(fields)? {
             match server.wording.special_token(&stop) {
                 Some(token) => ends.push(token),
-                None => texts.push(stop),
+                None => texts.push(Stop::new(&stop)),
             }
         }
         Ok(Self { sampling, penalty, seed, stops: texts, ends, stream, usage })
@@ -171,13 +166,12 @@ impl Asked {
         detail: Detail,
     ) -> Result<Task, Refusal> {
         let limits = &server.settings.limits;
-        let positions = server.config.positions.min(limits.cache_tokens);
-        let follows = !matches!(length, Length::Asked(_, 0));
-        let longest = positions - usize::from(follows);
+        let positions = server.positions();
+        let longest = server.longest_prompt(length);
         if prompt.len() > longest {
-            let what = if follows { ", as at least one follows" } else { "" };
+            let what = if longest < positions { ", as at least one follows" } else { "" };
             let allowed = format!("at most {longest} tokens{what}");
-            return Err(Refusal::field("prompt", allowed, prompt.len()).with_code("context_length_exceeded"));
+            return Err(Refusal::field("prompt", allowed, prompt.len()).with_code(TOO_LONG));
         }
         let room = (positions - prompt.len()).min(limits.max_tokens);
         let max_tokens = match length {
@@ -196,14 +190,8 @@ impl Asked {
             Length::Asked(_, asked) => asked,
             Length::AtMost(most) => most.min(room),
         };
-        let rng = match self.seed {
-            Some(seed) => {
-                let mut rng = ChaCha8Rng::seed_from_u64(seed);
-                rng.set_stream(index as u64);
-                rng
-            }
-            None => ChaCha8Rng::from_os_rng(),
-        };
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(index as u64);
         let Detail { scores, top } = detail;
         Ok(Task {
             prompt,
@@ -219,48 +207,120 @@ impl Asked {
 }
 
 impl Server {
-    /// Lets tasks wait for the model, all or none of them; where there are not as many places, later may be better.
-    pub(super) fn submit(self: &Arc<Self>, tasks: Vec<Task>) -> Result<Vec<Receiver<Result<Told, String>>>, Refusal> {
+    /// Does work that takes a while away from the threads that serve connections. Only so much of it is done at once.
+    pub(super) async fn prepare<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let turn = Arc::clone(&self.preparing).acquire_owned().await.map_err(|_| Refusal::gone())?;
+        let server = Arc::clone(self);
+        let work = move || {
+            let prepared = work(&server);
+            drop(turn);
+            prepared
+        };
+        let failed = |_| Refusal::internal("the request could not be read");
+        tokio::task::spawn_blocking(work).await.map_err(failed)?
+    }
+
+    /// Places in the queue for so many prompts, all or none of them; where there are not as many, later may be better.
+    pub(super) fn queue(&self, prompts: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         let queue = self.settings.limits.queue;
-        if tasks.len() > queue {
-            return Err(Refusal::field("prompt", format!("at most {queue} prompts"), tasks.len()));
+        if prompts > queue {
+            return Err(Refusal::field("prompt", format!("at most {queue} prompts"), prompts));
         }
         let busy = || Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many prompts are waiting; try again later");
-        let wanted = u32::try_from(tasks.len()).map_err(|_| busy())?;
-        let mut places = Arc::clone(&self.places).try_acquire_many_owned(wanted).map_err(|_| busy())?;
+        let wanted = u32::try_from(prompts).map_err(|_| busy())?;
+        Arc::clone(&self.places).try_acquire_many_owned(wanted).map_err(|_| busy())
+    }
+
+    /// Lets tasks wait for the model at their places.
+    pub(super) fn submit(
+        &self,
+        tasks: Vec<Task>,
+        mut places: OwnedSemaphorePermit,
+    ) -> Result<Vec<Receiver<Result<Told, String>>>, Refusal> {
         let (mut jobs, mut told) = (Vec::with_capacity(tasks.len()), Vec::with_capacity(tasks.len()));
         for task in tasks {
             let (asker, answers) = mpsc::channel(told_at_most(&task));
-            let place = places.split(1).ok_or_else(busy)?;
+            let place = places.split(1).ok_or_else(Refusal::gone)?;
             jobs.push(Job { task, asker, place });
             told.push(answers);
         }
         self.jobs.try_send(jobs).map_err(|_| Refusal::gone())?;
         Ok(told)
     }
+
+    /// Tokens of a sequence.
+    fn positions(&self) -> usize {
+        self.config.positions.min(self.settings.limits.cache_tokens)
+    }
+
+    /// Tokens of a prompt that leave room for at least one more, if any may follow.
+    pub(super) fn longest_prompt(&self, length: Length) -> usize {
+        self.positions() - usize::from(!matches!(length, Length::Asked(_, 0)))
+    }
 }
 
-fn stops(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
-    let allowed = "text, or a list of texts, none of them empty";
-    let stops = match fields.value("stop") {
-        None => Vec::new(),
-        Some(Value::String(stop)) => vec![stop],
-        Some(value) => {
-            serde_json::from_value(value.clone()).map_err(|_| Refusal::field("stop", allowed, short(&value)))?
+/// What a request may ask for in all of its prompts together, as all of it is in memory at once.
+pub(super) struct Budget {
+    tokens: usize,
+    scores: usize,
+}
+
+impl Budget {
+    /// Tokens of prompts and answers.
+    const TOKENS: usize = 1 << 20;
+    /// Log-probabilities: of each token that is told of, and of each of the most probable ones there.
+    const SCORES: usize = 1 << 20;
+
+    pub(super) fn new(server: &Server) -> Self {
+        Self { tokens: Self::TOKENS.max(server.positions()), scores: Self::SCORES }
+    }
+
+    /// Takes a task's share. `is_scored` where the tokens that follow are told of.
+    pub(super) fn take(&mut self, task: &Task, is_scored: bool) -> Result<(), Refusal> {
+        let Task { prompt, max_tokens, scores, top, .. } = task;
+        self.tokens = self.tokens.checked_sub(prompt.len() + max_tokens).ok_or_else(|| {
+            let allowed = format!("at most {} tokens in all prompts and their answers", Self::TOKENS);
+            Refusal::field("prompt", allowed, "more")
+        })?;
+        if !is_scored {
+            return Ok(());
         }
-    };
-    match stops.iter().any(String::is_empty) {
-        true => Err(Refusal::field("stop", allowed, "an empty one")),
-        false => Ok(stops),
+        let scored = if *scores { prompt.len() } else { 0 } + max_tokens;
+        self.scores = self.scores.checked_sub(scored.saturating_mul(1 + top)).ok_or_else(|| {
+            let allowed =
+                format!("at most {} log-probabilities, those of the most probable tokens included", Self::SCORES);
+            Refusal::field("logprobs", allowed, "more")
+        })?;
+        Ok(())
     }
 }
 
 /// A value as it was given, or the beginning of a long one.
 pub(super) fn short(value: &Value) -> String {
     const SHORT: usize = 60;
-    let text = value.to_string();
+    /// Takes the first characters and no more.
+    struct Beginning(Vec<u8>);
+    impl std::io::Write for Beginning {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.extend(bytes.iter().take(5 * SHORT));
+            match self.0.len() >= 5 * SHORT {
+                true => Err(std::io::ErrorKind::WriteZero.into()),
+                false => Ok(bytes.len()),
+            }
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut beginning = Beginning(Vec::new());
+    let is_whole = serde_json::to_writer(&mut beginning, value).is_ok();
+    let text = String::from_utf8_lossy(&beginning.0);
     match text.char_indices().nth(SHORT) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        None if is_whole => text.into_owned(),
+        None => format!("{text}…"),
     }
 }

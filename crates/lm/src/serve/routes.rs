@@ -1,29 +1,36 @@
 //! Which request is answered by what, and who may ask.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Path, Request, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Extension, MatchedPath, Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use http_body_util::{BodyExt, LengthLimitError};
 use serde_json::{Value, json};
 
 use super::metrics::Answered;
+use super::places::Place;
 use super::refusal::Refusal;
-use super::{Server, chat, completions};
+use super::request::short;
+use super::{Limits, Server, chat, completions, origin};
 
+/// How JSON is called.
+const JSON: &str = "application/json";
 /// How Prometheus' text is called.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) fn router(server: Arc<Server>) -> Router {
+    let received = from_fn_with_state(Arc::clone(&server), receive);
     Router::new()
-        .route("/v1/completions", post(completions::answer))
-        .route("/v1/chat/completions", post(chat::answer))
+        .route("/v1/completions", post(completions::answer).route_layer(received.clone()))
+        .route("/v1/chat/completions", post(chat::answer).route_layer(received))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route_layer(from_fn_with_state(Arc::clone(&server), authorize))
@@ -33,23 +40,17 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .method_not_allowed_fallback(async |uri: Uri| {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{}: another method is needed", uri.path()))
         })
+        .layer(from_fn_with_state(Arc::clone(&server), check_origin))
         .layer(from_fn_with_state(Arc::clone(&server), count))
         .with_state(server)
 }
 
 impl Server {
-    /// What every part of an answer of this kind has beside its own fields.
-    pub(super) fn frame(&self, prefix: &str, object: &'static str) -> impl Fn(Value) -> Value + Clone + Send + 'static {
-        static ANSWERS: AtomicU64 = AtomicU64::new(0);
-        let id = format!("{prefix}-{:x}-{}", self.created, ANSWERS.fetch_add(1, Ordering::Relaxed));
-        let (model, created) = (self.settings.name.clone(), super::now());
-        move |mut own| {
-            own["id"] = id.as_str().into();
-            own["object"] = object.into();
-            own["created"] = created.into();
-            own["model"] = model.as_str().into();
-            own
-        }
+    /// Refuses another model.
+    pub(super) fn no_such_model(&self, name: &str) -> Refusal {
+        let (own, given) = (Value::from(self.settings.name.as_str()), Value::from(name));
+        let refusal = Refusal::field("model", own.to_string(), short(&given)).with_status(StatusCode::NOT_FOUND);
+        refusal.with_code("model_not_found")
     }
 
     fn model(&self) -> Value {
@@ -67,6 +68,51 @@ async fn authorize(State(server): State<Arc<Server>>, request: Request, next: Ne
     }
     let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "expected the API key as Authorization: Bearer");
     Err(refusal.with_code("invalid_api_key"))
+}
+
+async fn check_origin(State(server): State<Arc<Server>>, request: Request, next: Next) -> Result<Response, Refusal> {
+    origin::check(&server.settings, request.uri(), request.headers())?;
+    Ok(next.run(request).await)
+}
+
+/// Receives a JSON body, for which its sender has as much time as the server gives. From then on until the answer has ended, the connection
+/// is kept.
+async fn receive(
+    State(server): State<Arc<Server>>,
+    Extension(place): Extension<Place>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|header| header.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case(JSON) {
+        let given = if kind.is_empty() { "nothing".to_owned() } else { short(&Value::from(kind)) };
+        return Err(Refusal::field("Content-Type", JSON, given).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    let Limits { body_bytes, request: time, .. } = server.settings.limits;
+    let (parts, body) = request.into_parts();
+    let Ok(read) = tokio::time::timeout(time, to_bytes(body, body_bytes)).await else {
+        let message = format!("the request did not arrive within {} s", time.as_secs_f64());
+        return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, message));
+    };
+    let body = read.map_err(|error| {
+        let is_long = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
+            .any(|error| error.is::<LengthLimitError>());
+        match is_long {
+            true => {
+                let message = format!("body: expected at most {body_bytes} bytes");
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+            }
+            false => Refusal::body(format!("body: {error}")),
+        }
+    })?;
+    let answering = place.answer();
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    let ended = move |frame| {
+        _ = &answering;
+        frame
+    };
+    Ok(response.map(|body| Body::new(body.map_frame(ended))))
 }
 
 async fn count(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
@@ -90,12 +136,15 @@ async fn models(State(server): State<Arc<Server>>) -> Json<Value> {
     Json(json!({"object": "list", "data": [server.model()]}))
 }
 
-async fn model(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Result<Json<Value>, Refusal> {
-    if name == server.settings.name {
-        return Ok(Json(server.model()));
+async fn model(
+    State(server): State<Arc<Server>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, Refusal> {
+    match name {
+        Ok(Path(name)) if name == server.settings.name => Ok(Json(server.model())),
+        Ok(Path(name)) => Err(server.no_such_model(&name)),
+        Err(_) => Err(Refusal::field("model", "a name in UTF-8", "other bytes")),
     }
-    let message = format!("model: expected {:?}, got {name:?}", server.settings.name);
-    Err(Refusal::new(StatusCode::NOT_FOUND, message).with_param("model").with_code("model_not_found"))
 }
 
 async fn metrics(State(server): State<Arc<Server>>) -> Result<Response, Refusal> {

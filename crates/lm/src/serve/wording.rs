@@ -1,7 +1,10 @@
-//! Tokens as text: all at once, one by one, and up to where a text has to stop.
+//! Tokens as text, all at once and one by one.
 //!
 //! A model without a tokenizer speaks in token ids: its text is their numbers, those of an answer with a space before each.
 
+use std::collections::HashMap;
+
+use super::refusal::Refusal;
 use crate::data::prompt::Prompt;
 use crate::error::LmError;
 use crate::example::Encoder;
@@ -13,6 +16,8 @@ pub(super) struct Wording {
     text: Text,
     /// Each token by itself.
     words: Vec<String>,
+    /// The bytes of tokens that are not those of their words: parts of characters.
+    parts: HashMap<u32, Vec<u8>>,
 }
 
 /// A text that grows by tokens.
@@ -21,13 +26,11 @@ pub(super) struct Growing<'a> {
     pieces: Option<Pieces<'a>>,
 }
 
-/// A text that stops before any of some texts.
-pub(super) struct Stopping {
-    stops: Vec<String>,
-    /// The end of the text until now, with which one of them may begin.
-    held: String,
-}
-
+/// Bytes of text that tokens of a prompt stand for on average at most. Of text that people write these are about 4; making tokens takes
+/// memory that grows with the text.
+const BYTES: usize = 32;
+/// What clients know a prompt by that is too long.
+pub(super) const TOO_LONG: &str = "context_length_exceeded";
 /// Tokens of a prompt whose text the first tokens of the answer go on from.
 const CONTEXT: usize = 8;
 
@@ -37,8 +40,17 @@ impl Wording {
             Some(tokenizer) => tokenizer.word(token as u32),
             None => Ok(token.to_string()),
         };
-        let words = (0..vocabulary).map(word).collect::<Result<_, _>>()?;
-        Ok(Self { text, words })
+        let words = (0..vocabulary).map(word).collect::<Result<Vec<_>, _>>()?;
+        let mut parts = HashMap::new();
+        if let Some(tokenizer) = &text.tokenizer {
+            for (token, word) in (0..).zip(&words) {
+                let bytes = tokenizer.bytes(token)?;
+                if bytes != word.as_bytes() {
+                    parts.insert(token, bytes);
+                }
+            }
+        }
+        Ok(Self { text, words, parts })
     }
 
     /// The special token with this text, which no response has as text.
@@ -46,17 +58,55 @@ impl Wording {
         self.text.tokenizer.as_ref().and_then(|tokenizer| tokenizer.special_token(text))
     }
 
-    /// The tokens of a prompt. Of a long one this takes long enough that other requests are answered elsewhere meanwhile.
-    pub(super) fn encode(&self, prompt: &Prompt) -> Result<Vec<u32>, LmError> {
+    /// The tokens of a prompt that has room for so many. A text that cannot be so few is refused before tokens are made of it.
+    pub(super) fn encode(&self, prompt: &Prompt, name: &str, longest: usize) -> Result<Vec<u32>, Refusal> {
         let Text { tokenizer, template, .. } = &self.text;
         let encoder =
             Encoder { tokenizer: tokenizer.as_ref(), template: template.as_ref(), vocabulary: self.words.len() };
-        tokio::task::block_in_place(|| encoder.prompt(prompt))
+        let refuse = |error| Refusal::of(&error, name);
+        let bounded = |bytes: usize| {
+            let most = longest.saturating_mul(BYTES);
+            let allowed = format!("at most {most} bytes of text for the {longest} tokens that there is room for");
+            match bytes > most {
+                true => Err(Refusal::field(name, allowed, bytes).with_code(TOO_LONG)),
+                false => Ok(()),
+            }
+        };
+        let encode = |text: &str| bounded(text.len()).and_then(|()| encoder.encoded(text).map_err(refuse));
+        match prompt {
+            Prompt::Ids(_) => encoder.prompt(prompt).map_err(refuse),
+            Prompt::Text(text) => encode(text),
+            Prompt::Conversation(turns) => {
+                if turns.len() > longest {
+                    return Err(
+                        Refusal::field(name, format!("at most {longest} turns"), turns.len()).with_code(TOO_LONG)
+                    );
+                }
+                bounded(turns.iter().map(|turn| turn.content.len()).sum())?;
+                encode(&encoder.rendered(turns).map_err(refuse)?)
+            }
+        }
     }
 
     /// A token by itself.
     pub(super) fn word(&self, token: u32) -> &str {
         self.words.get(token as usize).map_or("", String::as_str)
+    }
+
+    /// The bytes that a token stands for.
+    pub(super) fn bytes(&self, token: u32) -> &[u8] {
+        self.parts.get(&token).map_or_else(|| self.word(token).as_bytes(), Vec::as_slice)
+    }
+
+    /// Characters that begin with a token's bytes.
+    pub(super) fn characters(&self, token: u32) -> u32 {
+        const CONTINUATION: u8 = 0b10;
+        self.bytes(token).iter().filter(|byte| **byte >> 6 != CONTINUATION).count() as u32
+    }
+
+    /// Whether a token is no part of a response's text.
+    pub(super) fn is_special(&self, token: u32) -> bool {
+        self.special_token(self.word(token)) == Some(token)
     }
 
     /// The text of tokens.
@@ -92,63 +142,5 @@ impl Growing<'_> {
     /// What is left at the end.
     pub(super) fn rest(&mut self) -> Result<String, LmError> {
         self.pieces.as_mut().map_or_else(|| Ok(String::new()), Pieces::rest)
-    }
-}
-
-impl Stopping {
-    pub(super) fn new(stops: Vec<String>) -> Self {
-        Self { stops, held: String::new() }
-    }
-
-    /// What is certain of the text when it has grown by a piece, and whether it stops there.
-    pub(super) fn push(&mut self, piece: &str) -> (String, bool) {
-        self.held.push_str(piece);
-        if let Some(end) = self.stops.iter().filter_map(|stop| self.held.find(stop)).min() {
-            self.held.truncate(end);
-            return (std::mem::take(&mut self.held), true);
-        }
-        let may_begin = |begin: &usize| self.stops.iter().any(|stop| stop.starts_with(&self.held[*begin..]));
-        let certain = self.held.char_indices().map(|(begin, _)| begin).find(may_begin).unwrap_or(self.held.len());
-        let rest = self.held.split_off(certain);
-        (std::mem::replace(&mut self.held, rest), false)
-    }
-
-    /// What was held back when nothing follows.
-    pub(super) fn rest(&mut self) -> String {
-        std::mem::take(&mut self.held)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stopped(stops: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
-        let mut stopping = Stopping::new(stops.iter().map(ToString::to_string).collect());
-        let mut told = Vec::new();
-        for piece in pieces {
-            let (certain, stops) = stopping.push(piece);
-            told.push(certain);
-            if stops {
-                return (told, true);
-            }
-        }
-        told.push(stopping.rest());
-        (told, false)
-    }
-
-    #[test]
-    fn a_text_stops_before_the_first_of_its_stops_however_it_is_cut() {
-        assert_eq!(stopped(&["\n\n"], &["a\n", "\nb"]), (vec!["a".to_owned(), String::new()], true));
-        assert_eq!(stopped(&["cd", "bc"], &["abcd"]), (vec!["a".to_owned()], true));
-        assert_eq!(stopped(&["é!"], &["né", "e", "é", "!"]).0.concat(), "née");
-    }
-
-    #[test]
-    fn what_only_begins_like_a_stop_is_told_when_it_is_certain() {
-        let told = |pieces: &[&str]| stopped(&["END"], pieces).0;
-        assert_eq!(told(&["xE", "N", "x"]), ["x", "", "ENx", ""]);
-        assert_eq!(told(&["xEN"]), ["x", "EN"]);
-        assert_eq!(told(&["EEN"]), ["E", "EN"]);
     }
 }

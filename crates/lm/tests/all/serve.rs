@@ -1,7 +1,11 @@
 //! A server as its clients see it: each is answered as if it were alone, and none can keep others from being answered.
 
+mod bounds;
 mod drawing;
 mod harness;
+mod locks;
+mod openai;
+mod origin;
 mod running;
 
 use std::collections::HashSet;
@@ -208,9 +212,22 @@ fn pieces_of_a_stream_are_the_whole_when_they_are_put_together() {
 
 /// A checkpoint with a tokenizer of single bytes: `é` is two tokens, and every other one is a letter of ASCII.
 fn spelling() -> TempDir {
+    spelling_also("")
+}
+
+/// The same with the bytes of a text in place of the last letters.
+fn spelling_also(text: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     copy_files(&checkpoint("llama"), folder.path());
-    let bytes: Vec<String> = ["<s>", "<unk>", "</s>", "Ġ", "Ċ", "Ã", "©"].map(str::to_owned).to_vec();
+    let mut bytes: Vec<String> = ["<s>", "<unk>", "</s>", "Ġ", "Ċ", "Ã", "©"].map(str::to_owned).to_vec();
+    for byte in text.bytes() {
+        // GPT-2 writes bytes from 0x7f to 0xa0 as characters from U+0121 on, and those above as themselves.
+        let code = if byte <= 0xa0 { u32::from(byte) - 0x7f + 0x121 } else { byte.into() };
+        let name = char::from_u32(code).unwrap().to_string();
+        if !bytes.contains(&name) {
+            bytes.push(name);
+        }
+    }
     let letters = (0x21..=0x7e_u8).map(|byte| char::from(byte).to_string());
     let vocabulary: serde_json::Map<String, Value> =
         bytes.into_iter().chain(letters).take(96).zip(0..).map(|(token, id)| (token, json!(id))).collect();
@@ -269,6 +286,68 @@ fn text_goes_on_as_its_tokens_do_and_stops_where_it_is_told_to() {
         assert_eq!(of(json!("ab")).await, of(json!([letter(0x61), letter(0x62)])).await);
         let (status, answer) = running.post("/v1/completions", &json!({"prompt": ""})).await;
         assert_eq!((status, &answer["error"]["param"]), (StatusCode::BAD_REQUEST, &json!("prompt")));
+    });
+}
+
+#[test]
+fn tokens_come_with_their_bytes_whether_or_not_these_are_whole_characters() {
+    const TEXT: &str = "🤗🙂日本";
+    let folder = spelling_also(TEXT);
+    let running = Running::of(folder.path(), limits(), None);
+    let joined = |list: &Value| -> Vec<u8> {
+        let bytes: Vec<Vec<u8>> = serde_json::from_value(list.clone()).unwrap();
+        bytes.concat()
+    };
+    run(async {
+        let body = json!({"prompt": TEXT, "echo": true, "logprobs": 2, "max_tokens": 0});
+        let answer = running.completion(&body).await;
+        let told = &answer["choices"][0]["logprobs"];
+        assert_eq!(joined(&told["bytes"]), TEXT.as_bytes());
+        assert_eq!(told["bytes"][0], json!([0xf0]));
+        assert_eq!(told["text_offset"], json!([0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4]));
+        let mut found = 0;
+        for seed in 0..20 {
+            let turns = json!([{"role": "user", "content": TEXT}]);
+            let body = json!({"messages": turns, "max_tokens": 20, "seed": seed, "logprobs": true, "top_logprobs": 3});
+            let (_, answer) = running.post("/v1/chat/completions", &body).await;
+            let choice = &answer["choices"][0];
+            let content = choice["logprobs"]["content"].as_array().unwrap();
+            let said = content.iter().filter(|token| !token["token"].as_str().unwrap().starts_with('<'));
+            let bytes = joined(&said.map(|token| token["bytes"].clone()).collect());
+            if let Ok(text) = String::from_utf8(bytes) {
+                assert_eq!(choice["message"]["content"], text);
+                found += 1;
+            }
+            assert!(content.iter().all(|token| token["top_logprobs"][0]["bytes"].is_array()));
+        }
+        assert!(found > 0);
+    });
+}
+
+#[test]
+fn a_seed_that_is_drawn_is_told_and_makes_the_same_answer_again() {
+    let folder = spelling();
+    let running = Running::of(folder.path(), limits(), None);
+    run(async {
+        for (route, mut body) in [
+            ("/v1/completions", json!({"prompt": "ab", "max_tokens": 30})),
+            ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "ab"}], "max_tokens": 30})),
+        ] {
+            let mut seeds = HashSet::new();
+            for given in [Value::Null, json!(-1)] {
+                body["seed"] = given;
+                let (_, answer) = running.post(route, &body).await;
+                let seed = answer["seed"].as_u64().unwrap();
+                body["seed"] = json!(seed);
+                let (_, again) = running.post(route, &body).await;
+                assert_eq!((&again["choices"], again["seed"].as_u64()), (&answer["choices"], Some(seed)));
+                body["stream"] = json!(true);
+                assert_eq!(events(&running, route, &body).await[0]["seed"], seed);
+                body["stream"] = Value::Null;
+                seeds.insert(seed);
+            }
+            assert_eq!(seeds.len(), 2);
+        }
     });
 }
 
@@ -398,19 +477,34 @@ fn what_cannot_be_asked_is_refused_by_name() {
         (json!({"prompt": [1], "logprobs": 6}), "logprobs", "logprobs: expected at most 5, got 6"),
         (json!({"prompt": [1], "n": 2}), "n", "n: expected 1, got 2"),
         (json!({"prompt": [1], "presence_penalty": 0.5}), "presence_penalty", "expected 0, got 0.5"),
-        (json!({"prompt": [1], "stop": [""]}), "stop", "none of them empty, got an empty one"),
+        (json!({"prompt": [1], "stop": [""]}), "stop", "each of 1 to 1024 bytes, got an empty one"),
+        (json!({"prompt": [1], "stop": ["a".repeat(1025)]}), "stop", "each of 1 to 1024 bytes, got one of 1025 bytes"),
+        (json!({"prompt": [1], "stop": vec!["a"; 17]}), "stop", "expected text, or a list of at most 16 texts"),
         (json!({"prompt": [1], "stop": 3}), "stop", "got 3"),
-        (json!({"prompt": [1], "stream_options": {}}), "stream_options", "expected nothing without stream"),
-        (json!({"prompt": [1], "seed": -3}), "seed", "got -3"),
+        (
+            json!({"prompt": [1], "stream_options": {"include_usage": true}}),
+            "stream_options",
+            "expected nothing without stream",
+        ),
+        (
+            json!({"prompt": [1], "stream": true, "stream_options": {"include_use": true}}),
+            "stream_options.include_use",
+            "no such field here",
+        ),
+        (json!({"prompt": [1], "seed": -3}), "seed", "expected a whole number of at least 0, or -1 for any, got -3"),
     ];
     let turn = |role: &str, content: Value| json!([{"role": role, "content": content}]);
     let chats = [
         (json!({}), "messages", "messages: expected a list of turns, at least one, got nothing"),
-        (json!({"messages": turn("boss", json!("a"))}), "messages[0].role", "unknown variant `boss`"),
+        (
+            json!({"messages": turn("boss", json!("a"))}),
+            "messages[0].role",
+            "expected one of system, developer, user, assistant, tool, got \"boss\"",
+        ),
         (
             json!({"messages": [{"role": "user", "content": "a", "weight": 1}]}),
             "messages[0].weight",
-            "unknown field `weight`",
+            "messages[0].weight: no such field here",
         ),
         (
             json!({"messages": turn("user", json!("a")), "top_logprobs": 1}),
@@ -442,13 +536,24 @@ fn what_cannot_be_asked_is_refused_by_name() {
         }
         let client = Client::new();
         for (body, message) in [("{\"prompt\": [1", "EOF while parsing"), ("[1]", "expected a JSON object, got [1]")] {
-            let response = client.post(running.url("/v1/completions")).body(body).send().await.unwrap();
+            let response = client
+                .post(running.url("/v1/completions"))
+                .header("Content-Type", "application/json")
+                .body(body)
+                .send()
+                .await
+                .unwrap();
             assert_eq!(response.status(), StatusCode::BAD_REQUEST);
             let answer: Value = response.json().await.unwrap();
             assert!(answer["error"]["message"].as_str().unwrap().contains(message), "{answer}");
         }
-        let response =
-            client.post(running.url("/v1/completions")).body("x".repeat((1 << 16) + 1)).send().await.unwrap();
+        let response = client
+            .post(running.url("/v1/completions"))
+            .header("Content-Type", "application/json")
+            .body("x".repeat((1 << 16) + 1))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
         let (status, answer) = running.post("/v1/completions", &json!({"prompt": [1], "model": "huge"})).await;
         assert_eq!((status, &answer["error"]["code"]), (StatusCode::NOT_FOUND, &json!("model_not_found")));
@@ -520,7 +625,10 @@ fn a_client_that_hangs_up_ends_its_sequence() {
         for stream in [true, false, true, false] {
             let text = long(stream).to_string();
             let mut connection = TcpStream::connect(running.address).unwrap();
-            let head = format!("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", text.len());
+            let head = format!(
+                "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                text.len()
+            );
             connection.write_all((head + &text).as_bytes()).unwrap();
             until("it begins", async || running.metric("lm_running_sequences").await == 1.0).await;
             drop(connection);
@@ -537,9 +645,9 @@ fn who_sends_slowly_is_sent_away_and_others_are_answered_meanwhile() {
     let running = Running::of(&checkpoint("llama"), limits, None);
     let begun = Instant::now();
     std::thread::scope(|scope| {
-        let head = scope.spawn(|| running.raw("POST /v1/completions HTTP/1.1\r\nHost: x\r\n"));
+        let head = scope.spawn(|| running.raw("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"));
         let body = scope
-            .spawn(|| running.raw("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{\"prompt\""));
+            .spawn(|| running.raw("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{\"prompt\""));
         run(async { _ = running.completion(&json!({"prompt": [1], "max_tokens": 2})).await });
         assert!(!head.join().unwrap().contains("200 OK"));
         let answer = body.join().unwrap();

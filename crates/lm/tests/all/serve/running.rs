@@ -35,7 +35,9 @@ pub(crate) fn limits() -> Limits {
         body_bytes: 1 << 16,
         answer: Duration::from_secs(30),
         request: Duration::from_secs(10),
+        grace: Duration::from_secs(30),
         connections: 512,
+        connections_per_address: 512,
     }
 }
 
@@ -47,6 +49,7 @@ impl Running {
             address: ([127, 0, 0, 1], 0).into(),
             api_key: api_key.map(str::to_owned),
             name: "tiny".to_owned(),
+            host_names: Vec::new(),
             limits,
         };
         let stop = Arc::new(AtomicBool::new(false));
@@ -90,11 +93,11 @@ impl Running {
         line.unwrap_or_else(|| panic!("{name}: {text}")).split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    /// Sends what is no request of a well-behaved client, and answers all that comes back.
-    pub(crate) fn raw(&self, text: &str) -> String {
+    /// Sends what is no request of a well-behaved client, and answers all that comes back until the connection is closed.
+    pub(crate) fn raw(&self, text: impl AsRef<[u8]>) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream.write_all(text.as_bytes()).unwrap();
+        stream.write_all(text.as_ref()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer

@@ -1,0 +1,78 @@
+//! The turns of a conversation, as clients send them: their own, and those of answers that are sent back.
+
+use serde_json::Value;
+use strum::VariantNames;
+
+use super::refusal::Refusal;
+use super::request::{Fields, short};
+use crate::chat::{Message, Role};
+
+/// The conversation, in which everything that a template would not be shown is refused.
+pub(super) fn messages(value: Option<Value>) -> Result<Vec<Message>, Refusal> {
+    let allowed = "a list of turns, at least one";
+    let turns = match value {
+        Some(Value::Array(turns)) if !turns.is_empty() => turns,
+        Some(other) => return Err(Refusal::field("messages", allowed, short(&other))),
+        None => return Err(Refusal::field("messages", allowed, "nothing")),
+    };
+    turns.into_iter().enumerate().map(|(index, turn)| message(turn, format!("messages[{index}]"))).collect()
+}
+
+fn message(turn: Value, place: String) -> Result<Message, Refusal> {
+    let mut fields = match turn {
+        Value::Object(fields) => Fields::within(&place, fields),
+        other => return Err(Refusal::field(place, "a turn, as {\"role\": ..., \"content\": ...}", short(&other))),
+    };
+    let roles = format!("one of {}", Role::VARIANTS.join(", "));
+    let role = match fields.value("role") {
+        Some(value) => value
+            .as_str()
+            .and_then(|role| role.parse().ok())
+            .ok_or_else(|| fields.refuse("role", &roles, short(&value)))?,
+        None => return Err(fields.refuse("role", &roles, "nothing")),
+    };
+    // Templates are not told which of several people speaks, nor which call a tool answers.
+    _ = fields.take::<String>("name", "text")?;
+    if role == Role::Tool {
+        _ = fields.take::<String>("tool_call_id", "text")?;
+    }
+    if role == Role::Assistant {
+        // What an answer has beside its content. Citations are about it and no part of it.
+        _ = fields.take::<Vec<Value>>("annotations", "a list")?;
+        for name in ["tool_calls", "function_call", "refusal", "audio"] {
+            if let Some(value) = fields.value(name).filter(|value| value.as_array().is_none_or(|list| !list.is_empty()))
+            {
+                return Err(fields.refuse(name, "nothing, as it is not rendered", short(&value)));
+            }
+        }
+    }
+    let content = match fields.value("content") {
+        Some(Value::String(text)) => text,
+        Some(Value::Array(parts)) => {
+            let part = |(index, part)| text_part(part, format!("{place}.content[{index}]"));
+            parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()?
+        }
+        other => {
+            let given = other.map_or_else(|| "nothing".to_owned(), |value| short(&value));
+            return Err(fields.refuse("content", "text or a list of parts", given));
+        }
+    };
+    fields.end()?;
+    Ok(Message { role, content })
+}
+
+/// The text of a part. Other kinds of parts are refused.
+fn text_part(part: Value, place: String) -> Result<String, Refusal> {
+    let mut fields = match part {
+        Value::Object(fields) => Fields::within(&place, fields),
+        other => return Err(Refusal::field(place, "a part, as {\"type\": \"text\", \"text\": ...}", short(&other))),
+    };
+    let kind = fields.value("type");
+    if kind.as_ref().is_none_or(|kind| kind != "text") {
+        let given = kind.map_or_else(|| "nothing".to_owned(), |kind| short(&kind));
+        return Err(fields.refuse("type", "\"text\"", given));
+    }
+    let text = fields.take::<String>("text", "text")?;
+    fields.end()?;
+    text.ok_or_else(|| Refusal::field(format!("{place}.text"), "text", "nothing"))
+}

@@ -132,6 +132,7 @@ fn only_what_is_loaded_is_fetched() {
             .args(["inspect", "--model", "owner/tiny"])
             .env("HF_HOME", cache.path())
             .env("HF_ENDPOINT", endpoint)
+            .env("HF_HUB_OFFLINE", "0")
             .env("NO_PROXY", "127.0.0.1")
             .output()
             .unwrap();

@@ -357,7 +357,8 @@ fn rows(map: &Map, report: &Report) -> Vec<Row> {
         Bar {
             mean: percent(mean / most),
             low: percent((mean - half).max(0.0) / most),
-            width: percent(2.0 * half / most),
+            // An interval may reach below 0, where the bar begins.
+            width: percent((mean + half - (mean - half).max(0.0)) / most),
             untrained: percent(result.initial_distance.mean / most),
         }
     };

@@ -77,16 +77,15 @@ fn a_merge_clears_what_a_killed_one_left() {
             .filter(|name| name.starts_with(".unfinished-"))
             .collect()
     };
-    // Sooner or later one is killed in the middle.
-    for pause in (0..200).map(|tries| Duration::from_millis(tries * 2)) {
+    // One that is at its end before it is seen at work is tried again.
+    while left().is_empty() {
+        _ = std::fs::remove_dir_all(&out);
         let mut merge = Command::new(env!("CARGO_BIN_EXE_lm")).args(arguments).stdout(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(pause);
+        while left().is_empty() && merge.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         merge.kill().unwrap();
         merge.wait().unwrap();
-        if !left().is_empty() {
-            break;
-        }
-        _ = std::fs::remove_dir_all(&out);
     }
     assert_eq!(left().len(), 1);
     succeeds(&arguments);
@@ -188,10 +187,7 @@ fn base(folder: &TempDir) -> String {
     let shapes = lm::model::shapes(&lm::config::read_config(&model).unwrap());
     let tensors: Vec<_> = shapes
         .iter()
-        .map(|shape| match shape.name.contains("norm") {
-            true => tch::Tensor::ones(&shape.size[..], (tch::Kind::Float, tch::Device::Cpu)),
-            false => tch::Tensor::randn(&shape.size[..], (tch::Kind::Float, tch::Device::Cpu)) * 0.1,
-        })
+        .map(|shape| tch::Tensor::randn(&shape.size[..], (tch::Kind::Float, tch::Device::Cpu)) * 0.1)
         .collect();
     let parameters: Vec<_> = shapes.into_iter().zip(&tensors).collect();
     std::fs::remove_file(model.join("model.safetensors")).unwrap();
@@ -206,7 +202,7 @@ fn a_base_model_that_is_tuned_with_a_chat_template_ends_its_turns_wherever_it_is
     let data = write(&folder, "data.jsonl", &lines([json!({"messages": turns})]));
     let model = base(&folder);
     let recipe = format!(
-        "model = \"{model}\"\nthreads = 1\nbatch = 1\nsteps = 80\nlearning_rate = 1e-2\noptimizer = {{ name = \"adamw\" }}\n\
+        "model = \"{model}\"\nthreads = 1\nbatch = 1\nsteps = 40\nlearning_rate = 3e-3\noptimizer = {{ name = \"adamw\" }}\n\
          chat_template = \"{}\"\n[[stage]]\nmethod = {{ name = \"sft\" }}\ndata = [{{ path = \"{data}\" }}]\n",
         oracles().join("tokenizers/chatml/chat_template.jinja").display()
     );
@@ -242,13 +238,14 @@ fn a_base_model_that_is_tuned_with_a_chat_template_ends_its_turns_wherever_it_is
     let refused = "eos_token: expected a token of tokenizer.json, got <|no|>";
     fails(&["train", &recipe, "--out", &none, "--set", "eos_token=<|no|>"], refused);
     // Adapters bring the template and the ends that they were trained with, and so does what they are merged into.
-    let adapted = trained("adapted", &["lora.rank=8", "lora.alpha=64"]).join("adapter");
+    let adapted = trained("adapted", &["lora.rank=8", "lora.alpha=64", "steps=80"]).join("adapter");
     let merged = text(folder.path().join("merged"));
     succeeds(&["merge", "--model", &model, "--adapter", &text(&adapted), "--out", &merged]);
     let ends = |folder: &Path| json_of(folder.join("generation_config.json"))["eos_token_id"].clone();
     assert_eq!((ends(&adapted), ends(Path::new(&merged))), (json!([2, 0]), json!([2, 0])));
     let found = answer(&["--model", &merged]);
-    assert_eq!(found, answer(&["--model", &model, "--adapter", &text(&adapted)]));
+    let applied = answer(&["--model", &model, "--adapter", &text(&adapted)]);
+    assert_eq!(found["response_ids"], applied["response_ids"]);
     // What the base says has no end that it was not trained on.
     assert_ne!(answer(&["--model", &model])["text"], found["text"]);
 }

@@ -110,9 +110,8 @@ impl Experiment {
     /// cannot be told, and for a rejected trajectory from which nothing can be learned beside the demonstration.
     pub fn new(recipe: Recipe) -> Result<Self, LakeError> {
         let experiment = Self::drawn(recipe)?;
-        match &experiment.rejected {
-            Some(rejected) => trajectory::check_comparison(&experiment.demonstration, rejected)?,
-            None => {}
+        if let Some(rejected) = &experiment.rejected {
+            trajectory::check_comparison(&experiment.demonstration, rejected)?;
         }
         Ok(experiment)
     }

@@ -34,8 +34,9 @@ pub(super) fn solve(plane: &mut Plane, share: f64) -> usize {
     updates.div_ceil(plane.height * plane.width)
 }
 
-/// Gives 0 to the cells below it that may go on for ever without a reward: they are worth no less, and sweeps would only
-/// come closer to that for as long as numbers can.
+/// Gives 0 to cells that may go on for ever without a loss and whose value is below it, or above it by no more than the
+/// solver's search may have left. They are worth no less, and sweeps that begin elsewhere would only come closer to 0 for as
+/// long as numbers can.
 fn raise(plane: &mut Plane) {
     let rules = plane.rules;
     let open = plane.open();
@@ -44,6 +45,7 @@ fn raise(plane: &mut Plane) {
     if rules.frozen != 0.0 || !lasting.contains(&false) {
         return;
     }
+    let hidden = plane.tolerance() / (1.0 - rules.gamma);
     let mut suspects: Vec<_> = (0..open.len()).filter(|&cell| open[cell]).collect();
     while let Some(cell) = suspects.pop() {
         let ways = plane.ways(cell);
@@ -54,7 +56,7 @@ fn raise(plane: &mut Plane) {
         }
     }
     for cell in (0..open.len()).filter(|&cell| open[cell] && lasting[cell]) {
-        if worth(plane, cell) < 0.0 {
+        if worth(plane, cell) < hidden {
             plane.put(cell / plane.width, cell % plane.width, 0.0);
         }
     }

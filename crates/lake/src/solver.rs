@@ -166,7 +166,7 @@ pub fn solve(environment: &Environment, gamma: f64, solver: Solver, accuracy: f6
 }
 
 /// A share of a value below which rounding is so near that it may as well be reached.
-const NEAR_ROUNDING: f64 = 64.0 * f64::EPSILON;
+const NEAR_ROUNDING: f64 = 2048.0 * f64::EPSILON;
 
 /// Polishes until no cell changes by more than a share of its value, and by less where the accuracy asks for it.
 fn finish(plane: &mut Plane, mut sweeps: usize, mut share: f64) -> Solution {

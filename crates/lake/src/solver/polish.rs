@@ -24,6 +24,7 @@ const PATIENCE: f64 = 50.0;
 /// Sweeps until no cell changes by more than a share of its U, and answers updates by cells. For a share that rounding
 /// hides it goes on, for a while, until nothing changes at all: then equal cells have equal values to the last bit.
 pub(super) fn solve(plane: &mut Plane, share: f64) -> usize {
+    raise(plane);
     let blocks = Blocks::of(plane);
     let patience = (PATIENCE / (1.0 - plane.rules.gamma)).min(1e9) as usize + 4 * blocks.count();
     let mut updates = settle(plane, blocks, share.max(UNITS), patience);
@@ -31,6 +32,34 @@ pub(super) fn solve(plane: &mut Plane, share: f64) -> usize {
         updates += settle(plane, blocks, 0.0, LAST_BITS);
     }
     updates.div_ceil(plane.height * plane.width)
+}
+
+/// Gives 0 to cells that may go on for ever without a loss and whose value is below it, or above it by no more than the
+/// solver's search may have left. They are worth no less, and sweeps that begin elsewhere would only come closer to 0 for as
+/// long as numbers can.
+fn raise(plane: &mut Plane) {
+    let rules = plane.rules;
+    let open = plane.open();
+    let worth = |plane: &Plane, cell: usize| plane.worth[plane.index(cell / plane.width, cell % plane.width)];
+    let mut lasting: Vec<_> = (0..open.len()).map(|cell| open[cell] || worth(plane, cell) >= 0.0).collect();
+    if rules.frozen != 0.0 || !lasting.contains(&false) {
+        return;
+    }
+    let hidden = plane.tolerance() / (1.0 - rules.gamma);
+    let mut suspects: Vec<_> = (0..open.len()).filter(|&cell| open[cell]).collect();
+    while let Some(cell) = suspects.pop() {
+        let ways = plane.ways(cell);
+        let ends = rules.action_values(ways.map(|way| f64::from(!lasting[way])));
+        if lasting[cell] && ends.iter().all(|&ends| ends > 0.0) {
+            lasting[cell] = false;
+            suspects.extend(ways.into_iter().filter(|&way| open[way] && lasting[way]));
+        }
+    }
+    for cell in (0..open.len()).filter(|&cell| open[cell] && lasting[cell]) {
+        if worth(plane, cell) < hidden {
+            plane.put(cell / plane.width, cell % plane.width, 0.0);
+        }
+    }
 }
 
 fn settle(plane: &mut Plane, blocks: Blocks, share: f64, patience: usize) -> usize {

@@ -116,10 +116,12 @@ async fn refuse(mut stream: TcpStream, full: Full) -> std::io::Result<()> {
         ),
         Full::Server => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "all connections are in use; try again later"),
     };
+    // Clients take nothing for an answer that comes before they have asked.
+    let mut sent = [0; 1024];
+    _ = stream.read(&mut sent).await?;
     stream.write_all(refusal.http().as_bytes()).await?;
     stream.shutdown().await?;
     // A connection that is closed while its client sends would take the refusal back.
-    let mut sent = [0; 1024];
     while stream.read(&mut sent).await? > 0 {}
     Ok(())
 }

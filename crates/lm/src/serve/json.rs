@@ -138,10 +138,9 @@ impl<'de> Visitor<'de> for Bounded<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
         let inner = self.inner()?;
         let mut values = Vec::new();
-        while let Some(value) = {
-            let place = values.len();
-            list.next_element_seed(inner).map_err(self.parsing.within(|| format!("[{place}]")))?
-        } {
+        loop {
+            let within = self.parsing.within(|| format!("[{}]", values.len()));
+            let Some(value) = list.next_element_seed(inner).map_err(within)? else { break };
             values.push(value);
         }
         Ok(values.into())

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, MatchedPath, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Extension, MatchedPath, Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
@@ -40,6 +40,8 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .method_not_allowed_fallback(async |uri: Uri| {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{}: another method is needed", uri.path()))
         })
+        // Bodies are bounded when they are received.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(Arc::clone(&server), check_origin))
         .layer(from_fn_with_state(Arc::clone(&server), count))
         .with_state(server)

@@ -77,7 +77,6 @@ fn no_request_of_the_default_limits_raises_the_memory_by_more_than_256_mib() {
         ("escapes", format!("{{\"prompt\":\"{}\"}}", "\\u0001".repeat(BODY / 6 - 10)), 400, "prompt"),
         ("the longest text of which tokens are made", json!({"prompt": letters(524_000)}).to_string(), 400, "prompt"),
         ("many texts", filled("{\"prompt\":[", "\"ab\"", 400_000, "]}"), 400, "prompt"),
-        ("long texts", filled("{\"prompt\":[", &format!("\"{}\"", letters(16_000)), 1024, "]}"), 400, "prompt"),
         ("small objects", filled("{\"prompt\":[", "{\"\":0}", 3_000_000, "]}"), 400, "body"),
         ("as many objects as may be", filled("{\"prompt\":[", "{\"\":0}", 65_535, "]}"), 400, "prompt[0]"),
         ("lists within lists", format!("{{\"prompt\":{}", "[".repeat(BODY - 100)), 400, "body"),
@@ -87,9 +86,9 @@ fn no_request_of_the_default_limits_raises_the_memory_by_more_than_256_mib() {
         ("a long name of a field", format!("{{\"prompt\":[1],\"{}\":1}}", letters(BODY - 100)), 400, ""),
         (
             "more log-probabilities than may be",
-            filled("{\"echo\":true,\"logprobs\":5,\"max_tokens\":0,\"prompt\":[", &ids, 1030, "]}"),
+            filled("{\"echo\":true,\"logprobs\":5,\"max_tokens\":0,\"prompt\":[", &long_ids, 20, "]}"),
             400,
-            "prompt",
+            "logprobs",
         ),
         (
             "as many log-probabilities as may be",
@@ -181,7 +180,7 @@ fn no_request_of_the_default_limits_raises_the_memory_by_more_than_256_mib() {
                 }
             }
             assert!(raised <= MOST, "{name}: {} MiB", raised >> 20);
-            assert!(slowest < Duration::from_secs(3), "{name}: {slowest:?}");
+            assert!(slowest < Duration::from_secs(5), "{name}: {slowest:?}");
         }
     });
 }

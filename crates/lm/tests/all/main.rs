@@ -7,6 +7,7 @@ mod checkpoints;
 mod command;
 mod config;
 mod cuda;
+mod expressions;
 mod finetune;
 mod generate;
 mod hub;

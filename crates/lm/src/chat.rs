@@ -3,19 +3,33 @@
 //! A template is a Jinja program that came with the model. Hugging Face runs it with `trim_blocks`, `lstrip_blocks`, loop
 //! controls, the methods of Python's strings, `raise_exception`, `strftime_now`, a `tojson` that writes as `json.dumps` does,
 //! and the special tokens as variables.
+//!
+//! A template is a stranger's program. What it may cost is bounded by the size of what it renders: its work, its memory, its
+//! output, how deep its expressions and its values nest.
+
+mod arguments;
+mod bounds;
+mod dialect;
+mod environment;
+mod filters;
+mod globals;
+mod json;
+mod objects;
+mod percent;
+mod predicates;
+mod python_text;
+mod remainder;
+mod text_methods;
 
 use std::path::{Path, PathBuf};
 
 use jiff::civil::DateTime;
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State};
-use minijinja_contrib::pycompat::unknown_method_callback;
+use minijinja::value::Value;
+use minijinja::{Environment, Error};
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::error::LmError;
-use crate::python_json::{JsonStyle, python_json};
 use crate::tokens::{Settings, TOKENIZER_CONFIG_FILE};
 
 /// The template's own file in a model's folder. Where there is none, it is a field of `tokenizer_config.json`.
@@ -66,6 +80,10 @@ pub struct ChatTemplate {
 }
 
 const NAME: &str = "chat";
+/// Characters of a message about a template.
+const MAX_MESSAGE: usize = 500;
+/// Bytes of stack for the engine's compiler, of which it uses what a template's depth needs.
+const COMPILER_STACK: usize = 256 << 20;
 /// Marks where a turn ends that is gone on from: a character that no text means anything by, and a space, which a template that
 /// trims takes away.
 const MARK: &str = "\u{fdd0} ";
@@ -84,20 +102,20 @@ impl ChatTemplate {
         special_tokens: Vec<(String, String)>,
         now: DateTime,
     ) -> Result<Self, LmError> {
-        let fail = |error: Error| LmError::Template { path: path.to_owned(), problem: error.to_string() };
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(fail)?;
-        environment.set_syntax(syntax);
-        environment.set_unknown_method_callback(python_method);
-        environment.add_filter("tojson", tojson);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_function("strftime_now", move |format: String| {
-            jiff::fmt::strtime::format(&format, now)
-                .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}")))
-        });
-        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(fail)?;
+        let fail = |problem: String| LmError::Template { path: path.to_owned(), problem: cut(&problem) };
+        let source = dialect::translate(source).map_err(fail)?;
+        // The engine parses and compiles by recursion, as deep as the template may nest.
+        let compile = move || {
+            let mut environment = environment::environment(now)?;
+            environment.add_template_owned(NAME, source)?;
+            Ok::<_, Error>(environment)
+        };
+        let thread = std::thread::Builder::new().stack_size(COMPILER_STACK).spawn(compile);
+        let thread = thread.map_err(|source| LmError::File { path: path.to_owned(), source })?;
+        let environment = match thread.join() {
+            Ok(environment) => environment.map_err(|error| fail(error.to_string()))?,
+            Err(_) => return Err(fail("the template's compiler failed".to_owned())),
+        };
         Ok(Self { environment, path: path.to_owned(), special_tokens })
     }
 
@@ -105,8 +123,8 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// [`LmError::Template`] where the template raises an exception, as many do for roles that they do not know, and where it leaves
-    /// out the turn that is to be continued.
+    /// [`LmError::Template`] where the template raises an exception, as many do for roles that they do not know, where it costs more
+    /// than a conversation of this size may, and where it leaves out the turn that is to be continued.
     pub fn render(&self, messages: &[Message], ending: Ending) -> Result<String, LmError> {
         let last = messages.len().saturating_sub(1);
         let turns: Value = messages
@@ -129,9 +147,16 @@ impl ChatTemplate {
         ];
         let tokens = self.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token)));
         let context = Value::from_pairs(variables.into_iter().chain(tokens));
-        let fail = |problem: String| LmError::Template { path: self.path.clone(), problem };
-        let template = self.environment.get_template(NAME).map_err(|error| fail(error.to_string()))?;
+        let fail = |problem: String| LmError::Template { path: self.path.clone(), problem: cut(&problem) };
+        let bytes = messages.iter().map(|message| message.content.len()).sum();
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(bounds::fuel(messages.len(), bytes)));
+        let template = environment.get_template(NAME).map_err(|error| fail(error.to_string()))?;
         let mut text = template.render(context).map_err(|error| fail(error.to_string()))?;
+        let limit = bounds::max_output(bytes);
+        if text.len() > limit {
+            return Err(fail(format!("expected a text of at most {limit} bytes, got {}", text.len())));
+        }
         if ending == Ending::Continued {
             let Some(end) = text.rfind(MARK.trim_end()) else {
                 return Err(fail("the last turn is left out, so that nothing can go on from it".to_owned()));
@@ -169,90 +194,12 @@ pub fn read_chat_template(
     ChatTemplate::new(&path, &source, settings.special_tokens.clone(), now).map(Some)
 }
 
-fn python_method(state: &mut State<'_, '_>, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
-    match (value.as_str(), method, arguments) {
-        (Some(text), "title", []) => Ok(Value::from(title(text))),
-        _ => unknown_method_callback(state, value, method, arguments),
+/// A message, of which a stranger's template may have written any length.
+fn cut(problem: &str) -> String {
+    match problem.char_indices().nth(MAX_MESSAGE) {
+        Some((end, _)) => format!("{}...", &problem[..end]),
+        None => problem.to_owned(),
     }
-}
-
-/// Python's `str.title`: a letter after anything but a letter is a capital, `It's` becomes `It'S`. The library's goes by words.
-fn title(text: &str) -> String {
-    let mut titled = String::with_capacity(text.len());
-    let mut within = false;
-    for character in text.chars() {
-        if within {
-            titled.extend(character.to_lowercase());
-        } else {
-            let mut capitals = character.to_uppercase();
-            titled.extend(capitals.next());
-            // One letter may become two, of which only the first is a capital.
-            titled.extend(capitals.flat_map(char::to_lowercase));
-        }
-        within = character.is_lowercase() || character.is_uppercase();
-    }
-    titled
-}
-
-fn tojson(value: &Value, arguments: Kwargs) -> Result<Value, Error> {
-    let fail = |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
-    let indent: Option<Value> = arguments.get("indent")?;
-    let separators: Option<Vec<String>> = arguments.get("separators")?;
-    let sort_keys: Option<bool> = arguments.get("sort_keys")?;
-    let ascii: Option<bool> = arguments.get("ensure_ascii")?;
-    arguments.assert_all_used()?;
-    let indent = match indent {
-        None => None,
-        Some(indent) if indent.is_none() => None,
-        Some(indent) => match (indent.kind(), indent.as_str(), indent.as_usize()) {
-            (ValueKind::String, Some(text), _) => Some(text.to_owned()),
-            (_, _, Some(spaces)) => Some(" ".repeat(spaces)),
-            _ => return Err(Error::new(ErrorKind::InvalidOperation, "tojson: indent: expected a number or a string")),
-        },
-    };
-    let mut style = JsonStyle { ascii: ascii.unwrap_or(false), ..JsonStyle::new(indent) };
-    if let Some(separators) = separators {
-        let [item_separator, key_separator] = separators.try_into().map_err(|_| {
-            Error::new(ErrorKind::InvalidOperation, "tojson: separators: expected one of items and one of keys")
-        })?;
-        style = JsonStyle { item_separator, key_separator, ..style };
-    }
-    let text = if sort_keys.unwrap_or(false) {
-        // Its maps are sorted.
-        let sorted = serde_json::to_value(value).map_err(fail)?;
-        python_json(&sorted, &style)
-    } else {
-        python_json(value, &style)
-    };
-    text.map(Value::from_safe_string).map_err(fail)
-}
-
-/// The template with `{% generation %}`, which marks what the assistant said and renders nothing, turned into `{% if true %}`.
-fn without_generation_tags(source: &str) -> String {
-    let mut text = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(begin) = rest.find("{%") {
-        let Some(length) = rest[begin..].find("%}") else { break };
-        let tag = &rest[begin + 2..begin + length];
-        let statement = match tag.trim_matches(['-', '+', ' ', '\n', '\t']) {
-            "generation" => Some(("generation", "if true")),
-            "endgeneration" => Some(("endgeneration", "endif")),
-            _ => None,
-        };
-        text.push_str(&rest[..begin]);
-        text.push_str("{%");
-        match statement {
-            Some((from, to)) => {
-                text.push_str(&tag.replace(from, to));
-                text.push_str("%}");
-                rest = &rest[begin + length + 2..];
-            }
-            // Another tag may begin within what looked like one, in a comment or a string.
-            None => rest = &rest[begin + 2..],
-        }
-    }
-    text.push_str(rest);
-    text
 }
 
 #[cfg(test)]
@@ -336,9 +283,69 @@ mod tests {
     fn generation_tags_render_what_they_hold() {
         let source = "{% for m in messages %}{% if m.role == 'assistant' %}[{%- generation -%} {{ m.content }} {%- endgeneration %}]{% endif %}{% endfor %}";
         assert_eq!(text(source), "[ho]");
-        assert_eq!(
-            without_generation_tags("{{ '{%' }}{% generation%}x{%endgeneration %}"),
-            "{{ '{%' }}{% if true%}x{%endif %}"
+    }
+
+    #[test]
+    fn a_template_that_costs_too_much_is_an_error_within_seconds() {
+        let long_loop = "{% for a in range(99999) %}".repeat(4) + &"{% endfor %}".repeat(4);
+        let doubled =
+            "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
+        let doubled_list = "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}";
+        let deep_list =
+            "{% set ns = namespace(x=1) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}";
+        let deep_filter = "{% set ns = namespace(x=1) %}{% for i in range(9999) %}{% set ns.x = [ns.x] | batch(1) | list %}{% endfor %}{{ ns.x }}";
+        let of_itself = "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}{{ ns == ns }}";
+        let within_itself = "{% set ns = namespace() %}{% set ns.x = [{'a': ns}] %}{{ ns }}";
+        let recursion = "{% macro m(x) %}{{ m([x]) }}{% endmacro %}{{ m(1) }}";
+        let twice = "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(40) }}";
+        let sources = [
+            long_loop.as_str(),
+            doubled,
+            doubled_list,
+            deep_list,
+            deep_filter,
+            of_itself,
+            within_itself,
+            recursion,
+            twice,
+            "{{ 'a' | indent(1000000000000) }}",
+            "{{ 'a' | center(1000000000000) }}",
+            "{{ 'a'.ljust(1000000000000) }}",
+            "{{ [1] | tojson(indent=1000000000000) }}",
+            "{{ '%1000000000000d' % 1 }}",
+            "{{ '%*d' % (1000000000000, 1) }}",
+            "{{ '%.1000000000000f' | format(1.5) }}",
+            "{{ '{:1000000000000}'.format(1) }}",
+            "{{ '{:{}}'.format(1, 1000000000000) }}",
+            "{{ 'a' * 1000000000000 }}",
+            "{{ [1] * 1000000000000 }}",
+            "{{ range(1000000000000) }}",
+            "{{ ('a' * 100000).replace('a', 'b' * 100000) }}",
+            "{{ ('a' * 100000) | replace('', 'b' * 100000) }}",
+            "{{ ('a' * 100000).join(range(99999) | map('string') | list) }}",
+            "{{ range(99999) | join('a' * 100000) }}",
+            "{{ [1] | batch(1000000000000, 0) | list }}",
+            "{{ [1] | slice(1000000000000) | list }}",
+            "{{ '1'.zfill(1000000000000) }}",
+            "{{ '\t'.expandtabs(1000000000000) }}",
+            "{{ ('a\n' * 100000) | indent('b' * 100000) }}",
+            "{{ range(99999) | tojson }}{{ [range(99999) | list] * 99999 | tojson }}",
+        ];
+        for source in sources {
+            let started = std::time::Instant::now();
+            let message = render(source, &[], Ending::Turn).unwrap_err().to_string();
+            assert!(message.chars().count() < 600, "{source}: {message}");
+            assert!(started.elapsed().as_secs() < 20, "{source}: {:?}", started.elapsed());
+        }
+    }
+
+    #[test]
+    fn messages_about_a_template_are_cut() {
+        let source = "{{ raise_exception('é' * 100000) }}";
+        let message = render(source, &[], Ending::Turn).unwrap_err().to_string();
+        assert!(
+            message.chars().count() <= "chat_template.jinja: ".len() + MAX_MESSAGE + 3 && message.ends_with("..."),
+            "{message}"
         );
     }
 }

@@ -49,6 +49,21 @@ pub fn python_json(value: &impl Serialize, style: &JsonStyle) -> Result<String, 
     String::from_utf8(bytes).map_err(serde::ser::Error::custom)
 }
 
+/// A float as Python's `repr` writes it.
+pub(crate) fn python_float(value: f64) -> String {
+    // Rust's debug form is the shortest that reads back, as Python's is, and turns to exponents at the same sizes; only
+    // these are written otherwise.
+    let text = format!("{value:?}");
+    match text.split_once('e') {
+        None => text.to_ascii_lowercase(),
+        Some((digits, exponent)) => {
+            let digits = digits.strip_suffix(".0").unwrap_or(digits);
+            let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
+            format!("{digits}e{sign}{exponent:0>2}")
+        }
+    }
+}
+
 struct Writer<'a> {
     style: &'a JsonStyle,
     level: usize,
@@ -87,17 +102,7 @@ impl Writer<'_> {
 
 impl Formatter for Writer<'_> {
     fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
-        // Rust's debug form is the shortest that reads back, as Python's is, and turns to exponents at the same sizes; only
-        // these are written otherwise.
-        let text = format!("{value:?}");
-        match text.split_once('e') {
-            None => writer.write_all(text.as_bytes()),
-            Some((digits, exponent)) => {
-                let digits = digits.strip_suffix(".0").unwrap_or(digits);
-                let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
-                write!(writer, "{digits}e{sign}{exponent:0>2}")
-            }
-        }
+        writer.write_all(python_float(value).as_bytes())
     }
 
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {

@@ -4,14 +4,17 @@
 //! put it. Many tokenizers write a space before a text, which is wrong in the middle of one: see [`Tokenizer::encode_on`].
 
 mod bytes;
+mod stranger;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::LmError;
 use crate::json;
+use stranger::{check_file, check_text, guarded};
 
 /// The vocabulary and how to use it.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -33,8 +36,8 @@ pub struct Settings {
 pub struct Tokenizer {
     tokenizer: tokenizers::Tokenizer,
     path: PathBuf,
-    /// What every prompt begins with, once.
-    bos: Option<u32>,
+    /// What every prompt begins with, once: `bos_token`, or whatever the post-processor writes before a text.
+    prefix: Vec<u32>,
     eos: u32,
     /// The text of added tokens by their ids: markers of roles and ends, in no text that people write.
     added: HashMap<u32, String>,
@@ -65,7 +68,7 @@ impl Pieces<'_> {
     /// [`LmError::Tokenizer`] where the tokenizer fails.
     pub fn push(&mut self, id: u32) -> Result<String, LmError> {
         self.waiting.push(id);
-        match self.stream.step(id).map_err(|error| self.tokenizer.fail(&error))? {
+        match guarded(&self.tokenizer.path, || self.stream.step(id))? {
             Some(text) => {
                 self.waiting.clear();
                 Ok(text)
@@ -131,7 +134,15 @@ pub fn read_settings(folder: &Path) -> Result<Settings, LmError> {
             Some((name.to_owned(), text))
         })
         .collect();
-    Ok(Settings { special_tokens, chat_template, add_bos: raw.add_bos_token })
+    // Where a file speaks of either token, transformers writes the post-processor anew: with a token that is asked for, and no other.
+    let speaks = raw.add_bos_token.is_some() || raw.add_eos_token.is_some();
+    let add_bos = speaks.then(|| raw.add_bos_token.flatten().unwrap_or(false));
+    Ok(Settings { special_tokens, chat_template, add_bos })
+}
+
+/// Tells a field that is null from one that is missing.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -144,7 +155,10 @@ struct RawSettings {
     cls_token: Option<RawToken>,
     mask_token: Option<RawToken>,
     chat_template: Option<RawTemplate>,
-    add_bos_token: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
+    add_bos_token: Option<Option<bool>>,
+    #[serde(default, deserialize_with = "present")]
+    add_eos_token: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -177,15 +191,14 @@ impl Tokenizer {
     pub fn read(folder: &Path, settings: &Settings) -> Result<Self, LmError> {
         let path = folder.join(TOKENIZER_FILE);
         json::refuse_pointer_at(&path)?;
-        let mut tokenizer = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|error| LmError::Tokenizer { path: path.clone(), problem: error.to_string() })?;
+        let text = std::fs::read(&path).map_err(|source| LmError::File { path: path.clone(), source })?;
+        check_file(&path, &text)?;
+        let mut tokenizer = guarded(&path, || tokenizers::Tokenizer::from_bytes(&text))?;
         // A file may ask for both, as whoever saved it last did. Lengths are ours to decide.
         tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|error| LmError::Tokenizer { path: path.clone(), problem: error.to_string() })?;
+        guarded(&path, || tokenizer.with_truncation(None).map(|_| ()))?;
         let added = tokenizer.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.content)).collect();
-        let mut read = Self { tokenizer, path, bos: None, eos: 0, added, guards: Vec::new() };
+        let mut read = Self { tokenizer, path, prefix: Vec::new(), eos: 0, added, guards: Vec::new() };
         read.eos = read.special(folder, settings, "eos_token")?.ok_or_else(|| LmError::Field {
             path: folder.join(TOKENIZER_CONFIG_FILE),
             field: "eos_token".to_owned(),
@@ -193,11 +206,10 @@ impl Tokenizer {
             given: "nothing".to_owned(),
         })?;
         let bos = read.special(folder, settings, "bos_token")?;
-        let begins = match settings.add_bos {
-            Some(begins) => begins,
-            None => bos.is_some() && read.ids("", true)?.first() == bos.as_ref(),
+        read.prefix = match settings.add_bos {
+            Some(begins) => bos.into_iter().filter(|_| begins).collect(),
+            None => read.post_processed_prefix()?,
         };
-        read.bos = bos.filter(|_| begins);
         read.guards = read.guards()?;
         Ok(read)
     }
@@ -207,9 +219,9 @@ impl Tokenizer {
         self.eos
     }
 
-    /// The token that every prompt begins with, where the model has one.
+    /// The token that a prompt's text is behind, where the model has one.
     pub fn bos(&self) -> Option<u32> {
-        self.bos
+        self.prefix.last().copied()
     }
 
     /// The tokens of a text that begins a sequence: exactly one `bos_token` where the model wants it, whether or not the text (a
@@ -220,7 +232,7 @@ impl Tokenizer {
     /// [`LmError::Tokenizer`] where the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, LmError> {
         let rest = self.encode_first(text)?;
-        Ok(self.bos.into_iter().chain(rest).collect())
+        Ok(self.prefix.iter().copied().chain(rest).collect())
     }
 
     /// The same without the `bos_token`.
@@ -230,7 +242,7 @@ impl Tokenizer {
     /// [`LmError::Tokenizer`] where the tokenizer fails.
     pub fn encode_first(&self, text: &str) -> Result<Vec<u32>, LmError> {
         let mut ids = self.ids(text, false)?;
-        let given = ids.iter().take_while(|id| Some(**id) == self.bos).count();
+        let given = ids.iter().take_while(|id| Some(**id) == self.bos()).count();
         ids.drain(..given);
         Ok(ids)
     }
@@ -263,7 +275,7 @@ impl Tokenizer {
     ///
     /// [`LmError::Tokenizer`] where the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, LmError> {
-        self.tokenizer.decode(ids, false).map_err(|error| self.fail(&error))
+        guarded(&self.path, || self.tokenizer.decode(ids, false))
     }
 
     /// The text of a response: the same without special tokens, as they are nothing that is said.
@@ -272,7 +284,7 @@ impl Tokenizer {
     ///
     /// [`LmError::Tokenizer`] where the tokenizer fails.
     pub fn response(&self, ids: &[u32]) -> Result<String, LmError> {
-        self.tokenizer.decode(ids, true).map_err(|error| self.fail(&error))
+        guarded(&self.path, || self.tokenizer.decode(ids, true))
     }
 
     /// The special token with this text, if there is one.
@@ -319,12 +331,16 @@ impl Tokenizer {
     }
 
     fn ids(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, LmError> {
-        let encoding = self.tokenizer.encode_fast(text, special_tokens).map_err(|error| self.fail(&error))?;
+        check_text(&self.path, text)?;
+        let encoding = guarded(&self.path, || self.tokenizer.encode_fast(text, special_tokens))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    fn fail(&self, error: &tokenizers::Error) -> LmError {
-        LmError::Tokenizer { path: self.path.clone(), problem: error.to_string() }
+    /// What the post-processor of `tokenizer.json` writes before a text.
+    fn post_processed_prefix(&self) -> Result<Vec<u32>, LmError> {
+        let (plain, whole) = (self.ids("a", false)?, self.ids("a", true)?);
+        let begin = whole.windows(plain.len().max(1)).position(|ids| ids == plain).unwrap_or(0);
+        Ok(whole[..begin].to_vec())
     }
 
     fn special(&self, folder: &Path, settings: &Settings, field: &str) -> Result<Option<u32>, LmError> {

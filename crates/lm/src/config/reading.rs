@@ -9,6 +9,13 @@ use super::rope::RawRope;
 use super::{Activation, Architecture, Biases, Dtype, ModelConfig};
 use crate::error::LmError;
 
+/// The largest number of a kind, so that the product of two is a number that is computed with.
+const MAX_SIZE: usize = (1 << 31) - 1;
+/// The most layers, each of which has tensors with names.
+const MAX_LAYERS: usize = 10_000;
+/// The most parameters, a thousand times as many as any model has.
+const MAX_PARAMETERS: u128 = 1 << 50;
+
 /// The fields as the file has them. What is missing is none, as is what is null.
 #[derive(Deserialize)]
 pub(super) struct Raw {
@@ -132,6 +139,9 @@ impl Reader<'_> {
         let vocabulary = self.size("vocab_size", raw.vocab_size)?;
         let hidden_size = self.size("hidden_size", raw.hidden_size)?;
         let layers = self.size("num_hidden_layers", raw.num_hidden_layers)?;
+        if layers > MAX_LAYERS {
+            return Err(self.field("num_hidden_layers", format!("at most {MAX_LAYERS}"), layers));
+        }
         let heads = self.size("num_attention_heads", raw.num_attention_heads)?;
         let kv_heads =
             self.size("num_key_value_heads", raw.num_key_value_heads.or(defaults.kv_heads).or(Some(heads)))?;
@@ -151,7 +161,7 @@ impl Reader<'_> {
                 return Err(self.field(field, format!("below vocab_size = {vocabulary}"), id));
             }
         }
-        Ok(ModelConfig {
+        self.check_parameters(ModelConfig {
             architecture,
             vocabulary,
             hidden_size,
@@ -190,10 +200,32 @@ impl Reader<'_> {
 
     pub(super) fn size(&self, field: &str, value: Option<usize>) -> Result<usize, LmError> {
         match value {
+            Some(value) if value > MAX_SIZE => Err(self.field(field, format!("at most {MAX_SIZE}"), value)),
             Some(value) if value > 0 => Ok(value),
             Some(value) => Err(self.field(field, "at least 1", value)),
             None => Err(self.field(field, "at least 1", "nothing")),
         }
+    }
+
+    /// The numbers against each other: what they make together is what a computer can hold.
+    fn check_parameters(&self, config: ModelConfig) -> Result<ModelConfig, LmError> {
+        let product = |left: usize, right: usize| (left as u128) * (right as u128);
+        let ModelConfig { vocabulary, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, .. } = config;
+        for (field, count) in [("num_attention_heads", heads), ("num_key_value_heads", kv_heads)] {
+            if product(count, head_dim) > MAX_SIZE as u128 {
+                let allowed = format!("heads that have at most {MAX_SIZE} numbers together, {head_dim} in each");
+                return Err(self.field(field, allowed, count));
+            }
+        }
+        let heads = product(2, heads * head_dim) + product(2, kv_heads * head_dim);
+        let layer = (heads + product(3, intermediate_size)).saturating_mul(hidden_size as u128);
+        let parameters =
+            layer.saturating_mul(layers as u128).saturating_add(product(2, vocabulary) * hidden_size as u128);
+        if parameters > MAX_PARAMETERS {
+            let field = "vocab_size, hidden_size, intermediate_size, num_hidden_layers";
+            return Err(self.field(field, format!("at most {MAX_PARAMETERS} parameters"), parameters));
+        }
+        Ok(config)
     }
 
     pub(super) fn positive(&self, field: &str, value: f64) -> Result<f64, LmError> {
@@ -266,6 +298,8 @@ impl Reader<'_> {
                 return Err(self.field("head_dim", allowed, "nothing"));
             }
         };
+        let head_dim =
+            self.size("head_dim", Some(head_dim)).or_else(|error| if head_dim == 0 { Ok(0) } else { Err(error) })?;
         // Rotary positions turn pairs of numbers.
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(self.field("head_dim", "an even number above 0", head_dim));
@@ -295,6 +329,9 @@ impl Reader<'_> {
         let window = raw.sliding_window.unwrap_or(defaults.sliding_window);
         if window == Some(0) {
             return Err(self.field("sliding_window", "at least 1 or null", 0));
+        }
+        if let Some(window) = window {
+            self.size("sliding_window", Some(window))?;
         }
         let (window, first) = match architecture {
             Architecture::Mistral => (window, 0),

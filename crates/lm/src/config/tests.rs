@@ -219,6 +219,47 @@ fn what_is_not_computed_is_refused_by_name() {
 }
 
 #[test]
+fn numbers_that_no_computer_holds_are_refused_by_name_before_anything_is_made_of_them() {
+    for layers in [10_001_u64, 1_000_000_000, 1_000_000_000_000_000_000] {
+        refused(
+            "MistralForCausalLM",
+            json!({"num_hidden_layers": layers, "num_key_value_heads": 1}),
+            &format!(
+                "num_hidden_layers: expected at most {}, got {layers}",
+                if layers > 2_147_483_647 { 2_147_483_647 } else { 10_000 }
+            ),
+        );
+    }
+    for field in
+        ["hidden_size", "intermediate_size", "vocab_size", "num_attention_heads", "head_dim", "max_position_embeddings"]
+    {
+        let given = (1_u64 << 62) + 12;
+        refused(
+            "LlamaForCausalLM",
+            json!({field: given}),
+            &format!("{field}: expected at most 2147483647, got {given}"),
+        );
+    }
+    refused(
+        "LlamaForCausalLM",
+        json!({"head_dim": 2_000_000_000}),
+        "num_attention_heads: expected heads that have at most 2147483647 numbers together, 2000000000 in each, got 4",
+    );
+    refused(
+        "LlamaForCausalLM",
+        json!({"hidden_size": 1 << 30, "intermediate_size": 1 << 30, "num_attention_heads": 4, "head_dim": 2}),
+        "vocab_size, hidden_size, intermediate_size, num_hidden_layers: expected at most 1125899906842624 parameters, \
+         got 6917529302518988800",
+    );
+    let given = i64::MAX;
+    refused(
+        "MistralForCausalLM",
+        json!({"num_key_value_heads": 1, "sliding_window": given}),
+        &format!("sliding_window: expected at most 2147483647, got {given}"),
+    );
+}
+
+#[test]
 fn a_field_of_another_type_is_named() {
     let error = parse(&with(sizes("LlamaForCausalLM"), json!({"rope_scaling": {"factor": "8"}}))).unwrap_err();
     let message = error.to_string();

@@ -8,6 +8,7 @@ mod checkpoints;
 mod command;
 mod config;
 mod cuda;
+mod expressions;
 mod finetune;
 mod folders;
 mod generate;

@@ -335,3 +335,27 @@ fn settings_that_speak_of_bos_overrule_the_vocabulary() {
         assert_eq!(Tokenizer::read(folder.path(), &settings).unwrap().bos(), bos, "{add_bos}");
     }
 }
+
+#[test]
+fn what_stands_before_a_text_is_what_transformers_writes_where_settings_and_post_processor_disagree() {
+    let answers = answers("bos.json");
+    let source = oracles().join("tokenizers/llama");
+    let json = |name: &str| -> Value { serde_json::from_slice(&std::fs::read(source.join(name)).unwrap()).unwrap() };
+    for case in answers["cases"].as_array().unwrap() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut vocabulary, mut settings) = (json("tokenizer.json"), json("tokenizer_config.json"));
+        vocabulary["post_processor"] = case["post_processor"].clone();
+        settings.as_object_mut().unwrap().extend(case["settings"].as_object().unwrap().clone());
+        std::fs::write(folder.path().join("tokenizer.json"), vocabulary.to_string()).unwrap();
+        std::fs::write(folder.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
+        let model = Model::read(folder.path());
+        for (text, expected) in answers["texts"].as_array().unwrap().iter().zip(case["ids"].as_array().unwrap()) {
+            let mut expected = ids(expected);
+            // A prompt begins with one, also where its text has one already and transformers writes a second.
+            if expected.starts_with(&[1, 1]) {
+                expected.remove(0);
+            }
+            assert_eq!(model.tokenizer.encode(text.as_str().unwrap()).unwrap(), expected, "{}, {text}", case["name"]);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a template may cost: work and memory, by the size of what it renders, and how deep and large a value may be.
+//!
+//! The engine counts work and bytes as fuel, and knows the size of what it makes before it makes it. It does not bound how deep
+//! values nest, nor how often one is part of another: every value that holds others is walked where it is made ([`super::dialect`]
+//! writes this filter behind it).
+
+use minijinja::value::{Rest, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, State, Value};
+
+use super::objects::Generator;
+
+/// The filter that bounds a value.
+pub(super) const BOUNDED: &str = "__bounded";
+/// The same for a value that a namespace is to hold, which no namespace can be part of: it could hold itself.
+pub(super) const HELD: &str = "__held";
+/// The deepest nesting of a value.
+pub(super) const MAX_DEPTH: usize = 64;
+/// The most values within a value, counted as often as each is part of it.
+const MAX_VALUES: u64 = 1_000_000;
+/// Instructions that a template may run, and blocks of 64 bytes that it may make, however short the conversation is.
+const FUEL: u64 = 2_000_000;
+/// The same for each message.
+const FUEL_A_MESSAGE: u64 = 2_000;
+/// Bytes of messages that pay for one more.
+const BYTES_A_FUEL: u64 = 4;
+
+/// What a template may spend on so many messages with so many bytes.
+pub(super) fn fuel(messages: usize, bytes: usize) -> u64 {
+    FUEL + FUEL_A_MESSAGE * messages as u64 + bytes as u64 / BYTES_A_FUEL
+}
+
+/// The longest text that a conversation may become, in bytes.
+pub(super) fn max_output(bytes: usize) -> usize {
+    (4 << 20) + bytes.saturating_mul(8)
+}
+
+pub(super) fn register(environment: &mut Environment<'_>) {
+    environment.add_filter(BOUNDED, |state: &State<'_, '_>, value: Value, _rest: Rest<Value>| {
+        Walk { state, left: MAX_VALUES, refuse_namespaces: false }.value(&value, 0).map(|()| value)
+    });
+    environment.add_filter(HELD, |state: &State<'_, '_>, value: Value, _rest: Rest<Value>| {
+        Walk { state, left: MAX_VALUES, refuse_namespaces: true }.value(&value, 0).map(|()| value)
+    });
+}
+
+/// Pays for bytes that are about to be made.
+///
+/// # Errors
+///
+/// Where the fuel does not suffice.
+pub(super) fn pay(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
+    state.consume_fuel(bytes as u64 / 64)
+}
+
+struct Walk<'a, 'b, 'c> {
+    state: &'a State<'b, 'c>,
+    left: u64,
+    refuse_namespaces: bool,
+}
+
+impl Walk<'_, '_, '_> {
+    fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        let Some(object) = value.as_object() else { return Ok(()) };
+        let fail = |problem: String| Err(Error::new(ErrorKind::InvalidOperation, problem));
+        if depth > MAX_DEPTH {
+            return fail(format!("a value nests more than {MAX_DEPTH} values deep"));
+        }
+        if self.refuse_namespaces && object.type_name().ends_with("Namespace") {
+            return fail("a namespace holds a namespace".to_owned());
+        }
+        // To iterate over a generator would spend it.
+        if let Some(generator) = value.downcast_object_ref::<Generator>() {
+            return self.values(generator.peek().into_iter(), depth);
+        }
+        let length = match value.kind() {
+            ValueKind::Map | ValueKind::Seq | ValueKind::Iterable => value.len().unwrap_or(0) as u64,
+            _ => return Ok(()),
+        };
+        if value.kind() == ValueKind::Map {
+            self.values(object.try_iter_pairs().into_iter().flatten().map(|(_, held)| held), depth)
+        } else {
+            // A long range has nothing that nests.
+            if super::globals::range_of(value).is_some() {
+                return self.count(length);
+            }
+            self.values(object.try_iter().into_iter().flatten(), depth)
+        }
+    }
+
+    fn values(&mut self, values: impl Iterator<Item = Value>, depth: usize) -> Result<(), Error> {
+        for held in values {
+            self.count(1)?;
+            self.value(&held, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, values: u64) -> Result<(), Error> {
+        match self.left.checked_sub(values) {
+            Some(left) => self.left = left,
+            None => {
+                let problem = format!("a value holds more than {MAX_VALUES} values");
+                return Err(Error::new(ErrorKind::InvalidOperation, problem));
+            }
+        }
+        if self.left.is_multiple_of(16) { self.state.consume_fuel(1) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,219 @@
+//! Python's objects that the engine has not: generators, views of maps, cyclers and joiners.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, Tuple};
+use minijinja::{Error, ErrorKind, State, Value};
+
+use super::arguments::fail;
+use super::python_text::python_repr;
+
+/// Values that are given once, in their order, as `map` and `select` return them.
+#[derive(Debug)]
+pub(super) struct Generator(Mutex<Vec<Value>>);
+
+impl Generator {
+    /// A generator of these values.
+    pub(super) fn value(values: Vec<Value>) -> Value {
+        Value::from_object(Self(Mutex::new(values)))
+    }
+
+    /// Its values, which it still gives.
+    pub(super) fn peek(&self) -> Vec<Value> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its values, which are gone then.
+    pub(super) fn take(&self) -> Vec<Value> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Object for Generator {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Iter(Box::new(self.take().into_iter()))
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        None
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        true
+    }
+
+    fn render(self: &Arc<Self>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("<generator object>")
+    }
+}
+
+/// What `keys`, `values` and `items` of a map return.
+#[derive(Debug)]
+pub(super) struct DictView {
+    /// Its type in Python.
+    pub(super) name: &'static str,
+    /// What it shows.
+    pub(super) values: Vec<Value>,
+}
+
+impl DictView {
+    /// A view of a map.
+    pub(super) fn value(map: &DynObject, name: &'static str) -> Value {
+        let pairs = map.try_iter_pairs().into_iter().flatten();
+        let values = match name {
+            "dict_keys" => pairs.map(|(key, _)| key).collect(),
+            "dict_values" => pairs.map(|(_, value)| value).collect(),
+            _ => pairs.map(|(key, value)| Value::from(Tuple::from([key, value]))).collect(),
+        };
+        Value::from_object(Self { name, values })
+    }
+}
+
+impl Object for DictView {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.values.clone())
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        Some(self.values.len())
+    }
+
+    fn render(self: &Arc<Self>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = python_repr(&Value::from(self.values.clone())).map_err(|_| fmt::Error)?;
+        write!(formatter, "{}({list})", self.name)
+    }
+}
+
+/// Values in a circle.
+#[derive(Debug)]
+pub(super) struct Cycler {
+    values: Vec<Value>,
+    place: AtomicUsize,
+}
+
+impl Cycler {
+    /// `cycler(...)`.
+    ///
+    /// # Errors
+    ///
+    /// For no values.
+    pub(super) fn value(values: Vec<Value>) -> Result<Value, Error> {
+        if values.is_empty() {
+            return Err(fail("cycler: expected at least one value"));
+        }
+        Ok(Value::from_object(Self { values, place: AtomicUsize::new(0) }))
+    }
+
+    fn current(&self) -> Value {
+        self.values[self.place.load(Ordering::Relaxed) % self.values.len()].clone()
+    }
+}
+
+impl Object for Cycler {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        true
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        match key.as_str()? {
+            "current" => Some(self.current()),
+            "pos" => Some(Value::from(self.place.load(Ordering::Relaxed))),
+            "items" => Some(Value::from(Tuple::from(self.values.clone()))),
+            _ => None,
+        }
+    }
+
+    fn call_method(
+        self: &Arc<Self>,
+        _state: &mut State<'_, '_>,
+        method: &str,
+        arguments: &[Value],
+    ) -> Result<Value, Error> {
+        match (method, arguments) {
+            ("next", []) => {
+                let current = self.current();
+                let next = (self.place.load(Ordering::Relaxed) + 1) % self.values.len();
+                self.place.store(next, Ordering::Relaxed);
+                Ok(current)
+            }
+            ("reset", []) => {
+                self.place.store(0, Ordering::Relaxed);
+                Ok(Value::from(()))
+            }
+            _ => Err(Error::from(ErrorKind::UnknownMethod)),
+        }
+    }
+}
+
+/// A separator that is nothing the first time.
+#[derive(Debug)]
+pub(super) struct Joiner {
+    separator: Value,
+    is_used: AtomicBool,
+}
+
+impl Joiner {
+    /// `joiner(separator)`.
+    pub(super) fn value(separator: Value) -> Value {
+        Value::from_object(Self { separator, is_used: AtomicBool::new(false) })
+    }
+}
+
+impl Object for Joiner {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        true
+    }
+
+    fn call(self: &Arc<Self>, _state: &mut State<'_, '_>, arguments: &[Value]) -> Result<Value, Error> {
+        if !arguments.is_empty() {
+            return Err(fail("joiner: expected no arguments"));
+        }
+        let is_used = self.is_used.swap(true, Ordering::Relaxed);
+        Ok(if is_used { self.separator.clone() } else { Value::from("") })
+    }
+}
+
+/// A group of `groupby`: a tuple whose two values have names.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// What its values have in common.
+    pub(super) grouper: Value,
+    /// Its values.
+    pub(super) list: Value,
+}
+
+impl Object for Group {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        match (key.as_str(), key.as_usize()) {
+            (Some("grouper"), _) | (_, Some(0)) => Some(self.grouper.clone()),
+            (Some("list"), _) | (_, Some(1)) => Some(self.list.clone()),
+            _ => None,
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Seq(2)
+    }
+}

@@ -1,0 +1,156 @@
+//! What is held against a stranger's `tokenizer.json`: chance, texts that grow without bound, and panics of the library.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::path::Path;
+use std::sync::Once;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::LmError;
+
+/// The most bytes that normalisation may make of one.
+const MAX_GROWTH: usize = 1024;
+/// The longest text that is tokenised at once, in bytes.
+const MAX_TEXT: usize = 64 << 20;
+
+thread_local! {
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What the library says, or its panic as the file's error. A panic of a guarded call prints nothing.
+///
+/// # Errors
+///
+/// [`LmError::Tokenizer`] where the library fails or panics.
+pub(super) fn guarded<T>(path: &Path, call: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, LmError> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !IS_GUARDED.get() {
+                before(panic);
+            }
+        }));
+    });
+    let was_guarded = IS_GUARDED.replace(true);
+    // After a panic the file's error ends whatever the tokenizer was for.
+    let result = catch_unwind(AssertUnwindSafe(call));
+    IS_GUARDED.set(was_guarded);
+    let problem = match result {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            format!("the tokenizers library fails on it: {message}")
+        }
+    };
+    let problem = problem.chars().take(500).collect();
+    Err(LmError::Tokenizer { path: path.to_owned(), problem })
+}
+
+/// Refuses a text that is too long to be tokenised at once.
+///
+/// # Errors
+///
+/// [`LmError::Tokenizer`].
+pub(super) fn check_text(path: &Path, text: &str) -> Result<(), LmError> {
+    if text.len() > MAX_TEXT {
+        let problem = format!("expected a text of at most {MAX_TEXT} bytes, got {}", text.len());
+        return Err(LmError::Tokenizer { path: path.to_owned(), problem });
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    #[serde(default)]
+    model: Option<Model>,
+    #[serde(default)]
+    normalizer: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    dropout: Option<f64>,
+}
+
+/// Refuses a vocabulary whose tokens depend on chance, and one whose normalisation multiplies a text.
+///
+/// # Errors
+///
+/// [`LmError::Field`] that names the field.
+pub(super) fn check_file(path: &Path, text: &[u8]) -> Result<(), LmError> {
+    // What is not JSON is refused with the library's own words.
+    let Ok(raw) = serde_json::from_slice::<Raw>(text) else { return Ok(()) };
+    let refuse = |field: &str, allowed: String, given: String| {
+        Err(LmError::Field { path: path.to_owned(), field: field.to_owned(), allowed, given })
+    };
+    if let Some(dropout) = raw.model.and_then(|model| model.dropout).filter(|dropout| *dropout != 0.0) {
+        let allowed = "null or 0: a text has the same tokens whenever it is read".to_owned();
+        return refuse("model.dropout", allowed, dropout.to_string());
+    }
+    let growth = raw.normalizer.as_ref().map_or(1, growth);
+    if growth > MAX_GROWTH {
+        let allowed = format!("one that makes at most {MAX_GROWTH} bytes of one");
+        return refuse("normalizer", allowed, "one that may make more".to_owned());
+    }
+    Ok(())
+}
+
+/// The most bytes that a normaliser makes of one, those that it writes once at the beginning included.
+fn growth(normalizer: &Value) -> usize {
+    let length = |field: &str| normalizer[field].as_str().map_or(0, str::len);
+    match normalizer["type"].as_str() {
+        Some("Sequence") => {
+            let parts = normalizer["normalizers"].as_array().into_iter().flatten().map(growth);
+            parts.fold(1, usize::saturating_mul)
+        }
+        // A pattern that is a text of its own length; a regular expression may match nothing, before every character.
+        Some("Replace") => match normalizer["pattern"]["String"].as_str() {
+            Some(pattern) if !pattern.is_empty() => length("content").div_ceil(pattern.len()).max(1),
+            _ => 1 + length("content"),
+        },
+        Some("Prepend") => 1 + length("prepend"),
+        // Compatibility forms make 18 characters of one, decompositions 4.
+        Some("NFKC" | "NFKD") => 11,
+        Some("NFC" | "NFD") => 3,
+        Some("ByteLevel") => 2,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_library_is_the_file_s_error() {
+        let failed = guarded::<()>("tokenizer.json".as_ref(), || panic!("index out of bounds"));
+        assert_eq!(
+            failed.unwrap_err().to_string(),
+            "tokenizer.json: the tokenizers library fails on it: index out of bounds"
+        );
+    }
+
+    #[test]
+    fn chance_and_growth_are_refused_by_name() {
+        let check = |file: Value| check_file("tokenizer.json".as_ref(), file.to_string().as_bytes());
+        let refused = |file: Value| check(file).unwrap_err().to_string();
+        assert_eq!(
+            refused(json!({"model": {"dropout": 0.1}})),
+            "tokenizer.json: model.dropout: expected null or 0: a text has the same tokens whenever it is read, got 0.1"
+        );
+        let doubling = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+        let normalizer = json!({"type": "Sequence", "normalizers": vec![doubling; 40]});
+        assert!(refused(json!({"normalizer": normalizer})).starts_with("tokenizer.json: normalizer: "));
+        let llama = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
+        check(json!({"normalizer": llama, "model": {"dropout": null}})).unwrap();
+        check(json!({"normalizer": {"type": "NFKC"}, "model": {"dropout": 0.0}})).unwrap();
+    }
+}

@@ -225,10 +225,11 @@ fn unit(path: &Path) -> &'static str {
 }
 
 /// Reads the objects of a list.
-fn entries(path: &Path, reader: impl Read, take: &mut Take<'_>) -> Result<(), LmError> {
+fn entries(path: &Path, reader: impl BufRead, take: &mut Take<'_>) -> Result<(), LmError> {
     let left = Cell::new(LONGEST);
     let mut ended = None;
-    let mut deserializer = serde_json::Deserializer::from_reader(BufReader::new(Bounded { reader, left: &left }));
+    // Byte by byte from the reader's own buffer: a second one would read on behind the record that is counted.
+    let mut deserializer = serde_json::Deserializer::from_reader(Bounded { reader, left: &left });
     let entries = Entries { path, take, left: &left, ended: &mut ended };
     let read = deserializer.deserialize_seq(entries).and_then(|()| deserializer.end());
     match ended {

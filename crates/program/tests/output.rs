@@ -172,7 +172,8 @@ fn a_folder_is_one_or_is_refused_by_its_kind() {
         }
     }
     symlink("made", at("link")).unwrap();
-    OutputFolder::create(&at("link")).unwrap();
+    let made = OutputFolder::create(&at("link")).unwrap();
+    made.write("file", b"").unwrap();
     assert!(is_link(&at("link")) && at("made").is_dir());
 }
 

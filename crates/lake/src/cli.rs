@@ -282,7 +282,8 @@ pub(crate) struct SolveArguments {
     #[command(flatten)]
     lake: LakeArguments,
 
-    /// How V* is computed; by default as is fastest on the lake. All give the same, each with a certificate.
+    /// Algorithm that computes V*; by default the fastest one on the lake. All give the same result, each with a
+    /// certificate.
     #[arg(long, value_enum, help_heading = "Solver")]
     pub(crate) solver: Option<Solver>,
 
@@ -321,7 +322,7 @@ pub(crate) struct StudyArguments {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "design"], help_heading = "Output")]
     pub(crate) merge: Option<PathBuf>,
 
-    /// Draw the tables and figures of the study.json in this folder again, as it is.
+    /// Write the tables and figures of this folder's study.json again, without training.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "merge", "shard", "out", "design", "designs"])]
     #[arg(help_heading = "Output")]
     pub(crate) redraw: Option<PathBuf>,
@@ -407,7 +408,7 @@ impl SolveArguments {
     }
 }
 
-/// What reads a count of a recipe's field.
+/// Parser of a count, such as seeds or steps, with the range of that field in a recipe.
 fn count(field: &'static str) -> impl Fn(&str) -> Result<i64, LakeError> + Clone {
     move |text| recipe::count(field, text)
 }

@@ -158,7 +158,8 @@ pub struct Cosine {
     pub runs: usize,
 }
 
-/// A number, or the word for what has none: JSON's null says neither that it is missing nor why.
+/// A number, or "undefined" where there is none: JSON's null would not say whether a number is missing or has no
+/// meaning.
 pub(crate) fn or_undefined<T: Serialize, S: Serializer>(number: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
     match number {
         Some(number) => number.serialize(serializer),

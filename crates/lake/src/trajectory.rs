@@ -76,10 +76,10 @@ pub fn resolve_rewarded(
     resolve_sampled(map, name_or_word, policy)
 }
 
-/// Checks that methods that compare two trajectories can learn from them.
+/// Checks that a method that compares the two trajectories can learn from them.
 ///
-/// A policy gives the same probability to two trajectories that take the same actions in the same cells, in whatever
-/// order, so that every margin between them is 0 and stays so.
+/// Two trajectories that take the same actions in the same cells, in whatever order, have the same probability under
+/// every policy, so the margin between them is always 0.
 ///
 /// # Errors
 ///

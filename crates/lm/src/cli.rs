@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Score(ScoreArguments),
     /// Let a model go on from prompts: a line of JSON for each, with `response_ids`, `log_prob` (nats), `text` and `finish`.
     Generate(GenerateArguments),
-    /// Answer over HTTP as OpenAI's API is spoken, many requests together, until Ctrl-C or SIGTERM.
+    /// Serve an OpenAI-compatible HTTP API, with batched requests, until Ctrl-C or SIGTERM.
     Serve(ServeArguments),
     /// Ask a judge which of two models' answers are better, each pair in both orders: how often A is preferred, with and without
     /// answers' lengths held equal. The same command goes on with what was ended.
@@ -104,8 +104,8 @@ pub(crate) struct ScoreArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Score examples beyond the model's `max_position_embeddings` too, and cut longer responses than these tokens leave room for. An
-    /// example beyond those positions is refused unless this is given.
+    /// Truncate responses so that an example has at most this many tokens, which may exceed the model's
+    /// `max_position_embeddings`. Without this option an example beyond those positions is an error.
     #[arg(long, value_name = "TOKENS")]
     pub(crate) max_length: Option<usize>,
 
@@ -124,8 +124,8 @@ pub(crate) struct GenerateArguments {
     #[arg(long, value_name = "TEXT", required_unless_present = "data", conflicts_with = "data")]
     pub(crate) prompt: Vec<String>,
 
-    /// Prompts, in any file of data: `prompt` (text or turns), `messages`, or `prompt_ids`, for which no tokenizer is needed; of records
-    /// with responses, what comes before these.
+    /// A data file whose prompts are read: `prompt` (text or turns), `messages`, or `prompt_ids`, for which no
+    /// tokenizer is needed. Responses in its records are ignored.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
 
@@ -138,12 +138,13 @@ pub(crate) struct GenerateArguments {
     #[arg(long, value_name = "NAME", requires = "format", value_parser = generator)]
     pub(crate) generator: Option<String>,
 
-    /// Append each answer to a file as soon as it is made, rather than print it. With `--format`, the file appears when all answers are
-    /// there, and until then they are in FILE.jsonl.
+    /// Append each answer to this file as soon as it is complete, rather than print it. With `--format`, answers are in
+    /// FILE.jsonl until all are complete; then FILE appears.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Go on behind the answers that are in the file; begin where there is none. FILE.asked.json says what they were made with.
+    /// Continue after the answers that the file of `--out` already has; start a new file where there is none. The
+    /// settings must be those in FILE.asked.json.
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
 
@@ -151,12 +152,13 @@ pub(crate) struct GenerateArguments {
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     pub(crate) max_tokens: usize,
 
-    /// What logits are divided by before a token is drawn; 0 takes the most probable one, which is the default. This and the next four
-    /// take what the model's `generation_config.json` says unless given, as in transformers: where it says `do_sample`, tokens are drawn.
+    /// Number that logits are divided by before a token is sampled; 0 takes the most probable token. The defaults of
+    /// this and the next four options come from the model's `generation_config.json`, as in transformers: unless it has
+    /// `do_sample`, the most probable token is taken.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) temperature: Option<f64>,
 
-    /// Draw from so many of the most probable tokens; 0 for all.
+    /// Sample from this many of the most probable tokens; 0 means all.
     #[arg(long, value_name = "TOKENS")]
     pub(crate) top_k: Option<usize>,
 
@@ -164,15 +166,16 @@ pub(crate) struct GenerateArguments {
     #[arg(long, value_name = "NUMBER")]
     pub(crate) top_p: Option<f64>,
 
-    /// Draw from tokens whose probability is at least this share of the greatest.
+    /// Sample from tokens whose probability is at least this fraction of the greatest.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) min_p: Option<f64>,
 
-    /// Divide the logits of tokens that are there already by this where they are positive, and multiply them where they are negative.
+    /// Penalty of tokens that the prompt or the response already has: their positive logits are divided by it, negative
+    /// ones multiplied; 1 is none.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) repetition_penalty: Option<f64>,
 
-    /// Read this file in place of the model's `generation_config.json`; `none` for none.
+    /// File to read in place of the model's `generation_config.json`; `none` reads no file.
     #[arg(long, value_name = "FILE|none")]
     pub(crate) generation_config: Option<PathBuf>,
 
@@ -211,8 +214,8 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "KEY", env = "LM_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
 
-    /// Read this file in place of the model's `generation_config.json`; `none` for none. It says which tokens end an answer, and how
-    /// tokens are drawn where a request does not.
+    /// File to read in place of the model's `generation_config.json`; `none` reads no file. It has the tokens that end
+    /// an answer and the defaults of requests' sampling.
     #[arg(long, value_name = "FILE|none")]
     pub(crate) generation_config: Option<PathBuf>,
 
@@ -236,28 +239,28 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
     pub(crate) body_bytes: usize,
 
-    /// How long an answer may take.
+    /// Time limit of an answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) answer_seconds: u64,
 
-    /// How long a client may take to send a request, or to take a part of an answer.
+    /// Time limit for a client to send a request, and to receive each part of an answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) request_seconds: u64,
 
-    /// How long answers that are on their way may still take when the server is asked to stop.
+    /// Time that in-flight answers have to finish when the server shuts down.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) grace_seconds: u64,
 
-    /// Connections that are open at once. Those that wait for a request, or ask for paths that need no key, may be half of them.
+    /// Limit of open connections. At most half of them may be idle or serve paths that need no key.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 1024)]
     pub(crate) connections: usize,
 
-    /// Connections that one client address may have.
+    /// Limit of open connections of one client address.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 512)]
     pub(crate) connections_per_address: usize,
 
-    /// A name by which clients may reach the server, beside localhost and addresses; may be given several times. A server of this machine
-    /// alone refuses others, so that no page in a browser can drive it.
+    /// Host name that requests may address, besides localhost and IP addresses; may be given several times. A server on
+    /// a loopback address rejects requests to other names, so that no web page in a browser can use it.
     #[arg(long, value_name = "NAME")]
     pub(crate) host_name: Vec<String>,
 }
@@ -292,7 +295,7 @@ pub(crate) struct JudgeArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) template: Option<PathBuf>,
 
-    /// Questions that are asked at once, at most 1024.
+    /// Concurrent requests to the judge, at most 1024.
     #[arg(long, value_name = "QUESTIONS", default_value = "4", value_parser = concurrency)]
     pub(crate) concurrency: NonZeroUsize,
 
@@ -328,7 +331,7 @@ pub(crate) struct MergeArguments {
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) adapter: String,
 
-    /// The merged model's folder, in which nothing may be yet.
+    /// Folder of the merged model, which must be empty or absent.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: PathBuf,
 
@@ -394,7 +397,7 @@ pub(crate) struct InspectArguments {
     pub(crate) json: bool,
 }
 
-/// Each question that is asked at once has a thread.
+/// Number of concurrent requests, each of which has a thread.
 fn concurrency(given: &str) -> Result<NonZeroUsize, &'static str> {
     const MOST: usize = 1024;
     let number = given.parse().ok().filter(|number: &NonZeroUsize| number.get() <= MOST);

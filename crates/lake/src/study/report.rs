@@ -52,7 +52,7 @@ pub struct Share {
 /// A mean over designs, and the half-width of its 95% interval; none for a single design.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The mean; not a number where no design has one, which JSON writes as null.
+    /// The mean over designs; NaN if no design has a value, which JSON writes as null.
     #[serde(deserialize_with = "number_or_null")]
     pub mean: f64,
     /// The half-width.
@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    /// The effect of levels with so many holding among so many designs.
+    /// The effect of a factor from the number of holding designs and of all designs of each level.
     fn effect(counts: &[(usize, usize)]) -> Effect {
         let designs: usize = counts.iter().map(|(_, of)| of).sum();
         let mean = counts.iter().map(|(holding, _)| holding).sum::<usize>() as f64 / designs as f64;

@@ -16,14 +16,14 @@ use crate::number::{fixed, signed};
 /// Factors whose levels are listed for each order, and drawn.
 const STRONGEST: usize = 6;
 
-/// How tables are laid out.
+/// Layout of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// As Markdown, a row a line however long.
+    /// Markdown, with one line a row.
     Markdown,
-    /// To fit a terminal.
+    /// Text for a terminal of limited width.
     Terminal {
-        /// Its columns.
+        /// The terminal's columns.
         columns: usize,
     },
 }
@@ -182,7 +182,7 @@ fn claim(page: &mut String, layout: Layout, answer: &Answer) {
     let _ = writeln!(page, "### {claim}\n\n{order}, {subset}.\n\n{}", table(layout, 1, &header, rows));
 }
 
-/// A table whose first columns, as many as `keys`, say what a row is of.
+/// A table whose rows are identified by the first `keys` columns.
 fn table(layout: Layout, keys: usize, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     if let Layout::Terminal { columns } = layout {
         return fitted::keyed_table(header, &rows.collect::<Vec<_>>(), keys, columns) + "\n";

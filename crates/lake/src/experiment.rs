@@ -108,8 +108,9 @@ impl Experiment {
     ///
     /// # Errors
     ///
-    /// [`LakeError`] for a map, trajectory, optimizer or method that the recipe names wrongly, for an optimal policy that
-    /// cannot be told, and for a rejected trajectory from which nothing can be learned beside the demonstration.
+    /// [`LakeError`] for a map, trajectory, optimizer or method that the recipe names wrongly, for an optimal policy
+    /// that rounding leaves undecided, and for a rejected trajectory whose comparison with the demonstration teaches
+    /// nothing.
     pub fn new(recipe: Recipe) -> Result<Self, LakeError> {
         let experiment = Self::drawn(recipe)?;
         if let Some(rejected) = &experiment.rejected {

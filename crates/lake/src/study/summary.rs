@@ -256,7 +256,7 @@ fn heat(area: &Area<'_>, report: &StudyReport) -> Drawn {
     let (left, top, width, height) = (190, 96, 104, 36);
     let orders = orders(report);
     let most = orders.iter().flat_map(|(_, effects)| effects.iter()).map(|e| e.explained).fold(1e-9, f64::max);
-    // Small shares are told apart too.
+    // Makes small shares distinguishable too.
     let amount = |explained: f64| (explained / most).sqrt();
     for (column, (name, effects)) in (0..).zip(&orders) {
         let x = left + column * width;

@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 /// What `lm` does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Train what a recipe says, and save the model as a folder that `transformers` loads.
+    /// Train a model by a recipe, and save it as a folder that `transformers` loads.
     Train(TrainArguments),
     /// Tell how probable a model finds responses: a line of JSON for each line of data, with `response_ids`, `log_prob` (nats, one a
     /// response token) and `sum`.

@@ -126,8 +126,7 @@ pub fn read_config(folder: &Path) -> Result<ModelConfig, LmError> {
     parse_config(&path, &json::read_text(&path)?)
 }
 
-/// Refuses a model that transformers would train with dropout in its attention, of which there is none here. Nothing else depends on
-/// it.
+/// Refuses to train a model with `attention_dropout`, which is not supported here. It has an effect in training only.
 ///
 /// # Errors
 ///

@@ -120,11 +120,11 @@ pub fn read_records(path: &Path, learnt: Learnt) -> Result<Vec<Line<Passage>>, L
     Ok(lines(objects(path, |fields| layout::records(fields, learnt))?))
 }
 
-/// Gives `take` one record of a file after the other, or why a line holds none, until it ends that.
+/// Passes each record of a file, or the error of a line without one, to `take`, until `take` breaks.
 ///
 /// # Errors
 ///
-/// As [`read_records`], but for what is wrong with a record alone, which `take` is given; those of `take`.
+/// As [`read_records`], except for errors of single records, which are passed to `take`; those of `take`.
 pub(crate) fn each_record(
     path: &Path,
     learnt: Learnt,
@@ -174,7 +174,7 @@ fn lines(records: Vec<(usize, Record<Passage>)>) -> Vec<Line<Passage>> {
     records.into_iter().map(|(line, record)| Line { line, record }).collect()
 }
 
-/// What `read` makes of each object of a file, with its number.
+/// The results of `read` for each object of a file, with the object's number.
 pub(crate) fn objects<T>(
     path: &Path,
     read: impl Fn(&Map<String, Value>) -> Result<Vec<T>, LmError>,
@@ -203,7 +203,7 @@ pub fn encode_lines(
         .collect()
 }
 
-/// What is wrong with a line, a record of a list, or a row.
+/// The error of a line, a record of a list, or a row.
 pub(crate) fn at(path: &Path, number: usize, source: LmError) -> LmError {
     let (path, source) = (path.to_owned(), Box::new(source));
     match Format::of(&path) {
@@ -264,7 +264,7 @@ mod tests {
 
     const SKY: &str = "{\"prompt\": \"a\", \"completion\": \"b\"}";
 
-    /// What reading a file with these bytes comes to: the number of records, or the refusal without the folder.
+    /// The result of reading a file with these bytes: the number of records, or the error without the folder.
     fn read(name: &str, bytes: &[u8]) -> Result<usize, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(read("a.jsonl", format!("{}\n", long((64 << 20) - 100)).as_bytes()), Ok(1));
         let refused = read("a.json", format!("[{SKY}, {line}]").as_bytes()).unwrap_err();
         assert_eq!(refused, "a.json: list: a record of more than 67108864 bytes");
-        // The bound is a record's, not the list's.
+        // The limit holds for each record, not for the list.
         let half = long(40 << 20);
         assert_eq!(read("a.json", format!("[{half}, {half}]").as_bytes()), Ok(2));
     }

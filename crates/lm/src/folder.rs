@@ -48,17 +48,17 @@ pub fn find(name: &str) -> Result<PathBuf, LmError> {
     hub::fetch(owner, model, revision, refuse)
 }
 
-/// What makes text of a model's tokens and tokens of its text, and ends it.
+/// Tokenizer, chat template and end tokens of a model.
 pub struct Text {
     /// None where the folder has no `tokenizer.json`: then only token ids are read.
     pub tokenizer: Option<Tokenizer>,
     /// None where the model has none.
     pub template: Option<ChatTemplate>,
-    /// What `generation_config.json` says.
+    /// The contents of `generation_config.json`.
     pub generation: GenerationConfig,
 }
 
-/// What takes the place of a folder's own.
+/// Replacements for a folder's own chat template and `eos_token`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
     /// The file of a chat template.
@@ -68,7 +68,7 @@ pub struct Replaced {
 }
 
 impl Text {
-    /// Reads it from a model's folder. `now` is what a chat template that asks for the date is told.
+    /// Reads them from a model's folder. `now` is the date for chat templates that render it.
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl Text {
         let (tokenizer, template) = (self.tokenizer.as_ref()?, self.template.as_ref()?);
         let turn = |role, content: &str| Message { role, content: content.to_owned() };
         let turns = [turn(Role::System, "a"), turn(Role::User, "b"), turn(Role::Assistant, SAID)];
-        // Not every template knows of a system's turn, and some begin with nothing else.
+        // Some templates refuse a system's turn, and some require one.
         let rendered =
             [&turns[1..], &turns[..]].into_iter().find_map(|turns| template.render(turns, Ending::Turn).ok())?;
         let (_, rest) = rendered.rsplit_once(SAID)?;
@@ -163,13 +163,14 @@ pub fn write(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtyp
 /// What may be where a new folder appears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Appearing {
-    /// Nothing, or a folder with nothing in it.
+    /// Accept an absent or an empty folder.
     New,
     /// A folder of an earlier time, whose place it takes.
     Instead,
 }
 
-/// Makes a folder `target`, which appears when `fill` has written all that is to be in it. Whether it may appear there is seen first.
+/// Makes the folder `target`, which appears when `fill` has written all its files. Whether it may appear is checked
+/// first.
 ///
 /// # Errors
 ///
@@ -194,7 +195,7 @@ pub(crate) fn whole(
     Ok(())
 }
 
-/// Refuses a place where something would be lost.
+/// Refuses a target that would be overwritten.
 fn refuse_taken(target: &Path) -> Result<(), LmError> {
     let is_empty = || std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
     if target.symlink_metadata().is_err() || (!target.is_symlink() && is_empty()) {
@@ -204,14 +205,14 @@ fn refuse_taken(target: &Path) -> Result<(), LmError> {
     Err(LmError::Taken { path: target.to_owned(), problem })
 }
 
-/// Writes what a model's folder holds.
+/// Writes the files of a model's folder.
 pub(crate) fn fill(
     folder: &Path,
     inherited: &Inherited<'_>,
     parameters: &[(Shape, &Tensor)],
     dtype: Dtype,
 ) -> Result<(), LmError> {
-    // Whatever is not to be copied shows before gigabytes are written.
+    // Refuses files that may not be copied before gigabytes are written.
     inherited.write(folder, parameters, dtype)?;
     weights::write(folder, parameters, dtype, SHARD_BYTES)
 }

@@ -206,7 +206,8 @@ pub(crate) struct MeasureArguments {
     #[arg(long = "policy", value_name = "[METHOD=]FILE", required = true, help_heading = "Policies")]
     pub(crate) policies: Vec<PolicyArgument>,
 
-    /// Divide each row by its sum, for tables that were rounded to a few decimals. Without it, rows must sum to 1 within 1e-5.
+    /// Divide each row by its sum, for tables that were rounded to a few decimals. Without it, rows must sum to 1
+    /// within 1e-5.
     #[arg(long, help_heading = "Policies")]
     pub(crate) normalise: bool,
 

@@ -485,7 +485,8 @@ fn rounded(summary: &Summary, decimals: usize) -> String {
     summary.ci95.map_or(mean.clone(), |ci95| format!("{mean} ± {}", fixed(ci95, decimals)))
 }
 
-/// The lake in a frame: `content` draws the non-terminal cells, all equally large. The start has its mark in the place of the first space.
+/// The lake in a frame: `content` draws the non-terminal cells, all equally large. The start has its mark in the place
+/// of the first space.
 fn framed(map: &Map, content: impl Fn(usize) -> Vec<String>) -> Vec<String> {
     let sample = content(map.start());
     let (height, width) = (sample.len(), sample[0].chars().count());

@@ -7,9 +7,9 @@
 //! | JSON lines (`.jsonl`, `.json`) | a line `{"cell": 0, "left": 0.25, ...}` a cell, with the same fields |
 //! | | or what `lm score` answers to `evaluation.jsonl` of `lake export`: four scored responses a line |
 //!
-//! Cells are numbered row by row from 0. Terminal ones need no row, as nothing is done there, and a row of one is ignored. Probabilities
-//! are taken as they are, so that a policy which the lake wrote has the same figures to the last bit, unless they are to be normalised.
-//! Scores are normalised over the four actions.
+//! Cells are numbered row by row from 0. Terminal ones need no row, as nothing is done there, and a row of one is
+//! ignored. Probabilities are taken as they are, so that a policy which the lake wrote has the same figures to the last
+//! bit, unless they are to be normalised. Scores are normalised over the four actions.
 
 use std::path::Path;
 

@@ -83,7 +83,8 @@ pub fn resolve_rewarded(
 ///
 /// # Errors
 ///
-/// [`LakeError::Trajectory`] for a rejected trajectory that takes the demonstration's actions in the demonstration's cells.
+/// [`LakeError::Trajectory`] for a rejected trajectory that takes the demonstration's actions in the demonstration's
+/// cells.
 pub fn check_comparison(demonstration: &Trajectory, rejected: &Trajectory) -> Result<(), LakeError> {
     let moves = |trajectory: &Trajectory| {
         let actions = trajectory.actions.iter().map(|&action| action as usize);

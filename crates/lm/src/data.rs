@@ -1,4 +1,5 @@
-//! Data as JSON lines, a JSON list or Parquet, in TRL's two conventions, in the layouts of UltraChat and UltraFeedback, and as token ids.
+//! Data as JSON lines, a JSON list or Parquet, in TRL's two conventions, in the layouts of UltraChat and UltraFeedback,
+//! and as token ids.
 //!
 //! | fields | are | where |
 //! |---|---|---|
@@ -12,13 +13,14 @@
 //! | `prompt_ids`, `chosen_ids`, `rejected_ids` | lists of token ids | a preference |
 //! | `prompt_ids`, `completions_ids`, `rewards` | a list of token ids, a list of such lists; as many numbers | a group |
 //!
-//! A turn is `{"role": ..., "content": ...}`. Where lists hold whole conversations, `prompt` may repeat the first user's turn as
-//! text, and a preference may repeat `chosen` as `messages`, as on the hub; each is held against what it repeats. Any other field
-//! is refused, as one that is not read may be one that was meant. A row of Parquet has the fields of a line; one that is null is
-//! none. A file's every error names it and the line, the record of the list, or the row.
+//! A turn is `{"role": ..., "content": ...}`. Where lists hold whole conversations, `prompt` may repeat the first
+//! user's turn as text, and a preference may repeat `chosen` as `messages`, as on the hub; each is held against what it
+//! repeats. Any other field is refused, as one that is not read may be one that was meant. A row of Parquet has the
+//! fields of a line; one that is null is none. A file's every error names it and the line, the record of the list, or
+//! the row.
 //!
-//! Files are `.jsonl`, `.json` (a list, or lines), both also compressed (`.jsonl.gz`, `.json.gz`), and `.parquet`. A byte order mark
-//! at the start and blank lines at the end are passed over.
+//! Files are `.jsonl`, `.json` (a list, or lines), both also compressed (`.jsonl.gz`, `.json.gz`), and `.parquet`. A
+//! byte order mark at the start and blank lines at the end are passed over.
 
 mod field;
 pub mod instruction;
@@ -113,9 +115,10 @@ pub enum Learnt {
 ///
 /// # Errors
 ///
-/// [`LmError::Field`] for any other extension, for what is no regular file, and for a file without a line or with a column that no line
-/// could be; [`LmError::File`], [`LmError::Json`] and [`LmError::Parquet`] for a file that cannot be read; [`LmError::Line`] as
-/// [`parse_lines`], and [`LmError::Entry`] and [`LmError::Row`] for the same in a record of a JSON list and in a row.
+/// [`LmError::Field`] for any other extension, for what is no regular file, and for a file without a line or with a
+/// column that no line could be; [`LmError::File`], [`LmError::Json`] and [`LmError::Parquet`] for a file that cannot
+/// be read; [`LmError::Line`] as [`parse_lines`], and [`LmError::Entry`] and [`LmError::Row`] for the same in a record
+/// of a JSON list and in a row.
 pub fn read_records(path: &Path, learnt: Learnt) -> Result<Vec<Line<Passage>>, LmError> {
     Ok(lines(objects(path, |fields| layout::records(fields, learnt))?))
 }
@@ -186,7 +189,8 @@ pub(crate) fn objects<T>(
 ///
 /// # Errors
 ///
-/// [`LmError::Line`], [`LmError::Entry`] or [`LmError::Row`] with what is wrong: as [`Example::new`] and [`Example::truncated`].
+/// [`LmError::Line`], [`LmError::Entry`] or [`LmError::Row`] with what is wrong: as [`Example::new`] and
+/// [`Example::truncated`].
 pub fn encode_lines(
     path: &Path,
     lines: &[Line<Passage>],

@@ -72,8 +72,8 @@ impl Text {
     ///
     /// # Errors
     ///
-    /// As [`GenerationConfig::of`], [`read_settings`], [`Tokenizer::read`] and [`read_chat_template`]; [`LmError::Record`] for an
-    /// `eos_token` that the tokenizer does not have.
+    /// As [`GenerationConfig::of`], [`read_settings`], [`Tokenizer::read`] and [`read_chat_template`];
+    /// [`LmError::Record`] for an `eos_token` that the tokenizer does not have.
     pub fn read(folder: &Path, replaced: &Replaced, now: DateTime) -> Result<Self, LmError> {
         const EOS_TOKEN: &str = "eos_token";
         let generation = GenerationConfig::of(folder)?;
@@ -98,8 +98,8 @@ impl Text {
         Ok(Self { tokenizer: Some(tokenizer), template, generation })
     }
 
-    /// Tokens that end a response of a model of this shape: those that its files name, the tokenizer's `eos_token`, and the marker with
-    /// which the chat template ends a turn.
+    /// Tokens that end a response of a model of this shape: those that its files name, the tokenizer's `eos_token`, and
+    /// the marker with which the chat template ends a turn.
     pub fn ends(&self, config: &ModelConfig) -> Vec<u32> {
         let named = self.generation.eos.as_ref().unwrap_or(&config.eos);
         let mut ends: Vec<u32> = Vec::new();
@@ -111,16 +111,16 @@ impl Text {
         ends
     }
 
-    /// Tokens with which the examples that a model is trained on end: the marker with which the chat template ends a turn, and the
-    /// tokenizer's `eos_token`.
+    /// Tokens with which the examples that a model is trained on end: the marker with which the chat template ends a
+    /// turn, and the tokenizer's `eos_token`.
     pub fn own_ends(&self) -> Vec<u32> {
         let eos = self.tokenizer.as_ref().map(Tokenizer::eos);
         let turn = self.end_of_turn();
         turn.into_iter().chain(eos.filter(|eos| Some(*eos) != turn)).collect()
     }
 
-    /// The first marker that the chat template writes behind an assistant's last turn. None where it writes none, as then `eos_token`
-    /// ends the turn, and where it does not render the plainest of conversations.
+    /// The first marker that the chat template writes behind an assistant's last turn. None where it writes none, as
+    /// then `eos_token` ends the turn, and where it does not render the plainest of conversations.
     fn end_of_turn(&self) -> Option<u32> {
         /// A character that no template writes.
         const SAID: &str = "\u{fdd1}";
@@ -154,8 +154,9 @@ pub fn stored_dtype(folder: &Path) -> Result<Dtype, LmError> {
 ///
 /// # Errors
 ///
-/// [`LmError::Taken`] where something is there already, [`LmError::File`] where it cannot be written, [`LmError::Outside`] for a file of
-/// `source` that is elsewhere, and [`LmError::Weight`] for numbers that are not finite in `dtype`.
+/// [`LmError::Taken`] where something is there already, [`LmError::File`] where it cannot be written,
+/// [`LmError::Outside`] for a file of `source` that is elsewhere, and [`LmError::Weight`] for numbers that are not
+/// finite in `dtype`.
 pub fn write(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
     whole(target, Appearing::New, |folder| fill(folder, &Inherited::new(source), parameters, dtype))
 }
@@ -174,7 +175,8 @@ pub(crate) enum Appearing {
 ///
 /// # Errors
 ///
-/// [`LmError::Taken`] where something is there that must not be, [`LmError::File`] where nothing can be written, and those of `fill`.
+/// [`LmError::Taken`] where something is there that must not be, [`LmError::File`] where nothing can be written, and
+/// those of `fill`.
 pub(crate) fn whole(
     target: &Path,
     appearing: Appearing,

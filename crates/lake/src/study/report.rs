@@ -101,8 +101,8 @@ const NORMAL: f64 = 1.959_963_984_540_054;
 impl Effect {
     /// The 95% interval of η², from the intervals of its levels' shares.
     ///
-    /// With the weight wₗ and the share pₗ of each level, p = Σ wₗ pₗ, and η² = Σ wₗ (pₗ − p)² / (p (1 − p)), the delta method gives
-    /// Var η² = Σ (∂η²/∂pₗ)² Var pₗ, where ∂η²/∂pₗ = wₗ (2 (pₗ − p) − η² (1 − 2p)) / (p (1 − p)).
+    /// With the weight wₗ and the share pₗ of each level, p = Σ wₗ pₗ, and η² = Σ wₗ (pₗ − p)² / (p (1 − p)), the delta
+    /// method gives Var η² = Σ (∂η²/∂pₗ)² Var pₗ, where ∂η²/∂pₗ = wₗ (2 (pₗ − p) − η² (1 − 2p)) / (p (1 − p)).
     pub fn interval(&self) -> (f64, f64) {
         let designs: usize = self.levels.iter().map(|level| level.holds.designs).sum();
         let weight = |level: &LevelEffect| level.holds.designs as f64 / designs as f64;

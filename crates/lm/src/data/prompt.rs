@@ -94,8 +94,8 @@ impl Encoder<'_> {
     ///
     /// # Errors
     ///
-    /// [`LmError::Unusable`] for text where there is no tokenizer, turns where there is no chat template, and a prompt without tokens;
-    /// the template's and the tokenizer's own.
+    /// [`LmError::Unusable`] for text where there is no tokenizer, turns where there is no chat template, and a prompt
+    /// without tokens; the template's and the tokenizer's own.
     pub fn prompt(&self, prompt: &Prompt) -> Result<Vec<u32>, LmError> {
         match prompt {
             Prompt::Ids(ids) => self.validated(ids.clone()),

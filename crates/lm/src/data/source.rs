@@ -66,8 +66,8 @@ impl Format {
 ///
 /// # Errors
 ///
-/// [`LmError::Field`] for a name of another format and for what is no regular file; [`LmError::File`] and [`LmError::Parquet`] for a
-/// file that cannot be read; those of `take`.
+/// [`LmError::Field`] for a name of another format and for what is no regular file; [`LmError::File`] and
+/// [`LmError::Parquet`] for a file that cannot be read; those of `take`.
 pub(super) fn each(path: &Path, take: &mut Take<'_>) -> Result<(), LmError> {
     let (format, is_compressed) = Format::of(path)?;
     let file = regular(path)?;

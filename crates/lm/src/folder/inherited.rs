@@ -68,7 +68,8 @@ impl<'a> Inherited<'a> {
     ///
     /// # Errors
     ///
-    /// [`LmError::File`], [`LmError::Json`], and [`LmError::Outside`] for a file that a link leads to from the source's folder.
+    /// [`LmError::File`], [`LmError::Json`], and [`LmError::Outside`] for a file that a link leads to from the source's
+    /// folder.
     pub(super) fn write(
         &self,
         folder: &Path,
@@ -157,7 +158,8 @@ fn write_json(path: &Path, fields: Map<String, Value>) -> Result<(), LmError> {
 ///
 /// # Errors
 ///
-/// [`LmError::Outside`] for one that is anywhere else, or no regular file; [`LmError::File`] for one that cannot be found.
+/// [`LmError::Outside`] for one that is anywhere else, or no regular file; [`LmError::File`] for one that cannot be
+/// found.
 pub(crate) fn within(folder: &Path, name: &str) -> Result<Option<PathBuf>, LmError> {
     let path = folder.join(name);
     if path.symlink_metadata().is_err() {

@@ -63,8 +63,9 @@ impl Sampling {
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), and [`LmError::Setting`] for `min_p` outside of [0, 1] or where the temperature is 0, and for a penalty
-    /// that is not a finite number above 0. What is left out of `drawing` changes nothing, but the temperature is 1.
+    /// As [`new`](Self::new), and [`LmError::Setting`] for `min_p` outside of [0, 1] or where the temperature is 0, and
+    /// for a penalty that is not a finite number above 0. What is left out of `drawing` changes nothing, but the
+    /// temperature is 1.
     pub fn of(drawing: Drawing) -> Result<(Option<Self>, f64), LmError> {
         let Drawing { temperature, top_k, top_p, min_p, repetition_penalty } = drawing;
         let penalty = repetition_penalty.unwrap_or(1.0);
@@ -86,7 +87,8 @@ impl Sampling {
         pick(&self.candidates(logits), rng.random()).map(|candidate| candidate.token)
     }
 
-    /// The tokens that may be drawn: temperature comes first, then `top_k`, then `top_p` of what is left, and then `min_p`.
+    /// The tokens that may be drawn: temperature comes first, then `top_k`, then `top_p` of what is left, and then
+    /// `min_p`.
     pub fn candidates(&self, logits: &[f32]) -> Vec<Candidate> {
         let weights = logits.iter().map(|logit| (f64::from(*logit) / self.temperature).exp());
         let candidates = (0..).zip(weights).map(|(token, weight)| Candidate { token, weight });

@@ -96,8 +96,8 @@ fn greedy_tokens_are_the_most_probable_ones() {
     assert_eq!(greedy, expected);
 }
 
-/// What a file holds by transformers' rule: the output's weights are the embedding table where they have the same numbers or only one of the
-/// two is there, whatever the configuration says (`tests/oracles/tied.py`).
+/// What a file holds by transformers' rule: the output's weights are the embedding table where they have the same
+/// numbers or only one of the two is there, whatever the configuration says (`tests/oracles/tied.py`).
 #[test]
 fn output_weights_that_differ_from_the_table_are_loaded_and_written_as_they_are() {
     use safetensors::SafeTensors;

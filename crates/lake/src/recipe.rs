@@ -516,7 +516,7 @@ pub fn taken(label: &str) -> Option<&'static str> {
 /// [`LakeError::Field`] naming the field, its range and the text.
 pub fn count(name: &'static str, text: &str) -> Result<i64, LakeError> {
     let Some(limit) = COUNTS.iter().find(|limit| limit.field == name) else {
-        return Err(field(name, "a field that counts", text));
+        return Err(field(name, "a field whose value is a count", text));
     };
     let number = text.parse::<u64>().ok().filter(|number| limit.range.contains(number));
     number.and_then(|number| i64::try_from(number).ok()).ok_or_else(|| limit.fail(text))

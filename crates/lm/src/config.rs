@@ -140,7 +140,7 @@ pub fn refuse_dropout(folder: &Path) -> Result<(), LmError> {
         Some(given) => Err(LmError::Field {
             path,
             field: FIELD.to_owned(),
-            allowed: "0, as models are trained without dropout here; set it so to train the model without".to_owned(),
+            allowed: "0, as models are trained without dropout here; set it to 0 to train this model".to_owned(),
             given: given.to_string(),
         }),
     }

@@ -274,7 +274,7 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
     let GenerateArguments { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, batch, .. } =
         *arguments;
     for field in &text.generation.not_computed {
-        eprintln!("warning: {GENERATION_CONFIG_FILE}: {field} is not computed here, and is passed over");
+        eprintln!("warning: {GENERATION_CONFIG_FILE}: {field} is not supported here, and is ignored");
     }
     let given = Drawing { temperature, top_k, top_p, min_p, repetition_penalty };
     let Drawing { temperature, top_k, top_p, min_p, repetition_penalty } = text.generation.as_transformers(given);

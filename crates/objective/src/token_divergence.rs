@@ -46,14 +46,14 @@ use crate::parameter::{Kind, Parameter};
 pub const DIVERGENCE: Parameter = Parameter {
     name: "divergence",
     kind: Kind::Choice { default: "k3", options: Estimator::VARIANTS },
-    purpose: "how KL(pi || pi_ref) is estimated from a sampled token, where beta > 0",
+    purpose: "estimator of KL(pi || pi_ref) from a sampled token, where beta > 0",
 };
 
 /// Place of the divergence in the loss.
 pub const DIVERGENCE_PLACE: Parameter = Parameter {
     name: "divergence_place",
     kind: Kind::Choice { default: "corrected", options: Place::VARIANTS },
-    purpose: "where the divergence enters, where beta > 0: corrected is in the loss, times the token's importance ratio",
+    purpose: "place of the divergence, where beta > 0: corrected adds it to the loss, times the token's importance ratio",
 };
 
 /// Estimator of the divergence.

@@ -41,7 +41,7 @@ pub(super) fn each(path: &Path, file: File, take: &mut Take<'_>) -> Result<(), L
             Ok(None) => break,
             Err(_) => Err("a damaged page".to_owned()),
         };
-        let row = row.map_err(|given| at(path, number, refuse("row", "values of the columns", given)))?;
+        let row = row.map_err(|given| at(path, number, refuse("row", "readable values in all columns", given)))?;
         let object = match row.get_column_iter().map(|(_, field)| bytes(field)).sum::<u64>() > LONGEST {
             true => Err(Unusable::Fields.because(refuse("row", format!("at most {LONGEST} bytes"), "more"))),
             false => Ok(object(row)),

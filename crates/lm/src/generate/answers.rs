@@ -122,7 +122,7 @@ impl AnswerFile {
         {
             return Err(LmError::Taken {
                 path: file.beside(LINES),
-                problem: "answers are there already: --resume goes on with them; another name begins anew",
+                problem: "a file of unfinished answers exists: --resume continues it, and another name begins anew",
             });
         }
         Ok(file)
@@ -146,7 +146,7 @@ impl AnswerFile {
     }
 
     fn hold(&self, asked: &impl Serialize) -> Result<(), LmError> {
-        is_the_same(&self.beside(ASKED), asked, "as the answers there were made with")
+        is_the_same(&self.beside(ASKED), asked, "as for the answers that the file has")
     }
 
     /// Opens the file to append after the answers that it has.
@@ -170,7 +170,7 @@ impl AnswerFile {
         };
         let taken = |problem| LmError::Taken { path: path.clone(), problem };
         let is_there = path.exists();
-        let (journal, known) = Journal::open(&path)?.ok_or_else(|| taken("another process writes answers there"))?;
+        let (journal, known) = Journal::open(&path)?.ok_or_else(|| taken("another process is writing answers to this file"))?;
         // An empty file may be left from a command that ended before its first line.
         if is_there && self.beside(ASKED).exists() {
             self.hold(asked)?;

@@ -309,7 +309,7 @@ fn heat_maps(area: &Area<'_>, map: &Map, setting: &str, optimal: &Optimal, learn
     Ok(())
 }
 
-/// What marks a cell, as on a terminal: a diamond the start, a disc a hole, a star the goal.
+/// Draws a cell's symbol, the same as on a terminal: a diamond for the start, a disc for a hole, a star for the goal.
 fn symbol(area: &Area<'_>, kind: Cell, (x, y): (i32, i32), side: i32) -> Drawn {
     let scaled = |(across, down): &(f64, f64)| {
         let place = |share: f64| (share / 100.0 * f64::from(side)).round() as i32;

@@ -136,9 +136,9 @@ struct Series {
     look: Swatch,
     line: String,
     band: String,
-    /// Where the line ends, in thousandths of the chart's height.
+    /// Height at which the line ends, in thousandths of the chart's height.
     end: String,
-    /// Where its label stands, in thousandths and in percent.
+    /// Height of its label, in thousandths and in percent.
     label: (String, String),
 }
 

@@ -21,7 +21,7 @@ pub enum LmError {
     Outside {
         /// The link.
         path: PathBuf,
-        /// Where it leads.
+        /// The target of the link.
         target: PathBuf,
         /// The model's folder.
         folder: PathBuf,

@@ -65,7 +65,7 @@ mod tests {
     fn the_first_number_that_is_not_finite_is_found_in_every_type_and_beyond_a_block() {
         for dtype in [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16] {
             for (index, wrong) in [(0, f64::NAN), (7, f64::INFINITY), (70_001, f64::NEG_INFINITY)] {
-                // Of the greatest numbers that each type has, every bit of the exponent but one is 1.
+                // The greatest finite number of each type, whose exponent has a single 0 bit.
                 let greatest = if dtype == Dtype::Float16 { 65504.0 } else { 3e38 };
                 let mut numbers = vec![greatest; 70_002];
                 let bytes = |numbers: &[f64]| crate::weights::bytes(&Tensor::from_slice(numbers), dtype).unwrap();

@@ -119,8 +119,8 @@ impl Text {
         turn.into_iter().chain(eos.filter(|eos| Some(*eos) != turn)).collect()
     }
 
-    /// The first marker that the chat template writes behind an assistant's last turn. None where it writes none, as
-    /// then `eos_token` ends the turn, and where it does not render the plainest of conversations.
+    /// The first marker that the chat template writes after an assistant's last turn. `None` if it writes none, as
+    /// `eos_token` then ends the turn, and if it does not render a plain conversation.
     fn end_of_turn(&self) -> Option<u32> {
         /// A character that no template writes.
         const SAID: &str = "\u{fdd1}";

@@ -180,7 +180,7 @@ impl Reader<'_> {
         Ok(GenerationConfig { eos: self.eos()?, do_sample, drawing, not_computed })
     }
 
-    /// A field that is there and not null.
+    /// A field, unless it is absent or null.
     fn field(&self, name: &str) -> Option<&Value> {
         self.fields.get(name).filter(|value| !value.is_null())
     }

@@ -170,7 +170,8 @@ impl AnswerFile {
         };
         let taken = |problem| LmError::Taken { path: path.clone(), problem };
         let is_there = path.exists();
-        let (journal, known) = Journal::open(&path)?.ok_or_else(|| taken("another process is writing answers to this file"))?;
+        let (journal, known) =
+            Journal::open(&path)?.ok_or_else(|| taken("another process is writing answers to this file"))?;
         // An empty file may be left from a command that ended before its first line.
         if is_there && self.beside(ASKED).exists() {
             self.hold(asked)?;

@@ -146,7 +146,7 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Training")]
     learning_rate: Option<f64>,
 
-    /// How the learning rate goes on after its warm-up.
+    /// Schedule of the learning rate after its warm-up.
     #[arg(long, value_parser = PossibleValuesParser::new(Shape::VARIANTS), help_heading = "Training")]
     schedule: Option<String>,
 
@@ -261,16 +261,16 @@ pub(crate) struct ExportArguments {
     #[command(flatten)]
     trajectories: TrajectoryArguments,
 
-    /// Who reads it.
+    /// Format of the conversations.
     #[arg(long, value_enum, default_value_t = Format::Lm, help_heading = "Output")]
     pub(crate) format: Format,
 
-    /// How a state is told.
+    /// Form of states in prompts.
     #[arg(long, value_enum, default_value_t = State::Words, help_heading = "Output")]
     pub(crate) state: State,
 }
 
-/// Who reads conversations.
+/// Format of exported conversations.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Format {
     /// `lm train` and `lm score`: lines of JSON.
@@ -310,7 +310,7 @@ pub(crate) struct StudyArguments {
     #[arg(value_name = "FILE", required_unless_present_any = ["merge", "redraw"])]
     pub(crate) file: Option<PathBuf>,
 
-    /// The folder of results. Run again, the same command goes on where it was ended.
+    /// Folder of the results. Repeat the command to continue after an interruption.
     #[arg(long, value_name = "DIR", required_unless_present_any = ["merge", "redraw", "design"], help_heading = "Output")]
     pub(crate) out: Option<PathBuf>,
 

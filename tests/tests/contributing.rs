@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tests::command::root;
 
-/// What the page has no say in, and what a copy does without.
+/// Folders that the page does not mention and the copy does not need.
 const LEFT_OUT: [&str; 4] = ["target", ".git", ".cargo", "plots"];
 
 /// A step of the recipe.
@@ -48,7 +48,7 @@ fn steps(page: &str, heading: &str) -> Vec<Step> {
     steps
 }
 
-/// Makes `to` what `from` is. Files that are the same are not touched, so that what was compiled from them stays.
+/// Makes `to` equal to `from`. Equal files are not touched, so that what was compiled from them stays valid.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     let names = |folder: &Path| -> Vec<_> {

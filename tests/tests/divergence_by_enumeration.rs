@@ -1,7 +1,8 @@
-//! The expected gradient of the divergence that group losses add is that of KL(π || π_ref), by enumeration of all responses.
+//! The expected gradient of the divergence that group losses add is that of KL(π || π_ref), by enumeration of all
+//! responses.
 //!
-//! Three actions, and a state for each beginning of a response, so that policies differ from state to state. The expectation over
-//! whole responses is a sum of 3 or 27 terms, and of their squares for groups of two.
+//! Three actions, and a state for each beginning of a response, so that policies differ from state to state. The
+//! expectation over whole responses is a sum of 3 or 27 terms, and of their squares for groups of two.
 
 use std::ops::Range;
 
@@ -14,7 +15,8 @@ const ACTIONS: usize = 3;
 /// Log-probabilities of the actions, a state an entry.
 type Policy = Vec<[f64; ACTIONS]>;
 
-/// The states are the beginnings: 1 + 3 + 9 for responses of three tokens, in the order of their length and then of their actions.
+/// The states are the beginnings: 1 + 3 + 9 for responses of three tokens, in the order of their length and then of
+/// their actions.
 fn policy(states: usize, frequency: f64) -> Policy {
     let logits = |state: usize| [0, 1, 2].map(|action| 1.5 * (frequency * (3 * state + action + 1) as f64).sin());
     let normalised = |logits: [f64; ACTIONS]| {

@@ -356,7 +356,8 @@ fn nulls(value: &Value, path: &str) -> Vec<String> {
 
 #[test]
 fn what_is_undefined_is_called_so_and_nothing_is_null() {
-    // Two samples of a lake with nothing to earn never rank anything: there is no gradient, no loss, and nothing is read.
+    // Two samples of a lake with nothing to earn never rank anything: there is no gradient, no loss, and nothing is
+    // read.
     let report = json(&[
         "--method",
         "sft,dpo,online_dpo",

@@ -1,4 +1,4 @@
-//! One method, one look: in the figures, on the page, in whatever company.
+//! A method's look is the same in the figures and on the page, whichever methods are beside it.
 
 use lake::experiment::Experiment;
 use lake::figures::{self, Figure};

@@ -1,4 +1,4 @@
-//! What a terminal shows: messages that say what was meant, and pages that fit it.
+//! Output on a terminal: errors with suggestions, and text that fits its width.
 
 use tests::command::{fails, json, program, root, succeeds};
 
@@ -112,7 +112,7 @@ fn a_difference_of_nothing_has_no_minus() {
     assert!(page.contains("+0.0000") && !page.contains("+-") && !page.contains("-0.0000"), "{page}");
 }
 
-/// What a terminal of so many columns shows.
+/// The output for a terminal of this many columns.
 fn shown(columns: usize, arguments: &[&str]) -> String {
     let output = program().args(arguments).env("COLUMNS", columns.to_string()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

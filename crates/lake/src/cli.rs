@@ -146,7 +146,7 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Training")]
     learning_rate: Option<f64>,
 
-    /// How the learning rate goes on after its warm-up.
+    /// Schedule of the learning rate after its warm-up.
     #[arg(long, value_parser = PossibleValuesParser::new(Shape::VARIANTS), help_heading = "Training")]
     schedule: Option<String>,
 
@@ -206,7 +206,8 @@ pub(crate) struct MeasureArguments {
     #[arg(long = "policy", value_name = "[METHOD=]FILE", required = true, help_heading = "Policies")]
     pub(crate) policies: Vec<PolicyArgument>,
 
-    /// Divide each row by its sum, for tables that were rounded to a few decimals. Without it, rows must sum to 1 within 1e-5.
+    /// Divide each row by its sum, for tables that were rounded to a few decimals. Without it, rows must sum to 1
+    /// within 1e-5.
     #[arg(long, help_heading = "Policies")]
     pub(crate) normalise: bool,
 
@@ -260,16 +261,16 @@ pub(crate) struct ExportArguments {
     #[command(flatten)]
     trajectories: TrajectoryArguments,
 
-    /// Who reads it.
+    /// Format of the conversations.
     #[arg(long, value_enum, default_value_t = Format::Lm, help_heading = "Output")]
     pub(crate) format: Format,
 
-    /// How a state is told.
+    /// Form of states in prompts.
     #[arg(long, value_enum, default_value_t = State::Words, help_heading = "Output")]
     pub(crate) state: State,
 }
 
-/// Who reads conversations.
+/// Format of exported conversations.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Format {
     /// `lm train` and `lm score`: lines of JSON.
@@ -282,7 +283,8 @@ pub(crate) struct SolveArguments {
     #[command(flatten)]
     lake: LakeArguments,
 
-    /// How V* is computed; by default as is fastest on the lake. All give the same, each with a certificate.
+    /// Algorithm that computes V*; by default the fastest one on the lake. All give the same result, each with a
+    /// certificate.
     #[arg(long, value_enum, help_heading = "Solver")]
     pub(crate) solver: Option<Solver>,
 
@@ -308,7 +310,7 @@ pub(crate) struct StudyArguments {
     #[arg(value_name = "FILE", required_unless_present_any = ["merge", "redraw"])]
     pub(crate) file: Option<PathBuf>,
 
-    /// The folder of results. Run again, the same command goes on where it was ended.
+    /// Folder of the results. Repeat the command to continue after an interruption.
     #[arg(long, value_name = "DIR", required_unless_present_any = ["merge", "redraw", "design"], help_heading = "Output")]
     pub(crate) out: Option<PathBuf>,
 
@@ -321,7 +323,7 @@ pub(crate) struct StudyArguments {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "design"], help_heading = "Output")]
     pub(crate) merge: Option<PathBuf>,
 
-    /// Draw the tables and figures of the study.json in this folder again, as it is.
+    /// Write the tables and figures of this folder's study.json again, without training.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "merge", "shard", "out", "design", "designs"])]
     #[arg(help_heading = "Output")]
     pub(crate) redraw: Option<PathBuf>,
@@ -407,7 +409,7 @@ impl SolveArguments {
     }
 }
 
-/// What reads a count of a recipe's field.
+/// Parser of a count, such as seeds or steps, with the range of that field in a recipe.
 fn count(field: &'static str) -> impl Fn(&str) -> Result<i64, LakeError> + Clone {
     move |text| recipe::count(field, text)
 }

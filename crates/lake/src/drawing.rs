@@ -24,7 +24,7 @@ From above: mean difference from the row above over the same seeds, with its own
 
 /// What the drawn numbers of an explanation are.
 pub const READS: &str = "Reads of each cell by the training steps, mean over seeds.";
-/// Of trajectories with more moves, so many are shown.
+/// Moves that are shown of a longer trajectory.
 const LONG: usize = 30;
 /// As many methods that read the same are named one by one.
 const FEW: usize = 4;
@@ -58,7 +58,7 @@ pub fn action_values(map: &Map, solution: &Solution, policy: &TransitionMatrix) 
     })
 }
 
-/// T*, V* and Q* on the lake, those that fit so many columns; the others are named.
+/// T*, V* and Q* on the lake, as far as they fit this many columns; the others are named.
 pub fn solution(map: &Map, solution: &Solution, policy: &TransitionMatrix, columns: usize) -> String {
     type Draw<'a> = Box<dyn Fn() -> Vec<String> + 'a>;
     // The fewest columns a cell: what fits not even so is not drawn to see.
@@ -88,7 +88,7 @@ pub fn solution(map: &Map, solution: &Solution, policy: &TransitionMatrix, colum
     page
 }
 
-/// What a report says, for a terminal of so many columns: the setting, the lakes with arrows, and one row a method.
+/// A report as text for a terminal of this many columns: the setting, the lakes with arrows, and one row a method.
 pub fn page(environment: &Environment, report: &Report, columns: usize) -> String {
     let map = environment.map();
     let table = fitted::table(&header(report), &rows(map, report), columns);
@@ -123,7 +123,7 @@ pub fn title(environment: &Environment, report: &Report) -> String {
     )
 }
 
-/// A trajectory's word, or how a long one begins.
+/// A trajectory's word; of a long one, its beginning and its length.
 pub(crate) fn shortened(word: &str) -> String {
     match word.char_indices().nth(LONG) {
         Some((end, _)) => format!("{}... ({} moves)", &word[..end], word.chars().count()),
@@ -131,7 +131,7 @@ pub(crate) fn shortened(word: &str) -> String {
     }
 }
 
-/// The most probable actions of every method's policy and of the optimal one, as far as they fit so many columns.
+/// The most probable actions of every method's policy and of the optimal one, as far as they fit this many columns.
 pub fn lakes<'a>(
     map: &Map,
     policies: impl Iterator<Item = &'a PolicyReport>,
@@ -149,7 +149,7 @@ fn too_large(columns: usize) -> String {
         + "\n"
 }
 
-/// What a report says of policies that any program trained, for a terminal of so many columns.
+/// A report about policies of any program, as text for a terminal of this many columns.
 pub fn measure_page(environment: &Environment, report: &MeasureReport, columns: usize) -> String {
     let map = environment.map();
     let shared = shared(report.results.iter(), &report.paired, &report.optimal);
@@ -290,7 +290,7 @@ pub struct SameReads<'a> {
     pub explored: &'a [Explored],
 }
 
-/// Why the methods ended where they did, for a terminal of so many columns; nothing if that was not asked.
+/// The report's explanation as text for a terminal of this many columns; empty for a report without one.
 pub fn explanation(map: &Map, report: &Report, columns: usize) -> String {
     let mut text = String::new();
     let groups = same_reads(report);
@@ -485,7 +485,8 @@ fn rounded(summary: &Summary, decimals: usize) -> String {
     summary.ci95.map_or(mean.clone(), |ci95| format!("{mean} ± {}", fixed(ci95, decimals)))
 }
 
-/// The lake in a frame: `content` draws the non-terminal cells, all equally large. The start has its mark in the place of the first space.
+/// The lake in a frame: `content` draws the non-terminal cells, all equally large. The start has its mark in the place
+/// of the first space.
 fn framed(map: &Map, content: impl Fn(usize) -> Vec<String>) -> Vec<String> {
     let sample = content(map.start());
     let (height, width) = (sample.len(), sample[0].chars().count());

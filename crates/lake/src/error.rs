@@ -34,16 +34,16 @@ pub enum LakeError {
         /// Why it does not, and what to do.
         problem: String,
     },
-    /// An optimal policy that cannot be told.
+    /// A cell whose best action cannot be decided, as the error bounds of its actions' values overlap.
     #[error("optimal policy: in row {row}, column {column}, the actions {actions} cannot be told apart: {problem}")]
     Undecided {
         /// The cell's row, from 1.
         row: usize,
         /// Its column, from 1.
         column: usize,
-        /// The actions that may be the best.
+        /// The actions that may be optimal.
         actions: String,
-        /// Why they cannot be told apart.
+        /// The reason why rounding does not separate them.
         problem: String,
     },
     /// A recipe's field.
@@ -81,12 +81,12 @@ pub enum LakeError {
     /// An optimizer or one of its parameters.
     #[error(transparent)]
     Optimizer(OptimizerError),
-    /// A name near to one that exists.
+    /// A refused name, with existing names that are spelled like it.
     #[error("{error}; did you mean {meant}?")]
     Misspelled {
-        /// Why the name was refused.
+        /// The refusal of the name.
         error: Box<LakeError>,
-        /// The names near to it.
+        /// The suggested names.
         meant: String,
     },
     /// A network whose parameters do not fit its layers.

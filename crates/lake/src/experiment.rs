@@ -108,8 +108,9 @@ impl Experiment {
     ///
     /// # Errors
     ///
-    /// [`LakeError`] for a map, trajectory, optimizer or method that the recipe names wrongly, for an optimal policy that
-    /// cannot be told, and for a rejected trajectory from which nothing can be learned beside the demonstration.
+    /// [`LakeError`] for a map, trajectory, optimizer or method that the recipe names wrongly, for an optimal policy
+    /// that rounding leaves undecided, and for a rejected trajectory whose comparison with the demonstration teaches
+    /// nothing.
     pub fn new(recipe: Recipe) -> Result<Self, LakeError> {
         let experiment = Self::drawn(recipe)?;
         if let Some(rejected) = &experiment.rejected {
@@ -118,7 +119,8 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// The same where the trajectories may be two random words that happen to be the same: a study counts such designs too.
+    /// Variant for studies, in which the two trajectories may be random words that happen to be equal: a study counts
+    /// such designs too.
     pub(crate) fn drawn(recipe: Recipe) -> Result<Self, LakeError> {
         let setting = Setting::new(&recipe)?;
         let (environment, map) = (setting.environment(), setting.environment().map());
@@ -133,7 +135,7 @@ impl Experiment {
         // Whatever trains before the methods reads it like them, so that no method's numbers depend on its company.
         let trained = || objectives.iter().flatten().chain(&before);
         let (demonstration, is_demonstrated) = match resolve(&recipe.demonstration) {
-            // No method reads it. Distances along a way to the goal are reported all the same.
+            // No method reads the demonstration, but the report has distances along it.
             Err(_) if !trained().any(|objective| learns_from_data(&**objective)) => {
                 (trajectory::resolve(map, trajectory::OPTIMAL)?, false)
             }

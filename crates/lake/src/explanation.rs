@@ -41,8 +41,8 @@
 //! which is 0 exactly where the demonstrated action is greedy.
 //!
 //! **Gradient cosine** ⟨g, g'⟩ / (‖g‖ ‖g'‖) of two methods' gradients by all parameters at the same policy, each with the data, the
-//! reference and the anticipation that it trains with; undefined where either gradient is zero. A method that samples has one step's
-//! sample, all from the same streams of random numbers.
+//! reference and the anticipation that it trains with; undefined where either gradient is zero. A method that samples
+//! has one step's sample, all from the same streams of random numbers.
 
 mod account;
 mod measures;
@@ -127,8 +127,8 @@ pub struct Standing<Number, Agreement> {
     /// KL(q || d) of reads and visits, nats; undefined if nothing was read, or something that the policy never visits.
     #[serde(serialize_with = "or_undefined")]
     pub divergence: Option<Number>,
-    /// Mean total variation distance between the states that the objective weighs and those that the policy visits, in [0, 1];
-    /// undefined if there was nothing to learn from.
+    /// Mean total variation distance between the states that the objective weighs and those that the policy visits, in
+    /// [0, 1]; undefined if there was nothing to learn from.
     #[serde(serialize_with = "or_undefined")]
     pub bias: Option<Number>,
     /// The probability that the policy gives to the demonstration, Π π(a*|s*).
@@ -158,7 +158,8 @@ pub struct Cosine {
     pub runs: usize,
 }
 
-/// A number, or the word for what has none: JSON's null says neither that it is missing nor why.
+/// A number, or "undefined" where there is none: JSON's null would not say whether a number is missing or has no
+/// meaning.
 pub(crate) fn or_undefined<T: Serialize, S: Serializer>(number: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
     match number {
         Some(number) => number.serialize(serializer),

@@ -32,13 +32,13 @@ const PNG_SCALE: f32 = 2.0;
 const HOLE: RGBColor = RGBColor(70, 76, 88);
 const GOAL: RGBColor = RGBColor(240, 190, 60);
 const ICE: RGBColor = RGBColor(237, 242, 248);
-/// Where a figure begins below its heading.
+/// Height of the heading, where the figure begins.
 const TOP: i32 = 84;
-/// From one bar to the next.
+/// Distance between neighbouring bars.
 const ROW: i32 = 24;
-/// From one label of a line to the next.
+/// Smallest distance between the labels of two lines.
 const LABEL: u32 = 15;
-/// Of more lines than these the intervals are fainter.
+/// Number of lines beyond which intervals are drawn fainter.
 const FEW: usize = 8;
 /// The axis of distances is at least so long.
 const LEAST_TOP: f64 = 0.01;
@@ -309,7 +309,7 @@ fn heat_maps(area: &Area<'_>, map: &Map, setting: &str, optimal: &Optimal, learn
     Ok(())
 }
 
-/// What marks a cell, as on a terminal: a diamond the start, a disc a hole, a star the goal.
+/// Draws a cell's symbol, the same as on a terminal: a diamond for the start, a disc for a hole, a star for the goal.
 fn symbol(area: &Area<'_>, kind: Cell, (x, y): (i32, i32), side: i32) -> Drawn {
     let scaled = |(across, down): &(f64, f64)| {
         let place = |share: f64| (share / 100.0 * f64::from(side)).round() as i32;

@@ -37,7 +37,7 @@ use crate::cli::{
     TrainArguments,
 };
 
-/// What a study found.
+/// The report of a study as text for a terminal.
 const STUDY_FILE: &str = "study.json";
 
 fn main() -> ExitCode {
@@ -60,7 +60,7 @@ fn print(text: &str) -> anyhow::Result<()> {
     Ok(output.flush()?)
 }
 
-/// Columns to print in: what the environment says, else the terminal, else as many as a page has.
+/// Columns of the output: `COLUMNS` if it is set, else the terminal's width, else [`COLUMNS`].
 fn columns() -> usize {
     let told = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
     let seen = || terminal_size_of(std::io::stdout()).map(|(Width(columns), _)| usize::from(columns));
@@ -213,7 +213,7 @@ fn study(arguments: &StudyArguments) -> anyhow::Result<()> {
     tell_study(&report, folder, vec![(STUDY_FILE.to_owned(), json)], arguments.json)
 }
 
-/// Writes a study's tables and figures beside the given files, and prints what was found.
+/// Writes a study's tables and figures, and the given files beside them, and prints the report.
 fn tell_study(
     report: &StudyReport,
     folder: &Path,

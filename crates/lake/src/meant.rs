@@ -1,14 +1,14 @@
-//! What was probably meant by arguments that cannot be parsed.
+//! Suggestions for arguments of the command line that cannot be parsed.
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 
-/// Options whose value is set by `=` alone, as they may stand without one.
+/// Options with an optional value, which must follow an `=`.
 const SWITCHES: [&str; 2] = ["--slippery", "--parameterised-target"];
 /// Options whose values are separated by commas.
 const LISTS: [&str; 2] = ["--method", "--reward-schedule"];
 
-/// The error, with the spelling that was probably meant where the arguments of this process show one.
+/// The error, with a suggestion where this process's arguments contain a common mistake.
 pub(crate) fn explain(mut error: clap::Error) -> clap::Error {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if let Some(meant) = meant(&arguments).filter(|_| error.use_stderr()) {
@@ -18,7 +18,7 @@ pub(crate) fn explain(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// The first option whose values stand behind it one by one, as it is written.
+/// The correct spelling of the first option whose values are separated by spaces.
 fn meant(arguments: &[String]) -> Option<String> {
     let is_value = |text: &&String| !text.starts_with('-') || text.parse::<f64>().is_ok();
     arguments.iter().enumerate().find_map(|(place, argument)| {

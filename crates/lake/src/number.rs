@@ -1,6 +1,6 @@
-//! Numbers as they are printed: a zero has no sign.
+//! Printed numbers, in which a zero has no minus.
 
-/// A number to so many decimals.
+/// A number with this many decimals.
 pub(crate) fn fixed(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     match text.strip_prefix('-') {
@@ -9,7 +9,7 @@ pub(crate) fn fixed(value: f64, decimals: usize) -> String {
     }
 }
 
-/// A number to so many decimals with its sign; what rounds to zero has a plus.
+/// A number with its sign and this many decimals; a number that rounds to zero has a plus.
 pub(crate) fn signed(value: f64, decimals: usize) -> String {
     let text = fixed(value, decimals);
     if text.starts_with('-') { text } else { format!("+{text}") }

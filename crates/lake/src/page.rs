@@ -24,9 +24,9 @@ const SIDE: usize = 100;
 const WHOLE: &str = "M0 0H100V100H0Z";
 /// Units of the chart's sides; it is stretched to the page's width.
 const CHART: f64 = 1000.0;
-/// Of more methods than these, lines are thinner.
+/// Number of methods beyond which lines are thinner.
 const FEW: usize = 7;
-/// So many labels of lines fit the least height of the chart.
+/// Labels of lines that fit the smallest height of the chart.
 const LEAST_LABELS: usize = 10;
 /// About as many lines cross the chart.
 const LINES: f64 = 5.0;
@@ -51,7 +51,7 @@ struct Page<'a> {
     seeds: usize,
     choices: Vec<Choice<'a>>,
     many: bool,
-    /// Letters in the longest name.
+    /// Number of letters of the longest name.
     letters: usize,
     chart: Chart,
     step: String,
@@ -106,7 +106,7 @@ struct Choice<'a> {
 #[derive(Clone)]
 struct Swatch {
     colour: String,
-    /// Lengths of dashes and gaps; `none` of a solid line.
+    /// Lengths of dashes and gaps, as an SVG attribute; `none` for a solid line.
     dash: String,
     /// The outline of its marker in the middle of a line of 34 x 12 units.
     marker: String,
@@ -136,9 +136,9 @@ struct Series {
     look: Swatch,
     line: String,
     band: String,
-    /// Where the line ends, in thousandths of the chart's height.
+    /// Height at which the line ends, in thousandths of the chart's height.
     end: String,
-    /// Where its label stands, in thousandths and in percent.
+    /// Height of its label, in thousandths and in percent.
     label: (String, String),
 }
 

@@ -7,9 +7,9 @@
 //! | JSON lines (`.jsonl`, `.json`) | a line `{"cell": 0, "left": 0.25, ...}` a cell, with the same fields |
 //! | | or what `lm score` answers to `evaluation.jsonl` of `lake export`: four scored responses a line |
 //!
-//! Cells are numbered row by row from 0. Terminal ones need no row, as nothing is done there, and a row of one is ignored. Probabilities
-//! are taken as they are, so that a policy which the lake wrote has the same figures to the last bit, unless they are to be normalised.
-//! Scores are normalised over the four actions.
+//! Cells are numbered row by row from 0. Terminal ones need no row, as nothing is done there, and a row of one is
+//! ignored. Probabilities are taken as they are, so that a policy which the lake wrote has the same figures to the last
+//! bit, unless they are to be normalised. Scores are normalised over the four actions.
 
 use std::path::Path;
 
@@ -25,12 +25,12 @@ pub const TOLERANCE: f64 = 1e-5;
 /// The columns of a table of probabilities, the actions in Gymnasium's order.
 const COLUMNS: [&str; 1 + ACTIONS] = ["cell", "left", "down", "right", "up"];
 
-/// How the probabilities of a row become a policy's.
+/// Treatment of the probabilities of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sums {
-    /// As they are: they must sum to 1 within [`TOLERANCE`].
+    /// Take them unchanged; they must sum to 1 within [`TOLERANCE`].
     One,
-    /// Divided by their sum, whatever that is.
+    /// Divide them by their sum.
     Normalised,
 }
 
@@ -83,7 +83,7 @@ pub fn write(map: &Map, policy: &TransitionMatrix) -> Result<Vec<u8>, LakeError>
     spell().map_err(|error| fail(Path::new("CSV"), error.to_string()))
 }
 
-/// The policy in a file, as it is; rows of terminal cells are uniform.
+/// The policy in a file, with its probabilities unchanged; rows of terminal cells are uniform.
 ///
 /// # Errors
 ///

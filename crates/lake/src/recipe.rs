@@ -23,7 +23,7 @@ use crate::start::{self, Start};
 
 /// The recipe whose fields every other one replaces.
 pub const DEFAULT: &str = include_str!("../../../experiments/default.toml");
-/// What errors call the owner of a recipe's fields.
+/// Name of the recipe in errors, as the owner of its fields.
 const OWNER: &str = "recipe";
 /// The fields without a default.
 const WITHOUT_DEFAULT: [&str; 2] = ["clip_norm", "method"];
@@ -36,7 +36,7 @@ const LAKE: [&str; 7] =
     ["map", "slippery", "success_rate", "reward_schedule", "gamma", "target", "parameterised_target"];
 /// Letters in a label.
 const LONGEST_LABEL: usize = 40;
-/// Labels that mean something else: rows of the tables, and words of the command line.
+/// Reserved labels, which name rows of the tables or words of the command line, with their meanings.
 const RESERVED: [(&str, &str); 4] = [
     ("optimal", "the row of the optimal policy"),
     ("untrained", "the column of distances before training"),
@@ -504,19 +504,19 @@ pub fn is_label(text: &str) -> bool {
     (1..=LONGEST_LABEL).contains(&text.len()) && text.chars().all(is_word)
 }
 
-/// What else a label stands for in tables or on the command line, if anything.
+/// The meaning of a reserved label in tables or on the command line, if it is one.
 pub fn taken(label: &str) -> Option<&'static str> {
     RESERVED.into_iter().find(|(name, _)| *name == label).map(|(_, meaning)| meaning)
 }
 
-/// A count of a recipe's field from text.
+/// A count, such as seeds or steps, parsed from text and checked against its field's range.
 ///
 /// # Errors
 ///
 /// [`LakeError::Field`] naming the field, its range and the text.
 pub fn count(name: &'static str, text: &str) -> Result<i64, LakeError> {
     let Some(limit) = COUNTS.iter().find(|limit| limit.field == name) else {
-        return Err(field(name, "a field that counts", text));
+        return Err(field(name, "a field whose value is a count", text));
     };
     let number = text.parse::<u64>().ok().filter(|number| limit.range.contains(number));
     number.and_then(|number| i64::try_from(number).ok()).ok_or_else(|| limit.fail(text))

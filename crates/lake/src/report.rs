@@ -122,7 +122,7 @@ pub struct MethodReport {
     /// What was sampled from the lake, if anything was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampled: Option<Sampled>,
-    /// The loss before the last update; runs that never had anything to learn from are left out, and it is undefined for none.
+    /// The loss before the last update, over the runs that had data to learn from; undefined if no run had.
     #[serde(serialize_with = "or_undefined")]
     pub last_loss: Option<Summary>,
     /// The objective's metrics before the last update, means over the runs.

@@ -27,7 +27,7 @@ impl Setting {
     ///
     /// # Errors
     ///
-    /// [`LakeError`] for a map that the recipe names wrongly, and for an optimal policy that cannot be told.
+    /// [`LakeError`] for a map that does not exist, and for an optimal policy that rounding leaves undecided.
     pub fn new(recipe: &Recipe) -> Result<Self, LakeError> {
         let environment = Environment::new(Map::load(&recipe.map)?, recipe.dynamics());
         let solution = solve_fast(&environment, recipe.gamma);

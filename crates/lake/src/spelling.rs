@@ -1,4 +1,5 @@
-//! Names that say how to make what they name (`generated:8x8,holes=0.2,seed=7`, `drawn:falling,moves=8`), and misspelled names.
+//! Names with parameters (`generated:8x8,holes=0.2,seed=7`, `drawn:falling,moves=8`), and suggestions for misspelled
+//! names.
 
 use crate::error::LakeError;
 
@@ -13,7 +14,7 @@ pub(crate) struct Spelled<'a> {
 }
 
 impl<'a> Spelled<'a> {
-    /// Takes a name apart.
+    /// Parses a name with parameters.
     ///
     /// # Errors
     ///
@@ -46,10 +47,10 @@ impl<'a> Spelled<'a> {
     }
 }
 
-/// At most so many names are suggested.
+/// Limit of suggested names.
 const MOST_SUGGESTED: usize = 3;
 
-/// The error, with the names that were probably meant, where any is near to the one given.
+/// The error, with suggestions if existing names are spelled like the given one.
 pub(crate) fn suggest<'a>(error: LakeError, given: &str, names: impl IntoIterator<Item = &'a str>) -> LakeError {
     match nearest(given, names).as_slice() {
         [] => error,
@@ -61,7 +62,8 @@ pub(crate) fn suggest<'a>(error: LakeError, given: &str, names: impl IntoIterato
     }
 }
 
-/// The names that differ from the one given in nothing but case, or else by the fewest edits: at most one in three letters.
+/// The names that differ from the given one in case only, or else those with the fewest edits, at most one edit for
+/// three letters.
 pub(crate) fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let lower = given.to_lowercase();
     let most = (given.chars().count() / 3).max(1);

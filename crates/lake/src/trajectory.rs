@@ -76,14 +76,15 @@ pub fn resolve_rewarded(
     resolve_sampled(map, name_or_word, policy)
 }
 
-/// Checks that methods that compare two trajectories can learn from them.
+/// Checks that a method that compares the two trajectories can learn from them.
 ///
-/// A policy gives the same probability to two trajectories that take the same actions in the same cells, in whatever
-/// order, so that every margin between them is 0 and stays so.
+/// Two trajectories that take the same actions in the same cells, in whatever order, have the same probability under
+/// every policy, so the margin between them is always 0.
 ///
 /// # Errors
 ///
-/// [`LakeError::Trajectory`] for a rejected trajectory that takes the demonstration's actions in the demonstration's cells.
+/// [`LakeError::Trajectory`] for a rejected trajectory that takes the demonstration's actions in the demonstration's
+/// cells.
 pub fn check_comparison(demonstration: &Trajectory, rejected: &Trajectory) -> Result<(), LakeError> {
     let moves = |trajectory: &Trajectory| {
         let actions = trajectory.actions.iter().map(|&action| action as usize);

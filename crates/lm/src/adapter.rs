@@ -34,7 +34,7 @@ const PASSED: [&str; 10] = [
     "revision",
     "runtime_config",
 ];
-/// What PEFT calls low-rank adapters.
+/// PEFT's name of low-rank adapters.
 const KIND: &str = "LORA";
 /// Ways to begin that leave the base as it is; others keep a part of it in the adapter, and work with a base that lacks it.
 const BEGINNINGS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
@@ -94,7 +94,7 @@ pub fn write(
     folder::whole(target, Appearing::New, |folder| fill(folder, base, lora, None, tensors, dtype))
 }
 
-/// Writes what such a folder holds, and in which other files the adapted model differs from its base.
+/// Writes the files of an adapter's folder, and those files in which the adapted model differs from its base.
 pub(crate) fn fill(
     folder: &Path,
     base: &str,
@@ -155,7 +155,7 @@ fn parse_lora(path: &Path, text: &str, purpose: Use) -> Result<Lora, LmError> {
         allowed: allowed.to_owned(),
         given: given.map_or("nothing".to_owned(), Value::to_string),
     };
-    // What it is comes first, as adapters of another kind have fields of their own.
+    // Checks the kind first, as other kinds of adapters have other fields.
     match fields.get("peft_type") {
         Some(Value::String(name)) if name == KIND => {}
         given => {

@@ -1,4 +1,4 @@
-//! What decides the lines of a file that grows: who goes on with it must ask for the same.
+//! Settings of a growing file, which a command that resumes it must repeat.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::error::LmError;
 
-/// Holds what is asked for now against what a file says was asked for. `then` ends the refusal of the first field that differs.
+/// Compares the current settings with those in a file. `then` ends the error about the first field that differs.
 ///
 /// # Errors
 ///

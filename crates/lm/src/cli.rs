@@ -22,32 +22,33 @@ pub(crate) struct Arguments {
 /// What `lm` does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Train what a recipe says, and save the model as a folder that `transformers` loads.
+    /// Train a model by a recipe, and save it as a folder that `transformers` loads.
     Train(TrainArguments),
-    /// Tell how probable a model finds responses: a line of JSON for each line of data, with `response_ids`, `log_prob` (nats, one a
-    /// response token) and `sum`.
+    /// Compute the log-probabilities of responses under a model: a line of JSON for each line of data, with
+    /// `response_ids`, `log_prob` (nats, one a response token) and `sum`.
     Score(ScoreArguments),
-    /// Let a model go on from prompts: a line of JSON for each, with `response_ids`, `log_prob` (nats), `text` and `finish`.
+    /// Generate responses to prompts: a line of JSON for each, with `response_ids`, `log_prob` (nats), `text` and
+    /// `finish`.
     Generate(GenerateArguments),
-    /// Answer over HTTP as OpenAI's API is spoken, many requests together, until Ctrl-C or SIGTERM.
+    /// Serve an OpenAI-compatible HTTP API, with batched requests, until Ctrl-C or SIGTERM.
     Serve(ServeArguments),
-    /// Ask a judge which of two models' answers are better, each pair in both orders: how often A is preferred, with and without
-    /// answers' lengths held equal. The same command goes on with what was ended.
+    /// Compare two models' answers by a judge, each pair in both orders: how often A is preferred, with and without
+    /// answers' lengths held equal. Repeat the command to continue after an interruption.
     Judge(JudgeArguments),
     /// Add adapters to the weights of their model, and save the result as a folder that `transformers` loads.
     Merge(MergeArguments),
     /// Save a checkpoint of a run as a folder that `transformers` loads, or adapters as `peft` does.
     Export(ExportArguments),
-    /// Put results of lm-evaluation-harness side by side: a table in Markdown, with an average and standard errors.
+    /// Compare results of lm-evaluation-harness: a table in Markdown, with an average and standard errors.
     Compare(CompareArguments),
-    /// Show a model's architecture and parameters, and what memory a recipe needs.
+    /// Show a model's architecture and parameters, and the memory that a recipe needs.
     Inspect(InspectArguments),
 }
 
 /// `lm train`.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
-    /// What to train: a model, and stages with a method and data each. Fields left out take the values of
+    /// Recipe of the training: a model, and stages with a method and data each. Absent fields have the values of
     /// `experiments/lm/default.toml`.
     #[arg(value_name = "RECIPE.toml")]
     pub(crate) recipe: PathBuf,
@@ -60,7 +61,8 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "FOLDER", required_unless_present = "print")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Go on from the newest checkpoint in the folder, as if nothing had happened; begin where there is none.
+    /// Resume from the newest checkpoint in the folder, with the same result as without the interruption; start from
+    /// the beginning if there is none.
     #[arg(long)]
     pub(crate) resume: bool,
 
@@ -69,22 +71,22 @@ pub(crate) struct TrainArguments {
     pub(crate) print: bool,
 }
 
-/// Which model, and how it computes.
+/// The model, its device and its type of numbers.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArguments {
     /// A folder, or a model of the hub as `owner/name` or `owner/name@revision`.
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) model: String,
 
-    /// Adapters of it, in PEFT's layout: a folder, or one of the hub.
+    /// Adapters of the model, in PEFT's layout: a folder, or a repository of the hub.
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) adapter: Option<String>,
 
-    /// `cpu`, `cuda` or `cuda:INDEX`.
+    /// Device: `cpu`, `cuda` or `cuda:INDEX`.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(crate) device: String,
 
-    /// What the model computes in.
+    /// Type of numbers that the model computes in.
     #[arg(long, value_name = "DTYPE", default_value = "float32", value_parser = dtypes())]
     pub(crate) dtype: Dtype,
 }
@@ -100,16 +102,16 @@ pub(crate) struct ScoreArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) data: PathBuf,
 
-    /// Write the answers to a file, which appears when all are there, rather than print them.
+    /// Write the results to this file, which appears when all are complete, rather than print them.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Score examples beyond the model's `max_position_embeddings` too, and cut longer responses than these tokens leave room for. An
-    /// example beyond those positions is refused unless this is given.
+    /// Truncate responses so that an example has at most this many tokens, which may exceed the model's
+    /// `max_position_embeddings`. Without this option an example beyond those positions is an error.
     #[arg(long, value_name = "TOKENS")]
     pub(crate) max_length: Option<usize>,
 
-    /// Tokens that go through the model at once, about.
+    /// Approximate number of tokens in one forward pass.
     #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
     pub(crate) batch_tokens: usize,
 }
@@ -120,71 +122,74 @@ pub(crate) struct GenerateArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
 
-    /// What a user says. Repeatable; where the model has no chat template, text to go on from.
+    /// Prompt, as a user's message; repeatable. If the model has no chat template, it is continued as plain text.
     #[arg(long, value_name = "TEXT", required_unless_present = "data", conflicts_with = "data")]
     pub(crate) prompt: Vec<String>,
 
-    /// Prompts, in any file of data: `prompt` (text or turns), `messages`, or `prompt_ids`, for which no tokenizer is needed; of records
-    /// with responses, what comes before these.
+    /// A data file whose prompts are read: `prompt` (text or turns), `messages`, or `prompt_ids`, for which no
+    /// tokenizer is needed. Responses in its records are ignored.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
 
-    /// Answer a set on which models are compared, and write what `lm judge` reads: `alpaca_eval` for AlpacaEval's instructions,
-    /// `tldr` for posts to be summarised. The set is a JSON list, JSON lines or Parquet.
+    /// Format of a benchmark's prompts and of answers for `lm judge`: `alpaca_eval` for AlpacaEval's instructions,
+    /// `tldr` for posts to be summarised. The prompts are a JSON list, JSON lines or Parquet.
     #[arg(long, value_name = "FORMAT", value_parser = layouts(), requires = "data", requires = "generator", conflicts_with = "prompt")]
     pub(crate) format: Option<Layout>,
 
-    /// What the model is called in what `--format` writes.
+    /// Name of the model in the output of `--format`.
     #[arg(long, value_name = "NAME", requires = "format", value_parser = generator)]
     pub(crate) generator: Option<String>,
 
-    /// Append each answer to a file as soon as it is made, rather than print it. With `--format`, the file appears when all answers are
-    /// there, and until then they are in FILE.jsonl.
+    /// Append each answer to this file as soon as it is complete, rather than print it. With `--format`, answers are in
+    /// FILE.jsonl until all are complete; then FILE appears.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Go on behind the answers that are in the file; begin where there is none. FILE.asked.json says what they were made with.
+    /// Continue after the answers that the file of `--out` already has; start a new file where there is none. The
+    /// settings must be those in FILE.asked.json.
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
 
-    /// The most tokens of a response.
+    /// Limit of tokens of a response.
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     pub(crate) max_tokens: usize,
 
-    /// What logits are divided by before a token is drawn; 0 takes the most probable one, which is the default. This and the next four
-    /// take what the model's `generation_config.json` says unless given, as in transformers: where it says `do_sample`, tokens are drawn.
+    /// Number that logits are divided by before a token is sampled; 0 takes the most probable token. The defaults of
+    /// this and the next four options come from the model's `generation_config.json`, as in transformers: unless it has
+    /// `do_sample`, the most probable token is taken.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) temperature: Option<f64>,
 
-    /// Draw from so many of the most probable tokens; 0 for all.
+    /// Sample from this many of the most probable tokens; 0 means all.
     #[arg(long, value_name = "TOKENS")]
     pub(crate) top_k: Option<usize>,
 
-    /// Draw from the most probable tokens that have this probability together.
+    /// Sample from the most probable tokens whose total probability is this.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) top_p: Option<f64>,
 
-    /// Draw from tokens whose probability is at least this share of the greatest.
+    /// Sample from tokens whose probability is at least this fraction of the greatest.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) min_p: Option<f64>,
 
-    /// Divide the logits of tokens that are there already by this where they are positive, and multiply them where they are negative.
+    /// Penalty of tokens that the prompt or the response already has: their positive logits are divided by it, negative
+    /// ones multiplied; 1 is none.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) repetition_penalty: Option<f64>,
 
-    /// Read this file in place of the model's `generation_config.json`; `none` for none.
+    /// File to read in place of the model's `generation_config.json`; `none` reads no file.
     #[arg(long, value_name = "FILE|none")]
     pub(crate) generation_config: Option<PathBuf>,
 
-    /// Of what is drawn: each prompt has its own stream of it.
+    /// Seed of sampling, from which each prompt has its own stream.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(crate) seed: u64,
 
-    /// A token that ends a response, beside the model's own. Repeatable.
+    /// Token that ends a response, besides the model's own; repeatable.
     #[arg(long = "stop", value_name = "ID")]
     pub(crate) stop: Vec<u32>,
 
-    /// Prompts that are answered at once.
+    /// Number of prompts that are answered at the same time.
     #[arg(long, value_name = "PROMPTS", default_value_t = 8)]
     pub(crate) batch: usize,
 }
@@ -195,69 +200,69 @@ pub(crate) struct ServeArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
 
-    /// What the model is called; the last part of its folder or id unless given.
+    /// Name of the model in requests; by default the last part of its folder or id.
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
 
-    /// Where to listen. Beyond this machine only with a key.
+    /// Address to listen on. A non-loopback address requires an API key.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) host: IpAddr,
 
-    /// 0 takes one that is free.
+    /// Port to listen on; 0 picks a free one.
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     pub(crate) port: u16,
 
-    /// What requests have to bring as `Authorization: Bearer`.
+    /// API key, which requests must send as `Authorization: Bearer KEY`.
     #[arg(long, value_name = "KEY", env = "LM_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
 
-    /// Read this file in place of the model's `generation_config.json`; `none` for none. It says which tokens end an answer, and how
-    /// tokens are drawn where a request does not.
+    /// File to read in place of the model's `generation_config.json`; `none` reads no file. It has the tokens that end
+    /// an answer and the defaults of requests' sampling.
     #[arg(long, value_name = "FILE|none")]
     pub(crate) generation_config: Option<PathBuf>,
 
-    /// Sequences that go on together.
+    /// Limit of sequences that are generated at the same time.
     #[arg(long, value_name = "SEQUENCES", default_value_t = 256)]
     pub(crate) batch: usize,
 
-    /// Prompts that are answered or wait; more are told to come later.
+    /// Limit of prompts that are answered or queued; further requests are refused with status 429.
     #[arg(long, value_name = "PROMPTS", default_value_t = 1024)]
     pub(crate) queue: usize,
 
-    /// Tokens whose keys and values are kept, those of prompts that were answered too.
+    /// Number of tokens in the KV cache, including those of finished prompts.
     #[arg(long, value_name = "TOKENS", default_value_t = 1 << 14)]
     pub(crate) cache_tokens: usize,
 
-    /// The most tokens of an answer.
+    /// Limit of tokens of an answer.
     #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
     pub(crate) max_tokens: usize,
 
-    /// The most bytes of a request.
+    /// Limit of bytes of a request.
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
     pub(crate) body_bytes: usize,
 
-    /// How long an answer may take.
+    /// Time limit of an answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) answer_seconds: u64,
 
-    /// How long a client may take to send a request, or to take a part of an answer.
+    /// Time limit for a client to send a request, and to receive each part of an answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) request_seconds: u64,
 
-    /// How long answers that are on their way may still take when the server is asked to stop.
+    /// Time that in-flight answers have to finish when the server shuts down.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) grace_seconds: u64,
 
-    /// Connections that are open at once. Those that wait for a request, or ask for paths that need no key, may be half of them.
+    /// Limit of open connections. At most half of them may be idle or serve paths that need no key.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 1024)]
     pub(crate) connections: usize,
 
-    /// Connections that one client address may have.
+    /// Limit of open connections of one client address.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 512)]
     pub(crate) connections_per_address: usize,
 
-    /// A name by which clients may reach the server, beside localhost and addresses; may be given several times. A server of this machine
-    /// alone refuses others, so that no page in a browser can drive it.
+    /// Host name that requests may address, besides localhost and IP addresses; may be given several times. A server on
+    /// a loopback address rejects requests to other names, so that no web page in a browser can use it.
     #[arg(long, value_name = "NAME")]
     pub(crate) host_name: Vec<String>,
 }
@@ -265,54 +270,54 @@ pub(crate) struct ServeArguments {
 /// `lm judge`.
 #[derive(Debug, Args)]
 pub(crate) struct JudgeArguments {
-    /// What a model answered, as `lm generate --format` and AlpacaEval write it: a JSON list of `instruction`, `output` and
-    /// `generator`.
+    /// Answers of a model, as `lm generate --format` and AlpacaEval write them: a JSON list of `instruction`, `output`
+    /// and `generator`.
     #[arg(value_name = "A.json")]
     pub(crate) a: PathBuf,
 
-    /// What another one answered to the same instructions.
+    /// Answers of another model to the same instructions.
     #[arg(value_name = "B.json")]
     pub(crate) b: PathBuf,
 
-    /// A server of OpenAI's chat completions, as `http://localhost:8000/v1`. The environment's `LM_JUDGE_KEY` is the key, if it needs
-    /// one.
+    /// URL of the judge's OpenAI-compatible API, such as `http://localhost:8000/v1`. Its key, if it needs one, is in
+    /// the environment variable `LM_JUDGE_KEY`.
     #[arg(long, value_name = "URL")]
     pub(crate) judge: String,
 
-    /// Which of its models answers.
+    /// Name of the judge's model.
     #[arg(long, value_name = "NAME")]
     pub(crate) model: String,
 
-    /// The folder of `judgement.json`, and of every verdict.
+    /// Folder of `judgement.json` and of all verdicts.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: PathBuf,
 
-    /// What the judge is told, in Jinja with `instruction`, `first` and `second`; the last line that it answers must be `first`,
-    /// `second` or `tie`.
+    /// File of the judge's prompt, a Jinja template of `instruction`, `first` and `second`; the last line of the
+    /// judge's answer must be `first`, `second` or `tie`.
     #[arg(long, value_name = "FILE")]
     pub(crate) template: Option<PathBuf>,
 
-    /// Questions that are asked at once, at most 1024.
+    /// Concurrent requests to the judge, at most 1024.
     #[arg(long, value_name = "QUESTIONS", default_value = "4", value_parser = concurrency)]
     pub(crate) concurrency: NonZeroUsize,
 
-    /// What the judge divides logits by.
+    /// Sampling temperature of the judge.
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
     pub(crate) temperature: f64,
 
-    /// The most tokens of the judge's answer; its own limit unless given.
+    /// Limit of tokens of the judge's answer; by default the judge's own.
     #[arg(long, value_name = "TOKENS")]
     pub(crate) max_tokens: Option<u32>,
 
-    /// Of what the judge draws, if it does.
+    /// Seed of the judge's sampling.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(crate) seed: u64,
 
-    /// The longest that is waited for an answer.
+    /// Time limit of an answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub(crate) timeout: u64,
 
-    /// How often a question is asked before it is given up.
+    /// Number of attempts for each question.
     #[arg(long, value_name = "TIMES", default_value_t = 8)]
     pub(crate) tries: usize,
 }
@@ -324,15 +329,15 @@ pub(crate) struct MergeArguments {
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) model: String,
 
-    /// The adapters, in PEFT's layout: a folder, or one of the hub.
+    /// The adapters, in PEFT's layout: a folder, or a repository of the hub.
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) adapter: String,
 
-    /// The merged model's folder, in which nothing may be yet.
+    /// Folder of the merged model, which must be empty or absent.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: PathBuf,
 
-    /// What the merged weights are rounded to; what the model is stored as unless given.
+    /// Type that the merged weights are rounded to; by default the type that the model is stored in.
     #[arg(long, value_name = "DTYPE", value_parser = dtypes())]
     pub(crate) dtype: Option<Dtype>,
 }
@@ -340,11 +345,11 @@ pub(crate) struct MergeArguments {
 /// `lm export`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
-    /// The folder that the run was told to write to.
+    /// Folder of the run: the `--out` of `lm train`.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) run: PathBuf,
 
-    /// Which of its checkpoints, as its folder is called: the stage, from 0, and the steps that it had made. The newest unless given.
+    /// Name of the checkpoint's folder: the stage, from 0, and its number of steps; by default the newest.
     #[arg(long, value_name = "STAGE-STEP", value_parser = position)]
     pub(crate) checkpoint: Option<Position>,
 
@@ -360,8 +365,8 @@ fn position(given: &str) -> Result<Position, &'static str> {
 /// `lm compare`.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArguments {
-    /// A method's results: a file `results_*.json` of the harness, or a folder of them. A method is named as its file or folder is
-    /// unless NAME= says otherwise.
+    /// A method's results: a file `results_*.json` of the harness, or a folder of them. The method's name is NAME, by
+    /// default that of the file or folder.
     #[arg(value_name = "[NAME=]PATH", required = true)]
     pub(crate) results: Vec<String>,
 
@@ -369,7 +374,7 @@ pub(crate) struct CompareArguments {
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Print JSON, which also says which method is best on average.
+    /// Print JSON, which also names the best method on average.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -394,7 +399,7 @@ pub(crate) struct InspectArguments {
     pub(crate) json: bool,
 }
 
-/// Each question that is asked at once has a thread.
+/// Number of concurrent requests, each of which has a thread.
 fn concurrency(given: &str) -> Result<NonZeroUsize, &'static str> {
     const MOST: usize = 1024;
     let number = given.parse().ok().filter(|number: &NonZeroUsize| number.get() <= MOST);

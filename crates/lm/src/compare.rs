@@ -141,12 +141,13 @@ fn results(path: &Path) -> Result<Vec<PathBuf>, LmError> {
     }
     let mut files = Vec::new();
     collect(path, &mut HashSet::new(), &mut files)?;
-    // By time, whatever folders they are in.
+    // Sorts by time, not by folder.
     files.sort_by_key(|file| file.file_name().map(ToOwned::to_owned));
     Ok(files)
 }
 
-/// Adds the results of a folder and of those in it. A folder that links lead to again is not read again, so that a circle of them ends.
+/// Adds the results of a folder and its sub-folders. A folder that links lead to again is read once, so that a cycle of
+/// links ends.
 fn collect(folder: &Path, seen: &mut HashSet<PathBuf>, files: &mut Vec<PathBuf>) -> Result<(), LmError> {
     let fail = |source| LmError::File { path: folder.to_owned(), source };
     if !seen.insert(folder.canonicalize().map_err(fail)?) {

@@ -126,8 +126,7 @@ pub fn read_config(folder: &Path) -> Result<ModelConfig, LmError> {
     parse_config(&path, &json::read_text(&path)?)
 }
 
-/// Refuses a model that transformers would train with dropout in its attention, of which there is none here. Nothing else depends on
-/// it.
+/// Refuses to train a model with `attention_dropout`, which is not supported here. It has an effect in training only.
 ///
 /// # Errors
 ///
@@ -141,7 +140,7 @@ pub fn refuse_dropout(folder: &Path) -> Result<(), LmError> {
         Some(given) => Err(LmError::Field {
             path,
             field: FIELD.to_owned(),
-            allowed: "0, as models are trained without dropout here; set it so to train the model without".to_owned(),
+            allowed: "0, as models are trained without dropout here; set it to 0 to train this model".to_owned(),
             given: given.to_string(),
         }),
     }

@@ -1,4 +1,5 @@
-//! Data as JSON lines, a JSON list or Parquet, in TRL's two conventions, in the layouts of UltraChat and UltraFeedback, and as token ids.
+//! Data as JSON lines, a JSON list or Parquet, in TRL's two conventions, in the layouts of UltraChat and UltraFeedback,
+//! and as token ids.
 //!
 //! | fields | are | where |
 //! |---|---|---|
@@ -12,13 +13,14 @@
 //! | `prompt_ids`, `chosen_ids`, `rejected_ids` | lists of token ids | a preference |
 //! | `prompt_ids`, `completions_ids`, `rewards` | a list of token ids, a list of such lists; as many numbers | a group |
 //!
-//! A turn is `{"role": ..., "content": ...}`. Where lists hold whole conversations, `prompt` may repeat the first user's turn as
-//! text, and a preference may repeat `chosen` as `messages`, as on the hub; each is held against what it repeats. Any other field
-//! is refused, as one that is not read may be one that was meant. A row of Parquet has the fields of a line; one that is null is
-//! none. A file's every error names it and the line, the record of the list, or the row.
+//! A turn is `{"role": ..., "content": ...}`. Where lists hold whole conversations, `prompt` may repeat the first
+//! user's turn as text, and a preference may repeat `chosen` as `messages`, as on the hub; each is held against what it
+//! repeats. Any other field is refused, as one that is not read may be one that was meant. A row of Parquet has the
+//! fields of a line; one that is null is none. A file's every error names it and the line, the record of the list, or
+//! the row.
 //!
-//! Files are `.jsonl`, `.json` (a list, or lines), both also compressed (`.jsonl.gz`, `.json.gz`), and `.parquet`. A byte order mark
-//! at the start and blank lines at the end are passed over.
+//! Files are `.jsonl`, `.json` (a list, or lines), both also compressed (`.jsonl.gz`, `.json.gz`), and `.parquet`. A
+//! byte order mark at the start and blank lines at the end are passed over.
 
 mod field;
 pub mod instruction;
@@ -113,18 +115,19 @@ pub enum Learnt {
 ///
 /// # Errors
 ///
-/// [`LmError::Field`] for any other extension, for what is no regular file, and for a file without a line or with a column that no line
-/// could be; [`LmError::File`], [`LmError::Json`] and [`LmError::Parquet`] for a file that cannot be read; [`LmError::Line`] as
-/// [`parse_lines`], and [`LmError::Entry`] and [`LmError::Row`] for the same in a record of a JSON list and in a row.
+/// [`LmError::Field`] for any other extension, for what is no regular file, and for a file without a line or with a
+/// column that no line could be; [`LmError::File`], [`LmError::Json`] and [`LmError::Parquet`] for a file that cannot
+/// be read; [`LmError::Line`] as [`parse_lines`], and [`LmError::Entry`] and [`LmError::Row`] for the same in a record
+/// of a JSON list and in a row.
 pub fn read_records(path: &Path, learnt: Learnt) -> Result<Vec<Line<Passage>>, LmError> {
     Ok(lines(objects(path, |fields| layout::records(fields, learnt))?))
 }
 
-/// Gives `take` one record of a file after the other, or why a line holds none, until it ends that.
+/// Passes each record of a file, or the error of a line without one, to `take`, until `take` breaks.
 ///
 /// # Errors
 ///
-/// As [`read_records`], but for what is wrong with a record alone, which `take` is given; those of `take`.
+/// As [`read_records`], except for errors of single records, which are passed to `take`; those of `take`.
 pub(crate) fn each_record(
     path: &Path,
     learnt: Learnt,
@@ -174,7 +177,7 @@ fn lines(records: Vec<(usize, Record<Passage>)>) -> Vec<Line<Passage>> {
     records.into_iter().map(|(line, record)| Line { line, record }).collect()
 }
 
-/// What `read` makes of each object of a file, with its number.
+/// The results of `read` for each object of a file, with the object's number.
 pub(crate) fn objects<T>(
     path: &Path,
     read: impl Fn(&Map<String, Value>) -> Result<Vec<T>, LmError>,
@@ -186,7 +189,8 @@ pub(crate) fn objects<T>(
 ///
 /// # Errors
 ///
-/// [`LmError::Line`], [`LmError::Entry`] or [`LmError::Row`] with what is wrong: as [`Example::new`] and [`Example::truncated`].
+/// [`LmError::Line`], [`LmError::Entry`] or [`LmError::Row`] with what is wrong: as [`Example::new`] and
+/// [`Example::truncated`].
 pub fn encode_lines(
     path: &Path,
     lines: &[Line<Passage>],
@@ -203,7 +207,7 @@ pub fn encode_lines(
         .collect()
 }
 
-/// What is wrong with a line, a record of a list, or a row.
+/// The error of a line, a record of a list, or a row.
 pub(crate) fn at(path: &Path, number: usize, source: LmError) -> LmError {
     let (path, source) = (path.to_owned(), Box::new(source));
     match Format::of(&path) {
@@ -264,7 +268,7 @@ mod tests {
 
     const SKY: &str = "{\"prompt\": \"a\", \"completion\": \"b\"}";
 
-    /// What reading a file with these bytes comes to: the number of records, or the refusal without the folder.
+    /// The result of reading a file with these bytes: the number of records, or the error without the folder.
     fn read(name: &str, bytes: &[u8]) -> Result<usize, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
@@ -316,7 +320,7 @@ mod tests {
         assert_eq!(read("a.jsonl", format!("{}\n", long((64 << 20) - 100)).as_bytes()), Ok(1));
         let refused = read("a.json", format!("[{SKY}, {line}]").as_bytes()).unwrap_err();
         assert_eq!(refused, "a.json: list: a record of more than 67108864 bytes");
-        // The bound is a record's, not the list's.
+        // The limit holds for each record, not for the list.
         let half = long(40 << 20);
         assert_eq!(read("a.json", format!("[{half}, {half}]").as_bytes()), Ok(2));
     }

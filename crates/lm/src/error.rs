@@ -13,7 +13,7 @@ pub enum LmError {
         /// Why.
         source: std::io::Error,
     },
-    /// A file that a link leads to from a model's folder.
+    /// A link in a model's folder to a file outside it, which is not copied.
     #[error(
         "{}: leads to {}, which is not copied into a model that may be published: expected a file within {}",
         path.display(), target.display(), folder.display()
@@ -21,12 +21,12 @@ pub enum LmError {
     Outside {
         /// The link.
         path: PathBuf,
-        /// Where it leads.
+        /// The target of the link.
         target: PathBuf,
         /// The model's folder.
         folder: PathBuf,
     },
-    /// A file that git-lfs has not fetched.
+    /// A git-lfs pointer in place of a file.
     #[error("{}: expected the file itself, got a pointer of git-lfs: `git lfs pull` in its folder fetches the file", path.display())]
     Pointer {
         /// The file.
@@ -59,7 +59,7 @@ pub enum LmError {
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         problem: String,
     },
     /// A chat template that is none, or that refused a conversation.
@@ -117,7 +117,7 @@ pub enum LmError {
     Device {
         /// Its name.
         name: String,
-        /// What is wrong with it.
+        /// The error.
         problem: String,
     },
     /// An address that cannot be listened at.
@@ -147,7 +147,7 @@ pub enum LmError {
     Model {
         /// Its name.
         name: String,
-        /// What is wrong with it.
+        /// The error.
         problem: String,
     },
     /// A file of weights that is none, or is cut.
@@ -155,7 +155,7 @@ pub enum LmError {
     Weights {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         problem: String,
     },
     /// A tensor of a checkpoint.
@@ -165,7 +165,7 @@ pub enum LmError {
         path: PathBuf,
         /// Its name.
         tensor: String,
-        /// What is wrong with it.
+        /// The error.
         problem: String,
     },
     /// The engine failed; a GPU without memory for more is the usual cause.
@@ -194,7 +194,7 @@ pub enum LmError {
         path: PathBuf,
         /// Its line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The error.
         source: Box<LmError>,
     },
     /// A row of a Parquet file.
@@ -204,7 +204,7 @@ pub enum LmError {
         path: PathBuf,
         /// Its row, from 1.
         row: usize,
-        /// What is wrong with it.
+        /// The error.
         source: Box<LmError>,
     },
     /// A record of a JSON list.
@@ -214,15 +214,15 @@ pub enum LmError {
         path: PathBuf,
         /// Its place in the list, from 1.
         record: usize,
-        /// What is wrong with it.
+        /// The error.
         source: Box<LmError>,
     },
-    /// A record that cannot be learnt from.
+    /// A record that no method can learn from.
     #[error("{source}")]
     Unusable {
-        /// Of which kind it is.
+        /// The kind of the problem.
         kind: crate::data::unusable::Unusable,
-        /// What is wrong with it.
+        /// The error.
         source: Box<LmError>,
     },
     /// A judge that does not answer.
@@ -271,15 +271,15 @@ pub enum LmError {
         /// The rendered conversation.
         whole: String,
     },
-    /// An example that is longer than its model's positions.
+    /// An example that is longer than the model's `max_position_embeddings`.
     #[error(
         "expected at most {positions} tokens, the model's max_position_embeddings, got {tokens}; --max-length {tokens} scores it \
          none the less"
     )]
     Positions {
-        /// Its tokens.
+        /// Number of its tokens.
         tokens: usize,
-        /// The model's.
+        /// The model's number of positions.
         positions: usize,
     },
     /// An example that no truncation makes fit.

@@ -85,9 +85,9 @@ impl Example {
     ///
     /// # Errors
     ///
-    /// [`LmError::Unusable`] for a prompt or response without tokens, text where there is no tokenizer, a conversation where the model
-    /// has no chat template, and a token that the model does not know; [`LmError::Record`] for turns in an order that has no response;
-    /// [`LmError::Boundary`]; the template's and the tokenizer's own.
+    /// [`LmError::Unusable`] for a prompt or response without tokens, text where there is no tokenizer, a conversation
+    /// where the model has no chat template, and a token that the model does not know; [`LmError::Record`] for turns in
+    /// an order that has no response; [`LmError::Boundary`]; the template's and the tokenizer's own.
     pub fn new(passage: &Passage, encoder: &Encoder<'_>) -> Result<Self, LmError> {
         let example = match passage {
             Passage::Text { prompt, response } => text(prompt, response, encoder.tokenizer("text")?)?,

@@ -1,14 +1,15 @@
-//! Whether numbers are finite: not-a-number and infinity in a model's weights make every answer of the model one of them.
+//! Checks that numbers are finite: NaN or infinity in a model's weights makes all its outputs NaN or infinite.
 
 use tch::{Kind, Tensor};
 
 use crate::config::Dtype;
 use crate::error::LmError;
 
-/// Numbers that are looked at before it is asked whether any of them was wrong.
+/// Numbers of a block, which is checked without a branch for each number.
 const BLOCK: usize = 1 << 14;
 
-/// The index of the first number of a stored tensor that is not finite: one whose exponent has no bit that is 0.
+/// The index of the first number of a stored tensor that is not finite, which means that all bits of its exponent are
+/// 1.
 pub(crate) fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<usize> {
     let has_all = |bits: u16, exponent: u16| bits & exponent == exponent;
     match dtype {
@@ -19,7 +20,8 @@ pub(crate) fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<usize> {
     }
 }
 
-/// The index of the first number for which this holds. A block is looked at as a whole, without a branch for each number.
+/// The index of the first number for which the predicate holds. A block is checked as a whole, without a branch for
+/// each number.
 fn first<const WIDTH: usize>(bytes: &[u8], is_wrong: impl Fn([u8; WIDTH]) -> bool) -> Option<usize> {
     let (numbers, _) = bytes.as_chunks::<WIDTH>();
     numbers.chunks(BLOCK).enumerate().find_map(|(block, numbers)| {
@@ -29,7 +31,7 @@ fn first<const WIDTH: usize>(bytes: &[u8], is_wrong: impl Fn([u8; WIDTH]) -> boo
     })
 }
 
-/// What is wrong with the number at this index of a tensor of this size.
+/// The error about the number at this index of a tensor of this shape.
 pub(crate) fn problem(index: usize, size: &[i64]) -> String {
     let mut rest = index;
     let mut place: Vec<usize> = size
@@ -63,7 +65,7 @@ mod tests {
     fn the_first_number_that_is_not_finite_is_found_in_every_type_and_beyond_a_block() {
         for dtype in [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16] {
             for (index, wrong) in [(0, f64::NAN), (7, f64::INFINITY), (70_001, f64::NEG_INFINITY)] {
-                // Of the greatest numbers that each type has, every bit of the exponent but one is 1.
+                // The greatest finite number of each type, whose exponent has a single 0 bit.
                 let greatest = if dtype == Dtype::Float16 { 65504.0 } else { 3e38 };
                 let mut numbers = vec![greatest; 70_002];
                 let bytes = |numbers: &[f64]| crate::weights::bytes(&Tensor::from_slice(numbers), dtype).unwrap();

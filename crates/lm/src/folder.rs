@@ -48,17 +48,17 @@ pub fn find(name: &str) -> Result<PathBuf, LmError> {
     hub::fetch(owner, model, revision, refuse)
 }
 
-/// What makes text of a model's tokens and tokens of its text, and ends it.
+/// Tokenizer, chat template and end tokens of a model.
 pub struct Text {
     /// None where the folder has no `tokenizer.json`: then only token ids are read.
     pub tokenizer: Option<Tokenizer>,
     /// None where the model has none.
     pub template: Option<ChatTemplate>,
-    /// What `generation_config.json` says.
+    /// The contents of `generation_config.json`.
     pub generation: GenerationConfig,
 }
 
-/// What takes the place of a folder's own.
+/// Replacements for a folder's own chat template and `eos_token`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
     /// The file of a chat template.
@@ -68,12 +68,12 @@ pub struct Replaced {
 }
 
 impl Text {
-    /// Reads it from a model's folder. `now` is what a chat template that asks for the date is told.
+    /// Reads them from a model's folder. `now` is the date for chat templates that render it.
     ///
     /// # Errors
     ///
-    /// As [`GenerationConfig::of`], [`read_settings`], [`Tokenizer::read`] and [`read_chat_template`]; [`LmError::Record`] for an
-    /// `eos_token` that the tokenizer does not have.
+    /// As [`GenerationConfig::of`], [`read_settings`], [`Tokenizer::read`] and [`read_chat_template`];
+    /// [`LmError::Record`] for an `eos_token` that the tokenizer does not have.
     pub fn read(folder: &Path, replaced: &Replaced, now: DateTime) -> Result<Self, LmError> {
         const EOS_TOKEN: &str = "eos_token";
         let generation = GenerationConfig::of(folder)?;
@@ -98,8 +98,8 @@ impl Text {
         Ok(Self { tokenizer: Some(tokenizer), template, generation })
     }
 
-    /// Tokens that end a response of a model of this shape: those that its files name, the tokenizer's `eos_token`, and the marker with
-    /// which the chat template ends a turn.
+    /// Tokens that end a response of a model of this shape: those that its files name, the tokenizer's `eos_token`, and
+    /// the marker with which the chat template ends a turn.
     pub fn ends(&self, config: &ModelConfig) -> Vec<u32> {
         let named = self.generation.eos.as_ref().unwrap_or(&config.eos);
         let mut ends: Vec<u32> = Vec::new();
@@ -111,23 +111,23 @@ impl Text {
         ends
     }
 
-    /// Tokens with which the examples that a model is trained on end: the marker with which the chat template ends a turn, and the
-    /// tokenizer's `eos_token`.
+    /// Tokens with which the examples that a model is trained on end: the marker with which the chat template ends a
+    /// turn, and the tokenizer's `eos_token`.
     pub fn own_ends(&self) -> Vec<u32> {
         let eos = self.tokenizer.as_ref().map(Tokenizer::eos);
         let turn = self.end_of_turn();
         turn.into_iter().chain(eos.filter(|eos| Some(*eos) != turn)).collect()
     }
 
-    /// The first marker that the chat template writes behind an assistant's last turn. None where it writes none, as then `eos_token`
-    /// ends the turn, and where it does not render the plainest of conversations.
+    /// The first marker that the chat template writes after an assistant's last turn. `None` if it writes none, as
+    /// `eos_token` then ends the turn, and if it does not render a plain conversation.
     fn end_of_turn(&self) -> Option<u32> {
         /// A character that no template writes.
         const SAID: &str = "\u{fdd1}";
         let (tokenizer, template) = (self.tokenizer.as_ref()?, self.template.as_ref()?);
         let turn = |role, content: &str| Message { role, content: content.to_owned() };
         let turns = [turn(Role::System, "a"), turn(Role::User, "b"), turn(Role::Assistant, SAID)];
-        // Not every template knows of a system's turn, and some begin with nothing else.
+        // Some templates refuse a system's turn, and some require one.
         let rendered =
             [&turns[1..], &turns[..]].into_iter().find_map(|turns| template.render(turns, Ending::Turn).ok())?;
         let (_, rest) = rendered.rsplit_once(SAID)?;
@@ -154,8 +154,9 @@ pub fn stored_dtype(folder: &Path) -> Result<Dtype, LmError> {
 ///
 /// # Errors
 ///
-/// [`LmError::Taken`] where something is there already, [`LmError::File`] where it cannot be written, [`LmError::Outside`] for a file of
-/// `source` that is elsewhere, and [`LmError::Weight`] for numbers that are not finite in `dtype`.
+/// [`LmError::Taken`] where something is there already, [`LmError::File`] where it cannot be written,
+/// [`LmError::Outside`] for a file of `source` that is elsewhere, and [`LmError::Weight`] for numbers that are not
+/// finite in `dtype`.
 pub fn write(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
     whole(target, Appearing::New, |folder| fill(folder, &Inherited::new(source), parameters, dtype))
 }
@@ -163,17 +164,19 @@ pub fn write(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtyp
 /// What may be where a new folder appears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Appearing {
-    /// Nothing, or a folder with nothing in it.
+    /// Accept an absent or an empty folder.
     New,
     /// A folder of an earlier time, whose place it takes.
     Instead,
 }
 
-/// Makes a folder `target`, which appears when `fill` has written all that is to be in it. Whether it may appear there is seen first.
+/// Makes the folder `target`, which appears when `fill` has written all its files. Whether it may appear is checked
+/// first.
 ///
 /// # Errors
 ///
-/// [`LmError::Taken`] where something is there that must not be, [`LmError::File`] where nothing can be written, and those of `fill`.
+/// [`LmError::Taken`] where something is there that must not be, [`LmError::File`] where nothing can be written, and
+/// those of `fill`.
 pub(crate) fn whole(
     target: &Path,
     appearing: Appearing,
@@ -194,7 +197,7 @@ pub(crate) fn whole(
     Ok(())
 }
 
-/// Refuses a place where something would be lost.
+/// Refuses a target that would be overwritten.
 fn refuse_taken(target: &Path) -> Result<(), LmError> {
     let is_empty = || std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
     if target.symlink_metadata().is_err() || (!target.is_symlink() && is_empty()) {
@@ -204,14 +207,14 @@ fn refuse_taken(target: &Path) -> Result<(), LmError> {
     Err(LmError::Taken { path: target.to_owned(), problem })
 }
 
-/// Writes what a model's folder holds.
+/// Writes the files of a model's folder.
 pub(crate) fn fill(
     folder: &Path,
     inherited: &Inherited<'_>,
     parameters: &[(Shape, &Tensor)],
     dtype: Dtype,
 ) -> Result<(), LmError> {
-    // Whatever is not to be copied shows before gigabytes are written.
+    // Refuses files that may not be copied before gigabytes are written.
     inherited.write(folder, parameters, dtype)?;
     weights::write(folder, parameters, dtype, SHARD_BYTES)
 }

@@ -29,8 +29,8 @@ use sampling::Sampling;
 /// Tokens of prompts that go through the model in a step.
 pub const STEP: usize = 1024;
 
-/// Prompts that one engine answers, in multiples of those that it answers at once. How products of matrices are rounded depends on what
-/// runs together: a list that is gone on with has the same groups, and so the same answers.
+/// Prompts of a group, in multiples of those that run together. How products of matrices are rounded depends on what
+/// runs together, so a resumed list has the same groups, and thus the same answers.
 const GROUP: usize = 4;
 
 /// How responses are made.
@@ -45,11 +45,11 @@ pub struct Settings {
     /// The probability that the most probable of the tokens left by `top_k` have together if no other is drawn, in (0, 1]; none
     /// means 1. None where the temperature is 0.
     pub top_p: Option<f64>,
-    /// The least probability that a token may be drawn with, as a share of the greatest, in [0, 1]; none means 0. None where the
-    /// temperature is 0.
+    /// Minimum probability of a sampled token, as a fraction of the greatest, in [0, 1]; `None` means 0, and is
+    /// required where the temperature is 0.
     pub min_p: Option<f64>,
-    /// What the logits of tokens that are there already are divided by where they are positive, and multiplied by where they are
-    /// negative, above 0; none means 1.
+    /// Repetition penalty, above 0, of tokens that the prompt or the continuation already has: positive logits are
+    /// divided by it, negative ones multiplied; `None` means 1.
     pub repetition_penalty: Option<f64>,
     /// Whose streams the tokens are drawn from.
     pub seed: u64,
@@ -116,7 +116,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// How tokens are drawn, unless the most probable one is taken, and the penalty of those that are there already.
+    /// The sampling parameters, unless the most probable token is taken, and the repetition penalty.
     fn validate(&self, config: &ModelConfig) -> Result<(Option<Sampling>, f64), LmError> {
         let Self { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed: _, stop, batch } = self;
         if *max_tokens == 0 {
@@ -186,8 +186,8 @@ pub fn generate(
     Ok(found)
 }
 
-/// The same, but for the first `known` prompts: `each` is given one continuation after the other, in the order of the prompts, as soon as
-/// it and all before it are made. They are what [`generate`] returns, to the last bit.
+/// Generates continuations of all but the first `known` prompts. `each` is called with every continuation in the order
+/// of the prompts, as soon as it and all before it are complete. They equal those of [`generate`], to the last bit.
 ///
 /// # Errors
 ///
@@ -216,7 +216,7 @@ pub fn generate_each<E: From<LmError>>(
     Ok(())
 }
 
-/// Lets prompts go on together, of which the first has this index in the whole list.
+/// Continues one group of prompts, the first of which has this index in the whole list.
 fn generate_group<E: From<LmError>>(
     model: &Transformer,
     prompts: &[&[u32]],
@@ -280,7 +280,7 @@ fn generate_group<E: From<LmError>>(
     Ok(())
 }
 
-/// What is made of a continuation; `finish` is there at its end.
+/// A part of a continuation; `finish` is set at its end.
 #[derive(Clone)]
 struct Made {
     response: Vec<u32>,

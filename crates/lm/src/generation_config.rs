@@ -1,9 +1,8 @@
-//! `generation_config.json` of a model's folder: the tokens that end a response, and how tokens are drawn unless somebody says
-//! otherwise.
+//! `generation_config.json` of a model's folder: the tokens that end a response, and defaults of sampling.
 //!
-//! The same file means different things to those who read it. transformers draws tokens only where it says `do_sample`, and then from the
-//! 50 most probable ones unless it says `top_k`; vLLM does not read `do_sample`, and takes what is left out from its API's defaults.
-//! `lm generate` does as the former, `lm serve` as the latter.
+//! Libraries interpret the file differently. transformers samples only if `do_sample` is true, and then from the 50
+//! most probable tokens unless there is `top_k`. vLLM ignores `do_sample` and takes absent fields from its API's
+//! defaults. `lm generate` follows transformers, `lm serve` vLLM.
 
 use std::path::Path;
 
@@ -15,10 +14,11 @@ use crate::json;
 /// The file's name in a model's folder.
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 
-/// Tokens that transformers draws from where a file says `do_sample` and not `top_k`.
+/// Default of `top_k` in transformers where `do_sample` is true.
 const TOP_K: usize = 50;
 
-/// Fields that would change what transformers generates and are not computed here, each with the values that ask for nothing.
+/// Fields that would change what transformers generates and are not supported here, each with its values without
+/// effect.
 const NOT_COMPUTED: [(&str, &[f64]); 25] = [
     ("bad_words_ids", &[]),
     ("begin_suppress_tokens", &[]),
@@ -47,37 +47,37 @@ const NOT_COMPUTED: [(&str, &[f64]); 25] = [
     ("watermarking_config", &[]),
 ];
 
-/// How tokens are drawn, as far as it is said.
+/// Sampling parameters, each of which may be absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Drawing {
-    /// What logits are divided by; 0 takes the most probable token.
+    /// Number that logits are divided by; 0 takes the most probable token.
     pub temperature: Option<f64>,
-    /// How many of the most probable tokens may be drawn; 0 means all.
+    /// Number of most probable tokens to sample from; 0 means all.
     pub top_k: Option<usize>,
-    /// The probability that the most probable tokens have together if no other may be drawn; 1 means all.
+    /// Total probability of the most probable tokens to sample from; 1 means all tokens.
     pub top_p: Option<f64>,
-    /// The least probability that a token may be drawn with, as a share of the greatest; 0 means any.
+    /// Minimum probability of a sampled token, as a fraction of the greatest; 0 means any.
     pub min_p: Option<f64>,
-    /// What the logits of tokens that are there already are divided by where they are positive, and multiplied by where they are
-    /// negative; 1 changes nothing.
+    /// Repetition penalty: positive logits of tokens that the text already has are divided by it, negative ones
+    /// multiplied; 1 is none.
     pub repetition_penalty: Option<f64>,
 }
 
-/// What the file says.
+/// Contents of the file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// The tokens that end a response, where the file names some. They take the place of those of `config.json`.
+    /// The tokens that end a response, if the file names some. They replace those of `config.json`.
     pub eos: Option<Vec<u32>>,
-    /// Whether transformers draws tokens.
+    /// Whether transformers samples tokens.
     pub do_sample: bool,
-    /// How.
+    /// The sampling parameters.
     pub drawing: Drawing,
-    /// Fields of the file that would change what transformers generates and are not computed here.
+    /// Fields of the file that would change what transformers generates and are not supported here.
     pub not_computed: Vec<&'static str>,
 }
 
 impl Drawing {
-    /// What is said here, and where nothing is, what is said there.
+    /// These parameters, with absent ones taken from the other.
     fn or(self, other: Self) -> Self {
         Self {
             temperature: self.temperature.or(other.temperature),
@@ -88,13 +88,13 @@ impl Drawing {
         }
     }
 
-    /// Without what cuts a distribution, but for what `given` says of it: where the most probable token is taken, no file's cut has an
-    /// effect, and a user's is refused.
+    /// These parameters without `top_k`, `top_p` and `min_p`, except for those in `given`: at temperature 0 the file's
+    /// have no effect, and the user's are refused.
     fn uncut(self, given: Self) -> Self {
         Self { top_k: given.top_k, top_p: given.top_p, min_p: given.min_p, ..self }
     }
 
-    /// Without what changes nothing.
+    /// These parameters without those that have no effect.
     fn effective(self) -> Self {
         Self {
             top_k: self.top_k.filter(|top_k| *top_k != 0),
@@ -107,7 +107,7 @@ impl Drawing {
 }
 
 impl GenerationConfig {
-    /// What a model's folder says; nothing where it has no such file.
+    /// Reads the file of a model's folder; empty if there is none.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl GenerationConfig {
         Reader { path, fields: json::read(path)? }.read()
     }
 
-    /// How `lm generate` draws tokens where its user says `given`: as transformers does.
+    /// Sampling parameters of `lm generate` for options `given`, as transformers combines them.
     #[must_use]
     pub fn as_transformers(&self, given: Drawing) -> Drawing {
         let own = match self.do_sample {
@@ -138,7 +138,7 @@ impl GenerationConfig {
         Self::resolved(given, file.or(own).or(greedy))
     }
 
-    /// How `lm serve` draws tokens where a request says `given`: as vLLM does.
+    /// Sampling parameters of `lm serve` for a request's fields `given`, as vLLM combines them.
     #[must_use]
     pub fn as_vllm(&self, given: Drawing) -> Drawing {
         let own = Drawing { temperature: Some(1.0), ..Drawing::default() };
@@ -180,7 +180,7 @@ impl Reader<'_> {
         Ok(GenerationConfig { eos: self.eos()?, do_sample, drawing, not_computed })
     }
 
-    /// A field that is there and not null.
+    /// A field, unless it is absent or null.
     fn field(&self, name: &str) -> Option<&Value> {
         self.fields.get(name).filter(|value| !value.is_null())
     }
@@ -200,7 +200,7 @@ impl Reader<'_> {
 
     fn whole(&self, field: &str) -> Result<Option<usize>, LmError> {
         let Some(value) = self.field(field) else { return Ok(None) };
-        // Both 0 and -1 are said where all are meant.
+        // Both 0 and -1 mean all.
         let given = if value.as_i64() == Some(-1) { Some(0) } else { value.as_u64() };
         match given.and_then(|given| usize::try_from(given).ok()) {
             Some(given) => Ok(Some(given)),
@@ -220,9 +220,9 @@ impl Reader<'_> {
     }
 }
 
-/// The file of a model that was trained to end its responses with `ends`, or none where the source's own, or that there is none, says so
-/// already. `source` is the folder of the model that was trained, `config` the fields of its `config.json` and `known` the tokens that
-/// these name as ends.
+/// The file of a model that was trained to end its responses with `ends`; `None` if the source's file, or its absence,
+/// already implies them. `source` is the folder of the model that was trained, `config` the fields of its
+/// `config.json`, and `known` the end tokens that these name.
 ///
 /// # Errors
 ///
@@ -244,7 +244,7 @@ pub(crate) fn with_ends(
     let mut fields: Map<String, Value> = if is_there {
         json::read(&path)?
     } else {
-        // Whoever finds the file reads nothing of this kind from `config.json`.
+        // Readers of this file ignore these fields of `config.json`.
         let tokens = ["bos_token_id", "pad_token_id"].into_iter();
         tokens
             .filter_map(|name| Some((name.to_owned(), config.get(name).filter(|id| !id.is_null())?.clone())))
@@ -278,7 +278,7 @@ mod tests {
         let file = parse(r#"{"temperature": 0.6, "top_k": 20, "eos_token_id": 7}"#).unwrap();
         assert_eq!((file.eos.as_deref(), file.as_transformers(nothing)), (Some(&[7][..]), drawing(0.0, None, None)));
         assert_eq!(file.as_vllm(nothing), drawing(0.6, Some(20), None));
-        // Nothing is drawn from where there is no file, and requests have the API's temperature.
+        // Without a file nothing is sampled, and requests have the API's temperature.
         let none = GenerationConfig::default();
         assert_eq!(
             (none.as_transformers(nothing), none.as_vllm(nothing)),
@@ -293,7 +293,7 @@ mod tests {
         let penalised = |drawing: Drawing| Drawing { repetition_penalty: Some(1.2), ..drawing };
         let off = Drawing { top_k: Some(0), top_p: Some(1.0), min_p: Some(0.0), ..Drawing::default() };
         assert_eq!(file.as_transformers(off), penalised(drawing(0.6, None, None)));
-        // The most probable token is taken whatever the file cuts, and what is said beside it is not lost.
+        // At temperature 0 the file's truncations are dropped, and its other parameters are kept.
         let greedy = Drawing { temperature: Some(0.0), ..Drawing::default() };
         assert_eq!(file.as_transformers(greedy), penalised(drawing(0.0, None, None)));
         assert_eq!(file.as_vllm(Drawing { top_k: Some(3), ..greedy }), penalised(drawing(0.0, Some(3), None)));

@@ -137,8 +137,8 @@ impl Head<'_> {
         })
     }
 
-    /// Gives `read(first, logits, greatest)` the logits z − max z of the hidden states from the `first`, row behind row, and max z of
-    /// each, chunk by chunk.
+    /// Calls `read(first, logits, greatest)` for each chunk of hidden states, with the index of its first one, their
+    /// logits z − max z row by row, and max z of each.
     ///
     /// # Errors
     ///

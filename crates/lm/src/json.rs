@@ -1,4 +1,4 @@
-//! JSON files of models: no key may be twice in an object, and a pointer of git-lfs is no JSON.
+//! Readers of models' JSON files, which reject duplicate keys and git-lfs pointers.
 
 use std::fmt;
 use std::fs::File;
@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 
 use crate::error::LmError;
 
-/// How a file begins that git-lfs left in place of the real one.
+/// First bytes of a git-lfs pointer.
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// The text of a file that came with a model.
+/// Reads the text of a model's file.
 ///
 /// # Errors
 ///
@@ -25,23 +25,24 @@ pub(crate) fn read_text(path: &Path) -> Result<String, LmError> {
     Ok(text)
 }
 
-/// Reads a JSON file that came with a model.
+/// Reads a model's JSON file.
 ///
 /// # Errors
 ///
-/// As [`read_text`], and [`LmError::Json`] for text that is not JSON, has a key twice in one object, or is of another type.
+/// As [`read_text`], and [`LmError::Json`] for text that is not JSON, has a key twice in one object, or is of another
+/// type.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, LmError> {
     let fail = |source| LmError::Json { path: path.to_owned(), field: ".".to_owned(), source };
     parse(read_text(path)?.as_bytes()).map_err(fail)
 }
 
-/// Parses JSON, of which no object may have a key twice.
+/// Parses JSON without duplicate keys.
 pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     let Unique(value) = serde_json::from_slice(text)?;
     serde_json::from_value(value)
 }
 
-/// Refuses what git-lfs left in place of a file: its first bytes say so.
+/// Refuses a git-lfs pointer, given the first bytes of a file.
 ///
 /// # Errors
 ///
@@ -50,7 +51,7 @@ pub(crate) fn refuse_pointer(path: &Path, begin: &[u8]) -> Result<(), LmError> {
     if begin.starts_with(POINTER) { Err(LmError::Pointer { path: path.to_owned() }) } else { Ok(()) }
 }
 
-/// The same for a file that another library reads. A file that cannot be read is left to that library.
+/// Refuses a git-lfs pointer where another library reads the file. Other errors are left to that library.
 ///
 /// # Errors
 ///
@@ -63,7 +64,7 @@ pub(crate) fn refuse_pointer_at(path: &Path) -> Result<(), LmError> {
     }
 }
 
-/// A value without an object that has a key twice.
+/// A JSON value without duplicate keys.
 struct Unique(Value);
 
 impl<'de> Deserialize<'de> for Unique {

@@ -15,7 +15,7 @@
 //! | what models answer to instructions, and which is preferred | [`outputs`], [`mod@judge`] |
 //! | how probable responses are | [`mod@score`] |
 //! | where a model comes from, and where it computes | [`folder`], [`device`] |
-//! | what ends a response, and how tokens are drawn unless somebody says otherwise | [`generation_config`] |
+//! | the tokens that end a response, and sampling defaults | [`generation_config`] |
 //! | results of lm-evaluation-harness side by side | [`compare`] |
 //! | what fits in memory | [`memory`], [`inspection`] |
 //! | text to tokens | [`tokens`] |

@@ -70,7 +70,7 @@ pub enum Projection {
     Down,
 }
 
-/// More than any model's hidden states have numbers, so that no shape of an adapter overflows.
+/// Limit of the rank, above any model's hidden size, so that no shape of an adapter overflows.
 const GREATEST_RANK: usize = 1 << 20;
 
 /// The shape of a model's adapters, the same in each of its layers.
@@ -174,7 +174,7 @@ impl Lora {
         [shape(Side::A, [rank, columns]), shape(Side::B, [rows, rank])]
     }
 
-    /// Refuses a rank that is greater than that of any map which is adapted: B A has no more than the map itself.
+    /// Refuses a rank greater than that of every adapted map: the product B A cannot have more than the map itself.
     ///
     /// # Errors
     ///

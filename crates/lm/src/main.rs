@@ -115,7 +115,7 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     match run.train()? {
         Ended::Finished(model) => {
             if worker.is_first() {
-                // Whoever removed the metrics of a run has its model all the same.
+                // A run without its metrics file has its model all the same.
                 let summary = Summary::read(out.path(), &recipe).map_or_else(|_| String::new(), |it| format!("{it}\n"));
                 print(&format!("{summary}written: {}\n", model.display()))?;
             }
@@ -130,7 +130,7 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// How a stage goes: what it measured last, and its tokens in the time since it began.
+/// Progress of a stage: its last measurements, and its tokens and time since it began.
 struct Course {
     begun: Instant,
     tokens: usize,
@@ -142,7 +142,7 @@ impl Course {
         Self { begun: Instant::now(), tokens: 0, held_out: None }
     }
 
-    /// What the progress line says after a step of so many tokens.
+    /// The progress line after a step of this many tokens.
     fn after(&mut self, row: &Row, tokens: usize) -> String {
         self.tokens += tokens;
         let seconds = self.begun.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
@@ -171,7 +171,7 @@ impl Loaded {
         let device = device(&arguments.device)?;
         let folder = find(&arguments.model)?;
         let adapter = arguments.adapter.as_ref().map(|adapter| find(adapter).context("--adapter")).transpose()?;
-        // What came with the adapters is what they were trained with.
+        // Files in the adapters' folder are those that they were trained with.
         let own = |name| adapter.as_ref().map(|adapter| adapter.join(name)).filter(|path| path.exists());
         let replaced = Replaced { chat_template: own(CHAT_TEMPLATE_FILE), eos_token: None };
         let mut text = Text::read(&folder, &replaced, default_now()?)?;
@@ -185,7 +185,7 @@ impl Loaded {
         Ok(Self { text, model })
     }
 
-    /// The same with what a file says of ends and of drawing in place of what the model's own says; `none` for nothing.
+    /// Replaces the model's `generation_config.json` by another file; `none` removes it.
     fn read_with(arguments: &ModelArguments, generation: Option<&Path>) -> anyhow::Result<Self> {
         let generation = match generation {
             Some(path) if path == Path::new("none") => Some(GenerationConfig::default()),
@@ -249,7 +249,7 @@ struct Answer<'a> {
 }
 
 fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
-    // What cannot be written is refused before anything is computed.
+    // Checks the output before anything is computed.
     let layout = if arguments.format.is_some() { Layout::Document } else { Layout::Lines };
     let file = arguments.out.as_deref().map(|path| AnswerFile::check(path, layout, arguments.resume)).transpose();
     let file = file.context("--out")?;
@@ -274,7 +274,7 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
     let GenerateArguments { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, batch, .. } =
         *arguments;
     for field in &text.generation.not_computed {
-        eprintln!("warning: {GENERATION_CONFIG_FILE}: {field} is not computed here, and is passed over");
+        eprintln!("warning: {GENERATION_CONFIG_FILE}: {field} is not supported here, and is ignored");
     }
     let given = Drawing { temperature, top_k, top_p, min_p, repetition_penalty };
     let Drawing { temperature, top_k, top_p, min_p, repetition_penalty } = text.generation.as_transformers(given);

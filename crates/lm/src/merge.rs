@@ -1,4 +1,4 @@
-//! Adapters added to the weights of their model, as a model of its own.
+//! Adds adapters to the weights of their model, as a new model.
 
 use std::path::Path;
 
@@ -12,17 +12,18 @@ use crate::folder::{Appearing, Inherited, fill, stored_dtype, whole, within};
 use crate::generation_config::GENERATION_CONFIG_FILE;
 use crate::model::Transformer;
 
-/// Writes the model in `model` with the adapters in `adapter` added to its weights as a new folder `target`, rounded to `dtype` or to what
-/// the model is stored as. A chat template or a `generation_config.json` that came with the adapters goes with them.
+/// Writes the model in `model` with the adapters in `adapter` added to its weights as a new folder `target`, rounded to
+/// `dtype` or to what the model is stored as. A chat template or a `generation_config.json` that came with the adapters
+/// goes with them.
 ///
 /// # Errors
 ///
-/// [`LmError::Taken`] where something is at `target` already, before anything is read; as [`Transformer::read`], [`adapter::apply`] and
-/// [`folder::write`](crate::folder::write).
+/// [`LmError::Taken`] where something is at `target` already, before anything is read; as [`Transformer::read`],
+/// [`adapter::apply`] and [`folder::write`](crate::folder::write).
 pub fn merge(model: &Path, adapter: &Path, target: &Path, dtype: Option<Dtype>) -> Result<(), LmError> {
     whole(target, Appearing::New, |folder| {
         let dtype = dtype.map_or_else(|| stored_dtype(model), Ok)?;
-        // In 32 bits, so that the sum is rounded once.
+        // Adds in 32 bits, so that the sum is rounded once.
         let mut merged = Transformer::read(model, Dtype::Float32, Device::Cpu)?;
         adapter::apply(&mut merged, adapter, Use::Applied)?;
         let inherited = Inherited {

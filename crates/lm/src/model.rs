@@ -32,7 +32,7 @@ pub struct Transformer {
     embedding: Tensor,
     layers: Vec<Layer>,
     norm: Norm,
-    /// The output's weights, where they are not the embedding table.
+    /// The output weights, if they are not the embedding table.
     head: Option<Tensor>,
     /// What the adapters of its layers are, if they have some.
     lora: Option<Lora>,
@@ -47,10 +47,10 @@ pub struct Shape {
     pub size: Vec<i64>,
 }
 
-/// The embedding table.
+/// Name of the embedding table.
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";
-/// The output's weights, where they are not the embedding table.
+/// Name of the output weights, if they are not the embedding table.
 pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// Every parameter of a model, in the one order that gradients, optimizers and files have.
@@ -76,7 +76,7 @@ pub fn shapes(config: &ModelConfig) -> Vec<Shape> {
     shapes
 }
 
-/// Whether a checkpoint may hold a tensor that is no parameter, as it is computed from the configuration.
+/// Whether a tensor of this name is no parameter but may be in a checkpoint, as it follows from the configuration.
 pub fn is_redundant(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
 }
@@ -185,8 +185,8 @@ impl Transformer {
         Ok(())
     }
 
-    /// Reads a model's folder, to compute in `dtype` on this device. Output weights that differ from the embedding table are the
-    /// model's, even if the configuration ties the two: its `tied_embeddings` is then false.
+    /// Reads a model's folder, to compute in `dtype` on this device. Output weights that differ from the embedding
+    /// table are the model's, even if the configuration ties the two: its `tied_embeddings` is then false.
     ///
     /// # Errors
     ///

@@ -26,11 +26,11 @@ const STAGE: &str = "stage";
 /// Where a stage's reference comes from.
 const REFERENCE: &str = "reference";
 
-/// The most threads of the engine: more than any machine has cores.
+/// Limit of the engine's threads, more than any machine has cores.
 const MOST_THREADS: usize = 1 << 12;
-/// The most records of a step or a micro-batch: the tokens of so many do not fit in any memory together.
+/// Limit of records of a step or a micro-batch, more than fit into any memory.
 const MOST_RECORDS: usize = 1 << 20;
-/// The most steps of a stage: with the most records each, their places can still be counted.
+/// Limit of steps of a stage, so that the number of all its records can be counted.
 const MOST_STEPS: u64 = 1 << 40;
 
 /// Everything that determines a run.
@@ -52,7 +52,8 @@ pub struct Recipe {
     /// A chat template, in place of the model's own; the trained model has it then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<PathBuf>,
-    /// The token that ends a response, in place of the tokenizer's `eos_token`; the trained model's tokenizer has it then.
+    /// The token that ends a response, in place of the tokenizer's `eos_token`; the trained model's tokenizer has it
+    /// then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eos_token: Option<String>,
     /// Where statistics of reference policies are kept; the run's own folder unless given.
@@ -73,7 +74,7 @@ pub struct Stage {
     pub order: Order,
     /// The longest example, in tokens.
     pub max_length: usize,
-    /// What becomes of records that cannot be learnt from.
+    /// Treatment of records that no method can learn from.
     pub invalid: Invalid,
     /// Records of a step.
     pub batch: usize,
@@ -135,18 +136,19 @@ pub struct DataSet {
     /// What is learnt of each line.
     #[serde(default)]
     pub learnt: Learnt,
-    /// How many of its first records are read, those not counted that are skipped; all unless given.
+    /// Number of its first records to read, not counting skipped ones; all unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
 }
 
-/// What becomes of records that cannot be learnt from: malformed, empty, equal, too long, of another kind, or not to be encoded.
+/// Treatment of records that no method can learn from: malformed, empty, equal, too long, of another kind, or
+/// impossible to encode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Invalid {
-    /// The first is an error, with its line.
+    /// Report the first as an error, with its line.
     Error,
-    /// They are skipped, and counted by what is wrong with them.
+    /// Skip them, and count them by kind.
     Skip,
 }
 
@@ -164,7 +166,7 @@ pub enum Keeping {
 }
 
 impl Recipe {
-    /// What takes the place of the model's own.
+    /// Replacements for the model's own chat template and `eos_token`.
     pub fn replaced(&self) -> Replaced {
         Replaced { chat_template: self.chat_template.clone(), eos_token: self.eos_token.clone() }
     }

@@ -64,13 +64,13 @@ pub enum Ended {
 pub enum Event<'a> {
     /// Something is not as it should be, and the run goes on.
     Warning(&'a LmError),
-    /// Records of a data file cannot be learnt from, and the recipe says to skip them.
+    /// Records of a data file were skipped, as no method can learn from them.
     Skipped {
         /// The file.
         path: &'a Path,
-        /// Number of records that were read.
+        /// Number of records of the file that were read.
         records: usize,
-        /// Those that were skipped.
+        /// The skipped records.
         skipped: &'a Skipped,
     },
     /// The run goes on behind a checkpoint.
@@ -259,8 +259,8 @@ impl Run<'_> {
 ///
 /// # Errors
 ///
-/// [`LmError::Checkpoint`] where there is none, or none of that position, and for one that is incomplete or damaged; any other [`LmError`] for the run's recipe and
-/// model, and for what is there already.
+/// [`LmError::Checkpoint`] where there is none, or none of that position, and for one that is incomplete or damaged;
+/// any other [`LmError`] for the run's recipe and model, and for what is there already.
 pub fn export(run: &Path, at: Option<Position>, target: &Path) -> Result<Position, LmError> {
     let folder = run.join(CHECKPOINTS);
     let there = positions(&folder)?;
@@ -289,7 +289,7 @@ pub fn export(run: &Path, at: Option<Position>, target: &Path) -> Result<Positio
     Ok(at)
 }
 
-/// What goes over from the recipe's model to the trained one.
+/// Files that the trained model takes over from the recipe's model.
 fn inherited<'a>(recipe: &Recipe, source: &'a Path, text: &Text) -> Inherited<'a> {
     let eos = text.tokenizer.as_ref().map(Tokenizer::eos);
     Inherited {
@@ -300,7 +300,7 @@ fn inherited<'a>(recipe: &Recipe, source: &'a Path, text: &Text) -> Inherited<'a
     }
 }
 
-/// Writes what is trained, adapters or the whole model, as a folder that appears whole.
+/// Writes the trained adapters or the whole model as a folder that appears whole.
 fn write_trained(
     target: &Path,
     appearing: Appearing,
@@ -311,7 +311,7 @@ fn write_trained(
     folder::whole(target, appearing, |folder| fill(folder, recipe, inherited, policy))
 }
 
-/// Writes what such a folder holds.
+/// Writes the files of such a folder.
 fn fill(folder: &Path, recipe: &Recipe, inherited: &Inherited<'_>, policy: &LmPolicy) -> Result<(), LmError> {
     let parameters = policy.parameters();
     match policy.model().lora() {
@@ -362,7 +362,7 @@ fn is_known(recipe: &Recipe, path: &Path) -> Result<bool, LmError> {
     }
 }
 
-/// The command that goes on with a run by the recipe that it wrote.
+/// The command that resumes a run by the recipe that it wrote.
 fn resumption(recipe: &Path) -> String {
     let out = recipe.parent().unwrap_or(Path::new("."));
     format!("`lm train {} --out {} --resume`", recipe.display(), out.display())

@@ -67,7 +67,8 @@ pub fn score<'a, E: From<LmError>>(
     batch(policy, &waiting, &mut answer)
 }
 
-/// Refuses an example that is longer than the sequences that the model was made for: what it says of tokens further on is of no use.
+/// Refuses an example that is longer than the model's `max_position_embeddings`: log-probabilities of tokens beyond
+/// them mean nothing.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! A model that answers over HTTP, as OpenAI's API is spoken.
+//! An OpenAI-compatible HTTP server of a model.
 //!
 //! | route | answers |
 //! |---|---|
@@ -48,7 +48,7 @@ use metrics::Metrics;
 use wording::Wording;
 use worker::Job;
 
-/// Requests of which tokens are made at once: they take a while, and memory that grows with their texts.
+/// Limit of requests that are tokenized at the same time: this takes time, and memory that grows with their texts.
 const PREPARED: usize = 2;
 
 /// Where a model answers, and to whom.
@@ -60,8 +60,8 @@ pub struct Settings {
     pub api_key: Option<String>,
     /// What the model is called.
     pub name: String,
-    /// Names by which clients may reach a server of this machine alone, beside localhost and addresses. With names, a server beyond this
-    /// machine answers to no others either.
+    /// Host names that requests to a server on a loopback address may have, besides localhost and IP addresses. If
+    /// there are any, a server on another address rejects other names too.
     pub host_names: Vec<String>,
     /// How much it takes.
     pub limits: Limits,
@@ -80,16 +80,16 @@ pub struct Limits {
     pub max_tokens: usize,
     /// The most bytes of a request's body.
     pub body_bytes: usize,
-    /// How long an answer may take.
+    /// Time limit of an answer.
     pub answer: Duration,
-    /// How long a client may take to send a request, or to take a part of an answer.
+    /// Time limit for a client to send a request, and to receive each part of an answer.
     pub request: Duration,
-    /// How long a server that was asked to stop waits for the answers that are on their way.
+    /// Time that in-flight answers have to finish when the server shuts down.
     pub grace: Duration,
-    /// Connections that are open at once, at least 1. Half of them may wait for a whole request, or be for paths that need no key; beyond
-    /// that, those that do so for longest are closed.
+    /// Limit of open connections, at least 1. At most half of them may be idle or serve paths that need no key; beyond
+    /// that, those that are idle for longest are closed.
     pub connections: usize,
-    /// Those of them that one client address may have, at least 1.
+    /// Limit of open connections of one client address, at least 1.
     pub connections_per_address: usize,
 }
 
@@ -98,7 +98,7 @@ struct Server {
     settings: Settings,
     config: ModelConfig,
     wording: Wording,
-    /// How tokens are drawn where a request does not say it.
+    /// Sampling defaults, for fields that a request does not have.
     generation: GenerationConfig,
     /// Tokens that end an answer.
     ends: Vec<u32>,
@@ -106,7 +106,7 @@ struct Server {
     jobs: mpsc::Sender<Vec<Job>>,
     /// Places in the queue.
     places: Arc<Semaphore>,
-    /// Turns to make tokens of a request.
+    /// Permits to tokenize a request.
     preparing: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     /// When the model was there, in seconds since 1970.

@@ -71,19 +71,19 @@ impl Dtype {
 }
 
 impl Weights {
-    /// Reads every parameter of a model of this shape from its folder, as numbers of this kind on this device. One tensor at a
-    /// time is in memory twice. Where the configuration ties the output's weights to the embedding table and the files have both,
-    /// both are read: see [`tie`](Self::tie).
+    /// Reads every parameter of a model of this shape from its folder, as numbers of this kind on this device. One
+    /// tensor at a time is in memory twice. Where the configuration ties the output's weights to the embedding table
+    /// and the files have both, both are read: see [`tie`](Self::tie).
     ///
     /// # Errors
     ///
-    /// [`LmError::File`]; [`LmError::Json`] for an index that is none; [`LmError::Weights`] for a file that is none or is cut;
-    /// [`LmError::Weight`] naming a tensor that is missing, that no parameter answers to, that has another shape or type, that is in
-    /// another file than the index says, or whose numbers are not finite.
+    /// [`LmError::File`]; [`LmError::Json`] for an index that is none; [`LmError::Weights`] for a file that is none or
+    /// is cut; [`LmError::Weight`] naming a tensor that is missing, that no parameter answers to, that has another
+    /// shape or type, that is in another file than the index says, or whose numbers are not finite.
     pub fn read(folder: &Path, config: &ModelConfig, dtype: Dtype, device: Device) -> Result<Self, LmError> {
         let mut expected = sizes(shapes(config));
         let tied = config.tied_embeddings.then(|| expected.get(EMBEDDING).cloned()).flatten();
-        // Either of the two, or both, may be there.
+        // The files may have either of the two, or both.
         expected.extend(tied.map(|size| (HEAD.to_owned(), size)));
         let mut weights = Self { folder: folder.to_owned(), tensors: HashMap::with_capacity(expected.len()) };
         let (files, indexed) = files(folder)?;
@@ -109,8 +109,8 @@ impl Weights {
         weights.complete(&expected)
     }
 
-    /// Whether the output's weights are the embedding table, where the configuration says so: as transformers does, only if the files
-    /// have one of the two, which is then both, or both with the same numbers.
+    /// Whether the output's weights are the embedding table, where the configuration says so: as transformers does,
+    /// only if the files have one of the two, which is then both, or both with the same numbers.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ impl Weights {
         weights.complete(&expected)
     }
 
-    /// Takes over what a file holds, and answers the names of its tensors.
+    /// Reads a file's tensors, and returns their names.
     fn add(
         &mut self,
         file: &Path,
@@ -158,7 +158,7 @@ impl Weights {
             let size = expected.get(name).ok_or_else(|| refuse("is no parameter of this model".to_owned()))?;
             let (stored_dtype, tensor) = stored.finite_tensor(name, size)?;
             let tensor = tensor.f_to_kind(dtype.kind())?;
-            // What is finite in one type may be infinite in another.
+            // A number that is finite in one type may be infinite in another.
             if stored_dtype != dtype && dtype != Dtype::Float32 && !is_finite(&tensor)? {
                 return Err(refuse(format!("has numbers that are too great for {dtype}")));
             }
@@ -234,7 +234,7 @@ pub(crate) fn files(folder: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String, Str
     Ok((names.into_iter().map(|name| folder.join(name)).collect(), weight_map))
 }
 
-/// Refuses parameters that would be written as anything but finite numbers.
+/// Refuses parameters that are not finite in the type in which they are written.
 ///
 /// # Errors
 ///

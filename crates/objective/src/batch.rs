@@ -870,7 +870,7 @@ fn check_feedback(data: Data, responses: &[Response]) -> Result<(), BatchError> 
     Ok(())
 }
 
-/// Feedback as a message tells it.
+/// Feedback in words, for an error.
 fn describe(feedback: &Feedback) -> String {
     match feedback {
         Feedback::None => "no feedback".to_owned(),

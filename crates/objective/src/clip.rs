@@ -76,13 +76,14 @@ pub struct Surrogate {
     pub loss: f64,
     /// ∂ℓ/∂x.
     pub slope: f64,
-    /// The bound that holds the ratio back, if one does.
+    /// The bound at which the ratio is clipped, if it is.
     pub clipped: Option<Bounded>,
 }
 
-/// The bound that holds an importance ratio back.
+/// The bound at which an importance ratio is clipped.
 ///
-/// A good token may not gain too much, a bad one may not lose too much:
+/// The upper bound limits the gain of a token with a positive advantage, the lower bound the loss of one with a
+/// negative advantage:
 ///
 /// ```
 /// use objective::clip::{Bounded, Clip};
@@ -168,8 +169,8 @@ impl Clip {
     pub fn surrogate(&self, log_ratio: f64, advantage: f64) -> Surrogate {
         let (ratio, slope) = exponential(log_ratio);
         let (low, high, delta) = (1.0 - self.low, 1.0 + self.high, self.delta.unwrap_or(f64::INFINITY));
-        // Which ratio the minimum has follows from the bounds and the sign of A: products that round to the same number do not
-        // decide it.
+        // Which ratio the minimum has follows from the bounds and the sign of A: products that round to the same number
+        // do not decide it.
         let (least, most) = if advantage > 0.0 { (0.0, high.min(delta)) } else { (low, high.max(delta)) };
         let (held, clipped) = match advantage != 0.0 {
             true if ratio > most => (most, Some(Bounded::Above)),

@@ -16,13 +16,13 @@
 //!
 //! # Source
 //!
-//! C. Wang et al., "Beyond Reverse KL: Generalizing Direct Preference Optimization with Diverse Divergence Constraints",
-//! arXiv 2309.16240, Table 1; constants as in TRL.
+//! C. Wang et al., "Beyond Reverse KL: Generalizing Direct Preference Optimization with Diverse Divergence
+//! Constraints", arXiv 2309.16240, Table 1; constants as in TRL.
 //!
-//! The implicit reward has a constant besides, which is the prompt's (the normaliser of the optimal policy), and f' one of its own.
-//! Both cancel in a margin of summed scores. In one of means over tokens (`ipo`, `sigmoid_norm`) a constant c leaves
-//! c/n_w − c/n_l, which is not 0 where the lengths n_w and n_l of the two responses differ. The constants above make every
-//! score 0 at the reference.
+//! The implicit reward has a constant besides, which is the prompt's (the normaliser of the optimal policy), and f' one
+//! of its own. Both cancel in a margin of summed scores. In one of means over tokens (`ipo`, `sigmoid_norm`) a constant
+//! c leaves c/n_w − c/n_l, which is not 0 where the lengths n_w and n_l of the two responses differ. The constants
+//! above make every score 0 at the reference.
 //!
 //! # Departures
 //!

@@ -38,7 +38,7 @@ pub struct Evaluation {
     pub(crate) term: Option<Box<Evaluation>>,
 }
 
-/// Two evaluations are equal where their answers are; what the buffers hold beside them does not show:
+/// Two evaluations are equal if their results are; the contents of scratch buffers are not compared:
 ///
 /// ```
 /// # use objective::*;
@@ -115,16 +115,16 @@ pub enum Metric {
     /// Share of groups whose responses all have an advantage of 0: groups of one, and groups of equal rewards.
     #[strum(serialize = "zero_advantage_groups")]
     ZeroAdvantageGroups,
-    /// Share of pairs that teach nothing: their cotangents are all 0, as where a margin is beyond what a loss asks for.
+    /// Share of pairs whose cotangents are all 0, for example because their margin is beyond a hinge.
     #[strum(serialize = "zero_gradient_pairs")]
     ZeroGradientPairs,
     /// Share of importance ratios that clipping holds back.
     #[strum(serialize = "clip_fraction")]
     ClipFraction,
-    /// Share of importance ratios that the lower bound holds back.
+    /// Share of importance ratios that are clipped at the lower bound.
     #[strum(serialize = "clip_fraction_low")]
     ClipFractionLow,
-    /// Share of importance ratios that the upper bound holds back.
+    /// Share of importance ratios that are clipped at the upper bound.
     #[strum(serialize = "clip_fraction_high")]
     ClipFractionHigh,
     /// Mean entropy of the policy over tokens, nats.

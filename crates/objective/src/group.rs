@@ -7,9 +7,10 @@
 //! - `scale = group`: A = (R − mean) / (s + 10⁻⁴); `scale = batch`: s over the whole step; `scale = none`: A = R − mean
 //! - leave-one-out (`rloo`): A = R − mean of the others of the group
 //!
-//! A response alone in its group has A = 0. A [`GroupLoss`] says what a response's loss is and what each of its tokens weighs.
-//! With β > 0, β times an estimate of KL(π || π_ref) is added to each token's loss (see
-//! [`token_divergence`](crate::token_divergence)), or, for `rloo`, β Σₜ (log π_behaviour − log π_ref) is taken from the reward.
+//! A response alone in its group has A = 0. A [`GroupLoss`] says what a response's loss is and what each of its tokens
+//! weighs. With β > 0, β times an estimate of KL(π || π_ref) is added to each token's loss (see
+//! [`token_divergence`](crate::token_divergence)), or, for `rloo`, β Σₜ (log π_behaviour − log π_ref) is taken from the
+//! reward.
 //!
 //! # Source
 //!
@@ -162,7 +163,7 @@ pub struct ResponseLoss {
     pub ratios: usize,
 }
 
-/// Importance ratios that were held back, by the bound that did.
+/// Numbers of clipped importance ratios, by bound.
 ///
 /// ```
 /// use objective::clip::Bounded;
@@ -174,13 +175,13 @@ pub struct ResponseLoss {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clipped {
-    /// By the lower bound.
+    /// Number clipped at the lower bound.
     pub below: usize,
-    /// By the upper bound.
+    /// Number clipped at the upper bound.
     pub above: usize,
 }
 
-/// Their shares of all ratios are metrics, together and by the bound:
+/// Their shares of all ratios are metrics, in total and by bound:
 ///
 /// ```
 /// use objective::{Metric, Metrics, group::Clipped};
@@ -191,7 +192,7 @@ pub struct Clipped {
 /// assert_eq!(shares.map(|share| metrics.mean(share)), [Some(0.75), Some(0.25), Some(0.5)]);
 /// ```
 impl Clipped {
-    /// Counts a ratio by the bound that holds it back, if one does.
+    /// Counts a ratio under the bound at which it is clipped, if any.
     ///
     /// ```
     /// let mut clipped = objective::group::Clipped::default();
@@ -206,7 +207,7 @@ impl Clipped {
         }
     }
 
-    /// Records what share they are of so many ratios.
+    /// Records their shares of this many ratios as metrics.
     ///
     /// ```
     /// use objective::{Metric, Metrics, group::Clipped};

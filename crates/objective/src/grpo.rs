@@ -4,7 +4,8 @@
 //!
 //! With x the log-ratio log π − log π_behaviour, of a token (`ratio = token`) or its mean over a response of N tokens
 //! (`ratio = sequence`, GSPO), ℓ the [clipped surrogate](crate::clip) at x, A the response's advantage (see
-//! [`group`](crate::group)), per token ℓ and β times its [divergence](crate::token_divergence) from the reference, and the mean:
+//! [`group`](crate::group)), per token ℓ and β times its [divergence](crate::token_divergence) from the reference, and
+//! the mean:
 //!
 //! | `normalisation` | a token of the step weighs |
 //! |---|---|
@@ -22,9 +23,9 @@
 //!
 //! # Departures
 //!
-//! `dapo` divides by the tokens of the whole step, as TRL does. Its paper's equation 8 is the mean over prompts of each prompt's own
-//! mean over the tokens of its group, which weighs tokens otherwise: of two groups with responses of 1 and 1 and of 100 and 100
-//! tokens, a token weighs 1/4 and 1/400 there and 1/202 here.
+//! `dapo` divides by the tokens of the whole step, as TRL does. Its paper's equation 8 is the mean over prompts of each
+//! prompt's own mean over the tokens of its group, which weighs tokens otherwise: of two groups with responses of 1 and
+//! 1 and of 100 and 100 tokens, a token weighs 1/4 and 1/400 there and 1/202 here.
 //!
 //! `bnpo` and `dapo` are the same here: TRL's `bnpo` divides by the tokens of a micro-batch, so that its loss depends on how a
 //! step is split; here every step is exact under any split. `dr_grpo` leaves `scale` as it is given, as TRL does; its paper has
@@ -224,7 +225,8 @@ impl GroupLoss for Grpo {
     }
 }
 
-/// The sum over a response's tokens of a loss of their log-ratios, which answers its value, its slope and the bound that holds it.
+/// The sum over a response's tokens of a loss of their log-ratios, where `loss` returns the value, the slope and the
+/// bound at which it is clipped.
 pub(crate) fn by_token(
     response: &Sampled<'_>,
     share: f64,

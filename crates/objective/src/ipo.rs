@@ -15,9 +15,9 @@
 //!
 //! # Departures
 //!
-//! The paper does not say over what the log-ratio runs; its authors confirmed the mean over tokens to TRL, which is the default
-//! here too. `normalisation = sum` is the plain reading. The constants of a
-//! [divergence](crate::divergence) do not cancel under a mean where the lengths of a pair differ.
+//! The paper does not say over what the log-ratio runs; its authors confirmed the mean over tokens to TRL, which is the
+//! default here too. `normalisation = sum` is the plain reading. The constants of a [divergence](crate::divergence) do
+//! not cancel under a mean where the lengths of a pair differ.
 //!
 //! # Examples
 //!

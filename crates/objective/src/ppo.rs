@@ -205,8 +205,9 @@ fn value_loss(value: f64, returned: f64, behaviour: Option<(f64, f64)>) -> (f64,
     if let Some((behaviour, clip)) = behaviour {
         let moved = value - behaviour;
         let held = behaviour + moved.clamp(-clip, clip);
-        // The clip's own bounds decide: within them V̂ is V, whatever rounding makes of V_behaviour + (V − V_behaviour). Beyond
-        // them V̂ lies between V_behaviour and V, and is the further from R where R lies on V's side of the middle.
+        // The clip's own bounds decide: within them V̂ is V, whatever rounding makes of V_behaviour + (V −
+        // V_behaviour). Beyond them V̂ lies between V_behaviour and V, and is the further from R where R lies on V's
+        // side of the middle.
         let further = if moved > clip { error + (held - returned) < 0.0 } else { error + (held - returned) > 0.0 };
         if moved.abs() > clip && further {
             return ((held - returned).powi(2) / 2.0, 0.0);

@@ -15,7 +15,8 @@
 //!
 //! # Departures
 //!
-//! From DPO's derivation: the constants of a [divergence](crate::divergence) do not cancel where the lengths of a pair differ.
+//! From DPO's derivation: the constants of a [divergence](crate::divergence) do not cancel where the lengths of a pair
+//! differ.
 //!
 //! # Examples
 //!

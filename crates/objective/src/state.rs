@@ -36,7 +36,7 @@ pub struct ObjectiveState {
 /// assert_eq!(rewards, RunningMean { count: 2, mean: 0.5 });
 /// ```
 ///
-/// A count that is not exact in 64-bit floats, or a mean that no rewards have, is refused where it is read:
+/// Reading refuses a count that is not exact in 64-bit floats, and a mean beyond the range of rewards:
 ///
 /// ```
 /// # use objective::state::RunningMean;
@@ -64,7 +64,7 @@ const MOST_COUNTED: u64 = 1 << 53;
 /// The greatest magnitude of a mean of rewards, which are at most a scale of 10⁶ times a sum of log-ratios.
 const MOST_MEAN: f64 = 1e60;
 
-/// A running mean as it is written.
+/// The serialized form of a running mean.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Read {
@@ -110,7 +110,8 @@ impl RunningMean {
         self.count == 0
     }
 
-    /// Takes in `count` numbers of this mean. The count stays at 2⁵³ once it has reached it, beyond which 64-bit floats skip numbers.
+    /// Adds `count` numbers with this mean. The count stops at 2⁵³, the last one up to which 64-bit floats represent
+    /// every integer.
     ///
     /// ```
     /// let mut rewards = objective::state::RunningMean::default();

@@ -2,28 +2,29 @@
 //!
 //! # Formula
 //!
-//! It keeps the policy near its reference: a token that the policy likes more than the reference does is pushed down, one that it
-//! likes less is pulled up, in proportion to the difference of the two log-probabilities. With u = log π_ref − log π and
-//! ρ = π / π_behaviour of a token, and the weight β:
+//! It keeps the policy near its reference: a token that the policy likes more than the reference does is pushed down,
+//! one that it likes less is pulled up, in proportion to the difference of the two log-probabilities. With u = log
+//! π_ref − log π and ρ = π / π_behaviour of a token, and the weight β:
 //!
 //! | `divergence` | `divergence_place` | added to a token's loss |
 //! |---|---|---|
 //! | `k3` | `corrected` | β ρ (eᵘ − u − 1) |
 //!
-//! Cotangent: −β ρ u, times what the token weighs in the step. ρ is always the token's own ratio, unclipped, also where the policy's
-//! loss has the ratio of the whole response, and it is differentiated: so the expected gradient is that of β KL(π || π_ref) at the
-//! states visited, their distribution held, whichever policy sampled them. The estimate k3 differentiated as it stands, without
-//! ρ, has the cotangent −β (eᵘ − 1), whose expectation on policy is the gradient of the other divergence, KL(π_ref || π).
+//! Cotangent: −β ρ u, times what the token weighs in the step. ρ is always the token's own ratio, unclipped, also where
+//! the policy's loss has the ratio of the whole response, and it is differentiated: so the expected gradient is that of
+//! β KL(π || π_ref) at the states visited, their distribution held, whichever policy sampled them. The estimate k3
+//! differentiated as it stands, without ρ, has the cotangent −β (eᵘ − 1), whose expectation on policy is the gradient
+//! of the other divergence, KL(π_ref || π).
 //!
 //! # Source
 //!
-//! k3 from J. Schulman, "Approximating KL Divergence", 2020; the correction from DeepSeek-AI, "DeepSeek-V3.2", arXiv 2512.02556,
-//! section 3.1, which is TRL's default (`use_bias_correction_kl`).
+//! k3 from J. Schulman, "Approximating KL Divergence", 2020; the correction from DeepSeek-AI, "DeepSeek-V3.2", arXiv
+//! 2512.02556, section 3.1, which is TRL's default (`use_bias_correction_kl`).
 //!
 //! # Departures
 //!
-//! TRL multiplies by the ratio that its importance sampling has, which is the sequence's where that is asked for; the gradient is
-//! then no divergence's. Exponentials of more than 100 nats go on along their tangent.
+//! TRL multiplies by the ratio that its importance sampling has, which is the sequence's where that is asked for; the
+//! gradient is then no divergence's. Exponentials of more than 100 nats go on along their tangent.
 //!
 //! # Examples
 //!
@@ -41,21 +42,21 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::numerics::{STEEPEST, exponential, exponential_excess};
 use crate::parameter::{Kind, Parameter};
 
-/// How the divergence is estimated.
+/// Estimator of the divergence.
 pub const DIVERGENCE: Parameter = Parameter {
     name: "divergence",
     kind: Kind::Choice { default: "k3", options: Estimator::VARIANTS },
-    purpose: "how KL(pi || pi_ref) is estimated from a sampled token, where beta > 0",
+    purpose: "estimator of KL(pi || pi_ref) from a sampled token, where beta > 0",
 };
 
-/// Where the divergence enters.
+/// Place of the divergence in the loss.
 pub const DIVERGENCE_PLACE: Parameter = Parameter {
     name: "divergence_place",
     kind: Kind::Choice { default: "corrected", options: Place::VARIANTS },
-    purpose: "where the divergence enters, where beta > 0: corrected is in the loss, times the token's importance ratio",
+    purpose: "place of the divergence, where beta > 0: corrected adds it to the loss, times the token's importance ratio",
 };
 
-/// How the divergence is estimated.
+/// Estimator of the divergence.
 ///
 /// ```
 /// let given = [("beta".to_owned(), 0.04.into()), ("divergence".to_owned(), "k4".into())].into();
@@ -69,9 +70,9 @@ pub enum Estimator {
     K3,
 }
 
-/// Where the divergence enters.
+/// Place of the divergence in the loss.
 ///
-/// Without a weight there is no divergence, and so no place for one:
+/// With β = 0 there is no divergence, so the parameter must not be set:
 ///
 /// ```
 /// let given = [("divergence_place".to_owned(), "corrected".into())].into();
@@ -88,8 +89,8 @@ pub enum Place {
     Corrected,
 }
 
-/// ρ (eᵘ − u − 1) of one token and its derivative by log π, from the log-probabilities that the policy, the policy that sampled
-/// the token, and the reference give it.
+/// ρ (eᵘ − u − 1) of one token and its derivative by log π, from the log-probabilities that the policy, the policy that
+/// sampled the token, and the reference give it.
 ///
 /// The expectation over the actions of one state is KL(π || π_ref), whichever policy samples:
 ///
@@ -112,7 +113,7 @@ pub fn corrected(log_prob: f64, behaviour: f64, reference: f64) -> (f64, f64) {
     }
     // ρ eᵘ = π_ref / π_behaviour, so that no overflow of eᵘ shows where ρ is small.
     let value = if u <= STEEPEST { ratio * excess } else { exponential(reference - behaviour).0 - ratio * (1.0 + u) };
-    // Of ρ (eᵘ − u − 1) − ρ (eᵘ − 1), which would cancel.
+    // The closed form of ρ (eᵘ − u − 1) − ρ (eᵘ − 1), which would lose digits by cancellation.
     (value, -ratio * u)
 }
 

@@ -6,9 +6,10 @@
 //!
 //! # Terms
 //!
-//! Each term is a method with its parameters and a `weight` (1 unless given). All learn from the same responses, through the same
-//! states: terms on different data, with different sampling, or with different anticipation are an error. A term that imitates
-//! (`sft`) beside terms that compare pairs imitates the chosen responses. Weights that are all 0 are an error.
+//! Each term is a method with its parameters and a `weight` (1 unless given). All learn from the same responses,
+//! through the same states: terms on different data, with different sampling, or with different anticipation are an
+//! error. A term that imitates (`sft`) beside terms that compare pairs imitates the chosen responses. Weights that are
+//! all 0 are an error.
 //!
 //! ```toml
 //! [[method]]

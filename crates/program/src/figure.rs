@@ -94,22 +94,22 @@ pub fn ticks(top: f64, count: f64) -> (Vec<f64>, usize) {
     ((0..).map(|tick| f64::from(tick) * space).take_while(|tick| *tick <= top).collect(), decimals)
 }
 
-/// The least of 1, 2 and 5 times a power of ten that is not below the given space.
+/// The smallest number that is 1, 2 or 5 times a power of ten and at least the given space.
 fn round_space(space: f64) -> f64 {
     let power = 10_f64.powf(space.log10().floor());
     [1.0, 2.0, 5.0].map(|factor| factor * power).into_iter().find(|round| *round >= space).unwrap_or(10.0 * power)
 }
 
-/// Places as near to the wanted ones as they can be without coming closer to each other than `gap`, in the given order, and from `least`
-/// on. Places that are wanted in order stay in order.
+/// Positions close to the wanted ones, at least `gap` apart and at least `least`, in the given order. Wanted positions
+/// in order stay in order.
 pub fn spread(wanted: &[f64], gap: f64, least: f64, most: f64) -> Vec<f64> {
     let mut order: Vec<_> = (0..wanted.len()).collect();
     order.sort_by(|a, b| wanted[*a].total_cmp(&wanted[*b]));
-    // Neighbours that are too close become one group, which lies around the mean of what its members want.
+    // Neighbours that are too close form a group, centred at the mean of its members' wanted positions.
     let mut groups: Vec<(f64, usize)> = Vec::new();
     let room = (most - gap * wanted.len().saturating_sub(1) as f64).max(least);
     for (place, index) in order.iter().enumerate() {
-        // Where the first label would be if all were packed.
+        // Position of the first label of a packed group.
         groups.push(((wanted[*index] - gap * place as f64).clamp(least, room), 1));
         while let [.., (before, members), (last, own)] = groups.as_slice() {
             if before <= last {

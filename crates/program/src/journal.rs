@@ -1,4 +1,4 @@
-//! A file that grows by whole lines: whatever ends the process, at most the line that it was writing is lost.
+//! A file that grows by whole lines: however the process ends, at most the line that it was writing is lost.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::output::{OutputError, open_journal};
 
-/// A file that this process alone appends whole lines to.
+/// A file to which this process alone appends whole lines.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -15,8 +15,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the file, or creates it, and returns its whole lines; a last line that is not whole is cut off. None where another process
-    /// has it open. Where the file system has no locks, everybody may open it.
+    /// Opens or creates the file, and returns its whole lines; an incomplete last line is cut off. `None` if another
+    /// process has it open. On a file system without locks, several processes may open it.
     ///
     /// # Errors
     ///
@@ -45,7 +45,7 @@ impl Journal {
         let bytes = [line, b"\n"].concat();
         let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
         if let Err(source) = written {
-            // What cannot be cut off here is cut off when the file is opened again.
+            // An incomplete line that cannot be cut off here is cut off when the file is opened again.
             _ = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
             return Err(OutputError { path: self.path.clone(), source });
         }

@@ -5,7 +5,7 @@
 //! | files and folders that appear whole or not at all | [`output`] |
 //! | files that grow by whole lines | [`journal`] |
 //! | how figures are drawn (feature `figures`) | `figure` |
-//! | how a method looks in all of them | `look` |
+//! | colour, dash and marker of a method in figures | `look` |
 //! | how far a run is | [`progress`] |
 //! | how an error is told, and with which exit code | [`outcome`] |
 

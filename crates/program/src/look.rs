@@ -1,20 +1,21 @@
-//! How a method looks in every figure, page and comparison: a function of its name alone, so that no method moves another's.
+//! Colour, dash and marker of a method in every figure, page and comparison. They depend on its name alone, so that a
+//! new method changes no other's.
 //!
-//! The six methods that the lake's paper compares have the colours that colour-blind readers can tell apart to themselves, and solid
-//! lines. Any other method has a quieter colour, a broken line and a marker of its own.
+//! The six methods that the lake's paper compares have solid lines in colours that colour-blind readers can
+//! distinguish. Every other method has a muted colour, a dashed line and a marker.
 
 use plotters::prelude::*;
 
 use crate::figure::{Area, Drawn};
 
-/// How a method looks.
+/// Colour, dash and marker of a method.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Look {
     /// The colour of its lines, bars and markers.
     pub colour: RGBColor,
-    /// Lengths of the line's dashes and gaps by turns, in pixels; a solid line has none.
+    /// Alternating lengths of the line's dashes and gaps, in pixels; empty for a solid line.
     pub dash: &'static [u32],
-    /// What stands on its line and beside its name.
+    /// The marker on its line and beside its name.
     pub marker: Marker,
 }
 
@@ -34,8 +35,8 @@ pub enum Marker {
     Rhomb,
 }
 
-/// Methods with colours of their own: blue, orange, green, purple, vermillion and sky blue of M. Okabe and K. Ito, "Color Universal
-/// Design", 2008.
+/// Methods with colours of their own: blue, orange, green, purple, vermillion and sky blue of M. Okabe and K. Ito,
+/// "Color Universal Design", 2008.
 const PAPER: [(&str, RGBColor); 6] = [
     ("sft", RGBColor(0, 114, 178)),
     ("dpo", RGBColor(230, 159, 0)),
@@ -45,7 +46,8 @@ const PAPER: [(&str, RGBColor); 6] = [
     ("ift", RGBColor(86, 180, 233)),
 ];
 
-/// Methods whose looks differ from each other's for certain. A further one goes to the end; until then its name is hashed.
+/// Methods whose looks are certain to differ. Append further ones; the look of a name that is not listed comes from its
+/// hash.
 const OTHERS: [&str; 27] = [
     "ppo",
     "online_dpo",
@@ -97,7 +99,7 @@ impl Look {
         if let Some((_, colour)) = PAPER.into_iter().find(|(paper, _)| *paper == name) {
             return Self { colour, dash: &[], marker: Marker::Disc };
         }
-        // As many dashes and markers have no common divisor, 45 places differ in one of them.
+        // The numbers of dashes and markers have no common divisor, so 45 places in the list have different pairs.
         let place = OTHERS.iter().position(|other| *other == name).unwrap_or_else(|| hash(name));
         Self {
             colour: QUIET[place / 3 % QUIET.len()],
@@ -148,7 +150,7 @@ impl Look {
 }
 
 impl Marker {
-    /// Corners from −1 to 1, downwards, and whether they are filled.
+    /// Corners in [−1, 1] with y downwards, and whether the shape is filled.
     pub fn outline(self) -> (Vec<(f64, f64)>, bool) {
         const ARM: f64 = 0.35;
         let plus = vec![
@@ -189,16 +191,16 @@ impl Marker {
     }
 }
 
-/// FNV-1a.
+/// The FNV-1a hash of a text.
 fn hash(name: &str) -> usize {
     let hash = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    // 135 places have each of the colours, dashes and markers together.
+    // There are 135 combinations of colours, dashes and markers.
     (hash % 135) as usize
 }
 
-/// A line as its dashes.
+/// A line divided into its dashes.
 fn dashed(points: &[(i32, i32)], pattern: &[u32]) -> Vec<Vec<(i32, i32)>> {
     if pattern.is_empty() {
         return vec![points.to_vec()];

@@ -16,8 +16,8 @@ pub fn exit_code(outcome: anyhow::Result<impl Termination>) -> ExitCode {
     }
 }
 
-/// A text without the characters that would move a terminal's cursor, change its colours or the order of its letters: what is printed
-/// may come from strangers. Line breaks and tabs stay.
+/// A text without the characters that would move a terminal's cursor, change its colours or the order of its letters:
+/// what is printed may come from strangers. Line breaks and tabs stay.
 pub fn printable(text: &str) -> String {
     let is_shown = |char: &char| match char {
         '\n' | '\t' => true,

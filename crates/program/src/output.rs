@@ -13,7 +13,7 @@ use self::destination::Destination;
 /// How names begin of what is not finished. What a killed process left under such a name is of no use to anyone.
 const UNFINISHED: &str = ".unfinished-";
 
-/// Letters that are drawn to make such a name one of its own.
+/// Number of random letters that make a temporary name unique.
 const DRAWN: usize = 6;
 
 /// A file or folder that could not be written.
@@ -38,11 +38,11 @@ pub struct OutputFolder {
     created: Vec<PathBuf>,
 }
 
-/// A folder that was created here, and that nothing was written to, is removed again: a command that is refused leaves none.
+/// Removes a folder that was created here and is still empty, so that a refused command leaves none.
 impl Drop for OutputFolder {
     fn drop(&mut self) {
         for folder in &self.created {
-            // Only an empty one can be removed so.
+            // Only an empty folder is removed.
             _ = std::fs::remove_dir(folder);
         }
     }
@@ -71,7 +71,7 @@ impl OutputFolder {
         make().map_err(at(path))
     }
 
-    /// The same, for a folder whose files belong together: no other process may write there at the same time.
+    /// Creates a folder whose files belong together, so that no other process may write there at the same time.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl OutputFolder {
         &self.path
     }
 
-    /// Writes a file by atomic rename, and answers its path. A symbolic link of this name stays, and the file that it leads to is
+    /// Writes a file by atomic rename, and returns its path. A symbolic link of this name stays, and its target is
     /// written; a device or a pipe of this name is written through.
     ///
     /// # Errors
@@ -149,25 +149,25 @@ impl OutputFolder {
     }
 }
 
-/// A file that a user named, seen to be writable before any work is done.
+/// A file that a user named, checked to be writable before any work is done.
 #[derive(Debug)]
 pub struct OutputFile {
     path: PathBuf,
     opened: Opened,
 }
 
-/// Where an output file's bytes will go.
+/// Destination of an output file's bytes.
 #[derive(Debug)]
 enum Opened {
-    /// To this name, by atomic rename.
+    /// A regular file, written by atomic rename.
     Regular(PathBuf),
-    /// Through to what is open.
+    /// An open device, pipe or descriptor, written through.
     Stream(File),
 }
 
 impl OutputFile {
-    /// Makes sure that the file can be written, and creates the folder that it is to be in where that is missing. Symbolic links are
-    /// followed; a device, a pipe or a file descriptor (`/dev/stdout`) will be written through.
+    /// Checks that the file can be written, and creates its folder if necessary. Symbolic links are followed; a device,
+    /// a pipe or a file descriptor (`/dev/stdout`) is written through.
     ///
     /// # Errors
     ///
@@ -201,7 +201,7 @@ impl OutputFile {
     }
 }
 
-/// Opens a file that grows by whole lines, for reading and writing; one that is absent is made. Symbolic links are followed.
+/// Opens or creates a file that grows by whole lines, for reading and writing. Symbolic links are followed.
 ///
 /// # Errors
 ///
@@ -220,17 +220,17 @@ pub struct NewFolder {
     unfinished: TempDir,
     parent: PathBuf,
     target: PathBuf,
-    /// Says that a process is at work here.
+    /// Lock of the folder, held while this process writes to it.
     _lock: FolderLock,
 }
 
 impl NewFolder {
-    /// A folder that will be `target`, or where that is a symbolic link, what it leads to. What processes that were killed left of one
-    /// is removed.
+    /// Creates a temporary folder that will become `target`, or the target of that symbolic link. Temporary folders
+    /// that killed processes left are removed.
     ///
     /// # Errors
     ///
-    /// [`OutputError`] naming the folder that it is to be in, and `target` where something else than a folder has the name.
+    /// [`OutputError`] naming the parent folder, and `target` if it exists and is no folder.
     pub fn create(target: &Path) -> Result<Self, OutputError> {
         let target = destination::folder(target).map_err(at(target))?;
         let parent = destination::parent(&target).to_owned();
@@ -239,7 +239,7 @@ impl NewFolder {
         remove_abandoned(&parent, &prefix).map_err(at(&parent))?;
         loop {
             let unfinished = tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent).map_err(at(&parent))?;
-            // Another process may have taken the folder for an abandoned one before it was locked: then there is another to make.
+            // Another process may have removed the folder as abandoned before it was locked; then another one is made.
             if let Some(lock) = lock_folder(unfinished.path()) {
                 return Ok(Self { unfinished, parent, target, _lock: lock });
             }
@@ -297,11 +297,11 @@ impl NewFolder {
     }
 }
 
-/// Writes a regular file by atomic rename. One that is replaced leaves its permissions to the new one.
+/// Writes a regular file by atomic rename. A replaced file's permissions are kept.
 fn replace(target: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = unfinished(target)?;
     if let Ok(metadata) = std::fs::metadata(target) {
-        // Some file systems have none.
+        // Some file systems have no permissions.
         _ = file.as_file().set_permissions(metadata.permissions());
     }
     file.write_all(bytes)?;
@@ -310,7 +310,7 @@ fn replace(target: &Path, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A file beside the target, under another name.
+/// A temporary file beside the target.
 fn unfinished(target: &Path) -> std::io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(UNFINISHED);
@@ -320,12 +320,12 @@ fn unfinished(target: &Path) -> std::io::Result<NamedTempFile> {
     builder.tempfile_in(destination::parent(target))
 }
 
-/// Removes folders of this prefix at which no process is at work: their locks are free.
+/// Removes temporary folders of this prefix whose locks are free, as their processes have ended.
 fn remove_abandoned(parent: &Path, prefix: &str) -> std::io::Result<()> {
     for entry in std::fs::read_dir(parent)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        // What follows is drawn, and as long in each name: a longer rest belongs to the name of another folder.
+        // The random part has a fixed length; a longer rest belongs to another folder's name.
         let is_own = name.strip_prefix(prefix).is_some_and(|rest| rest.len() == DRAWN);
         if is_own
             && entry.file_type()?.is_dir()
@@ -337,7 +337,8 @@ fn remove_abandoned(parent: &Path, prefix: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The lock of a folder, with nothing in it where there are no locks; none where another process has it, or has removed the folder.
+/// The lock of a folder, empty on file systems without locks; `None` if another process holds it or has removed the
+/// folder.
 fn lock_folder(path: &Path) -> Option<FolderLock> {
     if !cfg!(unix) {
         return Some(FolderLock(None));
@@ -393,7 +394,7 @@ mod tests {
         let first = NewFolder::create(&target).unwrap();
         assert!(!abandoned.exists());
         assert!(others.iter().all(|name| place.path().join(name).exists()));
-        // The lock is of the open folder, so that it holds against the same process as against another.
+        // The lock belongs to the opened folder, so it also excludes other threads of this process.
         let second = NewFolder::create(&target).unwrap();
         assert!(first.path().exists() && second.path().exists());
         first.appear().unwrap();

@@ -1,4 +1,4 @@
-//! Where the bytes of an output go when its name is taken by something else than a regular file.
+//! Outputs whose path is no regular file.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]

@@ -1,8 +1,8 @@
-//! JSON from outside, read without guessing.
+//! A JSON reader that rejects duplicate keys and arrays in place of objects.
 //!
-//! `serde_json` keeps the last of two equal keys, and reads an array as an object whose fields it gives in order. Either can turn
-//! what was meant around, silently. Here both are errors, at any depth and whatever type is read, and a byte order mark before
-//! the text is skipped:
+//! `serde_json` keeps the last of two equal keys, and reads an array as a struct whose fields it lists in order. Either
+//! can silently reverse the meaning. This crate makes both an error, at any depth and for any type, and skips a byte
+//! order mark before the text:
 //!
 //! ```
 //! use serde_json::Value;
@@ -26,10 +26,10 @@ use serde::de::DeserializeOwned;
 
 pub use strict::Strict;
 
-/// What UTF-8 texts of some programs begin with.
+/// Byte order mark, with which some programs begin a text in UTF-8.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// A value from the whole of a text.
+/// Reads a value from a whole text.
 ///
 /// # Errors
 ///
@@ -38,7 +38,7 @@ pub fn from_str<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     from_slice(text.as_bytes())
 }
 
-/// A value from the whole of a text in UTF-8.
+/// Reads a value from a whole text in UTF-8.
 ///
 /// # Errors
 ///
@@ -47,7 +47,7 @@ pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     from_slice_with_path(text).map_err(serde_path_to_error::Error::into_inner)
 }
 
-/// The same, with an error that names the field in which reading failed.
+/// Reads a value as [`from_slice`], with an error that names the field in which reading failed.
 ///
 /// ```
 /// let error = strict_json::from_slice_with_path::<std::collections::BTreeMap<String, [f64; 2]>>(br#"{"a": [1, "x"]}"#);

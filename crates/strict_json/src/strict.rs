@@ -1,4 +1,4 @@
-//! A deserializer around another that refuses duplicate keys, and arrays in place of structs.
+//! A deserializer that wraps another and rejects duplicate keys, and arrays in place of structs.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,9 +7,10 @@ use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-/// A deserializer, or a part of one, that refuses duplicate keys, and arrays in place of structs, in everything that it reads.
+/// A wrapper of a deserializer, or of a part of one, that rejects duplicate keys, and arrays in place of structs, at
+/// any depth.
 ///
-/// Keys are texts. It can stand between another wrapper and the format:
+/// Keys must be strings. The wrapper can be used between another wrapper and the format:
 ///
 /// ```
 /// use serde::Deserialize;
@@ -21,7 +22,7 @@ use serde::de::{
 #[derive(Debug)]
 pub struct Strict<D>(pub D);
 
-/// What visits a value, or reads a part of one, strictly.
+/// The strict visitor or seed of a value.
 struct Within<T> {
     inner: T,
     /// Whether the value is a struct's, for which an array is refused.
@@ -58,7 +59,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
         deserialize_unit deserialize_seq deserialize_map deserialize_identifier
     }
 
-    /// Reads what nobody asks for, too: a format may skip it without a look at its keys.
+    /// Reads ignored values too, as a format may skip them without checking their keys.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         self.deserialize_any(visitor)
     }
@@ -307,7 +308,7 @@ mod tests {
         assert_eq!(refusal::<Inner>(r#"{"number": 1, "number": 2}"#), r#"duplicate key "number""#);
         let text = r#"{"list": [], "kind": {"wrapped": {"number": 1, "number": 2}}}"#;
         assert_eq!(refusal::<Outer>(text), r#"duplicate key "number""#);
-        // Where a field is ignored, too.
+        // Checks the values of ignored fields too.
         assert_eq!(refusal::<Inner>(r#"{"number": 1, "more": {"k": 1, "k": 2}}"#), r#"duplicate key "k""#);
     }
 

@@ -52,7 +52,7 @@ pub struct Share {
 /// A mean over designs, and the half-width of its 95% interval; none for a single design.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The mean; not a number where no design has one, which JSON writes as null.
+    /// The mean over designs; NaN if no design has a value, which JSON writes as null.
     #[serde(deserialize_with = "number_or_null")]
     pub mean: f64,
     /// The half-width.
@@ -101,8 +101,8 @@ const NORMAL: f64 = 1.959_963_984_540_054;
 impl Effect {
     /// The 95% interval of η², from the intervals of its levels' shares.
     ///
-    /// With the weight wₗ and the share pₗ of each level, p = Σ wₗ pₗ, and η² = Σ wₗ (pₗ − p)² / (p (1 − p)), the delta method gives
-    /// Var η² = Σ (∂η²/∂pₗ)² Var pₗ, where ∂η²/∂pₗ = wₗ (2 (pₗ − p) − η² (1 − 2p)) / (p (1 − p)).
+    /// With the weight wₗ and the share pₗ of each level, p = Σ wₗ pₗ, and η² = Σ wₗ (pₗ − p)² / (p (1 − p)), the delta
+    /// method gives Var η² = Σ (∂η²/∂pₗ)² Var pₗ, where ∂η²/∂pₗ = wₗ (2 (pₗ − p) − η² (1 − 2p)) / (p (1 − p)).
     pub fn interval(&self) -> (f64, f64) {
         let designs: usize = self.levels.iter().map(|level| level.holds.designs).sum();
         let weight = |level: &LevelEffect| level.holds.designs as f64 / designs as f64;
@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    /// The effect of levels with so many holding among so many designs.
+    /// The effect of a factor from the number of holding designs and of all designs of each level.
     fn effect(counts: &[(usize, usize)]) -> Effect {
         let designs: usize = counts.iter().map(|(_, of)| of).sum();
         let mean = counts.iter().map(|(holding, _)| holding).sum::<usize>() as f64 / designs as f64;

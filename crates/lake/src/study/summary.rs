@@ -16,14 +16,14 @@ use crate::number::{fixed, signed};
 /// Factors whose levels are listed for each order, and drawn.
 const STRONGEST: usize = 6;
 
-/// How tables are laid out.
+/// Layout of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// As Markdown, a row a line however long.
+    /// Markdown, with one line a row.
     Markdown,
-    /// To fit a terminal.
+    /// Text for a terminal of limited width.
     Terminal {
-        /// Its columns.
+        /// The terminal's columns.
         columns: usize,
     },
 }
@@ -182,7 +182,7 @@ fn claim(page: &mut String, layout: Layout, answer: &Answer) {
     let _ = writeln!(page, "### {claim}\n\n{order}, {subset}.\n\n{}", table(layout, 1, &header, rows));
 }
 
-/// A table whose first columns, as many as `keys`, say what a row is of.
+/// A table whose rows are identified by the first `keys` columns.
 fn table(layout: Layout, keys: usize, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     if let Layout::Terminal { columns } = layout {
         return fitted::keyed_table(header, &rows.collect::<Vec<_>>(), keys, columns) + "\n";
@@ -256,7 +256,7 @@ fn heat(area: &Area<'_>, report: &StudyReport) -> Drawn {
     let (left, top, width, height) = (190, 96, 104, 36);
     let orders = orders(report);
     let most = orders.iter().flat_map(|(_, effects)| effects.iter()).map(|e| e.explained).fold(1e-9, f64::max);
-    // Small shares are told apart too.
+    // Makes small shares distinguishable too.
     let amount = |explained: f64| (explained / most).sqrt();
     for (column, (name, effects)) in (0..).zip(&orders) {
         let x = left + column * width;

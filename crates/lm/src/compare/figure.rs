@@ -1,4 +1,4 @@
-//! The comparison as a figure: each benchmark's scores one below the other, with their 95% intervals.
+//! Figure of a comparison: each benchmark's scores one below the other, with their 95% intervals.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -10,13 +10,13 @@ use crate::error::LmError;
 
 /// How many standard errors a 95% interval of a mean of many is wide to each side.
 const WIDTH: f64 = 1.96;
-/// Below the heading.
+/// Height of the heading.
 const UPPER: i32 = 72;
-/// From one score to the next.
+/// Distance between neighbouring scores.
 const STEP: i32 = 18;
-/// From one benchmark to the next, besides its scores.
+/// Extra distance between benchmarks.
 const TITLE: i32 = 34;
-/// The width of the whole.
+/// Width of the figure.
 const WHOLE: u32 = 760;
 
 /// The SVG of a comparison.

@@ -9,11 +9,11 @@ use super::rope::RawRope;
 use super::{Activation, Architecture, Biases, Dtype, ModelConfig};
 use crate::error::LmError;
 
-/// The largest number of a kind, so that the product of two is a number that is computed with.
+/// Limit of each size, so that the product of two does not overflow.
 const MAX_SIZE: usize = (1 << 31) - 1;
-/// The most layers, each of which has tensors with names.
+/// Limit of layers, each of which has named tensors.
 const MAX_LAYERS: usize = 10_000;
-/// The most parameters, a thousand times as many as any model has.
+/// Limit of parameters, a thousand times as many as any model has.
 const MAX_PARAMETERS: u128 = 1 << 50;
 
 /// The fields as the file has them. What is missing is none, as is what is null.
@@ -207,7 +207,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The numbers against each other: what they make together is what a computer can hold.
+    /// Checks the numbers together: their products must be sizes that a computer can hold.
     fn check_parameters(&self, config: ModelConfig) -> Result<ModelConfig, LmError> {
         let product = |left: usize, right: usize| (left as u128) * (right as u128);
         let ModelConfig { vocabulary, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, .. } = config;

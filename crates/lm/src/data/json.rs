@@ -1,19 +1,19 @@
 //! JSON values of data, in which no object has a key twice.
 //!
-//! A parser that lets the last of two equal keys win would learn from a pair whose sides were exchanged by the second.
+//! With a parser that keeps the last of two equal keys, a second `chosen` could silently exchange a pair's sides.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Any value.
+/// Any JSON value without duplicate keys.
 pub(super) struct Any;
 
-/// An object.
+/// A JSON object without duplicate keys.
 pub(super) struct Object;
 
-/// The object of a line.
+/// Parses a line as an object.
 pub(super) fn object(line: &[u8]) -> serde_json::Result<Map<String, Value>> {
     let mut deserializer = serde_json::Deserializer::from_slice(line);
     let object = Object.deserialize(&mut deserializer)?;

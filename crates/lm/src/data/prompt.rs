@@ -1,4 +1,4 @@
-//! Prompts that a model is asked to go on from, alone or as data of any layout have them.
+//! Prompts for a model to continue, alone or from records of any layout.
 
 use std::path::Path;
 
@@ -21,8 +21,8 @@ pub enum Prompt {
     Ids(Vec<u32>),
 }
 
-/// Reads the prompt of each record of a file: `prompt` as text or turns, `messages`, or `prompt_ids` alone, or what comes before the
-/// response in a record that a model could learn from.
+/// Reads the prompt of each record of a file: `prompt` as text or turns, `messages`, or `prompt_ids` alone, or the
+/// prompt of a training record.
 ///
 /// # Errors
 ///
@@ -71,7 +71,7 @@ fn prompt(fields: &Map<String, Value>) -> Result<Prompt, LmError> {
     }
 }
 
-/// The prompt of a record that a model could learn from.
+/// The prompt of a training record.
 fn before_response(fields: &Map<String, Value>) -> Result<Prompt, LmError> {
     let passage = match layout::records(fields, Learnt::Last)?.into_iter().next() {
         Some(Record::Demonstration(passage)) => Some(passage),
@@ -94,8 +94,8 @@ impl Encoder<'_> {
     ///
     /// # Errors
     ///
-    /// [`LmError::Unusable`] for text where there is no tokenizer, turns where there is no chat template, and a prompt without tokens;
-    /// the template's and the tokenizer's own.
+    /// [`LmError::Unusable`] for text where there is no tokenizer, turns where there is no chat template, and a prompt
+    /// without tokens; the template's and the tokenizer's own.
     pub fn prompt(&self, prompt: &Prompt) -> Result<Vec<u32>, LmError> {
         match prompt {
             Prompt::Ids(ids) => self.validated(ids.clone()),
@@ -104,7 +104,7 @@ impl Encoder<'_> {
         }
     }
 
-    /// The text of a conversation that is to be gone on from.
+    /// The text of a conversation that the model continues.
     pub(crate) fn rendered(&self, turns: &[Message]) -> Result<String, LmError> {
         self.tokenizer("messages")?;
         let is_begun = turns.last().is_some_and(|last| last.role == Role::Assistant);
@@ -117,7 +117,7 @@ impl Encoder<'_> {
         self.validated(self.tokenizer("text")?.encode(text)?)
     }
 
-    /// Token ids, where there are some and the model knows them.
+    /// Token ids, checked to be in the model's vocabulary and at least one.
     fn validated(&self, ids: Vec<u32>) -> Result<Vec<u32>, LmError> {
         if ids.is_empty() {
             return Err(no_prompt());

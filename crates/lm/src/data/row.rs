@@ -16,10 +16,10 @@ use super::source::{LONGEST, Take};
 use super::unusable::Unusable;
 use crate::error::{LmError, refuse};
 
-/// Rows whose values are in memory at once: a page of a few bytes may hold the same long text a thousand times.
+/// Number of rows in memory at once: a page of a few bytes may hold the same long text a thousand times.
 const BATCH: usize = 64;
 
-/// Reads rows as objects until `take` ends it.
+/// Reads rows as objects until `take` breaks.
 pub(super) fn each(path: &Path, file: File, take: &mut Take<'_>) -> Result<(), LmError> {
     let damaged = |source: ParquetError| LmError::Parquet { path: path.to_owned(), source };
     let reader = SerializedFileReader::new(file).map_err(damaged)?;
@@ -41,7 +41,7 @@ pub(super) fn each(path: &Path, file: File, take: &mut Take<'_>) -> Result<(), L
             Ok(None) => break,
             Err(_) => Err("a damaged page".to_owned()),
         };
-        let row = row.map_err(|given| at(path, number, refuse("row", "values of the columns", given)))?;
+        let row = row.map_err(|given| at(path, number, refuse("row", "readable values in all columns", given)))?;
         let object = match row.get_column_iter().map(|(_, field)| bytes(field)).sum::<u64>() > LONGEST {
             true => Err(Unusable::Fields.because(refuse("row", format!("at most {LONGEST} bytes"), "more"))),
             false => Ok(object(row)),
@@ -53,7 +53,7 @@ pub(super) fn each(path: &Path, file: File, take: &mut Take<'_>) -> Result<(), L
     Ok(())
 }
 
-/// Bytes of a value's texts.
+/// Number of bytes of a value's texts.
 fn bytes(field: &Field) -> u64 {
     match field {
         Field::Str(text) => text.len() as u64,
@@ -402,7 +402,7 @@ mod tests {
         let schema = Arc::new(parse_message_type(&schema(&[("prompt", TEXT), ("completion", TEXT)])).unwrap());
         let mut file = SerializedFileWriter::new(File::create(&path).unwrap(), schema, Arc::default()).unwrap();
         let mut group = file.next_row_group().unwrap();
-        // Each row says the same, which the file has once.
+        // All rows have the same text, which the file stores once.
         let (rows, text) = (40_000_usize, ByteArray::from("x".repeat(1 << 16).as_str()));
         while let Some(mut column) = group.next_column().unwrap() {
             let (values, there) = (vec![text.clone(); rows], vec![1; rows]);

@@ -20,22 +20,22 @@ use crate::error::{LmError, refuse};
 /// The most bytes of a line, of an entry of a list, or of a row.
 pub(super) const LONGEST: u64 = 64 << 20;
 
-/// What is made of the file's objects: it is given the number of each, from 1, and the object or why there is none.
+/// Consumer of a file's objects, called with each one's number, from 1, and the object or its error.
 pub(super) type Take<'a> = dyn FnMut(usize, Result<Map<String, Value>, LmError>) -> Taken + 'a;
-/// Whether the next object is read.
+/// The consumer's answer: continue with the next object, or break.
 pub(super) type Taken = Result<ControlFlow<()>, LmError>;
 
-/// What a file's name says that it holds.
+/// Format of a file, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// An object a line.
+    /// JSON lines, one object a line.
     Lines,
-    /// A list of objects, or an object a line.
+    /// A JSON list of objects, or JSON lines.
     Records,
     Parquet,
 }
 
-/// Formats by the ends of files' names, and whether gzip compresses them.
+/// Formats by file extension, and whether gzip compresses the file.
 const FORMATS: [(&str, Format, bool); 5] = [
     ("jsonl", Format::Lines, false),
     ("json", Format::Records, false),
@@ -62,12 +62,12 @@ impl Format {
     }
 }
 
-/// Reads a file's objects until `take` ends it.
+/// Reads a file's objects until `take` breaks.
 ///
 /// # Errors
 ///
-/// [`LmError::Field`] for a name of another format and for what is no regular file; [`LmError::File`] and [`LmError::Parquet`] for a
-/// file that cannot be read; those of `take`.
+/// [`LmError::Field`] for a name of another format and for what is no regular file; [`LmError::File`] and
+/// [`LmError::Parquet`] for a file that cannot be read; those of `take`.
 pub(super) fn each(path: &Path, take: &mut Take<'_>) -> Result<(), LmError> {
     let (format, is_compressed) = Format::of(path)?;
     let file = regular(path)?;
@@ -94,17 +94,17 @@ pub(super) fn each(path: &Path, take: &mut Take<'_>) -> Result<(), LmError> {
     lines(path, reader, take)
 }
 
-/// What a file in UTF-8 may begin with, and is no part of its text.
+/// Byte order mark, with which a file in UTF-8 may begin; it is not part of the text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The first three bytes, or all where there are fewer.
+/// The file's first three bytes, or all bytes of a shorter file.
 fn start(reader: &mut dyn Read) -> std::io::Result<Vec<u8>> {
     let mut start = Vec::new();
     reader.take(3).read_to_end(&mut start)?;
     Ok(start)
 }
 
-/// What begins so and is no text in UTF-8.
+/// Name of the encoding or compression that these first bytes belong to, if it is not UTF-8.
 fn foreign(start: &[u8]) -> Option<&'static str> {
     match start {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
@@ -113,14 +113,14 @@ fn foreign(start: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Opens a file to be read. What is no regular file is refused: a device has no end, and a pipe can be read once only.
+/// Opens a regular file for reading. Other kinds are refused: a device has no end, and a pipe can be read only once.
 ///
 /// # Errors
 ///
 /// [`LmError::File`]; [`LmError::Field`].
 pub(crate) fn regular(path: &Path) -> Result<File, LmError> {
     let fail = |source| LmError::File { path: path.to_owned(), source };
-    // A pipe that nobody writes to would wait when it is opened.
+    // Checks the kind first: opening a pipe without a writer would block.
     let kind = std::fs::metadata(path).map_err(fail)?.file_type();
     if kind.is_file() {
         return File::open(path).map_err(fail);
@@ -149,7 +149,7 @@ fn special(_kind: std::fs::FileType) -> &'static str {
     "something else"
 }
 
-/// Whether the text begins a list. White space before it is passed over.
+/// Whether the text begins with a list, after any white space.
 fn is_list(reader: &mut impl BufRead) -> std::io::Result<bool> {
     loop {
         let buffer = reader.fill_buf()?;
@@ -171,7 +171,7 @@ fn is_list(reader: &mut impl BufRead) -> std::io::Result<bool> {
     }
 }
 
-/// Reads the objects of lines. Blank lines at the end are passed over.
+/// Reads the objects of lines. Blank lines at the end are skipped.
 pub(super) fn lines(path: &Path, mut reader: impl BufRead, take: &mut Take<'_>) -> Result<(), LmError> {
     let fail = |source| LmError::File { path: path.to_owned(), source };
     let (mut line, mut blank) = (Vec::new(), None);
@@ -215,7 +215,7 @@ fn too_long(path: &Path) -> LmError {
     Unusable::Json.because(refuse(unit(path), format!("at most {LONGEST} bytes"), "more"))
 }
 
-/// What an object is in a file of this name.
+/// The word for an object in a file of this name: line, record or row.
 fn unit(path: &Path) -> &'static str {
     match Format::of(path) {
         Ok((Format::Records, _)) => "record",
@@ -238,7 +238,7 @@ fn entries(path: &Path, reader: impl BufRead, take: &mut Take<'_>) -> Result<(),
     }
 }
 
-/// A reader that fails behind so many bytes.
+/// A reader that fails after a limit of bytes.
 struct Bounded<'a, R> {
     reader: R,
     left: &'a Cell<u64>,
@@ -254,12 +254,12 @@ impl<R: Read> Read for Bounded<'_, R> {
     }
 }
 
-/// The entries of a list.
+/// Visitor of a list's entries.
 struct Entries<'a, 'b> {
     path: &'a Path,
     take: &'a mut Take<'b>,
     left: &'a Cell<u64>,
-    /// Why reading ended before the list did.
+    /// The reason that reading ended before the list did.
     ended: &'a mut Option<Result<(), LmError>>,
 }
 
@@ -291,7 +291,7 @@ impl<'de> Visitor<'de> for Entries<'_, '_> {
     }
 }
 
-/// The objects of a file, each of which `read` makes something of; nothing is passed over.
+/// The results of `read` for all objects of a file; the first error ends it.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Why a record cannot be learnt from, and how many of a file were skipped.
+//! Kinds of records that no method can learn from, and counts of those that were skipped.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use strum::IntoStaticStr;
 
 use crate::error::LmError;
 
-/// Why a record cannot be learnt from.
+/// Reason why no method can learn from a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr)]
 pub enum Unusable {
     /// A line is no JSON object, or is too long.
@@ -42,7 +42,7 @@ impl Unusable {
         LmError::Unusable { kind: self, source: Box::new(source) }
     }
 
-    /// The kind of a refusal; none where it is not about a record alone.
+    /// The kind of an error; `None` if the error is not about a single record.
     pub fn of(error: &LmError) -> Option<Self> {
         match error {
             LmError::Unusable { kind, .. } => Some(*kind),
@@ -57,23 +57,23 @@ impl Unusable {
     }
 }
 
-/// The records of a file that were skipped: of each kind the number, and the refusal of the first with its line.
+/// The skipped records of a file: the number of each kind, and the error of the first with its line.
 #[derive(Debug, Default)]
 pub struct Skipped(BTreeMap<Unusable, (usize, LmError)>);
 
 impl Skipped {
-    /// Counts one more.
+    /// Adds one skipped record.
     pub(crate) fn add(&mut self, kind: Unusable, error: LmError) {
         self.0.entry(kind).or_insert((0, error)).0 += 1;
     }
 
-    /// Number of records of all kinds.
+    /// Number of skipped records of all kinds.
     pub fn count(&self) -> usize {
         self.0.values().map(|(count, _)| count).sum()
     }
 }
 
-/// A line for each kind.
+/// Formats one line for each kind.
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (kind, (count, first))) in self.0.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Models of the hub: their files are fetched into the cache that Hugging Face's own programs use, and no more than is loaded.
+//! Models of the hub. Only the files that are loaded are fetched, into the cache of Hugging Face's own programs.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -11,17 +11,18 @@ use crate::config::CONFIG_FILE;
 use crate::error::LmError;
 use crate::weights::{self, INDEX_FILE, WEIGHTS_FILE};
 
-/// Files of the top folder that are loaded where they are there, beside those of [`COPIED`] and the shards that an index names.
+/// Files of the top folder that are loaded if they exist, besides those of [`COPIED`] and the shards that an index
+/// names.
 const LOADED: [&str; 5] = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, adapter::CONFIG_FILE, adapter::WEIGHTS_FILE];
-/// Letters that a pattern of names does not take for themselves.
+/// Characters with a special meaning in patterns of names.
 const GLOB: [char; 6] = ['*', '?', '[', '{', '\\', '!'];
 
-/// Fetches what is not there yet of a model, and answers its folder in the cache. A model whose weights are in one file has nothing else
-/// fetched of them; of others, an index says which files have them.
+/// Fetches the files of a model that the cache lacks, and returns its folder in the cache. Weights are one file, or the
+/// shards that an index names.
 ///
 /// # Errors
 ///
-/// What the hub answers, and [`LmError`] for an index that is none.
+/// The hub's error, and [`LmError`] for a malformed index.
 pub(super) fn fetch(
     owner: &str,
     model: &str,
@@ -47,7 +48,7 @@ pub(super) fn fetch(
     let (files, _) = weights::files(&folder)?;
     let names = files.iter().filter_map(|file| file.file_name().and_then(OsStr::to_str));
     let names = names.filter(|name| !name.contains(GLOB)).map(str::to_owned).collect();
-    // The folder is called as its commit, so that nothing that has changed on the hub meanwhile is mixed in.
+    // The folder has its commit's name, so that files of different commits are not mixed.
     let commit = folder.file_name().and_then(OsStr::to_str).map(str::to_owned);
     snapshot(commit, names)
 }

@@ -1,7 +1,7 @@
-//! What goes over from a model's folder to that of a model that is made of it, beside the weights.
+//! Files other than weights that a model made from another takes over from that one's folder.
 //!
-//! A model's folder may come from a stranger, and the model that is made of it may be published. So nothing is copied from outside of
-//! the folder, whatever its links lead to.
+//! A model's folder may come from a stranger, and the model that is made from it may be published. So links that lead
+//! out of the folder are not followed.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::json;
 use crate::model::{HEAD, Shape};
 use crate::tokens::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 
-/// Files that go over as they are, where the model has them.
+/// Files that are copied unchanged, if the model has them.
 pub(super) const COPIED: [&str; 9] = [
     TOKENIZER_FILE,
     TOKENIZER_CONFIG_FILE,
@@ -29,12 +29,12 @@ pub(super) const COPIED: [&str; 9] = [
     "merges.txt",
     "tokenizer.model",
 ];
-/// The special tokens by their roles, as older programs read them.
+/// File of the special tokens by their roles, which older programs read.
 const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 /// The role of the token that ends a response.
 const EOS_TOKEN: &str = "eos_token";
 
-/// A model's folder, and what becomes another in that of a model that is made of it.
+/// A model's folder, and the files that a model made from it replaces.
 #[derive(Clone, Debug)]
 pub struct Inherited<'a> {
     /// The folder.
@@ -43,19 +43,19 @@ pub struct Inherited<'a> {
     pub chat_template: Option<PathBuf>,
     /// A `generation_config.json` in place of the folder's.
     pub generation_config: Option<PathBuf>,
-    /// A token in place of the tokenizer's `eos_token`, and its id.
+    /// A token that replaces the tokenizer's `eos_token`, and its id.
     pub eos_token: Option<(String, u32)>,
     /// Tokens with which the model was trained to end its responses.
     pub ends: Vec<u32>,
 }
 
 impl<'a> Inherited<'a> {
-    /// A folder of which nothing becomes another.
+    /// A folder of which nothing is replaced.
     pub fn new(source: &'a Path) -> Self {
         Self { source, chat_template: None, generation_config: None, eos_token: None, ends: Vec::new() }
     }
 
-    /// Refuses a folder from which something would have to be copied that is elsewhere.
+    /// Refuses a folder with a file to copy that is outside it.
     ///
     /// # Errors
     ///
@@ -68,7 +68,8 @@ impl<'a> Inherited<'a> {
     ///
     /// # Errors
     ///
-    /// [`LmError::File`], [`LmError::Json`], and [`LmError::Outside`] for a file that a link leads to from the source's folder.
+    /// [`LmError::File`], [`LmError::Json`], and [`LmError::Outside`] for a file that a link leads to from the source's
+    /// folder.
     pub(super) fn write(
         &self,
         folder: &Path,
@@ -76,7 +77,7 @@ impl<'a> Inherited<'a> {
         dtype: Dtype,
     ) -> Result<(), LmError> {
         let mut fields = self.config()?;
-        // Whoever loads the model takes its numbers for what the configuration says that they are.
+        // The configuration must name the type in which the weights are written.
         let name = if fields.contains_key("dtype") { "dtype" } else { "torch_dtype" };
         fields.insert(name.to_owned(), dtype.to_string().into());
         if self.parsed_config()?.tied_embeddings && parameters.iter().any(|(shape, _)| shape.name == HEAD) {
@@ -92,7 +93,7 @@ impl<'a> Inherited<'a> {
         self.write_changes(folder)
     }
 
-    /// Writes what the adapters of a model need beside themselves: what differs from the files of their model.
+    /// Writes the files that an adapter's folder needs besides the adapter: those that differ from the base model's.
     ///
     /// # Errors
     ///
@@ -125,7 +126,7 @@ impl<'a> Inherited<'a> {
         }
     }
 
-    /// Copies a file where the source has it.
+    /// Copies a file if the source has it.
     fn copy(&self, folder: &Path, name: &str) -> Result<(), LmError> {
         let Some(from) = within(self.source, name)? else { return Ok(()) };
         std::fs::copy(&from, folder.join(name)).map_err(at(&from))?;
@@ -152,12 +153,13 @@ fn write_json(path: &Path, fields: Map<String, Value>) -> Result<(), LmError> {
     std::fs::write(path, text).map_err(at(path))
 }
 
-/// Where a file of a model's folder really is, if there is one of this name: within the folder or, where this is a snapshot of the hub's
-/// cache, among the files of the same repository.
+/// The resolved path of a file of a model's folder, if it exists. It must be within the folder or, in a snapshot of the
+/// hub's cache, among the files of the same repository.
 ///
 /// # Errors
 ///
-/// [`LmError::Outside`] for one that is anywhere else, or no regular file; [`LmError::File`] for one that cannot be found.
+/// [`LmError::Outside`] for one that is anywhere else, or no regular file; [`LmError::File`] for one that cannot be
+/// found.
 pub(crate) fn within(folder: &Path, name: &str) -> Result<Option<PathBuf>, LmError> {
     let path = folder.join(name);
     if path.symlink_metadata().is_err() {
@@ -172,8 +174,8 @@ pub(crate) fn within(folder: &Path, name: &str) -> Result<Option<PathBuf>, LmErr
     Err(LmError::Outside { path, target: real, folder: root })
 }
 
-/// Where the hub's cache keeps the files of a repository, one of whose snapshots this folder is: `REPOSITORY/snapshots/COMMIT` and
-/// `REPOSITORY/blobs`.
+/// The folder of files (`REPOSITORY/blobs`) of a repository of the hub's cache, if the given folder is one of its
+/// snapshots (`REPOSITORY/snapshots/COMMIT`).
 fn blobs(folder: &Path) -> Option<PathBuf> {
     let snapshots = folder.parent().filter(|parent| parent.file_name() == Some(OsStr::new("snapshots")))?;
     Some(snapshots.parent()?.join("blobs"))
@@ -215,7 +217,7 @@ mod tests {
             assert_eq!(found.is_ok(), is_allowed, "{name}: {found:?}");
         }
         assert_eq!(within(&snapshot, "none").unwrap(), None);
-        // A folder of that name that leads elsewhere is not the cache's.
+        // A link of that name to another folder does not belong to the cache.
         std::fs::remove_dir_all(&blobs).unwrap();
         symlink(place.join("outside"), &blobs).unwrap();
         symlink("../../blobs/secret", snapshot.join("through")).unwrap();
@@ -227,7 +229,7 @@ mod tests {
             place.display()
         );
         assert_eq!(error, expected);
-        // A folder that is itself reached by a link is its own place.
+        // The model's folder itself may be reached by a link.
         symlink(&snapshot, place.join("link")).unwrap();
         assert!(within(&place.join("link"), "own").unwrap().is_some());
     }

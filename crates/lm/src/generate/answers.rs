@@ -1,7 +1,7 @@
-//! The file of `lm generate`, which grows by whole lines, so that a list of prompts whose answering was ended is gone on with.
+//! The output file of `lm generate`, which grows by whole lines, so that an interrupted command can be resumed.
 //!
-//! Beside `FILE`, `FILE.asked.json` has what decides every answer. A format that is one document rather than lines is made of the
-//! lines in `FILE.jsonl`, and appears when all of them are there.
+//! `FILE.asked.json` has the settings that determine the answers of `FILE`. A format that is one document rather than
+//! lines is made from the lines of `FILE.jsonl`, when these are complete.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -15,27 +15,27 @@ use crate::asked::is_the_same;
 use crate::config::Dtype;
 use crate::error::LmError;
 
-/// What decides every answer.
+/// Settings that determine every answer.
 #[derive(Debug, Serialize)]
 pub struct Answering<'a> {
     /// Fingerprint of the model's weights, adapters included.
     pub model: String,
     /// Fingerprint of the prompts' tokens.
     pub prompts: String,
-    /// What the model computes in.
+    /// Type of the model's numbers.
     pub dtype: Dtype,
-    /// Where it computes.
+    /// Device of the model.
     pub device: &'a str,
-    /// How tokens are chosen, and how many prompts go on together.
+    /// Sampling settings, and the number of prompts that run together.
     #[serde(flatten)]
     pub settings: &'a Settings,
-    /// The format of the document, if it is one.
+    /// Format of the document, if the output is one.
     pub format: Option<&'static str>,
-    /// What the model is called in it.
+    /// Name of the model in the document.
     pub generator: Option<&'a str>,
 }
 
-/// What prompts are known by.
+/// Fingerprint of prompts.
 pub fn fingerprint(prompts: &[Vec<u32>]) -> String {
     let mut hasher = blake3::Hasher::new();
     for prompt in prompts {
@@ -45,16 +45,16 @@ pub fn fingerprint(prompts: &[Vec<u32>]) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// How answers are kept in their file.
+/// Layout of an output file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// A line for each.
+    /// JSON lines, one an answer.
     Lines,
-    /// One document, which is made when all are there.
+    /// One document, written when all answers are complete.
     Document,
 }
 
-/// A file for answers that was seen to be writable.
+/// An output file that is known to be writable.
 #[derive(Debug)]
 pub struct AnswerFile {
     folder: OutputFolder,
@@ -66,11 +66,11 @@ pub struct AnswerFile {
 
 #[derive(Debug)]
 enum Kind {
-    /// Nothing is there.
+    /// A file that does not exist yet.
     New,
-    /// Answers may be there, which are gone on with.
+    /// A file to resume, which may have answers.
     Resumed,
-    /// A device or a pipe, which is written through.
+    /// A device or a pipe, to write through.
     Stream,
 }
 
@@ -86,17 +86,17 @@ pub struct Answers {
 enum Lines {
     Journal(Journal),
     Stream(File),
-    /// A document is all that a stream is given.
+    /// A document, written to a stream as a whole.
     Nowhere,
 }
 
 impl AnswerFile {
-    /// Checks that answers can be written there, before any work is done.
+    /// Checks that answers can be written to the path, before any work is done.
     ///
     /// # Errors
     ///
-    /// [`LmError::Taken`] for a file that is there, unless it is to be gone on with; [`LmError::File`] for a name that is none, and for
-    /// a folder that cannot be written to.
+    /// [`LmError::Taken`] for an existing file, unless it is resumed; [`LmError::File`] for a path that is no file
+    /// name, and for a folder that cannot be written to.
     pub fn check(path: &Path, layout: Layout, resume: bool) -> Result<Self, LmError> {
         let refuse = |problem: &'static str| LmError::Taken { path: path.to_owned(), problem };
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -122,7 +122,7 @@ impl AnswerFile {
         {
             return Err(LmError::Taken {
                 path: file.beside(LINES),
-                problem: "answers are there already: --resume goes on with them; another name begins anew",
+                problem: "a file of unfinished answers exists: --resume continues it, and another name begins anew",
             });
         }
         Ok(file)
@@ -132,7 +132,7 @@ impl AnswerFile {
         self.folder.path().join(format!("{}{end}", self.name))
     }
 
-    /// Whether the document is there already, made of what is asked for now.
+    /// Whether the document already exists, made with the current settings.
     ///
     /// # Errors
     ///
@@ -146,15 +146,15 @@ impl AnswerFile {
     }
 
     fn hold(&self, asked: &impl Serialize) -> Result<(), LmError> {
-        is_the_same(&self.beside(ASKED), asked, "as the answers there were made with")
+        is_the_same(&self.beside(ASKED), asked, "as for the answers that the file has")
     }
 
-    /// Begins to append, behind the answers that are there.
+    /// Opens the file to append after the answers that it has.
     ///
     /// # Errors
     ///
-    /// [`LmError::Field`] naming what is asked for now and was not then; [`LmError::Taken`] where another process appends, and where
-    /// nothing says what the answers there are of; [`LmError::File`].
+    /// [`LmError::Field`] naming the first setting that differs from the file's; [`LmError::Taken`] if another process
+    /// appends to the file, and if its settings are missing; [`LmError::File`].
     pub fn begin(&self, asked: &impl Serialize) -> Result<Answers, LmError> {
         let fail = |source| LmError::File { path: self.path.clone(), source };
         if let Kind::Stream = self.kind {
@@ -170,8 +170,9 @@ impl AnswerFile {
         };
         let taken = |problem| LmError::Taken { path: path.clone(), problem };
         let is_there = path.exists();
-        let (journal, known) = Journal::open(&path)?.ok_or_else(|| taken("another process writes answers there"))?;
-        // An empty file may be what was ended before it had a line.
+        let (journal, known) =
+            Journal::open(&path)?.ok_or_else(|| taken("another process is writing answers to this file"))?;
+        // An empty file may be left from a command that ended before its first line.
         if is_there && self.beside(ASKED).exists() {
             self.hold(asked)?;
         } else if known.is_empty() {
@@ -183,7 +184,7 @@ impl AnswerFile {
         Ok(Answers { path, lines: Lines::Journal(journal), known })
     }
 
-    /// Writes the document, and removes the lines that it is made of.
+    /// Writes the document, and removes the file of its lines.
     ///
     /// # Errors
     ///
@@ -200,13 +201,13 @@ impl AnswerFile {
     }
 }
 
-/// The end of the name of what decides every answer.
+/// Suffix of the file of settings.
 const ASKED: &str = ".asked.json";
-/// That of the lines that a document is made of.
+/// Suffix of the file of a document's lines.
 const LINES: &str = ".jsonl";
 
 impl Answers {
-    /// The answers that are there, a line for each.
+    /// The answers that the file has, one a line.
     pub fn known(&self) -> impl Iterator<Item = &[u8]> {
         self.known.split_inclusive(|byte| *byte == b'\n')
     }

@@ -42,7 +42,7 @@ pub struct Task {
     pub max_tokens: usize,
     /// How they are drawn; none takes the most probable one, the first of several.
     pub sampling: Option<Sampling>,
-    /// What the logits of tokens that are there already, in the prompt too, are penalised by; 1 is no penalty.
+    /// Repetition penalty of tokens that the prompt or the continuation already has; 1 is none.
     pub penalty: f64,
     /// What they are drawn by.
     pub rng: ChaCha8Rng,
@@ -463,7 +463,7 @@ struct Found {
 }
 
 impl Found {
-    /// From the logits z − max z of every token, and max z.
+    /// Chooses a token from the logits z − max z of every token, and max z.
     fn read(asked: &Asked, logits: &[f32], max: f32, running: &[Sequence]) -> Self {
         let log_sum = logits.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
         let log_prob = |token: u32| f64::from(logits[token as usize]) - log_sum;

@@ -7,7 +7,7 @@ use rand::Rng;
 use crate::error::{LmError, refuse_setting};
 use crate::generation_config::Drawing;
 
-/// What is allowed of a cut where nothing is drawn.
+/// The allowed value of a truncation parameter at temperature 0, in words for an error.
 const UNUSED: &str = "nothing where temperature is 0, as it would be without effect";
 
 /// What tokens are drawn from: the model's distribution, made flatter or steeper and cut.
@@ -19,7 +19,7 @@ pub struct Sampling {
     pub top_k: Option<usize>,
     /// The probability that those that may be drawn have together at least; none means 1.
     pub top_p: Option<f64>,
-    /// The least probability that a token may be drawn with, as a share of the greatest; none means 0.
+    /// Minimum probability of a sampled token, as a fraction of the greatest; `None` means 0.
     pub min_p: Option<f64>,
 }
 
@@ -59,12 +59,13 @@ impl Sampling {
         }
     }
 
-    /// What tokens are drawn from, and what the logits of those that are there already are penalised by: 1 is no penalty.
+    /// The sampling distribution, and the repetition penalty, of which 1 is none.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), and [`LmError::Setting`] for `min_p` outside of [0, 1] or where the temperature is 0, and for a penalty
-    /// that is not a finite number above 0. What is left out of `drawing` changes nothing, but the temperature is 1.
+    /// As [`new`](Self::new), and [`LmError::Setting`] for `min_p` outside of [0, 1] or where the temperature is 0, and
+    /// for a penalty that is not a finite number above 0. What is left out of `drawing` changes nothing, but the
+    /// temperature is 1.
     pub fn of(drawing: Drawing) -> Result<(Option<Self>, f64), LmError> {
         let Drawing { temperature, top_k, top_p, min_p, repetition_penalty } = drawing;
         let penalty = repetition_penalty.unwrap_or(1.0);
@@ -86,7 +87,8 @@ impl Sampling {
         pick(&self.candidates(logits), rng.random()).map(|candidate| candidate.token)
     }
 
-    /// The tokens that may be drawn: temperature comes first, then `top_k`, then `top_p` of what is left, and then `min_p`.
+    /// The tokens that may be drawn: temperature comes first, then `top_k`, then `top_p` of what is left, and then
+    /// `min_p`.
     pub fn candidates(&self, logits: &[f32]) -> Vec<Candidate> {
         let weights = logits.iter().map(|logit| (f64::from(*logit) / self.temperature).exp());
         let candidates = (0..).zip(weights).map(|(token, weight)| Candidate { token, weight });
@@ -146,15 +148,15 @@ pub fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
     candidates.truncate(reaches.map_or(candidates.len(), |last| last + 1));
 }
 
-/// Keeps weights of at least this share of the greatest.
+/// Keeps weights of at least this fraction of the greatest.
 pub fn keep_min_p(candidates: &mut Vec<Candidate>, min_p: f64) {
     let greatest = candidates.iter().map(|candidate| candidate.weight).fold(0.0, f64::max);
     candidates.retain(|candidate| candidate.weight >= min_p * greatest);
 }
 
-/// Logits z − max z, whose greatest z is `greatest`, after the tokens `before` are penalised for having been there, each once: their z is
-/// divided by the penalty where it is positive and multiplied by it where it is negative, as in arXiv 1909.05858 and transformers. The
-/// greatest is 0 again.
+/// Applies the repetition penalty to the tokens `before`, once to each, given logits z − max z and max z as `greatest`:
+/// z is divided by the penalty where it is positive and multiplied where it is negative, as in arXiv 1909.05858 and
+/// transformers. The greatest logit is 0 again.
 pub fn penalise(logits: &mut [f32], greatest: f32, before: &[u32], penalty: f64) {
     let mut before = before.to_vec();
     before.sort_unstable();

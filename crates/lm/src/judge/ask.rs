@@ -38,10 +38,10 @@ pub struct Settings {
 /// The longest that is waited before a question is asked again, unless the judge says how long.
 pub const LONGEST: Duration = Duration::from_secs(60);
 
-/// The longest that is waited where the judge says how long.
+/// Limit of the waiting time that a judge may ask for.
 pub const LONGEST_ASKED: Duration = Duration::from_secs(600);
 
-/// The most bytes of a judge's response.
+/// Limit of bytes of a judge's response.
 const MOST_BYTES: u64 = 4 << 20;
 
 /// A judge that can be asked.
@@ -199,7 +199,7 @@ impl Judge {
             .when(|trouble| matches!(trouble, Trouble::Passing { .. }))
             .notify(|trouble, pause| {
                 if let Trouble::Passing { problem, after } = trouble {
-                    // A judge knows best when it can answer, within reason.
+                    // Waits as long as the judge asks for, up to the limit.
                     let pause = after.map_or(pause, |after| after.min(LONGEST_ASKED));
                     waits(problem, pause);
                     sleep(pause, stops);
@@ -252,7 +252,7 @@ impl Judge {
         }
     }
 
-    /// The body, of which neither the length nor the time that it takes is the judge's choice.
+    /// The response's body, limited in length and in time.
     fn text(&self, mut response: Response) -> Result<String, Trouble> {
         let passing = |problem: String| Trouble::Passing { problem, after: None };
         let begun = Instant::now();

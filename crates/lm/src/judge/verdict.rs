@@ -30,8 +30,9 @@ impl Order {
 
     /// Who answered better by a judge's answer; none where it is no verdict.
     ///
-    /// The last line of the answer that is not empty is the verdict: `first`, `second` or `tie`, whatever punctuation or markup is around
-    /// it, alone or behind a label as `Answer:`. So a judge may think aloud before it, but nothing is guessed from what it says.
+    /// The last line of the answer that is not empty is the verdict: `first`, `second` or `tie`, in any punctuation or
+    /// markup, alone or after a label such as `Answer:`. So a judge may reason before it, and nothing is guessed from
+    /// its reasoning.
     pub fn read(self, answer: &str) -> Option<Choice> {
         let last = answer.lines().map(bare).rfind(|line| !line.is_empty())?;
         let word = match last.split_once(':') {
@@ -47,7 +48,7 @@ impl Order {
     }
 }
 
-/// What a verdict may be announced by.
+/// Labels that may precede a verdict.
 const LABELS: [&str; 10] = [
     "answer",
     "final answer",

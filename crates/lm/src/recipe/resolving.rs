@@ -134,7 +134,7 @@ fn difference(path: String, one: Option<&Value>, other: Option<&Value>) -> Optio
     }
 }
 
-/// Refuses fields that are known but not where they are, with what to write instead.
+/// Refuses fields in the wrong place, and old names, with the correct form.
 fn misplaced(whole: &Table, stages: &[Value]) -> Result<(), LmError> {
     const OVERLONG: &str = "overlong";
     let replaced = |place: String| {

@@ -41,7 +41,7 @@ pub(super) struct StageRun<'a> {
     pub(super) made: u64,
     pub(super) checkpoints: &'a OutputFolder,
     pub(super) origin: &'a Origin,
-    /// What goes over from the recipe's model to what is written.
+    /// Files that the written model takes over from the recipe's model.
     pub(super) inherited: &'a Inherited<'a>,
     /// Of the first process.
     pub(super) record: Option<&'a mut Written>,

@@ -1,4 +1,4 @@
-//! What a run's metrics say of each of its stages, from its first step to its last.
+//! Summary of each stage of a run, from its first step to its last, by the run's metrics.
 
 use std::fmt;
 use std::path::Path;
@@ -10,14 +10,14 @@ use super::METRICS;
 use crate::error::LmError;
 use crate::recipe::Recipe;
 
-/// The share of pairs whose chosen response has the greater reward, as metrics call it.
+/// Name in the metrics of the share of pairs whose chosen response has the greater reward.
 pub const ACCURACY: &str = "rewards/accuracies";
 
-/// What a run's metrics say of each of its stages.
+/// Summary of a run, stage by stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary(Vec<StageSummary>);
 
-/// What they say of one.
+/// Summary of one stage.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct StageSummary {
     method: &'static str,
@@ -28,7 +28,7 @@ struct StageSummary {
     held_out_accuracy: Option<Change>,
 }
 
-/// A number at the beginning of a stage, and at its end.
+/// A number at the beginning and at the end of a stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Change {
     first: f64,
@@ -82,7 +82,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// A table, a stage a row. What no stage has is no column.
+/// Formats a table with a row for each stage. Numbers that no stage has are left out.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         type Column = (&'static str, fn(&StageSummary) -> Option<Change>);

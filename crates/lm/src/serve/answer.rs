@@ -52,7 +52,7 @@ pub(super) struct Piece {
 #[derive(Clone, Debug)]
 pub(super) struct Word {
     pub(super) token: u32,
-    /// Characters of the text that begin with it.
+    /// Number of characters whose first byte is the token's.
     pub(super) characters: u32,
     /// log π of it, in nats, unless it is the first of a prompt.
     pub(super) log_prob: Option<f64>,
@@ -60,14 +60,14 @@ pub(super) struct Word {
     pub(super) top: Vec<(u32, f64)>,
 }
 
-/// What every part of an answer has beside its own fields.
+/// Fields that every part of an answer has.
 #[derive(Clone, Serialize)]
 pub(super) struct Frame {
     id: String,
     object: &'static str,
     created: u64,
     model: String,
-    /// With which the same request is answered the same.
+    /// Seed of the answer, with which the same request gets the same answer.
     seed: u64,
 }
 

@@ -20,16 +20,16 @@ use crate::data::prompt::Prompt;
 /// The most of the most probable tokens that are told.
 const MOST: usize = 20;
 
-/// An answer that is on its way.
+/// An in-flight answer.
 struct Chat {
     asked: Asked,
-    /// Whether the answer tells how probable its tokens are.
+    /// Whether the answer has its tokens' log-probabilities.
     words: bool,
     reading: Reading,
 }
 
 impl Chat {
-    /// Reads a request and lets it wait for the model.
+    /// Reads a request and adds it to the queue of the model.
     fn prepare(server: &Server, body: &[u8]) -> Result<Self, Refusal> {
         let mut fields = Fields::read(body)?;
         let asked = Asked::read(&mut fields, server, &CHAT)?;
@@ -131,7 +131,7 @@ struct Choice<'a> {
     finish_reason: Option<&'static str>,
 }
 
-/// How probable an answer's tokens are.
+/// Log-probabilities of an answer's tokens.
 #[derive(Serialize)]
 struct LogProbs<'a> {
     content: Vec<Told<'a>>,

@@ -22,7 +22,7 @@ const MAX_TOKENS: usize = 16;
 /// The most of the most probable tokens that are told.
 const MOST: usize = 5;
 
-/// Answers that are on their way.
+/// In-flight answers of one request.
 struct Completion {
     asked: Asked,
     /// How many of the most probable tokens are told with each token, if that is told of.
@@ -31,7 +31,7 @@ struct Completion {
 }
 
 impl Completion {
-    /// Reads a request and lets it wait for the model.
+    /// Reads a request and adds its prompts to the queue of the model.
     fn prepare(server: &Server, body: &[u8]) -> Result<Self, Refusal> {
         let mut fields = Fields::read(body)?;
         let asked = Asked::read(&mut fields, server, &COMPLETIONS)?;
@@ -136,14 +136,14 @@ struct LogProbs<'a> {
     bytes: Vec<&'a [u8]>,
 }
 
-/// The most probable tokens by their texts. Of several with the same text the most probable one is told.
+/// The most probable tokens by their texts. Of several with the same text, the most probable one is kept.
 struct Tops<'a> {
     word: &'a Word,
     wording: &'a Wording,
 }
 
 impl<'a> Choice<'a> {
-    /// A piece of an answer whose tokens before it had `offset` characters.
+    /// A part of an answer, after `offset` characters of earlier tokens.
     fn new(piece: &'a Piece, log_probs: Option<usize>, offset: &mut usize, wording: &'a Wording) -> Self {
         let Piece { index, text, words, finish, .. } = piece;
         let logprobs = log_probs.map(|top| LogProbs::new(words, top, offset, wording));

@@ -23,14 +23,14 @@ use super::{Limits, Server, routes};
 
 /// How often is asked whether to stop.
 const ASKED_EVERY: Duration = Duration::from_millis(50);
-/// How long a client may take to read why it is refused, or the rest of an answer when the server stops.
+/// Time limit for a client to read a refusal, or the rest of an answer when the server stops.
 const MOMENT: Duration = Duration::from_secs(1);
-/// Clients that are told at once that there is no place for them.
+/// Limit of connections that are refused with an answer at the same time.
 const REFUSED: usize = 64;
-/// Bytes of a connection that are kept on their way in, among them the head of a request, and on their way out.
+/// Bytes of a connection's buffers of input, which must hold the head of a request, and of output.
 const BUFFER: usize = 64 << 10;
 
-/// Answers connections until `stops`, and then the requests that are on their way, for as long as the limits give.
+/// Serves connections until `stops`, and then finishes in-flight requests within the time that the limits give.
 pub(super) async fn answer(listener: TcpListener, server: Arc<Server>, stops: &dyn Fn() -> bool) {
     let limits = server.settings.limits;
     let places = Places::new(limits.connections, limits.connections_per_address);
@@ -56,7 +56,7 @@ pub(super) async fn answer(listener: TcpListener, server: Arc<Server>, stops: &d
                 place.ends_with(task);
             }
             Err(full) => {
-                // Where even refusals queue, the connection is closed without one.
+                // Beyond the limit of refusals, the connection is closed without one.
                 if let Ok(permit) = Arc::clone(&refused).try_acquire_owned() {
                     open.spawn(async move {
                         _ = timeout(MOMENT, refuse(stream, full)).await;
@@ -73,7 +73,7 @@ pub(super) async fn answer(listener: TcpListener, server: Arc<Server>, stops: &d
         while places.answering() > 0 {
             sleep(ASKED_EVERY).await;
         }
-        // What was answered is on its way to clients.
+        // Gives clients time to receive the last answers.
         sleep(MOMENT).await;
     };
     tokio::select! {
@@ -81,12 +81,12 @@ pub(super) async fn answer(listener: TcpListener, server: Arc<Server>, stops: &d
         () = answered => {}
         () = sleep(limits.grace) => {}
     }
-    // Whatever is left is aborted with the tasks.
+    // Connections that are still open are aborted with their tasks.
 }
 
 /// Answers the requests of a connection.
 async fn converse(stream: TcpStream, router: Router, place: Place, limits: Limits, mut stopped: watch::Receiver<()>) {
-    // A token is a small packet that somebody waits for.
+    // Sends each token at once, although its packet is small.
     _ = stream.set_nodelay(true);
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -99,7 +99,7 @@ async fn converse(stream: TcpStream, router: Router, place: Place, limits: Limit
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(WriteTimeout::new(stream, limits.request)), service);
     let mut connection = std::pin::pin!(connection);
-    // A client that hangs up or sends what is no HTTP is nobody to be told about.
+    // Disconnections and malformed HTTP are not reported.
     tokio::select! {
         _ = connection.as_mut() => return,
         _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
@@ -107,7 +107,7 @@ async fn converse(stream: TcpStream, router: Router, place: Place, limits: Limit
     _ = connection.await;
 }
 
-/// Says why there is no place for a connection.
+/// Answers a connection for which there is no place with the reason.
 async fn refuse(mut stream: TcpStream, full: Full) -> std::io::Result<()> {
     let refusal = match full {
         Full::Client => Refusal::new(
@@ -116,12 +116,12 @@ async fn refuse(mut stream: TcpStream, full: Full) -> std::io::Result<()> {
         ),
         Full::Server => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "all connections are in use; try again later"),
     };
-    // Clients take nothing for an answer that comes before they have asked.
+    // Waits for a request: clients ignore an answer that comes before it.
     let mut sent = [0; 1024];
     _ = stream.read(&mut sent).await?;
     stream.write_all(refusal.http().as_bytes()).await?;
     stream.shutdown().await?;
-    // A connection that is closed while its client sends would take the refusal back.
+    // Reads on before closing: closing a connection with unread input would discard the refusal.
     while stream.read(&mut sent).await? > 0 {}
     Ok(())
 }

@@ -1,15 +1,15 @@
-//! Fields that OpenAI documents and that are not supported here: what of their values asks for nothing is accepted, and whatever would
-//! change the answer is refused by name.
+//! Fields that OpenAI documents and that are not supported here: values without effect are accepted, and values that
+//! would change the answer are refused by the field's name.
 
 use serde_json::Value;
 
 use super::refusal::Refusal;
 use super::request::{Fields, short};
 
-/// A field, and which of its values ask for nothing.
+/// A field, and which of its values have no effect.
 pub(super) struct Unsupported {
     name: &'static str,
-    /// What is allowed, as a refusal says it.
+    /// The allowed values, in words for a refusal.
     allowed: &'static str,
     asks_nothing: fn(&Value) -> bool,
 }
@@ -18,7 +18,7 @@ const fn field(name: &'static str, allowed: &'static str, asks_nothing: fn(&Valu
     Unsupported { name, allowed, asks_nothing }
 }
 
-/// Of both routes.
+/// Fields of both routes.
 const BOTH: [Unsupported; 6] = [
     field("n", "1", is_one),
     field("best_of", "1", is_one),
@@ -27,15 +27,15 @@ const BOTH: [Unsupported; 6] = [
     field("logit_bias", "no bias other than 0, as logits are not changed", |value| {
         value.as_object().is_some_and(|biases| biases.values().all(is_zero))
     }),
-    // Who asks makes no difference.
+    // The caller's identity does not change the answer.
     field("user", "text", Value::is_string),
 ];
 
-/// Of completions.
+/// Fields of completions alone.
 pub(super) const COMPLETIONS: [Unsupported; 1] =
     [field("suffix", "no suffix, as nothing is inserted before one", |value| value == "")];
 
-/// Of chat completions.
+/// Fields of chat completions alone.
 pub(super) const CHAT: [Unsupported; 18] = [
     field("tools", "no tools, as they are not rendered", is_empty_list),
     field("functions", "no functions, as they are not rendered", is_empty_list),
@@ -53,7 +53,7 @@ pub(super) const CHAT: [Unsupported; 18] = [
     field("reasoning_effort", "\"none\", as efforts are not rendered", |value| value == "none"),
     field("verbosity", "\"medium\", as verbosity is not rendered", |value| value == "medium"),
     field("web_search_options", "nothing, as the web is not searched", |_| false),
-    // What makes an answer sooner, cheaper or easier to find makes no other answer.
+    // Priority, price and bookkeeping do not change the answer.
     field("prediction", "an object", Value::is_object),
     field("metadata", "an object", Value::is_object),
     field("service_tier", "text", Value::is_string),
@@ -62,7 +62,7 @@ pub(super) const CHAT: [Unsupported; 18] = [
     field("safety_identifier", "text", Value::is_string),
 ];
 
-/// Refuses values that ask for what is not supported, of the fields of both routes and of a route's own.
+/// Refuses unsupported values of the fields of both routes and of one route's own.
 pub(super) fn refuse_unsupported(fields: &mut Fields, own: &[Unsupported]) -> Result<(), Refusal> {
     for Unsupported { name, allowed, asks_nothing } in BOTH.iter().chain(own) {
         if let Some(value) = fields.value(name)

@@ -1,4 +1,4 @@
-//! How a request's tokens are drawn: what it says, and else what the model's `generation_config.json` says, as vLLM does.
+//! Sampling parameters of a request, with defaults from the model's `generation_config.json`, as vLLM has them.
 
 use super::Server;
 use super::refusal::Refusal;
@@ -6,7 +6,7 @@ use super::request::Fields;
 use crate::generate::sampling::Sampling;
 use crate::generation_config::Drawing;
 
-/// How tokens are drawn unless the most probable one is taken, and what those that are there already are penalised by.
+/// The sampling parameters, if tokens are sampled, and the repetition penalty.
 pub(super) fn read(fields: &mut Fields, server: &Server) -> Result<(Option<Sampling>, f64), Refusal> {
     let given = Drawing {
         temperature: fields.take("temperature", "a number of at least 0")?,
@@ -16,11 +16,11 @@ pub(super) fn read(fields: &mut Fields, server: &Server) -> Result<(Option<Sampl
         repetition_penalty: fields.take("repetition_penalty", "a number above 0")?,
     };
     let refuse = |error| Refusal::of(&error, "temperature");
-    // What is out of its range is refused at any temperature.
+    // Values out of range are refused at any temperature.
     let range = Drawing { temperature: Some(1.0), top_k: None, ..given };
     _ = Sampling::of(range).map_err(refuse)?;
     let drawing = server.generation.as_vllm(given);
-    // The most probable token is what any part of the distribution is left with at temperature 0.
+    // At temperature 0, no truncation of the distribution removes the most probable token.
     let is_greedy = drawing.temperature == Some(0.0);
     let cut = if is_greedy { Drawing { top_k: None, top_p: None, min_p: None, ..drawing } } else { drawing };
     Sampling::of(cut).map_err(refuse)
@@ -28,7 +28,7 @@ pub(super) fn read(fields: &mut Fields, server: &Server) -> Result<(Option<Sampl
 
 const TOP_K: &str = "a whole number of at least 0, or -1";
 
-/// How many tokens may be drawn; -1 is as 0.
+/// Number of tokens to sample from; -1 means 0, all of them.
 fn top_k(given: i64) -> Result<usize, Refusal> {
     if given == -1 { Ok(0) } else { usize::try_from(given).map_err(|_| Refusal::field("top_k", TOP_K, given)) }
 }

@@ -1,4 +1,5 @@
-//! The JSON of a request: bounded while it is parsed, as small texts can become large values, and without a key that is there twice.
+//! Parser of a request's JSON, which rejects duplicate keys, and bounds values while it parses, as short texts can
+//! become large values.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -8,11 +9,11 @@ use serde_json::{Map, Value};
 
 use super::refusal::{Refusal, cut};
 
-/// Lists and objects within one another.
+/// Limit of nested lists and objects.
 const DEPTH: usize = 64;
-/// Values, among them the keys of objects. Each takes as much memory as a short text.
+/// Limit of values and keys, each of which takes as much memory as a short text.
 const VALUES: usize = 1 << 20;
-/// Objects. Each takes as much memory as a list of twenty values, whatever is in it.
+/// Limit of objects, each of which takes as much memory as a list of twenty values, even if it is empty.
 const OBJECTS: usize = 1 << 16;
 
 /// Reads a JSON object.
@@ -33,12 +34,12 @@ pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
     }
 }
 
-/// What was found until now.
+/// State of the parser: counts of what it has read, and the problem it has found.
 #[derive(Default)]
 struct Parsing {
     values: Cell<usize>,
     objects: Cell<usize>,
-    /// What is wrong, and where: the keys and places that lead there.
+    /// The problem, and the path of keys and indices to it.
     problem: RefCell<Option<(Vec<String>, String)>>,
 }
 
@@ -56,7 +57,7 @@ impl Parsing {
         }
     }
 
-    /// Notes that a problem is within a key or place.
+    /// Adds a key or index to the path of a problem.
     fn within<E>(&self, place: impl Fn() -> String) -> impl FnOnce(E) -> E {
         move |error| {
             if let Some((path, problem)) = self.problem.borrow_mut().as_mut()
@@ -69,18 +70,18 @@ impl Parsing {
     }
 }
 
-/// What is wrong with a second value of a key.
+/// The problem of a duplicate key.
 const TWICE: &str = "expected one value, got a second one";
 
 #[derive(Clone, Copy)]
 struct Bounded<'a> {
     parsing: &'a Parsing,
-    /// Lists and objects around the value.
+    /// Number of lists and objects around the value.
     depth: usize,
 }
 
 impl Bounded<'_> {
-    /// What reads the values within this one.
+    /// The reader of the values within this one.
     fn inner<E: Error>(self) -> Result<Self, E> {
         match self.depth < DEPTH {
             true => Ok(Self { depth: self.depth + 1, ..self }),

@@ -1,4 +1,4 @@
-//! The turns of a conversation, as clients send them: their own, and those of answers that are sent back.
+//! Messages of a conversation as clients send them, including messages of earlier answers.
 
 use serde_json::Value;
 use strum::VariantNames;
@@ -7,7 +7,7 @@ use super::refusal::Refusal;
 use super::request::{Fields, short};
 use crate::chat::{Message, Role};
 
-/// The conversation, in which everything that a template would not be shown is refused.
+/// The conversation of a request; fields that the chat template would not render are refused.
 pub(super) fn messages(value: Option<Value>) -> Result<Vec<Message>, Refusal> {
     let allowed = "a list of turns, at least one";
     let turns = match value {
@@ -31,13 +31,13 @@ fn message(turn: Value, place: String) -> Result<Message, Refusal> {
             .ok_or_else(|| fields.refuse("role", &roles, short(&value)))?,
         None => return Err(fields.refuse("role", &roles, "nothing")),
     };
-    // Templates are not told which of several people speaks, nor which call a tool answers.
+    // Templates render neither the name of a speaker nor the call that a tool answers.
     _ = fields.take::<String>("name", "text")?;
     if role == Role::Tool {
         _ = fields.take::<String>("tool_call_id", "text")?;
     }
     if role == Role::Assistant {
-        // What an answer has beside its content. Citations are about it and no part of it.
+        // Fields of an answer's message besides its content. Citations do not change the text.
         _ = fields.take::<Vec<Value>>("annotations", "a list")?;
         for name in ["tool_calls", "function_call", "refusal", "audio"] {
             if let Some(value) = fields.value(name).filter(|value| value.as_array().is_none_or(|list| !list.is_empty()))

@@ -1,7 +1,8 @@
-//! Which names a server that listens to its own machine alone answers to, so that no page in a browser there can drive it.
+//! Checks of `Host` and `Origin` by a server on a loopback address, so that no web page in a browser on the machine can
+//! use it.
 //!
-//! A page may send requests to any address. Its own name is in `Origin`; where that is made to resolve to this machine, it is in `Host`
-//! as well. A server that listens beyond its machine has a key, which no page has.
+//! A web page may send requests to any address. Its host is in `Origin`, and in `Host` too if its name is made to
+//! resolve to this machine. A server on another address needs a key, which no page has.
 
 use std::net::IpAddr;
 
@@ -12,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use super::Settings;
 use super::refusal::Refusal;
 
-/// Refuses a request that is not for this server, or that a page of another one makes.
+/// Refuses a request whose `Host` is not this server's, or whose `Origin` is another server's page.
 pub(super) fn check(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     if !settings.address.ip().is_loopback() && settings.host_names.is_empty() {
         return Ok(());
@@ -27,7 +28,7 @@ pub(super) fn check(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Resu
             (host, name)
         }
     };
-    // An address is no name that somebody could make resolve to this machine.
+    // Unlike a name, an address cannot be made to resolve to this machine.
     if !name.is_some_and(|name| is_named(&name) || name.parse::<IpAddr>().is_ok()) {
         return Err(forbidden("Host", "localhost, an address or a name given by --host-name", &host));
     }
@@ -48,7 +49,7 @@ fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// Whether a name or address is this machine's own, whatever a name server says.
+/// Whether a name or address always means this machine, independent of DNS.
 fn is_local(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     match name.parse::<IpAddr>() {

@@ -1,8 +1,9 @@
-//! Which connections are open, and which of them give way.
+//! Limits of open connections, and the choice of idle ones to close.
 //!
-//! A connection on which a request is answered is kept. Any other is idle, whatever it sends: requests that are not complete, those for
-//! paths that need no key, and those without one. Idle connections have a share of all places; where that is used up, or a client
-//! address has as many connections as it may, the connection that has been idle for longest is closed for the new one.
+//! A connection on which a request is answered is never closed. Any other counts as idle, even if it sends data:
+//! incomplete requests, requests to paths that need no key, and requests without the key. Idle connections may take a
+//! share of all places. When that share is used up, or a client address has reached its limit, the connection that has
+//! been idle for longest is closed to make room for the new one.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -23,14 +24,14 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 struct Open {
     connections: HashMap<u64, Connection>,
-    /// Counts what happens, for ids and for the order in which connections became idle.
+    /// Counter for ids and for the order in which connections became idle.
     clock: u64,
 }
 
 #[derive(Debug)]
 struct Connection {
     client: IpAddr,
-    /// Requests that are answered.
+    /// Number of requests that are being answered on it.
     answers: usize,
     idle_since: u64,
     task: Option<AbortHandle>,
@@ -46,14 +47,14 @@ struct Held {
     id: u64,
 }
 
-/// A request that is answered, until it is dropped.
+/// A guard that exists while a request is answered, and keeps its connection.
 #[derive(Debug)]
 pub(super) struct Answering(Place);
 
-/// Why there is no place.
+/// Reason why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The client has as many connections as it may, and requests are answered on all of them.
+    /// The client address has reached its limit, and requests are answered on all its connections.
     Client,
     /// Requests are answered on all connections.
     Server,
@@ -64,7 +65,7 @@ impl Places {
         Arc::new(Self { connections, per_address, open: Mutex::default() })
     }
 
-    /// A place for a client, and what ends the connection that gave way for it.
+    /// A place for a client, after closing an idle connection if that is necessary.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
         let client = client(address);
         let mut open = self.open();
@@ -100,7 +101,7 @@ impl Open {
         self.clock
     }
 
-    /// Closes the connection that has been idle for longest among some, if any is idle.
+    /// Closes, among the given connections, the one that has been idle for longest, if any is idle.
     fn close_idle(&mut self, among: impl Fn(&Connection) -> bool) -> bool {
         let idle = self.connections.iter().filter(|(_, connection)| connection.answers == 0 && among(connection));
         let Some((&id, _)) = idle.min_by_key(|(_, connection)| connection.idle_since) else { return false };
@@ -112,7 +113,7 @@ impl Open {
 }
 
 impl Place {
-    /// What is aborted when the place is needed.
+    /// Sets the task that is aborted when the place is needed.
     pub(super) fn ends_with(&self, task: AbortHandle) {
         if let Some(connection) = self.0.places.open().connections.get_mut(&self.0.id) {
             connection.task = Some(task);
@@ -146,7 +147,8 @@ impl Drop for Held {
     }
 }
 
-/// What counts as one client: an address, or a network of the size that a single customer gets.
+/// The address or network that counts as one client: an IPv4 address, or an IPv6 network of the size that one customer
+/// gets.
 fn client(address: IpAddr) -> IpAddr {
     const NETWORK: u128 = !0 << 64;
     match address.to_canonical() {
@@ -178,7 +180,7 @@ mod tests {
         let four = places.take(address(4)).unwrap();
         assert_eq!([&one, &two, &three, &four].map(is_open), [true, false, true, true]);
         drop(answer);
-        // Now three are idle, of which the first came last.
+        // Now three are idle, and the first connection became idle last.
         let five = places.take(address(5)).unwrap();
         assert_eq!([&one, &three, &four, &five].map(is_open), [true, false, true, true]);
         let answers = [&one, &four, &five].map(Place::answer);

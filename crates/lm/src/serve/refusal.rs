@@ -18,7 +18,7 @@ pub(super) struct Refusal {
     code: Option<&'static str>,
 }
 
-/// Characters of a message, and of the name of a field. Both may repeat what was sent.
+/// Limits of characters of a message and of a field's name, both of which may repeat the request.
 const CHARACTERS: usize = 500;
 
 impl Refusal {
@@ -67,7 +67,8 @@ impl Refusal {
         }
     }
 
-    /// Of an error of ours, of which the engine tells the first line and a dump of its stack.
+    /// The refusal for an error of the server. Of the engine's errors only the first line is kept, without the stack
+    /// that follows.
     pub(super) fn internal(error: &str) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.lines().next().unwrap_or_default())
     }
@@ -86,7 +87,7 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// As the whole of what is written to a connection.
+    /// The refusal as a complete HTTP response.
     pub(super) fn http(&self) -> String {
         let body = self.json().to_string();
         let length = body.len();
@@ -98,7 +99,7 @@ impl Refusal {
     }
 }
 
-/// A text, or the beginning of a long one.
+/// A text, truncated if it is long.
 pub(super) fn cut(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(CHARACTERS) {
         text.truncate(end);

@@ -20,19 +20,19 @@ use super::{Server, json};
 use crate::generate::engine::{Task, Told};
 use crate::generate::sampling::Sampling;
 
-/// The fields of a request, or of an object within it, that were not read yet.
+/// The fields of a request, or of an object within it, that are not yet read.
 pub(super) struct Fields {
     fields: Map<String, Value>,
-    /// What their names begin with in refusals.
+    /// Prefix of their names in refusals.
     place: String,
 }
 
 /// What both routes ask for.
 pub(super) struct Asked {
     pub(super) sampling: Option<Sampling>,
-    /// Of tokens that are there already.
+    /// Repetition penalty, of tokens that the prompt or the answer already has.
     penalty: f64,
-    /// The one that was given, or one that was drawn.
+    /// The request's seed, or a random one.
     pub(super) seed: u64,
     pub(super) stops: Vec<Stop>,
     /// Tokens that end the answer, with the model's own.
@@ -61,12 +61,12 @@ pub(super) struct Detail {
 }
 
 impl Fields {
-    /// Of a body.
+    /// The fields of a request's body.
     pub(super) fn read(body: &[u8]) -> Result<Self, Refusal> {
         json::object(body).map(|fields| Self { fields, place: String::new() })
     }
 
-    /// Of an object within the body.
+    /// The fields of an object within the body.
     pub(super) fn within(place: &str, fields: Map<String, Value>) -> Self {
         Self { fields, place: format!("{place}.") }
     }
@@ -128,7 +128,7 @@ impl Asked {
             Some(seed) => seed
                 .as_u64()
                 .ok_or_else(|| Refusal::field("seed", "a whole number of at least 0, or -1 for any", short(&seed)))?,
-            // A number that every client reads as it is.
+            // A number that every client's JSON represents exactly.
             None => rand::random::<u64>() >> 11,
         };
         let stream = fields.flag("stream")?;
@@ -136,7 +136,7 @@ impl Asked {
             Some(options) => {
                 let mut options = Fields::within("stream_options", options);
                 let usage = options.flag("include_usage")?;
-                // Random characters that make events equally long are none of the answer.
+                // Padding of events does not change the answer.
                 _ = options.flag("include_obfuscation")?;
                 options.end()?;
                 if usage && !stream {
@@ -177,7 +177,7 @@ impl Asked {
         let max_tokens = match length {
             Length::Asked(field, asked) if asked > room => {
                 let behind = format!("{room} behind {} tokens of the prompt", prompt.len());
-                // The one of the three that leaves the least room.
+                // Names the strictest of the three limits.
                 let allowed = if room == limits.max_tokens {
                     format!("at most {room}, as the server's --max-tokens is {room}")
                 } else if positions == server.config.positions {
@@ -207,7 +207,7 @@ impl Asked {
 }
 
 impl Server {
-    /// Does work that takes a while away from the threads that serve connections. Only so much of it is done at once.
+    /// Runs slow work on threads that serve no connection, a limited number at a time.
     pub(super) async fn prepare<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
@@ -223,7 +223,7 @@ impl Server {
         tokio::task::spawn_blocking(work).await.map_err(failed)?
     }
 
-    /// Places in the queue for so many prompts, all or none of them; where there are not as many, later may be better.
+    /// Places in the queue for all the prompts, or a refusal to try again later if there are too few.
     pub(super) fn queue(&self, prompts: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         let queue = self.settings.limits.queue;
         if prompts > queue {
@@ -234,7 +234,7 @@ impl Server {
         Arc::clone(&self.places).try_acquire_many_owned(wanted).map_err(|_| busy())
     }
 
-    /// Lets tasks wait for the model at their places.
+    /// Adds tasks to the queue at their places.
     pub(super) fn submit(
         &self,
         tasks: Vec<Task>,
@@ -251,18 +251,18 @@ impl Server {
         Ok(told)
     }
 
-    /// Tokens of a sequence.
+    /// Limit of tokens of a sequence.
     fn positions(&self) -> usize {
         self.config.positions.min(self.settings.limits.cache_tokens)
     }
 
-    /// Tokens of a prompt that leave room for at least one more, if any may follow.
+    /// Limit of tokens of a prompt, which leaves room for at least one more if any may follow.
     pub(super) fn longest_prompt(&self, length: Length) -> usize {
         self.positions() - usize::from(!matches!(length, Length::Asked(_, 0)))
     }
 }
 
-/// What a request may ask for in all of its prompts together, as all of it is in memory at once.
+/// Limits of a request over all of its prompts, as the whole answer is in memory at once.
 pub(super) struct Budget {
     tokens: usize,
     scores: usize,
@@ -271,14 +271,14 @@ pub(super) struct Budget {
 impl Budget {
     /// Tokens of prompts and answers.
     const TOKENS: usize = 1 << 20;
-    /// Log-probabilities: of each token that is told of, and of each of the most probable ones there.
+    /// Log-probabilities: of each reported token, and of each of the most probable ones at its place.
     const SCORES: usize = 1 << 20;
 
     pub(super) fn new(server: &Server) -> Self {
         Self { tokens: Self::TOKENS.max(server.positions()), scores: Self::SCORES }
     }
 
-    /// Takes a task's share. `is_scored` where the tokens that follow are told of.
+    /// Subtracts a task's share. `is_scored` if the answer reports its tokens' log-probabilities.
     pub(super) fn take(&mut self, task: &Task, is_scored: bool) -> Result<(), Refusal> {
         let Task { prompt, max_tokens, scores, top, .. } = task;
         self.tokens = self.tokens.checked_sub(prompt.len() + max_tokens).ok_or_else(|| {
@@ -301,7 +301,7 @@ impl Budget {
 /// A value as it was given, or the beginning of a long one.
 pub(super) fn short(value: &Value) -> String {
     const SHORT: usize = 60;
-    /// Takes the first characters and no more.
+    /// Keeps the first characters only.
     struct Beginning(Vec<u8>);
     impl std::io::Write for Beginning {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

@@ -21,7 +21,7 @@ use super::refusal::Refusal;
 use super::request::short;
 use super::{Limits, Server, chat, completions, origin};
 
-/// How JSON is called.
+/// The media type of JSON.
 const JSON: &str = "application/json";
 /// How Prometheus' text is called.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -40,7 +40,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .method_not_allowed_fallback(async |uri: Uri| {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{}: another method is needed", uri.path()))
         })
-        // Bodies are bounded when they are received.
+        // Bodies are bounded in `receive`.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(Arc::clone(&server), check_origin))
         .layer(from_fn_with_state(Arc::clone(&server), count))
@@ -77,8 +77,7 @@ async fn check_origin(State(server): State<Arc<Server>>, request: Request, next:
     Ok(next.run(request).await)
 }
 
-/// Receives a JSON body, for which its sender has as much time as the server gives. From then on until the answer has ended, the connection
-/// is kept.
+/// Receives a JSON body within the server's time limit. The connection is then kept until the answer has ended.
 async fn receive(
     State(server): State<Arc<Server>>,
     Extension(place): Extension<Place>,

@@ -1,32 +1,32 @@
-//! Where an answer stops because of what it says.
+//! Stop strings, which end an answer.
 
 use super::refusal::Refusal;
 use super::request::{Fields, short};
 use serde_json::Value;
 
-/// Texts that an answer may stop before.
+/// Limit of stop strings.
 const STOPS: usize = 16;
-/// Bytes of each.
+/// Limit of bytes of a stop string.
 const BYTES: usize = 1024;
 
-/// A text that an answer stops before, found in one pass by the algorithm of Knuth, Morris and Pratt.
+/// A stop string, found in one pass by the algorithm of Knuth, Morris and Pratt.
 #[derive(Clone, Debug)]
 pub(super) struct Stop {
     text: Vec<u8>,
-    /// For each beginning of the text, how long its longest beginning is that it ends with, other than itself.
+    /// For each prefix of the text, the length of its longest proper prefix that is also its suffix.
     borders: Vec<usize>,
 }
 
-/// An answer that stops before any of some texts.
+/// A search for any of several stop strings in a growing answer.
 #[derive(Debug)]
 pub(super) struct Stopping {
-    /// Each with the length of its beginning that the answer ends with until now.
+    /// Each stop string, with the length of its longest prefix that the answer so far ends with.
     stops: Vec<(Stop, usize)>,
-    /// The end of the answer until now, with which one of them may begin.
+    /// The end of the answer so far that may be the beginning of a stop string.
     held: String,
 }
 
-/// Reads the texts of a request.
+/// Reads a request's stop strings.
 pub(super) fn stops(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
     let allowed = format!("text, or a list of at most {STOPS} texts, each of 1 to {BYTES} bytes");
     let refuse = |given: String| Refusal::field("stop", &allowed, given);
@@ -51,7 +51,7 @@ pub(super) fn stops(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
 }
 
 impl Stop {
-    /// Of a text that is not empty.
+    /// The stop string of a text that is not empty.
     pub(super) fn new(text: &str) -> Self {
         let mut stop = Self { text: text.as_bytes().to_vec(), borders: vec![0] };
         let mut border = 0;
@@ -62,7 +62,7 @@ impl Stop {
         stop
     }
 
-    /// How long a beginning of the text stands at the end, where one of this length stood before a byte.
+    /// The length of the matched prefix after one more byte, from its length before.
     fn after(&self, mut length: usize, byte: u8) -> usize {
         while length > 0 && self.text[length] != byte {
             length = self.borders[length - 1];
@@ -76,8 +76,8 @@ impl Stopping {
         Self { stops: stops.iter().map(|stop| (stop.clone(), 0)).collect(), held: String::new() }
     }
 
-    /// What is certain of the answer when it has grown by a piece, and whether it stops there: before the text that is whole first, and
-    /// of several that end together before the longest.
+    /// Adds a piece to the answer. Returns the text that no stop string can remove any more, and whether the answer
+    /// ends there: before the stop string that is complete first, and of several that end together, before the longest.
     pub(super) fn push(&mut self, piece: &str) -> (String, bool) {
         let begin = self.held.len();
         self.held.push_str(piece);
@@ -96,7 +96,7 @@ impl Stopping {
         (std::mem::replace(&mut self.held, rest), false)
     }
 
-    /// What was held back when nothing follows.
+    /// The text that was held back, when the answer has ended.
     pub(super) fn rest(&mut self) -> String {
         std::mem::take(&mut self.held)
     }

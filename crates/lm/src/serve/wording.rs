@@ -16,7 +16,7 @@ pub(super) struct Wording {
     text: Text,
     /// Each token by itself.
     words: Vec<String>,
-    /// The bytes of tokens that are not those of their words: parts of characters.
+    /// Bytes of the tokens that are parts of characters, whose words have other bytes.
     parts: HashMap<u32, Vec<u8>>,
 }
 
@@ -26,10 +26,10 @@ pub(super) struct Growing<'a> {
     pieces: Option<Pieces<'a>>,
 }
 
-/// Bytes of text that tokens of a prompt stand for on average at most. Of text that people write these are about 4; making tokens takes
-/// memory that grows with the text.
+/// Limit of the mean number of bytes of a prompt's token. Ordinary text has about 4; the limit bounds the memory of
+/// tokenizing, which grows with the text.
 const BYTES: usize = 32;
-/// What clients know a prompt by that is too long.
+/// OpenAI's error code for a prompt that is too long.
 pub(super) const TOO_LONG: &str = "context_length_exceeded";
 /// Tokens of a prompt whose text the first tokens of the answer go on from.
 const CONTEXT: usize = 8;
@@ -58,7 +58,7 @@ impl Wording {
         self.text.tokenizer.as_ref().and_then(|tokenizer| tokenizer.special_token(text))
     }
 
-    /// The tokens of a prompt that has room for so many. A text that cannot be so few is refused before tokens are made of it.
+    /// The tokens of a prompt, at most `longest`. A text too long for so few tokens is refused before it is tokenized.
     pub(super) fn encode(&self, prompt: &Prompt, name: &str, longest: usize) -> Result<Vec<u32>, Refusal> {
         let Text { tokenizer, template, .. } = &self.text;
         let encoder =
@@ -93,12 +93,12 @@ impl Wording {
         self.words.get(token as usize).map_or("", String::as_str)
     }
 
-    /// The bytes that a token stands for.
+    /// The bytes of a token.
     pub(super) fn bytes(&self, token: u32) -> &[u8] {
         self.parts.get(&token).map_or_else(|| self.word(token).as_bytes(), Vec::as_slice)
     }
 
-    /// Characters that begin with a token's bytes.
+    /// Number of characters whose first byte is among the token's.
     pub(super) fn characters(&self, token: u32) -> u32 {
         const CONTINUATION: u8 = 0b10;
         self.bytes(token).iter().filter(|byte| **byte >> 6 != CONTINUATION).count() as u32

@@ -1,4 +1,4 @@
-//! A connection whose client has to take what is written to it.
+//! A connection with a time limit for its client to receive what is written.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,17 +8,17 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Bytes that a client has to take within the time, unless all that was written is fewer.
+/// Bytes that a client has to receive within the time limit, unless fewer were written.
 const PART: usize = 16 << 10;
 
-/// A stream whose writes fail when they have waited for too long: a client that reads nothing holds its connection no longer than that,
-/// and one that reads a byte now and then holds it no longer either.
+/// A stream whose writes fail after a time limit, so that a client that reads nothing, or a byte now and then, cannot
+/// hold its connection for longer.
 pub(super) struct WriteTimeout<S> {
     stream: S,
     timeout: Duration,
-    /// When the write that waits is given up.
+    /// Deadline of the pending write.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Bytes that were written since the deadline was set.
+    /// Bytes written since the deadline was set.
     written: usize,
 }
 
@@ -77,7 +77,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         self.stream.is_write_vectored()
     }
 
-    // Flushing comes after everything was written.
+    // Everything is written before the stream is flushed.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.deadline = None;

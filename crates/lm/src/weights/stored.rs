@@ -1,4 +1,4 @@
-//! One file of `safetensors`, as it is read.
+//! Reader of one `safetensors` file.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -13,17 +13,17 @@ use crate::error::LmError;
 use crate::finite::{first_not_finite, problem};
 use crate::json;
 
-/// A header longer than this is none.
+/// Limit of bytes of a header.
 const LONGEST_HEADER: u64 = 100_000_000;
-/// The key of a header that names no tensor.
+/// The header's key of metadata, which is no tensor.
 const ABOUT: &str = "__metadata__";
 
-/// An opened file, and what its header says.
+/// An opened file, and its header.
 pub(crate) struct StoredFile {
     path: PathBuf,
     file: File,
     metadata: Metadata,
-    /// Where the tensors begin.
+    /// Offset of the tensors.
     begin: u64,
 }
 
@@ -59,12 +59,12 @@ impl StoredFile {
         Ok(Self { path: path.to_owned(), file, metadata, begin })
     }
 
-    /// The refusal of a tensor.
+    /// The error about a tensor.
     pub(crate) fn refuse(&self, name: &str, problem: String) -> LmError {
         LmError::Weight { path: self.path.clone(), tensor: name.to_owned(), problem }
     }
 
-    /// Whether it holds a tensor of this name.
+    /// Whether the file has a tensor of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.metadata.info(name).is_some()
     }
@@ -74,7 +74,7 @@ impl StoredFile {
         self.metadata.offset_keys()
     }
 
-    /// Refuses a file with a tensor that does not belong there.
+    /// Refuses a file with a tensor that does not belong to the model.
     pub(crate) fn only(&self, belongs: impl Fn(&str) -> bool) -> Result<(), LmError> {
         match self.names().into_iter().find(|name| !belongs(name)) {
             Some(name) => Err(self.refuse(&name, "is no parameter of this model".to_owned())),
@@ -82,13 +82,13 @@ impl StoredFile {
         }
     }
 
-    /// A tensor of this shape, in the type that it is stored in.
+    /// Reads a tensor of this shape, in its stored type.
     pub(crate) fn tensor(&mut self, name: &str, expected: &[i64]) -> Result<Tensor, LmError> {
         let (dtype, bytes) = self.numbers(name, expected)?;
         Ok(Tensor::f_from_data_size(&bytes, expected, dtype.kind())?)
     }
 
-    /// The same with its type, where every number is finite.
+    /// Reads a tensor's bytes and type, and checks that every number is finite.
     pub(super) fn finite_tensor(&mut self, name: &str, expected: &[i64]) -> Result<(Dtype, Tensor), LmError> {
         let (dtype, bytes) = self.numbers(name, expected)?;
         match first_not_finite(&bytes, dtype) {

@@ -1,4 +1,4 @@
-//! The file of `lm generate`: it is checked first, grows by whole lines, and is gone on with.
+//! The output file of `lm generate`: it is checked first, grows by whole lines, and can be resumed.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -34,7 +34,7 @@ fn kill_9_at_100_random_moments_repeats_nothing_and_ends_in_the_same_bytes() {
     let whole = folder.path().join("whole.jsonl");
     let begun = Instant::now();
     succeeds(&[&["generate"], &settings[..], &["--out", whole.to_str().unwrap()]].concat());
-    // Kills fall into the start as well as into what follows it, on a machine of whatever speed.
+    // Kills come at the start and during generation, whatever the machine's speed.
     let longest = (begun.elapsed() * 2 / 3).max(Duration::from_millis(50)).as_micros() as u64;
     let whole = std::fs::read(&whole).unwrap();
     assert!(whole == printed.as_bytes(), "what is written is what is printed");
@@ -43,7 +43,7 @@ fn kill_9_at_100_random_moments_repeats_nothing_and_ends_in_the_same_bytes() {
     loop {
         let out = folder.path().join(format!("killed-{round}.jsonl"));
         let mut child = begin(&[&settings[..], &["--resume", "--out", out.to_str().unwrap()]].concat());
-        // The last round goes to its end.
+        // The last command runs to its end.
         if kills < 100 {
             std::thread::sleep(Duration::from_micros(rng.random_range(0..longest)));
         } else {
@@ -65,7 +65,7 @@ fn kill_9_at_100_random_moments_repeats_nothing_and_ends_in_the_same_bytes() {
         }
         kills += 1;
         assert!(!told.contains("error"), "{told}");
-        // Whatever is there is the beginning of what will be, and nothing that was there is gone.
+        // The file is a prefix of the complete one, and no line of it is lost.
         assert!(whole.starts_with(&found), "a killed run wrote something else");
         let lines = found.iter().filter(|byte| **byte == b'\n').count();
         assert!(lines >= before, "{lines} {before}");
@@ -103,7 +103,7 @@ fn answers_that_were_made_otherwise_are_not_gone_on_with() {
     let generate = ["generate", "--max-tokens", "4", "--out", &out, "--resume", "--model"];
     succeeds(&[&generate[..], &[&model, "--data", &data]].concat());
     let answers = std::fs::read_to_string(&out).unwrap();
-    // Whoever asks for the same finds everything done.
+    // The same command again finds all answers complete.
     succeeds(&[&generate[..], &[&model, "--data", &data]].concat());
     let other = |more: &[&str], expected: &str| fails(&[&generate[..], more].concat(), expected);
     other(
@@ -135,7 +135,7 @@ fn a_document_appears_whole_and_is_made_of_lines_that_were_gone_on_with() {
     generate(&whole);
     generate(&out);
     assert!(!Path::new(&format!("{out}.jsonl")).exists());
-    // As it is where a run was killed behind its third answer, in the middle of the fourth.
+    // The file of a command that was killed after its third answer, in the middle of the fourth.
     let answers: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&whole).unwrap()).unwrap();
     std::fs::remove_file(&out).unwrap();
     std::fs::write(format!("{out}.jsonl"), lines(answers[..3].to_vec()) + "{\"instr").unwrap();

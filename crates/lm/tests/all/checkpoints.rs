@@ -96,8 +96,8 @@ fn greedy_tokens_are_the_most_probable_ones() {
     assert_eq!(greedy, expected);
 }
 
-/// What a file holds by transformers' rule: the output's weights are the embedding table where they have the same numbers or only one of the
-/// two is there, whatever the configuration says (`tests/oracles/tied.py`).
+/// What a file holds by transformers' rule: the output's weights are the embedding table where they have the same
+/// numbers or only one of the two is there, whatever the configuration says (`tests/oracles/tied.py`).
 #[test]
 fn output_weights_that_differ_from_the_table_are_loaded_and_written_as_they_are() {
     use safetensors::SafeTensors;
@@ -122,7 +122,7 @@ fn output_weights_that_differ_from_the_table_are_loaded_and_written_as_they_are(
         let read = |folder: &std::path::Path| Transformer::read(folder, Dtype::Float32, device()).unwrap();
         let model = read(place.path());
         assert_eq!(model.config().tied_embeddings, case["tied"], "{name}");
-        // What was loaded is written, and says so to whoever loads it.
+        // The weights that were loaded are written, with a configuration that loads them again.
         let target = place.path().join("written");
         lm::folder::write(&target, place.path(), &model.trained(), Dtype::Float32).unwrap();
         assert_eq!(lm::config::read_config(&target).unwrap().tied_embeddings, case["tied"], "{name}");

@@ -1,4 +1,4 @@
-//! Folders of models as they are found and as they are written: nothing is lost, half-written, or taken from elsewhere.
+//! Reading and writing of models' folders: nothing is lost, half-written, or copied from outside.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -169,7 +169,8 @@ fn dropout_of_attention_is_refused_for_training_alone_and_ranks_are_bounded() {
     fails(&["inspect", "--recipe", &low_rank, "--set", "lora.rank=33"], refused);
 }
 
-/// A model of a tokenizer whose `eos_token` is not the marker with which a chat template ends turns, as base models are.
+/// A model of a tokenizer whose `eos_token` is not the marker with which a chat template ends turns, as base models
+/// are.
 fn base(folder: &TempDir) -> String {
     let source = oracles().join("tokenizers/chatml");
     let model = folder.path().join("base");
@@ -229,7 +230,7 @@ fn a_base_model_that_is_tuned_with_a_chat_template_ends_its_turns_wherever_it_is
     for name in ["generation_config.json", "chat_template.jinja", "model.safetensors"] {
         assert!(std::fs::read(exported.join(name)).unwrap() == std::fs::read(written.join(name)).unwrap(), "{name}");
     }
-    // The tokenizer's own token becomes the turn's where the recipe asks for it, as by TRL.
+    // The recipe's `eos_token` replaces the tokenizer's, as in TRL.
     let renamed = trained("renamed", &["eos_token=<|im_end|>"]).join("model");
     assert_eq!(json_of(renamed.join("tokenizer_config.json"))["eos_token"], "<|im_end|>");
     assert_eq!(json_of(renamed.join("config.json"))["eos_token_id"], 2);
@@ -237,7 +238,7 @@ fn a_base_model_that_is_tuned_with_a_chat_template_ends_its_turns_wherever_it_is
     let none = text(folder.path().join("none"));
     let refused = "eos_token: expected a token of tokenizer.json, got <|no|>";
     fails(&["train", &recipe, "--out", &none, "--set", "eos_token=<|no|>"], refused);
-    // Adapters bring the template and the ends that they were trained with, and so does what they are merged into.
+    // Adapters, and the model that they are merged into, have the template and the end tokens of their training.
     let adapted = trained("adapted", &["lora.rank=8", "lora.alpha=64", "steps=80"]).join("adapter");
     let merged = text(folder.path().join("merged"));
     succeeds(&["merge", "--model", &model, "--adapter", &text(&adapted), "--out", &merged]);
@@ -246,6 +247,6 @@ fn a_base_model_that_is_tuned_with_a_chat_template_ends_its_turns_wherever_it_is
     let found = answer(&["--model", &merged]);
     let applied = answer(&["--model", &model, "--adapter", &text(&adapted)]);
     assert_eq!(found["response_ids"], applied["response_ids"]);
-    // What the base says has no end that it was not trained on.
+    // The base's file names no end token that the model was not trained with.
     assert_ne!(answer(&["--model", &model])["text"], found["text"]);
 }

@@ -21,7 +21,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// Paths that were asked for.
+/// Requested paths.
 type Seen = Arc<Mutex<Vec<String>>>;
 
 /// Answers the hub's questions about one model, `owner/tiny`, and answers where it listens.

@@ -1,10 +1,10 @@
-//! Records that cannot be learnt from: an error with their line, or skipped and counted.
+//! Unusable records are an error with their line, or are skipped and counted.
 
 use serde_json::{Value, json};
 
 use crate::command::{fails, lines, lm, metrics, two_stages, write};
 
-/// A record of each kind that cannot be learnt from, and what is said of it.
+/// A record of each unusable kind, with its error.
 fn unusable() -> Vec<(String, &'static str, &'static str)> {
     let pair = |prompt: Value, chosen: Value, rejected: Value| {
         json!({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}).to_string()
@@ -82,7 +82,7 @@ fn unusable_records_of_every_kind_are_an_error_with_their_line_or_skipped_and_co
     let (code, told, whole) = train("whole", &folder.path().join("pairs.jsonl").display().to_string(), "skip");
     assert_eq!((code, told.contains("skipped")), (Some(0), false), "{told}");
     assert_eq!(metrics(&out), metrics(&whole), "what is skipped is as if it had not been there");
-    // Where nothing is left, the reasons are told.
+    // If no record is left, the error gives the reasons.
     let none = write(&folder, "none.jsonl", &bad);
     let (code, told, _) = train("none", &none, "skip");
     assert_eq!(code, Some(2), "{told}");

@@ -1,4 +1,4 @@
-//! Where `--out` writes when its name is taken by something else than a regular file.
+//! `--out` where its path is no regular file.
 
 use std::os::unix::fs::{FileTypeExt, symlink};
 

@@ -227,7 +227,7 @@ fn pointers_of_git_lfs_are_refused_as_what_they_are() {
     }
 }
 
-/// A checkpoint of 32-bit numbers, of which one of a norm's is another.
+/// A checkpoint of 32-bit numbers, with one number of a norm replaced.
 pub(crate) fn with_number(name: &str, number: f32) -> TempDir {
     let folder = copy(name);
     rewrite(&weights(&folder), |tensors| {

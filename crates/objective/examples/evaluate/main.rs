@@ -18,10 +18,10 @@
 //! | groups | `groups` | `group` (numbered upwards) and `reward`, one a response |
 //! | rollouts | `rollouts` | |
 //!
-//! `totals` (`tokens`, `responses` of all sides, `pairs`, `chosen_tokens`) are those of the whole optimizer step; each left out is
-//! the line's own. `state` is what an earlier line answered as such. A bad line is answered by `{"error": "..."}`: one with a key that
-//! stands twice, too, or with an array where an object is meant. A byte order mark is skipped. The exit code is 0 once every line
-//! has its answer.
+//! `totals` (`tokens`, `responses` of all sides, `pairs`, `chosen_tokens`) are those of the whole optimizer step; each
+//! left out is the line's own. `state` is what an earlier line answered as such. A bad line is answered by `{"error":
+//! "..."}`: one with a key that stands twice, too, or with an array where an object is meant. A byte order mark is
+//! skipped. The exit code is 0 once every line has its answer.
 
 mod protocol;
 

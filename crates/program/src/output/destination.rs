@@ -1,22 +1,22 @@
-//! Where a path leads, before anything is written there.
+//! Resolves the path of an output before anything is written.
 
 use std::fs::{FileType, Metadata, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
-/// The most symbolic links that are followed, as in Linux's own resolution of paths.
+/// Limit of symbolic links to follow, as in Linux's own resolution of paths.
 const MOST_LINKS: usize = 40;
 
-/// Where the bytes of a file go.
+/// Destination of a file's bytes.
 #[derive(Debug)]
 pub(super) enum Destination {
-    /// To a regular file, or to a name that nothing has yet: the file is replaced as a whole.
+    /// A regular file, or a name that does not exist yet; the file is replaced as a whole.
     Regular(PathBuf),
-    /// To a character device, a pipe or an open file descriptor: they are written through.
+    /// A character device, a pipe or an open file descriptor, which is written through.
     Stream(PathBuf),
 }
 
-/// What a path leads to when its symbolic links are followed.
+/// What a path resolves to when its symbolic links are followed.
 enum Followed {
     Absent(PathBuf),
     Descriptor(PathBuf),
@@ -28,7 +28,8 @@ impl Destination {
     ///
     /// # Errors
     ///
-    /// Those of the file system, and [`ErrorKind::InvalidInput`] for what no file can be written to, by its kind.
+    /// Those of the file system, and [`ErrorKind::InvalidInput`] naming the kind of a destination that cannot be
+    /// written to.
     pub(super) fn of(path: &Path) -> Result<Self> {
         match follow(path)? {
             Followed::Absent(path) => Ok(Self::Regular(path)),
@@ -42,7 +43,7 @@ impl Destination {
     }
 }
 
-/// The path of a folder that is there or can be made, its symbolic links followed.
+/// The path of a folder that exists or can be created, with symbolic links followed.
 ///
 /// # Errors
 ///
@@ -55,7 +56,7 @@ pub(super) fn folder(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The path of a regular file that is there or can be made, its symbolic links followed.
+/// The path of a regular file that exists or can be created, with symbolic links followed.
 ///
 /// # Errors
 ///
@@ -69,14 +70,14 @@ pub(super) fn regular(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Options to write through to a device, a pipe or a descriptor: behind what a descriptor's file holds already.
+/// Options to write through to a device, a pipe or a descriptor, appending to a descriptor's file.
 pub(super) fn through() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.append(true);
     options
 }
 
-/// The folder that a path is in.
+/// The parent folder of a path.
 pub(super) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -100,7 +101,8 @@ fn follow(path: &Path) -> Result<Followed> {
     Err(Error::other(format!("expected at most {MOST_LINKS} symbolic links to follow, got more")))
 }
 
-/// Whether a link is an open file of a process (`/dev/stdout` leads to one). What such a link says is no path where the file is a pipe.
+/// Whether a link is an open file of a process, such as the target of `/dev/stdout`. The target of such a link is no
+/// path if the file is a pipe.
 fn is_descriptor(link: &Path) -> bool {
     parent(link).canonicalize().is_ok_and(|folder| folder.starts_with("/proc") && folder.ends_with("fd"))
 }

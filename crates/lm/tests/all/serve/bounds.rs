@@ -1,4 +1,4 @@
-//! Requests that ask for as much as they can: none of them takes much memory or keeps others from being answered.
+//! Requests of the greatest allowed size: none takes much memory or delays others.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::locks::Spawned;
 use super::{run, spelling};
 
-/// What a request may raise the memory of the process by.
+/// Memory that a request may add to the process.
 const MOST: u64 = 256 << 20;
 /// Bytes of a request that the default limits allow.
 const BODY: usize = 16 << 20;
@@ -25,14 +25,14 @@ impl Drop for Ended {
 }
 
 impl Ended {
-    /// A number of bytes that Linux tells of the process.
+    /// A number of bytes of the process, from Linux.
     fn memory(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
     }
 
-    /// Allows as much memory as a request may take beside what there is, and forgets the greatest amount until now.
+    /// Limits the process to its present memory and that of one request, and resets the recorded maximum.
     fn limit(&self) -> u64 {
         let most = self.memory("VmData") + MOST;
         let pid = self.0.id().to_string();

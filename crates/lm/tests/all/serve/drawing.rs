@@ -1,4 +1,4 @@
-//! What a request leaves out is what `generation_config.json` says, as vLLM reads it.
+//! `generation_config.json` has the defaults of a request's fields, as in vLLM.
 
 use lm::generate::{Finish, Settings, generate};
 use serde_json::{Value, json};

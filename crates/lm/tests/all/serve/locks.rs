@@ -1,4 +1,4 @@
-//! Clients that try to keep others from being answered, or the server from stopping.
+//! Clients that try to block others, or to keep the server from stopping.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -54,7 +54,7 @@ fn clients_that_ask_without_end_and_read_nothing_keep_no_one_from_being_answered
 fn closes(stream: &TcpStream, within: Duration) -> bool {
     let begun = Instant::now();
     while begun.elapsed() < within {
-        // Whoever writes to a connection that was closed is told so.
+        // Writing to a closed connection fails.
         match (&*stream).write(b"G") {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(_) => return true,

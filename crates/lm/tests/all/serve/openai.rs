@@ -1,5 +1,6 @@
-//! OpenAI's own client: what it sends is answered, or refused by the name of the field. `tests/oracles/openai_client.py` recorded it, and
-//! asks a server here where `OPENAI_PYTHON` is a Python that has the client.
+//! OpenAI's own client: what it sends is answered, or refused by the name of the field.
+//! `tests/oracles/openai_client.py` recorded it, and asks a server here where `OPENAI_PYTHON` is a Python that has the
+//! client.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! Who may reach a server of this machine: its own programs and pages, and no page of another site. What is no request of its API is
-//! refused as JSON.
+//! Access to a server on a loopback address: by programs and pages of this machine, and by no page of another site.
+//! Anything that is no request of its API is refused as JSON.
 
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};

@@ -93,7 +93,7 @@ impl Running {
         line.unwrap_or_else(|| panic!("{name}: {text}")).split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    /// Sends what is no request of a well-behaved client, and answers all that comes back until the connection is closed.
+    /// Sends raw bytes, and returns all that comes back until the connection is closed.
     pub(crate) fn raw(&self, text: impl AsRef<[u8]>) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

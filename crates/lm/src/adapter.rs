@@ -144,7 +144,7 @@ pub fn start(model: &mut Transformer, start: &Start, seed: u64) -> Result<(), Lm
 }
 
 fn parse_lora(path: &Path, text: &str, purpose: Use) -> Result<Lora, LmError> {
-    let fields: Map<String, Value> = json::parse(text.as_bytes()).map_err(|source| LmError::Json {
+    let fields: Map<String, Value> = strict_json::from_str(text).map_err(|source| LmError::Json {
         path: path.to_owned(),
         field: ".".to_owned(),
         source,

@@ -15,7 +15,7 @@ use crate::error::LmError;
 pub(crate) fn is_the_same(path: &Path, asked: &impl Serialize, then: &str) -> Result<(), LmError> {
     let json = |source| LmError::Json { path: path.to_owned(), field: ".".to_owned(), source };
     let text = std::fs::read_to_string(path).map_err(|source| LmError::File { path: path.to_owned(), source })?;
-    let there: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;
+    let there: Map<String, Value> = strict_json::from_str(&text).map_err(json)?;
     let Value::Object(now) = serde_json::to_value(asked).map_err(json)? else { return Ok(()) };
     for (field, given) in &now {
         let there = there.get(field).unwrap_or(&Value::Null);

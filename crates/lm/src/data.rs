@@ -24,7 +24,6 @@
 
 mod field;
 pub mod instruction;
-mod json;
 mod layout;
 pub mod prompt;
 mod row;
@@ -285,7 +284,7 @@ mod tests {
         let list = |second: &str| read("a.json", format!("[{SKY}, {second}]").as_bytes()).unwrap_err();
         assert_eq!(list("[1]"), "a.json: record 2: record: expected a JSON object, got [1]");
         assert_eq!(list("{}"), "a.json: record 2: prompt: expected text or a list of turns, got nothing");
-        assert!(list("{\"a\": 1, \"a\": 1}").starts_with("a.json: list: the key \"a\" twice at line 1"));
+        assert!(list("{\"a\": 1, \"a\": 1}").starts_with("a.json: list: duplicate key \"a\" at line 1"));
         assert!(read("a.json", format!("[{SKY}] {SKY}").as_bytes()).unwrap_err().contains("trailing characters"));
         assert!(read("a.json", format!("[{SKY},").as_bytes()).unwrap_err().starts_with("a.json: list: EOF while"));
         assert_eq!(read("a.json", b"[]").unwrap_err(), "a.json: records: expected at least 1, got 0");

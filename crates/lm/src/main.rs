@@ -305,7 +305,7 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
     }
     let known = answers.as_ref().map_or(0, |answers| answers.known().count());
     let mut outputs: Vec<Output> = match (&asked, &answers) {
-        (Some(_), Some(answers)) => answers.known().map(serde_json::from_slice).collect::<Result<_, _>>()?,
+        (Some(_), Some(answers)) => answers.known().map(strict_json::from_slice).collect::<Result<_, _>>()?,
         _ => Vec::new(),
     };
     let mut asked_next = asked.iter().flatten().skip(known);

@@ -12,9 +12,10 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use strict_json::Strict;
 
 use super::unusable::Unusable;
-use super::{at, json, row};
+use super::{at, row};
 use crate::error::{LmError, refuse};
 
 /// The most bytes of a line, of an entry of a list, or of a row.
@@ -198,7 +199,7 @@ pub(super) fn lines(path: &Path, mut reader: impl BufRead, take: &mut Take<'_>) 
             }
             Err(too_long(path))
         } else {
-            json::object(&line).map_err(|error| no_object(path, error))
+            strict_json::from_slice(&line).map_err(|error| no_object(path, error))
         };
         if take(number, object)?.is_break() {
             break;
@@ -231,7 +232,7 @@ fn entries(path: &Path, reader: impl BufRead, take: &mut Take<'_>) -> Result<(),
     // Byte by byte from the reader's own buffer: a second one would read on behind the record that is counted.
     let mut deserializer = serde_json::Deserializer::from_reader(Bounded { reader, left: &left });
     let entries = Entries { path, take, left: &left, ended: &mut ended };
-    let read = deserializer.deserialize_seq(entries).and_then(|()| deserializer.end());
+    let read = Strict(&mut deserializer).deserialize_seq(entries).and_then(|()| deserializer.end());
     match ended {
         Some(ended) => ended,
         None => read.map_err(|source| LmError::Json { path: path.to_owned(), field: "list".to_owned(), source }),
@@ -274,7 +275,7 @@ impl<'de> Visitor<'de> for Entries<'_, '_> {
         let Self { path, take, left, ended } = self;
         for number in 1.. {
             left.set(LONGEST);
-            let Some(value) = access.next_element_seed(json::Any)? else { break };
+            let Some(value) = access.next_element()? else { break };
             let object = match value {
                 Value::Object(object) => Ok(object),
                 other => Err(no_object(path, other)),

@@ -55,7 +55,7 @@ impl Summary {
         let mut stages: Vec<_> =
             recipe.stage.iter().map(|stage| StageSummary { method: name(stage), ..StageSummary::default() }).collect();
         for line in text.lines() {
-            let row: Value = serde_json::from_str(line).map_err(|source| LmError::Json {
+            let row: Value = strict_json::from_str(line).map_err(|source| LmError::Json {
                 path: path.clone(),
                 field: "line".to_owned(),
                 source,

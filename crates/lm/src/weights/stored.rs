@@ -45,7 +45,8 @@ impl StoredFile {
         }
         let mut text = vec![0; header as usize];
         file.read_exact(&mut text).map_err(at)?;
-        let header: Map<String, Value> = json::parse(&text).map_err(|error| refuse(format!("header: {error}")))?;
+        let header: Map<String, Value> =
+            strict_json::from_slice(&text).map_err(|error| refuse(format!("header: {error}")))?;
         if header.get(ABOUT).is_some_and(Value::is_null) {
             return Err(refuse(format!("header: {ABOUT}: expected texts by names, or no such key, got null")));
         }

@@ -14,7 +14,7 @@ fn unusable() -> Vec<(String, &'static str, &'static str)> {
         (
             "{\"prompt_ids\": [5], \"chosen_ids\": [6], \"rejected_ids\": [7], \"chosen_ids\": [8]}".to_owned(),
             "not a JSON object",
-            "line: expected a JSON object, got the key \"chosen_ids\" twice",
+            "line: expected a JSON object, got duplicate key \"chosen_ids\"",
         ),
         (
             json!({"prompt_ids": [5], "chosen_ids": [6]}).to_string(),

@@ -376,7 +376,7 @@ fn files_that_cannot_be_compared_are_refused_by_file_and_record_before_anything_
         &json!([{"instruction": "question 0"}]).to_string(),
         "c.json: record 1: output: expected text, got nothing",
     );
-    refused("{\"instruction\": ", "c.json:1: line: expected a JSON object");
+    refused("{\"instruction\": ", "c.json: record 1: record: expected a JSON object");
     refused("[1", "c.json: ");
     let missing = ["judge", &a, "missing.json", "--judge", &fake.url, "--model", "m", "--out", &out];
     fails(&missing, "missing.json: No such file");

@@ -24,6 +24,7 @@
 
 use crate::map::ACTIONS;
 
+use super::ACCURACY;
 use super::plane::{Plane, greater};
 
 /// Rounding of a backup, in units of the sum of magnitudes in it; see [`Plane::certify`].
@@ -35,7 +36,7 @@ const FLOOR: f64 = 1e-300;
 /// What sums of bounds themselves may lose.
 const SLACK: f64 = 1.0 + 32.0 * f64::EPSILON;
 /// Two actions tie where the bound of their difference is at most this share of the values that decide,
-const TIE: f64 = 1e-9;
+const TIE: f64 = 1e-8;
 /// and this times 1 − γ, so that a tie never hides what it costs to wait.
 const WAIT: f64 = 1e-5;
 /// Cells that may be looked at to shrink bounds until ties are certain, and until the accuracy is reached.
@@ -79,7 +80,7 @@ impl<'a> Certificate<'a> {
         if !tight || plane.accuracy() < f64::EPSILON {
             certificate.shrink(LONGEST, |certificate, cell| !certificate.choice(cell).certain);
         }
-        if !tight {
+        if !tight || plane.accuracy() <= ACCURACY {
             certificate.shrink(LONGER, |certificate, cell| certificate.excess(cell) > certificate.plane.accuracy());
         }
         certificate

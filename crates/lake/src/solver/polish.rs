@@ -16,6 +16,8 @@ const FALL: f64 = 0.1;
 const WITHIN: f64 = 0.25;
 /// or for this many sweeps.
 const LONGEST: usize = 64;
+/// Sweeps of a block from one comparison with each cell's share to the next.
+const COMPARED: usize = 8;
 /// Sweeps of the lake that are spent on the last bits.
 const LAST_BITS: usize = 256;
 /// Numbers that are compared at a time.
@@ -148,18 +150,25 @@ fn visit(plane: &mut Plane, (row, column): (usize, usize), share: f64, enough: f
     let mut out = [0.0; BLOCK];
     let (mut change, mut sweeps) = (f64::INFINITY, 0);
     while change > enough && sweeps < LONGEST {
+        let compared = sweeps % COMPARED == 0;
         change = 0.0;
         for turn in 0..below - row {
             let row = if sweeps % 2 == 0 { below - 1 - turn } else { row + turn };
             let out = &mut out[..beyond - column];
             plane.back_up(row, column, beyond, out);
             let begin = plane.index(row, column);
-            let own = &mut plane.worth[begin..begin + out.len()];
-            change = greater(beyond_share(own, out, share), change);
-            own.copy_from_slice(out);
+            let moved = match compared {
+                true => beyond_share(&plane.worth[begin..], out, share),
+                false => plane.change(row, column, out),
+            };
+            change = greater(moved, change);
+            plane.worth[begin..begin + out.len()].copy_from_slice(out);
             plane.repeat_margin(row, column, beyond);
         }
         sweeps += 1;
+        if !compared && change <= enough {
+            change = residual(plane, (row, column), share);
+        }
     }
     let after = edges(plane, (row, below), (column, beyond));
     let moved = |side: usize| beyond_share(&before[side], &after[side], share);

@@ -531,6 +531,15 @@ fn the_accuracy_is_relative_where_values_are_below_1() {
 }
 
 #[test]
+fn a_search_goes_no_further_than_its_accuracy_asks_for() {
+    let environment = Environment::new(Map::load("generated:64x64,holes=0.1,seed=0").unwrap(), true);
+    let solution = solve(&environment, 0.99, Solver::Accelerated, 1e-8);
+    assert!(solution.relative_error_bound() <= 1e-8, "{:e}", solution.relative_error_bound());
+    // To an absolute error of 1e-8 it takes 372, and to rounding thousands.
+    assert!(solution.sweeps < 700, "{}", solution.sweeps);
+}
+
+#[test]
 fn values_about_to_round_to_0_are_refused_by_the_cells_name_and_true_zeros_tie() {
     let row = |gamma, rewards| {
         let map = Map::parse("row", &format!("S{}G", "F".repeat(198))).unwrap();

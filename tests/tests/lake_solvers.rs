@@ -8,7 +8,7 @@ use lake::rollout::{Dice, Episode};
 use lake::solver::{ACCURACY, Solution, Solver, Target, TransitionMatrix, optimal_policy, solve, solve_fast};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -409,9 +409,11 @@ fn the_greedy_optimal_policy_has_the_optimal_value_on_all_but_a_share_of_lakes_b
     });
     let gamma = prop_oneof![0.01..0.9999, (1e-4_f64.ln()..0.99_f64.ln()).prop_map(|left| 1.0 - left.exp())];
     let lakes = (maps().prop_filter("small", |map| map.cells().len() <= 64), dynamics, gamma);
-    let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
-    let (refused, mut runner) = (std::cell::RefCell::new(Vec::new()), TestRunner::new(config));
-    let cases = std::cell::Cell::new(0);
+    // Always the same lakes: a share that is counted on other lakes each time passes or fails by chance.
+    let config = ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[23; 32]));
+    let refused = std::cell::RefCell::new(Vec::new());
+    let cases = std::cell::Cell::new(0_u32);
     let outcome = runner.run(&lakes, |(map, dynamics, gamma)| {
         cases.set(cases.get() + 1);
         let environment = Environment::new(map, dynamics);
@@ -449,8 +451,9 @@ fn the_greedy_optimal_policy_has_the_optimal_value_on_all_but_a_share_of_lakes_b
     });
     outcome.unwrap();
     let (refused, cases) = (refused.into_inner(), cases.get());
-    println!("refused: {} of {cases} lakes, {:.2}%", refused.len(), 100.0 * refused.len() as f64 / cases as f64);
-    assert!(refused.len() * 100 < cases, "{refused:#?}");
+    let share = 100.0 * refused.len() as f64 / f64::from(cases);
+    println!("refused: {} of {cases} lakes, {share:.2}%\n{}", refused.len(), refused.join("\n"));
+    assert!(share < 1.0, "{share}%");
 }
 
 #[test]
@@ -503,7 +506,7 @@ fn every_arrow_of_a_large_lake_comes_a_move_closer_to_the_goal() {
                 moves[cell].is_some_and(|left| moves[next] != Some(left - 1))
             };
             assert_eq!(map.non_terminal().into_iter().filter(leads_away).count(), 0, "{name}, {gamma}, {solver:?}");
-            assert!(solution.relative_error_bound() <= 1e-11, "{:e}", solution.relative_error_bound());
+            assert!(solution.relative_error_bound() <= ACCURACY, "{:e}", solution.relative_error_bound());
         }
     }
 }
@@ -525,6 +528,15 @@ fn the_accuracy_is_relative_where_values_are_below_1() {
             assert_eq!(policy(&solution), policy(&exact), "{solver:?}, {accuracy}");
         }
     }
+}
+
+#[test]
+fn a_search_goes_no_further_than_its_accuracy_asks_for() {
+    let environment = Environment::new(Map::load("generated:64x64,holes=0.1,seed=0").unwrap(), true);
+    let solution = solve(&environment, 0.99, Solver::Accelerated, 1e-8);
+    assert!(solution.relative_error_bound() <= 1e-8, "{:e}", solution.relative_error_bound());
+    // To an absolute error of 1e-8 it takes 372, and to rounding thousands.
+    assert!(solution.sweeps < 700, "{}", solution.sweeps);
 }
 
 #[test]

@@ -165,13 +165,15 @@ pub fn solve(environment: &Environment, gamma: f64, solver: Solver, accuracy: f6
     finish(&mut plane, sweeps, accuracy * (1.0 - gamma) / 4.0)
 }
 
-/// A share of a value below which rounding is so near that it may as well be reached.
+/// A first share of a value that is so near to rounding that rounding may as well be reached,
 const NEAR_ROUNDING: f64 = 2048.0 * f64::EPSILON;
+/// and a later one.
+const AT_ROUNDING: f64 = 16.0 * f64::EPSILON;
 
 /// Polishes until no cell changes by more than a share of its value, and by less where the accuracy asks for it.
-fn finish(plane: &mut Plane, mut sweeps: usize, mut share: f64) -> Solution {
+fn finish(plane: &mut Plane, mut sweeps: usize, share: f64) -> Solution {
+    let mut share = if share < NEAR_ROUNDING { 0.0 } else { share };
     loop {
-        share = if share < NEAR_ROUNDING { 0.0 } else { share };
         sweeps += polish::solve(plane, share);
         let solution = plane.certify(sweeps);
         let excess = solution.relative_error_bound() / plane.accuracy();
@@ -179,6 +181,7 @@ fn finish(plane: &mut Plane, mut sweeps: usize, mut share: f64) -> Solution {
             return solution;
         }
         share /= 2.0 * excess;
+        share = if share < AT_ROUNDING { 0.0 } else { share };
     }
 }
 
@@ -218,13 +221,17 @@ pub fn optimal_policy(
             q.map(|q| ((q - best) / TEMPERATURE).exp())
         }));
     }
-    let tied = match best_actions(environment, solution) {
-        Ok(tied) => tied,
-        Err(_) => {
-            let mut plane = Plane::resume(environment, solution, f64::MIN_POSITIVE);
-            best_actions(environment, &finish(&mut plane, solution.sweeps, 0.0))?
-        }
-    };
+    let tied = best_actions(environment, solution).or_else(|_| {
+        // First as exactly as a tie asks for, which is enough but for rounding; then as exactly as numbers allow.
+        let gamma = solution.gamma;
+        let accuracy = certificate::tie(gamma) / 4.0;
+        let mut plane = Plane::resume(environment, solution, accuracy);
+        let solution = finish(&mut plane, solution.sweeps, accuracy * (1.0 - gamma) / 4.0);
+        best_actions(environment, &solution).or_else(|_| {
+            let mut plane = Plane::resume(environment, &solution, f64::MIN_POSITIVE);
+            best_actions(environment, &finish(&mut plane, solution.sweeps, 0.0))
+        })
+    })?;
     Ok(rows(environment, |cell| {
         let tied = tied[cell];
         let first = tied.iter().position(|&tied| tied);

@@ -24,6 +24,7 @@
 
 use crate::map::ACTIONS;
 
+use super::ACCURACY;
 use super::plane::{Plane, greater};
 
 /// Rounding of a backup, in units of the sum of magnitudes in it; see [`Plane::certify`].
@@ -35,7 +36,7 @@ const FLOOR: f64 = 1e-300;
 /// What sums of bounds themselves may lose.
 const SLACK: f64 = 1.0 + 32.0 * f64::EPSILON;
 /// Two actions tie where the bound of their difference is at most this share of the values that decide,
-const TIE: f64 = 1e-9;
+const TIE: f64 = 1e-8;
 /// and this times 1 − γ, so that a tie never hides what it costs to wait.
 const WAIT: f64 = 1e-5;
 /// Cells that may be looked at to shrink bounds until ties are certain, and until the accuracy is reached.
@@ -79,7 +80,7 @@ impl<'a> Certificate<'a> {
         if !tight || plane.accuracy() < f64::EPSILON {
             certificate.shrink(LONGEST, |certificate, cell| !certificate.choice(cell).certain);
         }
-        if !tight {
+        if !tight || plane.accuracy() <= ACCURACY {
             certificate.shrink(LONGER, |certificate, cell| certificate.excess(cell) > certificate.plane.accuracy());
         }
         certificate
@@ -130,9 +131,9 @@ impl<'a> Certificate<'a> {
         let mut choice = Choice { tied: [false; ACTIONS], gap: 0.0, bound: 0.0, terms: 0.0, certain: true };
         choice.tied[best] = true;
         choice.terms = self.plane.rules.action_values(self.around(cell, |way| self.terms[way]))[best];
-        let limit = TIE.min(WAIT * (1.0 - self.plane.rules.gamma)) * choice.terms;
+        let limit = tie(self.plane.rules.gamma) * choice.terms;
         for action in (0..ACTIONS).filter(|&action| action != best) {
-            let (gap, bound) = (q[best] - q[action], (errors[best] + errors[action]) * SLACK);
+            let (gap, bound) = (q[best] - q[action], self.errors_of_difference(cell, best, action, &errors));
             if gap <= bound {
                 choice.tied[action] = true;
                 if bound > limit {
@@ -158,6 +159,26 @@ impl<'a> Certificate<'a> {
         let noise = self.noise_of(cell);
         let spread = rules.action_values(self.around(cell, |way| self.reach[way]));
         std::array::from_fn(|action| (noise[action] + spread[action]) * SLACK)
+    }
+
+    /// What bounds the error of the difference of two actions' values: an error of what both lead to alike cancels.
+    fn errors_of_difference(&self, cell: usize, one: usize, other: usize, errors: &[f64; ACTIONS]) -> f64 {
+        let (ways, noise) = (self.plane.ways(cell), self.noise_of(cell));
+        let (intended, aside) = self.plane.rules.probabilities();
+        let probability = |action: usize, way: usize| match (way + ACTIONS - action) % ACTIONS {
+            0 => intended,
+            2 => 0.0,
+            _ => aside,
+        };
+        let (mut spread, mut back) = (0.0, 0.0);
+        for (way, &next) in ways.iter().enumerate() {
+            let more = probability(one, way) - probability(other, way);
+            // All walls lead back to the cell itself.
+            if next == cell { back += more } else { spread += more.abs() * self.reach[next] }
+        }
+        spread += back.abs() * self.reach[cell];
+        // The last term is what the differences of probabilities may have lost.
+        (spread + noise[one] + noise[other] + UNITS * (errors[one] + errors[other])) * SLACK
     }
 
     /// What rounding and underflow may have hidden of each action's value in a cell.
@@ -279,6 +300,11 @@ impl<'a> Certificate<'a> {
     fn reach_of_actions(&self, cell: usize) -> f64 {
         self.around(cell, |way| self.reach[way]).iter().sum()
     }
+}
+
+/// The share of what decides that the bound of a difference may be in a tie.
+pub(super) fn tie(gamma: f64) -> f64 {
+    TIE.min(WAIT * (1.0 - gamma))
 }
 
 /// γ times a bound, which does not itself round to 0.

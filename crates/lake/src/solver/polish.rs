@@ -16,8 +16,12 @@ const FALL: f64 = 0.1;
 const WITHIN: f64 = 0.25;
 /// or for this many sweeps.
 const LONGEST: usize = 64;
-/// Passes over the lake that are spent on the last bits.
-const LAST_BITS: usize = 64;
+/// Sweeps of a block from one comparison with each cell's share to the next.
+const COMPARED: usize = 8;
+/// Sweeps of the lake that are spent on the last bits.
+const LAST_BITS: usize = 256;
+/// Numbers that are compared at a time.
+const LANES: usize = 4;
 /// Times 1 / (1 − γ), the passes over the lake at most: what rounding keeps alive goes round for ever.
 const PATIENCE: f64 = 50.0;
 
@@ -27,11 +31,12 @@ pub(super) fn solve(plane: &mut Plane, share: f64) -> usize {
     raise(plane);
     let blocks = Blocks::of(plane);
     let patience = (PATIENCE / (1.0 - plane.rules.gamma)).min(1e9) as usize + 4 * blocks.count();
-    let mut updates = settle(plane, blocks, share.max(UNITS), patience);
+    let mut updates = settle(plane, blocks, share.max(UNITS), (patience, usize::MAX));
+    let cells = plane.height * plane.width;
     if share < UNITS {
-        updates += settle(plane, blocks, 0.0, LAST_BITS);
+        updates += settle(plane, blocks, 0.0, (patience, LAST_BITS * cells));
     }
-    updates.div_ceil(plane.height * plane.width)
+    updates.div_ceil(cells)
 }
 
 /// Gives 0 to cells that may go on for ever without a loss and whose value is below it, or above it by no more than the
@@ -62,12 +67,16 @@ fn raise(plane: &mut Plane) {
     }
 }
 
-fn settle(plane: &mut Plane, blocks: Blocks, share: f64, patience: usize) -> usize {
+/// Sweeps for so many passes over the lake and updates at most, and answers the updates.
+fn settle(plane: &mut Plane, blocks: Blocks, share: f64, (patience, most_updates): (usize, usize)) -> usize {
     let all = |plane: &Plane| (0..blocks.count()).map(|block| residual(plane, blocks.place(block), share)).collect();
     let mut pending: Vec<f64> = all(plane);
     let (mut updates, mut backwards, mut fresh) = (plane.height * plane.width, true, true);
     for _ in 0..patience {
         let most = pending.iter().copied().fold(0.0, greater);
+        if updates > most_updates {
+            break;
+        }
         if most == 0.0 {
             if fresh {
                 break;
@@ -120,13 +129,19 @@ fn residual(plane: &Plane, (row, column): (usize, usize), share: f64) -> f64 {
 
 /// The greatest difference that is more than a share of the second number.
 fn beyond_share(own: &[f64], other: &[f64], share: f64) -> f64 {
-    let (mut most, mut excess) = (0.0, 0.0);
-    for (own, other) in own.iter().zip(other) {
-        let change = (own - other).abs();
-        most = greater(change, most);
-        excess = greater(change - share * other.abs(), excess);
-    }
-    if excess > 0.0 { most } else { 0.0 }
+    let (mut most, mut excess) = ([0.0; LANES], [0.0; LANES]);
+    let (own, other) = (&own[..own.len().min(other.len())], &other[..own.len().min(other.len())]);
+    let mut compare = |own: &[f64], other: &[f64]| {
+        for (lane, (own, other)) in own.iter().zip(other).enumerate() {
+            let change = (own - other).abs();
+            most[lane] = greater(change, most[lane]);
+            excess[lane] = greater(change - share * other.abs(), excess[lane]);
+        }
+    };
+    let (own, other) = (own.chunks_exact(LANES), other.chunks_exact(LANES));
+    compare(own.remainder(), other.remainder());
+    own.zip(other).for_each(|(own, other)| compare(own, other));
+    if excess.into_iter().fold(0.0, greater) > 0.0 { most.into_iter().fold(0.0, greater) } else { 0.0 }
 }
 
 fn visit(plane: &mut Plane, (row, column): (usize, usize), share: f64, enough: f64) -> Visit {
@@ -135,18 +150,25 @@ fn visit(plane: &mut Plane, (row, column): (usize, usize), share: f64, enough: f
     let mut out = [0.0; BLOCK];
     let (mut change, mut sweeps) = (f64::INFINITY, 0);
     while change > enough && sweeps < LONGEST {
+        let compared = sweeps % COMPARED == 0;
         change = 0.0;
         for turn in 0..below - row {
             let row = if sweeps % 2 == 0 { below - 1 - turn } else { row + turn };
             let out = &mut out[..beyond - column];
             plane.back_up(row, column, beyond, out);
             let begin = plane.index(row, column);
-            let own = &mut plane.worth[begin..begin + out.len()];
-            change = greater(beyond_share(own, out, share), change);
-            own.copy_from_slice(out);
+            let moved = match compared {
+                true => beyond_share(&plane.worth[begin..], out, share),
+                false => plane.change(row, column, out),
+            };
+            change = greater(moved, change);
+            plane.worth[begin..begin + out.len()].copy_from_slice(out);
             plane.repeat_margin(row, column, beyond);
         }
         sweeps += 1;
+        if !compared && change <= enough {
+            change = residual(plane, (row, column), share);
+        }
     }
     let after = edges(plane, (row, below), (column, beyond));
     let moved = |side: usize| beyond_share(&before[side], &after[side], share);

@@ -94,6 +94,29 @@ none == false
 [1, 2] < [1, 3]
 1 < 'a'
 none < 1
+missing < 1
+missing == 1
+1 < 2 in [2]
+1 == 1 < 2 != 3
+not 1 < 2
+not 'a' not in 'abc'
+'a' in 'abc' == true
+1 is lt 2
+1 is lt 'a'
+'b' is ge 'a'
+2 is in [1, 2]
+2 is not in [1, 2]
+[1] < ['a']
+(1, 2) < (1, 3)
+{'a': 1} < {'b': 1}
+true < 2
+1.5 >= 1
+'a' in namespace(a=1)
+missing in 'abc'
+'B' < 'a'
+text | length > 3 and numbers | length <= 3
+(1 < 2) == (2 > 1)
+numbers[0] > numbers[1] if 2 in numbers else 5
 'a' in 'abc'
 '' in 'abc'
 1 in 'abc'
@@ -577,6 +600,17 @@ text.count('')
 '{:,}'.format(1234567)
 '{:05d}'.format(42)
 '{!r}'.format('a')
+'{!r:>6}|{!s:<4}|'.format('a', 1)
+'{0!r}{0}'.format("it's")
+'{:{}}|{:{}.{}f}'.format(1, 5, 2.345, 8, 1)
+'{0}{}'.format(1, 2)
+'{:>5}'.format([1])
+'{}'.format([1, 'a', none, true])
+'{x[0]}{x[1].a}'.format(x=[1, {'a': 2}])
+'{'.format()
+'a}'.format()
+'{:q}'.format(1)
+'{:>4}|{:<6}|{:^7}'.format('a', true, 'b')
 '{a[b]}'.format(a={'b': 1})
 '{{}}'.format()
 '{}'.format()
@@ -693,6 +727,8 @@ STATEMENTS = {
     "a filter of a loop": "{% for n in numbers if n > 1 %}{{ loop.index }}:{{ n }}{% if not loop.last %},{% endif %}{% else %}none{% endfor %}",
     "an empty loop": "{% for n in [] %}{{ n }}{% else %}none{% endfor %}",
     "a loop over none": "{% for n in none %}{{ n }}{% endfor %}",
+    "a loop over a number": "{% for n in 5 %}{{ n }}{% endfor %}",
+    "a loop over what is none": "{% for n in tools if n %}{{ n }}{% else %}none{% endfor %}",
     "a loop over nothing": "{% for n in missing %}{{ n }}{% else %}none{% endfor %}",
     "a loop over pairs": "{% for key, value in tool.items() %}{{ key }}={{ value }};{% endfor %}",
     "a loop over a map": "{% for key in tool %}{{ key }};{% endfor %}",
@@ -713,6 +749,11 @@ STATEMENTS = {
     "a filtered set block": "{% set x | upper %}a{{ 'b' }}{% endset %}{{ x }}",
     "a macro": "{% macro m(a, b='d', c=none) %}[{{ a }}{{ b }}{{ c }}]{% endmacro %}{{ m(1) }}{{ m(1, c=3) }}{{ m(b=2, a=1) }}{{ m() }}{{ m(1) | length }}",
     "a macro's rest": "{% macro m(a) %}{{ a }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, x=3) }}",
+    "a macro's positional rest": "{% macro m(a, b=2) -%} {{ a }}{{ b }}{% for v in varargs %}[{{ v }}]{% endfor %} {%- endmacro -%} {{ m(1) }}|{{ m(1, 3, 4, 5) }}",
+    "a macro's named rest": "{% macro m() %}{% for k, v in kwargs.items() %}{{ k }}={{ v }};{% endfor %}{% endmacro %}\n{{ m(x=1, y='b') }}{{ m() }}{{ m is callable }}",
+    "a macro with a rest that calls itself": "{% macro m(n) %}{{ n }}{% if varargs %}{{ m(*varargs) }}{% endif %}{% endmacro %}{{ m(1, 2, 3) }}",
+    "a macro with a rest and a caller": "{% macro m() %}{{ varargs }}<{{ caller() }}>{% endmacro %}{% call m(1) %}x{% endcall %}",
+    "a macro as a value": "{% macro m() %}{% endmacro %}{{ m is callable }} {{ m is mapping }} {{ m is iterable }}",
     "too many arguments": "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, 2) }}",
     "a macro that calls itself": "{% macro m(x) %}{% if x is mapping %}{% for k, v in x.items() %}{{ k }}:{{ m(v) }};{% endfor %}{% else %}{{ x }}{% endif %}{% endmacro %}{{ m(tool) }}",
     "a caller": "{% macro m() %}<{{ caller() }}>{% endmacro %}{% call m() %}x{% endcall %}",

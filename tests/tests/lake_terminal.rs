@@ -32,7 +32,7 @@ fn a_lake_without_holes_says_so() {
     let flat = ["--map", "['SFF', 'FFG']", "--method", "dpo"];
     fails(&flat, &["trajectory hole: the lake has no holes; give a word"]);
     fails(&[&flat[..], &["--rejected", "drawn:falling"]].concat(), &["trajectory drawn:falling", "has no holes"]);
-    succeeds(&[&flat[..], &["--rejected", "RDRD", "--seeds", "1", "--steps", "1"]].concat());
+    succeeds(&[&flat[..], &["--rejected", "RDR", "--seeds", "1", "--steps", "1"]].concat());
 }
 
 #[test]

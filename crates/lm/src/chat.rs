@@ -6,9 +6,14 @@
 //!
 //! A template is a stranger's program. What it may cost is bounded by the size of what it renders: its work, its memory, its
 //! output, how deep its expressions and its values nest.
+//!
+//! Expressions, filters, tests and methods render as Jinja2 renders them, and what Jinja2 refuses is refused. Not supported, and
+//! refused by name, are `pprint`, `lipsum`, `\N{...}` in texts, `encode` and `translate` of texts, `self`, the statements
+//! `block` and `autoescape`, and those that read other templates. Attributes of numbers, as `(1).real`, are undefined.
 
 mod arguments;
 mod bounds;
+mod comparison;
 mod dialect;
 mod environment;
 mod filters;
@@ -20,6 +25,7 @@ mod predicates;
 mod python_text;
 mod remainder;
 mod text_methods;
+mod variadic;
 
 use std::path::{Path, PathBuf};
 
@@ -296,6 +302,11 @@ mod tests {
         let deep_filter = "{% set ns = namespace(x=1) %}{% for i in range(9999) %}{% set ns.x = [ns.x] | batch(1) | list %}{% endfor %}{{ ns.x }}";
         let of_itself = "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}{{ ns == ns }}";
         let within_itself = "{% set ns = namespace() %}{% set ns.x = [{'a': ns}] %}{{ ns }}";
+        let many_nots = "{{ ".to_owned() + &"not ".repeat(100_000) + "1 }}";
+        let many_ifs = "{% if 1 %}".repeat(100_000) + &"{% endif %}".repeat(4_000);
+        let many_macros = "{% macro m() %}".repeat(69_000) + "kwargs";
+        let compared = "{% set a = range(99999) | list %}{% for i in range(99999) %}{{ a == a }}{{ 0.5 in a }}{{ a < a }}{% endfor %}";
+        let rest = "{% macro m() %}{{ m(varargs) }}{% endmacro %}{{ m(1) }}";
         let recursion = "{% macro m(x) %}{{ m([x]) }}{% endmacro %}{{ m(1) }}";
         let twice = "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(40) }}";
         let sources = [
@@ -306,6 +317,11 @@ mod tests {
             deep_filter,
             of_itself,
             within_itself,
+            &many_nots,
+            &many_ifs,
+            &many_macros,
+            compared,
+            rest,
             recursion,
             twice,
             "{{ 'a' | indent(1000000000000) }}",
@@ -317,6 +333,8 @@ mod tests {
             "{{ '%.1000000000000f' | format(1.5) }}",
             "{{ '{:1000000000000}'.format(1) }}",
             "{{ '{:{}}'.format(1, 1000000000000) }}",
+            "{{ '{!r:1000000000000}'.format('a') }}",
+            "{{ ('{0}' * 99999).format('a' * 99999) }}",
             "{{ 'a' * 1000000000000 }}",
             "{{ [1] * 1000000000000 }}",
             "{{ range(1000000000000) }}",

@@ -9,8 +9,7 @@ mod stranger;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::error::LmError;
 use crate::json;
@@ -28,7 +27,7 @@ pub struct Settings {
     pub special_tokens: Vec<(String, String)>,
     /// The chat template.
     pub chat_template: Option<String>,
-    /// Whether a sequence begins with `bos_token`; where this is none, `tokenizer.json` says it.
+    /// Whether a sequence begins with `bos_token`, where `tokenizer_class` decides it and not `tokenizer.json`.
     pub add_bos: Option<bool>,
 }
 
@@ -134,15 +133,13 @@ pub fn read_settings(folder: &Path) -> Result<Settings, LmError> {
             Some((name.to_owned(), text))
         })
         .collect();
-    // Where a file speaks of either token, transformers writes the post-processor anew: with a token that is asked for, and no other.
-    let speaks = raw.add_bos_token.is_some() || raw.add_eos_token.is_some();
-    let add_bos = speaks.then(|| raw.add_bos_token.flatten().unwrap_or(false));
+    // transformers reads no `add_bos_token` beside a tokenizer.json. Two of its classes replace the post-processor.
+    let add_bos = match raw.tokenizer_class.as_deref() {
+        Some("GPTNeoXTokenizer" | "GPTNeoXTokenizerFast") => Some(false),
+        Some("CodeLlamaTokenizer" | "CodeLlamaTokenizerFast") => Some(true),
+        _ => None,
+    };
     Ok(Settings { special_tokens, chat_template, add_bos })
-}
-
-/// Tells a field that is null from one that is missing.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -155,10 +152,7 @@ struct RawSettings {
     cls_token: Option<RawToken>,
     mask_token: Option<RawToken>,
     chat_template: Option<RawTemplate>,
-    #[serde(default, deserialize_with = "present")]
-    add_bos_token: Option<Option<bool>>,
-    #[serde(default, deserialize_with = "present")]
-    add_eos_token: Option<IgnoredAny>,
+    tokenizer_class: Option<String>,
 }
 
 #[derive(Deserialize)]

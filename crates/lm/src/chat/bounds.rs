@@ -52,6 +52,21 @@ pub(super) fn pay(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
     state.consume_fuel(bytes as u64 / 64)
 }
 
+/// Pays for a value that is about to be read as a whole.
+///
+/// # Errors
+///
+/// Where the fuel does not suffice.
+pub(super) fn pay_for(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    match value.as_str() {
+        Some(text) => pay(state, text.len()),
+        None => {
+            state.consume_fuel(value.len().unwrap_or(0) as u64)?;
+            Walk { state, left: MAX_VALUES, refuse_namespaces: false }.value(value, 0)
+        }
+    }
+}
+
 struct Walk<'a, 'b, 'c> {
     state: &'a State<'b, 'c>,
     left: u64,

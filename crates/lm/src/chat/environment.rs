@@ -5,7 +5,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, Output, State, Value};
 
 use super::python_text::python_str;
-use super::{bounds, filters, globals, predicates, text_methods};
+use super::{bounds, comparison, filters, globals, predicates, text_methods, variadic};
 
 /// How deep macros, loops and blocks may run within each other.
 const MAX_RECURSION: usize = 200;
@@ -24,8 +24,10 @@ pub(super) fn environment(now: DateTime) -> Result<Environment<'static>, Error> 
         Ok(())
     });
     bounds::register(&mut environment);
+    comparison::register(&mut environment);
     filters::register(&mut environment);
     globals::register(&mut environment, now);
     predicates::register(&mut environment);
+    variadic::register(&mut environment);
     Ok(environment)
 }

@@ -36,25 +36,114 @@ pub(super) fn filter(state: &State<'_, '_>, format: &str, arguments: &[Value]) -
 }
 
 /// `format.format(arguments)`.
+///
+/// # Errors
+///
+/// For a format that Python refuses with these arguments.
 pub(super) fn str_format(state: &State<'_, '_>, format: &str, arguments: &[Value]) -> Result<Value, Error> {
-    // A width may be an argument itself, and a field a path through a value to what the engine hides.
-    if format.contains("._") || format.contains("[_") {
-        return Err(fail("format: a field begins with an underscore"));
+    let (positional, named): (&[Value], Kwargs) = from_args(arguments)?;
+    let mut fields = Fields { state, positional, named, unnamed: 0, has_numbers: false };
+    fields.text(format, 0).map(Value::from)
+}
+
+struct Fields<'a, 'b, 'c> {
+    state: &'a State<'b, 'c>,
+    positional: &'a [Value],
+    named: Kwargs,
+    /// Fields that had no name until now.
+    unnamed: usize,
+    has_numbers: bool,
+}
+
+impl Fields<'_, '_, '_> {
+    fn text(&mut self, format: &str, depth: usize) -> Result<String, Error> {
+        let (mut text, mut rest) = (String::new(), format);
+        while let Some(index) = rest.find(['{', '}']) {
+            let (before, bracket) = (&rest[..index], &rest[index..=index]);
+            text.push_str(before);
+            rest = &rest[index + 1..];
+            if let Some(behind) = rest.strip_prefix(bracket) {
+                text.push_str(bracket);
+                rest = behind;
+                continue;
+            }
+            if bracket == "}" || depth > 1 {
+                return Err(fail("format: a } without its {, or a field within a field within a field"));
+            }
+            let mut open = 1_usize;
+            let end = rest.find(|character| {
+                open = match character {
+                    '{' => open + 1,
+                    '}' => open - 1,
+                    _ => open,
+                };
+                open == 0
+            });
+            let end = end.ok_or_else(|| fail("format: a field does not end"))?;
+            let field = self.field(&rest[..end], depth)?;
+            pay(self.state, field.len() + 64)?;
+            text.push_str(&field);
+            rest = &rest[end + 1..];
+        }
+        text.push_str(rest);
+        Ok(text)
     }
-    let nested = format.split('{').skip(1).any(|field| field.contains(':') && !field.contains('}'));
-    let (positional, _): (&[Value], Kwargs) = from_args(arguments)?;
-    if nested && positional.iter().filter_map(integer).any(|width| width.unsigned_abs() > MAX_WIDTH as u128) {
-        return Err(fail(format!("format: expected a width of at most {MAX_WIDTH}")));
+
+    /// `name!conversion:format`.
+    fn field(&mut self, field: &str, depth: usize) -> Result<String, Error> {
+        let (name, format) = field.split_once(':').unwrap_or((field, ""));
+        let (name, conversion) = name.split_once('!').map_or((name, None), |(name, letter)| (name, Some(letter)));
+        let value = self.value(name)?;
+        let value = match conversion {
+            None => value,
+            Some("s") => Value::from(python_str(self.state, &value)?),
+            Some("r" | "a") => Value::from(python_repr(&value)?),
+            Some(other) => return Err(fail(format!("format: expected one of !r, !s and !a, got !{other}"))),
+        };
+        let format = self.text(format, depth + 1)?;
+        match value.kind() {
+            _ if format.is_empty() => python_str(self.state, &value),
+            ValueKind::String | ValueKind::Number | ValueKind::Bool => {
+                pay(self.state, width(&format)?)?;
+                engine_format(FormatStyle::StrFormat, &format!("{{:{format}}}"), &[value])
+            }
+            kind => Err(fail(format!("format: {kind} is written as it is, not as {format}"))),
+        }
     }
-    let mut bytes = if nested { MAX_WIDTH.saturating_mul(format.matches(":{").count()) } else { 0 };
-    for field in format.split(':').skip(1) {
-        bytes = bytes.saturating_add(width(field)?);
+
+    /// The value at a path, as `0.name[key]`.
+    fn value(&mut self, path: &str) -> Result<Value, Error> {
+        let end = path.find(['.', '[']).unwrap_or(path.len());
+        let (name, mut path) = path.split_at(end);
+        let mut value = match name {
+            "" => {
+                self.unnamed += 1;
+                self.positional.get(self.unnamed - 1).cloned()
+            }
+            _ if name.bytes().all(|digit| digit.is_ascii_digit()) => {
+                self.has_numbers = true;
+                name.parse().ok().and_then(|index: usize| self.positional.get(index)).cloned()
+            }
+            _ => self.named.get(name).ok(),
+        }
+        .filter(|_| self.unnamed == 0 || !self.has_numbers)
+        .ok_or_else(|| fail(format!("format: no argument for {{{name}}}")))?;
+        while !path.is_empty() {
+            let (key, rest) = match path.strip_prefix('[') {
+                Some(rest) => rest.split_once(']').ok_or_else(|| fail("format: a [ without its ]"))?,
+                None => {
+                    let rest = path.strip_prefix('.').unwrap_or(path);
+                    rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()))
+                }
+            };
+            if key.is_empty() || key.starts_with('_') {
+                return Err(fail("format: a field is empty or begins with an underscore"));
+            }
+            value = value.get_item(&key.parse::<u32>().map_or_else(|_| Value::from(key), Value::from))?;
+            path = rest;
+        }
+        Ok(value)
     }
-    for argument in positional {
-        bytes = bytes.saturating_add(python_str(state, argument)?.len());
-    }
-    pay(state, bytes)?;
-    engine_format(FormatStyle::StrFormat, format, arguments).map(Value::from)
 }
 
 /// The sum of the numbers at the beginning of a format: a width and a precision.

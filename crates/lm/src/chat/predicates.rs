@@ -1,24 +1,37 @@
 //! Jinja2's tests.
 
-use minijinja::value::{Rest, ValueKind};
-use minijinja::{Environment, Error, Value};
+use minijinja::value::ValueKind;
+use minijinja::{Environment, Error, State, Value};
 
-use super::arguments::{fail, integer, subject, text};
+use super::arguments::{fail, integer};
+use super::objects::Cycler;
+use super::python_text::python_str;
 use super::remainder::remainder;
+
+/// The filter around what a loop iterates over, which none is not.
+pub(super) const ITERATED: &str = "__iterated";
 
 pub(super) fn register(environment: &mut Environment<'_>) {
     environment.add_test("iterable", |value: &Value| is_iterable(value));
     environment.add_test("sequence", |value: &Value| is_sequence(value));
     environment.add_test("number", |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool));
-    environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain || value.is_undefined());
-    environment.add_test("boolean", |value: &Value| value.kind() == ValueKind::Bool);
-    environment.add_test("lower", |value: &Value| {
-        let text = value.to_string();
-        text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase)
+    environment.add_test("mapping", |value: &Value| is_map(value));
+    environment.add_test("callable", |value: &Value| {
+        let is_called = value.kind() == ValueKind::Plain && value.downcast_object_ref::<Cycler>().is_none();
+        is_called || value.is_undefined() || is_a(value, "Macro")
     });
-    environment.add_test("upper", |value: &Value| {
-        let text = value.to_string();
-        text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
+    environment.add_filter(ITERATED, |value: Value| match is_iterable(&value) {
+        true => Ok(value),
+        false => Err(fail(format!("expected something to iterate over, got {}", value.kind()))),
+    });
+    environment.add_test("boolean", |value: &Value| value.kind() == ValueKind::Bool);
+    environment.add_test("lower", |state: &State<'_, '_>, value: &Value| {
+        let text = python_str(state, value)?;
+        Ok::<_, Error>(text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase))
+    });
+    environment.add_test("upper", |state: &State<'_, '_>, value: &Value| {
+        let text = python_str(state, value)?;
+        Ok::<_, Error>(text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase))
     });
     for (name, rest) in [("odd", 1), ("even", 0)] {
         environment.add_test(name, move |value: &Value| {
@@ -28,11 +41,6 @@ pub(super) fn register(environment: &mut Environment<'_>) {
     }
     environment
         .add_test("divisibleby", |value: &Value, by: &Value| Ok::<_, Error>(remainder(value, by)? == Value::from(0)));
-    environment.add_test("in", |arguments: Rest<Value>| {
-        let (value, rest) = subject(&arguments)?;
-        let [container] = rest else { return Err(fail("in: expected one value")) };
-        contains(container, value)
-    });
     for name in ["startingwith", "endingwith"] {
         environment.remove_test(name);
     }
@@ -46,7 +54,7 @@ pub(super) fn is_iterable(value: &Value) -> bool {
     // By its kind: to try it would spend a generator.
     match value.kind() {
         ValueKind::String | ValueKind::Undefined | ValueKind::Seq | ValueKind::Iterable => true,
-        ValueKind::Map => !is_namespace(value),
+        ValueKind::Map => is_map(value),
         _ => false,
     }
 }
@@ -55,24 +63,23 @@ pub(super) fn is_iterable(value: &Value) -> bool {
 fn is_sequence(value: &Value) -> bool {
     match value.kind() {
         ValueKind::String | ValueKind::Seq | ValueKind::Undefined => true,
-        ValueKind::Map => !is_namespace(value),
+        ValueKind::Map => is_map(value),
         // Two lists, one behind the other; generators and views have no items by their places.
         ValueKind::Iterable => value.as_object().is_some_and(|object| object.type_name().contains("MergeSeq")),
         _ => false,
     }
 }
 
-pub(super) fn is_namespace(value: &Value) -> bool {
-    value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace"))
+/// Whether it is a map, which the engine takes namespaces, macros and the variable `loop` for.
+pub(super) fn is_map(value: &Value) -> bool {
+    value.kind() == ValueKind::Map && !["Namespace", "Macro", "Loop"].iter().any(|name| is_a(value, name))
 }
 
-/// `value in container`.
-fn contains(container: &Value, value: &Value) -> Result<bool, Error> {
-    match container.kind() {
-        ValueKind::String => Ok(text(container, "in")?.contains(text(value, "in")?)),
-        ValueKind::Map => Ok(container.as_object().is_some_and(|map| map.get_value(value).is_some())),
-        ValueKind::Seq | ValueKind::Iterable => Ok(container.try_iter()?.any(|item| item == *value)),
-        ValueKind::Undefined => Ok(false),
-        kind => Err(fail(format!("in: expected a container, got {kind}"))),
-    }
+pub(super) fn is_namespace(value: &Value) -> bool {
+    is_a(value, "Namespace")
+}
+
+/// Whether it is an object of the engine's own type with this name.
+fn is_a(value: &Value, name: &str) -> bool {
+    value.as_object().is_some_and(|object| object.type_name().ends_with(name))
 }

@@ -70,6 +70,8 @@ struct Raw {
     model: Option<Model>,
     #[serde(default)]
     normalizer: Option<Value>,
+    #[serde(default)]
+    pre_tokenizer: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -77,14 +79,21 @@ struct Model {
     dropout: Option<f64>,
 }
 
-/// Refuses a vocabulary whose tokens depend on chance, and one whose normalisation multiplies a text.
+/// Refuses a vocabulary whose tokens depend on chance, and one whose normalisation and pre-tokenisation multiply a text.
 ///
 /// # Errors
 ///
-/// [`LmError::Field`] that names the field.
+/// [`LmError::Field`] that names the field, and [`LmError::Tokenizer`] for a file that gives one of them twice.
 pub(super) fn check_file(path: &Path, text: &[u8]) -> Result<(), LmError> {
-    // What is not JSON is refused with the library's own words.
-    let Ok(raw) = serde_json::from_slice::<Raw>(text) else { return Ok(()) };
+    let raw: Raw = match serde_json::from_slice(text) {
+        Ok(raw) => raw,
+        // The library takes the last of two fields.
+        Err(error) if error.is_data() => {
+            return Err(LmError::Tokenizer { path: path.to_owned(), problem: error.to_string() });
+        }
+        // What is not JSON is refused with the library's own words.
+        Err(_) => return Ok(()),
+    };
     let refuse = |field: &str, allowed: String, given: String| {
         Err(LmError::Field { path: path.to_owned(), field: field.to_owned(), allowed, given })
     };
@@ -92,24 +101,28 @@ pub(super) fn check_file(path: &Path, text: &[u8]) -> Result<(), LmError> {
         let allowed = "null or 0: a text has the same tokens whenever it is read".to_owned();
         return refuse("model.dropout", allowed, dropout.to_string());
     }
-    let growth = raw.normalizer.as_ref().map_or(1, growth);
-    if growth > MAX_GROWTH {
-        let allowed = format!("one that makes at most {MAX_GROWTH} bytes of one");
-        return refuse("normalizer", allowed, "one that may make more".to_owned());
+    let mut grown = 1_usize;
+    for (field, step) in [("normalizer", raw.normalizer), ("pre_tokenizer", raw.pre_tokenizer)] {
+        grown = grown.saturating_mul(step.as_ref().map_or(1, growth));
+        if grown > MAX_GROWTH {
+            let allowed = format!("one that makes at most {MAX_GROWTH} bytes of one");
+            return refuse(field, allowed, "one that may make more".to_owned());
+        }
     }
     Ok(())
 }
 
-/// The most bytes that a normaliser makes of one, those that it writes once at the beginning included.
-fn growth(normalizer: &Value) -> usize {
-    let length = |field: &str| normalizer[field].as_str().map_or(0, str::len);
-    match normalizer["type"].as_str() {
+/// The most bytes that a normaliser or a pre-tokeniser makes of one, those that it writes once at the beginning included.
+fn growth(step: &Value) -> usize {
+    let length = |field: &str| step[field].as_str().map_or(0, str::len);
+    match step["type"].as_str() {
         Some("Sequence") => {
-            let parts = normalizer["normalizers"].as_array().into_iter().flatten().map(growth);
-            parts.fold(1, usize::saturating_mul)
+            let parts =
+                ["normalizers", "pretokenizers"].into_iter().filter_map(|field| step[field].as_array()).flatten();
+            parts.map(growth).fold(1, usize::saturating_mul)
         }
         // A pattern that is a text of its own length; a regular expression may match nothing, before every character.
-        Some("Replace") => match normalizer["pattern"]["String"].as_str() {
+        Some("Replace") => match step["pattern"]["String"].as_str() {
             Some(pattern) if !pattern.is_empty() => length("content").div_ceil(pattern.len()).max(1),
             _ => 1 + length("content"),
         },
@@ -118,6 +131,8 @@ fn growth(normalizer: &Value) -> usize {
         Some("NFKC" | "NFKD") => 11,
         Some("NFC" | "NFD") => 3,
         Some("ByteLevel") => 2,
+        // A space becomes the replacement, and one may stand before.
+        Some("Metaspace") => 2 * length("replacement").max(1),
         _ => 1,
     }
 }
@@ -151,6 +166,13 @@ mod tests {
         let llama = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
             {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
         check(json!({"normalizer": llama, "model": {"dropout": null}})).unwrap();
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false});
+        let pre_tokenizer = json!({"type": "Sequence", "pretokenizers": vec![bytes.clone(); 40]});
+        assert!(refused(json!({"pre_tokenizer": pre_tokenizer})).starts_with("tokenizer.json: pre_tokenizer: "));
+        let twice =
+            check_file("tokenizer.json".as_ref(), br#"{"model": {"dropout": 0.5}, "model": {"dropout": null}}"#);
+        assert!(twice.unwrap_err().to_string().contains("duplicate field `model`"));
+        check(json!({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Metaspace", "replacement": "▁"}, bytes]}})).unwrap();
         check(json!({"normalizer": {"type": "NFKC"}, "model": {"dropout": 0.0}})).unwrap();
     }
 }

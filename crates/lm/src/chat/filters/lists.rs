@@ -8,12 +8,13 @@ use minijinja::{Error, State, Value};
 
 use super::super::arguments::{bind, fail, given, integer, is_true, number, size_or, subject};
 use super::super::bounds::pay;
+use super::super::comparison::compare;
 use super::super::objects::{Generator, Group};
 use super::super::predicates::is_namespace;
 use super::super::python_text::python_str;
 use super::{Filter, items, length};
 
-pub(super) const FILTERS: [(&str, Filter); 25] = [
+pub(super) const FILTERS: [(&str, Filter); 24] = [
     ("length", |_state, arguments| length(subject(arguments)?.0).map(Value::from)),
     ("count", |_state, arguments| length(subject(arguments)?.0).map(Value::from)),
     ("list", |state, arguments| items(state, subject(arguments)?.0).map(Value::from)),
@@ -39,7 +40,6 @@ pub(super) const FILTERS: [(&str, Filter); 25] = [
     ("dictsort", dictsort),
     ("items", pairs),
     ("attr", attr),
-    ("pprint", |_state, arguments| super::super::python_text::python_repr(subject(arguments)?.0).map(Value::from)),
     ("safe", |state, arguments| python_str(state, subject(arguments)?.0).map(Value::from_safe_string)),
 ];
 
@@ -96,28 +96,6 @@ impl KeyOf {
                 Ok(Value::from(keys?))
             }
         }
-    }
-}
-
-/// Python's order, which values of different kinds have not.
-fn compare(left: &Value, right: &Value) -> Result<Ordering, Error> {
-    if let (Some(left), Some(right)) = (integer(left), integer(right)) {
-        return Ok(left.cmp(&right));
-    }
-    if let (Some(left), Some(right)) = (number(left), number(right)) {
-        return Ok(left.partial_cmp(&right).unwrap_or(Ordering::Equal));
-    }
-    match (left.kind(), right.kind()) {
-        (ValueKind::String, ValueKind::String) => Ok(left.as_str().cmp(&right.as_str())),
-        (ValueKind::Seq, ValueKind::Seq) if left.is_tuple() == right.is_tuple() => {
-            for (left, right) in left.try_iter()?.zip(right.try_iter()?) {
-                if left != right {
-                    return compare(&left, &right);
-                }
-            }
-            Ok(left.len().cmp(&right.len()))
-        }
-        (left, right) => Err(fail(format!("expected values of one kind to compare, got {left} and {right}"))),
     }
 }
 

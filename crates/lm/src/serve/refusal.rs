@@ -59,6 +59,7 @@ impl Refusal {
     pub(super) fn of(error: &LmError, param: &str) -> Self {
         match error {
             LmError::Setting { field, allowed, given } => Self::field(*field, allowed, given),
+            LmError::Unusable { source, .. } => Self::of(source, param),
             LmError::Record { allowed, given, .. } => Self::field(param, allowed, given),
             LmError::Template { problem, .. } | LmError::Tokenizer { problem, .. } => {
                 Self::body(format!("{param}: {problem}")).with_param(param)

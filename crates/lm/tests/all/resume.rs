@@ -473,7 +473,7 @@ fn a_checkpoint_is_exported_as_the_run_itself_would_write_it() {
         }
         fails(&["export", "--run", &run, "--out", &exported], "exported-");
         let missing = ["export", "--run", &run, "--checkpoint", "7-1", "--out", &format!("{exported}-more")];
-        fails(&missing, "checkpoints/7-1: checkpoint.json: No such file");
+        fails(&missing, "checkpoints: there is no checkpoint 7-1; those that are there: ");
     }
     let none = folder.path().join("none").display().to_string();
     fails(&["export", "--run", &none, "--out", &format!("{none}-out")], "none/checkpoints: there is no checkpoint");

@@ -108,7 +108,7 @@ fn answers_that_were_made_otherwise_are_not_gone_on_with() {
     let other = |more: &[&str], expected: &str| fails(&[&generate[..], more].concat(), expected);
     other(
         &[&model, "--data", &data, "--temperature", "0.5"],
-        "out.jsonl.asked.json: temperature: expected 0.0, as the",
+        "out.jsonl.asked.json: temperature: expected 0.0, as for the answers",
     );
     let more = write(&folder, "more.jsonl", &prompts(6));
     other(&[&model, "--data", &more], "out.jsonl.asked.json: prompts: expected");

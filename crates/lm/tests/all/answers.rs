@@ -28,7 +28,7 @@ fn kill_9_at_100_random_moments_repeats_nothing_and_ends_in_the_same_bytes() {
     let memory = Path::new("/dev/shm");
     let folder = if memory.exists() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let model = checkpoint("llama").display().to_string();
-    let data = write(&folder, "prompts.jsonl", &prompts(200));
+    let data = write(&folder, "prompts.jsonl", &prompts(120));
     let settings = ["--model", &model, "--data", &data, "--max-tokens", "24", "--temperature", "1", "--seed", "5"];
     let printed = succeeds(&[&["generate"], &settings[..]].concat());
     let whole = folder.path().join("whole.jsonl");

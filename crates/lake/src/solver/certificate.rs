@@ -45,7 +45,7 @@ const LONGER: usize = 500_000;
 /// Bounds are as small as they become where a sweep brings less than this share of 1 − γ.
 const STALLED: f64 = 0.1;
 
-/// What is known of every cell.
+/// Error bounds and candidate actions of every cell.
 pub(super) struct Certificate<'a> {
     plane: &'a Plane,
     value: &'a [f64],

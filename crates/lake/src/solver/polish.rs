@@ -106,7 +106,7 @@ fn settle(plane: &mut Plane, blocks: Blocks, share: f64, (patience, most_updates
     updates
 }
 
-/// What sweeps of a block did.
+/// Result of sweeping a block of cells.
 struct Visit {
     /// The last sweep's change; 0 where it was no more than each cell's share.
     change: f64,

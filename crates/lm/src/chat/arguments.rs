@@ -35,7 +35,7 @@ pub(super) fn bind<const N: usize>(arguments: &[Value], names: [&str; N]) -> Res
 ///
 /// # Errors
 ///
-/// Where there is none.
+/// An error for a call without arguments.
 pub(super) fn subject(arguments: &[Value]) -> Result<(&Value, &[Value]), Error> {
     arguments.split_first().ok_or_else(|| fail("expected a value"))
 }
@@ -88,7 +88,7 @@ pub(super) fn size_or(value: Option<&Value>, default: i64, name: &str) -> Result
     usize::try_from(size).map_err(|_| fail(format!("{name}: too large")))
 }
 
-/// Whether an argument is true.
+/// Truth of an optional argument, as Python defines it; `default` where it is absent.
 pub(super) fn is_true(value: Option<&Value>, default: bool) -> bool {
     value.map_or(default, Value::is_true)
 }

@@ -47,7 +47,7 @@ pub(super) fn register(environment: &mut Environment<'_>) {
 ///
 /// # Errors
 ///
-/// Where the fuel does not suffice.
+/// An error where the remaining fuel is too little.
 pub(super) fn pay(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
     state.consume_fuel(bytes as u64 / 64)
 }
@@ -56,7 +56,7 @@ pub(super) fn pay(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// Where the fuel does not suffice.
+/// An error where the remaining fuel is too little.
 pub(super) fn pay_for(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     match value.as_str() {
         Some(text) => pay(state, text.len()),

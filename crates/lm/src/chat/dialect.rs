@@ -76,7 +76,7 @@ struct Token<'a> {
     /// White space before it.
     space: &'a str,
     before: String,
-    /// What is written instead of it.
+    /// Text that replaces the token.
     text: Option<String>,
     behind: String,
 }

@@ -58,7 +58,7 @@ impl Object for Generator {
 pub(super) struct DictView {
     /// Its type in Python.
     pub(super) name: &'static str,
-    /// What it shows.
+    /// Values that the object yields.
     pub(super) values: Vec<Value>,
 }
 
@@ -194,7 +194,7 @@ impl Object for Joiner {
 /// A group of `groupby`: a tuple whose two values have names.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// What its values have in common.
+    /// Key that all values of the group share.
     pub(super) grouper: Value,
     /// Its values.
     pub(super) list: Value,

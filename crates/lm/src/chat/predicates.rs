@@ -49,7 +49,7 @@ pub(super) fn register(environment: &mut Environment<'_>) {
     environment.add_test("integer", |value: &Value| value.is_integer() && integer(value).is_some());
 }
 
-/// Whether Python iterates over it.
+/// Tests whether Python can iterate over a value.
 pub(super) fn is_iterable(value: &Value) -> bool {
     // By its kind: to try it would spend a generator.
     match value.kind() {

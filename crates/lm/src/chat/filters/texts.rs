@@ -51,7 +51,7 @@ pub(super) const FILTERS: [(&str, Filter); 18] = [
     ("xmlattr", xmlattr),
 ];
 
-/// What is filtered, as a text.
+/// The filtered value as text, and the further arguments.
 fn read<'a>(state: &State<'_, '_>, arguments: &'a [Value]) -> Result<(Value, &'a [Value]), Error> {
     let (value, arguments) = subject(arguments)?;
     let text = if value.as_str().is_some() { value.clone() } else { Value::from(python_str(state, value)?) };

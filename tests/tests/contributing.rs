@@ -79,9 +79,10 @@ fn the_recipe_for_a_new_objective_works_to_the_letter() {
     let steps = steps(&page, "\n## Add an objective\n");
     assert!(steps.len() >= 8, "{steps:?}");
 
-    // Below the folder of what is compiled, so that the libraries are those of this very run.
+    // A target folder of its own: cargo names what it compiles by paths within the workspace, so the copy's programs would
+    // take the place of this workspace's.
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (target, workspace) = (scratch.parent().unwrap(), scratch.join("contributing"));
+    let (target, workspace) = (scratch.join("contributing-target"), scratch.join("contributing"));
     let kept = scratch.join("contributing-as-it-was");
     copy(&root(), &kept);
     // What the steps write is as new as the last run wrote it, so that a second run compiles nothing.
@@ -103,10 +104,11 @@ fn the_recipe_for_a_new_objective_works_to_the_letter() {
     let methods = Path::new("crates/objective/METHODS.md");
     let table = std::fs::read(workspace.join(methods)).ok();
     copy(&kept, &workspace);
-    // The steps train nothing, so the lake is compiled as fast as can be.
-    std::fs::create_dir_all(workspace.join(".cargo")).unwrap();
-    let fast = "[profile.dev.package]\nlake = { opt-level = 0 }\ntraining = { opt-level = 0 }\n";
-    std::fs::write(workspace.join(".cargo/config.toml"), fast).unwrap();
+    // The steps train nothing, so everything is compiled as fast as can be.
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let mut manifest: toml::Table = manifest.parse().unwrap();
+    manifest["profile"] = toml::toml! { dev = { debug = false } }.into();
+    std::fs::write(workspace.join("Cargo.toml"), manifest.to_string()).unwrap();
     if let Some(table) = table {
         std::fs::write(workspace.join(methods), table).unwrap();
     }
@@ -116,7 +118,7 @@ fn the_recipe_for_a_new_objective_works_to_the_letter() {
             let output = Command::new("bash")
                 .args(["-c", command])
                 .current_dir(&workspace)
-                .env("CARGO_TARGET_DIR", target)
+                .env("CARGO_TARGET_DIR", &target)
                 .env("CARGO_NET_OFFLINE", "true")
                 .env("PROPTEST_CASES", "64")
                 .output()

@@ -24,7 +24,7 @@ pub(crate) fn is_the_same(path: &Path, asked: &impl Serialize, then: &str) -> Re
                 path: path.to_owned(),
                 field: field.clone(),
                 allowed: format!("{there}, {then}"),
-                given: format!("{given}; another folder begins anew"),
+                given: format!("{given}; another --out starts over"),
             });
         }
     }

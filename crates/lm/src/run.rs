@@ -339,7 +339,7 @@ fn is_free(target: &Path, parts: [&Path; 2]) -> Result<(), LmError> {
     match parts.into_iter().find(|part| part.exists()) {
         Some(part) => Err(LmError::Taken {
             path: part.to_owned(),
-            problem: "a run is there already: with its recipe.toml, --resume goes on with it; another folder begins anew",
+            problem: "a run is there already: with its recipe.toml, --resume continues it; another --out starts over",
         }),
         None => Ok(()),
     }

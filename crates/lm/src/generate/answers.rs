@@ -111,7 +111,7 @@ impl AnswerFile {
             _ if resume => Kind::Resumed,
             Ok(_) => {
                 return Err(refuse(
-                    "a file is there already: with its .asked.json, --resume goes on with it; another name begins anew",
+                    "a file is there already: with its .asked.json, --resume continues it; another --out starts over",
                 ));
             }
             Err(_) => Kind::New,
@@ -122,7 +122,7 @@ impl AnswerFile {
         {
             return Err(LmError::Taken {
                 path: file.beside(LINES),
-                problem: "a file of unfinished answers exists: --resume continues it, and another name begins anew",
+                problem: "a file of unfinished answers exists: --resume continues it; another --out starts over",
             });
         }
         Ok(file)

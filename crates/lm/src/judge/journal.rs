@@ -207,7 +207,7 @@ mod tests {
         let refused = |asked: &Asked| open(&out, asked).unwrap_err();
         let other = Asked { model: "n".to_owned(), ..asked() };
         assert!(refused(&other).ends_with(
-            "asked.json: model: expected \"m\", as the verdicts there were asked for, got \"n\"; another folder begins anew"
+            "asked.json: model: expected \"m\", as the verdicts there were asked for, got \"n\"; another --out starts over"
         ));
         assert!(refused(&Asked { b: "9".to_owned(), ..asked() }).contains("asked.json: b: expected \"2\""));
         assert!(refused(&Asked { seed: 1, ..asked() }).contains("asked.json: seed: expected 0"));

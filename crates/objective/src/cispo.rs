@@ -123,16 +123,20 @@ impl GroupLoss for Cispo {
         1.0 / totals.tokens as f64
     }
 
+    fn hold(&self, response: &Sampled<'_>, weights: &mut Vec<f64>) {
+        let ratios = response.log_prob.iter().zip(response.behaviour_log_prob);
+        weights.extend(ratios.map(|(log_prob, behaviour)| exponential(log_prob - behaviour).0.min(self.max_ratio)));
+    }
+
     fn response(&self, response: &Sampled<'_>, share: f64, slots: &mut [f64]) -> ResponseLoss {
-        let Sampled { advantage, log_prob, behaviour_log_prob } = response;
+        let Sampled { advantage, log_prob, behaviour_log_prob, weights } = response;
         let (mut loss, mut clipped) = (0.0, Clipped::default());
-        for ((log_prob, behaviour), slot) in log_prob.iter().zip(*behaviour_log_prob).zip(&mut *slots) {
-            let ratio = exponential(log_prob - behaviour).0;
-            // The stop-gradient: the weight is a constant.
-            let pull = -share * ratio.min(self.max_ratio) * advantage;
+        let columns = log_prob.iter().zip(*behaviour_log_prob).zip(*weights);
+        for (((log_prob, behaviour), weight), slot) in columns.zip(&mut *slots) {
+            let pull = -share * weight * advantage;
             *slot += pull;
             loss += pull * log_prob;
-            clipped.above += usize::from(ratio > self.max_ratio && *advantage > 0.0);
+            clipped.above += usize::from(exponential(log_prob - behaviour).0 > self.max_ratio && *advantage > 0.0);
         }
         ResponseLoss { loss, clipped, ratios: slots.len() }
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::batch::{TokenBatch, TokenStatistics};
-use crate::requirements::Statistic;
+use crate::held::Held;
 
 /// A loss, its cotangents and metrics. The buffers are the caller's, to be used again.
 ///
@@ -34,7 +34,9 @@ pub struct Evaluation {
     pub(crate) scratch: Vec<f64>,
     /// Places in the scratch, for objectives that sort.
     pub(crate) order: Vec<usize>,
-    /// What a term of a sum answers.
+    /// Held numbers of the batch.
+    pub(crate) held: Held,
+    /// Evaluation of a term of a sum.
     pub(crate) term: Option<Box<Evaluation>>,
 }
 
@@ -58,7 +60,7 @@ pub struct Evaluation {
 /// ```
 impl PartialEq for Evaluation {
     fn eq(&self, other: &Self) -> bool {
-        let Self { loss, cotangents, metrics, scratch: _, order: _, term: _ } = self;
+        let Self { loss, cotangents, metrics, scratch: _, order: _, held: _, term: _ } = self;
         *loss == other.loss && *cotangents == other.cotangents && *metrics == other.metrics
     }
 }
@@ -174,8 +176,7 @@ pub struct Metrics {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 impl Evaluation {
-    /// No loss, no metrics, and a cotangent for each token of the batch's columns: 0, but for log π what a used buffer held
-    /// before, as every objective writes those.
+    /// No loss, no metrics, and a cotangent of 0 for each token of the batch's columns.
     ///
     /// ```
     /// # use objective::*;
@@ -193,44 +194,16 @@ impl Evaluation {
         self.loss = 0.0;
         for statistic in EnumSet::all() {
             let slots = self.cotangents.column_mut(statistic);
-            if statistic != Statistic::LogProb {
-                slots.clear();
-            }
+            slots.clear();
             slots.resize(batch.statistics().column(statistic).len(), 0.0);
         }
         self.metrics = Metrics::default();
     }
-
-    /// Zero cotangents, to be added to.
-    pub(crate) fn clear_cotangents(&mut self) {
-        EnumSet::all().iter().for_each(|statistic| self.cotangents.column_mut(statistic).fill(0.0));
-    }
-
-    /// Zero cotangents, unless an objective is going to write each of them just once.
-    pub(crate) fn prepare(&mut self, once: bool) -> Held {
-        if once {
-            return Held::Nothing;
-        }
-        self.clear_cotangents();
-        Held::Parts
-    }
 }
 
-/// Writes a number to every slot, or adds it where the slots already hold a part of the cotangent.
-pub(crate) fn put(slots: &mut [f64], value: f64, held: Held) {
-    match held {
-        Held::Nothing => slots.fill(value),
-        Held::Parts => slots.iter_mut().for_each(|slot| *slot += value),
-    }
-}
-
-/// What the cotangents hold when an objective writes to them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Held {
-    /// Nothing that counts: each is written once.
-    Nothing,
-    /// The parts that other pairs put there, or 0.
-    Parts,
+/// Adds a number to every slot.
+pub(crate) fn add(slots: &mut [f64], value: f64) {
+    slots.iter_mut().for_each(|slot| *slot += value);
 }
 
 /// What was not observed has no mean and is not listed:

@@ -24,6 +24,7 @@ use crate::Objective;
 use crate::batch::{Feedback, StepTotals, TokenBatch};
 use crate::clip::Bounded;
 use crate::evaluation::{Evaluation, Metric, Metrics};
+use crate::held::Held;
 use crate::method::Method;
 use crate::numerics::sum_of_differences;
 use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader};
@@ -125,7 +126,7 @@ pub enum Baseline {
 /// ```
 /// use objective::group::{GroupLoss, Sampled};
 ///
-/// let response = Sampled { advantage: -1.0, log_prob: &[-0.5, -2.0], behaviour_log_prob: &[-0.5, -2.0] };
+/// let response = Sampled { advantage: -1.0, log_prob: &[-0.5, -2.0], behaviour_log_prob: &[-0.5, -2.0], weights: &[1.0, 1.0] };
 /// let mut slots = [0.0; 2];
 /// objective::cispo::Cispo::new(5.0)?.response(&response, 0.5, &mut slots);
 /// assert_eq!(slots, [0.5, 0.5]);
@@ -139,6 +140,8 @@ pub struct Sampled<'a> {
     pub log_prob: &'a [f64],
     /// log π of the policy that sampled it, nats.
     pub behaviour_log_prob: &'a [f64],
+    /// Held weight of each token, if the loss holds any.
+    pub weights: &'a [f64],
 }
 
 /// A response's loss.
@@ -148,7 +151,7 @@ pub struct Sampled<'a> {
 /// ```
 /// use objective::group::{Clipped, GroupLoss, ResponseLoss, Sampled};
 ///
-/// let response = Sampled { advantage: 1.0, log_prob: &[-1.0, -1.0], behaviour_log_prob: &[-1.0, -2.0] };
+/// let response = Sampled { advantage: 1.0, log_prob: &[-1.0, -1.0], behaviour_log_prob: &[-1.0, -2.0], weights: &[1.0, 2.0] };
 /// let loss = objective::cispo::Cispo::new(2.0)?.response(&response, 1.0, &mut [0.0; 2]);
 /// assert_eq!(loss, ResponseLoss { loss: 1.0 + 2.0, clipped: Clipped { below: 0, above: 1 }, ratios: 2 });
 /// # Ok::<(), objective::ParameterError>(())
@@ -310,6 +313,9 @@ pub trait GroupLoss: Send + Sync + std::fmt::Debug + Sized {
     /// ```
     fn own_parameters(&self) -> Parameters;
 
+    /// Appends the weights of a response's tokens that pass no gradient; none by default.
+    fn hold(&self, _response: &Sampled<'_>, _weights: &mut Vec<f64>) {}
+
     /// What each token of a response of that many tokens weighs in the step's loss.
     ///
     /// One of 2 tokens, in a step of 2 responses with 16 tokens, under a mean over responses and under one over tokens:
@@ -330,7 +336,7 @@ pub trait GroupLoss: Send + Sync + std::fmt::Debug + Sized {
     /// ```
     /// use objective::group::{GroupLoss, Sampled};
     ///
-    /// let response = Sampled { advantage: 1.0, log_prob: &[-1.0], behaviour_log_prob: &[-1.0] };
+    /// let response = Sampled { advantage: 1.0, log_prob: &[-1.0], behaviour_log_prob: &[-1.0], weights: &[] };
     /// let mut slots = [3.0];
     /// assert_eq!(objective::sapo::Sapo::new(1.0, 1.05)?.response(&response, 0.5, &mut slots).loss, -1.0);
     /// assert_eq!(slots, [3.0 - 0.5]);
@@ -448,10 +454,8 @@ impl<L: GroupLoss> Objective for Grouped<L> {
         parameters
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
-        let totals = batch.totals();
-        let Evaluation { loss, cotangents, metrics, scratch: advantages, .. } = out;
-        advantages.clear();
+    fn hold(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, held: &mut Held) {
+        let Held { responses: advantages, tokens: weights, metrics, .. } = held;
         for (index, response) in batch.responses().iter().enumerate() {
             let Feedback::Reward { reward, .. } = response.feedback else { continue };
             metrics.record(Metric::Reward, reward);
@@ -468,14 +472,23 @@ impl<L: GroupLoss> Objective for Grouped<L> {
             advantages.push(reward - penalty);
         }
         self.baseline.subtract(batch, advantages, metrics);
+        for (index, &advantage) in advantages.iter().enumerate() {
+            let (log_prob, behaviour_log_prob) =
+                (batch.log_prob(index), batch.constant(Constant::BehaviourLogProb, index));
+            self.loss.hold(&Sampled { advantage, log_prob, behaviour_log_prob, weights: &[] }, weights);
+        }
+    }
 
-        for (index, (response, &advantage)) in batch.responses().iter().zip(&*advantages).enumerate() {
+    fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
+        let totals = batch.totals();
+        let Evaluation { loss, cotangents, metrics, .. } = out;
+        for (index, (response, &advantage)) in batch.responses().iter().zip(&held.responses).enumerate() {
             let log_prob = batch.log_prob(index);
             let behaviour_log_prob = batch.constant(Constant::BehaviourLogProb, index);
             let slots = &mut cotangents.log_prob[response.tokens.clone()];
-            slots.fill(0.0);
             let share = self.loss.share(log_prob.len(), totals);
-            let sampled = Sampled { advantage, log_prob, behaviour_log_prob };
+            let weights = held.tokens.get(response.tokens.clone()).unwrap_or_default();
+            let sampled = Sampled { advantage, log_prob, behaviour_log_prob, weights };
             let ResponseLoss { loss: own, clipped, ratios } = self.loss.response(&sampled, share, slots);
             *loss += own;
             clipped.record(ratios, metrics);

@@ -56,12 +56,12 @@ use strum::{EnumDiscriminants, EnumString, IntoStaticStr, VariantNames};
 use crate::Objective;
 use crate::batch::TokenBatch;
 use crate::evaluation::{Evaluation, Metric};
+use crate::held::Held;
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
 use crate::propagation::{self, ITEM, NORM, SIDE, Weights};
 use crate::requirements::{Anticipation, Data, Freeze, Lambda, Requirements};
-use crate::state::ObjectiveState;
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -279,7 +279,7 @@ impl Objective for Ift {
         parameters
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
+    fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
         let scale = 1.0 / batch.totals().responses as f64;
         for (index, response) in batch.responses().iter().enumerate() {
             let log_prob = batch.log_prob(index);

@@ -6,7 +6,8 @@
 
 use crate::Objective;
 use crate::batch::{Feedback, TokenBatch};
-use crate::evaluation::{Evaluation, Metric, Metrics};
+use crate::evaluation::{Evaluation, Metric, Metrics, add};
+use crate::held::Held;
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{ParameterError, Parameters, Reader};
@@ -273,25 +274,27 @@ impl<L: LabelLoss> Objective for Labelled<L> {
         parameters
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, out: &mut Evaluation) {
-        let Evaluation { loss, cotangents, metrics, scratch: rewards, .. } = out;
-        rewards.clear();
-        rewards.extend((0..batch.responses().len()).map(|response| self.beta * batch.log_ratio(response)));
-        let shift = self.loss.shift(&self.summarise(batch, rewards), state);
+    fn hold(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, held: &mut Held) {
+        let shift = self.loss.shift(&self.summarise(batch), state);
+        held.responses.push(shift);
+        self.loss.record(self.beta, shift, &mut held.metrics);
+    }
+
+    fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
+        let Evaluation { loss, cotangents, metrics, .. } = out;
+        let shift = held.responses[0];
         let share = 1.0 / batch.totals().responses as f64;
-        for (index, (response, &reward)) in batch.responses().iter().zip(&*rewards).enumerate() {
+        for (index, response) in batch.responses().iter().enumerate() {
             let (desirable, sign) = match response.feedback {
                 Feedback::Desirable => (true, 1.0),
                 Feedback::Undesirable => (false, -1.0),
-                Feedback::Mismatched | Feedback::None | Feedback::Reward { .. } => {
-                    cotangents.log_prob[response.tokens.clone()].fill(0.0);
-                    continue;
-                }
+                Feedback::Mismatched | Feedback::None | Feedback::Reward { .. } => continue,
             };
+            let reward = self.beta * batch.log_ratio(index);
             let weight = share * self.loss.weight(desirable);
             let (value, slope) = self.loss.loss(sign * (reward - shift));
             *loss += weight * value;
-            cotangents.log_prob[response.tokens.clone()].fill(weight * sign * self.beta * slope);
+            add(&mut cotangents.log_prob[response.tokens.clone()], weight * sign * self.beta * slope);
 
             let log_prob = batch.log_prob(index);
             let total = sum(log_prob);
@@ -304,7 +307,6 @@ impl<L: LabelLoss> Objective for Labelled<L> {
                 metrics.record(Metric::LogProbRejected, total);
             }
         }
-        self.loss.record(self.beta, shift, metrics);
     }
 }
 
@@ -328,11 +330,11 @@ impl<L: LabelLoss> Objective for Labelled<L> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 impl<L> Labelled<L> {
-    fn summarise(&self, batch: &TokenBatch<'_>, rewards: &[f64]) -> Rewards {
+    fn summarise(&self, batch: &TokenBatch<'_>) -> Rewards {
         let (mut sums, mut counts) = ([0.0; 2], [0; 2]);
-        for (response, reward) in batch.responses().iter().zip(rewards) {
+        for (index, response) in batch.responses().iter().enumerate() {
             let kind = usize::from(!response.is_learned());
-            sums[kind] += reward;
+            sums[kind] += self.beta * batch.log_ratio(index);
             counts[kind] += 1;
         }
         let [count, mismatched] = counts;

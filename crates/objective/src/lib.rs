@@ -63,6 +63,7 @@ pub mod evaluation;
 pub mod exo_pair;
 pub mod group;
 pub mod grpo;
+pub mod held;
 pub mod hinge;
 pub mod ift;
 pub mod ipo;
@@ -101,6 +102,7 @@ pub mod weighted_sum;
 pub use batch::{BatchError, Feedback, Pair, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics};
 pub use configured::Configured;
 pub use evaluation::{Evaluation, Metric, Metrics};
+pub use held::Held;
 pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};
 pub use registry::{METHODS, RegistryError};
@@ -130,7 +132,7 @@ pub use state::ObjectiveState;
 ///         Parameters::new()
 ///     }
 ///
-///     fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
+///     fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
 ///         let share = 1.0 / batch.totals().tokens as f64;
 ///         out.loss = -share * batch.statistics().entropy.iter().sum::<f64>();
 ///         out.cotangents.entropy.fill(-share);
@@ -171,8 +173,27 @@ pub trait Objective: Send + Sync + std::fmt::Debug {
     /// ```
     fn parameters(&self) -> Parameters;
 
-    /// Fills `out`, which arrives without loss and metrics and with a slot for each cotangent. Every slot of log π must be
-    /// written, as it may hold a number of an earlier batch; the others hold 0.
+    /// Computes every number behind a stop-gradient, and updates the state. `held` arrives empty.
+    ///
+    /// The baseline of BCO is a running mean of rewards:
+    ///
+    /// ```
+    /// # use objective::*;
+    /// # let responses = [Response::labelled(0..1, true), Response::labelled(1..2, false)];
+    /// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
+    /// # let constants = TokenConstants { reference_log_prob: vec![-2.0, -2.0], ..Default::default() };
+    /// # let totals = StepTotals::of(&responses, &[]);
+    /// let bco = registry::build("bco", &[("beta".to_owned(), 1.0.into())].into())?;
+    /// # let batch = TokenBatch::new(&bco.requirements(), &statistics, &constants, &responses, &[], totals)?;
+    /// let (mut held, mut state) = (Held::default(), ObjectiveState::default());
+    /// bco.hold(&batch, &mut state, &mut held);
+    /// assert_eq!((&*held.responses, state.rewards.mean), (&[0.5][..], 0.5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn hold(&self, _batch: &TokenBatch<'_>, _state: &mut ObjectiveState, _held: &mut Held) {}
+
+    /// Adds the batch's share of the step's loss, its cotangents and metrics to `out`, whose slots arrive zeroed. The
+    /// cotangents are the derivatives of the loss at fixed held numbers.
     ///
     /// Hosts call [`Objective::evaluate`]; this is what an objective implements.
     ///
@@ -183,15 +204,13 @@ pub trait Objective: Send + Sync + std::fmt::Debug {
     /// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
     /// # let sft = registry::build("sft", &Parameters::new())?;
     /// # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
-    /// # let mut state = ObjectiveState::default();
-    /// let (mut filled, mut evaluated) = (Evaluation::default(), Evaluation::default());
-    /// filled.reset(&batch);
-    /// sft.fill(&batch, &mut state, &mut filled);
-    /// sft.evaluate(&batch, &mut state, &mut evaluated);
-    /// assert_eq!(filled, evaluated);
+    /// let mut out = Evaluation::default();
+    /// out.reset(&batch);
+    /// sft.loss(&batch, &Held::default(), &mut out);
+    /// assert_eq!((out.loss, out.cotangents.log_prob), (1.5, vec![-0.5, -0.5]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    fn fill(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, out: &mut Evaluation);
+    fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation);
 
     /// Replaces `out` by the batch's share of the step's loss, cotangents and metrics. Reuses `out`'s memory.
     ///
@@ -209,6 +228,11 @@ pub trait Objective: Send + Sync + std::fmt::Debug {
     /// ```
     fn evaluate(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, out: &mut Evaluation) {
         out.reset(batch);
-        self.fill(batch, state, out);
+        let mut held = std::mem::take(&mut out.held);
+        held.clear();
+        self.hold(batch, state, &mut held);
+        self.loss(batch, &held, out);
+        out.metrics.merge(&held.metrics);
+        out.held = held;
     }
 }

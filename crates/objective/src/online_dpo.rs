@@ -32,6 +32,7 @@ use crate::batch::TokenBatch;
 use crate::divergence::{DIVERGENCE, DIVERGENCE_ALPHA};
 use crate::dpo::{Dpo, LABEL_SMOOTHING};
 use crate::evaluation::Evaluation;
+use crate::held::Held;
 use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters, Reader};
 use crate::preference::{BETA, Pairwise, TAIL_WEIGHT, WEIGHTING};
@@ -82,7 +83,11 @@ impl Objective for OnlineDpo {
         parameters
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, out: &mut Evaluation) {
-        self.dpo.fill(batch, state, out);
+    fn hold(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, held: &mut Held) {
+        self.dpo.hold(batch, state, held);
+    }
+
+    fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
+        self.dpo.loss(batch, held, out);
     }
 }

@@ -47,12 +47,12 @@ use crate::batch::TokenBatch;
 use crate::clip::{CLIP, Clip};
 use crate::evaluation::{Evaluation, Metric};
 use crate::group::Clipped;
+use crate::held::Held;
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, NON_NEGATIVE, POSITIVE, Parameter, ParameterError, Parameters, Reader};
 use crate::requirements::{Constant, Data, Requirements, Source, Statistic};
 use crate::sampling::{GAE_LAMBDA, Sampling, epochs, samples};
-use crate::state::ObjectiveState;
 
 /// The registry's line.
 pub const METHOD: Method = Method {
@@ -164,7 +164,7 @@ impl Objective for Ppo {
         parameters
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
+    fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
         let share = 1.0 / batch.totals().tokens as f64;
         let (statistics, constants) = (batch.statistics(), batch.constants());
         let columns = statistics.log_prob.iter().zip(&constants.behaviour_log_prob).zip(&constants.advantage);

@@ -9,7 +9,8 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
 use crate::divergence::{DIVERGENCE, Divergence};
-use crate::evaluation::{Evaluation, Metric, Metrics, put};
+use crate::evaluation::{Evaluation, Metric, Metrics, add};
+use crate::held::Held;
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, SCALE, UNIT};
@@ -538,23 +539,29 @@ impl<L: PairLoss> Objective for Pairwise<L> {
         parameters
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
-        let (score, share, held) = (self.score, 1.0 / batch.totals().pairs as f64, out.prepare(batch.is_paired_once()));
-        for &Pair { chosen, rejected } in batch.pairs() {
+    fn hold(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, held: &mut Held) {
+        if self.weighting == Weighting::Wpo {
+            held.responses.extend(batch.pairs().iter().map(|pair| wpo_weight(batch, pair)));
+        }
+    }
+
+    fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
+        let (score, share) = (self.score, 1.0 / batch.totals().pairs as f64);
+        for (index, &Pair { chosen, rejected }) in batch.pairs().iter().enumerate() {
             let shared = batch.log_prob(chosen).len().min(batch.log_prob(rejected).len());
             let (w, l) = (score.of(batch, chosen, shared), score.of(batch, rejected, shared));
             let chosen_tokens = batch.log_prob(chosen).len() as f64;
             let scores = Scores { chosen: w.score, rejected: l.score, chosen_tokens };
             let gradient = self.loss.loss(self.beta, &scores);
-            let share = share * self.weight(batch, [(chosen, w.sum), (rejected, l.sum)]);
+            let share = share * held.responses.get(index).unwrap_or(&1.0);
             out.loss += share * gradient.loss;
             let mut silent = true;
             for (response, derivative, scored) in [(chosen, gradient.chosen, &w), (rejected, gradient.rejected, &l)] {
                 let slots = &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()];
                 let (body_slots, tail_slots) = slots.split_at_mut(shared);
                 let (body, tail) = (share * derivative * scored.body, share * derivative * scored.tail);
-                put(body_slots, body, held);
-                put(tail_slots, tail, held);
+                add(body_slots, body);
+                add(tail_slots, tail);
                 silent &= body == 0.0 && tail == 0.0;
             }
 
@@ -585,18 +592,13 @@ impl<L: PairLoss> Objective for Pairwise<L> {
 /// assert!((evaluation.loss - 0.5 * 2.0_f64.ln()).abs() < 1e-12);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-impl<L> Pairwise<L> {
-    /// What the pair of these responses, with their log-probabilities, counts. A constant to the gradient.
-    fn weight(&self, batch: &TokenBatch<'_>, responses: [(usize, f64); 2]) -> f64 {
-        let aligned = |(response, log_prob): (usize, f64)| {
-            let column = &batch.statistics().log_sum_square_prob[batch.responses()[response].tokens.clone()];
-            (log_prob - sum(column)) / column.len() as f64
-        };
-        match self.weighting {
-            Weighting::None => 1.0,
-            Weighting::Wpo => responses.map(aligned).into_iter().sum::<f64>().exp(),
-        }
-    }
+/// How often the policy would sample a pair, relative to a policy that samples its own most probable tokens (WPO).
+fn wpo_weight(batch: &TokenBatch<'_>, pair: &Pair) -> f64 {
+    let aligned = |response: usize| {
+        let column = &batch.statistics().log_sum_square_prob[batch.responses()[response].tokens.clone()];
+        (sum(batch.log_prob(response)) - sum(column)) / column.len() as f64
+    };
+    (aligned(pair.chosen) + aligned(pair.rejected)).exp()
 }
 
 /// The metrics that every objective over pairs reports, from log-probabilities and implicit rewards of chosen and rejected.

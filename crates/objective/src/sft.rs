@@ -41,7 +41,8 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::Objective;
 use crate::batch::TokenBatch;
-use crate::evaluation::{Evaluation, Metric, put};
+use crate::evaluation::{Evaluation, Metric, add};
+use crate::held::Held;
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
@@ -189,27 +190,33 @@ impl Objective for Sft {
         [(NORMALISATION.name.to_owned(), normalisation.into()), (WEIGHTING.name.to_owned(), weighting.into())].into()
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
+    fn hold(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, held: &mut Held) {
+        if self.weighting == Weighting::Dft {
+            held.tokens.extend(batch.statistics().log_prob.iter().map(|log_prob| log_prob.exp()));
+        }
+    }
+
+    fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
         let totals = batch.totals();
         // Beside terms that compare, only chosen responses are imitated.
-        let held = out.prepare(batch.pairs().is_empty());
         for response in batch.demonstrated() {
+            let tokens = batch.responses()[response].tokens.clone();
             let log_prob = batch.log_prob(response);
             let scale = match self.normalisation {
                 Normalisation::Token => 1.0 / totals.tokens as f64,
                 Normalisation::Response => 1.0 / (log_prob.len() as f64 * totals.responses as f64),
             };
             let negative = 0.0 - sum(log_prob);
-            let slots = &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()];
+            let slots = &mut out.cotangents.log_prob[tokens.clone()];
             match self.weighting {
                 Weighting::None => {
                     out.loss += scale * negative;
-                    put(slots, -scale, held);
+                    add(slots, -scale);
                 }
                 Weighting::Dft => {
-                    for (log_prob, slot) in log_prob.iter().zip(slots) {
-                        let pull = -scale * log_prob.exp();
-                        put(std::slice::from_mut(slot), pull, held);
+                    for ((log_prob, weight), slot) in log_prob.iter().zip(&held.tokens[tokens]).zip(slots) {
+                        let pull = -scale * weight;
+                        *slot += pull;
                         out.loss += pull * log_prob;
                     }
                 }

@@ -45,7 +45,8 @@ use strum::{EnumDiscriminants, EnumString, IntoStaticStr, VariantNames};
 
 use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
-use crate::evaluation::{Evaluation, Metric, put};
+use crate::evaluation::{Evaluation, Metric, add};
+use crate::held::Held;
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus, sum};
 use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader, UNIT};
@@ -188,17 +189,24 @@ impl Objective for Tdpo {
         parameters
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
-        let (scale, held) = (1.0 / batch.totals().pairs as f64, out.prepare(batch.is_paired_once()));
+    fn hold(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, held: &mut Held) {
+        if let Variant::Second { .. } = self.variant {
+            held.responses.extend(batch.pairs().iter().map(|pair| sum(batch.reference_kl(pair.chosen))));
+        }
+    }
+
+    fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
+        let scale = 1.0 / batch.totals().pairs as f64;
         // The weight of the divergences, and the share of it through which the chosen one learns.
         let (alpha, learns) = match self.variant {
             Variant::First => (1.0, 1.0),
             Variant::Second { alpha } => (alpha, 0.0),
         };
-        for &Pair { chosen, rejected } in batch.pairs() {
+        for (index, &Pair { chosen, rejected }) in batch.pairs().iter().enumerate() {
             let [reward_chosen, reward_rejected] =
                 [chosen, rejected].map(|response| self.beta * batch.log_ratio(response));
-            let [kl_chosen, kl_rejected] = [chosen, rejected].map(|response| sum(batch.reference_kl(response)));
+            let kl_rejected = sum(batch.reference_kl(rejected));
+            let kl_chosen = held.responses.get(index).map_or_else(|| sum(batch.reference_kl(chosen)), |held| *held);
             let margin = reward_chosen - reward_rejected - alpha * self.beta * (kl_rejected - kl_chosen);
             out.loss += scale * softplus(-margin);
 
@@ -207,8 +215,8 @@ impl Objective for Tdpo {
                 [(chosen, slope, learns * alpha * slope), (rejected, -slope, -alpha * slope)]
             {
                 let tokens = batch.responses()[response].tokens.clone();
-                put(&mut out.cotangents.log_prob[tokens.clone()], log_prob, held);
-                put(&mut out.cotangents.reference_kl[tokens], kl, held);
+                add(&mut out.cotangents.log_prob[tokens.clone()], log_prob);
+                add(&mut out.cotangents.reference_kl[tokens], kl);
             }
             let log_prob = [chosen, rejected].map(|response| sum(batch.log_prob(response)));
             let tokens = batch.log_prob(chosen).len();

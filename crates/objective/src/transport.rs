@@ -45,13 +45,13 @@
 use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
 use crate::dpo::LABEL_SMOOTHING;
-use crate::evaluation::{Evaluation, Metric, put};
+use crate::evaluation::{Evaluation, Metric, add};
+use crate::held::Held;
 use crate::method::Method;
 use crate::numerics::{sigmoid, softplus, sum};
 use crate::parameter::{ParameterError, Parameters, Reader};
 use crate::preference::{BETA, record_pair};
 use crate::requirements::{Constant, Coupling, Data, Requirements};
-use crate::state::ObjectiveState;
 
 /// The registry's line of `aot`.
 pub const AOT: Method = Method {
@@ -181,9 +181,9 @@ impl Objective for Transport {
             .into()
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, out: &mut Evaluation) {
+    fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
         let pairs = batch.pairs().len();
-        let (scale, held) = (1.0 / batch.totals().pairs as f64, out.prepare(batch.is_paired_once()));
+        let scale = 1.0 / batch.totals().pairs as f64;
         let Evaluation { loss, cotangents, metrics, scratch, order, .. } = out;
         scratch.clear();
         scratch.extend(batch.pairs().iter().map(|pair| self.values(batch, pair).0));
@@ -213,7 +213,7 @@ impl Objective for Transport {
                 Comparison::AotUnpaired => [(chosen, u), (rejected, v)],
             };
             for (response, pull) in pulls {
-                put(&mut cotangents.log_prob[batch.responses()[response].tokens.clone()], pull, held);
+                add(&mut cotangents.log_prob[batch.responses()[response].tokens.clone()], pull);
             }
             let sides = [chosen, rejected];
             let rewards = sides.map(|response| self.beta * batch.log_ratio(response));

@@ -162,7 +162,7 @@ impl Vespo {
 
     /// φ(w) of a response.
     fn weight(&self, response: &Sampled<'_>) -> f64 {
-        let Sampled { advantage, log_prob, behaviour_log_prob } = response;
+        let Sampled { advantage, log_prob, behaviour_log_prob, .. } = response;
         let [k, lambda] = if *advantage >= 0.0 { self.positive } else { self.negative };
         let ratios = log_prob.iter().zip(*behaviour_log_prob).map(|(own, behaviour)| own - behaviour);
         let log_ratio = ratios.map(|ratio| ratio.clamp(-TOKEN_BOUND, TOKEN_BOUND)).sum::<f64>().clamp(LEAST, GREATEST);
@@ -190,9 +190,12 @@ impl GroupLoss for Vespo {
         1.0 / totals.tokens as f64
     }
 
+    fn hold(&self, response: &Sampled<'_>, weights: &mut Vec<f64>) {
+        weights.resize(weights.len() + response.log_prob.len(), self.weight(response));
+    }
+
     fn response(&self, response: &Sampled<'_>, share: f64, slots: &mut [f64]) -> ResponseLoss {
-        // The stop-gradient: the weight is a constant.
-        let pull = -share * self.weight(response) * response.advantage;
+        let pull = -share * response.weights[0] * response.advantage;
         slots.iter_mut().for_each(|slot| *slot += pull);
         ResponseLoss { loss: pull * sum(response.log_prob), clipped: Clipped::default(), ratios: 1 }
     }

@@ -48,6 +48,7 @@ use crate::Objective;
 use crate::batch::TokenBatch;
 use crate::configured::{Configured, NAME};
 use crate::evaluation::Evaluation;
+use crate::held::Held;
 use crate::method::Method;
 use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader, Value};
 use crate::registry::RegistryError;
@@ -196,23 +197,39 @@ impl Objective for WeightedSum {
         [(TERMS.name.to_owned(), Value::Terms(self.terms.iter().map(term).collect()))].into()
     }
 
-    fn fill(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, out: &mut Evaluation) {
-        out.clear_cotangents();
-        let mut part = out.term.take().unwrap_or_default();
+    fn hold(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, held: &mut Held) {
         state.terms.resize_with(self.terms.len(), ObjectiveState::default);
-        for (Term { weight, configured }, state) in self.terms.iter().zip(&mut state.terms) {
-            let objective = configured.objective();
-            let imitates = objective.requirements().data == Data::Demonstrations;
-            let view = if imitates { batch.demonstrations() } else { *batch };
-            objective.evaluate(&view, state, &mut part);
-            out.loss += weight * part.loss;
+        held.terms.resize_with(self.terms.len(), Held::default);
+        for ((term, state), held) in self.terms.iter().zip(&mut state.terms).zip(&mut held.terms) {
+            term.configured.objective().hold(&term.view(batch), state, held);
+        }
+    }
+
+    fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
+        let mut part = out.term.take().unwrap_or_default();
+        for (term, held) in self.terms.iter().zip(&held.terms) {
+            let view = term.view(batch);
+            part.reset(&view);
+            term.configured.objective().loss(&view, held, &mut part);
+            out.loss += term.weight * part.loss;
             for statistic in EnumSet::all() {
                 let slots = out.cotangents.column_mut(statistic).iter_mut();
-                slots.zip(part.cotangents.column(statistic)).for_each(|(slot, own)| *slot += weight * own);
+                slots.zip(part.cotangents.column(statistic)).for_each(|(slot, own)| *slot += term.weight * own);
             }
             // Terms that report the same metric report the same quantity, so that its mean stays what it is.
             out.metrics.merge(&part.metrics);
+            out.metrics.merge(&held.metrics);
         }
         out.term = Some(part);
+    }
+}
+
+impl Term {
+    /// The batch that the term learns from: of pairs, a term that imitates reads the chosen responses.
+    fn view<'a>(&self, batch: &TokenBatch<'a>) -> TokenBatch<'a> {
+        match self.configured.objective().requirements().data {
+            Data::Demonstrations => batch.demonstrations(),
+            _ => *batch,
+        }
     }
 }

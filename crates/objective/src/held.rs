@@ -1,0 +1,45 @@
+//! Numbers behind a stop-gradient.
+
+use crate::evaluation::Metrics;
+
+/// Numbers that a loss treats as constants, though they depend on the policy: weights, baselines, advantages.
+///
+/// [`Objective::hold`](crate::Objective::hold) computes them, and [`Objective::loss`](crate::Objective::loss) is
+/// differentiable in the statistics at fixed held numbers. A stop-gradient is therefore a number that can be printed, and
+/// central differences at fixed held numbers check every cotangent.
+///
+/// Dynamic fine-tuning weights each token by its own probability:
+///
+/// ```
+/// # use objective::*;
+/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
+/// # let totals = StepTotals::of(&responses, &[]);
+/// let statistics = TokenStatistics { log_prob: vec![0.0, 0.5_f64.ln()], ..Default::default() };
+/// let sft = registry::build("sft", &[("weighting".to_owned(), "dft".into())].into())?;
+/// # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
+/// let mut held = Held::default();
+/// sft.hold(&batch, &mut ObjectiveState::default(), &mut held);
+/// assert_eq!(held.tokens, [1.0, 0.5]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Held {
+    /// Numbers of tokens, in the order of the columns. Empty unless the objective needs them.
+    pub tokens: Vec<f64>,
+    /// Numbers of responses, of pairs or of the step, in their order. Empty unless the objective needs them.
+    pub responses: Vec<f64>,
+    /// Metrics of the held numbers.
+    pub metrics: Metrics,
+    /// Held numbers of a sum's terms.
+    pub terms: Vec<Held>,
+}
+
+impl Held {
+    /// Removes everything but the memory.
+    pub(crate) fn clear(&mut self) {
+        self.tokens.clear();
+        self.responses.clear();
+        self.metrics = Metrics::default();
+        self.terms.iter_mut().for_each(Held::clear);
+    }
+}

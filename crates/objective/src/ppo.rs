@@ -45,13 +45,14 @@
 use crate::Objective;
 use crate::batch::TokenBatch;
 use crate::clip::{CLIP, Clip};
+use crate::columns::{Constant, Statistic};
 use crate::evaluation::{Evaluation, Metric};
 use crate::group::Clipped;
 use crate::held::Held;
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, NON_NEGATIVE, POSITIVE, Parameter, ParameterError, Parameters, Reader};
-use crate::requirements::{Constant, Data, Requirements, Source, Statistic};
+use crate::requirements::{Data, Requirements, Source};
 use crate::sampling::{GAE_LAMBDA, Sampling, epochs, samples};
 
 /// The registry's line.
@@ -168,8 +169,8 @@ impl Objective for Ppo {
 
     fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
         let share = 1.0 / batch.totals().tokens as f64;
-        let (statistics, constants) = (batch.statistics(), batch.constants());
-        let columns = statistics.log_prob.iter().zip(&constants.behaviour_log_prob).zip(&constants.advantage);
+        let (statistics, constants) = (batch.columns(), batch.columns());
+        let columns = statistics.log_prob.iter().zip(constants.behaviour_log_prob).zip(constants.advantage);
         let mut clipped = Clipped::default();
         for (((log_prob, behaviour), &advantage), slot) in columns.zip(&mut out.cotangents.log_prob) {
             let surrogate = self.clip.surrogate(log_prob - behaviour, advantage);
@@ -193,7 +194,7 @@ impl Objective for Ppo {
             out.metrics.record_sum(Metric::ValueLoss, total, tokens);
         }
         if self.entropy_coefficient > 0.0 {
-            let entropy = sum(&statistics.entropy);
+            let entropy = sum(statistics.entropy);
             out.loss -= share * self.entropy_coefficient * entropy;
             out.cotangents.entropy.fill(-share * self.entropy_coefficient);
             out.metrics.record_sum(Metric::Entropy, entropy, tokens);

@@ -1,14 +1,10 @@
 //! What an objective asks of the host that evaluates it.
 
-use std::ops::RangeInclusive;
-
-use enumset::{EnumSet, EnumSetType};
+use enumset::EnumSet;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
+use crate::columns::{Constant, Statistic};
 use crate::sampling::Sampling;
-
-/// The greatest magnitude that a column may hold. It bounds every product below overflow.
-pub const MOST: f64 = 1e30;
 
 /// What an objective asks of its host.
 ///
@@ -150,131 +146,6 @@ pub enum Coupling {
     None,
     /// It does: the host gathers the whole step's columns, evaluates them at once, and pulls each micro-batch's part back.
     Step,
-}
-
-/// One differentiable number per response token.
-///
-/// ```
-/// use objective::{Statistic, TokenStatistics};
-///
-/// let statistics = TokenStatistics { entropy: vec![0.5], ..Default::default() };
-/// assert_eq!(statistics.column(Statistic::Entropy), [0.5]);
-/// ```
-#[derive(Debug, Hash, IntoStaticStr, EnumSetType)]
-#[strum(serialize_all = "snake_case")]
-pub enum Statistic {
-    /// log π(yₜ|sₜ) of the policy in training, nats.
-    LogProb,
-    /// KL(π_ref || π) at sₜ, the divergence of the policy in training from the frozen reference, nats.
-    ReferenceKl,
-    /// −Σₐ π(a|sₜ) log π(a|sₜ), nats.
-    Entropy,
-    /// V(sₜ), the value function's estimate of the return, in units of reward.
-    Value,
-    /// log Σₐ π(a|sₜ)², nats: the log-probability that two draws from the policy agree.
-    LogSumSquareProb,
-}
-
-/// One number per response token that the step does not differentiate.
-///
-/// ```
-/// use objective::{Constant, TokenConstants};
-///
-/// let constants = TokenConstants { advantage: vec![-1.0], ..Default::default() };
-/// assert_eq!(constants.column(Constant::Advantage), [-1.0]);
-/// ```
-#[derive(Debug, Hash, IntoStaticStr, EnumSetType)]
-#[strum(serialize_all = "snake_case")]
-pub enum Constant {
-    /// log π_ref(yₜ|sₜ) of the frozen reference policy, nats.
-    ReferenceLogProb,
-    /// log π(yₜ|sₜ) of the policy that sampled the response, nats.
-    BehaviourLogProb,
-    /// V(sₜ) when the response was sampled, in units of reward.
-    BehaviourValue,
-    /// How much better yₜ is than what the policy does at sₜ, usually normalised over the step.
-    Advantage,
-    /// The return that V(sₜ) is fitted to, in units of reward.
-    Return,
-}
-
-/// Errors name a column and its range:
-///
-/// ```
-/// use objective::*;
-///
-/// let responses = [Response::new(0..1)];
-/// let statistics = TokenStatistics { log_prob: vec![0.1], ..Default::default() };
-/// let (requirements, totals) = (Requirements::new(Data::Demonstrations), StepTotals::of(&responses, &[]));
-/// let error =
-///     TokenBatch::new(&requirements, &statistics, &TokenConstants::default(), &responses, &[], totals).unwrap_err();
-/// assert_eq!(error.to_string(), "log_prob: expected -1e30 to 0e0 at token 0 of response 0, got 0.1");
-/// ```
-impl Statistic {
-    /// The column's name.
-    ///
-    /// ```
-    /// assert_eq!(objective::Statistic::LogSumSquareProb.name(), "log_sum_square_prob");
-    /// ```
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
-
-    /// What a batch may hold.
-    ///
-    /// ```
-    /// use objective::Statistic;
-    ///
-    /// assert!(Statistic::LogProb.range().contains(&0.0) && !Statistic::LogProb.range().contains(&1e-9));
-    /// assert!(!Statistic::Entropy.range().contains(&f64::NAN));
-    /// ```
-    pub fn range(self) -> RangeInclusive<f64> {
-        match self {
-            Statistic::LogProb => -MOST..=0.0,
-            Statistic::ReferenceKl | Statistic::Entropy => 0.0..=MOST,
-            Statistic::Value => -MOST..=MOST,
-            // No distribution over fewer than 2⁹² outcomes is flatter.
-            Statistic::LogSumSquareProb => -64.0..=0.0,
-        }
-    }
-}
-
-/// Constants are filled by name, once, before the step:
-///
-/// ```
-/// use objective::{Constant, TokenConstants};
-///
-/// let mut constants = TokenConstants::default();
-/// for constant in Constant::BehaviourLogProb | Constant::Advantage {
-///     constants.column_mut(constant).push(-0.5);
-///     assert!(constant.range().contains(&-0.5));
-/// }
-/// assert_eq!((constants.behaviour_log_prob, constants.advantage), (vec![-0.5], vec![-0.5]));
-/// ```
-impl Constant {
-    /// The column's name.
-    ///
-    /// ```
-    /// assert_eq!(objective::Constant::ReferenceLogProb.name(), "reference_log_prob");
-    /// ```
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
-
-    /// What a batch may hold.
-    ///
-    /// ```
-    /// use objective::Constant;
-    ///
-    /// assert!(Constant::Return.range().contains(&3.5));
-    /// assert!(!Constant::BehaviourLogProb.range().contains(&3.5));
-    /// ```
-    pub fn range(self) -> RangeInclusive<f64> {
-        match self {
-            Constant::ReferenceLogProb | Constant::BehaviourLogProb => -MOST..=0.0,
-            Constant::BehaviourValue | Constant::Advantage | Constant::Return => -MOST..=MOST,
-        }
-    }
 }
 
 /// Whether the training forward pass reads demonstrated or anticipated states.

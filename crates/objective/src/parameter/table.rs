@@ -297,6 +297,18 @@ macro_rules! objective {
                     build: $crate::parameter::build::<$type>,
                 };
             }
+
+            impl $type {
+                /// An evaluator of this objective.
+                ///
+                /// # Errors
+                ///
+                /// [`ParameterError`](crate::ParameterError) for a parameter that is out of range or without effect under the
+                /// others.
+                pub fn evaluator(self) -> Result<$crate::Evaluator<Self>, $crate::ParameterError> {
+                    $crate::Evaluator::new(self)
+                }
+            }
         )?
     };
     (@ $head:tt [$($done:tt)*] beta; $($rest:tt)*) => {
@@ -383,4 +395,18 @@ macro_rules! objective {
     };
     (@or) => { |_| None };
     (@or $rule:expr) => { $rule };
+}
+
+/// Within `impl Objective`: the parameters and their check, from the table that [`objective!`](crate::objective!) makes.
+#[macro_export]
+macro_rules! declared_parameters {
+    () => {
+        fn parameters(&self) -> $crate::Parameters {
+            $crate::parameter::in_force(self)
+        }
+
+        fn check(&self) -> Result<(), $crate::ParameterError> {
+            $crate::parameter::check(<Self as $crate::parameter::Registered>::METHOD.name, &Self::default(), self)
+        }
+    };
 }

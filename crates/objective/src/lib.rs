@@ -1,19 +1,92 @@
-//! Alignment objectives as pure functions.
+//! Alignment objectives as pure functions: token log-probabilities in, a loss and its derivatives out.
+//!
+//! ```
+//! use objective::{Dpo, Pairs, Side};
+//!
+//! fn main() -> Result<(), objective::Error> {
+//!     let mut dpo = Dpo { beta: 0.1, ..Dpo::default() }.evaluator()?;
+//!     let answer = dpo.evaluate(&Pairs {
+//!         chosen: Side { log_prob: &[-1.2, -0.3], reference_log_prob: &[-1.0, -0.4], ..Side::of(&[2]) }, // one response
+//!         rejected: Side { log_prob: &[-0.5], reference_log_prob: &[-0.7], ..Side::of(&[1]) },
+//!     })?;
+//!     println!("{} {:?}", answer.loss, answer.cotangents.chosen.log_prob);
+//!     Ok(())
+//! }
+//! ```
 //!
 //! The host of a policy (a small network on a lake, a transformer on a GPU) turns states into *token statistics*, one
 //! number a response token: `log_prob` = log π(yₜ|sₜ) in nats. An [`Objective`] maps them to a loss and its
 //! *cotangents* ∂loss/∂statistic, in f64, without tensors, input or output, randomness or logging. The host pulls the
 //! cotangents back into its parameters.
 //!
+//! The other kinds of data have the same form. [`Demonstrations`] are imitated:
+//!
+//! ```
+//! use objective::{Demonstrations, Sft, Side};
+//!
+//! let mut sft = Sft::default().evaluator()?;
+//! let answer = sft.evaluate(&Demonstrations(Side { log_prob: &[-1.2, -0.3, -0.5], ..Side::of(&[2, 1]) }))?;
+//! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
+//! [`Labelled`] responses have a thumb up or down:
+//!
+//! ```
+//! use objective::{Bco, Labelled, Side};
+//!
+//! let mut bco = Bco::default().evaluator()?;
+//! let answer = bco.evaluate(&Labelled {
+//!     responses: Side { log_prob: &[-1.2, -0.3], reference_log_prob: &[-1.0, -0.4], ..Side::of(&[1, 1]) },
+//!     desirable: &[true, false],
+//!     mismatched: Side::of(&[]),
+//! })?;
+//! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
+//! [`Groups`] of sampled responses have rewards, and an objective may also be found by its name:
+//!
+//! ```
+//! use objective::{Batch, Evaluator, Groups, Side};
+//!
+//! let mut grpo = Evaluator::new(objective::registry::build("grpo", &[("clip".to_owned(), 0.1.into())].into())?)?;
+//! let answer = grpo.evaluate(&Batch::Groups(Groups {
+//!     responses: Side { log_prob: &[-1.2, -0.3], behaviour_log_prob: &[-1.2, -0.3], ..Side::of(&[1, 1]) },
+//!     group: &[0, 0],
+//!     reward: &[1.0, 0.0],
+//! }))?;
+//! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
+//! [`Rollouts`] have advantages:
+//!
+//! ```
+//! use objective::{Batch, Evaluator, Rollouts, Side};
+//!
+//! let given = [("value_coefficient".to_owned(), 0.0.into()), ("entropy_coefficient".to_owned(), 0.0.into())].into();
+//! let mut ppo = Evaluator::new(objective::registry::build("ppo", &given)?)?;
+//! let answer = ppo.evaluate(&Batch::Rollouts(Rollouts(Side {
+//!     log_prob: &[-1.2, -0.3],
+//!     behaviour_log_prob: &[-1.2, -0.3],
+//!     advantage: &[0.5, -0.5],
+//!     ..Side::of(&[2])
+//! })))?;
+//! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
 //! | to find | look in |
 //! |---|---|
-//! | a loss by its name, one file each | [`sft`], [`ift`], [`dpo`], [`orpo`], ...: the table below lists them all |
-//! | what losses on pairs share | [`preference`], [`divergence`] |
-//! | what losses on sampled responses share | [`group`], [`clip`], [`token_divergence`] |
-//! | what a loss reads and what it answers | [`batch`], [`evaluation`] |
-//! | what a loss asks of its host | [`requirements`] |
-//! | an objective by its name, a method at its parameters as a recipe spells it | [`registry`], [`configured`] |
-//! | declared parameters and their errors | [`parameter`] |
+//! | a loss, with its formula, source and a worked example | its struct: [`Sft`], [`Ift`], [`Dpo`], [`Orpo`], ...; the table below has all |
+//! | the columns that data may have, and their ranges | [`Side`], [`Statistic`], [`Constant`] |
+//! | losses of a step that is split into micro-batches | [`Evaluator::of_step`], [`StepTotals`] |
+//! | stop-gradients as numbers | [`Held`], [`Evaluator::evaluate_held`] |
+//! | what a loss asks of its host | [`Requirements`] |
+//! | an objective by its name, a method at its parameters as a recipe spells it | [`registry`], [`Configured`] |
+//! | parameters: ranges, defaults, errors, and objectives of one's own | [`parameter`], [`objective!`] |
+//! | a door for hosts with flat columns | [`Evaluation::update`], [`TokenColumns`] |
 //!
 //! # Methods
 //!
@@ -21,29 +94,6 @@
 //!
 //! Defaults are those of the method's paper, or of the peer that is its only source; numbers without a unit in a column are
 //! nats. A parameter that the others leave without effect is an error when it is set.
-//!
-//! # Examples
-//!
-//! ```
-//! use objective::preference::{Pairwise, Score};
-//! use objective::{
-//!     Evaluation, Objective, ObjectiveState, Pair, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
-//! };
-//!
-//! let dpo = Pairwise::new(objective::dpo::Dpo::new(0.0)?, 0.1, Score::LOG_RATIO)?;
-//! let responses = [Response::new(0..2), Response::new(2..3)];
-//! let pairs = [Pair { chosen: 0, rejected: 1 }];
-//! let statistics = TokenStatistics { log_prob: vec![-1.2, -0.3, -0.5], ..Default::default() };
-//! let constants = TokenConstants { reference_log_prob: statistics.log_prob.clone(), ..Default::default() };
-//! let totals = StepTotals::of(&responses, &pairs);
-//! let batch = TokenBatch::new(&dpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
-//!
-//! let mut evaluation = Evaluation::default();
-//! dpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
-//! assert_eq!(evaluation.loss, std::f64::consts::LN_2); // the policy is its own reference
-//! assert_eq!(evaluation.cotangents.log_prob, [-0.05, -0.05, 0.05]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
 
 mod batch;
 pub mod cispo;

@@ -11,13 +11,12 @@ use crate::sampling::Sampling;
 /// A host reads them before it fills a batch:
 ///
 /// ```
-/// use objective::{Constant, Data, Parameters, Statistic, registry};
+/// use objective::{Constant, Data, Objective, Statistic, Tdpo};
 ///
-/// let requirements = registry::build("tdpo", &Parameters::new())?.requirements();
+/// let requirements = Tdpo::default().requirements();
 /// assert_eq!(requirements.data, Data::Preferences);
 /// assert_eq!(requirements.statistics, Statistic::LogProb | Statistic::ReferenceKl);
 /// assert_eq!(requirements.constants, Constant::ReferenceLogProb);
-/// # Ok::<(), objective::RegistryError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Requirements {
@@ -35,25 +34,8 @@ pub struct Requirements {
     pub constants: EnumSet<Constant>,
 }
 
-/// An objective of its own names what it asks for beyond the least:
-///
-/// ```
-/// use objective::{Data, Requirements, Statistic};
-///
-/// let requirements =
-///     Requirements { statistics: Statistic::LogProb | Statistic::Entropy, ..Requirements::new(Data::Demonstrations) };
-/// assert!(!requirements.need_reference());
-/// ```
 impl Requirements {
     /// Given data, uncoupled responses, demonstrated states, and the policy's log-probabilities alone.
-    ///
-    /// ```
-    /// use objective::{Data, Requirements, Source, Statistic};
-    ///
-    /// let requirements = Requirements::new(Data::Preferences);
-    /// assert_eq!((requirements.source, requirements.statistics), (Source::Given, Statistic::LogProb.into()));
-    /// assert!(requirements.constants.is_empty());
-    /// ```
     pub fn new(data: Data) -> Self {
         Self {
             data,
@@ -66,33 +48,12 @@ impl Requirements {
     }
 
     /// Whether anything is asked of the frozen reference policy.
-    ///
-    /// Group relative policy optimisation asks for the reference where the divergence from it has a weight:
-    ///
-    /// ```
-    /// use objective::registry;
-    ///
-    /// let grpo = |beta: f64| registry::build("grpo", &[("beta".to_owned(), beta.into())].into());
-    /// assert!(!grpo(0.0)?.requirements().need_reference());
-    /// assert!(grpo(0.04)?.requirements().need_reference());
-    /// # Ok::<(), objective::RegistryError>(())
-    /// ```
     pub fn need_reference(&self) -> bool {
         self.constants.contains(Constant::ReferenceLogProb) || self.statistics.contains(Statistic::ReferenceKl)
     }
 }
 
 /// What a step is made of.
-///
-/// ```
-/// use objective::{Data, Parameters, registry};
-///
-/// let data = |name: &str| registry::build(name, &Parameters::new()).map(|method| method.requirements().data);
-/// assert_eq!(data("kto")?, Data::Labelled { mismatched: true });
-/// assert_eq!(data("bco")?, Data::Labelled { mismatched: false });
-/// assert_eq!(data("rloo")?, Data::Groups);
-/// # Ok::<(), objective::RegistryError>(())
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Data {
@@ -112,15 +73,6 @@ pub enum Data {
 }
 
 /// Where the responses of a step come from.
-///
-/// ```
-/// use objective::{Parameters, Source, registry};
-///
-/// let source = |name: &str| registry::build(name, &Parameters::new()).map(|method| method.requirements().source);
-/// assert_eq!(source("dpo")?, Source::Given);
-/// assert!(matches!(source("online_dpo")?, Source::Sampled(_)));
-/// # Ok::<(), objective::RegistryError>(())
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Source {
     /// A data set.
@@ -129,17 +81,8 @@ pub enum Source {
     Sampled(Sampling),
 }
 
-/// Whether a response's loss depends on the others of the step.
-///
-/// Optimal transport sorts the scores of all pairs of the step; a mean over pairs does not:
-///
-/// ```
-/// use objective::{Coupling, Parameters, registry};
-///
-/// assert_eq!(registry::build("dpo", &Parameters::new())?.requirements().coupling, Coupling::None);
-/// assert_eq!(registry::build("aot", &Parameters::new())?.requirements().coupling, Coupling::Step);
-/// # Ok::<(), objective::RegistryError>(())
-/// ```
+/// Whether a response's loss depends on the others of the step: optimal transport sorts the scores of all pairs of the step,
+/// and a mean over pairs depends on none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coupling {
     /// It does not: the losses of micro-batches add up.
@@ -149,15 +92,6 @@ pub enum Coupling {
 }
 
 /// Whether the training forward pass reads demonstrated or anticipated states.
-///
-/// ```
-/// use objective::{Anticipation, Freeze, Lambda, Parameters, registry};
-///
-/// let ift = registry::build("ift", &Parameters::new())?;
-/// let residual = Anticipation::Residual { lambda: Lambda::constant(0.2), freeze: Freeze::None };
-/// assert_eq!(ift.requirements().anticipation, residual);
-/// # Ok::<(), objective::RegistryError>(())
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Anticipation {
     /// Demonstrated states.
@@ -188,19 +122,8 @@ pub struct Lambda {
     pub noise: f64,
 }
 
-/// Noise is a share of λ: where λ is 0, so is its noise.
-///
-/// ```
-/// let lambda = objective::Lambda { least: 0.0, most: 0.5, noise: 0.5 };
-/// assert_eq!([0.0, 1.0].map(|warmup| lambda.at(warmup, 1.0)), [0.0, 0.75]);
-/// ```
 impl Lambda {
     /// The same λ at every step.
-    ///
-    /// ```
-    /// let lambda = objective::Lambda::constant(0.2);
-    /// assert_eq!([0.0, 1.0].map(|warmup| lambda.at(warmup, 3.0)), [0.2, 0.2]);
-    /// ```
     pub fn constant(lambda: f64) -> Self {
         Self { least: lambda, most: lambda, noise: 0.0 }
     }
@@ -218,12 +141,6 @@ impl Lambda {
 }
 
 /// Which encodings of an anticipated state pass no gradient.
-///
-/// ```
-/// let given = [("freeze_embeddings".to_owned(), "half".into())].into();
-/// let error = objective::registry::build("ift", &given).unwrap_err();
-/// assert_eq!(error.to_string(), r#"ift.freeze_embeddings: expected one of none, anticipated, all, got "half""#);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Freeze {

@@ -266,7 +266,7 @@ pub const fn purpose(doc: &'static str) -> &'static str {
 /// let example = read("example", &Example::default(), &given)?;
 /// assert_eq!(example, Example { beta: 0.5, ..Example::default() });
 /// assert_eq!(in_force(&example)["margin"], 0.4.into());
-/// # Ok::<(), objective::ParameterError>(())
+/// Ok::<(), objective::ParameterError>(())
 /// ```
 ///
 /// - Fields are public. A field's doc comment, less its full stop, is the parameter's purpose in help and schema.

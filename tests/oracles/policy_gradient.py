@@ -1,0 +1,676 @@
+"""Policy gradients of verl and TRL in float64, with autograd, and all choices by their formulas.
+
+Each line spells its objective by the choices of `policy_gradient`; `preset` is the published name that makes the same choices. The
+losses take advantages as they are given; `advantages` has those that the peers make from rewards. `formula` states every choice once,
+and a peer's answer is kept only if it agrees with it. What no peer computes has the formula's answer, with the source "torch".
+
+Constants of the peers are set aside as follows:
+
+- verl divides by n + 1e-8: its masks are passed in 32 bits, where n + 1e-8 is n.
+- verl whitens with 1 / sqrt(variance + 1e-8): the function that takes the root is given the variance alone.
+- verl divides by a group's deviation + 1e-6, a parameter that is set to TRL's 1e-4.
+- verl clamps log-ratios to 20 nats (10 above for gspo), estimates of k3 to 10, the complement of a probability by 1e-8: the lines
+  stay within these, and no bound lies where 1e-8 decides.
+- verl draws tokens of `clip_cov` at random: the draw is replaced by the order of their covariances.
+- TRL adds 1e-4 to deviations, as these lines do.
+- A mask of verl's rejection leaves the denominator; its and TRL's zero weights stay in it. A line says which: `denominator`.
+"""
+
+import itertools
+import math
+import random
+import types
+from unittest import mock
+
+import numpy
+import torch
+import trl
+import trl.experimental.gmpo
+from verl.trainer.ppo import core_algos, rollout_corr_helper
+from verl.workers.config import ActorConfig
+from verl.workers.config.actor import PolicyLossConfig
+
+import generator
+from preference import pad
+
+torch.set_default_dtype(torch.float64)
+DEFAULTS = {"ratio": "token", "trust_region": "clip", "correction": "none", "beta": 0.0, "divergence": "k3",
+            "divergence_place": "corrected", "aggregation": "response_mean", "entropy_coefficient": 0.0, "entropy_share": 1.0}
+VERL_AGGREGATION = {"token_mean": "token-mean", "response_mean": "seq-mean-token-mean", "response_sum": "seq-mean-token-sum",
+                    "fixed_length": "seq-mean-token-sum-norm"}
+VERL_LOSS = {"clip": "vanilla", "cispo": "cispo", "sapo": "sapo", "geometric_mean": "geo_mean", "total_variation": "dppo_tv",
+             "binary_kl": "dppo_kl", "quadratic": "dro", "clip_cov": "clip_cov", "kl_cov": "kl_cov", "none": "gpg"}
+
+
+class Columns:
+    """A line's columns as tensors, one a response, with the policy's as leaves."""
+
+    def __init__(self, side):
+        tensors = lambda name: [torch.tensor(row) for row in side[name]] if name in side else None
+        self.log_prob = [torch.tensor(row).requires_grad_() for row in side["log_prob"]]
+        self.entropy = [torch.tensor(row).requires_grad_() for row in side["entropy"]] if "entropy" in side else None
+        self.behaviour, self.rollout, self.reference = (tensors(f"{name}_log_prob") for name in ("behaviour", "rollout", "reference"))
+        self.advantage = [row.expand(len(own)) for row, own in zip(tensors("advantage"), self.log_prob)]
+        self.group = side.get("group")
+
+    def __len__(self):
+        return len(self.log_prob)
+
+    def mask(self):
+        return pad([torch.ones(len(row), dtype=torch.float32) for row in self.log_prob])
+
+
+def full(objective):
+    return DEFAULTS | objective
+
+
+# The formulas.
+
+
+def log_ratios(objective, columns):
+    """x of each token under the choice of `ratio`."""
+    for own, behaviour in zip(columns.log_prob, columns.behaviour or columns.log_prob):
+        x = own - behaviour
+        level = objective["ratio"]
+        yield {"token": lambda: x, "none": lambda: x, "sequence": lambda: x.mean().expand(len(x)), "product": lambda: x.sum().expand(len(x)),
+               "sequence_token": lambda: own - own.detach() + x.mean().detach()}[level]()
+
+
+def bounds(objective):
+    low = objective.get("clip", 0.2)
+    return low, objective.get("clip_high", low)
+
+
+def covariances(columns):
+    advantage, own = torch.cat(columns.advantage), torch.cat(columns.log_prob).detach()
+    return (advantage - advantage.mean()) * (own - own.mean())
+
+
+def token_losses(objective, columns):
+    """The loss of each token, without correction and divergence."""
+    region, (low, high) = objective["trust_region"], bounds(objective)
+    result = []
+    for own, behaviour, advantage, x in zip(columns.log_prob, columns.behaviour or columns.log_prob, columns.advantage,
+                                            log_ratios(objective, columns)):
+        ratio, token_x = x.exp(), own - behaviour
+        if region in ("clip", "clip_cov"):
+            capped = ratio.clamp(max=objective.get("delta", math.inf))
+            loss = -torch.minimum(capped * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
+        elif region in ("none", "kl_cov"):
+            loss = -advantage * (own if objective["ratio"] == "none" else ratio)
+        elif region == "cispo":
+            loss = -ratio.clamp(objective.get("min_ratio", 0.0), objective.get("max_ratio", 5.0)).detach() * advantage * own
+        elif region == "sapo":
+            temperature = torch.where(advantage > 0, objective.get("positive_temperature", 1.0), objective.get("negative_temperature", 1.05))
+            loss = -4 / temperature * torch.sigmoid(temperature * (ratio - 1)) * advantage
+        elif region == "vespo":
+            k, decay = (torch.where(advantage >= 0, objective.get(f"positive_{name}", positive), objective.get(f"negative_{name}", negative))
+                        for name, positive, negative in (("k", 2.0, 3.0), ("lambda", 3.0, 2.0)))
+            log_weight = token_x.clamp(-20, 20).sum().clamp(math.log(1e-8), 20)
+            loss = -(decay + k * log_weight - decay * log_weight.exp()).exp().detach() * advantage * own
+        elif region == "geometric_mean":
+            clamped = token_x.clamp(-low, high)
+            held = torch.where(advantage > 0, torch.minimum(token_x, clamped), torch.maximum(token_x, clamped))
+            loss = (-held.mean().exp() * advantage.mean()).expand(len(own))
+        elif region in ("total_variation", "binary_kl"):
+            p, q = own.exp(), behaviour.exp()
+            if region == "total_variation":
+                keep = torch.where(advantage > 0, p - q <= high, p - q >= -low)
+            else:
+                kl = q * (behaviour - own) + (1 - q) * torch.log((1 - q) / (1 - p))
+                keep = torch.where(advantage > 0, (kl <= high) | (p <= q), (kl <= low) | (p >= q))
+            loss = -(ratio.clamp(max=objective.get("max_ratio", 20.0)) * keep).detach() * advantage * own
+        elif region == "quadratic":
+            loss = -(advantage * own - objective.get("quadratic_weight", 1.0) / 2 * token_x**2)
+        elif region == "topr":
+            taper = torch.where(advantage >= 0, 1.0, token_x.sum().exp().clamp(max=1.0)).detach()
+            loss = -taper * advantage * own
+        result.append(loss)
+    if region in ("clip_cov", "kl_cov"):
+        flat, x = torch.cat(result), torch.cat([own - behaviour for own, behaviour in zip(columns.log_prob, columns.behaviour)])
+        covariance, advantage = covariances(columns), torch.cat(columns.advantage)
+        count = max(1, int(objective["covariance_share"] * len(flat)))
+        if region == "clip_cov":
+            ratio = x.exp()
+            clipped = -ratio.clamp(1 - low, 1 + high) * advantage > -ratio * advantage
+            candidates = ~clipped & (covariance > objective["covariance_min"]) & (covariance < objective["covariance_max"])
+            largest = torch.where(candidates, covariance, -math.inf).topk(count).indices
+            chosen = torch.zeros(len(flat), dtype=torch.bool)
+            chosen[largest] = True
+            flat = torch.where(chosen & candidates, 0.0, flat)
+        else:
+            largest = covariance.topk(count).indices
+            flat = flat + torch.zeros(len(flat)).index_fill(0, largest, objective["covariance_weight"]) * x.abs()
+        result = list(flat.split([len(row) for row in result]))
+    return result
+
+
+def corrections(objective, columns, weights):
+    """Weights of each token's loss, and which tokens are kept."""
+    name = objective["correction"]
+    least, most = objective.get("correction_min", 0.0), objective.get("correction_max", math.inf)
+    for own, behaviour, rollout, advantage in zip(columns.log_prob, columns.behaviour or columns.log_prob,
+                                                  columns.rollout or columns.log_prob, columns.advantage):
+        ones = torch.ones(len(own))
+        x = (behaviour - rollout).detach()
+        kind, _, level = name.partition("_")
+        kind, level = ("mask", "token") if name == "icepop" else (kind, level)
+        x = {"token": x, "sequence": x.sum().expand(len(x)), "geometric": x.mean().expand(len(x))}.get(level, x)
+        inside = (x.exp() >= least) & (x.exp() <= most)
+        if name == "none":
+            yield ones, ones
+        elif kind == "truncate":
+            yield x.exp().clamp(least, most), ones
+        elif name == "off_policy_sequence":
+            keep = (advantage >= 0) | ((rollout - own.detach()).mean() <= most)
+            yield ones, keep.double()
+        else:
+            yield x.exp() if weights == "importance" else ones, inside.double()
+
+
+def estimate(objective, own, other):
+    u = other - own
+    return {"k1": -u, "k2": u**2 / 2, "k3": u.exp() - u - 1}[objective["divergence"]]
+
+
+def aggregate(objective, columns, losses, kept):
+    """The step's loss of the tokens' losses. Where `kept` is given, it says which tokens count in the denominators."""
+    kept = kept or [torch.ones(len(row)) for row in losses]
+    sums, counts = [(row * keep).sum() for row, keep in zip(losses, kept)], [keep.sum() for keep in kept]
+    way, some = objective["aggregation"], [count > 0 for count in counts]
+    if way == "token_mean":
+        return sum(sums) / sum(counts)
+    if way == "response_mean":
+        return sum(total / count for total, count in zip(sums, counts) if count > 0) / sum(some)
+    if way in ("response_sum", "fixed_length"):
+        return sum(sums) / sum(some) / (objective.get("max_tokens", 256) if way == "fixed_length" else 1)
+    groups = [[index for index, own in enumerate(columns.group) if own == group] for group in sorted(set(columns.group))]
+    means = [sum(sums[i] for i in members) / sum(counts[i] for i in members) for members in groups if sum(counts[i] for i in members) > 0]
+    return sum(means) / len(means)
+
+
+def formula(objective, columns, weights="importance", denominator="all"):
+    losses, corrected = token_losses(objective, columns), list(corrections(objective, columns, weights))
+    losses = [loss * weight * keep for loss, (weight, keep) in zip(losses, corrected)]
+    if objective["entropy_share"] < 1:
+        entropies = torch.cat(columns.entropy).detach()
+        least = torch.quantile(entropies, 1 - objective["entropy_share"])
+        losses = [loss * (entropy.detach() >= least) for loss, entropy in zip(losses, columns.entropy)]
+    if objective["beta"] > 0:
+        for index, (own, reference, behaviour) in enumerate(zip(columns.log_prob, columns.reference, columns.behaviour)):
+            ratio = (own - behaviour).exp() if objective["divergence_place"] == "corrected" else 1.0
+            losses[index] = losses[index] + objective["beta"] * ratio * estimate(objective, own, reference)
+    kept = [keep for _, keep in corrected] if denominator == "kept" else None
+    loss = aggregate(objective, columns, losses, kept)
+    if objective["entropy_coefficient"]:
+        loss = loss - objective["entropy_coefficient"] * torch.cat(columns.entropy).mean()
+    return loss
+
+
+# The peers.
+
+
+def actor(objective, **policy_loss):
+    low, high = bounds(objective)
+    if objective["trust_region"] == "cispo":
+        low, high = 1 - objective.get("min_ratio", 0.0), objective.get("max_ratio", 5.0) - 1
+    cap = objective.get("max_ratio", 20.0) if objective["trust_region"] in ("total_variation", "binary_kl") else objective.get("delta", 1e300)
+    info = {"loss_scale_factor": objective.get("max_tokens", 256)} if objective["aggregation"] == "fixed_length" else {}
+    return ActorConfig(
+        strategy="fsdp", rollout_n=1, ppo_micro_batch_size_per_gpu=1, clip_ratio=low, clip_ratio_low=low, clip_ratio_high=high,
+        clip_ratio_c=cap, tau_pos=objective.get("positive_temperature", 1.0), tau_neg=objective.get("negative_temperature", 1.05),
+        global_batch_info=info, policy_loss=PolicyLossConfig(**policy_loss))
+
+
+def verl_correction(objective, columns, mask, weights):
+    """Weights of verl's importance sampling, and its mask after rejection."""
+    name = objective["correction"]
+    least, most = objective.get("correction_min"), objective.get("correction_max")
+    if name == "none":
+        return None, mask
+    x = pad(columns.behaviour) - pad(columns.rollout)
+    if name in ("truncate_token", "truncate_sequence"):
+        return rollout_corr_helper.compute_rollout_correction_weights(x, mask, name.removeprefix("truncate_"), most)[0], mask
+    if weights == "importance":
+        level = "sequence" if name == "mask_sequence" else "token"
+        return rollout_corr_helper.compute_rollout_correction_weights(x, mask, level, f"{least}_{most}")[0], mask
+    # verl bounds the inverse of the ratio.
+    option = {"mask_token": "token_k1", "mask_sequence": "seq_sum_k1", "mask_geometric": "seq_mean_k1"}[name]
+    return None, rollout_corr_helper.compute_rollout_rejection_mask(x, mask, option, f"{1 / most}_{1 / least}")[0]
+
+
+def verl(objective, columns, weights="importance", denominator="all"):
+    region, mode = objective["trust_region"], VERL_AGGREGATION[objective["aggregation"]]
+    mask = columns.mask()
+    sampled, mask = verl_correction(objective, columns, mask, weights)
+    names = {"quadratic": {"dro_beta": objective.get("quadratic_weight", 1.0)},
+             "clip_cov": {"clip_cov_ratio": objective.get("covariance_share"), "clip_cov_lb": objective.get("covariance_min"),
+                          "clip_cov_ub": objective.get("covariance_max")},
+             "kl_cov": {"kl_cov_ratio": objective.get("covariance_share"), "ppo_kl_coef": objective.get("covariance_weight")}}
+    name = "gspo" if objective["ratio"] == "sequence_token" else VERL_LOSS[region]
+    config = actor(objective, **names.get(region, {}))
+    own, behaviour, advantage = pad(columns.log_prob), pad(columns.behaviour or columns.log_prob).detach(), pad(columns.advantage)
+
+    def by_covariance(count):
+        # The order of the candidates by their covariances, in place of a random one.
+        order = numpy.argsort([-value for value in candidates], kind="stable")
+        assert len(order) == count
+        return torch.tensor(order)
+
+    if region == "clip_cov":
+        low, high = bounds(objective)
+        ratio, flat = (own - behaviour).exp(), mask > 0
+        clipped = (-ratio.clamp(1 - low, 1 + high) * advantage > -ratio * advantage)[flat]
+        values = covariances(columns)
+        inside = ~clipped & (values > objective["covariance_min"]) & (values < objective["covariance_max"])
+        candidates = values[inside].tolist()
+    with mock.patch.object(torch, "randperm", by_covariance):
+        loss, _ = core_algos.POLICY_LOSS_REGISTRY[name](behaviour, own, advantage, mask, mode, config, sampled)
+    if objective["beta"] > 0:
+        divergence = core_algos.kl_penalty(own, pad(columns.reference), objective["divergence"])
+        loss = loss + objective["beta"] * core_algos.agg_loss(divergence, mask, mode, **config.global_batch_info)
+    if objective["entropy_coefficient"]:
+        loss = loss - objective["entropy_coefficient"] * core_algos.agg_loss(pad(columns.entropy), mask, mode)
+    return loss
+
+
+def trl_loss(objective, columns, weights="importance", denominator="all"):
+    region, (low, high) = objective["trust_region"], bounds(objective)
+    mask = columns.mask().long()
+    own, behaviour = pad(columns.log_prob), pad(columns.behaviour or columns.log_prob).detach()
+    blank = torch.zeros_like(own).detach()
+    kind = {("clip", "response_mean"): "grpo", ("clip", "token_mean"): "dapo", ("clip", "fixed_length"): "dr_grpo",
+            ("clip", "response_sum"): "luspo", ("cispo", "token_mean"): "cispo", ("sapo", "response_mean"): "sapo",
+            ("vespo", "token_mean"): "vespo", ("geometric_mean", "response_mean"): "gmpo"}[region, objective["aggregation"]]
+    correction = objective["correction"]
+    by_sampler = correction.startswith(("truncate", "mask")) or correction == "icepop"
+    arguments = types.SimpleNamespace(
+        delta=objective.get("delta"), steps_per_generation=1, use_bias_correction_kl=objective["divergence_place"] == "corrected",
+        sapo_temperature_pos=objective.get("positive_temperature", 1.0), sapo_temperature_neg=objective.get("negative_temperature", 1.05),
+        vespo_k_pos=objective.get("positive_k", 2.0), vespo_lambda_pos=objective.get("positive_lambda", 3.0),
+        vespo_k_neg=objective.get("negative_k", 3.0), vespo_lambda_neg=objective.get("negative_lambda", 2.0))
+    identity = lambda x, *_, **__: x
+    stand_in = types.SimpleNamespace(
+        model=types.SimpleNamespace(training=True), aux_loss_enabled=False, args=arguments, loss_type=kind, beta=objective["beta"],
+        top_entropy_quantile=objective["entropy_share"], epsilon_low=low,
+        epsilon_high=objective.get("max_ratio", 5.0) if region == "cispo" else high,
+        _get_per_token_logps_and_entropies=lambda *_, **__: (own, pad(columns.entropy) if columns.entropy else blank, None),
+        off_policy_mask_threshold=objective["correction_max"] if correction == "off_policy_sequence" else None,
+        importance_sampling_level="sequence" if objective["ratio"] == "sequence" else "token", use_vllm=by_sampler,
+        vllm_importance_sampling_correction=True, current_gradient_accumulation_steps=1,
+        max_completion_length=objective.get("max_tokens", 256), _entropy_bonus_enabled=objective["entropy_coefficient"] != 0,
+        entropy_coef=objective["entropy_coefficient"], use_adaptive_entropy=False,
+        get_gamma_weights=trl.GRPOTrainer.get_gamma_weights, get_off_policy_mask=trl.GRPOTrainer.get_off_policy_mask,
+        accelerator=types.SimpleNamespace(num_processes=1, gather=identity, gather_for_metrics=identity, reduce=identity,
+                                          pad_across_processes=identity, sync_gradients=True),
+        _metrics={"train": _Metrics()})
+    stand_in.get_high_entropy_mask = lambda *rest: trl.GRPOTrainer.get_high_entropy_mask(stand_in, *rest)
+    advantage = pad(columns.advantage)
+    if region in ("geometric_mean", "vespo") or correction == "off_policy_sequence":
+        advantage = advantage[:, 0] if region == "geometric_mean" else advantage[:, :1]
+    inputs = {"prompt_ids": mask[:, :1], "prompt_mask": mask[:, :1], "completion_ids": mask, "completion_mask": mask,
+              "advantages": advantage, "old_per_token_logps": behaviour, "old_logps": behaviour.sum(1), "num_items_in_batch": mask.sum()}
+    if columns.reference:
+        inputs["ref_per_token_logps"] = pad(columns.reference)
+    if columns.rollout:
+        inputs["sampling_per_token_logps"] = pad(columns.rollout)
+    if by_sampler:
+        inputs["importance_sampling_ratio"] = trl_weights(objective, behaviour, pad(columns.rollout))
+    trainer = trl.RLOOTrainer if objective["ratio"] == "product" else trl.GRPOTrainer
+    trainer = trl.experimental.gmpo.GMPOTrainer if region == "geometric_mean" else trainer
+    if objective["ratio"] == "product":
+        inputs["advantages"] = pad(columns.advantage)[:, 0]
+    return trainer._compute_loss(stand_in, None, inputs)
+
+
+class _Metrics(dict):
+    def __missing__(self, key):
+        return self.setdefault(key, [])
+
+
+def trl_weights(objective, behaviour, rollout):
+    """The lines of TRL's trainer between generation and loss that make the weights, run as they are installed."""
+    import inspect
+    import textwrap
+    source = inspect.getsource(trl.GRPOTrainer).splitlines()
+    begin = next(place for place, text in enumerate(source) if text.strip().startswith("mask = completion_mask if tool_mask is None")
+                 and "per_token_logps_diff" in source[place + 1])
+    end = next(place for place, text in enumerate(source) if place > begin and "Compute the per-token log probabilities for the reference" in text)
+    kind, _, level = objective["correction"].partition("_")
+    kind, level = ("mask", "token") if objective["correction"] == "icepop" else (kind, level)
+    trainer = types.SimpleNamespace(
+        vllm_importance_sampling_mode=f"{level}_{kind}", vllm_importance_sampling_clip_min=objective.get("correction_min"),
+        vllm_importance_sampling_clip_max=objective.get("correction_max"))
+    scope = {"torch": torch, "math": math, "self": trainer, "completion_mask": torch.ones_like(behaviour), "tool_mask": None,
+             "old_per_token_logps": behaviour, "sampling_per_token_logps": rollout}
+    exec(textwrap.dedent("\n".join(source[begin:end])), scope)
+    return scope["vllm_importance_sampling_ratio"]
+
+
+PEERS = {"verl": verl, "trl": trl_loss, "torch": formula}
+
+
+def answer(objective, side, source, **ways):
+    columns = Columns(side)
+    loss = PEERS[source](full(objective), columns, **ways)
+    loss.backward()
+    gradient = lambda rows: [(torch.zeros_like(row) if row.grad is None else row.grad).tolist() for row in rows]
+    cotangents = {"log_prob": gradient(columns.log_prob)}
+    if objective.get("entropy_coefficient"):
+        cotangents["entropy"] = gradient(columns.entropy)
+    return loss.item(), cotangents
+
+
+def case(name, objective, side, source, preset=None, **ways):
+    """A line with the answer of `source`, which must be the formula's."""
+    loss, cotangents = answer(objective, side, source, **ways)
+    expected, slopes = answer(objective, side, "torch", **ways)
+    flat = lambda columns: [value for rows in columns.values() for row in rows for value in row]
+    apart = max(abs(a - b) for a, b in zip([loss, *flat(cotangents)], [expected, *flat(slopes)]))
+    size = max(map(abs, [expected, *flat(slopes)]))
+    assert apart <= 1e-13 * max(size, 1.0), f"{name}: {source} is {apart} from the formula"
+    line = {"objective": {"name": "policy_gradient", "advantage": "given"} | objective, "groups": side}
+    preset = {} if preset is None else {"preset": {"advantage": "given"} | preset}
+    return {"name": f"{name}, {source}", "line": line, **preset, **ways, "source": source, "loss": loss, "cotangents": {"groups": cotangents}}
+
+
+# Lines.
+
+
+def side_of(draw, objective, apart, tokenwise, lengths=(3, 1, 5, 2, 4)):
+    """Columns of five responses in two groups; advantages of both signs and zero, a number a token or a response."""
+    objective = full(objective)
+    low = 1e-3 if objective["trust_region"] == "binary_kl" else 0.0
+    log_prob = [[-low - draw.expovariate(1.0) for _ in range(length)] for length in lengths]
+    near = lambda rows, apart: [[min(value + apart * max(-3.0, min(3.0, draw.gauss(0.0, 1.0))), -low) for value in row] for row in rows]
+    side = {"log_prob": log_prob}
+    if objective["ratio"] != "none" or objective["correction"] != "none" or objective["divergence_place"] == "corrected" and objective["beta"] > 0:
+        side["behaviour_log_prob"] = near(log_prob, apart)
+    if objective["correction"] != "none":
+        side["rollout_log_prob"] = near(side["behaviour_log_prob"], 0.4)
+    if objective["beta"] > 0:
+        side["reference_log_prob"] = near(log_prob, 0.5)
+    if objective["entropy_coefficient"] or objective["entropy_share"] < 1:
+        side["entropy"] = [[draw.expovariate(1.0) for _ in row] for row in log_prob]
+    whole = [1.25, -0.75, 0.0, -2.5, 0.5]
+    side["advantage"] = [[draw.choice([-1, 1]) * draw.expovariate(1.0) for _ in row] for row in log_prob] if tokenwise else [[a] for a in whole]
+    if tokenwise:
+        side["advantage"][2][1] = 0.0
+    if objective["aggregation"] == "prompt_mean":
+        side["group"] = [0, 0, 1, 1, 1]
+    return side
+
+
+def presets():
+    """A preset's parameters, the choices of policy_gradient that it stands for, the peers, and whether it takes advantages by token."""
+    narrow = {"clip": 0.1, "clip_high": 0.3}
+    for clip in ({}, narrow, {"delta": 1.6}):
+        yield {"name": "grpo"} | clip, clip, ("verl", "trl"), True
+        yield {"name": "dr_grpo", "max_tokens": 12} | clip, {"aggregation": "fixed_length", "max_tokens": 12} | clip, ("verl", "trl"), True
+        yield {"name": "bnpo"} | clip, {"aggregation": "token_mean"} | clip, ("verl", "trl"), True
+    yield {"name": "dapo", "clip": 0.2, "clip_high": 0.28}, {"aggregation": "token_mean", "clip": 0.2, "clip_high": 0.28}, ("verl", "trl"), True
+    for clip in ({"clip": 3e-4, "clip_high": 4e-4}, {"clip": 0.1, "clip_high": 0.15}):
+        yield {"name": "gspo"} | clip, {"ratio": "sequence"} | clip, ("trl",), True
+        yield {"name": "gspo_token"} | clip, {"ratio": "sequence_token"} | clip, ("verl",), True
+        yield {"name": "luspo"} | clip, {"ratio": "sequence", "aggregation": "response_sum"} | clip, ("trl",), True
+    for cap in ({"max_ratio": 1.25}, {"max_ratio": 5.0}):
+        yield {"name": "cispo"} | cap, {"trust_region": "cispo", "aggregation": "token_mean"} | cap, ("trl", "verl"), True
+    both = {"min_ratio": 0.75, "max_ratio": 1.25}
+    yield {"name": "cispo"} | both, {"trust_region": "cispo", "aggregation": "token_mean"} | both, ("verl",), True
+    for heat in ({}, {"positive_temperature": 5.0, "negative_temperature": 0.5}):
+        yield {"name": "sapo"} | heat, {"trust_region": "sapo"} | heat, ("verl", "trl"), True
+    for density in ({}, {"positive_k": 0.5, "positive_lambda": 1.0, "negative_k": 1.0, "negative_lambda": 4.0}):
+        yield {"name": "vespo"} | density, {"trust_region": "vespo", "aggregation": "token_mean"} | density, ("trl",), False
+    for clip in ({"clip": 0.4, "clip_high": 0.4}, {"clip": 0.1, "clip_high": 0.2}):
+        yield {"name": "gmpo"} | clip, {"trust_region": "geometric_mean"} | clip, ("verl", "trl"), False
+    yield {"name": "rloo", "clip": 0.2}, {"ratio": "product", "aggregation": "response_mean", "clip": 0.2}, ("trl",), False
+    yield {"name": "gpg"}, {"ratio": "none", "trust_region": "none", "aggregation": "token_mean"}, ("verl",), True
+    for region, name in (("total_variation", "dppo_tv"), ("binary_kl", "dppo_kl")):
+        for bound in ({"clip": 0.15, "clip_high": 0.15}, {"clip": 0.02, "clip_high": 0.05, "max_ratio": 1.5}):
+            yield {"name": name} | bound, {"trust_region": region, "aggregation": "token_mean"} | bound, ("verl",), True
+    for weight in (0.1, 2.0):
+        yield ({"name": "dro", "quadratic_weight": weight},
+               {"trust_region": "quadratic", "aggregation": "token_mean", "quadratic_weight": weight}, ("verl",), True)
+    yield {"name": "topr"}, {"trust_region": "topr", "aggregation": "response_sum"}, ("torch",), False
+    for share, least, most in ((0.2, 0.05, 5.0), (0.4, 0.1, 0.8), (0.01, 0.0, 5.0)):
+        bound = {"covariance_share": share, "covariance_min": least, "covariance_max": most}
+        yield {"name": "clip_cov"} | bound, {"trust_region": "clip_cov", "aggregation": "token_mean"} | bound, ("verl",), True
+    for share, weight in ((0.2, 1.0), (0.01, 0.1)):
+        bound = {"covariance_share": share, "covariance_weight": weight}
+        yield {"name": "kl_cov"} | bound, {"trust_region": "kl_cov", "aggregation": "token_mean"} | bound, ("verl",), True
+
+
+def label(objective):
+    return ", ".join(f"{key} {value}" if key != "name" else value for key, value in objective.items()) or "defaults"
+
+
+def losses(draw):
+    for preset, choices, sources, tokenwise in presets():
+        for apart, by_token in itertools.product((0.0, 0.15, 0.8), (False, True) if tokenwise else (False,)):
+            side = side_of(draw, choices, apart, by_token)
+            for source in sources:
+                kind = "tokens" if by_token else "responses"
+                yield case(f"{label(preset)}, policies {apart} apart, advantages of {kind}", choices, side, source, preset)
+
+
+def aggregations(draw):
+    regions = {"clip": {}, "cispo": {"max_ratio": 1.25, "min_ratio": 0.5}, "total_variation": {"clip": 0.1}, "quadratic": {"quadratic_weight": 0.5}}
+    for (region, own), way in itertools.product(regions.items(), ("token_mean", "response_mean", "response_sum", "fixed_length", "prompt_mean")):
+        choices = {"trust_region": region, "aggregation": way} | own | ({"max_tokens": 7} if way == "fixed_length" else {})
+        yield case(label(choices), choices, side_of(draw, choices, 0.4, True), "torch" if way == "prompt_mean" else "verl")
+    choices = {"aggregation": "prompt_mean", "clip_high": 0.28}
+    side = side_of(draw, choices, 0.3, True, (1, 1, 4, 5)) | {"group": [0, 0, 1, 1]}
+    yield case("prompts of 2 and of 9 tokens", choices, side, "torch")
+
+
+def corrected(draw):
+    bound = {"correction_max": 1.2}
+    two = {"correction_min": 0.7, "correction_max": 1.3}
+    wide = {"correction_min": 0.4, "correction_max": 2.0}
+    ways = [({"correction": "truncate_token"} | bound, "importance", "all", ("verl", "trl")),
+            ({"correction": "truncate_sequence"} | bound, "importance", "all", ("verl", "trl")),
+            ({"correction": "truncate_geometric"} | bound, "importance", "all", ("torch",)),
+            ({"correction": "mask_token"} | two, "importance", "all", ("verl", "trl")),
+            ({"correction": "mask_sequence"} | wide, "importance", "all", ("verl", "trl")),
+            ({"correction": "mask_geometric"} | two, "importance", "all", ("torch",)),
+            ({"correction": "icepop"} | two, "importance", "all", ("verl", "trl"))]
+    for name, bounds in (("mask_token", two), ("mask_sequence", wide), ("mask_geometric", {"correction_min": 0.85, "correction_max": 1.15})):
+        ways.append(({"correction": name} | bounds, "importance", "kept", ("torch",)))
+        ways.append(({"correction": name} | bounds, "one", "kept", ("verl",)))
+        ways.append(({"correction": name} | bounds, "one", "all", ("torch",)))
+    ways.append(({"correction": "icepop"} | two, "importance", "kept", ("torch",)))
+    for limit in (0.05, 0.3):
+        ways.append(({"correction": "off_policy_sequence", "correction_max": limit}, "one", "all", ("trl",)))
+        ways.append(({"correction": "off_policy_sequence", "correction_max": limit}, "one", "kept", ("torch",)))
+    named = {"truncate_token": "tis", "mask_sequence": "mis", "icepop": "icepop"}
+    for correction, weights, denominator, sources in ways:
+        for way in ("response_mean", "token_mean"):
+            choices = {"aggregation": way} | correction
+            side = side_that_is_corrected(draw, choices, weights)
+            for source in sources:
+                preset = None
+                if way == "token_mean" and correction["correction"] in named and weights == "importance":
+                    preset = {"name": named[correction["correction"]]} | {k: v for k, v in correction.items() if k != "correction"}
+                yield case(f"{label(choices)}, weights {weights}, denominator of {denominator} tokens", choices, side, source, preset,
+                           weights=weights, denominator=denominator)
+    for region in ({"trust_region": "cispo", "max_ratio": 1.5}, {"trust_region": "sapo"}, {"trust_region": "total_variation", "clip": 0.1}):
+        choices = region | {"aggregation": "response_mean", "correction": "truncate_token"} | bound
+        yield case(label(choices), choices, side_of(draw, choices, 0.3, True), "verl", weights="importance", denominator="all")
+
+
+def side_that_is_corrected(draw, choices, weights):
+    """Columns of which the correction changes some tokens and leaves or keeps others."""
+    while True:
+        side = side_of(draw, choices, 0.2, choices["correction"] != "off_policy_sequence")
+        columns = Columns(side)
+        made = torch.cat([weight * keep for weight, keep in corrections(full(choices), columns, weights)])
+        untouched = torch.cat([weight for weight, _ in corrections(full(choices) | {"correction_min": 0.0, "correction_max": math.inf}, columns, weights)])
+        if 0 < (made != untouched).sum() < len(made):
+            return side
+
+
+def divergences(draw):
+    for estimator, place, way in itertools.product(("k1", "k2", "k3"), ("loss", "corrected"), ("response_mean", "token_mean")):
+        choices = {"divergence": estimator, "divergence_place": place, "beta": 0.3, "aggregation": way}
+        sources = ["verl"] if place == "loss" else ["torch"]
+        sources += ["trl"] if estimator == "k3" else []
+        sources = [source for source in sources if source != "torch"] or ["torch"]
+        for apart, by_token in ((0.0, False), (0.5, True)):
+            side = side_of(draw, choices, apart, by_token)
+            if "behaviour_log_prob" not in side:
+                side["behaviour_log_prob"] = side["log_prob"]
+            for source in sources:
+                yield case(f"{label(choices)}, policies {apart} apart", choices, side, source)
+    choices = {"divergence": "k3", "divergence_place": "corrected", "beta": 0.3, "aggregation": "response_mean", "ratio": "sequence"}
+    yield case(f"{label(choices)}, corrected by the token's ratio", choices, side_of(draw, choices, 0.3, True), "torch")
+    choices = {"divergence": "k2", "divergence_place": "loss", "beta": 0.3, "correction": "mask_token", "correction_min": 0.7, "correction_max": 1.3}
+    yield case(label(choices), choices, side_of(draw, choices, 0.3, True), "torch", weights="importance", denominator="all")
+
+
+def entropies(draw):
+    for coefficient in (0.01, 0.5):
+        choices = {"aggregation": "token_mean", "entropy_coefficient": coefficient}
+        side = side_of(draw, choices, 0.2, True)
+        for source in ("verl", "trl"):
+            yield case(label(choices), choices, side, source)
+    for share in (0.2, 0.45):
+        choices = {"aggregation": "token_mean", "entropy_share": share}
+        yield case(label(choices), choices, side_of(draw, choices, 0.2, True), "trl")
+
+
+# Advantages from rewards.
+
+
+def token_rewards(side, penalties=None):
+    """verl's rewards: a token's penalties, and the response's reward on its last token."""
+    rows = [[0.0] * (length - 1) + [reward] for length, reward in zip(side["lengths"], side["reward"])]
+    if penalties is not None:
+        rows = [[value - penalty for value, penalty in zip(row, own)] for row, own in zip(rows, penalties)]
+    return pad([torch.tensor(row) for row in rows]), pad([torch.ones(length, dtype=torch.float32) for length in side["lengths"]])
+
+
+def bare(variance):
+    """The root of the variance that verl adds 1e-8 to, of the variance alone."""
+    return (variance - 1e-8) ** -0.5
+
+
+def verl_advantages(name, side, penalties=None, **arguments):
+    rewards, mask = token_rewards(side, penalties)
+    with mock.patch.object(torch, "rsqrt", bare):
+        values, _ = core_algos.ADV_ESTIMATOR_REGISTRY[name](
+            token_level_rewards=rewards, response_mask=mask, index=numpy.array(side["group"]), **arguments)
+    return [row[:length].tolist() for row, length in zip(values.double(), side["lengths"])]
+
+
+def trl_advantages(side, rewards, **arguments):
+    """The lines of TRL's trainer that make advantages from rewards, run as they are installed."""
+    import inspect
+    import textwrap
+    from trl.trainer.utils import nanstd
+    source = inspect.getsource(trl.GRPOTrainer).splitlines()
+    begin = next(place for place, text in enumerate(source) if text.strip().startswith("unscorable_mask = "))
+    end = next(place for place, text in enumerate(source) if place > begin and text.strip().startswith("advantages = torch.nan_to_num"))
+    trainer = types.SimpleNamespace(multi_objective_aggregation="sum_then_normalize", scale_rewards="group",
+                                    reward_weights=torch.ones(rewards.shape[1]), reward_funcs=[None] * rewards.shape[1])
+    trainer.__dict__.update(arguments)
+    sizes = {len(list(members)) for _, members in itertools.groupby(side["group"])}
+    scope = {"torch": torch, "nanstd": nanstd, "self": trainer, "rewards_per_func": rewards, "device": "cpu", "num_generations": sizes.pop()}
+    assert not sizes
+    exec(textwrap.dedent("\n".join(source[begin:end + 1])), scope)
+    return [[value] * length for value, length in zip(scope["advantages"].tolist(), side["lengths"])]
+
+
+def advantages(draw):
+    """Advantages by token. `offset` is what is added to a deviation; it is 0 where the peer's was set aside."""
+    sides = []
+    for group, lengths in (([0, 0, 0, 1, 1], (3, 1, 5, 2, 4)), ([0, 0, 1, 1], (2, 3, 1, 5))):
+        sides.append({"group": group, "lengths": list(lengths), "reward": [draw.gauss(0.0, 1.0) for _ in lengths]})
+    sides.append({"group": [0, 0, 1, 1], "lengths": [2, 1, 3, 1], "reward": [1.0, 0.0, 0.5, 0.5]})
+    sides.append({"group": [0, 1, 1], "lengths": [2, 1, 3], "reward": [1.0, 0.25, 0.5]})
+
+    def given(name, parameters, side, values, offset, source, **more):
+        return {"name": f"{name}, {label(parameters)}, {len(side['reward'])} responses, {source}", "parameters": parameters, "columns": side,
+                "advantage": values, "offset": offset, "source": source, **more}
+
+    options = types.SimpleNamespace(gamma=1.0)
+    for side in sides:
+        alone = len(set(side["group"])) > 1 and side["group"].count(0) == 1
+        # A response alone in its group has the advantage of its reward in verl, and 0 here and in TRL.
+        if not alone:
+            yield given("grpo", {"advantage": "group_mean", "scale": "group"}, side, verl_advantages("grpo", side, epsilon=1e-4), 1e-4, "verl")
+            yield given("dr_grpo", {"advantage": "group_mean", "scale": "none"}, side,
+                        verl_advantages("grpo", side, norm_adv_by_std_in_grpo=False), 0.0, "verl")
+            yield given("opo", {"advantage": "length_weighted"}, side, verl_advantages("opo", side), 0.0, "verl")
+            yield given("reinforce_plus_plus_baseline", {"advantage": "batch_baseline"}, side,
+                        verl_advantages("reinforce_plus_plus_baseline", side), 0.0, "verl")
+            rewards = torch.tensor(side["reward"])
+            means = torch.tensor([rewards[torch.tensor(side["group"]) == group].mean() for group in side["group"]])
+            if (means != 0).all():
+                values = ((rewards - means) / means).tolist()
+                yield given("max_rl", {"advantage": "max_rl"}, side, [[v] * n for v, n in zip(values, side["lengths"])], 0.0, "torch")
+        yield given("rloo", {"advantage": "leave_one_out"}, side, verl_advantages("rloo_vectorized", side), 0.0, "verl")
+        for discount in (1.0, 0.9):
+            values = verl_advantages("reinforce_plus_plus", side, config=types.SimpleNamespace(gamma=discount))
+            yield given("reinforce_plus_plus", {"advantage": "batch", "discount": discount}, side, values, 0.0, "verl")
+        baseline = [draw.gauss(0.0, 1.0) for _ in side["reward"]]
+        yield given("remax", {"advantage": "greedy"}, side, verl_advantages("remax", side, reward_baselines=torch.tensor(baseline)), 0.0, "verl",
+                    greedy_reward=baseline)
+        if not alone:
+            values = verl_advantages("gpg", side)
+            yield given("gpg", {"advantage": "group_mean", "scale": "none"}, side, values, 0.0, "verl",
+                        factor=len(side["reward"]) / sum(reward != 0 for reward in side["reward"]))
+            for scaled in (False, True):
+                values = verl_advantages("grpo_passk", side, config={"norm_adv_by_std_in_grpo": scaled}, epsilon=1e-4)
+                yield given("grpo_passk", {"advantage": "pass_at_k", "scale": "group" if scaled else "none"}, side, values,
+                            1e-4 if scaled else 0.0, "verl", note="verl's k is the size of the group; of equal best rewards one is paid")
+    side = sides[1]
+    for scale in ("group", "batch", "none"):
+        values = trl_advantages(side, torch.tensor(side["reward"])[:, None], scale_rewards=scale)
+        yield given("grpo", {"advantage": "group_mean", "scale": scale}, side, values, 0.0 if scale == "none" else 1e-4, "trl")
+    several = side | {"reward": [[draw.gauss(0.0, 1.0), draw.gauss(0.0, 3.0)] for _ in side["reward"]]}
+    yield given("gdpo", {"advantage": "gdpo"}, several, trl_advantages(side, torch.tensor(several["reward"]), multi_objective_aggregation="normalize_then_sum"), 1e-4, "trl")
+    yield given("gdpo", {"advantage": "gdpo"}, several, verl_gdpo(several), 0.0, "verl",
+                note="whitened over tokens; TRL's over responses; the groups' deviations have no offset in verl's answer")
+    four = {"group": [0, 0, 0, 0, 1, 1, 1, 1], "lengths": [1, 2, 1, 3, 2, 2, 1, 4]}
+    rewards = [[1.0, 0.5], [0.0, math.nan], [0.5, -1.0], [math.nan, 2.0], [math.nan, math.nan], [1.0, 0.0], [0.25, 1.0], [0.0, 0.0]]
+    plain = [[None if math.isnan(value) else value for value in row] for row in rewards]
+    for aggregation, name in (("sum_then_normalize", "group_mean"), ("normalize_then_sum", "gdpo")):
+        values = trl_advantages(four, torch.tensor(rewards), multi_objective_aggregation=aggregation)
+        yield given(f"{name} with rewards that abstain", {"advantage": name, "scale": "group"}, four | {"reward": plain}, values, 1e-4, "trl")
+    # The divergence in the reward.
+    for estimator in ("k1", "k2", "k3"):
+        side = dict(sides[0])
+        side["behaviour_log_prob"] = [[-draw.expovariate(1.0) for _ in range(length)] for length in side["lengths"]]
+        side["reference_log_prob"] = [[value - 0.4 * draw.expovariate(1.0) for value in row] for row in side["behaviour_log_prob"]]
+        penalties = [(0.3 * core_algos.kl_penalty(torch.tensor(own), torch.tensor(other), estimator)).tolist()
+                     for own, other in zip(side["behaviour_log_prob"], side["reference_log_prob"])]
+        choices = {"divergence": estimator, "divergence_place": "reward", "beta": 0.3}
+        yield given("grpo", {"advantage": "group_mean", "scale": "none"} | choices, side,
+                    verl_advantages("grpo", side, penalties, norm_adv_by_std_in_grpo=False), 0.0, "verl")
+        yield given("rloo", {"advantage": "leave_one_out"} | choices, side, verl_advantages("rloo", side, penalties), 0.0, "verl")
+        for discount in (1.0, 0.9):
+            values = verl_advantages("reinforce_plus_plus", side, penalties, config=types.SimpleNamespace(gamma=discount))
+            yield given("reinforce_plus_plus", {"advantage": "batch", "discount": discount} | choices, side, values, 0.0, "verl")
+
+
+def verl_gdpo(side):
+    """verl's: each reward's own groups first, with no offset, then whitened over the tokens."""
+    total = None
+    for k in range(2):
+        values = verl_advantages("grpo", side | {"reward": [row[k] for row in side["reward"]]}, epsilon=0.0)
+        values = pad([torch.tensor(row) for row in values])
+        total = values if total is None else total + values
+    mask = pad([torch.ones(length, dtype=torch.float32) for length in side["lengths"]])
+    with mock.patch.object(torch, "rsqrt", bare):
+        values = core_algos.verl_F.masked_whiten(total, mask)
+    return [row[:length].tolist() for row, length in zip(values, side["lengths"])]
+
+
+def main():
+    draw = random.Random(20240517)
+    cases = [*losses(draw), *aggregations(draw), *corrected(draw), *divergences(draw), *entropies(draw)]
+    generator.write(__file__, ["torch", "trl", "verl"], cases=cases, advantages=list(advantages(draw)))
+
+
+if __name__ == "__main__":
+    main()

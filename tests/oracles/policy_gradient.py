@@ -1,13 +1,13 @@
 """Policy gradients of verl and TRL in float64, with autograd, and all choices by their formulas.
 
 Each line spells its objective by the choices of `policy_gradient`; `preset` is the published name that makes the same choices. The
-losses take advantages as they are given; `advantages` has those that the peers make from rewards. `formula` states every choice once,
+losses take advantages as they are given; `rewarded` has lines whose advantages come from rewards. `formula` states every choice once,
 and a peer's answer is kept only if it agrees with it. What no peer computes has the formula's answer, with the source "torch".
 
 Constants of the peers are set aside as follows:
 
 - verl divides by n + 1e-8: its masks are passed in 32 bits, where n + 1e-8 is n.
-- verl whitens with 1 / sqrt(variance + 1e-8): the function that takes the root is given the variance alone.
+- verl whitens with 1 / sqrt(variance + 1e-8): `without_offset` is what it answers where the root is taken of the variance alone.
 - verl divides by a group's deviation + 1e-6, a parameter that is set to TRL's 1e-4.
 - verl clamps log-ratios to 20 nats (10 above for gspo), estimates of k3 to 10, the complement of a probability by 1e-8: the lines
   stay within these, and no bound lies where 1e-8 decides.
@@ -16,9 +16,11 @@ Constants of the peers are set aside as follows:
 - A mask of verl's rejection leaves the denominator; its and TRL's zero weights stay in it. A line says which: `denominator`.
 """
 
+import inspect
 import itertools
 import math
 import random
+import textwrap
 import types
 from unittest import mock
 
@@ -330,20 +332,14 @@ class _Metrics(dict):
 
 def trl_weights(objective, behaviour, rollout):
     """The lines of TRL's trainer between generation and loss that make the weights, run as they are installed."""
-    import inspect
-    import textwrap
-    source = inspect.getsource(trl.GRPOTrainer).splitlines()
-    begin = next(place for place, text in enumerate(source) if text.strip().startswith("mask = completion_mask if tool_mask is None")
-                 and "per_token_logps_diff" in source[place + 1])
-    end = next(place for place, text in enumerate(source) if place > begin and "Compute the per-token log probabilities for the reference" in text)
     kind, _, level = objective["correction"].partition("_")
     kind, level = ("mask", "token") if objective["correction"] == "icepop" else (kind, level)
     trainer = types.SimpleNamespace(
         vllm_importance_sampling_mode=f"{level}_{kind}", vllm_importance_sampling_clip_min=objective.get("correction_min"),
         vllm_importance_sampling_clip_max=objective.get("correction_max"))
-    scope = {"torch": torch, "math": math, "self": trainer, "completion_mask": torch.ones_like(behaviour), "tool_mask": None,
+    scope = {"torch": torch, "math": math, "self": trainer, "mask": torch.ones_like(behaviour),
              "old_per_token_logps": behaviour, "sampling_per_token_logps": rollout}
-    exec(textwrap.dedent("\n".join(source[begin:end])), scope)
+    exec(installed(trl.GRPOTrainer._generate_and_score_completions, "per_token_logps_diff = ", "# Compute the per-token log probabilities for the reference"), scope)
     return scope["vllm_importance_sampling_ratio"]
 
 
@@ -543,133 +539,264 @@ def entropies(draw):
 
 def token_rewards(side, penalties=None):
     """verl's rewards: a token's penalties, and the response's reward on its last token."""
-    rows = [[0.0] * (length - 1) + [reward] for length, reward in zip(side["lengths"], side["reward"])]
+    rows = [[0.0] * (len(own) - 1) + [reward] for own, reward in zip(side["log_prob"], side["reward"])]
     if penalties is not None:
         rows = [[value - penalty for value, penalty in zip(row, own)] for row, own in zip(rows, penalties)]
-    return pad([torch.tensor(row) for row in rows]), pad([torch.ones(length, dtype=torch.float32) for length in side["lengths"]])
+    return pad([torch.tensor(row) for row in rows]), pad([torch.ones(len(row), dtype=torch.float32) for row in rows])
 
 
 def bare(variance):
-    """The root of the variance that verl adds 1e-8 to, of the variance alone."""
+    """The inverse root of the variance that verl adds 1e-8 to, of the variance alone."""
     return (variance - 1e-8) ** -0.5
 
 
 def verl_advantages(name, side, penalties=None, **arguments):
     rewards, mask = token_rewards(side, penalties)
-    with mock.patch.object(torch, "rsqrt", bare):
-        values, _ = core_algos.ADV_ESTIMATOR_REGISTRY[name](
-            token_level_rewards=rewards, response_mask=mask, index=numpy.array(side["group"]), **arguments)
-    return [row[:length].tolist() for row, length in zip(values.double(), side["lengths"])]
+    values, _ = core_algos.ADV_ESTIMATOR_REGISTRY[name](
+        token_level_rewards=rewards, response_mask=mask, index=numpy.array(side["group"]), **arguments)
+    return [row[:len(own)].tolist() for row, own in zip(values.double(), side["log_prob"])]
+
+
+def installed(function, first, last):
+    """The lines of a function from the one that begins with `first` up to the one that has `last`, which is left out."""
+    lines = inspect.getsource(function).splitlines()
+    begin = next(place for place, text in enumerate(lines) if text.strip().startswith(first))
+    end = next(place for place, text in enumerate(lines) if place > begin and last in text)
+    return textwrap.dedent("\n".join(lines[begin:end]))
 
 
 def trl_advantages(side, rewards, **arguments):
     """The lines of TRL's trainer that make advantages from rewards, run as they are installed."""
-    import inspect
-    import textwrap
-    from trl.trainer.utils import nanstd
-    source = inspect.getsource(trl.GRPOTrainer).splitlines()
-    begin = next(place for place, text in enumerate(source) if text.strip().startswith("unscorable_mask = "))
-    end = next(place for place, text in enumerate(source) if place > begin and text.strip().startswith("advantages = torch.nan_to_num"))
     trainer = types.SimpleNamespace(multi_objective_aggregation="sum_then_normalize", scale_rewards="group",
                                     reward_weights=torch.ones(rewards.shape[1]), reward_funcs=[None] * rewards.shape[1])
     trainer.__dict__.update(arguments)
     sizes = {len(list(members)) for _, members in itertools.groupby(side["group"])}
-    scope = {"torch": torch, "nanstd": nanstd, "self": trainer, "rewards_per_func": rewards, "device": "cpu", "num_generations": sizes.pop()}
+    scope = {"torch": torch, "nanstd": trl.trainer.utils.nanstd, "self": trainer, "rewards_per_func": rewards, "device": "cpu",
+             "num_generations": sizes.pop()}
     assert not sizes
-    exec(textwrap.dedent("\n".join(source[begin:end + 1])), scope)
-    return [[value] * length for value, length in zip(scope["advantages"].tolist(), side["lengths"])]
+    exec(installed(trl.GRPOTrainer._generate_and_score_completions, "unscorable_mask = ", "# Slice to keep only the local part"), scope)
+    return [[value] * len(own) for value, own in zip(scope["advantages"].tolist(), side["log_prob"])]
 
 
-def advantages(draw):
-    """Advantages by token. `offset` is what is added to a deviation; it is 0 where the peer's was set aside."""
-    sides = []
-    for group, lengths in (([0, 0, 0, 1, 1], (3, 1, 5, 2, 4)), ([0, 0, 1, 1], (2, 3, 1, 5))):
-        sides.append({"group": group, "lengths": list(lengths), "reward": [draw.gauss(0.0, 1.0) for _ in lengths]})
-    sides.append({"group": [0, 0, 1, 1], "lengths": [2, 1, 3, 1], "reward": [1.0, 0.0, 0.5, 0.5]})
-    sides.append({"group": [0, 1, 1], "lengths": [2, 1, 3], "reward": [1.0, 0.25, 0.5]})
+def best_of(k, rewards):
+    """For each response, the mean over the sets of k with it of the best reward in the set less the best of the others."""
+    result = []
+    for own, reward in enumerate(rewards):
+        others = [value for place, value in enumerate(rewards) if place != own]
+        sets = [max(reward, *rest) - max(rest) for rest in itertools.combinations(others, k - 1)]
+        result.append(sum(sets) / len(sets))
+    return result
 
-    def given(name, parameters, side, values, offset, source, **more):
-        return {"name": f"{name}, {label(parameters)}, {len(side['reward'])} responses, {source}", "parameters": parameters, "columns": side,
-                "advantage": values, "offset": offset, "source": source, **more}
 
-    options = types.SimpleNamespace(gamma=1.0)
+def rewarded(draw):
+    """Lines whose advantages come from rewards. The loss is the policy gradient's: of each token -A log pi, over the responses."""
+    numbers = itertools.count()
+
+    def side_for(group, lengths, rewards=None):
+        rewards = rewards or [draw.gauss(0.0, 1.0) for _ in lengths]
+        return {"log_prob": [[-draw.expovariate(1.0) for _ in range(length)] for length in lengths], "group": group, "reward": rewards}
+
+    def given(name, choices, side, advantage, source, **more):
+        objective = {"name": "policy_gradient", "ratio": "none", "trust_region": "none", "aggregation": "response_sum"} | choices
+        count = len(side["log_prob"])
+        loss = -math.fsum(a * own for rows in zip(advantage, side["log_prob"]) for a, own in zip(*rows)) / count
+        cotangents = [[-a / count for a in row] for row in advantage]
+        return {"name": f"{name}, {label(choices)}, step {next(numbers)}, {source}", "line": {"objective": objective, "groups": side},
+                "source": source, "advantage": advantage, "loss": loss, "cotangents": {"groups": {"log_prob": cotangents}}, **more}
+
+    def whitened(name, choices, side, estimator, *rest, **arguments):
+        """With the answer as it would be without 1e-8 under the root of the variance."""
+        with mock.patch.object(torch, "rsqrt", bare):
+            without = verl_advantages(estimator, side, *rest, **arguments)
+        return given(name, choices, side, verl_advantages(estimator, side, *rest, **arguments), "verl", without_offset=without)
+
+    by_response = lambda values, side: [[value] * len(own) for value, own in zip(values, side["log_prob"])]
+    sides = [side_for([0, 0, 0, 1, 1], (3, 1, 5, 2, 4)), side_for([0, 0, 1, 1], (2, 3, 1, 5)),
+             side_for([0, 0, 1, 1], (2, 1, 3, 1), [1.0, 0.0, 0.5, 0.5]), side_for([0, 1, 1], (2, 1, 3), [1.0, 0.25, 0.5])]
     for side in sides:
-        alone = len(set(side["group"])) > 1 and side["group"].count(0) == 1
-        # A response alone in its group has the advantage of its reward in verl, and 0 here and in TRL.
+        # A response alone in its group has its reward for an advantage in verl, and 0 here and in TRL.
+        alone = side["group"].count(0) == 1
         if not alone:
-            yield given("grpo", {"advantage": "group_mean", "scale": "group"}, side, verl_advantages("grpo", side, epsilon=1e-4), 1e-4, "verl")
-            yield given("dr_grpo", {"advantage": "group_mean", "scale": "none"}, side,
-                        verl_advantages("grpo", side, norm_adv_by_std_in_grpo=False), 0.0, "verl")
-            yield given("opo", {"advantage": "length_weighted"}, side, verl_advantages("opo", side), 0.0, "verl")
-            yield given("reinforce_plus_plus_baseline", {"advantage": "batch_baseline"}, side,
-                        verl_advantages("reinforce_plus_plus_baseline", side), 0.0, "verl")
-            rewards = torch.tensor(side["reward"])
-            means = torch.tensor([rewards[torch.tensor(side["group"]) == group].mean() for group in side["group"]])
-            if (means != 0).all():
-                values = ((rewards - means) / means).tolist()
-                yield given("max_rl", {"advantage": "max_rl"}, side, [[v] * n for v, n in zip(values, side["lengths"])], 0.0, "torch")
-        yield given("rloo", {"advantage": "leave_one_out"}, side, verl_advantages("rloo_vectorized", side), 0.0, "verl")
+            yield given("grpo", {"advantage": "group_mean", "scale": "group"}, side, verl_advantages("grpo", side, epsilon=1e-4), "verl")
+            for source, estimator, arguments in (("verl", "grpo", {"norm_adv_by_std_in_grpo": False}), ("verl", "gpg", {})):
+                values = verl_advantages(estimator, side, **arguments)
+                # verl's GPG also multiplies by the responses over those with a reward that is not 0.
+                factor = len(side["reward"]) / sum(reward != 0 for reward in side["reward"]) if estimator == "gpg" else 1.0
+                values = [[value / factor for value in row] for row in values]
+                yield given(estimator, {"advantage": "group_mean", "scale": "none"}, side, values, source)
+            yield given("opo", {"advantage": "length_weighted"}, side, verl_advantages("opo", side), "verl")
+            yield whitened("reinforce_plus_plus_baseline", {"advantage": "batch_baseline"}, side, "reinforce_plus_plus_baseline")
+        yield given("rloo", {"advantage": "leave_one_out"}, side, verl_advantages("rloo_vectorized", side), "verl")
         for discount in (1.0, 0.9):
-            values = verl_advantages("reinforce_plus_plus", side, config=types.SimpleNamespace(gamma=discount))
-            yield given("reinforce_plus_plus", {"advantage": "batch", "discount": discount}, side, values, 0.0, "verl")
-        baseline = [draw.gauss(0.0, 1.0) for _ in side["reward"]]
-        yield given("remax", {"advantage": "greedy"}, side, verl_advantages("remax", side, reward_baselines=torch.tensor(baseline)), 0.0, "verl",
-                    greedy_reward=baseline)
-        if not alone:
-            values = verl_advantages("gpg", side)
-            yield given("gpg", {"advantage": "group_mean", "scale": "none"}, side, values, 0.0, "verl",
-                        factor=len(side["reward"]) / sum(reward != 0 for reward in side["reward"]))
-            for scaled in (False, True):
-                values = verl_advantages("grpo_passk", side, config={"norm_adv_by_std_in_grpo": scaled}, epsilon=1e-4)
-                yield given("grpo_passk", {"advantage": "pass_at_k", "scale": "group" if scaled else "none"}, side, values,
-                            1e-4 if scaled else 0.0, "verl", note="verl's k is the size of the group; of equal best rewards one is paid")
-    side = sides[1]
+            config = types.SimpleNamespace(gamma=discount)
+            yield whitened("reinforce_plus_plus", {"advantage": "batch", "discount": discount}, side, "reinforce_plus_plus", config=config)
+        greedy = [draw.gauss(0.0, 1.0) for _ in side["reward"]]
+        values = verl_advantages("remax", side, reward_baselines=torch.tensor(greedy))
+        pairs = [list(pair) for pair in zip(side["reward"], greedy)]
+        yield given("remax, the second reward is the greedy response's", {"advantage": "greedy"}, side | {"reward": pairs}, values, "verl")
+    for side in (sides[2], side_for([0, 0, 0, 0, 1, 1, 1, 1], (1, 2, 1, 3, 2, 1, 1, 4), [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0])):
+        rewards = torch.tensor(side["reward"]).view(2, -1)
+        means = rewards.mean(1, keepdim=True)
+        yield given("max_rl", {"advantage": "max_rl"}, side, by_response(((rewards - means) / means).flatten().tolist(), side), "torch")
+    four = side_for([0, 0, 0, 0, 1, 1, 1, 1], (1, 2, 1, 3, 2, 2, 1, 4))
+    for k in (2, 3, 4):
+        values = best_of(k, four["reward"][:4]) + best_of(k, four["reward"][4:])
+        yield given("pass@k", {"advantage": "pass_at_k", "pass_k": k, "scale": "none"}, four, by_response(values, four), "torch")
+    for scale in ("none", "group"):
+        values = verl_advantages("grpo_passk", four, config={"norm_adv_by_std_in_grpo": scale == "group"}, epsilon=1e-4)
+        yield given("grpo_passk", {"advantage": "pass_at_k", "pass_k": 4, "scale": scale}, four, values, "verl")
     for scale in ("group", "batch", "none"):
-        values = trl_advantages(side, torch.tensor(side["reward"])[:, None], scale_rewards=scale)
-        yield given("grpo", {"advantage": "group_mean", "scale": scale}, side, values, 0.0 if scale == "none" else 1e-4, "trl")
-    several = side | {"reward": [[draw.gauss(0.0, 1.0), draw.gauss(0.0, 3.0)] for _ in side["reward"]]}
-    yield given("gdpo", {"advantage": "gdpo"}, several, trl_advantages(side, torch.tensor(several["reward"]), multi_objective_aggregation="normalize_then_sum"), 1e-4, "trl")
-    yield given("gdpo", {"advantage": "gdpo"}, several, verl_gdpo(several), 0.0, "verl",
-                note="whitened over tokens; TRL's over responses; the groups' deviations have no offset in verl's answer")
-    four = {"group": [0, 0, 0, 0, 1, 1, 1, 1], "lengths": [1, 2, 1, 3, 2, 2, 1, 4]}
+        values = trl_advantages(four, torch.tensor(four["reward"])[:, None], scale_rewards=scale)
+        yield given("grpo", {"advantage": "group_mean", "scale": scale}, four, values, "trl")
+    several = sides[1] | {"reward": [[draw.gauss(0.0, 1.0), draw.gauss(0.0, 3.0)] for _ in range(4)]}
+    rewards = torch.tensor(several["reward"])
+    yield given("several rewards", {"advantage": "group_mean", "scale": "group", "rewards": "together"}, several, trl_advantages(several, rewards), "trl")
+    values = trl_advantages(several, rewards, multi_objective_aggregation="normalize_then_sum")
+    yield given("gdpo, whitened over responses", {"advantage": "group_mean", "scale": "group", "rewards": "apart"}, several, values, "trl")
+    values, without = verl_gdpo(several, lambda variance: variance**-0.5), verl_gdpo(several, bare)
+    yield given("gdpo, whitened over tokens", {"advantage": "group_mean", "scale": "group", "rewards": "apart"}, several, values, "verl",
+                without_offset=without)
     rewards = [[1.0, 0.5], [0.0, math.nan], [0.5, -1.0], [math.nan, 2.0], [math.nan, math.nan], [1.0, 0.0], [0.25, 1.0], [0.0, 0.0]]
-    plain = [[None if math.isnan(value) else value for value in row] for row in rewards]
-    for aggregation, name in (("sum_then_normalize", "group_mean"), ("normalize_then_sum", "gdpo")):
-        values = trl_advantages(four, torch.tensor(rewards), multi_objective_aggregation=aggregation)
-        yield given(f"{name} with rewards that abstain", {"advantage": name, "scale": "group"}, four | {"reward": plain}, values, 1e-4, "trl")
+    abstaining = four | {"reward": [[None if math.isnan(value) else value for value in row] for row in rewards]}
+    for way, how in (("sum_then_normalize", "together"), ("normalize_then_sum", "apart")):
+        values = trl_advantages(four, torch.tensor(rewards), multi_objective_aggregation=way)
+        yield given("rewards that abstain", {"advantage": "group_mean", "scale": "group", "rewards": how}, abstaining, values, "trl")
     # The divergence in the reward.
     for estimator in ("k1", "k2", "k3"):
         side = dict(sides[0])
-        side["behaviour_log_prob"] = [[-draw.expovariate(1.0) for _ in range(length)] for length in side["lengths"]]
+        side["behaviour_log_prob"] = [[-draw.expovariate(1.0) for _ in row] for row in side["log_prob"]]
         side["reference_log_prob"] = [[value - 0.4 * draw.expovariate(1.0) for value in row] for row in side["behaviour_log_prob"]]
         penalties = [(0.3 * core_algos.kl_penalty(torch.tensor(own), torch.tensor(other), estimator)).tolist()
                      for own, other in zip(side["behaviour_log_prob"], side["reference_log_prob"])]
         choices = {"divergence": estimator, "divergence_place": "reward", "beta": 0.3}
-        yield given("grpo", {"advantage": "group_mean", "scale": "none"} | choices, side,
-                    verl_advantages("grpo", side, penalties, norm_adv_by_std_in_grpo=False), 0.0, "verl")
-        yield given("rloo", {"advantage": "leave_one_out"} | choices, side, verl_advantages("rloo", side, penalties), 0.0, "verl")
+        yield given("dr_grpo", {"advantage": "group_mean", "scale": "none"} | choices, side,
+                    verl_advantages("grpo", side, penalties, norm_adv_by_std_in_grpo=False), "verl")
+        yield given("rloo", {"advantage": "leave_one_out"} | choices, side, verl_advantages("rloo", side, penalties), "verl")
         for discount in (1.0, 0.9):
-            values = verl_advantages("reinforce_plus_plus", side, penalties, config=types.SimpleNamespace(gamma=discount))
-            yield given("reinforce_plus_plus", {"advantage": "batch", "discount": discount} | choices, side, values, 0.0, "verl")
+            config = types.SimpleNamespace(gamma=discount)
+            yield whitened("reinforce_plus_plus", {"advantage": "batch", "discount": discount} | choices, side, "reinforce_plus_plus", penalties, config=config)
 
 
-def verl_gdpo(side):
-    """verl's: each reward's own groups first, with no offset, then whitened over the tokens."""
-    total = None
-    for k in range(2):
-        values = verl_advantages("grpo", side | {"reward": [row[k] for row in side["reward"]]}, epsilon=0.0)
-        values = pad([torch.tensor(row) for row in values])
-        total = values if total is None else total + values
-    mask = pad([torch.ones(length, dtype=torch.float32) for length in side["lengths"]])
-    with mock.patch.object(torch, "rsqrt", bare):
+def verl_gdpo(side, root):
+    """verl's lines for several rewards: each reward's own groups first, then whitened over the step's tokens."""
+    total = sum(pad([torch.tensor(row) for row in verl_advantages("grpo", side | {"reward": [row[k] for row in side["reward"]]}, epsilon=1e-4)])
+                for k in range(len(side["reward"][0])))
+    mask = pad([torch.ones(len(row), dtype=torch.float32) for row in side["log_prob"]])
+    with mock.patch.object(torch, "rsqrt", root):
         values = core_algos.verl_F.masked_whiten(total, mask)
-    return [row[:length].tolist() for row, length in zip(values, side["lengths"])]
+    return [row[:len(own)].tolist() for row, own in zip(values, side["log_prob"])]
+
+
+# PPO with its value function.
+
+
+def ppo(draw):
+    for value_clip, entropy, apart in itertools.product((None, 0.2), (0.0, 0.05), (0.0, 0.3)):
+        lengths = (5, 1, 3, 2)
+        log_prob = [[-draw.expovariate(1.0) for _ in range(length)] for length in lengths]
+        normal = lambda: [[draw.gauss(0.0, 1.0) for _ in range(length)] for length in lengths]
+        side = {"log_prob": log_prob, "advantage": normal(), "value": normal(), "return": normal(),
+                "behaviour_log_prob": [[min(value + apart * draw.gauss(0.0, 1.0), 0.0) for value in row] for row in log_prob]}
+        objective = {"name": "ppo", "clip": 0.2, "value_coefficient": 0.5, "entropy_coefficient": entropy}
+        if value_clip is not None:
+            objective["value_clip"] = value_clip
+            side["behaviour_value"] = [[value + 0.3 * draw.gauss(0.0, 1.0) for value in row] for row in side["value"]]
+        if entropy > 0:
+            side["entropy"] = [[draw.expovariate(1.0) for _ in row] for row in log_prob]
+        names = ["log_prob", "value"] + ["entropy"] * (entropy > 0)
+        leaves = {name: [torch.tensor(row).requires_grad_() for row in side[name]] for name in names}
+        constant = lambda name: pad([torch.tensor(row) for row in side[name]])
+        mask = pad([torch.ones(length, dtype=torch.float32) for length in lengths])
+        config = actor(full({"clip": 0.2, "aggregation": "token_mean"}))
+        loss, _ = core_algos.compute_policy_loss_vanilla(constant("behaviour_log_prob"), pad(leaves["log_prob"]), constant("advantage"), mask, "token-mean", config)
+        before = constant("behaviour_value" if value_clip is not None else "value")
+        values, _ = core_algos.compute_value_loss(pad(leaves["value"]), constant("return"), before, mask, value_clip or 1e300)
+        loss = loss + 0.5 * values
+        if entropy > 0:
+            loss = loss - entropy * core_algos.agg_loss(pad(leaves["entropy"]), mask, "token-mean")
+        loss.backward()
+        gradient = {name: [row.grad.tolist() for row in rows] for name, rows in leaves.items()}
+        yield {"name": f"{label(objective)}, policies {apart} apart", "line": {"objective": objective, "rollouts": side}, "source": "verl",
+               "loss": loss.item(), "cotangents": {"rollouts": gradient}}
+
+
+# The inputs of verl's own tests. Tokens that its masks leave out are left out here.
+
+
+def verl_tests(draw):
+    """tests/trainer/ppo of verl 0.9.1: test_dynamic_policy_losses, test_loss_aggregation, test_rollout_corr, test_core_algos."""
+    choices = {"trust_region": "quadratic", "quadratic_weight": 0.05, "aggregation": "token_mean"}
+    side = {"log_prob": [[-0.8, -0.9]], "behaviour_log_prob": [[-1.0, -0.7]], "advantage": [[2.0, -1.5]]}
+    yield case("verl's test of dro", choices, side, "verl")
+    # Losses 1, 2 | 4, 6 and 3 i + 1, 3 i + 2 for i below 8: here advantages of tokens whose log-probability is -1.
+    for name, rows in (("two responses", [[1.0, 2.0], [4.0, 6.0]]), ("eight responses", [[3.0 * i + 1, 3.0 * i + 2] for i in range(8)])):
+        for way in ("token_mean", "response_mean", "response_sum", "fixed_length"):
+            choices = {"ratio": "none", "trust_region": "none", "aggregation": way} | ({"max_tokens": 3} if way == "fixed_length" else {})
+            yield case(f"verl's test of aggregation, {name}, {way}", choices, {"log_prob": [[-1.0] * 2 for _ in rows], "advantage": rows}, "verl")
+    # The ratios 0.4, 0.8 and 6 between 0.5 and 5, and a sampler that is nearer and farther by 1 and 0.5 nats.
+    own = [[-2.0, -2.0, -2.0]]
+    rollout = [[-2.0 - math.log(ratio) for ratio in (0.4, 0.8, 6.0)]]
+    choices = {"correction": "icepop", "correction_min": 0.5, "correction_max": 5.0}
+    side = {"log_prob": own, "behaviour_log_prob": own, "rollout_log_prob": rollout, "advantage": [[1.0, -1.0, 1.0]]}
+    yield case("verl's test of icepop", choices, side, "verl", weights="importance", denominator="all")
+    own = [[-2.0] * 4] * 2
+    for choices in ({"correction": "truncate_token", "correction_max": 2.0}, {"correction": "mask_token", "correction_min": 0.5, "correction_max": 2.0}):
+        side = {"log_prob": own, "behaviour_log_prob": own, "rollout_log_prob": [[-1.0] * 4, [-2.5] * 4], "advantage": [[1.0], [-1.0]]}
+        weights, denominator = ("importance", "all") if choices["correction"] == "truncate_token" else ("one", "kept")
+        yield case(f"verl's test of masks, {choices['correction']}", choices, side, "verl", weights=weights, denominator=denominator)
+    # Its draws of log-probabilities are standard normal: a constant that leaves their differences makes them negative.
+    torch.manual_seed(0)
+    drawn, reference = (torch.randn(4, 8, dtype=torch.float32).double() - 4 for _ in range(2))
+    side = {"log_prob": drawn.tolist(), "behaviour_log_prob": drawn.tolist(), "reference_log_prob": reference.tolist(), "advantage": [[0.0]] * 4}
+    for estimator in ("k1", "k2", "k3"):
+        if estimator == "k3":
+            # verl holds estimates of k3 at 10, which is what these tokens have.
+            excess = (reference - drawn).exp() - (reference - drawn) - 1
+            keep = lambda rows: [[value for value, own in zip(row, held) if own < 10] for row, held in zip(rows, excess.tolist())]
+            side = {name: keep(rows) if name != "advantage" else rows for name, rows in side.items()}
+        choices = {"divergence": estimator, "divergence_place": "loss", "beta": 1.0}
+        yield case(f"verl's test of divergences, {estimator}", choices, side, "verl")
+
+
+def verl_advantage_tests():
+    """Advantages of test_core_algos_on_cpu's inputs, by response; epsilon is verl's."""
+    for batch, length, groups, seed in ((64, 128, 5, 0), (128, 256, 8, 1)):
+        draw = random.Random(seed)
+        torch.manual_seed(seed)
+        counts = [2] * groups
+        for _ in range(batch - 2 * groups):
+            counts[draw.randrange(groups)] += 1
+        index = [group for group, count in enumerate(counts) for _ in range(count)]
+        mask = torch.randint(0, 2, (batch, length), dtype=torch.int64).float()
+        rewards = (torch.randn(batch, length, dtype=torch.float32) * mask).double().sum(1)
+        for name, arguments in (("grpo", {"epsilon": 1e-4}), ("rloo", {})):
+            column = rewards[:, None].clone()
+            values, _ = core_algos.ADV_ESTIMATOR_REGISTRY[name](
+                token_level_rewards=column, response_mask=torch.ones_like(column), index=numpy.array(index), **arguments)
+            yield {"name": f"{name}, {batch} responses", "advantage": {"grpo": "group_mean", "rloo": "leave_one_out"}[name],
+                   "group": index, "reward": rewards.tolist(), "advantages": values[:, 0].tolist(), "source": "verl"}
+    near = torch.tensor([[1.0], [1.00001], [2.0], [2.00001]])
+    values, _ = core_algos.ADV_ESTIMATOR_REGISTRY["grpo"](
+        token_level_rewards=near, response_mask=torch.ones_like(near), index=numpy.array([0, 0, 1, 1]), epsilon=1e-4)
+    yield {"name": "grpo, rewards that are nearly equal", "advantage": "group_mean", "group": [0, 0, 1, 1], "reward": near[:, 0].tolist(),
+           "advantages": values[:, 0].tolist(), "source": "verl"}
+
+
+def generalised_advantages():
+    """The inputs of verl's test of estimates that skip what the policy did not write, and its answer before it whitens."""
+    rewards, values = [0.1, 0.1, 0.1, 0.1, 1.0], [4.0, 5.0, 6.0, 7.0, 9.0]
+    for discount, trace in ((1.0, 0.95), (0.9, 0.5), (0.25, 0.75), (1.0, 1.0), (0.5, 0.0)):
+        _, returns = core_algos.compute_gae_advantage_return(
+            torch.tensor([rewards]), torch.tensor([values]), torch.ones(1, 5), discount, trace)
+        yield {"discount": discount, "lambda": trace, "rewards": rewards, "values": values, "returns": returns[0].tolist(),
+               "advantages": (returns[0] - torch.tensor(values)).tolist()}
 
 
 def main():
     draw = random.Random(20240517)
-    cases = [*losses(draw), *aggregations(draw), *corrected(draw), *divergences(draw), *entropies(draw)]
-    generator.write(__file__, ["torch", "trl", "verl"], cases=cases, advantages=list(advantages(draw)))
+    cases = [*losses(draw), *aggregations(draw), *corrected(draw), *divergences(draw), *entropies(draw), *verl_tests(draw)]
+    generator.write(__file__, ["torch", "trl", "verl"], cases=cases, rewarded=list(rewarded(draw)), ppo=list(ppo(draw)),
+                    groups=list(verl_advantage_tests()), generalised=list(generalised_advantages()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,836 @@
+"""Every loss in 256 bits, with the condition of each answer, so that answers in doubles can be judged in units of their last place.
+
+Reads lines of the `evaluate` protocol and writes one a line: loss and cotangents as hexadecimal doubles, and the condition of each
+in the same places. With `check PROGRAM [COUNT] [SEED]` it draws hostile lines instead, asks the program for their answers, and prints for
+each objective by how many units in the last place of the condition they are off, most first.
+
+The condition of a number says how much an error of one unit in every step may move it: an input's and that of the difference of two
+inputs is its magnitude; that of a sum the sum of its terms' conditions; a product's adds the relative conditions of its factors, less one; a
+function f has |f| + |f'| times that of its argument. Exponentials go on along their tangent beyond 100 nats, as documented.
+"""
+
+import functools
+import itertools
+import json
+import math
+import random
+import subprocess
+import sys
+
+from mpmath import mp, mpf
+
+mp.prec = 256
+STEEPEST = mpf(100)
+CERTAINTY = -(mpf(2) ** -52)
+LEAST_SUM = mpf(1e-100)
+
+
+@functools.total_ordering
+class Number:
+    """A value and its condition."""
+
+    __slots__ = ("value", "condition")
+
+    def __init__(self, value, condition=None):
+        self.value = mpf(value)
+        self.condition = abs(self.value) if condition is None else condition
+
+    def __add__(self, other):
+        other = number(other)
+        return Number(self.value + other.value, self.condition + other.condition)
+
+    __radd__ = __add__
+
+    def __neg__(self):
+        return Number(-self.value, self.condition)
+
+    def __sub__(self, other):
+        return self + -number(other)
+
+    def __rsub__(self, other):
+        return number(other) - self
+
+    def __mul__(self, other):
+        other = number(other)
+        product = self.value * other.value
+        return Number(product, abs(self.value) * other.condition + abs(other.value) * self.condition - abs(product))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other):
+        other = number(other)
+        quotient = self.value / other.value
+        return Number(quotient, (self.condition + abs(quotient) * other.condition) / abs(other.value) - abs(quotient))
+
+    def __rtruediv__(self, other):
+        return number(other) / self
+
+    def __eq__(self, other):
+        return self.value == number(other).value
+
+    def __lt__(self, other):
+        return self.value < number(other).value
+
+
+def number(value):
+    return value if isinstance(value, Number) else Number(value)
+
+
+def of(argument, value, slope):
+    """A function's value at an argument, where its slope is known."""
+    argument = number(argument)
+    return Number(value, abs(value) + abs(slope) * argument.condition)
+
+
+def total(terms):
+    return sum(terms, Number(0))
+
+
+def difference(a, b):
+    """Of two inputs: one rounding."""
+    return Number(mpf(a) - mpf(b))
+
+
+def sigmoid_value(x):
+    tail = mp.exp(-abs(x))
+    return 1 / (1 + tail) if x >= 0 else tail / (1 + tail)
+
+
+def sigmoid(x):
+    x = number(x)
+    value = sigmoid_value(x.value)
+    return of(x, value, value * sigmoid_value(-x.value))
+
+
+def softplus(x):
+    x = number(x)
+    return of(x, max(x.value, mpf(0)) + mp.log1p(mp.exp(-abs(x.value))), sigmoid_value(x.value))
+
+
+def exponential_values(x):
+    slope = mp.exp(min(x, STEEPEST))
+    return slope * (1 + max(x - STEEPEST, mpf(0))), slope
+
+
+def exponential(x):
+    x = number(x)
+    value, slope = exponential_values(x.value)
+    return of(x, value, slope)
+
+
+def exponential_slope(x):
+    x = number(x)
+    _, slope = exponential_values(x.value)
+    return of(x, slope, slope if x.value <= STEEPEST else 0)
+
+
+def excess(x):
+    """exp x - x - 1 and its slope."""
+    x = number(x)
+    value, slope = exponential_values(x.value)
+    return of(x, mp.expm1(x.value) - x.value if x.value <= STEEPEST else value - x.value - 1, slope - 1), of(x, mp.expm1(min(x.value, STEEPEST)), slope)
+
+
+def box_cox(order, x):
+    """(exp(order x) - 1) / order, and its slope."""
+    x = number(x)
+    exponent = order * x.value
+    value, slope = exponential_values(exponent)
+    excess = mp.expm1(exponent) if exponent <= STEEPEST else value - 1
+    return of(x, excess / order, slope), of(x, slope, order * slope if exponent <= STEEPEST else 0)
+
+
+def root(x):
+    if x.value == 0:
+        return Number(0, 0 if x.condition == 0 else mp.sqrt(x.condition))
+    value = mp.sqrt(x.value)
+    return of(x, value, 1 / (2 * value))
+
+
+# What a response is scored by.
+
+
+def divergence(name, order, u):
+    if name == "forward_kl":
+        return box_cox(mpf(-1), u)
+    if name == "js":
+        slope = sigmoid_value(-u.value)
+        value = mp.log1p(mp.tanh(u.value / 2)) if abs(u.value) < 1 else mp.log(2) - softplus(-u).value
+        return of(u, value, slope), sigmoid(-u)
+    if name == "alpha" and order != 1:
+        return box_cox(mpf(order) - 1, u)
+    return u, Number(1)
+
+
+class Response:
+    """Sums of a response's columns."""
+
+    def __init__(self, side, index, shared=None):
+        self.log_prob = side["log_prob"][index]
+        self.tokens = len(self.log_prob)
+        self.sum = total(map(Number, self.log_prob))
+        self.mean = self.sum / self.tokens
+        if "reference_log_prob" in side:
+            self.reference = side["reference_log_prob"][index]
+            self.ratios = [difference(a, b) for a, b in zip(self.log_prob, self.reference)]
+            self.ratio = total(self.ratios)
+        shared = self.tokens if shared is None else shared
+        self.shared = shared
+
+
+# Losses of a pair's scores: (loss, slope by the chosen score, slope by the rejected one).
+
+
+def of_margin(function):
+    def loss(objective, chosen, rejected):
+        beta = mpf(objective["beta"])
+        value, slope = function(objective, beta * (chosen - rejected))
+        return value, beta * slope, -(beta * slope)
+    return loss
+
+
+def dpo(objective, z):
+    smoothing = mpf(objective.get("label_smoothing", 0.0))
+    return softplus(-z) + smoothing * z, number(smoothing) - sigmoid(-z)
+
+
+def smoothed(objective, z):
+    """-(1 - e) log sig(z) - e log sig(-z): terms that do not cancel."""
+    smoothing = mpf(objective.get("label_smoothing", 0.0))
+    return (1 - smoothing) * softplus(-z) + smoothing * softplus(z), (smoothing * sigmoid(z) - (1 - smoothing) * sigmoid(-z))
+
+
+def robust(objective, z):
+    smoothing = mpf(objective["label_smoothing"])
+    bias = smoothing / (1 - 2 * smoothing)
+    return softplus(-z) - bias * z, -sigmoid(-z) - bias
+
+
+def exo_pair(objective, z):
+    smoothing = mpf(objective["label_smoothing"])
+    right, wrong = sigmoid(z), sigmoid(-z)
+    log_right, log_wrong = mp.log1p(-smoothing), mp.log(smoothing)
+    return right * (-softplus(-z) - log_right) + wrong * (-softplus(z) - log_wrong), right * wrong * (z - log_right + log_wrong)
+
+
+def hinge(objective, z):
+    slack = 1 - z
+    return (slack if slack > 0 else Number(0, slack.condition)), Number(-1 if slack > 0 else 0, 1)
+
+
+def discopop(objective, z):
+    tau = mpf(objective["tau"])
+    blend = sigmoid_value(z.value / tau)
+    rest = sigmoid_value(-z.value / tau)
+    value = mp.exp(-z.value - softplus(-z.value / tau).value)
+    slope = value * (rest / tau - 1)
+    exponential, logistic = of(z, value, slope), softplus(-z)
+    turning = sigmoid(-z / tau) * (exponential - sigmoid(z / tau) * logistic) / tau
+    return sigmoid(-z / tau) * logistic + exponential, turning - sigmoid(-z / tau) * sigmoid(-z) - exponential
+
+
+def simpo(objective, chosen, rejected):
+    beta = mpf(objective["beta"])
+    z = beta * (chosen - rejected) - mpf(objective["target_margin"])
+    value, slope = dpo(objective, z)
+    return value, beta * slope, -(beta * slope)
+
+
+def alphapo(objective, chosen, rejected):
+    beta, order = mpf(objective["beta"]), -mpf(objective["alpha"])
+    (w, w_slope), (l, l_slope) = ((score, Number(1)) if order == 0 else box_cox(order, score) for score in (chosen, rejected))
+    value, slope = dpo(objective, beta * (w - l) - mpf(objective["target_margin"]))
+    return value, beta * slope * w_slope, -(beta * slope * l_slope)
+
+
+def ipo(objective, chosen, rejected):
+    gap = chosen - rejected - 1 / (2 * mpf(objective["beta"]))
+    return gap * gap, 2 * gap, -(2 * gap)
+
+
+def sppo_hard(objective, chosen, rejected):
+    target = 1 / (2 * mpf(objective["beta"]))
+    w, l = chosen - target, rejected + target
+    return w * w + l * l, 2 * w, 2 * l
+
+
+def of_two(function):
+    def loss(objective, chosen, rejected):
+        beta = mpf(objective["beta"])
+        value, w, l = function(beta * chosen, beta * rejected, beta * (chosen - rejected))
+        return value, beta * w, beta * l
+    return loss
+
+
+def density(x):
+    """sig(x) sig(-x)."""
+    value = sigmoid_value(x.value) * sigmoid_value(-x.value)
+    return of(x, value, value * (1 - 2 * sigmoid_value(x.value)))
+
+
+PAIRS = {
+    "dpo": of_margin(dpo), "robust": of_margin(robust), "exo_pair": of_margin(exo_pair), "hinge": of_margin(hinge),
+    "discopop": of_margin(discopop), "sigmoid_norm": of_margin(dpo), "cpo": of_margin(dpo), "simpo": simpo, "alphapo": alphapo, "ipo": ipo,
+    "sppo_hard": sppo_hard,
+    "nca_pair": of_two(lambda a, b, _: (softplus(-a) + 0.5 * softplus(a) + 0.5 * softplus(b), 0.5 * sigmoid(a) - sigmoid(-a), 0.5 * sigmoid(b))),
+    "bco_pair": of_two(lambda a, b, _: (softplus(-a) + softplus(b), -sigmoid(-a), sigmoid(b))),
+    "apo_zero": of_two(lambda a, b, _: (sigmoid(-a) + sigmoid(b), -density(a), density(b))),
+    "apo_down": of_two(lambda a, _, z: (sigmoid(a) + sigmoid(-z), density(a) - density(z), density(z))),
+}
+LIKELIHOODS = {"simpo": "mean", "alphapo": "mean", "cpo": "sum"}
+
+
+def score(objective, response):
+    """A response's score, its slopes by a log-probability of the body and of the tail."""
+    name = objective["name"]
+    if name in LIKELIHOODS:
+        mean = LIKELIHOODS[name] == "mean"
+        scale = mpf(1) / response.tokens if mean else mpf(1)
+        return scale * response.sum, Number(scale), Number(scale)
+    tail = mpf(objective.get("tail_weight", 1.0))
+    u = total(response.ratios[:response.shared]) + tail * total(response.ratios[response.shared:])
+    mean = name == "sigmoid_norm" or name == "ipo" and objective.get("normalisation", "mean") == "mean"
+    scale = mpf(1) / response.tokens if mean else mpf(1)
+    value, slope = divergence(objective.get("divergence", "reverse_kl"), objective.get("divergence_alpha", 0.5), u)
+    return scale * value, scale * slope, scale * tail * slope
+
+
+def pairs_of(line):
+    for index in range(len(line["chosen"]["log_prob"])):
+        shared = min(len(line[side]["log_prob"][index]) for side in ("chosen", "rejected"))
+        yield Response(line["chosen"], index, shared), Response(line["rejected"], index, shared)
+
+
+def pairwise(objective, line, step):
+    loss, slots = Number(0), {"chosen": {"log_prob": []}, "rejected": {"log_prob": []}}
+    for index, (chosen, rejected) in enumerate(pairs_of(line)):
+        (w, *w_slopes), (l, *l_slopes) = score(objective, chosen), score(objective, rejected)
+        value, w_slope, l_slope = PAIRS[objective["name"]](objective, w, l)
+        weight = mpf(1) / step["pairs"] * number(1)
+        if objective.get("weighting") == "wpo":
+            alike = [(response.sum - total(map(Number, line[side]["log_sum_square_prob"][index]))) / response.tokens
+                     for side, response in (("chosen", chosen), ("rejected", rejected))]
+            exponent = alike[0] + alike[1]
+            weight = weight * of(exponent, mp.exp(exponent.value), mp.exp(exponent.value))
+        imitation = mpf(objective["alpha"]) / chosen.tokens if objective["name"] == "cpo" else mpf(0)
+        loss = loss + weight * (value - imitation * w)
+        for side, response, slope, (body, tail) in (("chosen", chosen, w_slope - imitation, w_slopes), ("rejected", rejected, l_slope, l_slopes)):
+            slots[side]["log_prob"].append([weight * slope * (body if t < response.shared else tail) for t in range(response.tokens)])
+    return loss, slots
+
+
+def orpo(objective, line, step):
+    beta, share = mpf(objective["beta"]), mpf(1) / step["pairs"]
+    loss, slots = Number(0), {"chosen": {"log_prob": []}, "rejected": {"log_prob": []}}
+
+    def odds(mean):
+        if mean.value > CERTAINTY:
+            return Number(CERTAINTY - mp.log(-mp.expm1(CERTAINTY))), Number(0)
+        slope = -1 / mp.expm1(mean.value)
+        return of(mean, mean.value - mp.log(-mp.expm1(mean.value)), slope), of(mean, slope, slope * slope * mp.exp(mean.value))
+
+    for chosen, rejected in pairs_of(line):
+        (w, w_slope), (l, l_slope) = odds(chosen.mean), odds(rejected.mean)
+        loss = loss + share * (beta * softplus(l - w) - chosen.mean)
+        pull = -(beta * sigmoid(l - w))
+        slots["chosen"]["log_prob"].append([share / chosen.tokens * (pull * w_slope - 1)] * chosen.tokens)
+        slots["rejected"]["log_prob"].append([-(share / rejected.tokens * pull * l_slope)] * rejected.tokens)
+    return loss, slots
+
+
+def tdpo(objective, line, step):
+    beta, first = mpf(objective["beta"]), str(objective.get("variant", "2")) == "1"
+    alpha, share = mpf(1) if first else mpf(objective.get("alpha", 0.5)), mpf(1) / step["pairs"]
+    loss, slots = Number(0), {side: {"log_prob": [], "reference_kl": []} for side in ("chosen", "rejected")}
+    for index, (chosen, rejected) in enumerate(pairs_of(line)):
+        w, l = (total(map(Number, line[side]["reference_kl"][index])) for side in ("chosen", "rejected"))
+        z = beta * (chosen.ratio - rejected.ratio) - alpha * beta * (l - w)
+        loss = loss + share * softplus(-z)
+        slope = -(share * beta * sigmoid(-z))
+        slots["chosen"]["log_prob"].append([slope] * chosen.tokens)
+        slots["rejected"]["log_prob"].append([-slope] * rejected.tokens)
+        slots["chosen"]["reference_kl"].append([alpha * slope if first else Number(0)] * chosen.tokens)
+        slots["rejected"]["reference_kl"].append([-(alpha * slope)] * rejected.tokens)
+    return loss, slots
+
+
+def transport(objective, line, step):
+    beta, share = mpf(objective["beta"]), mpf(1) / step["pairs"]
+    pairs = list(pairs_of(line))
+    if objective["name"] == "aot":
+        reference = lambda response: total(map(Number, response.reference))
+        u, v = [w.sum - l.sum for w, l in pairs], [reference(w) - reference(l) for w, l in pairs]
+    else:
+        u, v = [w.ratio for w, _ in pairs], [l.ratio for _, l in pairs]
+    orders = [sorted(range(len(pairs)), key=lambda place: values[place].value) for values in (u, v)]
+    loss, slopes = Number(0), []
+    for above, below in zip(*orders):
+        value, slope = dpo(objective, beta * (u[above] - v[below]))
+        loss = loss + share * value
+        slopes.append(share * beta * slope)
+
+    def shared(values, order, slopes):
+        result = [None] * len(values)
+        for _, tied in itertools.groupby(range(len(order)), key=lambda rank: values[order[rank]].value):
+            ranks = list(tied)
+            mean = total(slopes[rank] for rank in ranks) / len(ranks)
+            for rank in ranks:
+                result[order[rank]] = mean
+        return result
+
+    above, below = shared(u, orders[0], slopes), shared(v, orders[1], [-slope for slope in slopes])
+    if objective["name"] == "aot":
+        below = [-slope for slope in above]
+    return loss, {"chosen": {"log_prob": [[slope] * w.tokens for slope, (w, _) in zip(above, pairs)]},
+                  "rejected": {"log_prob": [[slope] * l.tokens for slope, (_, l) in zip(below, pairs)]}}
+
+
+def labelled(objective, line, step):
+    name, beta, side = objective["name"], mpf(objective["beta"]), line["labelled"]
+    responses = [Response(side, index) for index in range(len(side["log_prob"]))]
+    rewards, shift = [beta * response.ratio for response in responses], Number(0)
+    if name == "kto":
+        other = line["mismatched"]
+        count = len(other["log_prob"])
+        mean = total(beta * Response(other, index).ratio for index in range(count)) / count
+        shift = mean if mean > 0 else Number(0, mean.condition)
+    elif name == "bco":
+        shift = total(rewards) / len(rewards)
+    loss, slots = Number(0), []
+    for response, reward, desirable in zip(responses, rewards, side["desirable"]):
+        sign = 1 if desirable else -1
+        weight = mpf(objective.get("desirable_weight" if desirable else "undesirable_weight", 1.0)) / step["responses"]
+        x = sign * (reward - shift)
+        value, slope = (softplus(-x), -sigmoid(-x)) if name == "bco" else (sigmoid(-x), -density(x))
+        loss = loss + weight * value
+        slots.append([weight * sign * beta * slope] * response.tokens)
+    cotangents = {"labelled": {"log_prob": slots}}
+    if "mismatched" in line:
+        cotangents["mismatched"] = {"log_prob": [[Number(0)] * len(row) for row in line["mismatched"]["log_prob"]]}
+    return loss, cotangents
+
+
+# Demonstrations.
+
+
+def sft(objective, line, step):
+    by_response, weighted = objective.get("normalisation", "token") == "response", objective.get("weighting") == "dft"
+    loss, slots = Number(0), []
+    for row in line["chosen"]["log_prob"]:
+        share = mpf(1) / (len(row) * step["responses"]) if by_response else mpf(1) / step["tokens"]
+        weights = [of(Number(own), mp.exp(mpf(own)), 0) if weighted else Number(1) for own in row]
+        loss = loss - share * total(weight * own for weight, own in zip(weights, row))
+        slots.append([-(share * weight) for weight in weights])
+    return loss, {"chosen": {"log_prob": slots}}
+
+
+def discounted(gamma, items):
+    """Sums of what comes before, discounted; reversed lists for what comes after."""
+    result, running = [], Number(0)
+    for item in items:
+        running = item + gamma * running
+        result.append(running)
+    return result
+
+
+def released(objective, losses):
+    """A response's loss and its derivatives by the losses."""
+    gamma, count = mpf(objective.get("gamma", 0.95)), len(losses)
+    item, side, norm = objective.get("item", "loss"), objective.get("side", "left"), objective.get("norm", "L1")
+    items = {"loss": [own / count for own in losses], "logps": losses, "mask": [Number(1)] * count}[item]
+    slope = {"loss": mpf(1) / count, "logps": mpf(1), "mask": mpf(0)}[item]
+    left = side == "left"
+    sums = discounted(gamma, items[::-1])[::-1] if left else discounted(gamma, items)
+    least = None
+    if not left:
+        positive = [place for place in range(count) if sums[place] > 0]
+        if positive:
+            least = min(positive, key=lambda place: sums[place].value)
+            sums = [own + sums[least] for own in sums]
+    if all(own == 0 for own in sums):
+        return Number(0), [Number(mpf(1) / count)] * count
+    # Weights relative to the greatest one, a factor that cancels and has the slopes of no argument.
+    if norm == "softmax":
+        held = [own if left or own.value >= LEAST_SUM else Number(LEAST_SUM) for own in sums]
+        exponents = held if left else [1 / own for own in held]
+        top = max(exponents)
+        apart = [own - top.value for own in exponents]
+        weights = [of(Number(x.value, own.condition), mp.exp(x.value), mp.exp(x.value)) for x, own in zip(apart, exponents)]
+        slopes = [weight if left else (Number(0) if own.value < LEAST_SUM else -(weight / (own * own))) for weight, own in zip(weights, sums)]
+    else:
+        inner = {"L1": lambda c: (c, Number(1)), "L2": lambda c: (c * c, 2 * c),
+                 "log": lambda c: (of(c, mp.log1p(c.value), 1 / (1 + c.value)), of(c, 1 / (1 + c.value), 1 / (1 + c.value) ** 2))}[norm]
+        made = [inner(own) for own in sums]
+        weights = [value if left else 1 / value for value, _ in made]
+        slopes = [derivative if left else -(derivative / (value * value)) for value, derivative in made]
+    whole = total(weights)
+    loss = total(weight * own for weight, own in zip(weights, losses)) / whole
+    pulls = [derivative * (own - loss) / whole for derivative, own in zip(slopes, losses)]
+    if least is not None:
+        pulls[least] = pulls[least] + total(pulls)
+    through = discounted(gamma, pulls) if left else discounted(gamma, pulls[::-1])[::-1]
+    return loss, [weight / whole + slope * own for weight, own in zip(weights, through)]
+
+
+def ift(objective, line, step):
+    gamma, way = mpf(objective.get("gamma", 0.95)), objective.get("propagation", "released")
+    share, loss, slots = mpf(1) / step["responses"], Number(0), []
+    for row in line["chosen"]["log_prob"]:
+        losses, count = [Number(-mpf(own)) for own in row], len(row)
+        if way == "none" or way == "released" and gamma == 0:
+            own, derivatives = total(losses) / count, [Number(mpf(1) / count)] * count
+        elif way == "equation21":
+            own, derivatives = total((t + 1) * value for t, value in enumerate(losses)), [Number(t + 1) for t in range(count)]
+        elif way == "algorithm1":
+            after, before = discounted(mpf(1), losses[::-1])[::-1], discounted(gamma, losses)
+            powers = [gamma ** (count - 1 - t) for t in range(count)]
+            own = total(power * value * tail for power, value, tail in zip(powers, losses, after))
+            derivatives = [power * (tail + head) for power, tail, head in zip(powers, after, before)]
+        else:
+            own, derivatives = released(objective, losses)
+        loss = loss + share * own
+        slots.append([-(share * derivative) for derivative in derivatives])
+    return loss, {"chosen": {"log_prob": slots}}
+
+
+# Policy gradients.
+
+
+def advantages(objective, side):
+    """Advantages of groups' rewards."""
+    name, rewards = objective["name"], [Number(reward) for reward in side["reward"]]
+    if name == "rloo" and objective["beta"] > 0:
+        drift = [total(difference(a, b) for a, b in zip(*rows)) for rows in zip(side["behaviour_log_prob"], side["reference_log_prob"])]
+        rewards = [reward - mpf(objective["beta"]) * own for reward, own in zip(rewards, drift)]
+
+    def deviation(values):
+        if len(values) < 2:
+            return Number(0)
+        mean = total(values) / len(values)
+        return root(total((value - mean) * (value - mean) for value in values) / (len(values) - 1))
+
+    result, scale, whole = [], objective.get("scale", "group"), deviation(rewards)
+    for _, members in itertools.groupby(range(len(rewards)), key=lambda place: side["group"][place]):
+        places = list(members)
+        if len(places) == 1:
+            result.append(Number(0))
+            continue
+        apart = [rewards[place] - rewards[places[0]] for place in places]
+        apart = [Number(0) if side["reward"][place] == side["reward"][places[0]] and name != "rloo" else own for place, own in zip(places, apart)]
+        mean, offset = total(apart) / len(places), mpf(1e-4)
+        divisor = Number(mpf(len(places) - 1) / len(places)) if name == "rloo" else {
+            "group": lambda: deviation(apart) + offset, "batch": lambda: whole + offset, "none": lambda: Number(1)}[scale]()
+        result.extend((own - mean) / divisor for own in apart)
+    return result
+
+
+def surrogate(objective, x, advantage):
+    """The clipped surrogate of a log-ratio, and its slope."""
+    low = objective.get("clip", 0.2)
+    # The bounds are those of doubles.
+    low, high, delta = mpf(1.0 - low), mpf(1.0 + objective.get("clip_high", low)), objective.get("delta", math.inf)
+    ratio = exponential(x)
+    if advantage > 0:
+        least, most = mpf(0), min(high, mpf(delta))
+    else:
+        least, most = low, max(high, mpf(delta)) if delta != math.inf else mpf("inf")
+    if advantage != 0 and not least <= ratio.value <= most:
+        held, slope = Number(most if ratio.value > most else least), Number(0)
+    else:
+        held, slope = ratio, exponential_slope(x)
+    return -(held * advantage), -(slope * advantage)
+
+
+def corrected(own, behaviour, reference):
+    """rho (exp u - u - 1) of a token and its derivative."""
+    x, u = difference(own, behaviour), difference(reference, own)
+    ratio, ratio_slope = exponential(x), exponential_slope(x)
+    over, over_slope = excess(u)
+    if x.value > STEEPEST:
+        return ratio * over, ratio_slope * over - ratio * over_slope
+    value = ratio * over if u.value <= STEEPEST else exponential(difference(reference, behaviour)) - ratio * (1 + u)
+    return value, -(ratio * u)
+
+
+def groups(objective, line, step):
+    side, name, beta = line["groups"], objective["name"], mpf(objective.get("beta", 0.0))
+    loss, slots = Number(0), []
+    for index, advantage in enumerate(advantages(objective, side)):
+        row, behaviour = side["log_prob"][index], side["behaviour_log_prob"][index]
+        count = len(row)
+        ratios = [difference(a, b) for a, b in zip(row, behaviour)]
+        way = objective.get("normalisation", "grpo") if name == "grpo" else name
+        share = {"grpo": mpf(1) / (count * step["responses"]), "sapo": mpf(1) / (count * step["responses"]), "rloo": mpf(1) / (count * step["responses"]),
+                 "bnpo": mpf(1) / step["tokens"], "dapo": mpf(1) / step["tokens"], "cispo": mpf(1) / step["tokens"], "vespo": mpf(1) / step["tokens"],
+                 "luspo": mpf(1) / step["responses"], "dr_grpo": mpf(1) / (mpf(objective.get("max_tokens", 256)) * step["responses"])}[way]
+        if name in ("grpo", "luspo") and (name == "luspo" or objective.get("ratio") == "sequence"):
+            value, slope = surrogate(objective, total(ratios) / count, advantage)
+            own, slopes = share * count * value, [share * slope] * count
+        elif name == "rloo":
+            value, slope = surrogate(objective, total(ratios), advantage)
+            own, slopes = share * count * value, [share * count * slope] * count
+        elif name == "grpo":
+            made = [surrogate(objective, x, advantage) for x in ratios]
+            own, slopes = share * total(value for value, _ in made), [share * slope for _, slope in made]
+        elif name == "cispo":
+            most = mpf(objective.get("max_ratio", 5.0))
+            weights = [exponential(x) if exponential(x) < most else Number(most) for x in ratios]
+            slopes = [-(share * weight * advantage) for weight in weights]
+            own = total(slope * value for slope, value in zip(slopes, row))
+        elif name == "sapo":
+            heat = mpf(objective.get("positive_temperature", 1.0) if advantage > 0 else objective.get("negative_temperature", 1.05))
+            own, slopes = Number(0), []
+            for x in ratios:
+                gate = of(x, heat * (exponential_values(x.value)[0] - 1), heat * exponential_values(x.value)[1])
+                own = own - share * advantage * 4 / heat * sigmoid(gate)
+                slopes.append(-(share * advantage * 4 * density(gate) * exponential_slope(x)))
+        else:
+            kind = "positive" if advantage >= 0 else "negative"
+            k, decay = (mpf(objective.get(f"{kind}_{name}", value)) for name, value in
+                        (("k", 2.0 if kind == "positive" else 3.0), ("lambda", 3.0 if kind == "positive" else 2.0)))
+            bounded = total(Number(max(min(x.value, mpf(20)), mpf(-20))) for x in ratios)
+            least = mpf(-18.420680743952367)
+            if not least <= bounded.value <= 20:
+                bounded = Number(max(min(bounded.value, mpf(20)), least))
+            log_weight = decay + k * bounded - decay * of(bounded, mp.exp(bounded.value), mp.exp(bounded.value))
+            weight = Number(mp.exp(STEEPEST)) if log_weight > STEEPEST else of(log_weight, mp.exp(log_weight.value), mp.exp(log_weight.value))
+            slopes = [-(share * weight * advantage)] * count
+            own = slopes[0] * total(map(Number, row))
+        if beta > 0 and name != "rloo":
+            for token, columns in enumerate(zip(row, behaviour, side["reference_log_prob"][index])):
+                value, slope = corrected(*columns)
+                own, slopes[token] = own + share * beta * value, slopes[token] + share * beta * slope
+        loss = loss + own
+        slots.append(slopes)
+    return loss, {"groups": {"log_prob": slots}}
+
+
+def ppo(objective, line, step):
+    side, share = line["rollouts"], mpf(1) / step["tokens"]
+    values, entropy = mpf(objective.get("value_coefficient", 1.0)), mpf(objective.get("entropy_coefficient", 0.01))
+    loss, slots = Number(0), {"log_prob": []} | ({"value": []} if values > 0 else {}) | ({"entropy": []} if entropy > 0 else {})
+    for index, row in enumerate(side["log_prob"]):
+        columns = [surrogate(objective, difference(a, b), Number(advantage))
+                   for a, b, advantage in zip(row, side["behaviour_log_prob"][index], side["advantage"][index])]
+        loss = loss + share * total(value for value, _ in columns)
+        slots["log_prob"].append([share * slope for _, slope in columns])
+        if values > 0:
+            slopes = []
+            for token, (value, returned) in enumerate(zip(side["value"][index], side["return"][index])):
+                error, slope = difference(value, returned), None
+                own, slope = error * error / 2, error
+                if "value_clip" in objective:
+                    before, clip = mpf(side["behaviour_value"][index][token]), mpf(objective["value_clip"])
+                    moved = mpf(value) - before
+                    held = Number(before) + max(min(moved, clip), -clip) - mpf(returned)
+                    if abs(moved) > clip and abs(held.value) > abs(error.value):
+                        own, slope = held * held / 2, Number(0)
+                loss = loss + share * values * own
+                slopes.append(share * values * slope)
+            slots["value"].append(slopes)
+        if entropy > 0:
+            loss = loss - share * entropy * total(map(Number, side["entropy"][index]))
+            slots["entropy"].append([Number(-share * entropy)] * len(row))
+    return loss, {"rollouts": slots}
+
+
+# Lines.
+
+GROUPS = ("grpo", "cispo", "sapo", "luspo", "vespo", "rloo")
+FAMILIES = ({name: pairwise for name in PAIRS} | {name: groups for name in GROUPS} | {"aot": transport, "aot_unpaired": transport} |
+            {"kto": labelled, "apo_zero_unpaired": labelled, "bco": labelled} | {"orpo": orpo, "tdpo": tdpo, "sft": sft, "ift": ift, "ppo": ppo})
+DEFAULTS = {
+    "dpo": {"beta": 0.1}, "hinge": {"beta": 0.1}, "ipo": {"beta": 0.1}, "robust": {"beta": 0.1, "label_smoothing": 0.1},
+    "exo_pair": {"beta": 0.1, "label_smoothing": 0.001}, "sppo_hard": {"beta": 0.001}, "discopop": {"beta": 0.1, "tau": 0.05},
+    "simpo": {"beta": 2.0}, "alphapo": {"beta": 2.5, "alpha": 0.25, "target_margin": 0.1}, "cpo": {"beta": 0.1, "alpha": 1.0},
+    "orpo": {"beta": 0.25}, "rloo": {"beta": 0.05}}
+
+
+def evaluate(line):
+    objective = {"beta": 0.0 if line["objective"]["name"] in GROUPS else 0.1} | DEFAULTS.get(line["objective"]["name"], {}) | line["objective"]
+    if objective["name"] == "simpo":
+        objective = {"target_margin": 0.8 * objective["beta"]} | objective
+    sides = [line[side]["log_prob"] for side in ("chosen", "rejected", "labelled", "groups", "rollouts") if side in line]
+    step = {"tokens": sum(len(row) for rows in sides for row in rows), "responses": sum(map(len, sides)), "pairs": len(sides[0])}
+    step |= line.get("totals", {})
+    return FAMILIES[objective["name"]](objective, line, step)
+
+
+def rows_of(cotangents, of_number):
+    return {side: {column: [[of_number(value) for value in row] for row in rows] for column, rows in columns.items()}
+            for side, columns in cotangents.items()}
+
+
+def double(value):
+    return float(value).hex()
+
+
+def answer(line):
+    loss, cotangents = evaluate(line)
+    return {"loss": double(loss.value), "condition": double(loss.condition), "cotangents": rows_of(cotangents, lambda own: double(own.value)),
+            "conditions": rows_of(cotangents, lambda own: double(own.condition))}
+
+
+# Hostile lines.
+
+
+def hostile(draw, names=None):
+    """A line of any objective: lengths from 1 to 8, log-probabilities from -1e-300 to -1e30, equal columns, ratios that overflow."""
+    name = draw.choice(names or sorted(FAMILIES))
+    kind = draw.choice(("plain", "plain", "wide", "near", "equal", "extreme"))
+
+    def log_prob():
+        if kind == "wide":
+            return -(10.0 ** draw.uniform(-12, 5))
+        if kind == "extreme":
+            return draw.choice((0.0, -1e-300, -1e-16, -(2.0**-52), -1.0, -99.0, -101.0, -745.2, -1e4, -1e30, -(10.0 ** draw.uniform(-30, 30))))
+        return -draw.expovariate(1.0)
+
+    def rows(lengths):
+        return [[log_prob() for _ in range(length)] for length in lengths]
+
+    def beside(column):
+        if kind == "equal":
+            return [list(row) for row in column]
+        if kind == "near":
+            return [[min(value * (1 + 10.0 ** draw.uniform(-15, -1) * draw.choice((-1, 1))), 0.0) for value in row] for row in column]
+        return rows(map(len, column))
+
+    count = draw.randint(1, 4)
+    lengths = lambda: [draw.randint(1, 8) for _ in range(count)]
+    beta = draw.choice((1e-3, 0.1, 1.0, 50.0, 10.0 ** draw.uniform(-9, 6)))
+    objective = {"name": name}
+    if name in PAIRS or name in ("orpo", "tdpo", "aot", "aot_unpaired"):
+        objective["beta"] = beta
+        sides = [{"log_prob": rows(lengths())} for _ in range(2)]
+        if kind == "equal" and draw.random() < 0.5:
+            sides[1] = {"log_prob": [list(row) for row in sides[0]["log_prob"]]}
+        if name not in LIKELIHOODS and name != "orpo":
+            for side in sides:
+                side["reference_log_prob"] = beside(side["log_prob"])
+        if name == "tdpo":
+            for side in sides:
+                side["reference_kl"] = [[-value for value in row] for row in beside(side["log_prob"])]
+            objective["variant"] = draw.choice(("1", "2"))
+        if name in ("dpo", "aot", "aot_unpaired"):
+            objective["label_smoothing"] = draw.choice((0.0, 0.1, 0.5))
+        if name == "robust":
+            objective["label_smoothing"] = draw.choice((0.0, 0.1, 0.49))
+        if name == "exo_pair":
+            objective["label_smoothing"] = draw.choice((1e-9, 1e-3, 0.5))
+        if name == "discopop":
+            objective["tau"] = draw.choice((0.05, 1.0, 1e-6))
+        if name == "alphapo":
+            objective |= {"alpha": draw.choice((0.25, -0.5, 0.0, 10.0, 1e-8)), "target_margin": 0.1}
+        if name == "simpo":
+            objective["target_margin"] = draw.choice((0.0, 0.3, 0.8 * beta)) if beta <= 1e6 else 0.0
+        if name == "cpo":
+            objective["alpha"] = draw.choice((0.0, 1.0, 1e3))
+        if name in ("dpo", "hinge", "robust", "exo_pair", "discopop", "sigmoid_norm", "ipo"):
+            objective["divergence"] = draw.choice(("reverse_kl", "forward_kl", "js", "alpha"))
+            if objective["divergence"] == "alpha":
+                objective["divergence_alpha"] = draw.choice((0.0, 0.5, 0.999999, 1.0))
+        if name in ("dpo", "hinge", "robust", "exo_pair", "discopop"):
+            objective["tail_weight"] = draw.choice((1.0, 0.0, 0.3))
+        return {"objective": objective, "chosen": sides[0], "rejected": sides[1]}
+    if name in ("sft", "ift"):
+        if name == "sft":
+            objective |= {"normalisation": draw.choice(("token", "response")), "weighting": draw.choice(("none", "dft"))}
+        else:
+            objective["propagation"] = draw.choice(("released", "released", "released", "algorithm1", "equation21", "none"))
+            if objective["propagation"] in ("released", "algorithm1"):
+                objective["gamma"] = draw.choice((0.05, 0.95, 1.0))
+            if objective["propagation"] == "released":
+                objective |= {"item": draw.choice(("loss", "logps", "mask")), "side": draw.choice(("left", "right")),
+                              "norm": draw.choice(("L1", "L1", "L2", "softmax", "log"))}
+        return {"objective": objective, "chosen": {"log_prob": rows(lengths())}}
+    if name in ("kto", "apo_zero_unpaired", "bco"):
+        objective["beta"] = beta
+        side = lambda: (lambda own: {"log_prob": own, "reference_log_prob": beside(own)})(rows(lengths()))
+        line = {"objective": objective, "labelled": side() | {"desirable": [draw.random() < 0.5 for _ in range(count)]}}
+        return line | ({"mismatched": side()} if name == "kto" else {})
+    own = rows(lengths())
+    side = {"log_prob": own, "behaviour_log_prob": beside(own)}
+    if name == "ppo":
+        objective |= {"clip": draw.choice((0.2, 0.0, 1.0)), "value_coefficient": draw.choice((0.0, 1.0)), "entropy_coefficient": draw.choice((0.0, 0.01))}
+        side["advantage"] = [[draw.choice((0.0, draw.gauss(0.0, 1.0))) for _ in row] for row in own]
+        if objective["value_coefficient"] > 0:
+            side |= {column: [[draw.gauss(0.0, 1.0) for _ in row] for row in own] for column in ("value", "return")}
+            if draw.random() < 0.5:
+                objective["value_clip"] = 0.2
+                side["behaviour_value"] = [[draw.gauss(0.0, 1.0) for _ in row] for row in own]
+        if objective["entropy_coefficient"] > 0:
+            side["entropy"] = [[draw.expovariate(1.0) for _ in row] for row in own]
+        return {"objective": objective, "rollouts": side}
+    objective["beta"] = draw.choice((0.0, 0.04, 1.0))
+    if objective["beta"] > 0:
+        side["reference_log_prob"] = beside(own)
+    if name in ("grpo", "luspo", "rloo"):
+        objective |= {"clip": draw.choice((0.2, 0.0, 1.0)), "clip_high": draw.choice((0.2, 0.28, 1e6))}
+    if name in ("grpo", "luspo") and draw.random() < 0.3:
+        objective["delta"] = draw.choice((1.5, 1e6))
+    if name == "grpo":
+        objective["normalisation"] = draw.choice(("grpo", "dapo", "dr_grpo"))
+        if objective["normalisation"] == "grpo":
+            objective["ratio"] = draw.choice(("token", "sequence"))
+    if name == "cispo":
+        objective["max_ratio"] = draw.choice((5.0, 1.0, 1e6))
+    if name == "sapo":
+        objective |= {"positive_temperature": draw.choice((1.0, 50.0)), "negative_temperature": draw.choice((1.05, 1e-3))}
+    if name != "rloo":
+        objective["scale"] = draw.choice(("group", "batch", "none"))
+    side |= {"group": sorted(draw.randint(0, 1) for _ in own), "reward": [draw.choice((0.0, 1.0, draw.gauss(0.0, 1.0))) for _ in own]}
+    first = side["group"][0]
+    side["group"] = [group - first for group in side["group"]]
+    return {"objective": objective, "groups": side}
+
+
+def off(given, exact):
+    """Units in the last place of the condition by which a double is off; what underflows counts nothing."""
+    apart = abs(mpf(given) - exact.value)
+    if apart <= mpf(2) ** -1000:
+        return 0.0
+    size = max(exact.condition, mpf(2) ** -1022)
+    return float(apart / mpf(2) ** (mp.frexp(size)[1] - 53))
+
+
+def check(program, count, seed):
+    draw = random.Random(seed)
+    lines = [hostile(draw) for _ in range(count)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    answers = subprocess.run([program], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
+    worst = {}
+    for line, given in zip(lines, map(json.loads, answers)):
+        objective = line["objective"]
+        if "error" in given:
+            print(objective, given["error"])
+            continue
+        loss, cotangents = evaluate(line)
+        found = [("loss", given["loss"], loss)]
+        for side, columns in cotangents.items():
+            for column, rows in columns.items():
+                found += [(f"{side}.{column}", own, exact) for ours, theirs in zip(given["cotangents"][side][column], rows)
+                          for own, exact in zip(ours, theirs)]
+        for place, own, exact in found:
+            key = (objective["name"], "loss" if place == "loss" else place.split(".")[1])
+            record = worst.setdefault(key, [0, 0, 0.0, None])
+            units = math.inf if own is None or not math.isfinite(own) else off(own, exact)
+            record[0] += 1
+            record[1] += units > 4
+            if units > record[2]:
+                record[2], record[3] = units, (line, own, mp.nstr(exact.value, 20), mp.nstr(exact.condition, 5))
+    for (name, place), (numbers, beyond, units, example) in sorted(worst.items(), key=lambda entry: -entry[1][2]):
+        print(f"{name:18} {place:13} {numbers:6} numbers, {beyond:5} beyond 4 units, at most {units:.3g}")
+        if units > 4:
+            print(f"    {json.dumps(example[0])}\n    ours {example[1]!r}, exact {example[2]}, condition {example[3]}")
+
+
+def main():
+    if sys.argv[1:2] == ["check"]:
+        return check(sys.argv[2], *(int(value) for value in (sys.argv[3:] + ["2000", "1"][len(sys.argv) - 3:])))
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

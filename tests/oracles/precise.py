@@ -1,12 +1,13 @@
 """Every loss in 256 bits, with the condition of each answer, so that answers in doubles can be judged in units of their last place.
 
 Reads lines of the `evaluate` protocol and writes one a line: loss and cotangents as hexadecimal doubles, and the condition of each
-in the same places. With `check PROGRAM [COUNT] [SEED]` it draws hostile lines instead, asks the program for their answers, and prints for
+in the same places. With `check PROGRAM [COUNT [SEED [NAME...]]]` it draws hostile lines instead, asks the program for their answers, and prints for
 each objective by how many units in the last place of the condition they are off, most first.
 
 The condition of a number says how much an error of one unit in every step may move it: an input's and that of the difference of two
-inputs is its magnitude; that of a sum the sum of its terms' conditions; a product's adds the relative conditions of its factors, less one; a
-function f has |f| + |f'| times that of its argument. Exponentials go on along their tangent beyond 100 nats, as documented.
+inputs is its magnitude; that of a sum the sum of its terms' conditions; a product's adds the relative conditions of its factors, less one; to
+that of a function's value comes what the value changes by as the argument moves by four units of its own condition, over these four: that
+is |f| + |f'| times the condition of a well-known argument. Exponentials go on along their tangent beyond 100 nats, as documented.
 """
 
 import functools
@@ -23,6 +24,7 @@ mp.prec = 256
 STEEPEST = mpf(100)
 CERTAINTY = -(mpf(2) ** -52)
 LEAST_SUM = mpf(1e-100)
+UNIT = mpf(2) ** -53
 
 
 @functools.total_ordering
@@ -76,10 +78,14 @@ def number(value):
     return value if isinstance(value, Number) else Number(value)
 
 
-def of(argument, value, slope):
-    """A function's value at an argument, where its slope is known."""
+def of(function, argument, *turns):
+    """A function of an argument. `turns` are points about which it changes most, for arguments that are as good as unknown."""
     argument = number(argument)
-    return Number(value, abs(value) + abs(slope) * argument.condition)
+    value, reach = function(argument.value), 4 * UNIT * argument.condition
+    low, high = argument.value - reach, argument.value + reach
+    points = [low, high] + [mpf(turn) for turn in (0, *turns) if low < turn < high]
+    moved = max(abs(function(point) - value) for point in points) if reach else mpf(0)
+    return Number(value, abs(value) + moved / (4 * UNIT))
 
 
 def total(terms):
@@ -96,15 +102,8 @@ def sigmoid_value(x):
     return 1 / (1 + tail) if x >= 0 else tail / (1 + tail)
 
 
-def sigmoid(x):
-    x = number(x)
-    value = sigmoid_value(x.value)
-    return of(x, value, value * sigmoid_value(-x.value))
-
-
-def softplus(x):
-    x = number(x)
-    return of(x, max(x.value, mpf(0)) + mp.log1p(mp.exp(-abs(x.value))), sigmoid_value(x.value))
+def softplus_value(x):
+    return max(x, mpf(0)) + mp.log1p(mp.exp(-abs(x)))
 
 
 def exponential_values(x):
@@ -112,39 +111,41 @@ def exponential_values(x):
     return slope * (1 + max(x - STEEPEST, mpf(0))), slope
 
 
+def sigmoid(x):
+    return of(sigmoid_value, x)
+
+
+def softplus(x):
+    return of(softplus_value, x)
+
+
+def density(x):
+    """sig(x) sig(-x)."""
+    return of(lambda x: sigmoid_value(x) * sigmoid_value(-x), x)
+
+
 def exponential(x):
-    x = number(x)
-    value, slope = exponential_values(x.value)
-    return of(x, value, slope)
+    return of(lambda x: exponential_values(x)[0], x)
 
 
 def exponential_slope(x):
-    x = number(x)
-    _, slope = exponential_values(x.value)
-    return of(x, slope, slope if x.value <= STEEPEST else 0)
+    return of(lambda x: exponential_values(x)[1], x)
 
 
 def excess(x):
     """exp x - x - 1 and its slope."""
-    x = number(x)
-    value, slope = exponential_values(x.value)
-    return of(x, mp.expm1(x.value) - x.value if x.value <= STEEPEST else value - x.value - 1, slope - 1), of(x, mp.expm1(min(x.value, STEEPEST)), slope)
+    return (of(lambda x: mp.expm1(x) - x if x <= STEEPEST else exponential_values(x)[0] - x - 1, x),
+            of(lambda x: mp.expm1(min(x, STEEPEST)), x))
 
 
 def box_cox(order, x):
     """(exp(order x) - 1) / order, and its slope."""
-    x = number(x)
-    exponent = order * x.value
-    value, slope = exponential_values(exponent)
-    excess = mp.expm1(exponent) if exponent <= STEEPEST else value - 1
-    return of(x, excess / order, slope), of(x, slope, order * slope if exponent <= STEEPEST else 0)
+    return (of(lambda x: (mp.expm1(order * x) if order * x <= STEEPEST else exponential_values(order * x)[0] - 1) / order, x),
+            of(lambda x: exponential_values(order * x)[1], x))
 
 
 def root(x):
-    if x.value == 0:
-        return Number(0, 0 if x.condition == 0 else mp.sqrt(x.condition))
-    value = mp.sqrt(x.value)
-    return of(x, value, 1 / (2 * value))
+    return of(lambda x: mp.sqrt(max(x, mpf(0))), x)
 
 
 # What a response is scored by.
@@ -154,9 +155,7 @@ def divergence(name, order, u):
     if name == "forward_kl":
         return box_cox(mpf(-1), u)
     if name == "js":
-        slope = sigmoid_value(-u.value)
-        value = mp.log1p(mp.tanh(u.value / 2)) if abs(u.value) < 1 else mp.log(2) - softplus(-u).value
-        return of(u, value, slope), sigmoid(-u)
+        return of(lambda u: mp.log1p(mp.tanh(u / 2)) if abs(u) < 1 else mp.log(2) - softplus_value(-u), u), sigmoid(-u)
     if name == "alpha" and order != 1:
         return box_cox(mpf(order) - 1, u)
     return u, Number(1)
@@ -215,18 +214,15 @@ def exo_pair(objective, z):
 
 def hinge(objective, z):
     slack = 1 - z
-    return (slack if slack > 0 else Number(0, slack.condition)), Number(-1 if slack > 0 else 0, 1)
+    return of(lambda slack: max(slack, mpf(0)), slack), -of(lambda slack: mpf(slack > 0), slack)
 
 
 def discopop(objective, z):
-    tau = mpf(objective["tau"])
-    blend = sigmoid_value(z.value / tau)
-    rest = sigmoid_value(-z.value / tau)
-    value = mp.exp(-z.value - softplus(-z.value / tau).value)
-    slope = value * (rest / tau - 1)
-    exponential, logistic = of(z, value, slope), softplus(-z)
-    turning = sigmoid(-z / tau) * (exponential - sigmoid(z / tau) * logistic) / tau
-    return sigmoid(-z / tau) * logistic + exponential, turning - sigmoid(-z / tau) * sigmoid(-z) - exponential
+    tau, logistic = mpf(objective["tau"]), softplus(-z)
+    exponential = of(lambda z: mp.exp(-z - softplus_value(-z / tau)), z, -tau, tau)
+    right, wrong = sigmoid(z / tau), sigmoid(-z / tau)
+    turning = wrong * (exponential - right * logistic) / tau
+    return wrong * logistic + exponential, turning - wrong * sigmoid(-z) - exponential
 
 
 def simpo(objective, chosen, rejected):
@@ -260,12 +256,6 @@ def of_two(function):
         value, w, l = function(beta * chosen, beta * rejected, beta * (chosen - rejected))
         return value, beta * w, beta * l
     return loss
-
-
-def density(x):
-    """sig(x) sig(-x)."""
-    value = sigmoid_value(x.value) * sigmoid_value(-x.value)
-    return of(x, value, value * (1 - 2 * sigmoid_value(x.value)))
 
 
 PAIRS = {
@@ -310,8 +300,7 @@ def pairwise(objective, line, step):
         if objective.get("weighting") == "wpo":
             alike = [(response.sum - total(map(Number, line[side]["log_sum_square_prob"][index]))) / response.tokens
                      for side, response in (("chosen", chosen), ("rejected", rejected))]
-            exponent = alike[0] + alike[1]
-            weight = weight * of(exponent, mp.exp(exponent.value), mp.exp(exponent.value))
+            weight = weight * of(mp.exp, alike[0] + alike[1])
         imitation = mpf(objective["alpha"]) / chosen.tokens if objective["name"] == "cpo" else mpf(0)
         loss = loss + weight * (value - imitation * w)
         for side, response, slope, (body, tail) in (("chosen", chosen, w_slope - imitation, w_slopes), ("rejected", rejected, l_slope, l_slopes)):
@@ -324,10 +313,9 @@ def orpo(objective, line, step):
     loss, slots = Number(0), {"chosen": {"log_prob": []}, "rejected": {"log_prob": []}}
 
     def odds(mean):
-        if mean.value > CERTAINTY:
-            return Number(CERTAINTY - mp.log(-mp.expm1(CERTAINTY))), Number(0)
-        slope = -1 / mp.expm1(mean.value)
-        return of(mean, mean.value - mp.log(-mp.expm1(mean.value)), slope), of(mean, slope, slope * slope * mp.exp(mean.value))
+        held = lambda m: min(m, CERTAINTY)
+        return (of(lambda m: held(m) - mp.log(-mp.expm1(held(m))), mean, CERTAINTY),
+                of(lambda m: mpf(0) if m > CERTAINTY else -1 / mp.expm1(m), mean, CERTAINTY))
 
     for chosen, rejected in pairs_of(line):
         (w, w_slope), (l, l_slope) = odds(chosen.mean), odds(rejected.mean)
@@ -369,6 +357,12 @@ def transport(objective, line, step):
         loss = loss + share * value
         slopes.append(share * beta * slope)
 
+    for values, order in zip((u, v), orders):
+        for low, high in itertools.pairwise(values[place] for place in order):
+            # Neighbours whose order an error may turn leave all slopes unknown, unless they are the same sums.
+            if high.value - low.value <= 4 * UNIT * (low.condition + high.condition) and (low.value, low.condition) != (high.value, high.condition):
+                slopes = [Number(slope.value, beta / UNIT) for slope in slopes]
+
     def shared(values, order, slopes):
         result = [None] * len(values)
         for _, tied in itertools.groupby(range(len(order)), key=lambda rank: values[order[rank]].value):
@@ -393,7 +387,7 @@ def labelled(objective, line, step):
         other = line["mismatched"]
         count = len(other["log_prob"])
         mean = total(beta * Response(other, index).ratio for index in range(count)) / count
-        shift = mean if mean > 0 else Number(0, mean.condition)
+        shift = of(lambda mean: max(mean, mpf(0)), mean)
     elif name == "bco":
         shift = total(rewards) / len(rewards)
     loss, slots = Number(0), []
@@ -418,7 +412,7 @@ def sft(objective, line, step):
     loss, slots = Number(0), []
     for row in line["chosen"]["log_prob"]:
         share = mpf(1) / (len(row) * step["responses"]) if by_response else mpf(1) / step["tokens"]
-        weights = [of(Number(own), mp.exp(mpf(own)), 0) if weighted else Number(1) for own in row]
+        weights = [of(mp.exp, own) if weighted else Number(1) for own in row]
         loss = loss - share * total(weight * own for weight, own in zip(weights, row))
         slots.append([-(share * weight) for weight in weights])
     return loss, {"chosen": {"log_prob": slots}}
@@ -455,11 +449,11 @@ def released(objective, losses):
         exponents = held if left else [1 / own for own in held]
         top = max(exponents)
         apart = [own - top.value for own in exponents]
-        weights = [of(Number(x.value, own.condition), mp.exp(x.value), mp.exp(x.value)) for x, own in zip(apart, exponents)]
+        weights = [of(mp.exp, Number(x.value, own.condition)) for x, own in zip(apart, exponents)]
         slopes = [weight if left else (Number(0) if own.value < LEAST_SUM else -(weight / (own * own))) for weight, own in zip(weights, sums)]
     else:
         inner = {"L1": lambda c: (c, Number(1)), "L2": lambda c: (c * c, 2 * c),
-                 "log": lambda c: (of(c, mp.log1p(c.value), 1 / (1 + c.value)), of(c, 1 / (1 + c.value), 1 / (1 + c.value) ** 2))}[norm]
+                 "log": lambda c: (of(mp.log1p, c), 1 / (1 + c))}[norm]
         made = [inner(own) for own in sums]
         weights = [value if left else 1 / value for value, _ in made]
         slopes = [derivative if left else -(derivative / (value * value)) for value, derivative in made]
@@ -529,16 +523,19 @@ def surrogate(objective, x, advantage):
     low = objective.get("clip", 0.2)
     # The bounds are those of doubles.
     low, high, delta = mpf(1.0 - low), mpf(1.0 + objective.get("clip_high", low)), objective.get("delta", math.inf)
-    ratio = exponential(x)
     if advantage > 0:
         least, most = mpf(0), min(high, mpf(delta))
     else:
         least, most = low, max(high, mpf(delta)) if delta != math.inf else mpf("inf")
-    if advantage != 0 and not least <= ratio.value <= most:
-        held, slope = Number(most if ratio.value > most else least), Number(0)
-    else:
-        held, slope = ratio, exponential_slope(x)
-    return -(held * advantage), -(slope * advantage)
+    if advantage == 0:
+        least, most = mpf(0), mpf("inf")
+    if 0 < abs(advantage.value) <= 4 * UNIT * advantage.condition:
+        # Its sign is not known, and so whether the ratio is clipped.
+        return tuple(Number(0, exponential(x).value * advantage.condition / UNIT) for _ in range(2))
+    ratio = exponential(x)
+    value = of(lambda ratio: max(min(ratio, most), least), ratio)
+    slope = of(lambda ratio: mpf(least <= ratio <= most), ratio) * exponential_slope(x)
+    return -(value * advantage), -(slope * advantage)
 
 
 def corrected(own, behaviour, reference):
@@ -574,26 +571,23 @@ def groups(objective, line, step):
             own, slopes = share * total(value for value, _ in made), [share * slope for _, slope in made]
         elif name == "cispo":
             most = mpf(objective.get("max_ratio", 5.0))
-            weights = [exponential(x) if exponential(x) < most else Number(most) for x in ratios]
+            weights = [of(lambda x: min(exponential_values(x)[0], most), x) for x in ratios]
             slopes = [-(share * weight * advantage) for weight in weights]
             own = total(slope * value for slope, value in zip(slopes, row))
         elif name == "sapo":
             heat = mpf(objective.get("positive_temperature", 1.0) if advantage > 0 else objective.get("negative_temperature", 1.05))
             own, slopes = Number(0), []
             for x in ratios:
-                gate = of(x, heat * (exponential_values(x.value)[0] - 1), heat * exponential_values(x.value)[1])
+                gate = heat * of(lambda x: exponential_values(x)[0] - 1, x)
                 own = own - share * advantage * 4 / heat * sigmoid(gate)
                 slopes.append(-(share * advantage * 4 * density(gate) * exponential_slope(x)))
         else:
             kind = "positive" if advantage >= 0 else "negative"
             k, decay = (mpf(objective.get(f"{kind}_{name}", value)) for name, value in
                         (("k", 2.0 if kind == "positive" else 3.0), ("lambda", 3.0 if kind == "positive" else 2.0)))
-            bounded = total(Number(max(min(x.value, mpf(20)), mpf(-20))) for x in ratios)
-            least = mpf(-18.420680743952367)
-            if not least <= bounded.value <= 20:
-                bounded = Number(max(min(bounded.value, mpf(20)), least))
-            log_weight = decay + k * bounded - decay * of(bounded, mp.exp(bounded.value), mp.exp(bounded.value))
-            weight = Number(mp.exp(STEEPEST)) if log_weight > STEEPEST else of(log_weight, mp.exp(log_weight.value), mp.exp(log_weight.value))
+            bounded = total(of(lambda x: max(min(x, mpf(20)), mpf(-20)), x) for x in ratios)
+            bounded = of(lambda x: max(min(x, mpf(20)), mpf(-18.420680743952367)), bounded)
+            weight = of(lambda x: mp.exp(min(x, STEEPEST)), decay + k * bounded - decay * of(mp.exp, bounded))
             slopes = [-(share * weight * advantage)] * count
             own = slopes[0] * total(map(Number, row))
         if beta > 0 and name != "rloo":
@@ -788,15 +782,15 @@ def hostile(draw, names=None):
 def off(given, exact):
     """Units in the last place of the condition by which a double is off; what underflows counts nothing."""
     apart = abs(mpf(given) - exact.value)
-    if apart <= mpf(2) ** -1000:
+    if apart <= mpf(1e-270):
         return 0.0
     size = max(exact.condition, mpf(2) ** -1022)
     return float(apart / mpf(2) ** (mp.frexp(size)[1] - 53))
 
 
-def check(program, count, seed):
+def check(program, count, seed, names=None):
     draw = random.Random(seed)
-    lines = [hostile(draw) for _ in range(count)]
+    lines = [hostile(draw, names) for _ in range(count)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     answers = subprocess.run([program], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
     worst = {}
@@ -827,7 +821,8 @@ def check(program, count, seed):
 
 def main():
     if sys.argv[1:2] == ["check"]:
-        return check(sys.argv[2], *(int(value) for value in (sys.argv[3:] + ["2000", "1"][len(sys.argv) - 3:])))
+        count, seed, *names = sys.argv[3:] + ["2000", "1"][len(sys.argv[3:]):]
+        return check(sys.argv[2], int(count), int(seed), names or None)
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)
 

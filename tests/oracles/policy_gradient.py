@@ -519,8 +519,11 @@ def divergences(draw):
                 yield case(f"{label(choices)}, policies {apart} apart", choices, side, source)
     choices = {"divergence": "k3", "divergence_place": "corrected", "beta": 0.3, "aggregation": "response_mean", "ratio": "sequence"}
     yield case(f"{label(choices)}, corrected by the token's ratio", choices, side_of(draw, choices, 0.3, True), "torch")
-    choices = {"divergence": "k2", "divergence_place": "loss", "beta": 0.3, "correction": "mask_token", "correction_min": 0.7, "correction_max": 1.3}
-    yield case(label(choices), choices, side_of(draw, choices, 0.3, True), "torch", weights="importance", denominator="all")
+    # A token that is rejected has no divergence either.
+    for weights, source in (("importance", "torch"), ("one", "verl")):
+        choices = {"divergence": "k2", "divergence_place": "loss", "beta": 0.3, "correction": "mask_token", "correction_min": 0.7, "correction_max": 1.3}
+        side = side_that_is_corrected(draw, choices, weights)
+        yield case(f"{label(choices)}, weights {weights}", choices, side, source, weights=weights, denominator="kept")
 
 
 def entropies(draw):

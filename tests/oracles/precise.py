@@ -55,7 +55,8 @@ class Number:
     def __mul__(self, other):
         other = number(other)
         product = self.value * other.value
-        return Number(product, abs(self.value) * other.condition + abs(other.value) * self.condition - abs(product))
+        both = 4 * UNIT * self.condition * other.condition
+        return Number(product, abs(self.value) * other.condition + abs(other.value) * self.condition - abs(product) + both)
 
     __rmul__ = __mul__
 
@@ -575,12 +576,8 @@ def groups(objective, line, step):
             slopes = [-(share * weight * advantage) for weight in weights]
             own = total(slope * value for slope, value in zip(slopes, row))
         elif name == "sapo":
-            heat = mpf(objective.get("positive_temperature", 1.0) if advantage > 0 else objective.get("negative_temperature", 1.05))
-            own, slopes = Number(0), []
-            for x in ratios:
-                gate = heat * of(lambda x: exponential_values(x)[0] - 1, x)
-                own = own - share * advantage * 4 / heat * sigmoid(gate)
-                slopes.append(-(share * advantage * 4 * density(gate) * exponential_slope(x)))
+            made = [gated(objective, "sapo", x, advantage) for x in ratios]
+            own, slopes = share * total(value for value, _ in made), [share * slope for _, slope in made]
         else:
             kind = "positive" if advantage >= 0 else "negative"
             k, decay = (mpf(objective.get(f"{kind}_{name}", value)) for name, value in
@@ -597,6 +594,199 @@ def groups(objective, line, step):
         loss = loss + own
         slots.append(slopes)
     return loss, {"groups": {"log_prob": slots}}
+
+
+def estimate(name, drift):
+    """An estimate of the divergence from log pi - log pi_ref, and its slope."""
+    if name == "k1":
+        return drift, Number(1)
+    if name == "k2":
+        return drift * drift / 2, drift
+    value, slope = excess(-drift)
+    return value, -slope
+
+
+def estimated(objective, own, behaviour, reference):
+    """The divergence of a token in the loss, and its derivative."""
+    name, drift = objective.get("divergence", "k3"), difference(own, reference)
+    if objective.get("divergence_place", "corrected") == "loss":
+        return estimate(name, drift)
+    if name == "k3":
+        return corrected(own, behaviour, reference)
+    x, (value, slope) = difference(own, behaviour), estimate(name, drift)
+    return exponential(x) * value, exponential_slope(x) * value + exponential(x) * slope
+
+
+def correction(objective, row, behaviour, rollout, gains):
+    """Weights of a response's tokens, and which of them stay in the step."""
+    name = objective.get("correction", "none")
+    least, most = (mpf(objective.get(f"correction_{side}", value)) for side, value in
+                   zip(("min", "max"), {"icepop": (0.5, 5.0), "off_policy_sequence": (0.0, 0.5)}.get(name, (0.0, 2.0))))
+    if name == "none":
+        return [Number(1)] * len(row), [True] * len(row)
+    if name == "off_policy_sequence":
+        stale = total(difference(a, b) for a, b in zip(rollout, row)) / len(row)
+        return [Number(1) if gain >= 0 else of(lambda x: mpf(x <= most), stale) for gain in gains], [True] * len(row)
+    ratios = [difference(a, b) for a, b in zip(behaviour, rollout)]
+    if name.endswith("sequence") or name.endswith("geometric"):
+        ratios = [total(ratios) / (len(row) if name.endswith("geometric") else 1)] * len(row)
+    weights = [exponential(x) for x in ratios]
+    if name.startswith("truncate"):
+        return [of(lambda w: max(min(w, most), least), weight) for weight in weights], [True] * len(row)
+    inside = [least <= weight.value <= most for weight in weights]
+    held = [weight * of(lambda w: mpf(least <= w <= most), weight) for weight in weights]
+    return held, [True] * len(row) if name == "icepop" else inside
+
+
+def covariance_of(columns):
+    """Covariances of the tokens' advantages and log-probabilities: each is a sum of two differences to means."""
+    gains, own = ([value for row in rows for value in row] for rows in columns)
+    means = [total(values) / len(values) for values in (gains, own)]
+    return [(gain - means[0]) * (value - means[1]) for gain, value in zip(gains, own)]
+
+
+def given(objective, line, step):
+    """`policy_gradient` with advantages that are given."""
+    side, region, level = line["groups"], objective.get("trust_region", "clip"), objective.get("ratio", "token")
+    rows, behaviours = side["log_prob"], side.get("behaviour_log_prob", side["log_prob"])
+    rollouts, references = side.get("rollout_log_prob", rows), side.get("reference_log_prob", rows)
+    low = mpf(objective.get("clip", 0.2))
+    high, beta = mpf(objective.get("clip_high", objective.get("clip", 0.2))), mpf(objective.get("beta", 0.0))
+    cap = mpf(objective.get("max_ratio", 5.0 if region == "cispo" else 20.0))
+    gains = [[Number(gain) for gain in (given * len(row) if len(given) == 1 else given)] for given, row in zip(side["advantage"], rows)]
+    made = [correction(objective, *columns) for columns in zip(rows, behaviours, rollouts, gains)]
+    counts = [sum(kept) for _, kept in made]
+    way = objective.get("aggregation", "response_mean")
+    whole = {"token_mean": step["tokens"], "response_mean": step["responses"], "response_sum": step["responses"],
+             "fixed_length": step["responses"] * objective.get("max_tokens", 256)}.get(way)
+    if any(not all(kept) for _, kept in made):
+        some = sum(count > 0 for count in counts)
+        whole = {"token_mean": sum(counts), "response_mean": some, "response_sum": some,
+                 "fixed_length": some * objective.get("max_tokens", 256)}.get(way)
+    members = {group: [place for place, own in enumerate(side["group"]) if own == group] for group in side.get("group", ())}
+    tokens = {group: sum(counts[place] for place in places) for group, places in members.items()}
+    chosen = set()
+    if region.endswith("_cov"):
+        flat = [(index, token) for index, row in enumerate(rows) for token in range(len(row))]
+        covariances = dict(zip(flat, covariance_of((gains, [[Number(own) for own in row] for row in rows]))))
+
+        def admits(place):
+            index, token = place
+            between = objective.get("covariance_min", 1.0) < covariances[place].value < objective.get("covariance_max", 5.0)
+            x, gain = difference(rows[index][token], behaviours[index][token]), gains[index][token]
+            return region == "kl_cov" or between and (gain == 0 or surrogate(objective | {"delta": math.inf}, x, gain)[1].value != 0)
+
+        admitted = [place for place in flat if admits(place)]
+        admitted.sort(key=lambda place: -covariances[place].value)
+        chosen = set(admitted[:max(1, int(objective["covariance_share"] * len(flat)))])
+    least = None
+    if objective.get("entropy_share", 1.0) < 1:
+        ordered = sorted(mpf(value) for row in side["entropy"] for value in row)
+        place = (1 - mpf(objective["entropy_share"])) * (len(ordered) - 1)
+        below = int(mp.floor(place))
+        least = ordered[below] + (place - below) * (ordered[min(below + 1, len(ordered) - 1)] - ordered[below])
+
+    loss, slots, entropy_slots = Number(0), [], []
+    for index, (row, behaviour, gain, (weights, kept)) in enumerate(zip(rows, behaviours, gains, made)):
+        count = counts[index]
+        if count == 0:
+            slots.append([Number(0)] * len(row))
+            entropy_slots.append([Number(0)] * len(row))
+            continue
+        share = {"response_mean": lambda: mpf(1) / (count * whole), "prompt_mean": lambda: mpf(1) / (
+            tokens[side["group"][index]] * sum(value > 0 for value in tokens.values()))}.get(way, lambda: mpf(1) / whole)()
+        drifts = [difference(a, b) for a, b in zip(row, behaviour)]
+        sum_of = total(drift for drift, own in zip(drifts, kept) if own)
+        if least is not None:
+            weights = [weight if mpf(entropy) >= least else Number(0) for weight, entropy in zip(weights, side["entropy"][index])]
+        weights = [share * weight if own else Number(0) for weight, own in zip(weights, kept)]
+        own_slots = [Number(0)] * len(row)
+        if region == "geometric_mean":
+            clamp = lambda a: (lambda x: min(x, high)) if a > 0 else (lambda x: max(x, -low)) if a < 0 else (lambda x: x)
+            inside = lambda a: (lambda x: mpf(x <= high)) if a > 0 else (lambda x: mpf(x >= -low)) if a < 0 else (lambda x: mpf(1))
+            mean = total(of(clamp(a), x) for a, x, own in zip(gain, drifts, kept) if own) / count
+            advantage = total(a for a, own in zip(gain, kept) if own) / count
+            scale = -(advantage * share * count)
+            loss = loss + scale * exponential(mean)
+            own_slots = [scale * exponential_slope(mean) / count * of(inside(a), x) if own else Number(0) for a, x, own in zip(gain, drifts, kept)]
+        elif level in ("sequence", "sequence_token", "product") and region in ("clip", "sapo", "none"):
+            x = sum_of / (1 if level == "product" else count)
+            pulls = []
+            for weight, a in zip(weights, gain):
+                value, slope = gated(objective, region, x, a)
+                loss = loss + weight * value
+                pulls.append(weight * slope)
+            if level == "sequence_token":
+                own_slots = pulls
+            else:
+                spread = total(pulls) / (1 if level == "product" else count)
+                own_slots = [spread if own else Number(0) for own in kept]
+        else:
+            for token, (value, weight, a, x) in enumerate(zip(row, weights, gain, drifts)):
+                own, other = mpf(value), mpf(behaviour[token])
+                held = None
+                if region == "cispo":
+                    at = x if level == "token" else sum_of / (1 if level == "product" else count)
+                    held = of(lambda ratio: max(min(ratio, cap), mpf(objective.get("min_ratio", 0.0))), exponential(at))
+                elif region == "topr":
+                    held = of(lambda x: mp.exp(min(x, mpf(0))), sum_of) if a < 0 else Number(1)
+                elif region == "vespo":
+                    kind = "positive" if a >= 0 else "negative"
+                    k, decay = (mpf(objective.get(f"{kind}_{name}", default)) for name, default in
+                                (("k", 2.0 if kind == "positive" else 3.0), ("lambda", 3.0 if kind == "positive" else 2.0)))
+                    bounded = total(of(lambda x: max(min(x, mpf(20)), mpf(-20)), x) for x in drifts)
+                    bounded = of(lambda x: max(min(x, mpf(20)), mpf(-18.420680743952367)), bounded)
+                    held = of(lambda x: mp.exp(min(x, STEEPEST)), decay + k * bounded - decay * of(mp.exp, bounded))
+                elif region in ("total_variation", "binary_kl"):
+                    if region == "total_variation":
+                        moved = Number(mp.exp(own) - mp.exp(other))
+                        keep = of(lambda moved: mpf(moved <= high if a > 0 else moved >= -low), moved)
+                    else:
+                        rest = (1 - mp.exp(other)) * (mp.log(-mp.expm1(other)) - mp.log(-mp.expm1(own))) if other < 0 and own < 0 else mpf(0)
+                        kl = Number(mp.exp(other) * (other - own) + rest, abs(mp.exp(other) * (other - own)) + abs(rest))
+                        keep = of(lambda kl: mpf(own <= other or kl <= high if a > 0 else own >= other or kl <= low), kl)
+                    held = keep * of(lambda ratio: min(ratio, cap), exponential(x))
+                elif region == "none" and level == "none":
+                    held = Number(1)
+                if held is not None:
+                    slope = -(weight * held * a)
+                    loss, own_slots[token] = loss + slope * value, slope
+                    continue
+                if region == "quadratic":
+                    penalty = mpf(objective.get("quadratic_weight", 1.0))
+                    result, slope = penalty / 2 * x * x - a * value, penalty * x - a
+                elif region == "kl_cov":
+                    result, slope = gated(objective, "none", x, a)
+                    if (index, token) in chosen:
+                        penalty = mpf(objective["covariance_weight"])
+                        result, slope = result + penalty * of(abs, x), slope + penalty * mp.sign(x.value)
+                elif region == "clip_cov":
+                    result, slope = (Number(0), Number(0)) if (index, token) in chosen else surrogate(objective, x, a)
+                else:
+                    result, slope = gated(objective, region, x, a)
+                loss, own_slots[token] = loss + weight * result, weight * slope
+        if beta > 0:
+            for token, own in enumerate(kept):
+                if own:
+                    value, slope = estimated(objective, row[token], behaviour[token], references[index][token])
+                    loss, own_slots[token] = loss + share * beta * value, own_slots[token] + share * beta * slope
+        if objective.get("entropy_coefficient", 0.0) > 0:
+            coefficient = share * mpf(objective["entropy_coefficient"])
+            loss = loss - coefficient * total(map(Number, side["entropy"][index]))
+            entropy_slots.append([Number(-coefficient)] * len(row))
+        slots.append(own_slots)
+    return loss, {"groups": {"log_prob": slots} | ({"entropy": entropy_slots} if objective.get("entropy_coefficient", 0.0) > 0 else {})}
+
+
+def gated(objective, region, x, advantage):
+    """The loss of a ratio and its slope by the log-ratio."""
+    if region == "clip":
+        return surrogate(objective, x, advantage)
+    if region == "sapo":
+        heat = mpf(objective.get("positive_temperature", 1.0) if advantage > 0 else objective.get("negative_temperature", 1.05))
+        gate = heat * of(lambda x: exponential_values(x)[0] - 1, x)
+        return -(advantage * 4 / heat * sigmoid(gate)), -(advantage * 4 * density(gate) * exponential_slope(x))
+    return -(exponential(x) * advantage), -(exponential_slope(x) * advantage)
 
 
 def ppo(objective, line, step):
@@ -632,7 +822,7 @@ def ppo(objective, line, step):
 
 GROUPS = ("grpo", "cispo", "sapo", "luspo", "vespo", "rloo")
 FAMILIES = ({name: pairwise for name in PAIRS} | {name: groups for name in GROUPS} | {"aot": transport, "aot_unpaired": transport} |
-            {"kto": labelled, "apo_zero_unpaired": labelled, "bco": labelled} | {"orpo": orpo, "tdpo": tdpo, "sft": sft, "ift": ift, "ppo": ppo})
+            {"kto": labelled, "apo_zero_unpaired": labelled, "bco": labelled} | {"orpo": orpo, "tdpo": tdpo, "sft": sft, "ift": ift, "ppo": ppo, "policy_gradient": given})
 DEFAULTS = {
     "dpo": {"beta": 0.1}, "hinge": {"beta": 0.1}, "ipo": {"beta": 0.1}, "robust": {"beta": 0.1, "label_smoothing": 0.1},
     "exo_pair": {"beta": 0.1, "label_smoothing": 0.001}, "sppo_hard": {"beta": 0.001}, "discopop": {"beta": 0.1, "tau": 0.05},
@@ -641,7 +831,7 @@ DEFAULTS = {
 
 
 def evaluate(line):
-    objective = {"beta": 0.0 if line["objective"]["name"] in GROUPS else 0.1} | DEFAULTS.get(line["objective"]["name"], {}) | line["objective"]
+    objective = {"beta": 0.0 if line["objective"]["name"] in (*GROUPS, "policy_gradient") else 0.1} | DEFAULTS.get(line["objective"]["name"], {}) | line["objective"]
     if objective["name"] == "simpo":
         objective = {"target_margin": 0.8 * objective["beta"]} | objective
     sides = [line[side]["log_prob"] for side in ("chosen", "rejected", "labelled", "groups", "rollouts") if side in line]
@@ -670,7 +860,7 @@ def answer(line):
 
 def hostile(draw, names=None):
     """A line of any objective: lengths from 1 to 8, log-probabilities from -1e-300 to -1e30, equal columns, ratios that overflow."""
-    name = draw.choice(names or sorted(FAMILIES))
+    name = draw.choice(names or sorted(set(FAMILIES) - {"policy_gradient"}))
     kind = draw.choice(("plain", "plain", "wide", "near", "equal", "extreme"))
 
     def log_prob():
@@ -756,6 +946,8 @@ def hostile(draw, names=None):
         if objective["entropy_coefficient"] > 0:
             side["entropy"] = [[draw.expovariate(1.0) for _ in row] for row in own]
         return {"objective": objective, "rollouts": side}
+    if name == "policy_gradient":
+        return {"objective": objective | sampled(draw, side, beside), "groups": side}
     objective["beta"] = draw.choice((0.0, 0.04, 1.0))
     if objective["beta"] > 0:
         side["reference_log_prob"] = beside(own)
@@ -777,6 +969,35 @@ def hostile(draw, names=None):
     first = side["group"][0]
     side["group"] = [group - first for group in side["group"]]
     return {"objective": objective, "groups": side}
+
+
+def sampled(draw, side, beside):
+    """Choices of `policy_gradient` with advantages that are given, and the columns that they read."""
+    region = draw.choice(("clip", "clip", "cispo", "sapo", "vespo", "geometric_mean", "total_variation", "binary_kl", "quadratic", "topr", "none"))
+    objective = {"advantage": "given", "trust_region": region}
+    if region in ("clip", "sapo", "none"):
+        objective["ratio"] = draw.choice(("token", "token", "sequence", "sequence_token", "product"))
+    if region in ("clip", "geometric_mean"):
+        objective |= {"clip": draw.choice((0.2, 0.0, 1.0)), "clip_high": draw.choice((0.2, 0.28, 1e6))}
+    if region in ("total_variation", "binary_kl"):
+        objective |= {"clip": draw.choice((0.05, 0.3))}
+    if region == "sapo":
+        objective |= {"positive_temperature": draw.choice((1.0, 50.0)), "negative_temperature": draw.choice((1.05, 1e-3))}
+    objective["aggregation"] = draw.choice(("token_mean", "response_mean", "response_sum", "prompt_mean"))
+    own = side["log_prob"]
+    # A weight of the sampler's is part of the ratio of vespo, and its mean geometric under geometric_mean.
+    if draw.random() < 0.4 and region not in ("vespo", "geometric_mean"):
+        objective["correction"] = draw.choice(("truncate_token", "truncate_sequence", "truncate_geometric", "icepop"))
+        side["rollout_log_prob"] = beside(own)
+    if draw.random() < 0.5:
+        objective |= {"beta": draw.choice((0.04, 1.0)), "divergence": draw.choice(("k1", "k2", "k3")), "divergence_place": draw.choice(("loss", "corrected"))}
+        side["reference_log_prob"] = beside(own)
+    number = lambda: draw.choice((0.0, 1.0, draw.gauss(0.0, 1.0)))
+    side["advantage"] = [[number() for _ in row] for row in own] if draw.random() < 0.5 and region != "vespo" else [[number()] for _ in own]
+    if objective["aggregation"] == "prompt_mean":
+        groups = sorted(draw.randint(0, 1) for _ in own)
+        side["group"] = [group - groups[0] for group in groups]
+    return objective
 
 
 def off(given, exact):

@@ -281,6 +281,11 @@ impl<'a> TokenBatch<'a> {
         self.part(response, |side| side.constant(constant))
     }
 
+    /// How much a response counts, or the pair of a chosen one.
+    pub fn weight(&self, response: usize) -> f64 {
+        self.sides[0].weight.get(response).copied().unwrap_or(1.0)
+    }
+
     /// Σₜ log π − log π_ref over a response, nats.
     pub fn log_ratio(&self, response: usize) -> f64 {
         sum_of_differences(self.log_prob(response), self.constant(Constant::ReferenceLogProb, response))

@@ -172,6 +172,10 @@ columns! {
         Value value: -MOST..=MOST,
         /// log Σₐ π(a|sₜ)², nats. No distribution over fewer than 2⁹² outcomes is flatter than −64.
         LogSumSquareProb log_sum_square_prob: -64.0..=0.0,
+        /// Divergence between a teacher and the policy at sₜ, nats: the one that the requirements name.
+        TeacherDivergence teacher_divergence: 0.0..=MOST,
+        /// Score of the response up to and including yₜ, in units of reward.
+        Score score: -MOST..=MOST,
     }
     constants {
         /// log π_ref(yₜ|sₜ) of the frozen reference policy, nats.
@@ -186,6 +190,10 @@ columns! {
         Advantage advantage: -MOST..=MOST,
         /// The return that V(sₜ) is fitted to, in units of reward.
         Return returns: -MOST..=MOST,
+        /// log π_teacher(yₜ|sₜ) of the teacher, nats.
+        TeacherLogProb teacher_log_prob: -MOST..=0.0,
+        /// How much a response counts, or the pair of a chosen one: one number a response. All count 1 where it is empty.
+        Weight weight: 0.0..=MOST,
     }
 }
 

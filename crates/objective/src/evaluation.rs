@@ -46,10 +46,10 @@ impl PartialEq for Evaluation {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, EnumIter, IntoStaticStr)]
 pub enum Metric {
-    /// Mean implicit reward of the chosen responses.
+    /// Mean implicit reward of the chosen responses, or score.
     #[strum(serialize = "rewards/chosen")]
     RewardChosen,
-    /// Mean implicit reward of the rejected responses.
+    /// Mean implicit reward of the rejected responses, or score.
     #[strum(serialize = "rewards/rejected")]
     RewardRejected,
     /// Share of pairs whose chosen response has the greater implicit reward.
@@ -100,6 +100,9 @@ pub enum Metric {
     /// Share of importance ratios that are clipped at the upper bound.
     #[strum(serialize = "clip_fraction_high")]
     ClipFractionHigh,
+    /// Mean divergence between a teacher and the policy over tokens, nats.
+    #[strum(serialize = "teacher_divergence")]
+    TeacherDivergence,
     /// Mean entropy of the policy over tokens, nats.
     #[strum(serialize = "entropy")]
     Entropy,

@@ -83,6 +83,7 @@
 //! | the columns that data may have, and their ranges | [`Side`], [`Statistic`], [`Constant`] |
 //! | losses of a step that is split into micro-batches | [`Evaluator::of_step`], [`StepTotals`] |
 //! | stop-gradients as numbers | [`Held`], [`Evaluator::evaluate_held`] |
+//! | the losses of other libraries, and what they are here | [`peers`] |
 //! | what a loss asks of its host | [`Requirements`] |
 //! | an objective by its name, a method at its parameters as a recipe spells it | [`registry`], [`Configured`] |
 //! | parameters: ranges, defaults, errors, and objectives of one's own | [`parameter`], [`objective!`] |
@@ -112,6 +113,8 @@ pub mod luspo;
 mod method;
 pub mod numerics;
 pub mod parameter;
+#[doc = include_str!("../PEERS.md")]
+pub mod peers {}
 pub mod ppo;
 mod propagation;
 pub mod registry;
@@ -134,25 +137,30 @@ pub use evaluation::{Evaluation, Metric, Metrics};
 pub use evaluator::{Answer, AnswerOf, Evaluator, LearnsFrom};
 pub use held::Held;
 pub use ift::{Ift, Propagation};
+pub use losses::a2po::A2po;
 pub use losses::alphapo::AlphaPo;
 pub use losses::apo_down::ApoDown;
 pub use losses::apo_zero::ApoZero;
 pub use losses::apo_zero_unpaired::ApoZeroUnpaired;
 pub use losses::bco::Bco;
 pub use losses::bco_pair::BcoPair;
-pub use losses::cpo::Cpo;
+pub use losses::cpo::{ContrastiveLoss, Cpo};
 pub use losses::discopop::Discopop;
+pub use losses::distillation::{Distillation, DistillationDivergence, DistillationResponses};
 pub use losses::divergence::Divergence;
 pub use losses::dpo::Dpo;
+pub use losses::dpop::Dpop;
 pub use losses::exo_pair::ExoPair;
 pub use losses::hinge::Hinge;
 pub use losses::ipo::Ipo;
+pub use losses::iw_opd::IwOpd;
 pub use losses::kto::Kto;
 pub use losses::labelled::mismatches;
 pub use losses::nca_pair::NcaPair;
 pub use losses::online_dpo::OnlineDpo;
 pub use losses::orpo::Orpo;
 pub use losses::preference::{PairWeighting, Reduction};
+pub use losses::reward_model::RewardModel;
 pub use losses::robust::Robust;
 pub use losses::sft::{Normalisation, Sft, TokenWeighting};
 pub use losses::sigmoid_norm::SigmoidNorm;
@@ -165,7 +173,7 @@ pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};
 pub use propagation::{Item as PropagationItem, Norm as PropagationNorm, Side as PropagationSide};
 pub use registry::{METHODS, RegistryError};
-pub use requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Source};
+pub use requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Source, TeacherDivergence};
 pub use sampling::Sampling;
 pub use state::ObjectiveState;
 

@@ -2,6 +2,7 @@
 //!
 //! [`dpo`] is a good first one to read: a loss on the margin of a pair.
 
+pub(crate) mod a2po;
 pub(crate) mod alphapo;
 pub(crate) mod apo_down;
 pub(crate) mod apo_zero;
@@ -10,17 +11,21 @@ pub(crate) mod bco;
 pub(crate) mod bco_pair;
 pub(crate) mod cpo;
 pub(crate) mod discopop;
+pub(crate) mod distillation;
 pub(crate) mod divergence;
 pub(crate) mod dpo;
+pub(crate) mod dpop;
 pub(crate) mod exo_pair;
 pub(crate) mod hinge;
 pub(crate) mod ipo;
+pub(crate) mod iw_opd;
 pub(crate) mod kto;
 pub(crate) mod labelled;
 pub(crate) mod nca_pair;
 pub(crate) mod online_dpo;
 pub(crate) mod orpo;
 pub(crate) mod preference;
+pub(crate) mod reward_model;
 pub(crate) mod robust;
 pub(crate) mod sft;
 pub(crate) mod sigmoid_norm;

@@ -3,8 +3,8 @@
 use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters, Registered};
 use crate::{
-    AlphaPo, Aot, AotUnpaired, ApoDown, ApoZero, ApoZeroUnpaired, Bco, BcoPair, Cpo, Discopop, Dpo, ExoPair, Hinge,
-    Ift, Ipo, Kto, NcaPair, Objective, OnlineDpo, Orpo, Robust, Sft, SigmoidNorm, Simpo, SppoHard, Tdpo, WeightedSum,
+    A2po, AlphaPo, Aot, AotUnpaired, ApoDown, ApoZero, ApoZeroUnpaired, Bco, BcoPair, Cpo, Discopop, Distillation, Dpo, Dpop, ExoPair, Hinge,
+    Ift, Ipo, IwOpd, Kto, NcaPair, Objective, OnlineDpo, Orpo, RewardModel, Robust, Sft, SigmoidNorm, Simpo, SppoHard, Tdpo, WeightedSum,
     cispo, grpo, luspo, ppo, rloo, sapo, vespo,
 };
 
@@ -33,6 +33,7 @@ pub const METHODS: &[Method] = &[
     SigmoidNorm::METHOD,
     Cpo::METHOD,
     AlphaPo::METHOD,
+    Dpop::METHOD,
     Kto::METHOD,
     ApoZeroUnpaired::METHOD,
     Bco::METHOD,
@@ -42,6 +43,10 @@ pub const METHODS: &[Method] = &[
     luspo::METHOD,
     vespo::METHOD,
     rloo::METHOD,
+    Distillation::METHOD,
+    IwOpd::METHOD,
+    A2po::METHOD,
+    RewardModel::METHOD,
     WeightedSum::METHOD,
 ];
 

@@ -32,6 +32,10 @@ pub struct Requirements {
     pub statistics: EnumSet<Statistic>,
     /// Columns that must be known before the step.
     pub constants: EnumSet<Constant>,
+    /// Whether the data may weigh their responses, or pairs.
+    pub weights: bool,
+    /// The divergence from a teacher that a statistic is, where the objective reads one.
+    pub teacher: Option<TeacherDivergence>,
 }
 
 impl Requirements {
@@ -44,13 +48,43 @@ impl Requirements {
             anticipation: Anticipation::Off,
             statistics: Statistic::LogProb.into(),
             constants: EnumSet::empty(),
+            weights: false,
+            teacher: None,
         }
+    }
+
+    /// Whether anything is asked of a teacher.
+    pub fn need_teacher(&self) -> bool {
+        self.constants.contains(Constant::TeacherLogProb) || self.teacher.is_some()
     }
 
     /// Whether anything is asked of the frozen reference policy.
     pub fn need_reference(&self) -> bool {
         self.constants.contains(Constant::ReferenceLogProb) || self.statistics.contains(Statistic::ReferenceKl)
     }
+}
+
+/// A divergence between the distributions of a teacher and of the policy in one state.
+///
+/// # Formula
+///
+/// With q the teacher's distribution, p the policy's, z its logits, m = β q + (1 − β) p, sums over all actions, nats:
+///
+/// - forward KL: D = Σ q log (q/p), ∂D/∂z = p − q
+/// - reverse KL: D = Σ p log (p/q), ∂D/∂z = p (log (p/q) − D)
+/// - generalised Jensen-Shannon: D = β Σ q log (q/m) + (1 − β) K with K = Σ p log (p/m),
+///   ∂D/∂z = (1 − β) p (log (p/m) − K)
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TeacherDivergence {
+    /// KL(teacher || π).
+    ForwardKl,
+    /// KL(π || teacher).
+    ReverseKl,
+    /// Generalised Jensen-Shannon divergence.
+    JensenShannon {
+        /// Weight β of the teacher in the mixture, 0 < β < 1.
+        beta: f64,
+    },
 }
 
 /// What a step is made of.

@@ -33,6 +33,7 @@ pub(crate) fn check(
     }
     check_feedback(data, responses)?;
     let (first, second) = responses.split_at(*first_responses);
+    check_weight(requirements.weights, sides, first.len())?;
     for (name, side, responses) in [(names[0], &sides[0], first), (names[1], &sides[1], second)] {
         check_side(requirements, name, side, responses)?;
     }
@@ -116,6 +117,18 @@ fn check_feedback(data: Data, responses: &[Response]) -> Result<(), BatchError> 
     Ok(())
 }
 
+/// Weights of the first side's responses, if any are given, where the objective reads them.
+fn check_weight(read: bool, sides: &[Side<'_>; 2], responses: usize) -> Result<(), BatchError> {
+    for (side, expected) in sides.iter().zip([if read { responses } else { 0 }, 0]) {
+        let given = side.weight.len();
+        if given > 0 && given != expected {
+            return Err(BatchError::Count { field: "weight", expected, each: "a response that is weighted", given });
+        }
+    }
+    let column = Column { side: "", name: Constant::Weight.name(), values: sides[0].weight };
+    column.check_values(Constant::Weight.range(), |response| (response, 0))
+}
+
 /// The columns of one side: those that are required, one number a token; no others.
 fn check_side(
     requirements: &Requirements,
@@ -128,7 +141,7 @@ fn check_side(
         let column = Column { side: name, name: statistic.name(), values: side.statistic(statistic) };
         column.check(statistic.range(), required, responses)?;
     }
-    for constant in EnumSet::all() {
+    for constant in EnumSet::all() - Constant::Weight {
         let required = requirements.constants.contains(constant);
         let column = Column { side: name, name: constant.name(), values: side.constant(constant) };
         if constant == Constant::Advantage && required && column.values.len() == responses.len() {

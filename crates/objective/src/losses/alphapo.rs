@@ -1,8 +1,9 @@
 //! AlphaPO.
 
+use crate::losses::dpo::smoothed;
 use crate::losses::implement;
 use crate::losses::preference::{PairGradient, PairLoss, Reduction, Score, Scores};
-use crate::numerics::{box_cox, sigmoid, softplus};
+use crate::numerics::box_cox;
 use crate::objective;
 use crate::parameter::{NON_NEGATIVE, SCALE, interval};
 
@@ -15,11 +16,12 @@ objective! {
     ///
     /// # Formula
     ///
-    /// With m the mean of log π over a response's tokens, nats, p̄ = eᵐ and γ the target margin, mean over the step's pairs:
+    /// With m the mean of log π over a response's tokens, nats, p̄ = eᵐ, γ the target margin and ε the label smoothing, mean over
+    /// the step's pairs:
     ///
-    /// L = −log σ(β (u_w − u_l) − γ), u = (1 − p̄^(−α)) / α
+    /// L = −(1 − ε) log σ(z) − ε log σ(−z), z = β (u_w − u_l) − γ, u = (1 − p̄^(−α)) / α
     ///
-    /// α → 0 is SimPO, u = m; it is what α = 0 computes. Cotangent: ∓ β σ(−z) p̄^(−α) with z the argument.
+    /// α → 0 is SimPO, u = m; it is what α = 0 computes. Cotangent: ± β (ε − σ(−z)) p̄^(−α).
     ///
     /// # Source
     ///
@@ -39,7 +41,7 @@ objective! {
     /// ```
     /// use objective::{AlphaPo, Pairs, Side};
     ///
-    /// let mut alphapo = AlphaPo { beta: 1.0, alpha: 1.0, target_margin: 0.0 }.evaluator()?;
+    /// let mut alphapo = AlphaPo { beta: 1.0, alpha: 1.0, target_margin: 0.0, ..AlphaPo::default() }.evaluator()?;
     /// let answer = alphapo.evaluate(&Pairs {
     ///     chosen: Side { log_prob: &[0.0], ..Side::of(&[1]) },
     ///     rejected: Side { log_prob: &[0.5_f64.ln()], ..Side::of(&[1]) },
@@ -56,6 +58,7 @@ objective! {
         alpha: f64 [interval(-10.0, 10.0)] = 0.25,
         /// Margin between the rewards that a pair should have (gamma in its paper).
         target_margin: f64 [NON_NEGATIVE] = 0.1,
+        label_smoothing;
     }
 }
 
@@ -81,7 +84,8 @@ impl PairLoss for AlphaPo {
         let ((chosen, chosen_slope), (rejected, rejected_slope)) =
             (self.reward(scores.chosen), self.reward(scores.rejected));
         let margin = self.beta * (chosen - rejected) - self.target_margin;
-        let slope = -self.beta * sigmoid(-margin);
-        PairGradient { loss: softplus(-margin), chosen: slope * chosen_slope, rejected: -slope * rejected_slope }
+        let (loss, slope) = smoothed(self.label_smoothing, margin);
+        let slope = self.beta * slope;
+        PairGradient { loss, chosen: slope * chosen_slope, rejected: -slope * rejected_slope }
     }
 }

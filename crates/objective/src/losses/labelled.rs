@@ -72,6 +72,7 @@ pub(crate) fn requirements<L: LabelLoss>(_: &L) -> Requirements {
     Requirements {
         coupling: L::COUPLING,
         constants: Constant::ReferenceLogProb.into(),
+        weights: true,
         ..Requirements::new(Data::Labelled { mismatched: L::MISMATCHED })
     }
 }
@@ -92,7 +93,7 @@ pub(crate) fn loss<L: LabelLoss>(own: &L, batch: &TokenBatch<'_>, held: &Held, o
             Feedback::Mismatched | Feedback::None | Feedback::Reward { .. } => continue,
         };
         let reward = beta * batch.log_ratio(index);
-        let weight = share * own.weight(desirable);
+        let weight = share * batch.weight(index) * own.weight(desirable);
         let (value, slope) = own.label(sign * (reward - shift));
         *loss += weight * value;
         add(&mut cotangents.log_prob[response.tokens.clone()], weight * sign * beta * slope);

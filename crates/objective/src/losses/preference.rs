@@ -226,7 +226,7 @@ pub(crate) fn requirements<L: PairLoss>(loss: &L) -> Requirements {
         Score::Implicit { .. } => Constant::ReferenceLogProb.into(),
         Score::Likelihood(_) => EnumSet::empty(),
     };
-    Requirements { statistics, constants, source: loss.source(), ..Requirements::new(Data::Preferences) }
+    Requirements { statistics, constants, source: loss.source(), weights: true, ..Requirements::new(Data::Preferences) }
 }
 
 pub(crate) fn hold<L: PairLoss>(loss: &L, batch: &TokenBatch<'_>, _: &mut ObjectiveState, held: &mut Held) {
@@ -243,7 +243,7 @@ pub(crate) fn loss<L: PairLoss>(own: &L, batch: &TokenBatch<'_>, held: &Held, ou
         let chosen_tokens = batch.log_prob(chosen).len();
         let scores = Scores { chosen: w.score, rejected: l.score, chosen_tokens: chosen_tokens as f64 };
         let gradient = own.pair(&scores);
-        let share = share * held.responses.get(index).unwrap_or(&1.0);
+        let share = share * batch.weight(chosen) * held.responses.get(index).unwrap_or(&1.0);
         out.loss += share * gradient.loss;
         let mut silent = true;
         for (response, derivative, scored) in [(chosen, gradient.chosen, &w), (rejected, gradient.rejected, &l)] {

@@ -98,7 +98,7 @@ impl LearnsFrom for Sft {
 
 impl Objective for Sft {
     fn requirements(&self) -> Requirements {
-        Requirements::new(Data::Demonstrations)
+        Requirements { weights: true, ..Requirements::new(Data::Demonstrations) }
     }
 
     declared_parameters!();
@@ -122,6 +122,7 @@ impl Objective for Sft {
                 Normalisation::Token => 1.0 / totals.tokens as f64,
                 Normalisation::Response => 1.0 / (log_prob.len() as f64 * totals.responses as f64),
             };
+            let scale = batch.weight(response) * scale;
             let negative = 0.0 - sum(log_prob);
             let slots = &mut out.cotangents.log_prob[tokens.clone()];
             match self.weighting {

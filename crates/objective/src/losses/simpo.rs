@@ -1,8 +1,8 @@
 //! Simple preference optimisation.
 
+use crate::losses::dpo::smoothed;
 use crate::losses::implement;
 use crate::losses::preference::{MarginLoss, Reduction, Score};
-use crate::numerics::{sigmoid, softplus};
 use crate::objective;
 use crate::parameter::{NON_NEGATIVE, SCALE};
 
@@ -18,16 +18,17 @@ objective! {
     ///
     /// # Formula
     ///
-    /// With m the mean of log π over a response's tokens, nats, and γ the target margin, mean over the step's pairs:
+    /// With m the mean of log π over a response's tokens, nats, γ the target margin, ε the label smoothing and
+    /// z = β (m_w − m_l) − γ, mean over the step's pairs:
     ///
-    /// L = −log σ(β (m_w − m_l) − γ)
+    /// L = −(1 − ε) log σ(z) − ε log σ(−z)
     ///
-    /// Cotangent: ∂L/∂z = −σ(−z) with z the argument; ∂z/∂m = ±β.
+    /// Cotangent: ∂L/∂z = ε − σ(−z); ∂z/∂m = ±β.
     ///
     /// # Source
     ///
     /// Y. Meng, M. Xia and D. Chen, "SimPO: Simple Preference Optimization with a Reference-Free Reward", arXiv 2405.14734,
-    /// equation 6.
+    /// equation 6; label smoothing as in cDPO.
     ///
     /// # Departures
     ///
@@ -56,6 +57,7 @@ objective! {
         beta: f64 [SCALE] = 2.0,
         /// Margin between the rewards that a pair should have (gamma in its paper).
         target_margin: Option<f64> [NON_NEGATIVE, "0.8 beta"] = None => follows |own| Some(own.target_margin()),
+        label_smoothing;
     }
 }
 
@@ -77,7 +79,6 @@ impl MarginLoss for Simpo {
     }
 
     fn margin(&self, z: f64) -> (f64, f64) {
-        let excess = z - self.target_margin();
-        (softplus(-excess), -sigmoid(-excess))
+        smoothed(self.label_smoothing, z - self.target_margin())
     }
 }

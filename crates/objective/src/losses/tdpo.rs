@@ -97,6 +97,7 @@ impl Objective for Tdpo {
         Requirements {
             statistics: Statistic::LogProb | Statistic::ReferenceKl,
             constants: Constant::ReferenceLogProb.into(),
+            weights: true,
             ..Requirements::new(Data::Preferences)
         }
     }
@@ -110,13 +111,14 @@ impl Objective for Tdpo {
     }
 
     fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
-        let scale = 1.0 / batch.totals().pairs as f64;
+        let share = 1.0 / batch.totals().pairs as f64;
         // The weight of the divergences, and the share of it through which the chosen one learns.
         let (alpha, learns) = match self.variant {
             TdpoVariant::First => (1.0, 1.0),
             TdpoVariant::Second => (self.alpha, 0.0),
         };
         for (index, &Pair { chosen, rejected }) in batch.pairs().iter().enumerate() {
+            let scale = share * batch.weight(chosen);
             let [reward_chosen, reward_rejected] =
                 [chosen, rejected].map(|response| self.beta * batch.log_ratio(response));
             let kl_rejected = divergence(batch, rejected);

@@ -175,6 +175,7 @@ fn merge(a: Requirements, name: &str, b: Requirements) -> Result<Requirements, P
         ("data", data.is_none()),
         ("sampling", a.source != b.source),
         ("anticipation", a.anticipation != b.anticipation),
+        ("teacher", a.teacher.is_some() && b.teacher.is_some() && a.teacher != b.teacher),
     ];
     match (data, differ.iter().find(|(_, differ)| *differ)) {
         (Some(data), None) => Ok(Requirements {
@@ -182,6 +183,8 @@ fn merge(a: Requirements, name: &str, b: Requirements) -> Result<Requirements, P
             coupling: if a.coupling == b.coupling { a.coupling } else { Coupling::Step },
             statistics: a.statistics | b.statistics,
             constants: a.constants | b.constants,
+            weights: a.weights && b.weights,
+            teacher: a.teacher.or(b.teacher),
             ..a
         }),
         (_, differ) => Err(ParameterError::Invalid {

@@ -126,6 +126,11 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "START", help_heading = "Training")]
     start: Option<String>,
 
+    /// The policy that distillation learns from: Boltzmann over Q* (`optimal`, or `optimal:0.5` at another temperature than
+    /// 0.1), or a file with a policy's table, as `lake measure` reads it.
+    #[arg(long, value_name = "FILE|optimal", help_heading = "Training")]
+    teacher: Option<String>,
+
     #[command(flatten)]
     trajectories: TrajectoryArguments,
 
@@ -373,6 +378,7 @@ impl TrainArguments {
         let mut fields = self.lake.fields();
         put(&mut fields, "parameterised_target", self.parameterised_target);
         put(&mut fields, "start", self.start.clone());
+        put(&mut fields, "teacher", self.teacher.clone());
         fields.extend(self.trajectories.fields());
         put(&mut fields, "encoding", self.encoding.clone());
         put(&mut fields, "learning_rate", self.learning_rate);

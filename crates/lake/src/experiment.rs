@@ -28,6 +28,7 @@ use crate::setting::Setting;
 use crate::snapshots::Snapshots;
 use crate::solver::{TransitionMatrix, uniform_policy};
 use crate::start::{self, Start};
+use crate::teacher;
 use crate::trajectory;
 
 /// The stream of a run's seed that initial parameters are drawn from. Every further source of randomness takes its own
@@ -59,6 +60,8 @@ pub struct Experiment {
     /// Whether the demonstration is the recipe's; otherwise no method reads it.
     is_demonstrated: bool,
     rejected: Option<Trajectory>,
+    /// The teacher's distributions, where a method reads them.
+    teacher: Option<TransitionMatrix>,
     optimizer: OptimizerSettings,
     /// What trains every policy before its methods do, if anything.
     before: Option<Box<dyn Objective>>,
@@ -143,6 +146,8 @@ impl Experiment {
         };
         let compares = trained().any(|objective| reads_rejected(&objective.requirements()));
         let rejected = compares.then(|| resolve(&recipe.rejected)).transpose()?;
+        let teacher = recipe.teacher.as_ref().map(|teacher| teacher.table(environment, setting.solution()));
+        let teacher = teacher.transpose()?;
         let (optimizer, curve_steps) = (recipe.optimizer()?, curve_steps(recipe.steps));
         Ok(Self {
             recipe,
@@ -150,6 +155,7 @@ impl Experiment {
             demonstration,
             is_demonstrated,
             rejected,
+            teacher,
             optimizer,
             before,
             objectives,
@@ -342,6 +348,7 @@ impl Experiment {
             optimal: self.optimal(),
             demonstration: &self.demonstration,
             rejected: self.rejected.as_ref(),
+            teacher: self.teacher.as_ref(),
             objectives: &objectives,
             own: method,
             label: self.recipe.method[method].label(),
@@ -376,6 +383,9 @@ impl Experiment {
         let reference =
             requirements.need_reference().then(|| LakePolicy::new(environment.map(), policy.network.clone()));
         let refer = |batches: &mut [MicroBatch<States, Forward>]| {
+            if let Some(teacher) = &self.teacher {
+                teacher::fill(teacher, &requirements, batches);
+            }
             reference.as_ref().map_or(Ok(()), |reference| fill_reference(reference, &requirements, batches))
         };
         let mut batches = match requirements.source {

@@ -10,6 +10,7 @@
 //! | V*, Q* and T* | [`solver`] |
 //! | the two-layer policy and its backward pass | [`network`], [`policy`] |
 //! | the policy before training | [`start`] |
+//! | what distillation learns from | [`teacher`] |
 //! | episodes that a policy samples | [`rollout`] |
 //! | distance, success rate, return | [`measure`] |
 //! | what to run | [`recipe`] |
@@ -50,6 +51,7 @@ mod spelling;
 pub mod start;
 #[cfg(feature = "program")]
 pub mod study;
+pub mod teacher;
 pub mod trajectory;
 
 pub use error::LakeError;

@@ -94,6 +94,16 @@ pub struct Forward {
     pub value: Vec<f64>,
 }
 
+impl Forward {
+    /// A known policy in these cells, which is not pulled back. A probability of 0 counts as the least normal number, so that
+    /// its logarithm is finite.
+    pub fn of(policy: &TransitionMatrix, cells: &[usize]) -> Self {
+        let policy: TransitionMatrix = cells.iter().map(|&cell| policy[cell]).collect();
+        let log_policy = policy.iter().map(|row| row.map(|p| p.max(f64::MIN_POSITIVE).ln())).collect();
+        Self { policy, log_policy, ..Self::default() }
+    }
+}
+
 /// The parameters, or the gradient, by layer.
 struct Layers<'a> {
     encoder: &'a [f64],

@@ -7,11 +7,12 @@ use std::ops::Range;
 use enumset::EnumSet;
 use objective::numerics::sum_of_squares;
 use objective::{Data, Feedback, Freeze, Pair, Response, Statistic, TokenConstants, TokenStatistics, mismatches};
-use training::{MicroBatch, Optimizer, Policy};
+use training::{Frozen, MicroBatch, Optimizer, Policy};
 
 use crate::map::{ACTIONS, Action, Map, Trajectory};
 use crate::measure::greedy_action;
 use crate::network::{Forward, Fusion, Network, States};
+use crate::teacher;
 
 /// The network on a map.
 pub struct LakePolicy<'a> {
@@ -91,6 +92,7 @@ pub(crate) fn empty() -> MicroBatch<States, Forward> {
     MicroBatch {
         states: States { cells: Vec::new(), begins: Vec::new(), fusion: None },
         reference: None,
+        teacher: None,
         tokens: Vec::new(),
         responses: Vec::new(),
         pairs: Vec::new(),
@@ -135,7 +137,7 @@ impl Policy for LakePolicy<'_> {
     fn statistics(
         &self,
         forward: &Forward,
-        reference: Option<&Forward>,
+        frozen: Frozen<'_, Forward>,
         tokens: &[usize],
         wanted: EnumSet<Statistic>,
         out: &mut TokenStatistics,
@@ -149,7 +151,7 @@ impl Policy for LakePolicy<'_> {
                 }
                 Statistic::ReferenceKl => {
                     let references =
-                        reference.into_iter().flat_map(|forward| forward.policy.iter().zip(&forward.log_policy));
+                        frozen.reference.into_iter().flat_map(|forward| forward.policy.iter().zip(&forward.log_policy));
                     out.reference_kl.extend(log_policy.iter().zip(references).map(
                         |(row, (reference, log_reference))| {
                             let terms = row.iter().zip(log_reference).zip(reference);
@@ -163,6 +165,14 @@ impl Policy for LakePolicy<'_> {
                 Statistic::LogSumSquareProb => {
                     out.log_sum_square_prob.extend(policy.iter().map(|row| sum_square(row).ln().min(0.0)));
                 }
+                Statistic::TeacherDivergence => {
+                    if let Some((teacher, kind)) = frozen.teacher {
+                        let rows = log_policy.iter().zip(&teacher.log_policy);
+                        out.teacher_divergence.extend(rows.map(|(own, other)| teacher::divergence(kind, own, other)));
+                    }
+                }
+                // No policy on the lake scores responses, and the empty column is refused.
+                Statistic::Score => {}
             }
         }
         Ok(())
@@ -172,7 +182,7 @@ impl Policy for LakePolicy<'_> {
         &mut self,
         states: &States,
         mut forward: Forward,
-        reference: Option<&Forward>,
+        frozen: Frozen<'_, Forward>,
         tokens: &[usize],
         cotangents: &TokenStatistics,
     ) -> Result<(), Infallible> {
@@ -186,14 +196,16 @@ impl Policy for LakePolicy<'_> {
         }
 
         // Row by row, the policy makes way for the derivatives by its logits.
-        let TokenStatistics { log_prob, reference_kl, entropy: by_entropy, value, log_sum_square_prob } = cotangents;
+        let TokenStatistics {
+            log_prob, reference_kl, entropy: by_entropy, value, log_sum_square_prob, teacher_divergence, ..
+        } = cotangents;
         let by = |column: &[f64], index: usize| column.get(index).copied().filter(|cotangent| *cotangent != 0.0);
         for (index, (row, log)) in forward.policy.iter_mut().zip(&forward.log_policy).enumerate() {
             let policy = *row;
             let (by_log_prob, by_kl) = (by(log_prob, index).unwrap_or(0.0), by(reference_kl, index).unwrap_or(0.0));
             row.iter_mut().for_each(|slot| *slot *= by_kl - by_log_prob);
             row[tokens[index]] += by_log_prob;
-            if let Some(reference) = reference {
+            if let Some(reference) = frozen.reference {
                 row.iter_mut().zip(&reference.policy[index]).for_each(|(slot, p)| *slot -= by_kl * p);
             }
             if let Some(by_entropy) = by(by_entropy, index) {
@@ -205,6 +217,9 @@ impl Policy for LakePolicy<'_> {
                 let sum_square = sum_square(&policy);
                 let pull = |p: f64| 2.0 * by_sum_square * p * (p / sum_square - 1.0);
                 row.iter_mut().zip(policy).for_each(|(slot, p)| *slot += pull(p));
+            }
+            if let (Some(by_divergence), Some((teacher, kind))) = (by(teacher_divergence, index), frozen.teacher) {
+                teacher::pull_back(kind, by_divergence, log, &teacher.log_policy[index], row);
             }
         }
         self.network.backward(states, &mut forward, value);

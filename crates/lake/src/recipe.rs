@@ -5,7 +5,7 @@ use std::ops::{Bound, RangeInclusive};
 use std::path::Path;
 
 use objective::parameter::{BELOW_ONE, Interval, POSITIVE, Parameters, UNIT, Value, check_number};
-use objective::{Anticipation, Configured, METHODS, Objective, registry, schema};
+use objective::{Anticipation, Configured, Constant, METHODS, Objective, Requirements, Source, Statistic, registry, schema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use strum::VariantNames;
@@ -19,11 +19,14 @@ use crate::network::Encoding;
 use crate::solver::Target;
 use crate::spelling::suggest;
 use crate::start::{self, Start};
+use crate::teacher::{self, Teacher};
 
 /// The recipe whose fields every other one replaces.
 pub const DEFAULT: &str = include_str!("../../../experiments/default.toml");
 /// Name of the recipe in errors, as the owner of its fields.
 const OWNER: &str = "recipe";
+/// The field of the teacher, which needs a method that reads it.
+const TEACHER: &str = "teacher";
 /// The fields without a default.
 const WITHOUT_DEFAULT: [&str; 2] = ["clip_norm", "method"];
 /// The word that stands for every registered method.
@@ -67,6 +70,10 @@ pub struct Recipe {
     /// What the policy is before training: random, or fitted to a policy that is partly right.
     #[schemars(schema_with = "start_schema")]
     pub start: Start,
+    /// The policy that distillation learns from; there where a method reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "teacher_schema")]
+    pub teacher: Option<Teacher>,
     /// The trajectory to imitate: a name that the map has, `drawn:shortest,seed=7`, or a word over L, D, R, U.
     pub demonstration: String,
     /// The trajectory to avoid, read by methods that compare.
@@ -208,6 +215,7 @@ impl Recipe {
     fn resolve_fields(origin: &str, fields: Table, overrides: &Overrides) -> Result<Self, LakeError> {
         let mut table = parse("default recipe", DEFAULT)?;
         let names: Vec<_> = table.keys().cloned().chain(WITHOUT_DEFAULT.map(str::to_owned)).collect();
+        let teaches = fields.contains_key(TEACHER) || overrides.fields.contains_key(TEACHER);
         table.extend(fields);
         table.extend(overrides.fields.clone());
         let unknown = table.keys().find(|name| !names.contains(name)).cloned();
@@ -220,6 +228,12 @@ impl Recipe {
             recipe.assign(assignment)?;
         }
         recipe.validate()?;
+        if !recipe.learns_from_teacher()? {
+            let given = recipe.teacher.take().filter(|_| teaches);
+            if let Some(given) = given {
+                return Err(field(&format!("{OWNER}.{TEACHER}"), "none where no method learns from a teacher", given));
+            }
+        }
         Ok(recipe)
     }
 
@@ -250,6 +264,16 @@ impl Recipe {
             before.chain([own]).collect()
         };
         self.method.iter().map(stages).collect()
+    }
+
+    /// Whether anything that trains learns from a teacher.
+    fn learns_from_teacher(&self) -> Result<bool, LakeError> {
+        let needs = |objective: &dyn Objective| objective.requirements().need_teacher();
+        let before = match &self.start {
+            Start::After { method } => needs(&*registry::build(method, &Parameters::new())?),
+            Start::Random | Start::Noisy { .. } | Start::Right { .. } => false,
+        };
+        Ok(before || self.objectives()?.iter().flatten().any(|objective| needs(&**objective)))
     }
 
     /// The optimizer.
@@ -345,8 +369,10 @@ impl Recipe {
             let before = entry.after.iter().map(|stage| Ok(Parameters::from(&Configured::try_from(stage.clone())?)));
             entry.after = before.collect::<Result<_, LakeError>>()?;
             for objective in stages {
+                let requirements = objective.requirements();
+                check_data(entry.label(), &requirements)?;
                 entry.parameters = objective.parameters();
-                if let Anticipation::Residual { lambda, .. } = objective.requirements().anticipation
+                if let Anticipation::Residual { lambda, .. } = requirements.anticipation
                     && lambda.least != lambda.most
                     && self.warmup_ratio == 0.0
                 {
@@ -374,6 +400,16 @@ impl Recipe {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses a method whose data a lake does not have.
+fn check_data(label: &str, requirements: &Requirements) -> Result<(), LakeError> {
+    let scores = requirements.statistics.contains(Statistic::Score).then_some(Statistic::Score.name());
+    let given = requirements.source == Source::Given && requirements.constants.contains(Constant::Advantage);
+    match scores.or(given.then_some(Constant::Advantage.name())) {
+        None => Ok(()),
+        Some(column) => Err(field("method", &format!("one that does not read {column}, which a lake does not have"), label)),
     }
 }
 
@@ -414,6 +450,10 @@ fn target_schema(_: &mut SchemaGenerator) -> Schema {
 
 fn start_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^(random|(noisy|right):[0-9.eE+-]+|after:[a-z0-9_]+)$", "description": start::SPELLING })
+}
+
+fn teacher_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "description": teacher::SPELLING })
 }
 
 fn encoding_schema(_: &mut SchemaGenerator) -> Schema {

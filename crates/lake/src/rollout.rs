@@ -6,7 +6,7 @@ use enumset::EnumSet;
 use objective::{Data, Feedback, Pair, Requirements, Sampling, Statistic, TokenStatistics};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use training::{MicroBatch, Outcome, Policy, fill_behaviour};
+use training::{Frozen, MicroBatch, Outcome, Policy, fill_behaviour};
 
 use crate::environment::Environment;
 use crate::map::Action;
@@ -144,7 +144,7 @@ fn outcomes(policy: &LakePolicy<'_>, requirements: &Requirements, episodes: Vec<
         let states = States { begins: (0..cut_off.len()).collect(), cells: cut_off, fusion: None };
         let wanted = requirements.statistics & EnumSet::only(Statistic::Value);
         let forward = policy.network.forward(&states);
-        let Ok(()) = policy.statistics(&forward, None, &[], wanted, &mut statistics);
+        let Ok(()) = policy.statistics(&forward, Frozen::default(), &[], wanted, &mut statistics);
     }
     let mut values = statistics.value.into_iter();
     let outcome = |episode: Episode| {

@@ -215,11 +215,7 @@ pub fn optimal_policy(
     target: Target,
 ) -> Result<TransitionMatrix, LakeError> {
     if target == Target::Soft {
-        return Ok(rows(environment, |cell| {
-            let q = solution.action_value[cell];
-            let best = q.into_iter().fold(f64::NEG_INFINITY, f64::max);
-            q.map(|q| ((q - best) / TEMPERATURE).exp())
-        }));
+        return Ok(boltzmann(environment, solution, TEMPERATURE));
     }
     let tied = best_actions(environment, solution).or_else(|_| {
         // First as exactly as a tie asks for, which is enough but for rounding; then as exactly as numbers allow.
@@ -240,6 +236,15 @@ pub fn optimal_policy(
             Target::Ties | Target::Soft => tied.map(f64::from),
         }
     }))
+}
+
+/// The Boltzmann policy over Q* at a temperature, in units of return; rows of terminal cells are uniform.
+pub fn boltzmann(environment: &Environment, solution: &Solution, temperature: f64) -> TransitionMatrix {
+    rows(environment, |cell| {
+        let q = solution.action_value[cell];
+        let best = q.into_iter().fold(f64::NEG_INFINITY, f64::max);
+        q.map(|q| ((q - best) / temperature).exp())
+    })
 }
 
 /// Weights of the actions, divided by their sum.

@@ -1,12 +1,13 @@
 //! Prints the table of methods that the crate's documentation shows:
 //! `cargo run -p objective --example methods > crates/objective/METHODS.md`.
 
+use objective::registry::GIVEN;
 use objective::{Constant, METHODS, Method, Parameter, Parameters, Source, Statistic};
 
 fn main() -> anyhow::Result<()> {
     println!("| name | loss | learns from | reads | parameters: default, range | source |");
     println!("|---|---|---|---|---|---|");
-    for method in METHODS {
+    for method in METHODS.iter().chain(GIVEN) {
         println!("{}", row(method)?);
     }
     Ok(())

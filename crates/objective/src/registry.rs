@@ -45,10 +45,11 @@ pub const METHODS: &[Method] = &[
     rloo::METHOD,
     Distillation::METHOD,
     IwOpd::METHOD,
-    A2po::METHOD,
-    RewardModel::METHOD,
     WeightedSum::METHOD,
 ];
+
+/// Methods over columns that no policy fills by itself: advantages that somebody computed, and scores.
+pub const GIVEN: &[Method] = &[A2po::METHOD, RewardModel::METHOD];
 
 /// Why no objective was built.
 ///
@@ -96,9 +97,10 @@ pub enum RegistryError {
 /// Ok::<(), objective::RegistryError>(())
 /// ```
 pub fn find(name: &str) -> Result<&'static Method, RegistryError> {
-    METHODS.iter().find(|method| method.name == name).ok_or_else(|| RegistryError::Unknown {
+    let all = || METHODS.iter().chain(GIVEN);
+    all().find(|method| method.name == name).ok_or_else(|| RegistryError::Unknown {
         name: name.to_owned(),
-        allowed: METHODS.iter().map(|method| method.name).collect::<Vec<_>>().join(", "),
+        allowed: all().map(|method| method.name).collect::<Vec<_>>().join(", "),
     })
 }
 

@@ -151,7 +151,7 @@ fn losses_agree_with_trl() {
         }
         compare(label, "loss", &[loss], &[expected]);
     }
-    assert_eq!(seen.values().sum::<i32>(), 85, "{seen:?}");
+    assert_eq!(seen.values().sum::<i32>(), 86, "{seen:?}");
 }
 
 #[test]

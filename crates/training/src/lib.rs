@@ -17,7 +17,7 @@ pub mod schedule;
 pub mod step;
 
 pub use optimizer::{OPTIMIZERS, Optimizer, OptimizerError, OptimizerSettings};
-pub use policy::{MicroBatch, Policy};
+pub use policy::{Frozen, MicroBatch, Policy};
 pub use ranks::{Given, Ranks, RanksError, agree};
 pub use rollout::{Outcome, fill_behaviour};
 pub use schedule::{Schedule, Shape};

@@ -1,7 +1,9 @@
 //! What the host of a policy implements, once, to be trained by every objective.
 
 use enumset::EnumSet;
-use objective::{Freeze, Pair, Response, Statistic, StepTotals, TokenConstants, TokenStatistics};
+use objective::{
+    Freeze, Pair, Requirements, Response, Statistic, StepTotals, TeacherDivergence, TokenConstants, TokenStatistics,
+};
 
 use crate::ranks::Ranks;
 
@@ -31,8 +33,8 @@ pub trait Policy {
     /// The host's own.
     fn anticipate(&self, states: &Self::States, lambda: f64, freeze: Freeze) -> Result<Self::States, Self::Error>;
 
-    /// Fills the wanted columns of `out` for the actions `tokens`, one for each state; leaves the others empty. `reference` is
-    /// the frozen reference policy's forward pass over the same states, present where its distribution is wanted.
+    /// Fills the wanted columns of `out` for the actions `tokens`, one for each state; leaves the others empty. `frozen` has the
+    /// forward passes of other policies over the same states, present where their distributions are wanted.
     ///
     /// # Errors
     ///
@@ -40,7 +42,7 @@ pub trait Policy {
     fn statistics(
         &self,
         forward: &Self::Forward,
-        reference: Option<&Self::Forward>,
+        frozen: Frozen<'_, Self::Forward>,
         tokens: &[usize],
         wanted: EnumSet<Statistic>,
         out: &mut TokenStatistics,
@@ -51,8 +53,8 @@ pub trait Policy {
     /// # Formula
     ///
     /// With p the policy's distribution, z its logits, y the action and H the entropy: ∂/∂z log p_y = e_y − p,
-    /// ∂/∂z KL(p_ref || p) = p − p_ref, ∂/∂z H = −p (log p + H) and ∂/∂z log Σ p² = 2 (p²/Σ p² − p). What is pulled back from
-    /// values goes to the value function.
+    /// ∂/∂z KL(p_ref || p) = p − p_ref, ∂/∂z H = −p (log p + H) and ∂/∂z log Σ p² = 2 (p²/Σ p² − p); [`TeacherDivergence`] has
+    /// those of a teacher's. What is pulled back from values goes to the value function.
     ///
     /// # Errors
     ///
@@ -61,7 +63,7 @@ pub trait Policy {
         &mut self,
         states: &Self::States,
         forward: Self::Forward,
-        reference: Option<&Self::Forward>,
+        frozen: Frozen<'_, Self::Forward>,
         tokens: &[usize],
         cotangents: &TokenStatistics,
     ) -> Result<(), Self::Error>;
@@ -103,6 +105,22 @@ pub trait Policy {
     ) -> Result<(), Self::Error>;
 }
 
+/// Forward passes of frozen policies over the states of a micro-batch.
+#[derive(Debug)]
+pub struct Frozen<'a, F> {
+    /// That of the reference policy.
+    pub reference: Option<&'a F>,
+    /// That of a teacher, and the policy's divergence from it that is wanted.
+    pub teacher: Option<(&'a F, TeacherDivergence)>,
+}
+
+/// None.
+impl<F> Default for Frozen<'_, F> {
+    fn default() -> Self {
+        Self { reference: None, teacher: None }
+    }
+}
+
 /// A part of an optimizer step that goes through the policy at once. Response tokens only: prompts and padding are the
 /// host's affair.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +129,8 @@ pub struct MicroBatch<S, F> {
     pub states: S,
     /// The frozen reference policy's forward pass over the states, where a statistic needs its distribution.
     pub reference: Option<F>,
+    /// A teacher's forward pass over the states, where a statistic needs its distribution.
+    pub teacher: Option<F>,
     /// The action taken in each state.
     pub tokens: Vec<usize>,
     /// Responses, one behind the other. Groups are numbered through the step.
@@ -122,6 +142,11 @@ pub struct MicroBatch<S, F> {
 }
 
 impl<S, F> MicroBatch<S, F> {
+    /// What a step with these requirements reads of frozen policies.
+    pub fn frozen(&self, requirements: &Requirements) -> Frozen<'_, F> {
+        Frozen { reference: self.reference.as_ref(), teacher: self.teacher.as_ref().zip(requirements.teacher) }
+    }
+
     /// The micro-batch's own counts.
     pub fn totals(&self) -> StepTotals {
         StepTotals::of(&self.responses, &self.pairs)

@@ -2,7 +2,7 @@
 
 use objective::{Constant, Requirements, Source, Statistic, TokenConstants, TokenStatistics, returns};
 
-use crate::policy::Policy;
+use crate::policy::{Frozen, Policy};
 use crate::step::MicroBatchOf;
 
 /// What the environment answered to one response.
@@ -28,7 +28,7 @@ pub fn fill_behaviour<P: Policy>(
     outcomes: &[Vec<Outcome>],
 ) -> Result<(), P::Error> {
     let needs = |constant| requirements.constants.contains(constant);
-    if requirements.constants.is_subset(Constant::ReferenceLogProb.into()) {
+    if requirements.constants.is_subset(Constant::ReferenceLogProb | Constant::TeacherLogProb) {
         return Ok(());
     }
     let lambda = match requirements.source {
@@ -40,7 +40,7 @@ pub fn fill_behaviour<P: Policy>(
     for (micro_batch, outcomes) in micro_batches.iter_mut().zip(outcomes) {
         let forward = policy.forward(&micro_batch.states)?;
         let wanted = requirements.statistics & (Statistic::LogProb | Statistic::Value);
-        policy.statistics(&forward, None, &micro_batch.tokens, wanted, &mut statistics)?;
+        policy.statistics(&forward, Frozen::default(), &micro_batch.tokens, wanted, &mut statistics)?;
         if !valued {
             statistics.value.resize(micro_batch.tokens.len(), 0.0);
         }

@@ -7,7 +7,7 @@ use objective::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{MicroBatch, Policy};
+use crate::policy::{Frozen, MicroBatch, Policy};
 use crate::ranks::{RanksError, agree};
 
 /// What a step needs beside policy, objective and data.
@@ -92,6 +92,12 @@ impl Columns {
         }
         for constant in requirements.constants {
             self.constants.column_mut(constant).extend(constants.column(constant));
+        }
+        if !(self.constants.weight.is_empty() && constants.weight.is_empty()) {
+            // Responses without weights count 1.
+            self.constants.weight.resize(first, 1.0);
+            self.constants.weight.extend(&constants.weight);
+            self.constants.weight.resize(first + responses.len(), 1.0);
         }
         self.responses.extend(responses.iter().map(|response| response.shifted(tokens)));
         let shifted = |pair: &Pair| Pair { chosen: pair.chosen + first, rejected: pair.rejected + first };
@@ -207,7 +213,7 @@ fn share<P: Policy>(
             .map_err(|source| StepError::Batch { micro_batch: index, source })?;
         loss += evaluation.loss;
         metrics.merge(&evaluation.metrics);
-        pull_back(policy, micro_batch, passed, &evaluation.cotangents)?;
+        pull_back(policy, &asked.requirements, micro_batch, passed, &evaluation.cotangents)?;
     }
     Ok((loss, metrics))
 }
@@ -241,7 +247,7 @@ fn pull_back_part<P: Policy>(
             let part = &evaluation.cotangents.column(statistic)[begin..end];
             statistics.column_mut(statistic).copy_from_slice(part);
         }
-        pull_back(policy, micro_batch, passed, statistics)?;
+        pull_back(policy, &asked.requirements, micro_batch, passed, statistics)?;
         begin = end;
     }
     Ok(())
@@ -325,7 +331,7 @@ fn pass<P: Policy>(
     micro_batch: &MicroBatchOf<P>,
     statistics: &mut TokenStatistics,
 ) -> Result<Passed<P>, P::Error> {
-    let MicroBatch { states, reference, tokens, .. } = micro_batch;
+    let MicroBatch { states, tokens, .. } = micro_batch;
     let anticipated = match asked.requirements.anticipation {
         Anticipation::Off => None,
         Anticipation::Residual { lambda, freeze } => {
@@ -334,19 +340,21 @@ fn pass<P: Policy>(
         }
     };
     let forward = policy.forward(anticipated.as_ref().unwrap_or(states))?;
-    policy.statistics(&forward, reference.as_ref(), tokens, asked.requirements.statistics, statistics)?;
+    let frozen = micro_batch.frozen(&asked.requirements);
+    policy.statistics(&forward, frozen, tokens, asked.requirements.statistics, statistics)?;
     Ok((anticipated, forward))
 }
 
 fn pull_back<P: Policy>(
     policy: &mut P,
+    requirements: &Requirements,
     micro_batch: &MicroBatchOf<P>,
     (anticipated, forward): Passed<P>,
     cotangents: &TokenStatistics,
 ) -> Result<(), P::Error> {
-    let MicroBatch { states, reference, tokens, .. } = micro_batch;
+    let MicroBatch { states, tokens, .. } = micro_batch;
     let states = anticipated.as_ref().unwrap_or(states);
-    policy.pull_back(states, forward, reference.as_ref(), tokens, cotangents)
+    policy.pull_back(states, forward, micro_batch.frozen(requirements), tokens, cotangents)
 }
 
 /// One optimizer step: [`accumulate`], clip, update.
@@ -397,7 +405,7 @@ pub fn fill_reference<P: Policy>(
     for MicroBatch { states, reference: kept, tokens, constants, .. } in micro_batches {
         let forward = reference.forward(states)?;
         if requirements.constants.contains(Constant::ReferenceLogProb) {
-            reference.statistics(&forward, None, tokens, Statistic::LogProb.into(), &mut statistics)?;
+            reference.statistics(&forward, Frozen::default(), tokens, Statistic::LogProb.into(), &mut statistics)?;
             constants.reference_log_prob.clone_from(&statistics.log_prob);
         }
         *kept = requirements.statistics.contains(Statistic::ReferenceKl).then_some(forward);

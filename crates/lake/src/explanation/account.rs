@@ -18,6 +18,7 @@ use crate::network::{Forward, Network, States};
 use crate::policy::{LakePolicy, given};
 use crate::rollout::{Dice, sample};
 use crate::solver::TransitionMatrix;
+use crate::teacher;
 
 /// Of one run, whose gradients may have no direction.
 pub(super) type OfRun = Standing<f64, Option<f64>>;
@@ -49,6 +50,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) optimal: &'a TransitionMatrix,
     pub(crate) demonstration: &'a Trajectory,
     pub(crate) rejected: Option<&'a Trajectory>,
+    /// The teacher's distributions, where a method reads them.
+    pub(crate) teacher: Option<&'a TransitionMatrix>,
     /// What each method of the recipe trains with, its last stage.
     pub(crate) objectives: &'a [&'a dyn Objective],
     /// The run's method, among them.
@@ -169,7 +172,11 @@ impl Subject<'_> {
                 sample(self.environment, policy, &requirements, sampling, self.discount, &mut dice).batch
             }
         };
-        let Ok(()) = fill_reference(reference, &requirements, std::slice::from_mut(&mut batch));
+        let batches = std::slice::from_mut(&mut batch);
+        let Ok(()) = fill_reference(reference, &requirements, batches);
+        if let Some(teacher) = self.teacher {
+            teacher::fill(teacher, &requirements, batches);
+        }
         (!batch.responses.is_empty()).then_some(batch)
     }
 }

@@ -9,6 +9,7 @@ use anyhow::Context;
 use lm::head::Head;
 use objective::{Statistic, TokenStatistics};
 use tch::{Device, Kind, Tensor, no_grad};
+use training::Frozen;
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -40,12 +41,12 @@ fn main() -> anyhow::Result<()> {
 fn chunked(states: &Tensor, weights: &Tensor, taken: &[usize], trains: bool) -> anyhow::Result<f64> {
     let head = Head { hidden: states, weights, kept: None };
     let mut statistics = TokenStatistics::default();
-    head.statistics(None, taken, Statistic::LogProb.into(), &mut statistics)?;
+    head.statistics(Frozen::default(), taken, Statistic::LogProb.into(), &mut statistics)?;
     let sum = statistics.log_prob.iter().sum();
     if trains {
         statistics.log_prob.fill(-1.0 / taken.len() as f64);
         let mut gradient = weights.f_zeros_like()?;
-        _ = head.pull_back(None, taken, &statistics, Some(&mut gradient))?;
+        _ = head.pull_back(Frozen::default(), taken, &statistics, Some(&mut gradient))?;
     }
     Ok(sum)
 }

@@ -8,14 +8,16 @@
 //!
 //! With z = h Wᵀ the logits of a token, p their softmax, y the response's token, H the entropy and c the cotangents:
 //!
-//! ∂L/∂z = c_log_prob (e_y − p) + c_reference_kl (p − p_ref) − c_entropy p (log p + H) + 2 c_log_sum_square_prob (p² / Σp² − p),
+//! ∂L/∂z = c_log_prob (e_y − p) + c_reference_kl (p − p_ref) − c_entropy p (log p + H) + 2 c_log_sum_square_prob (p² / Σp² − p)
+//! + c_teacher_divergence ∂D/∂z ([`TeacherDivergence`] has ∂D/∂z),
 //! ∂L/∂h = ∂L/∂z W, ∂L/∂W = Σ_tokens (∂L/∂z)ᵀ h.
 
 use std::cell::RefCell;
 
 use enumset::EnumSet;
-use objective::{Statistic, TokenStatistics};
+use objective::{Statistic, TeacherDivergence, TokenStatistics};
 use tch::{Device, Kind, Tensor, no_grad};
+use training::Frozen;
 
 use crate::device::send;
 use crate::error::LmError;
@@ -165,14 +167,14 @@ impl Head<'_> {
     }
 
     /// Fills the wanted columns of `out` for the response's `tokens`, one for each hidden state, and empties the others.
-    /// `reference` are the frozen reference policy's hidden states and weights, where its distribution is wanted.
+    /// `frozen` has hidden states and weights of other models, where their distributions are wanted.
     ///
     /// # Errors
     ///
     /// [`LmError::Engine`]; [`LmError::Statistic`] for one that a language model does not have.
     pub fn statistics(
         &self,
-        reference: Option<Head<'_>>,
+        frozen: Frozen<'_, Head<'_>>,
         tokens: &[usize],
         wanted: EnumSet<Statistic>,
         out: &mut TokenStatistics,
@@ -193,7 +195,7 @@ impl Head<'_> {
                 }
                 let log_probs = self.log_probs(&chunk)?;
                 for (statistic, parts) in columns.iter().zip(&mut parts) {
-                    parts.push(statistic_of(*statistic, &log_probs, &taken, reference, &chunk)?);
+                    parts.push(statistic_of(*statistic, &log_probs, &taken, frozen, &chunk)?);
                 }
             }
             // Everything goes to the host at once, so that a GPU need not wait for it chunk by chunk.
@@ -233,7 +235,7 @@ impl Head<'_> {
     /// As [`statistics`](Self::statistics).
     pub fn pull_back(
         &self,
-        reference: Option<Head<'_>>,
+        frozen: Frozen<'_, Head<'_>>,
         tokens: &[usize],
         cotangents: &TokenStatistics,
         mut gradient: Option<&mut Tensor>,
@@ -245,21 +247,32 @@ impl Head<'_> {
             }
             Ok(Some(send(values, Kind::Float, self.hidden.device())?.f_unsqueeze(-1)?))
         };
-        let TokenStatistics { log_prob, reference_kl, entropy, value, log_sum_square_prob } = cotangents;
-        if !value.is_empty() {
-            return Err(LmError::Statistic { statistic: Statistic::Value.into() });
+        let TokenStatistics {
+            log_prob,
+            reference_kl,
+            entropy,
+            value,
+            log_sum_square_prob,
+            teacher_divergence,
+            score,
+        } = cotangents;
+        for (column, statistic) in [(value, Statistic::Value), (score, Statistic::Score)] {
+            if !column.is_empty() {
+                return Err(LmError::Statistic { statistic: statistic.into() });
+            }
         }
         let columns = Columns {
             log_prob: column(log_prob)?,
             reference_kl: column(reference_kl)?,
             entropy: column(entropy)?,
             log_sum_square_prob: column(log_sum_square_prob)?,
+            teacher_divergence: column(teacher_divergence)?,
         };
         no_grad(|| {
             let mut parts = Vec::new();
             for chunk in self.chunks() {
                 let taken = tokens.f_narrow(0, chunk.begin, chunk.tokens)?;
-                let of_logits = self.logits_cotangent(&columns.narrow(&chunk)?, reference, &chunk, &taken)?;
+                let of_logits = self.logits_cotangent(&columns.narrow(&chunk)?, frozen, &chunk, &taken)?;
                 let narrow = of_logits.f_to_kind(self.weights.f_kind()?)?;
                 parts.push(narrow.f_matmul(self.weights)?);
                 if let Some(gradient) = &mut gradient {
@@ -274,12 +287,13 @@ impl Head<'_> {
     fn logits_cotangent(
         &self,
         columns: &Columns,
-        reference: Option<Head<'_>>,
+        frozen: Frozen<'_, Head<'_>>,
         chunk: &Chunk,
         taken: &Tensor,
     ) -> Result<Tensor, LmError> {
-        let Columns { log_prob, reference_kl, entropy, log_sum_square_prob } = columns;
-        if let (Some(log_prob), None, None, None) = (log_prob, reference_kl, entropy, log_sum_square_prob) {
+        let Columns { log_prob, reference_kl, entropy, log_sum_square_prob, teacher_divergence } = columns;
+        let alone = [reference_kl, entropy, log_sum_square_prob, teacher_divergence].iter().all(|column| column.is_none());
+        if let (Some(log_prob), true) = (log_prob, alone) {
             let kept = self.kept.and_then(|Kept(kept)| kept.take());
             let Exponentials { mut each, sum } = match kept {
                 Some(exponentials) => exponentials,
@@ -296,7 +310,7 @@ impl Head<'_> {
             _ = cotangent.f_scatter_add_(-1, &taken.f_unsqueeze(-1)?, column)?;
         }
         if let Some(column) = reference_kl {
-            let reference_probs = required(reference)?.log_probs(chunk)?.f_exp_()?;
+            let reference_probs = required(frozen.reference, Statistic::ReferenceKl)?.log_probs(chunk)?.f_exp_()?;
             _ = cotangent.f_add_(&probs.f_sub(&reference_probs)?.f_mul_(column)?)?;
         }
         if let Some(column) = entropy {
@@ -308,6 +322,11 @@ impl Head<'_> {
             let squares = probs.f_square()?;
             let sum = squares.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
             _ = cotangent.f_add_(&squares.f_div(&sum)?.f_sub_(&probs)?.f_mul_(&column.f_mul_scalar(2.0)?)?)?;
+        }
+        if let Some(column) = teacher_divergence {
+            let (teacher, kind) = required(frozen.teacher, Statistic::TeacherDivergence)?;
+            let of_logits = divergence_cotangent(kind, &log_probs, &probs, &teacher.log_probs(chunk)?)?;
+            _ = cotangent.f_add_(&of_logits.f_mul(column)?)?;
         }
         Ok(cotangent)
     }
@@ -333,6 +352,7 @@ struct Columns {
     reference_kl: Option<Tensor>,
     entropy: Option<Tensor>,
     log_sum_square_prob: Option<Tensor>,
+    teacher_divergence: Option<Tensor>,
 }
 
 impl Columns {
@@ -345,6 +365,7 @@ impl Columns {
             reference_kl: narrow(&self.reference_kl)?,
             entropy: narrow(&self.entropy)?,
             log_sum_square_prob: narrow(&self.log_sum_square_prob)?,
+            teacher_divergence: narrow(&self.teacher_divergence)?,
         })
     }
 }
@@ -353,7 +374,7 @@ fn statistic_of(
     statistic: Statistic,
     log_probs: &Tensor,
     taken: &Tensor,
-    reference: Option<Head<'_>>,
+    frozen: Frozen<'_, Head<'_>>,
     chunk: &Chunk,
 ) -> Result<Tensor, LmError> {
     let sum = |values: Tensor| values.f_sum_dim_intlist([-1].as_slice(), false, Kind::Float);
@@ -361,17 +382,62 @@ fn statistic_of(
     Ok(match statistic {
         Statistic::LogProb => log_probs.f_gather(-1, &taken.f_unsqueeze(-1)?, false)?.f_squeeze_dim(-1)?,
         Statistic::ReferenceKl => {
-            let reference = required(reference)?.log_probs(chunk)?;
+            let reference = required(frozen.reference, statistic)?.log_probs(chunk)?;
             sum(reference.f_exp()?.f_mul_(&reference.f_sub(log_probs)?)?)?.f_clamp_min(0.0)?
         }
         Statistic::Entropy => sum(log_probs.f_exp()?.f_mul_(log_probs)?)?.f_neg()?.f_clamp_min(0.0)?,
         Statistic::LogSumSquareProb => sum(log_probs.f_mul_scalar(2.0)?.f_exp_()?)?.f_log()?.f_clamp_max(0.0)?,
-        Statistic::Value => return Err(LmError::Statistic { statistic: statistic.into() }),
+        Statistic::TeacherDivergence => {
+            let (teacher, kind) = required(frozen.teacher, statistic)?;
+            divergence(kind, log_probs, &teacher.log_probs(chunk)?)?.f_clamp_min(0.0)?
+        }
+        Statistic::Value | Statistic::Score => return Err(LmError::Statistic { statistic: statistic.into() }),
     })
 }
 
-fn required(reference: Option<Head<'_>>) -> Result<Head<'_>, LmError> {
-    reference.ok_or(LmError::Statistic { statistic: Statistic::ReferenceKl.into() })
+/// What a statistic needs of another model.
+fn required<T>(other: Option<T>, statistic: Statistic) -> Result<T, LmError> {
+    other.ok_or(LmError::Statistic { statistic: statistic.into() })
+}
+
+/// Σ over the vocabulary.
+fn total(values: &Tensor, keep: bool) -> Result<Tensor, LmError> {
+    Ok(values.f_sum_dim_intlist([-1].as_slice(), keep, Kind::Float)?)
+}
+
+/// log (β teacher + (1 − β) policy), by log-probabilities.
+fn mixture(beta: f64, log_probs: &Tensor, teacher: &Tensor) -> Result<Tensor, LmError> {
+    Ok(teacher.f_add_scalar(beta.ln())?.f_logaddexp(&log_probs.f_add_scalar((-beta).ln_1p())?)?)
+}
+
+/// The divergence of a policy from a teacher, by log-probabilities of shape [tokens, vocabulary].
+fn divergence(kind: TeacherDivergence, log_probs: &Tensor, teacher: &Tensor) -> Result<Tensor, LmError> {
+    let kl = |first: &Tensor, second: &Tensor| total(&first.f_exp()?.f_mul_(&first.f_sub(second)?)?, false);
+    match kind {
+        TeacherDivergence::ForwardKl => kl(teacher, log_probs),
+        TeacherDivergence::ReverseKl => kl(log_probs, teacher),
+        TeacherDivergence::JensenShannon { beta } => {
+            let mixture = mixture(beta, log_probs, teacher)?;
+            let (theirs, own) = (kl(teacher, &mixture)?, kl(log_probs, &mixture)?);
+            Ok(theirs.f_mul_scalar(beta)?.f_add_(&own.f_mul_scalar(1.0 - beta)?)?)
+        }
+    }
+}
+
+/// Its derivatives by the policy's logits.
+fn divergence_cotangent(
+    kind: TeacherDivergence,
+    log_probs: &Tensor,
+    probs: &Tensor,
+    teacher: &Tensor,
+) -> Result<Tensor, LmError> {
+    let (weight, differences) = match kind {
+        TeacherDivergence::ForwardKl => return Ok(probs.f_sub(&teacher.f_exp()?)?),
+        TeacherDivergence::ReverseKl => (1.0, log_probs.f_sub(teacher)?),
+        TeacherDivergence::JensenShannon { beta } => (1.0 - beta, log_probs.f_sub(&mixture(beta, log_probs, teacher)?)?),
+    };
+    let mean = total(&probs.f_mul(&differences)?, true)?;
+    Ok(differences.f_sub(&mean)?.f_mul_(probs)?.f_mul_scalar_(weight)?)
 }
 
 /// sum += a b, where the sum is in 32 bits and the factors may be in less.

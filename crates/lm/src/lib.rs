@@ -62,6 +62,7 @@ pub mod reference;
 pub mod run;
 pub mod score;
 pub mod serve;
+pub mod teacher;
 pub mod tensorboard;
 pub mod tokens;
 pub mod weights;

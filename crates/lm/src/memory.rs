@@ -39,7 +39,7 @@ pub struct MemoryPlan {
     pub moments: u64,
     /// Copies of 16-bit weights in 32 bits.
     pub masters: u64,
-    /// A reference that is held, or what its whole distribution is made of.
+    /// A reference that is held, or what its whole distribution is made of; and a teacher, taken for as large as the model.
     pub reference: u64,
     /// What forward passes keep, for `micro_batch` records as long as `max_length`.
     pub activations: u64,
@@ -92,6 +92,8 @@ impl MemoryPlan {
             (Some(wanted), Keeping::Cache) if wanted.distribution() => vocabulary * hidden * bytes,
             (Some(_), Keeping::Cache) => 0,
         };
+        let teacher = if stage.teacher.is_some() { parameters * bytes } else { 0 };
+        let reference = reference + teacher;
         let chunk = (LOGITS as u64).clamp(vocabulary, tokens * vocabulary) * 4;
         let distribution = wanted.is_some_and(|wanted| wanted.distribution());
         // The product that is added to the gradient of the output's weights.

@@ -115,6 +115,7 @@ impl<'a> Plan<'a> {
             responses: responses.collect(),
             states: States::new(model, &self.sequences, packing)?,
             reference: None,
+            teacher: None,
             tokens: self.tokens(),
             pairs: self.pairs.clone(),
             constants: TokenConstants::default(),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use enumset::EnumSet;
 use objective::{Freeze, Statistic, TokenStatistics};
 use tch::{Device, Kind, Tensor, no_grad};
-use training::{Policy, Ranks, agree};
+use training::{Frozen, Policy, Ranks, agree};
 
 use crate::batch::States;
 use crate::error::LmError;
@@ -134,6 +134,14 @@ impl LmPolicy {
     }
 }
 
+/// Calls a function with the heads of the forward passes.
+fn with_heads<T>(frozen: Frozen<'_, Forward>, function: impl FnOnce(Frozen<'_, Head<'_>>) -> T) -> T {
+    let reference = frozen.reference.map(Forward::head);
+    let teacher = frozen.teacher.map(|(forward, divergence)| (forward.head(), divergence));
+    let teacher = teacher.as_ref().map(|(head, divergence)| (head, *divergence));
+    function(Frozen { reference: reference.as_ref(), teacher })
+}
+
 impl Policy for LmPolicy {
     type States = States;
     type Forward = Forward;
@@ -156,19 +164,19 @@ impl Policy for LmPolicy {
     fn statistics(
         &self,
         forward: &Forward,
-        reference: Option<&Forward>,
+        frozen: Frozen<'_, Forward>,
         tokens: &[usize],
         wanted: EnumSet<Statistic>,
         out: &mut TokenStatistics,
     ) -> Result<(), LmError> {
-        forward.head().statistics(reference.map(Forward::head), tokens, wanted, out)
+        with_heads(frozen, |frozen| forward.head().statistics(frozen, tokens, wanted, out))
     }
 
     fn pull_back(
         &mut self,
         states: &States,
         forward: Forward,
-        reference: Option<&Forward>,
+        frozen: Frozen<'_, Forward>,
         tokens: &[usize],
         cotangents: &TokenStatistics,
     ) -> Result<(), LmError> {
@@ -180,7 +188,7 @@ impl Policy for LmPolicy {
                 Some(_) => None,
                 None => Some(Self::gradient(&mut gradients[head], parameters[head])?),
             };
-            forward.head().pull_back(reference.map(Forward::head), tokens, cotangents, gradient)?
+            with_heads(frozen, |frozen| forward.head().pull_back(frozen, tokens, cotangents, gradient))?
         };
         let tape = forward.tape;
         let mut add = |index: usize, gradient: Tensor| -> Result<(), LmError> {

@@ -23,6 +23,8 @@ pub use resolving::default_now;
 
 /// The list of stages.
 const STAGE: &str = "stage";
+/// What a stage distils from.
+pub(crate) const TEACHER: &str = "teacher";
 /// Where a stage's reference comes from.
 const REFERENCE: &str = "reference";
 
@@ -102,6 +104,9 @@ pub struct Stage {
     pub precision: Precision,
     /// Where the reference policy's statistics come from.
     pub reference: Keeping,
+    /// The model that distillation learns from, a folder or a model of the hub, with the policy's tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
     /// Steps from one evaluation to the next; 0 for one before and one after.
     pub evaluate_every: u64,
     /// Steps from one checkpoint to the next; 0 for one at the stage's end.
@@ -284,10 +289,21 @@ impl Stage {
             }
         }
         let requirements = self.requirements();
+        match (&self.teacher, requirements.need_teacher()) {
+            (None, true) => {
+                let allowed = "a model with the policy's tokenizer, as the method learns from a teacher";
+                return Err(refuse(&place(TEACHER), allowed, "nothing"));
+            }
+            (Some(teacher), false) => {
+                return Err(refuse(&place(TEACHER), "nothing, as the method learns from no teacher", teacher));
+            }
+            _ => {}
+        }
         let sampled = matches!(requirements.source, Source::Sampled(_));
-        if requirements.statistics.contains(Statistic::Value) || (sampled && !is_grouped(&requirements)) {
+        let is_headed = !requirements.statistics.is_disjoint(Statistic::Value | Statistic::Score);
+        if is_headed || (sampled && !is_grouped(&requirements)) {
             let allowed =
-                "a method that learns from data: it has no environment to sample responses in, and no value function";
+                "a method that learns from data: it has no environment to sample responses in, and no head of values or scores";
             return Err(refuse(&place("method"), allowed, self.method.method().name));
         }
         Ok(())

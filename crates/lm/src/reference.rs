@@ -17,7 +17,7 @@ use program::OutputFolder;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as StoredDtype, TensorView};
 use tch::{Device, Tensor};
-use training::Policy;
+use training::{Frozen, Policy};
 
 use crate::batch::{Packing, Sequence};
 use crate::error::LmError;
@@ -118,7 +118,7 @@ impl Reference {
 fn ask(policy: &LmPolicy, micro_batch: &LmMicroBatch) -> Result<(Vec<f64>, Forward), LmError> {
     let forward = policy.forward(&micro_batch.states)?;
     let mut statistics = TokenStatistics::default();
-    policy.statistics(&forward, None, &micro_batch.tokens, Statistic::LogProb.into(), &mut statistics)?;
+    policy.statistics(&forward, Frozen::default(), &micro_batch.tokens, Statistic::LogProb.into(), &mut statistics)?;
     Ok((statistics.log_prob, forward))
 }
 

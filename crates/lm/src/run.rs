@@ -25,8 +25,9 @@ use crate::model::Transformer;
 use crate::model::tape::Keep;
 use crate::policy::LmPolicy;
 use crate::ranks::Worker;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, TEACHER};
 use crate::reference::Wanted;
+use crate::teacher::Teacher;
 use crate::tensorboard::{EventFile, TENSORBOARD};
 use crate::tokens::Tokenizer;
 
@@ -169,6 +170,11 @@ impl Run<'_> {
             .iter()
             .map(|stage| StageData::read(stage, recipe.seed, &text.encoder(&config), tell))
             .collect::<Result<_, _>>()?;
+        for (index, stage) in recipe.stage.iter().enumerate() {
+            if let Some(teacher) = &stage.teacher {
+                Teacher::check(&format!("stage[{index}].{TEACHER}"), teacher, &text, &config)?;
+            }
+        }
         let steps: Vec<_> =
             recipe.stage.iter().zip(&data).map(|(stage, data)| stage.steps(data.mixture.epoch())).collect();
         let resolved = toml::to_string(recipe).map_err(|error| refused(&error))?;
@@ -241,6 +247,7 @@ impl Run<'_> {
                 inherited: &inherited,
                 record: record.as_mut(),
                 best: None,
+                teacher: None,
             };
             let resumed = resumed.filter(|_| index == first);
             let stopped = stage.run(&mut policy, cache.as_ref().unwrap_or(out), resumed)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use objective::{Statistic, TokenStatistics};
 use serde::Serialize;
-use training::Policy;
+use training::{Frozen, Policy};
 
 use crate::batch::{Packing, Sequence, States};
 use crate::data::{Line, Record, at};
@@ -107,7 +107,7 @@ fn batch<E: From<LmError>>(
     let taken: Vec<usize> =
         sequences.iter().flat_map(|sequence| sequence.response).map(|token| *token as usize).collect();
     let mut statistics = TokenStatistics::default();
-    policy.statistics(&forward, None, &taken, Statistic::LogProb.into(), &mut statistics)?;
+    policy.statistics(&forward, Frozen::default(), &taken, Statistic::LogProb.into(), &mut statistics)?;
     let mut rest = &statistics.log_prob[..];
     let mut next = |example: &Example| {
         let (own, others) = rest.split_at(example.response.len());

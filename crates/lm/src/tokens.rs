@@ -208,6 +208,11 @@ impl Tokenizer {
         Ok(read)
     }
 
+    /// Whether another tokenizer has the same tokens under the same ids.
+    pub fn has_vocabulary_of(&self, other: &Self) -> bool {
+        self.tokenizer.get_vocab(true) == other.tokenizer.get_vocab(true)
+    }
+
     /// The token that every response ends with.
     pub fn eos(&self) -> u32 {
         self.eos

@@ -114,6 +114,14 @@ pub struct Frozen<'a, F> {
     pub teacher: Option<(&'a F, TeacherDivergence)>,
 }
 
+impl<F> Copy for Frozen<'_, F> {}
+
+impl<F> Clone for Frozen<'_, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
 /// None.
 impl<F> Default for Frozen<'_, F> {
     fn default() -> Self {

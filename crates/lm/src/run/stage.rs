@@ -24,6 +24,7 @@ use crate::policy::LmPolicy;
 use crate::random::generator;
 use crate::recipe::{Keeping, Stage};
 use crate::reference::{Kept, Reference, Wanted};
+use crate::teacher::Teacher;
 
 /// The score that is better the less it is.
 const LOSS: &str = "loss";
@@ -46,6 +47,8 @@ pub(super) struct StageRun<'a> {
     /// Of the first process.
     pub(super) record: Option<&'a mut Written>,
     pub(super) best: Option<f64>,
+    /// What the method distils from, while the stage runs.
+    pub(super) teacher: Option<Teacher>,
 }
 
 /// What a stage changes from step to step, beside the policy.
@@ -66,6 +69,8 @@ impl StageRun<'_> {
         let Self { run: Run { worker, recipe, stops, tell, .. }, stage, steps, .. } = *self;
         policy.keep(if stage.activation_checkpointing { Keep::LayerInputs } else { Keep::Activations });
         let reference = self.reference(policy, cache)?;
+        let teacher = stage.teacher.as_ref().map(|name| Teacher::read(name, recipe.dtype, worker.device)).transpose()?;
+        self.teacher = teacher;
         let optimizer = Optimizer::new(stage.optimizer, stage.precision, recipe.seed ^ self.index as u64);
         let mut learning = Learning { optimizer, state: ObjectiveState::default(), workspace: Workspace::default() };
         let mut done = 0;
@@ -261,7 +266,14 @@ impl StageRun<'_> {
         reference: &Reference,
         plans: &[Plan<'_>],
     ) -> Result<Vec<LmMicroBatch>, LmError> {
-        reference.micro_batches(&self.stage.requirements(), policy.model(), plans, self.stage.packing)
+        let (requirements, packing) = (self.stage.requirements(), self.stage.packing);
+        let mut micro_batches = reference.micro_batches(&requirements, policy.model(), plans, packing)?;
+        if let Some(teacher) = &self.teacher {
+            for (plan, micro_batch) in plans.iter().zip(&mut micro_batches) {
+                teacher.fill(&requirements, plan, packing, micro_batch)?;
+            }
+        }
+        Ok(micro_batches)
     }
 
     fn evaluate(

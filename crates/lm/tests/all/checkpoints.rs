@@ -10,7 +10,7 @@ use lm::policy::LmPolicy;
 use objective::{Statistic, TokenStatistics};
 use serde_json::Value;
 use tch::{Kind, Tensor};
-use training::Policy;
+use training::{Frozen, Policy};
 
 /// Log-probabilities of all tokens but the first of each sequence, given those before.
 fn log_probs(policy: &LmPolicy, sequences: &[Vec<u32>], packing: Packing) -> Vec<f64> {
@@ -20,7 +20,7 @@ fn log_probs(policy: &LmPolicy, sequences: &[Vec<u32>], packing: Packing) -> Vec
     let states = States::new(policy.model(), &sequences, packing).unwrap();
     let forward = policy.forward(&states).unwrap();
     let mut statistics = TokenStatistics::default();
-    policy.statistics(&forward, None, &tokens, Statistic::LogProb.into(), &mut statistics).unwrap();
+    policy.statistics(&forward, Frozen::default(), &tokens, Statistic::LogProb.into(), &mut statistics).unwrap();
     statistics.log_prob
 }
 

@@ -12,7 +12,7 @@ use lm::model::Transformer;
 use lm::policy::LmPolicy;
 use objective::{Statistic, TokenStatistics};
 use tch::no_grad;
-use training::Policy;
+use training::{Frozen, Policy};
 
 /// What two ways of adding the same numbers of 32 bits may differ by, where logits reach ten; whatever sees a wrong token or
 /// position is off by a thousand times that.
@@ -48,7 +48,7 @@ pub(crate) fn log_probs(policy: &LmPolicy, prompt: &[u32], response: &[u32]) -> 
     let forward = policy.forward(&states).unwrap();
     let tokens: Vec<_> = response.iter().map(|token| *token as usize).collect();
     let mut statistics = TokenStatistics::default();
-    policy.statistics(&forward, None, &tokens, Statistic::LogProb.into(), &mut statistics).unwrap();
+    policy.statistics(&forward, Frozen::default(), &tokens, Statistic::LogProb.into(), &mut statistics).unwrap();
     statistics.log_prob
 }
 

@@ -25,6 +25,7 @@ mod properties;
 mod ranks;
 mod resume;
 mod serve;
+mod teacher;
 mod templates;
 mod tokens;
 mod weights;

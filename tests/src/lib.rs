@@ -62,8 +62,8 @@ impl Token {
     fn statistic(&self, statistic: Statistic) -> f64 {
         match statistic {
             Statistic::LogProb => self.log_prob,
-            Statistic::ReferenceKl | Statistic::Entropy => self.reference_kl,
-            Statistic::Value => self.value,
+            Statistic::ReferenceKl | Statistic::Entropy | Statistic::TeacherDivergence => self.reference_kl,
+            Statistic::Value | Statistic::Score => self.value,
             // At least twice the log-probability of a token that may have been drawn, and within the column's range.
             Statistic::LogSumSquareProb => self.reference_log_prob.max(2.0 * self.log_prob).max(-64.0),
         }
@@ -71,10 +71,11 @@ impl Token {
 
     fn constant(&self, constant: Constant) -> f64 {
         match constant {
-            Constant::ReferenceLogProb => self.reference_log_prob,
+            Constant::ReferenceLogProb | Constant::TeacherLogProb => self.reference_log_prob,
             Constant::BehaviourLogProb | Constant::RolloutLogProb => self.behaviour_log_prob,
             Constant::BehaviourValue => 0.5 * self.value,
             Constant::Advantage | Constant::Return => self.advantage,
+            Constant::Weight => 1.0,
         }
     }
 }

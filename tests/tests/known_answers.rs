@@ -383,7 +383,7 @@ impl Policy for GradientPolicy {
     fn statistics(
         &self,
         (): &(),
-        _: Option<&()>,
+        _: training::Frozen<'_, ()>,
         tokens: &[usize],
         _: enumset::EnumSet<objective::Statistic>,
         out: &mut objective::TokenStatistics,
@@ -396,7 +396,7 @@ impl Policy for GradientPolicy {
         &mut self,
         (): &(),
         (): (),
-        _: Option<&()>,
+        _: training::Frozen<'_, ()>,
         _: &[usize],
         _: &objective::TokenStatistics,
     ) -> Result<(), Self::Error> {
@@ -423,6 +423,7 @@ fn clipping_is_pytorchs() {
         let batch = training::MicroBatch {
             states: (),
             reference: None,
+            teacher: None,
             tokens: vec![0],
             responses: vec![objective::Response::new(0..1)],
             pairs: Vec::new(),

@@ -7,9 +7,7 @@
 //! response tokens (special tokens, masks, truncation) no objective can see; it can only refuse a response that was lost.
 
 use objective::parameter::Kind;
-use objective::{
-    Data, Evaluation, METHODS, Method, Metric, Objective, ObjectiveState, Parameters, StepTotals, Value, registry,
-};
+use objective::{Data, Evaluation, METHODS, Method, Metric, Objective, ObjectiveState, Parameters, Statistic, StepTotals, Value, registry};
 use tests::{OwnedBatch, Token, Tokens, assert_close};
 
 fn responses() -> Vec<Tokens> {
@@ -40,6 +38,8 @@ fn evaluate(objective: &dyn Objective) -> Evaluation {
 fn company(method: &str, parameter: &str) -> Vec<(&'static str, Value)> {
     match (method, parameter) {
         (_, "divergence_alpha") => vec![("divergence", "alpha".into())],
+        ("distillation", "beta") => vec![("divergence", "jensen_shannon".into())],
+        ("distillation", "samples") => vec![("responses", "sampled".into())],
         // Losses and their share of the response differ by a factor, which cancels but under softmax and log.
         ("ift", "item") => vec![("norm", "softmax".into())],
         ("grpo", "max_tokens") => vec![("normalisation", "dr_grpo".into())],
@@ -102,6 +102,9 @@ fn one_metric_means_one_quantity_at_one_scale_whatever_the_loss() {
     let sum: f64 = chosen.iter().flatten().map(|token| token.log_prob).sum();
     for method in METHODS {
         let objective = build(method, &[]);
+        if !objective.requirements().statistics.contains(Statistic::LogProb) {
+            continue;
+        }
         let pairs = match objective.requirements().data {
             Data::Preferences => true,
             Data::Demonstrations => false,
@@ -129,7 +132,8 @@ fn the_first_and_the_last_token_of_every_response_count() {
     for method in METHODS {
         let objective = build(method, &[]);
         let batch = OwnedBatch::new(&objective.requirements(), &on_policy);
-        let cotangents = batch.evaluate(&*objective).cotangents.log_prob;
+        let first = objective.requirements().statistics.iter().next().unwrap();
+        let cotangents = batch.evaluate(&*objective).cotangents.column(first).to_vec();
         for response in batch.responses.iter().filter(|response| response.is_learned()) {
             let (first, last) = (cotangents[response.tokens.start], cotangents[response.tokens.end - 1]);
             assert!(first != 0.0 && last != 0.0, "{}: {response:?}", method.name);

@@ -8,11 +8,9 @@ use lake::measure::{greedy, greedy_action, performance};
 use lake::network::{Encoding, Forward, Inputs, Network, States};
 use lake::policy::{LakePolicy, given};
 use lake::recipe::{Overrides, Recipe};
+use lake::teacher;
 use lake::solver::{TEMPERATURE, Target, optimal_policy, value_iteration};
-use objective::{
-    Anticipation, Constant, Data, Evaluation, Feedback, Freeze, Held, METHODS, Objective, ObjectiveState, Parameters,
-    Requirements, Response, Statistic, StepTotals, TokenColumns, TokenConstants, TokenStatistics, registry,
-};
+use objective::{Anticipation, Constant, Data, Evaluation, Feedback, Freeze, Held, METHODS, Objective, ObjectiveState, Parameters, Requirements, Response, Statistic, StepTotals, TeacherDivergence, TokenColumns, TokenConstants, TokenStatistics, registry};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -20,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use tests::command::fails;
 use tests::{assert_close, central_difference, rounding};
-use training::{MicroBatch, Moment, Optimizer, OptimizerSettings, Policy, StepError, StepSettings, Workspace};
+use training::{Frozen, MicroBatch, Moment, Optimizer, OptimizerSettings, Policy, StepError, StepSettings, Workspace};
 use training::{Outcome, accumulate, fill_behaviour, fill_reference, step};
 
 const HIDDEN: usize = 7;
@@ -57,6 +55,8 @@ fn objectives() -> Vec<Box<dyn Objective>> {
     let mut objectives: Vec<_> = METHODS.iter().map(|method| build(method.name, &[])).collect();
     objectives.push(build("tdpo", &[("variant", "1")]));
     objectives.push(build("dpo", &[("weighting", "wpo")]));
+    objectives.push(build("distillation", &[("divergence", "reverse_kl")]));
+    objectives.push(build("distillation", &[("divergence", "jensen_shannon")]));
     objectives.push(build("grpo", &[("ratio", "sequence")]));
     objectives.push(build("grpo", &[("normalisation", "dapo")]));
     objectives.push(registry::build("grpo", &[("beta".to_owned(), 0.1.into())].into()).unwrap());
@@ -106,6 +106,12 @@ fn batch(map: &Map, objective: &dyn Objective, demonstration: &str, rejected: &s
     let outcomes = batch.responses.iter().map(outcome).collect();
     fill_behaviour(&behaviour, &requirements, 0.9, std::slice::from_mut(&mut batch), &[outcomes]).unwrap();
     batch
+}
+
+/// Fills what other policies say: a reference, so that DPO is not at its start, and a teacher.
+fn refer(map: &Map, seed: u64, requirements: &Requirements, batches: &mut [MicroBatch<States, Forward>]) {
+    fill_reference(&LakePolicy::new(map, network(map, seed)), requirements, batches).unwrap();
+    teacher::fill(&network(map, seed + 1).transition_matrix(), requirements, batches);
 }
 
 /// A state's log-policy and value, by plain loops: encodings of the demonstrated and the anticipated state come from `own` and
@@ -162,6 +168,23 @@ fn statistics(requirements: &Requirements, batch: &MicroBatch<States, Forward>, 
             Statistic::Entropy => -row.iter().map(|log| log.exp() * log).sum::<f64>(),
             Statistic::Value => *value,
             Statistic::LogSumSquareProb => row.iter().map(|log| (2.0 * log).exp()).sum::<f64>().ln(),
+            Statistic::TeacherDivergence => {
+                let (teacher, kind) = batch.frozen(requirements).teacher.unwrap();
+                let p = |log: f64| log.exp();
+                let pairs = || row.iter().copied().zip(teacher.log_policy[index]);
+                match kind {
+                    TeacherDivergence::ForwardKl => pairs().map(|(own, other)| p(other) * (other - own)).sum(),
+                    TeacherDivergence::ReverseKl => pairs().map(|(own, other)| p(own) * (own - other)).sum(),
+                    TeacherDivergence::JensenShannon { beta } => {
+                        let term = |(own, other): (f64, f64)| {
+                            let mixture = (beta * p(other) + (1.0 - beta) * p(own)).ln();
+                            beta * p(other) * (other - mixture) + (1.0 - beta) * p(own) * (own - mixture)
+                        };
+                        pairs().map(term).sum()
+                    }
+                }
+            }
+            Statistic::Score => unreachable!("no policy on the lake scores responses"),
         };
         statistics.column_mut(statistic).extend(rows.iter().enumerate().map(value));
     }
@@ -197,8 +220,7 @@ fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_at_fixed_he
         let requirements = objective.requirements();
         let mut policy = LakePolicy::new(&map, network_for(encoding, &map, seed, &*objective));
         let mut batches = [batch(&map, &*objective, "RRDDLDRR", "DDRRDR")];
-        // Another policy as the reference, so that DPO is not at its start.
-        fill_reference(&LakePolicy::new(&map, network(&map, 1000)), &requirements, &mut batches).unwrap();
+        refer(&map, 1000, &requirements, &mut batches);
         let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
         let (whole, _) =
             accumulate(&mut policy, &*objective, &mut state, &batches, Moment::default(), &mut workspace).unwrap();
@@ -239,26 +261,32 @@ fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_at_fixed_he
 fn every_statistic_is_pulled_back() {
     // Cotangents of all columns at once, against the difference of Σ cₜ sₜ.
     let map = Map::load("4x4").unwrap();
-    let requirements = Requirements { statistics: EnumSet::all(), ..Requirements::new(Data::Demonstrations) };
-    for seed in 0..5 {
+    let all = EnumSet::all() - Statistic::Score;
+    let kinds = [TeacherDivergence::ForwardKl, TeacherDivergence::ReverseKl]
+        .into_iter()
+        .chain([0.1, 0.5, 0.9].map(|beta| TeacherDivergence::JensenShannon { beta }));
+    for (seed, teacher) in (0..).zip(kinds) {
+        let data = Requirements::new(Data::Demonstrations);
+        let requirements = Requirements { statistics: all, teacher: Some(teacher), ..data };
         let network = network(&map, seed).with_value_head(&mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
         let mut policy = LakePolicy::new(&map, network);
         let mut batches = [given(Data::Demonstrations, &map.walk("RRDDLDRR").unwrap(), None)];
-        fill_reference(&LakePolicy::new(&map, self::network(&map, 1000)), &requirements, &mut batches).unwrap();
+        refer(&map, 1000, &requirements, &mut batches);
         let [batch] = &batches;
         let forward = policy.forward(&batch.states).unwrap();
         let mut own = TokenStatistics::default();
-        policy.statistics(&forward, batch.reference.as_ref(), &batch.tokens, EnumSet::all(), &mut own).unwrap();
+        let frozen = batch.frozen(&requirements);
+        policy.statistics(&forward, frozen, &batch.tokens, all, &mut own).unwrap();
         let parameters = policy.network.parameters.clone();
         let expected = statistics(&requirements, batch, &rows(Encoding::OneHot, &map, &batch.states, [&parameters; 3]));
         let mut cotangents = TokenStatistics::default();
-        for (number, statistic) in EnumSet::<Statistic>::all().iter().enumerate() {
+        for (number, statistic) in all.iter().enumerate() {
             assert_close(own.column(statistic), expected.column(statistic), 1e-13, 1e-15, statistic.name());
             let wave = |token: usize| (1.3 * token as f64 + number as f64).sin();
             cotangents.column_mut(statistic).extend((0..batch.tokens.len()).map(wave));
         }
         policy.clear_gradient();
-        policy.pull_back(&batch.states, forward, batch.reference.as_ref(), &batch.tokens, &cotangents).unwrap();
+        policy.pull_back(&batch.states, forward, frozen, &batch.tokens, &cotangents).unwrap();
         for (index, &gradient) in policy.network.gradient.iter().enumerate() {
             let moved_sum = |value: f64| {
                 let mut moved = parameters.clone();
@@ -268,7 +296,7 @@ fn every_statistic_is_pulled_back() {
                 let weighted = |statistic| -> f64 {
                     statistics.column(statistic).iter().zip(cotangents.column(statistic)).map(|(s, c)| s * c).sum()
                 };
-                EnumSet::<Statistic>::all().iter().map(weighted).sum()
+                all.iter().map(weighted).sum()
             };
             let difference = central_difference(moved_sum, parameters[index], 1e-4);
             assert_close(&[gradient], &[difference], 1e-7, 1e-9, &format!("parameter {index}"));
@@ -375,7 +403,7 @@ fn gradient_accumulation_gives_the_gradient_of_the_whole_step() {
         let mut whole = merge(&parts);
         let run = |batches: &mut [MicroBatch<States, Forward>]| {
             let mut policy = LakePolicy::new(&map, network_for(Encoding::OneHot, &map, 5, &*objective));
-            fill_reference(&LakePolicy::new(&map, network(&map, 6)), &objective.requirements(), batches).unwrap();
+            refer(&map, 6, &objective.requirements(), batches);
             let (loss, metrics) = accumulate(
                 &mut policy,
                 &*objective,
@@ -494,7 +522,7 @@ fn log_prob(network: &Network, trajectory: &Trajectory) -> Vec<f64> {
     let batch = given(Data::Demonstrations, trajectory, None);
     let mut statistics = TokenStatistics::default();
     let forward = policy.forward(&batch.states).unwrap();
-    policy.statistics(&forward, None, &batch.tokens, Statistic::LogProb.into(), &mut statistics).unwrap();
+    policy.statistics(&forward, Frozen::default(), &batch.tokens, Statistic::LogProb.into(), &mut statistics).unwrap();
     assert_eq!(batch.constants, TokenConstants::default());
     statistics.log_prob
 }

@@ -2,11 +2,12 @@
 
 use std::ops::Bound;
 
+use enumset::EnumSet;
 use objective::parameter::Kind;
 use objective::state::RunningMean;
 use objective::{
     Coupling, Data, Dpo, Evaluation, Feedback, Ift, METHODS, Method, Metric, Normalisation, Objective, Orpo,
-    ParameterError, Parameters, Propagation, Sft, StepTotals, TokenWeighting, Value, registry,
+    ParameterError, Parameters, Propagation, Sft, Statistic, StepTotals, TokenWeighting, Value, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -59,7 +60,8 @@ fn values(kind: Kind) -> BoxedStrategy<Option<Value>> {
                 (Bound::Included(low), Bound::Included(high)) if low <= 0.0 => (low, high),
                 (Bound::Included(low), Bound::Included(high)) => (low.max(1e-2), high),
                 (Bound::Excluded(low), Bound::Included(high)) => (low + 1e-2, high),
-                (Bound::Included(low) | Bound::Excluded(low), Bound::Excluded(high)) => (low, high - 0.01),
+                (Bound::Included(low), Bound::Excluded(high)) => (low, high - 0.01),
+                (Bound::Excluded(low), Bound::Excluded(high)) => (low + 1e-2, high - 0.01),
                 _ => unreachable!("every range is bounded"),
             };
             let high = high.min(10.0);
@@ -130,9 +132,11 @@ fn largest_term(responses: &[Tokens]) -> f64 {
     responses.iter().flatten().map(term).fold(0.0, f64::max)
 }
 
-/// Cotangents response by response.
+/// Cotangents of the first statistic that is read, response by response.
 fn by_response(batch: &OwnedBatch, evaluation: &Evaluation) -> Vec<Vec<f64>> {
-    batch.responses.iter().map(|r| evaluation.cotangents.log_prob[r.tokens.clone()].to_vec()).collect()
+    let columns = EnumSet::<Statistic>::all().iter().map(|statistic| evaluation.cotangents.column(statistic));
+    let column = columns.filter(|column| !column.is_empty()).collect::<Vec<_>>()[0];
+    batch.responses.iter().map(|r| column[r.tokens.clone()].to_vec()).collect()
 }
 
 proptest! {

@@ -26,7 +26,7 @@ impl Teacher {
     ///
     /// # Errors
     ///
-    /// [`LmError::Refused`] naming both vocabularies; any other [`LmError`] for a folder that holds no model.
+    /// [`LmError::Record`] naming the teacher; any other [`LmError`] for a folder that holds no model.
     pub fn check(place: &str, name: &str, own: &Text, config: &ModelConfig) -> Result<(), LmError> {
         let source = folder::find(name)?;
         let theirs = read_config(&source)?;

@@ -18,6 +18,9 @@
 //! | groups | `groups` | `group` (numbered upwards) and `reward`, one a response |
 //! | rollouts | `rollouts` | |
 //!
+//! `weight`, one number a response beside the columns (of pairs, on the chosen side), says how much each counts, where the objective
+//! weighs.
+//!
 //! `totals` (`tokens`, `responses` of all sides, `pairs`, `chosen_tokens`) are those of the whole optimizer step; each
 //! left out is the line's own. `state` is what an earlier line answered as such. A bad line is answered by `{"error":
 //! "..."}`: one with a key that stands twice, too, or with an array where an object is meant. A byte order mark is

@@ -35,6 +35,7 @@ struct Question {
 /// Responses of one kind: ragged columns by name, and what is known of each response.
 #[derive(Default)]
 struct Side {
+    weight: Option<Vec<f64>>,
     columns: BTreeMap<String, Ragged>,
     desirable: Option<Vec<bool>>,
     group: Option<Vec<usize>>,
@@ -190,7 +191,7 @@ fn name_side(mut error: BatchError, sides: &[(&str, Range<usize>)]) -> anyhow::E
 impl Flat {
     /// Flattens one side's columns behind those already there.
     fn append(&mut self, name: &'static str, side: Side, requirements: &Requirements) -> anyhow::Result<()> {
-        let Side { columns, desirable, group, reward } = side;
+        let Side { weight, columns, desirable, group, reward } = side;
         let name_of_statistic = requirements.statistics.iter().map(Statistic::name);
         let name_of_constant = requirements.constants.iter().map(Constant::name);
         let required: Vec<_> = name_of_statistic.chain(name_of_constant).collect();
@@ -205,15 +206,17 @@ impl Flat {
             ensure!(columns.contains_key(column), "{name}.{column}: missing");
         }
 
-        let lengths: Vec<_> = columns[Statistic::LogProb.name()].iter().map(Vec::len).collect();
-        ensure!(!lengths.is_empty(), "{name}.log_prob: expected at least one response, got none");
+        // Every objective reads a statistic.
+        let measure = required[0];
+        let lengths: Vec<_> = columns[measure].iter().map(Vec::len).collect();
+        ensure!(!lengths.is_empty(), "{name}.{measure}: expected at least one response, got none");
         for (column, ragged) in &columns {
             let (count, expected) = (ragged.len(), lengths.len());
-            ensure!(count == expected, "{name}.{column}: expected {expected} responses as in log_prob, got {count}");
+            ensure!(count == expected, "{name}.{column}: expected {expected} responses as in {measure}, got {count}");
             for (response, (tokens, expected)) in ragged.iter().map(Vec::len).zip(&lengths).enumerate() {
                 ensure!(
                     tokens == *expected,
-                    "{name}.{column}[{response}]: expected {expected} numbers as in log_prob, got {tokens}"
+                    "{name}.{column}[{response}]: expected {expected} numbers as in {measure}, got {tokens}"
                 );
             }
         }
@@ -244,7 +247,7 @@ impl Flat {
             }
         };
         for (&length, feedback) in lengths.iter().zip(feedback) {
-            ensure!(length > 0, "{name}.log_prob: expected at least one token in every response, got an empty one");
+            ensure!(length > 0, "{name}.{measure}: expected at least one token in every response, got an empty one");
             let start = self.responses.last().map_or(0, |response| response.tokens.end);
             self.responses.push(Response { tokens: start..start + length, feedback });
         }
@@ -253,6 +256,14 @@ impl Flat {
         }
         for constant in EnumSet::all() & requirements.constants {
             self.constants.column_mut(constant).extend(columns[constant.name()].iter().flatten());
+        }
+        if weight.is_some() {
+            let weighted = requirements.weights && !["rejected", "mismatched"].contains(&name);
+            ensure!(weighted, "{name}.weight: not used by this objective");
+            self.constants.weight = one_each(name, "weight", weight, &lengths)?;
+        }
+        if !self.constants.weight.is_empty() {
+            self.constants.weight.resize(self.responses.len(), 1.0);
         }
         self.sides.push((name, first..self.responses.len()));
         Ok(())
@@ -282,6 +293,7 @@ impl<'de> Deserialize<'de> for Side {
                 let mut side = Side::default();
                 while let Some(key) = map.next_key::<String>()? {
                     match key.as_str() {
+                        "weight" => side.weight = Some(map.next_value()?),
                         "desirable" => side.desirable = Some(map.next_value()?),
                         "group" => side.group = Some(map.next_value()?),
                         "reward" => side.reward = Some(map.next_value()?),

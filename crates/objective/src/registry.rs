@@ -3,7 +3,7 @@
 use crate::losses::*;
 use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters, Registered};
-use crate::{Ift, Objective, cispo, grpo, luspo, ppo, rloo, sapo, vespo};
+use crate::{Objective, cispo, grpo, luspo, ppo, rloo, sapo, vespo};
 
 /// Every method, in the order of `--method all`.
 pub const METHODS: &[Method] = &[

@@ -6,7 +6,7 @@
 //! fn main() -> Result<(), objective::Error> {
 //!     let mut dpo = Dpo { beta: 0.1, ..Dpo::default() }.evaluator()?;
 //!     let answer = dpo.evaluate(&Pairs {
-//!         chosen: Side { log_prob: &[-1.2, -0.3], reference_log_prob: &[-1.0, -0.4], ..Side::of(&[2]) }, // one response
+//!         chosen: Side { log_prob: &[-1.2, -0.3], reference_log_prob: &[-1.0, -0.4], ..Side::of(&[2]) },
 //!         rejected: Side { log_prob: &[-0.5], reference_log_prob: &[-0.7], ..Side::of(&[1]) },
 //!     })?;
 //!     println!("{} {:?}", answer.loss, answer.cotangents.chosen.log_prob);
@@ -92,8 +92,8 @@
 //!
 #![doc = include_str!("../METHODS.md")]
 //!
-//! Defaults are those of the method's paper, or of the peer that is its only source; numbers without a unit in a column are
-//! nats. A parameter that the others leave without effect is an error when it is set.
+//! Defaults are those of the method's paper, or of the peer that is its only source; numbers without a unit in a column
+//! are nats. A parameter that the others leave without effect is an error when it is set.
 
 use std::sync::Arc;
 
@@ -143,15 +143,15 @@ pub use state::{ObjectiveState, RunningMean};
 
 /// A loss over token statistics with analytic cotangents.
 ///
-/// Equal input gives equal output: an objective holds its parameters and nothing else. What must survive a step is in its
-/// [`ObjectiveState`].
+/// Equal input gives equal output: an objective holds its parameters and nothing else. What must survive a step is in
+/// its [`ObjectiveState`].
 ///
 /// An objective of one's own, which rewards the policy's entropy:
 ///
 /// ```
 /// use objective::{
-///     Data, Demonstrations, Evaluation, Evaluator, Held, LearnsFrom, Objective, Parameters, Requirements, Side, Statistic,
-///     TokenBatch,
+///     Data, Demonstrations, Evaluation, Evaluator, Held, LearnsFrom, Objective, Parameters, Requirements, Side,
+///     Statistic, TokenBatch,
 /// };
 ///
 /// #[derive(Debug)]
@@ -217,6 +217,7 @@ pub trait Objective: Send + Sync + std::fmt::Debug {
 
 macro_rules! pointed_to {
     ($($pointer:ident)*) => {$(
+        #[automatically_derived]
         impl<O: Objective + ?Sized> Objective for $pointer<O> {
             fn requirements(&self) -> Requirements {
                 (**self).requirements()

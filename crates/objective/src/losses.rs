@@ -65,10 +65,12 @@ pub use self::weighted_sum::{Term, WeightedSum};
 /// Implements [`Objective`](crate::Objective) by the functions that the losses of a form share.
 macro_rules! implement {
     ($type:ty, $form:ident, $data:ident) => {
+        #[automatically_derived]
         impl $crate::LearnsFrom for $type {
             type Data<'a> = $crate::$data<'a>;
         }
 
+        #[automatically_derived]
         impl $crate::Objective for $type {
             fn requirements(&self) -> $crate::Requirements {
                 $crate::losses::$form::requirements(self)

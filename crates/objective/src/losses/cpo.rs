@@ -14,8 +14,8 @@ objective! {
     ///
     /// # Formula
     ///
-    /// With s the sum of log π over a response's tokens, nats, and N_w the chosen response's length, mean over the step's
-    /// pairs:
+    /// With s the sum of log π over a response's tokens, nats, and N_w the chosen response's length, mean over the
+    /// step's pairs:
     ///
     /// L = −log σ(β (s_w − s_l)) − α s_w / N_w
     ///
@@ -23,13 +23,14 @@ objective! {
     ///
     /// # Source
     ///
-    /// H. Xu et al., "Contrastive Preference Optimization: Pushing the Boundaries of LLM Performance in Machine Translation",
-    /// arXiv 2401.08417, equation 6.
+    /// H. Xu et al., "Contrastive Preference Optimization: Pushing the Boundaries of LLM Performance in Machine
+    /// Translation", arXiv 2401.08417, equation 6.
     ///
     /// # Departures
     ///
-    /// The likelihood is a mean over each chosen response's tokens, then over pairs; TRL's is a mean over all tokens of the
-    /// micro-batch, which no split into micro-batches preserves. They agree where the chosen responses are equally long.
+    /// The likelihood is a mean over each chosen response's tokens, then over pairs; TRL's is a mean over all tokens of
+    /// the micro-batch, which no split into micro-batches preserves. They agree where the chosen responses are equally
+    /// long.
     ///
     /// # Examples
     ///
@@ -48,7 +49,9 @@ objective! {
     /// Ok::<(), objective::Error>(())
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct Cpo = "cpo", "DPO without a reference, plus imitation of the chosen response", "arXiv 2401.08417, equation 6" {
+    pub struct Cpo = "cpo", "DPO without a reference, plus imitation of the chosen response",
+        "arXiv 2401.08417, equation 6"
+    {
         beta;
         /// Weight of the chosen response's likelihood.
         alpha: f64 [NON_NEGATIVE] = 1.0,

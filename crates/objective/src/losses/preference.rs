@@ -23,10 +23,10 @@ pub enum PairWeighting {
     /// All pairs count the same.
     #[default]
     None,
-    /// A pair counts as much as the policy would sample it: the product over both responses of
-    /// exp (1/N) Σₜ (log π(yₜ|sₜ) − log Σₐ π(a|sₜ)²), behind a stop-gradient. It is 1 where the responses are such as the
-    /// policy samples (W. Zhou et al., "WPO: Enhancing RLHF with Weighted Preference Optimization", arXiv 2406.11827,
-    /// equation 2, with its alignment of the weights).
+    /// A pair counts as much as the policy would sample it: the product over both responses of exp (1/N) Σₜ (log
+    /// π(yₜ|sₜ) − log Σₐ π(a|sₜ)²), behind a stop-gradient. It is 1 where the responses are such as the policy samples
+    /// (W. Zhou et al., "WPO: Enhancing RLHF with Weighted Preference Optimization", arXiv 2406.11827, equation 2, with
+    /// its alignment of the weights).
     Wpo,
 }
 
@@ -260,8 +260,8 @@ pub(crate) fn loss<L: PairLoss>(own: &L, batch: &TokenBatch<'_>, held: &Held, ou
     }
 }
 
-/// How often the policy would sample a pair, relative to a policy that samples its own most probable tokens. Geometric means
-/// over tokens keep the length of a response out of it.
+/// How often the policy would sample a pair, relative to a policy that samples its own most probable tokens. Geometric
+/// means over tokens keep the length of a response out of it.
 fn wpo_weight(batch: &TokenBatch<'_>, pair: &Pair) -> f64 {
     let aligned = |response: usize| {
         let column = batch.statistic(Statistic::LogSumSquareProb, response);
@@ -270,7 +270,8 @@ fn wpo_weight(batch: &TokenBatch<'_>, pair: &Pair) -> f64 {
     (aligned(pair.chosen) + aligned(pair.rejected)).exp()
 }
 
-/// The metrics that every objective over pairs reports, from log-probabilities and implicit rewards of chosen and rejected.
+/// The metrics that every objective over pairs reports, from log-probabilities and implicit rewards of chosen and
+/// rejected.
 pub(crate) fn record_pair(log_prob: [f64; 2], rewards: [f64; 2], chosen_tokens: usize, metrics: &mut Metrics) {
     let ([chosen, rejected], [reward_chosen, reward_rejected]) = (log_prob, rewards);
     metrics.record(Metric::RewardChosen, reward_chosen);

@@ -1,5 +1,5 @@
-//! The weights by which the released code of intuitive fine-tuning propagates later losses to earlier tokens: formula in
-//! [`Ift`](crate::Ift).
+//! The weights by which the released code of intuitive fine-tuning propagates later losses to earlier tokens: formula
+//! in [`Ift`](crate::Ift).
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 

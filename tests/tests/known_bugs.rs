@@ -7,7 +7,10 @@
 //! response tokens (special tokens, masks, truncation) no objective can see; it can only refuse a response that was lost.
 
 use objective::parameter::Kind;
-use objective::{Data, Evaluation, METHODS, Method, Metric, Objective, ObjectiveState, Parameters, Statistic, StepTotals, Value, registry};
+use objective::{
+    Data, Evaluation, METHODS, Method, Metric, Objective, ObjectiveState, Parameters, Statistic, StepTotals, Value,
+    registry,
+};
 use tests::{OwnedBatch, Token, Tokens, assert_close};
 
 fn responses() -> Vec<Tokens> {

@@ -8,9 +8,13 @@ use lake::measure::{greedy, greedy_action, performance};
 use lake::network::{Encoding, Forward, Inputs, Network, States};
 use lake::policy::{LakePolicy, given};
 use lake::recipe::{Overrides, Recipe};
-use lake::teacher;
 use lake::solver::{TEMPERATURE, Target, optimal_policy, value_iteration};
-use objective::{Anticipation, Constant, Data, Evaluation, Feedback, Freeze, Held, METHODS, Objective, ObjectiveState, Parameters, Requirements, Response, Statistic, StepTotals, TeacherDivergence, TokenColumns, TokenConstants, TokenStatistics, registry};
+use lake::teacher;
+use objective::{
+    Anticipation, Constant, Data, Evaluation, Feedback, Freeze, Held, METHODS, Objective, ObjectiveState, Parameters,
+    Requirements, Response, Statistic, StepTotals, TeacherDivergence, TokenColumns, TokenConstants, TokenStatistics,
+    registry,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -4,10 +4,9 @@ use std::ops::Bound;
 
 use enumset::EnumSet;
 use objective::parameter::Kind;
-use objective::state::RunningMean;
 use objective::{
     Coupling, Data, Dpo, Evaluation, Feedback, Ift, METHODS, Method, Metric, Normalisation, Objective, Orpo,
-    ParameterError, Parameters, Propagation, Sft, Statistic, StepTotals, TokenWeighting, Value, registry,
+    ParameterError, Parameters, Propagation, RunningMean, Sft, Statistic, StepTotals, TokenWeighting, Value, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;

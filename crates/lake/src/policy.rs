@@ -197,7 +197,13 @@ impl Policy for LakePolicy<'_> {
 
         // Row by row, the policy makes way for the derivatives by its logits.
         let TokenStatistics {
-            log_prob, reference_kl, entropy: by_entropy, value, log_sum_square_prob, teacher_divergence, ..
+            log_prob,
+            reference_kl,
+            entropy: by_entropy,
+            value,
+            log_sum_square_prob,
+            teacher_divergence,
+            ..
         } = cotangents;
         let by = |column: &[f64], index: usize| column.get(index).copied().filter(|cotangent| *cotangent != 0.0);
         for (index, (row, log)) in forward.policy.iter_mut().zip(&forward.log_policy).enumerate() {

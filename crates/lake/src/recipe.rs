@@ -5,7 +5,9 @@ use std::ops::{Bound, RangeInclusive};
 use std::path::Path;
 
 use objective::parameter::{BELOW_ONE, Interval, POSITIVE, Parameters, UNIT, Value, check_number};
-use objective::{Anticipation, Configured, Constant, METHODS, Objective, Requirements, Source, Statistic, registry, schema};
+use objective::{
+    Anticipation, Configured, Constant, METHODS, Objective, Requirements, Source, Statistic, registry, schema,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use strum::VariantNames;
@@ -409,7 +411,9 @@ fn check_data(label: &str, requirements: &Requirements) -> Result<(), LakeError>
     let given = requirements.source == Source::Given && requirements.constants.contains(Constant::Advantage);
     match scores.or(given.then_some(Constant::Advantage.name())) {
         None => Ok(()),
-        Some(column) => Err(field("method", &format!("one that does not read {column}, which a lake does not have"), label)),
+        Some(column) => {
+            Err(field("method", &format!("one that does not read {column}, which a lake does not have"), label))
+        }
     }
 }
 

@@ -35,11 +35,7 @@ impl Teacher {
     /// # Errors
     ///
     /// Those of [`policy_file::read`](crate::policy_file::read).
-    pub(crate) fn table(
-        &self,
-        environment: &Environment,
-        solution: &Solution,
-    ) -> Result<TransitionMatrix, LakeError> {
+    pub(crate) fn table(&self, environment: &Environment, solution: &Solution) -> Result<TransitionMatrix, LakeError> {
         match self {
             Self::Optimal { temperature } => Ok(boltzmann(environment, solution, *temperature)),
             #[cfg(feature = "program")]
@@ -145,7 +141,9 @@ impl FromStr for Teacher {
     fn from_str(text: &str) -> Result<Self, String> {
         let temperature = match text.split_once(':') {
             None if text == "optimal" => Some(TEMPERATURE),
-            Some(("optimal", rest)) => rest.parse().ok().filter(|temperature| *temperature > 0.0 && *temperature <= 1e6),
+            Some(("optimal", rest)) => {
+                rest.parse().ok().filter(|temperature| *temperature > 0.0 && *temperature <= 1e6)
+            }
             _ if !text.is_empty() => return Ok(Self::File(text.into())),
             _ => None,
         };
@@ -203,11 +201,18 @@ mod tests {
         for step in recorded()["steps"].as_array().unwrap() {
             let kind = kind(step["beta"].as_f64().unwrap());
             let rows = |column: &str| -> Vec<Vec<f64>> {
-                step[column].as_array().unwrap().iter().flat_map(|rows| rows.as_array().unwrap()).map(log_softmax).collect()
+                step[column]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .flat_map(|rows| rows.as_array().unwrap())
+                    .map(log_softmax)
+                    .collect()
             };
             let (policy, teacher) = (rows("logits"), rows("teacher"));
             let divergences: Vec<_> = policy.iter().zip(&teacher).map(|(p, q)| divergence(kind, p, q)).collect();
-            let lengths: Vec<_> = step["logits"].as_array().unwrap().iter().map(|r| r.as_array().unwrap().len()).collect();
+            let lengths: Vec<_> =
+                step["logits"].as_array().unwrap().iter().map(|r| r.as_array().unwrap().len()).collect();
             let side = objective::Side { teacher_divergence: &divergences, ..objective::Side::of(&lengths) };
             let mut distillation = objective::Distillation::default().evaluator().unwrap();
             let answer = distillation.evaluate(&objective::Demonstrations(side)).unwrap();

@@ -247,15 +247,8 @@ impl Head<'_> {
             }
             Ok(Some(send(values, Kind::Float, self.hidden.device())?.f_unsqueeze(-1)?))
         };
-        let TokenStatistics {
-            log_prob,
-            reference_kl,
-            entropy,
-            value,
-            log_sum_square_prob,
-            teacher_divergence,
-            score,
-        } = cotangents;
+        let TokenStatistics { log_prob, reference_kl, entropy, value, log_sum_square_prob, teacher_divergence, score } =
+            cotangents;
         for (column, statistic) in [(value, Statistic::Value), (score, Statistic::Score)] {
             if !column.is_empty() {
                 return Err(LmError::Statistic { statistic: statistic.into() });
@@ -292,7 +285,8 @@ impl Head<'_> {
         taken: &Tensor,
     ) -> Result<Tensor, LmError> {
         let Columns { log_prob, reference_kl, entropy, log_sum_square_prob, teacher_divergence } = columns;
-        let alone = [reference_kl, entropy, log_sum_square_prob, teacher_divergence].iter().all(|column| column.is_none());
+        let alone =
+            [reference_kl, entropy, log_sum_square_prob, teacher_divergence].iter().all(|column| column.is_none());
         if let (Some(log_prob), true) = (log_prob, alone) {
             let kept = self.kept.and_then(|Kept(kept)| kept.take());
             let Exponentials { mut each, sum } = match kept {
@@ -434,7 +428,9 @@ fn divergence_cotangent(
     let (weight, differences) = match kind {
         TeacherDivergence::ForwardKl => return Ok(probs.f_sub(&teacher.f_exp()?)?),
         TeacherDivergence::ReverseKl => (1.0, log_probs.f_sub(teacher)?),
-        TeacherDivergence::JensenShannon { beta } => (1.0 - beta, log_probs.f_sub(&mixture(beta, log_probs, teacher)?)?),
+        TeacherDivergence::JensenShannon { beta } => {
+            (1.0 - beta, log_probs.f_sub(&mixture(beta, log_probs, teacher)?)?)
+        }
     };
     let mean = total(&probs.f_mul(&differences)?, true)?;
     Ok(differences.f_sub(&mean)?.f_mul_(probs)?.f_mul_scalar_(weight)?)

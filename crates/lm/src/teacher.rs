@@ -10,7 +10,7 @@ use training::{Frozen, Policy};
 use crate::batch::Packing;
 use crate::config::{Dtype, ModelConfig, read_config};
 use crate::error::{LmError, refuse};
-use crate::folder::{self, Text, Replaced};
+use crate::folder::{self, Replaced, Text};
 use crate::micro_batch::{LmMicroBatch, Plan};
 use crate::model::Transformer;
 use crate::policy::LmPolicy;

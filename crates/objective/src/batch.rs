@@ -14,7 +14,8 @@ use crate::columns::{Constant, Side, Statistic, TokenConstants, TokenStatistics}
 use crate::numerics::sum_of_differences;
 use crate::requirements::{Data, Requirements};
 
-/// One response: a contiguous range of tokens, and what is known of it as a whole. Responses follow one another without gaps.
+/// One response: a contiguous range of tokens, and what is known of it as a whole. Responses follow one another without
+/// gaps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Response {
     /// Places of its tokens in the columns.
@@ -123,8 +124,8 @@ impl Layout<'_> {
     }
 }
 
-/// A batch that an objective reads. Only an [`Evaluator`](crate::Evaluator) or an [`Evaluation`](crate::Evaluation) makes one, of
-/// columns that it has checked against what this objective requires: so no objective can fail.
+/// A batch that an objective reads. Only an [`Evaluator`](crate::Evaluator) or an [`Evaluation`](crate::Evaluation)
+/// makes one, of columns that it has checked against what this objective requires: so no objective can fail.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBatch<'a> {
     data: Data,

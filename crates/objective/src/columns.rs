@@ -49,12 +49,12 @@ macro_rules! columns {
         /// ```
         /// use objective::{Demonstrations, Sft, Side};
         ///
-        /// let side = Side { log_prob: &[-1.0, -3.0, -2.0], ..Side::of(&[2, 1]) }; // responses of two tokens and of one
+        /// let side = Side { log_prob: &[-1.0, -3.0, -2.0], ..Side::of(&[2, 1]) }; // two responses
         /// assert_eq!(Sft::default().evaluator()?.evaluate(&Demonstrations(side))?.loss, 2.0);
         ///
         /// let short = Side { log_prob: &[-1.0, -3.0], ..side };
-        /// let error = Sft::default().evaluator()?.evaluate(&Demonstrations(short)).unwrap_err();
-        /// assert_eq!(error.to_string(), "log_prob: expected 3 numbers, one a response token of a required column, got 2");
+        /// let error = Sft::default().evaluator()?.evaluate(&Demonstrations(short)).unwrap_err().to_string();
+        /// assert_eq!(error, "log_prob: expected 3 numbers, one a response token of a required column, got 2");
         /// Ok::<(), objective::Error>(())
         /// ```
         #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -14,8 +14,8 @@ pub(crate) const NAME: &str = "name";
 
 /// A method at valid parameters: a table of its `name` and parameters, those left out at their defaults.
 ///
-/// Reading checks everything once, and refuses what is unknown, out of range or without effect; writing spells out every
-/// parameter in force, and reads back as the same objective.
+/// Reading checks everything once, and refuses what is unknown, out of range or without effect; writing spells out
+/// every parameter in force, and reads back as the same objective.
 ///
 /// # Examples
 ///

@@ -89,6 +89,7 @@ pub trait TrainingData: Copy {
 
 macro_rules! kinds {
     ($($kind:ident $cotangents:ident: |$all:ident, $first:ident| $arranged:expr;)*) => {$(
+        #[automatically_derived]
         impl TrainingData for $kind<'_> {
             type Cotangents<'c> = $cotangents<'c>;
 
@@ -120,8 +121,8 @@ kinds! {
     Rollouts Cotangents: |all, _first| all;
 }
 
-/// Cotangents of all tokens in one row: those of chosen responses before those of rejected ones, and those of mismatched
-/// responses last.
+/// Cotangents of all tokens in one row: those of chosen responses before those of rejected ones, and those of
+/// mismatched responses last.
 impl TrainingData for Batch<'_> {
     type Cotangents<'c> = Cotangents<'c>;
 

@@ -137,12 +137,13 @@ impl Evaluation {
     /// This is what a host calls that keeps responses in flat columns; others have an [`Evaluator`](crate::Evaluator).
     ///
     /// ```
-    /// use objective::{Evaluation, ObjectiveState, Response, Sft, StepTotals, TokenColumns, TokenConstants, TokenStatistics};
+    /// use objective::*;
     ///
     /// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..TokenStatistics::default() };
     /// let (constants, responses) = (TokenConstants::default(), [Response::new(0..2)]);
-    /// let columns = TokenColumns { statistics: &statistics, constants: &constants, responses: &responses, pairs: &[] };
-    /// let (totals, mut state) = (StepTotals::of(&responses, &[]), ObjectiveState::default());
+    /// let (constants, responses) = (&constants, &responses);
+    /// let columns = TokenColumns { statistics: &statistics, constants, responses, pairs: &[] };
+    /// let (totals, mut state) = (StepTotals::of(responses, &[]), ObjectiveState::default());
     /// let mut evaluation = Evaluation::default();
     /// evaluation.update(&Sft::default(), &mut state, &columns, totals)?;
     /// assert_eq!((evaluation.loss, evaluation.cotangents.log_prob), (1.5, vec![-0.5, -0.5]));

@@ -83,14 +83,16 @@ impl<O: Objective + LearnsFrom> Evaluator<O> {
     ///
     /// # Errors
     ///
-    /// [`BatchError`] for data that do not fit the objective or one another; what the objective remembers stays as it was.
+    /// [`BatchError`] for data that do not fit the objective or one another; what the objective remembers stays as it
+    /// was.
     pub fn evaluate<'d>(&mut self, data: &O::Data<'d>) -> Result<AnswerOf<'_, 'd, O>, BatchError> {
         self.answer(data, None)
     }
 
     /// Evaluates a batch with the held numbers of another evaluation: the loss whose derivatives the cotangents are.
     ///
-    /// Dynamic fine-tuning weighs a token by its probability, which is held; with the weights of log π = −1 the loss is linear:
+    /// Dynamic fine-tuning weighs a token by its probability, which is held; with the weights of log π = −1 the loss is
+    /// linear:
     ///
     /// ```
     /// use objective::{Demonstrations, Sft, Side, TokenWeighting};

@@ -5,8 +5,8 @@ use crate::evaluation::Metrics;
 /// Numbers that a loss treats as constants, though they depend on the policy: weights, baselines, advantages.
 ///
 /// [`Objective::hold`](crate::Objective::hold) computes them, and [`Objective::loss`](crate::Objective::loss) is
-/// differentiable in the statistics at fixed held numbers. A stop-gradient is therefore a number that can be printed, and
-/// central differences at fixed held numbers check every cotangent.
+/// differentiable in the statistics at fixed held numbers. A stop-gradient is therefore a number that can be printed,
+/// and central differences at fixed held numbers check every cotangent.
 ///
 /// Dynamic fine-tuning weights each token by its own probability:
 ///

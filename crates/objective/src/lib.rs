@@ -6,7 +6,7 @@
 //! fn main() -> Result<(), objective::Error> {
 //!     let mut dpo = Dpo { beta: 0.1, ..Dpo::default() }.evaluator()?;
 //!     let answer = dpo.evaluate(&Pairs {
-//!         chosen: Side { log_prob: &[-1.2, -0.3], reference_log_prob: &[-1.0, -0.4], ..Side::of(&[2]) }, // one response
+//!         chosen: Side { log_prob: &[-1.2, -0.3], reference_log_prob: &[-1.0, -0.4], ..Side::of(&[2]) },
 //!         rejected: Side { log_prob: &[-0.5], reference_log_prob: &[-0.7], ..Side::of(&[1]) },
 //!     })?;
 //!     println!("{} {:?}", answer.loss, answer.cotangents.chosen.log_prob);
@@ -93,8 +93,8 @@
 //!
 #![doc = include_str!("../METHODS.md")]
 //!
-//! Defaults are those of the method's paper, or of the peer that is its only source; numbers without a unit in a column are
-//! nats. A parameter that the others leave without effect is an error when it is set.
+//! Defaults are those of the method's paper, or of the peer that is its only source; numbers without a unit in a column
+//! are nats. A parameter that the others leave without effect is an error when it is set.
 
 use std::sync::Arc;
 
@@ -109,7 +109,6 @@ mod evaluator;
 pub mod group;
 pub mod grpo;
 mod held;
-mod ift;
 mod losses;
 pub mod luspo;
 mod method;
@@ -118,7 +117,6 @@ pub mod parameter;
 #[doc = include_str!("../PEERS.md")]
 pub mod peers {}
 pub mod ppo;
-mod propagation;
 pub mod registry;
 mod requirements;
 pub mod returns;
@@ -127,7 +125,7 @@ pub mod sampling;
 pub mod sapo;
 #[cfg(feature = "schema")]
 pub mod schema;
-pub mod state;
+mod state;
 pub mod token_divergence;
 pub mod vespo;
 
@@ -138,58 +136,25 @@ pub use data::{Batch, Demonstrations, Groups, Labelled, PairCotangents, Pairs, R
 pub use evaluation::{Evaluation, Metric, Metrics};
 pub use evaluator::{Answer, AnswerOf, Evaluator, LearnsFrom};
 pub use held::Held;
-pub use ift::{Ift, Propagation};
-pub use losses::a2po::A2po;
-pub use losses::alphapo::AlphaPo;
-pub use losses::apo_down::ApoDown;
-pub use losses::apo_zero::ApoZero;
-pub use losses::apo_zero_unpaired::ApoZeroUnpaired;
-pub use losses::bco::Bco;
-pub use losses::bco_pair::BcoPair;
-pub use losses::cpo::{ContrastiveLoss, Cpo};
-pub use losses::discopop::Discopop;
-pub use losses::distillation::{Distillation, DistillationDivergence, DistillationResponses};
-pub use losses::divergence::Divergence;
-pub use losses::dpo::Dpo;
-pub use losses::dpop::Dpop;
-pub use losses::exo_pair::ExoPair;
-pub use losses::hinge::Hinge;
-pub use losses::ipo::Ipo;
-pub use losses::iw_opd::IwOpd;
-pub use losses::kto::Kto;
-pub use losses::labelled::mismatches;
-pub use losses::nca_pair::NcaPair;
-pub use losses::online_dpo::OnlineDpo;
-pub use losses::orpo::Orpo;
-pub use losses::preference::{PairWeighting, Reduction};
-pub use losses::reward_model::RewardModel;
-pub use losses::robust::Robust;
-pub use losses::sft::{Normalisation, Sft, TokenWeighting};
-pub use losses::sigmoid_norm::SigmoidNorm;
-pub use losses::simpo::Simpo;
-pub use losses::sppo_hard::SppoHard;
-pub use losses::tdpo::{Tdpo, TdpoVariant};
-pub use losses::transport::{Aot, AotUnpaired};
-pub use losses::weighted_sum::{Term, WeightedSum};
+pub use losses::*;
 pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};
-pub use propagation::{Item as PropagationItem, Norm as PropagationNorm, Side as PropagationSide};
 pub use registry::{METHODS, RegistryError};
 pub use requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Source, TeacherDivergence};
 pub use sampling::Sampling;
-pub use state::ObjectiveState;
+pub use state::{ObjectiveState, RunningMean};
 
 /// A loss over token statistics with analytic cotangents.
 ///
-/// Equal input gives equal output: an objective holds its parameters and nothing else. What must survive a step is in its
-/// [`ObjectiveState`].
+/// Equal input gives equal output: an objective holds its parameters and nothing else. What must survive a step is in
+/// its [`ObjectiveState`].
 ///
 /// An objective of one's own, which rewards the policy's entropy:
 ///
 /// ```
 /// use objective::{
-///     Data, Demonstrations, Evaluation, Evaluator, Held, LearnsFrom, Objective, Parameters, Requirements, Side, Statistic,
-///     TokenBatch,
+///     Data, Demonstrations, Evaluation, Evaluator, Held, LearnsFrom, Objective, Parameters, Requirements, Side,
+///     Statistic, TokenBatch,
 /// };
 ///
 /// #[derive(Debug)]
@@ -255,6 +220,7 @@ pub trait Objective: Send + Sync + std::fmt::Debug {
 
 macro_rules! pointed_to {
     ($($pointer:ident)*) => {$(
+        #[automatically_derived]
         impl<O: Objective + ?Sized> Objective for $pointer<O> {
             fn requirements(&self) -> Requirements {
                 (**self).requirements()

@@ -1,12 +1,9 @@
 //! Every objective by its name.
 
+use crate::losses::*;
 use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters, Registered};
-use crate::{
-    A2po, AlphaPo, Aot, AotUnpaired, ApoDown, ApoZero, ApoZeroUnpaired, Bco, BcoPair, Cpo, Discopop, Distillation, Dpo, Dpop, ExoPair, Hinge,
-    Ift, Ipo, IwOpd, Kto, NcaPair, Objective, OnlineDpo, Orpo, RewardModel, Robust, Sft, SigmoidNorm, Simpo, SppoHard, Tdpo, WeightedSum,
-    cispo, grpo, luspo, ppo, rloo, sapo, vespo,
-};
+use crate::{Objective, cispo, grpo, luspo, ppo, rloo, sapo, vespo};
 
 /// Every method, in the order of `--method all`.
 pub const METHODS: &[Method] = &[

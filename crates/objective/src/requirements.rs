@@ -115,13 +115,14 @@ pub enum Source {
     Sampled(Sampling),
 }
 
-/// Whether a response's loss depends on the others of the step: optimal transport sorts the scores of all pairs of the step,
-/// and a mean over pairs depends on none.
+/// Whether a response's loss depends on the others of the step: optimal transport sorts the scores of all pairs of the
+/// step, and a mean over pairs depends on none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coupling {
     /// It does not: the losses of micro-batches add up.
     None,
-    /// It does: the host gathers the whole step's columns, evaluates them at once, and pulls each micro-batch's part back.
+    /// It does: the host gathers the whole step's columns, evaluates them at once, and pulls each micro-batch's part
+    /// back.
     Step,
 }
 
@@ -162,7 +163,8 @@ impl Lambda {
         Self { least: lambda, most: lambda, noise: 0.0 }
     }
 
-    /// λ + z · noise · λ within [0, 1], at this share of the warm-up, with z drawn from the standard normal distribution.
+    /// λ + z · noise · λ within [0, 1], at this share of the warm-up, with z drawn from the standard normal
+    /// distribution.
     ///
     /// ```
     /// let lambda = objective::Lambda { least: 0.5, most: 0.5, noise: 0.5 };

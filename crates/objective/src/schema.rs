@@ -1,6 +1,8 @@
-//! JSON schema of methods and parameters, from the registry: what an editor or another language needs to check a recipe.
+//! JSON schema of methods and parameters, from the registry: what an editor or another language needs to check a
+//! recipe.
 //!
-//! A schema knows names, kinds and ranges; that a parameter is without effect beside others only building an objective tells.
+//! A schema knows names, kinds and ranges; that a parameter is without effect beside others only building an objective
+//! tells.
 
 use std::borrow::Cow;
 use std::ops::Bound;
@@ -61,7 +63,8 @@ pub fn table(
 /// What a parameter may be.
 ///
 /// ```
-/// let schema = objective::schema::parameter(&mut schemars::SchemaGenerator::default(), &(objective::registry::find("tdpo").unwrap().parameters)()[2]);
+/// let tdpo = (objective::registry::find("tdpo").unwrap().parameters)();
+/// let schema = objective::schema::parameter(&mut schemars::SchemaGenerator::default(), &tdpo[2]);
 /// assert_eq!(schema.as_value()["enum"], serde_json::json!(["1", 1, "2", 2]));
 /// ```
 pub fn parameter(generator: &mut SchemaGenerator, parameter: &Parameter) -> Schema {

@@ -1,7 +1,9 @@
 //! Known answers of losses on pairs, of scores and of a teacher's log-probabilities (`tests/oracles/rest.json`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
 
-use objective::{Batch, Demonstrations, Error, Evaluator, Objective, Pairs, Parameters, Rollouts, Side, Value, registry};
+use objective::{
+    Batch, Demonstrations, Error, Evaluator, Objective, Pairs, Parameters, Rollouts, Side, Value, registry,
+};
 use serde_json::Value as Json;
 
 const TOLERANCE: f64 = 1e-12;
@@ -92,8 +94,8 @@ fn losses_agree_with_trl() {
         let (name, mut given) = objective(&case);
         *seen.entry(name.clone()).or_insert(0) += 1;
         let line = &case["line"];
-        let [mut chosen, rejected, gold, sampled] = ["chosen", "rejected", "gold", "groups"]
-            .map(|side| line.get(side).map_or_else(Flat::default, Flat::of));
+        let [mut chosen, rejected, gold, sampled] =
+            ["chosen", "rejected", "gold", "groups"].map(|side| line.get(side).map_or_else(Flat::default, Flat::of));
         let flat = |side: &str, column: &str| -> Vec<f64> {
             case["cotangents"][side][column].as_array().unwrap().iter().flat_map(numbers).collect()
         };
@@ -168,9 +170,8 @@ fn weights_of_one_change_nothing_and_a_weight_of_two_counts_twice() -> Result<()
 #[test]
 fn weights_are_refused_where_they_would_be_ignored() {
     let side = Side { log_prob: &[-1.0], ..Side::of(&[1]) };
-    let refusal = |name: &str, batch: Batch<'_>| {
-        evaluator(name, &Parameters::new()).evaluate(&batch).unwrap_err().to_string()
-    };
+    let refusal =
+        |name: &str, batch: Batch<'_>| evaluator(name, &Parameters::new()).evaluate(&batch).unwrap_err().to_string();
     let weighted = Side { weight: &[1.0], ..side };
     let error = refusal("ift", Batch::Demonstrations(Demonstrations(weighted)));
     assert_eq!(error, "weight: expected 0, one a response that is weighted, got 1");

@@ -69,7 +69,8 @@ impl StageRun<'_> {
         let Self { run: Run { worker, recipe, stops, tell, .. }, stage, steps, .. } = *self;
         policy.keep(if stage.activation_checkpointing { Keep::LayerInputs } else { Keep::Activations });
         let reference = self.reference(policy, cache)?;
-        let teacher = stage.teacher.as_ref().map(|name| Teacher::read(name, recipe.dtype, worker.device)).transpose()?;
+        let teacher =
+            stage.teacher.as_ref().map(|name| Teacher::read(name, recipe.dtype, worker.device)).transpose()?;
         self.teacher = teacher;
         let optimizer = Optimizer::new(stage.optimizer, stage.precision, recipe.seed ^ self.index as u64);
         let mut learning = Learning { optimizer, state: ObjectiveState::default(), workspace: Workspace::default() };

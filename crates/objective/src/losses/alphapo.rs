@@ -10,9 +10,9 @@ use crate::parameter::{NON_NEGATIVE, SCALE, interval};
 objective! {
     /// AlphaPO: SimPO with a reward whose shape a parameter bends.
     ///
-    /// SimPO's reward is a log-probability, which falls without end as a response becomes improbable: often both responses of
-    /// a pair do. A positive α makes an improbable response pull harder and so bends the reward against that fall; a negative
-    /// α does the opposite.
+    /// SimPO's reward is a log-probability, which falls without end as a response becomes improbable: often both
+    /// responses of a pair do. A positive α makes an improbable response pull harder and so bends the reward against
+    /// that fall; a negative α does the opposite.
     ///
     /// # Formula
     ///
@@ -30,13 +30,13 @@ objective! {
     ///
     /// # Departures
     ///
-    /// Powers of more than 100 nats go on along their tangent, so that rewards stay finite (TRL overflows). The reported
-    /// rewards are SimPO's β m: one metric means one quantity.
+    /// Powers of more than 100 nats go on along their tangent, so that rewards stay finite (TRL overflows). The
+    /// reported rewards are SimPO's β m: one metric means one quantity.
     ///
     /// # Examples
     ///
-    /// α = 1, β = 1, γ = 0, m_w = 0, m_l = −ln 2: u_w = 0, u_l = −1, L = log(1 + e⁻¹) = 0.313262, and the rejected response,
-    /// with p̄ = ½, gets twice the pull σ(−1) = 0.268941.
+    /// α = 1, β = 1, γ = 0, m_w = 0, m_l = −ln 2: u_w = 0, u_l = −1, L = log(1 + e⁻¹) = 0.313262, and the rejected
+    /// response, with p̄ = ½, gets twice the pull σ(−1) = 0.268941.
     ///
     /// ```
     /// use objective::{AlphaPo, Pairs, Side};

@@ -8,9 +8,9 @@ use crate::objective;
 objective! {
     /// Anchored preference optimisation: both responses down, the rejected one further.
     ///
-    /// DPO fixes only the difference of two rewards, so a good response may fall if the bad one falls faster. Where even the
-    /// chosen responses are worse than what the policy writes itself, both should fall: this loss lowers the chosen one by
-    /// itself, and the rejected one against it.
+    /// DPO fixes only the difference of two rewards, so a good response may fall if the bad one falls faster. Where
+    /// even the chosen responses are worse than what the policy writes itself, both should fall: this loss lowers the
+    /// chosen one by itself, and the rejected one against it.
     ///
     /// # Formula
     ///
@@ -22,7 +22,8 @@ objective! {
     ///
     /// # Source
     ///
-    /// K. D'Oosterlinck et al., "Anchored Preference Optimization and Contrastive Revisions", arXiv 2408.06266, equation 8.
+    /// K. D'Oosterlinck et al., "Anchored Preference Optimization and Contrastive Revisions", arXiv 2408.06266,
+    /// equation 8.
     ///
     /// # Departures
     ///

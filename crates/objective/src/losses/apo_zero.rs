@@ -9,8 +9,8 @@ objective! {
     /// Anchored preference optimisation: the chosen response up, the rejected one down.
     ///
     /// DPO fixes only the difference of two rewards, so both responses may fall together. Here each is anchored at the
-    /// reference by itself, with a bounded pull: the chosen one rises and the rejected one falls. It suits chosen responses
-    /// that are better than the policy's own.
+    /// reference by itself, with a bounded pull: the chosen one rises and the rejected one falls. It suits chosen
+    /// responses that are better than the policy's own.
     ///
     /// # Formula
     ///
@@ -22,7 +22,8 @@ objective! {
     ///
     /// # Source
     ///
-    /// K. D'Oosterlinck et al., "Anchored Preference Optimization and Contrastive Revisions", arXiv 2408.06266, equation 7.
+    /// K. D'Oosterlinck et al., "Anchored Preference Optimization and Contrastive Revisions", arXiv 2408.06266,
+    /// equation 7.
     ///
     /// # Departures
     ///
@@ -43,7 +44,9 @@ objective! {
     /// Ok::<(), objective::Error>(())
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct ApoZero = "apo_zero", "chosen raised and rejected lowered, each by itself", "arXiv 2408.06266, equation 7" {
+    pub struct ApoZero = "apo_zero", "chosen raised and rejected lowered, each by itself",
+        "arXiv 2408.06266, equation 7"
+    {
         beta;
         weighting;
     }

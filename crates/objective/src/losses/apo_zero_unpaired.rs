@@ -8,8 +8,8 @@ use crate::requirements::Coupling;
 objective! {
     /// Anchored preference optimisation on single responses: KTO with its reference point at 0.
     ///
-    /// Desirable responses rise and undesirable ones fall against the reference itself, without an estimate of the policy's
-    /// drift. Each term depends on its own response alone, so it needs neither pairs nor mismatched responses.
+    /// Desirable responses rise and undesirable ones fall against the reference itself, without an estimate of the
+    /// policy's drift. Each term depends on its own response alone, so it needs neither pairs nor mismatched responses.
     ///
     /// # Formula
     ///
@@ -22,8 +22,9 @@ objective! {
     ///
     /// # Source
     ///
-    /// K. D'Oosterlinck et al., "Anchored Preference Optimization and Contrastive Revisions: Addressing Underspecification in
-    /// Alignment", arXiv 2408.06266, equation 7, one response at a time, as TRL's `apo_zero_unpaired`.
+    /// K. D'Oosterlinck et al., "Anchored Preference Optimization and Contrastive Revisions: Addressing
+    /// Underspecification in Alignment", arXiv 2408.06266, equation 7, one response at a time, as TRL's
+    /// `apo_zero_unpaired`.
     ///
     /// # Departures
     ///

@@ -11,29 +11,29 @@ use crate::state::ObjectiveState;
 objective! {
     /// Binary classifier optimisation: desirable and undesirable responses told apart by their reward.
     ///
-    /// The policy itself is the classifier: the implicit reward is the logit of "this response is desirable". The boundary
-    /// lies at the mean of all rewards seen so far, so that a drift of all rewards together changes no class.
+    /// The policy itself is the classifier: the implicit reward is the logit of "this response is desirable". The
+    /// boundary lies at the mean of all rewards seen so far, so that a drift of all rewards together changes no class.
     ///
     /// # Formula
     ///
-    /// With r = β (log π − log π_ref) summed over a response and δ the mean of all rewards seen so far, this step's included,
-    /// mean over the step's labelled responses:
+    /// With r = β (log π − log π_ref) summed over a response and δ the mean of all rewards seen so far, this step's
+    /// included, mean over the step's labelled responses:
     ///
     /// - desirable: −log σ(r − δ)
     /// - undesirable: −log σ(δ − r)
     ///
-    /// Cotangent: ∓ β σ(−x) with x the argument of σ. δ is held; it couples the responses of a step, and its running mean is
-    /// carried from step to step in [`ObjectiveState`].
+    /// Cotangent: ∓ β σ(−x) with x the argument of σ. δ is held; it couples the responses of a step, and its running
+    /// mean is carried from step to step in [`ObjectiveState`].
     ///
     /// # Source
     ///
-    /// S. Jung et al., "Binary Classifier Optimization for Large Language Model Alignment", arXiv 2404.04656, with δ the
-    /// running mean of TRL's `BCOTrainer`.
+    /// S. Jung et al., "Binary Classifier Optimization for Large Language Model Alignment", arXiv 2404.04656, with δ
+    /// the running mean of TRL's `BCOTrainer`.
     ///
     /// # Departures
     ///
-    /// TRL also offers to weigh undesirable responses by a classifier over embeddings of their prompts; that needs a model
-    /// beside the policy and is no function of token statistics. It updates δ once a micro-batch, we once a step.
+    /// TRL also offers to weigh undesirable responses by a classifier over embeddings of their prompts; that needs a
+    /// model beside the policy and is no function of token statistics. It updates δ once a micro-batch, we once a step.
     ///
     /// # Examples
     ///
@@ -53,7 +53,8 @@ objective! {
     /// Ok::<(), objective::Error>(())
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct Bco = "bco", "desirable and undesirable responses told apart by their reward, shifted by its running mean",
+    pub struct Bco = "bco",
+        "desirable and undesirable responses told apart by their reward, shifted by its running mean",
         "arXiv 2404.04656"
     {
         beta;

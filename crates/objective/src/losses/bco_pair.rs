@@ -8,9 +8,9 @@ use crate::objective;
 objective! {
     /// Binary classifier optimisation on pairs, without a shift of the rewards.
     ///
-    /// Each response is classified by itself: the chosen one as good and the rejected one as bad, with the implicit reward as
-    /// the logit. A pair is therefore not done when the chosen response is ahead, but when each is on its side of the
-    /// reference.
+    /// Each response is classified by itself: the chosen one as good and the rejected one as bad, with the implicit
+    /// reward as the logit. A pair is therefore not done when the chosen response is ahead, but when each is on its
+    /// side of the reference.
     ///
     /// # Formula
     ///
@@ -22,8 +22,8 @@ objective! {
     ///
     /// # Source
     ///
-    /// S. Jung et al., "Binary Classifier Optimization for Large Language Model Alignment", arXiv 2404.04656, with its reward
-    /// shift at 0; as TRL's `bco_pair`.
+    /// S. Jung et al., "Binary Classifier Optimization for Large Language Model Alignment", arXiv 2404.04656, with its
+    /// reward shift at 0; as TRL's `bco_pair`.
     ///
     /// # Departures
     ///

@@ -52,8 +52,9 @@ objective! {
     ///
     /// # Departures
     ///
-    /// The likelihood is a mean over each chosen response's tokens, then over pairs; TRL's is a mean over all tokens of the
-    /// micro-batch, which no split into micro-batches preserves. They agree where the chosen responses are equally long.
+    /// The likelihood is a mean over each chosen response's tokens, then over pairs; TRL's is a mean over all tokens of
+    /// the micro-batch, which no split into micro-batches preserves. They agree where the chosen responses are equally
+    /// long.
     ///
     /// # Examples
     ///
@@ -72,7 +73,9 @@ objective! {
     /// Ok::<(), objective::Error>(())
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct Cpo = "cpo", "DPO without a reference, plus imitation of the chosen response", "arXiv 2401.08417, equation 6" {
+    pub struct Cpo = "cpo", "DPO without a reference, plus imitation of the chosen response",
+        "arXiv 2401.08417, equation 6"
+    {
         beta;
         /// Weight of the chosen response's likelihood.
         alpha: f64 [NON_NEGATIVE] = 1.0,

@@ -9,8 +9,9 @@ use crate::parameter::interval;
 objective! {
     /// DiscoPOP: a blend of the logistic and the exponential loss that a language model discovered.
     ///
-    /// Pairs that the policy ranks wrongly have DPO's logistic loss, those that it ranks rightly an exponential one, and τ is
-    /// the width of the change between them. It was found by asking a language model for losses and training with each.
+    /// Pairs that the policy ranks wrongly have DPO's logistic loss, those that it ranks rightly an exponential one,
+    /// and τ is the width of the change between them. It was found by asking a language model for losses and training
+    /// with each.
     ///
     /// # Formula
     ///
@@ -22,13 +23,13 @@ objective! {
     ///
     /// # Source
     ///
-    /// C. Lu et al., "Discovering Preference Optimization Algorithms with and for Large Language Models", arXiv 2406.08414,
-    /// equation 5 (log-ratio modulated loss), τ = 0.05.
+    /// C. Lu et al., "Discovering Preference Optimization Algorithms with and for Large Language Models", arXiv
+    /// 2406.08414, equation 5 (log-ratio modulated loss), τ = 0.05.
     ///
     /// # Departures
     ///
-    /// e⁻ᶻ and m are multiplied as exponents, so that the loss is finite where e⁻ᶻ alone overflows; τ above 1 is refused,
-    /// because the loss would then grow exponentially for wrong pairs.
+    /// e⁻ᶻ and m are multiplied as exponents, so that the loss is finite where e⁻ᶻ alone overflows; τ above 1 is
+    /// refused, because the loss would then grow exponentially for wrong pairs.
     ///
     /// # Examples
     ///
@@ -45,7 +46,9 @@ objective! {
     /// Ok::<(), objective::Error>(())
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct Discopop = "discopop", "a discovered blend of logistic and exponential loss", "arXiv 2406.08414, equation 5" {
+    pub struct Discopop = "discopop", "a discovered blend of logistic and exponential loss",
+        "arXiv 2406.08414, equation 5"
+    {
         beta;
         /// Margin over which the blend turns from logistic to exponential.
         tau: f64 [interval(1e-9, 1.0)] = 0.05,

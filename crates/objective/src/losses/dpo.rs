@@ -8,15 +8,16 @@ use crate::objective;
 objective! {
     /// Direct preference optimisation: a logistic loss on the difference of implicit rewards.
     ///
-    /// Supervised fine-tuning says what to imitate, but not what to avoid. DPO takes pairs of responses to the same prompt and
-    /// raises the chosen one against the rejected one, both measured against a frozen copy of the policy. A pair that the
-    /// policy ranks wrongly pulls with full strength, and one that it ranks rightly by a wide margin hardly pulls. It was
-    /// wanted because it replaces a reward model and reinforcement learning by one classification loss.
+    /// Supervised fine-tuning says what to imitate, but not what to avoid. DPO takes pairs of responses to the same
+    /// prompt and raises the chosen one against the rejected one, both measured against a frozen copy of the policy. A
+    /// pair that the policy ranks wrongly pulls with full strength, and one that it ranks rightly by a wide margin
+    /// hardly pulls. It was wanted because it replaces a reward model and reinforcement learning by one classification
+    /// loss.
     ///
     /// # Formula
     ///
-    /// With r = Σₜ (log π(yₜ|sₜ) − log π_ref(yₜ|sₜ)), nats, summed over a response, w the chosen and l the rejected one,
-    /// h = r_w − r_l, ε the label smoothing, mean over the step's pairs:
+    /// With r = Σₜ (log π(yₜ|sₜ) − log π_ref(yₜ|sₜ)), nats, summed over a response, w the chosen and l the rejected
+    /// one, h = r_w − r_l, ε the label smoothing, mean over the step's pairs:
     ///
     /// L = −(1 − ε) log σ(βh) − ε log σ(−βh)
     ///
@@ -24,8 +25,8 @@ objective! {
     ///
     /// # Source
     ///
-    /// R. Rafailov et al., "Direct Preference Optimization", arXiv 2305.18290, equation 7; label smoothing: E. Mitchell,
-    /// "A note on DPO with noisy preferences" (cDPO), 2023.
+    /// R. Rafailov et al., "Direct Preference Optimization", arXiv 2305.18290, equation 7; label smoothing: E.
+    /// Mitchell, "A note on DPO with noisy preferences" (cDPO), 2023.
     ///
     /// # Departures
     ///

@@ -9,9 +9,9 @@ use crate::parameter::interval;
 objective! {
     /// EXO on pairs: the reverse KL from the policy's preference to the smoothed label.
     ///
-    /// The margin says how probable the policy makes it that the chosen response is the better one. DPO covers the label's
-    /// distribution with that preference; EXO seeks its mode, as reinforcement learning does. A pair that is far the wrong way
-    /// round no longer pulls, for the loss is at most −log ε.
+    /// The margin says how probable the policy makes it that the chosen response is the better one. DPO covers the
+    /// label's distribution with that preference; EXO seeks its mode, as reinforcement learning does. A pair that is
+    /// far the wrong way round no longer pulls, for the loss is at most −log ε.
     ///
     /// # Formula
     ///

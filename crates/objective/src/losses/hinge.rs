@@ -7,13 +7,13 @@ use crate::objective;
 objective! {
     /// Hinge loss on the margin of implicit rewards.
     ///
-    /// A pair pulls with constant strength until the chosen response is ahead by a margin of 1, and then not at all. DPO never
-    /// stops to pull, however well a pair is ranked; the hinge leaves alone what is learned.
+    /// A pair pulls with constant strength until the chosen response is ahead by a margin of 1, and then not at all.
+    /// DPO never stops to pull, however well a pair is ranked; the hinge leaves alone what is learned.
     ///
     /// # Formula
     ///
-    /// With s_w and s_l the implicit scores of the chosen and the rejected response and β their scale, mean over the step's
-    /// pairs:
+    /// With s_w and s_l the implicit scores of the chosen and the rejected response and β their scale, mean over the
+    /// step's pairs:
     ///
     /// L = max(0, 1 − β (s_w − s_l))
     ///
@@ -21,8 +21,8 @@ objective! {
     ///
     /// # Source
     ///
-    /// Y. Zhao et al., "SLiC-HF: Sequence Likelihood Calibration with Human Feedback", arXiv 2305.10425, with DPO's implicit
-    /// reward as the score, as in T. Liu et al., arXiv 2309.06657, section 3.
+    /// Y. Zhao et al., "SLiC-HF: Sequence Likelihood Calibration with Human Feedback", arXiv 2305.10425, with DPO's
+    /// implicit reward as the score, as in T. Liu et al., arXiv 2309.06657, section 3.
     ///
     /// # Departures
     ///

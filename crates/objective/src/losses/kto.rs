@@ -11,8 +11,9 @@ objective! {
     /// Kahneman-Tversky optimisation: the value of a response against what the policy does elsewhere.
     ///
     /// Pairs are rare, but a thumb up or down on a single response is cheap. KTO raises desirable responses and lowers
-    /// undesirable ones, each against the policy's average drift from its reference on responses to other prompts. Far from
-    /// that point a response hardly pulls, as people value gains and losses: hopeless and finished cases are left alone.
+    /// undesirable ones, each against the policy's average drift from its reference on responses to other prompts. Far
+    /// from that point a response hardly pulls, as people value gains and losses: hopeless and finished cases are left
+    /// alone.
     ///
     /// # Formula
     ///
@@ -30,8 +31,9 @@ objective! {
     ///
     /// # Departures
     ///
-    /// The mean is over the whole step, not over the micro-batch (TRL: over the micro-batches that lie on different devices at
-    /// the same time). [`mismatches`](crate::mismatches) never puts a prompt beside its own response, and takes odd numbers.
+    /// The mean is over the whole step, not over the micro-batch (TRL: over the micro-batches that lie on different
+    /// devices at the same time). [`mismatches`](crate::mismatches) never puts a prompt beside its own response, and
+    /// takes odd numbers.
     ///
     /// # Examples
     ///

@@ -1,8 +1,8 @@
 //! Losses on desirable and undesirable responses: rewards, their shift, cotangents, metrics.
 //!
-//! With r = β (log π − log π_ref) a response's reward, b the shift and w the weight of its label, the mean over the step's
-//! labelled responses of w ℓ(r − b) for desirable and w ℓ(b − r) for undesirable ones; a [`LabelLoss`] says what ℓ, b and w
-//! are. No gradient passes through b.
+//! With r = β (log π − log π_ref) a response's reward, b the shift and w the weight of its label, the mean over the
+//! step's labelled responses of w ℓ(r − b) for desirable and w ℓ(b − r) for undesirable ones; a [`LabelLoss`] says what
+//! ℓ, b and w are. No gradient passes through b.
 
 use crate::batch::{Feedback, TokenBatch};
 use crate::columns::Constant;
@@ -57,8 +57,8 @@ pub(crate) fn bounded(margin: f64) -> (f64, f64) {
     (wrong, -wrong * sigmoid(margin))
 }
 
-/// Pairs (prompt, response) of a step in which no prompt stands beside its own response: each prompt has the response of the
-/// next one. A step of one response has none.
+/// Pairs (prompt, response) of a step in which no prompt stands beside its own response: each prompt has the response
+/// of the next one. A step of one response has none.
 ///
 /// ```
 /// assert_eq!(objective::mismatches(3).collect::<Vec<_>>(), [(0, 1), (1, 2), (2, 0)]);

@@ -8,8 +8,8 @@ use crate::objective;
 objective! {
     /// Noise contrastive alignment on pairs.
     ///
-    /// Each response is told from noise that the reference makes. DPO lowers the chosen response too, if that widens the
-    /// margin; here each reward has an optimum of its own, so that the likelihood of good responses does not fall.
+    /// Each response is told from noise that the reference makes. DPO lowers the chosen response too, if that widens
+    /// the margin; here each reward has an optimum of its own, so that the likelihood of good responses does not fall.
     ///
     /// # Formula
     ///
@@ -21,8 +21,8 @@ objective! {
     ///
     /// # Source
     ///
-    /// H. Chen et al., "Noise Contrastive Alignment of Language Models with Explicit Rewards", arXiv 2402.05369, for two
-    /// responses of which one has all the reward; as TRL's `nca_pair`.
+    /// H. Chen et al., "Noise Contrastive Alignment of Language Models with Explicit Rewards", arXiv 2402.05369, for
+    /// two responses of which one has all the reward; as TRL's `nca_pair`.
     ///
     /// # Departures
     ///
@@ -43,7 +43,9 @@ objective! {
     /// Ok::<(), objective::Error>(())
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct NcaPair = "nca_pair", "each response classified against noise: rewards are absolute", "arXiv 2402.05369" {
+    pub struct NcaPair = "nca_pair", "each response classified against noise: rewards are absolute",
+        "arXiv 2402.05369"
+    {
         beta;
         weighting;
     }

@@ -10,18 +10,20 @@ use crate::sampling::Sampling;
 objective! {
     /// DPO on pairs that the policy itself samples, ranked by their returns.
     ///
-    /// The pairs of a data set grow stale: they come from another policy, and the one in training soon writes neither of their
-    /// responses. Here each step samples new responses and ranks them, so the policy is corrected on what it does now.
+    /// The pairs of a data set grow stale: they come from another policy, and the one in training soon writes neither
+    /// of their responses. Here each step samples new responses and ranks them, so the policy is corrected on what it
+    /// does now.
     ///
     /// # Formula
     ///
-    /// That of [`Dpo`](crate::Dpo). The host samples responses to each prompt from the policy in training, and takes the one
-    /// of the greatest return as chosen and the one of the smallest as rejected; responses of equal returns give no pair.
+    /// That of [`Dpo`](crate::Dpo). The host samples responses to each prompt from the policy in training, and takes
+    /// the one of the greatest return as chosen and the one of the smallest as rejected; responses of equal returns
+    /// give no pair.
     ///
     /// # Source
     ///
-    /// S. Guo et al., "Direct Language Model Alignment from Online AI Feedback", arXiv 2402.04792; "Intuitive Fine-Tuning",
-    /// arXiv 2405.11870, equation (34).
+    /// S. Guo et al., "Direct Language Model Alignment from Online AI Feedback", arXiv 2402.04792; "Intuitive
+    /// Fine-Tuning", arXiv 2405.11870, equation (34).
     ///
     /// # Departures
     ///

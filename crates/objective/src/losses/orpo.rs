@@ -13,8 +13,9 @@ const CERTAINTY: f64 = -f64::EPSILON;
 objective! {
     /// Odds-ratio preference optimisation: imitation of the chosen response, and a logistic loss on the ratio of odds.
     ///
-    /// Imitating good responses raises similar bad ones with them. ORPO fine-tunes on the chosen response and adds a small
-    /// penalty where the rejected one has the greater odds, so that one stage without a reference does the work of two.
+    /// Imitating good responses raises similar bad ones with them. ORPO fine-tunes on the chosen response and adds a
+    /// small penalty where the rejected one has the greater odds, so that one stage without a reference does the work
+    /// of two.
     ///
     /// # Formula
     ///
@@ -28,13 +29,14 @@ objective! {
     ///
     /// # Source
     ///
-    /// J. Hong et al., "ORPO: Monolithic Preference Optimization without Reference Model", arXiv 2403.07691, equations 6
-    /// and 7 (there β is written λ).
+    /// J. Hong et al., "ORPO: Monolithic Preference Optimization without Reference Model", arXiv 2403.07691, equations
+    /// 6 and 7 (there β is written λ).
     ///
     /// # Departures
     ///
-    /// Near certainty the odds are infinite. m above −2⁻⁵² counts as −2⁻⁵² in the odds, with no cotangent through them, so
-    /// that loss and cotangents are finite wherever log-probabilities are. The implicit reward is β m, as TRL logs it.
+    /// Near certainty the odds are infinite. m above −2⁻⁵² counts as −2⁻⁵² in the odds, with no cotangent through them,
+    /// so that loss and cotangents are finite wherever log-probabilities are. The implicit reward is β m, as TRL logs
+    /// it.
     ///
     /// # Examples
     ///

@@ -11,7 +11,7 @@ use crate::columns::{Constant, Statistic};
 use crate::evaluation::{Evaluation, Metric, Metrics, add};
 use crate::held::Held;
 use crate::losses::divergence::Divergence;
-use crate::numerics::{sum, sum_of_differences};
+use crate::numerics::sum;
 use crate::parameter::Choice;
 use crate::requirements::{Data, Requirements, Source};
 use crate::state::ObjectiveState;
@@ -23,10 +23,10 @@ pub enum PairWeighting {
     /// All pairs count the same.
     #[default]
     None,
-    /// A pair counts as much as the policy would sample it: the product over both responses of
-    /// exp (1/N) Σₜ (log π(yₜ|sₜ) − log Σₐ π(a|sₜ)²), behind a stop-gradient. It is 1 where the responses are such as the
-    /// policy samples (W. Zhou et al., "WPO: Enhancing RLHF with Weighted Preference Optimization", arXiv 2406.11827,
-    /// equation 2, with its alignment of the weights).
+    /// A pair counts as much as the policy would sample it: the product over both responses of exp (1/N) Σₜ (log
+    /// π(yₜ|sₜ) − log Σₐ π(a|sₜ)²), behind a stop-gradient. It is 1 where the responses are such as the policy samples
+    /// (W. Zhou et al., "WPO: Enhancing RLHF with Weighted Preference Optimization", arXiv 2406.11827, equation 2, with
+    /// its alignment of the weights).
     Wpo,
 }
 
@@ -198,16 +198,16 @@ impl Score {
             Reduction::Sum => 1.0,
             Reduction::Mean => 1.0 / log_prob.len() as f64,
         };
-        let sum = sum(log_prob);
         match *self {
             Self::Likelihood(reduction) => {
-                let scale = scale(reduction);
+                let (scale, sum) = (scale(reduction), sum(log_prob));
                 Scored { score: scale * sum, body: scale, tail: scale, sum, rewarded: scale * sum }
             }
             Self::Implicit { divergence, order, tail_weight, reduction } => {
                 let reference = batch.constant(Constant::ReferenceLogProb, response);
-                let body = sum_of_differences(&log_prob[..shared], &reference[..shared]);
-                let tail = sum_of_differences(&log_prob[shared..], &reference[shared..]);
+                let (body_sum, body) = sums(&log_prob[..shared], &reference[..shared]);
+                let (tail_sum, tail) = sums(&log_prob[shared..], &reference[shared..]);
+                let sum = body_sum + tail_sum;
                 let (score, slope) = divergence.score(order, body + tail_weight * tail);
                 let scale = scale(reduction);
                 let slope = scale * slope;
@@ -260,8 +260,8 @@ pub(crate) fn loss<L: PairLoss>(own: &L, batch: &TokenBatch<'_>, held: &Held, ou
     }
 }
 
-/// How often the policy would sample a pair, relative to a policy that samples its own most probable tokens. Geometric means
-/// over tokens keep the length of a response out of it.
+/// How often the policy would sample a pair, relative to a policy that samples its own most probable tokens. Geometric
+/// means over tokens keep the length of a response out of it.
 fn wpo_weight(batch: &TokenBatch<'_>, pair: &Pair) -> f64 {
     let aligned = |response: usize| {
         let column = batch.statistic(Statistic::LogSumSquareProb, response);
@@ -270,7 +270,8 @@ fn wpo_weight(batch: &TokenBatch<'_>, pair: &Pair) -> f64 {
     (aligned(pair.chosen) + aligned(pair.rejected)).exp()
 }
 
-/// The metrics that every objective over pairs reports, from log-probabilities and implicit rewards of chosen and rejected.
+/// The metrics that every objective over pairs reports, from log-probabilities and implicit rewards of chosen and
+/// rejected.
 pub(crate) fn record_pair(log_prob: [f64; 2], rewards: [f64; 2], chosen_tokens: usize, metrics: &mut Metrics) {
     let ([chosen, rejected], [reward_chosen, reward_rejected]) = (log_prob, rewards);
     metrics.record(Metric::RewardChosen, reward_chosen);
@@ -280,4 +281,19 @@ pub(crate) fn record_pair(log_prob: [f64; 2], rewards: [f64; 2], chosen_tokens: 
     metrics.record(Metric::LogProbChosen, chosen);
     metrics.record(Metric::LogProbRejected, rejected);
     metrics.record_sum(Metric::NegativeLogLikelihood, -chosen, chosen_tokens);
+}
+
+/// Σ a and Σ (a − b), in one pass.
+fn sums(a: &[f64], b: &[f64]) -> (f64, f64) {
+    const LANES: usize = 8;
+    let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let (mut own, mut differences) = ([0.0; LANES], [0.0; LANES]);
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for ((own, difference), (a, b)) in own.iter_mut().zip(&mut differences).zip(a.iter().zip(b)) {
+            *own += a;
+            *difference += a - b;
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).map(|(a, b)| a - b);
+    (own.iter().chain(a_rest).sum(), differences.into_iter().chain(rest).sum())
 }

@@ -10,14 +10,14 @@ use crate::objective;
 objective! {
     /// Robust DPO: an unbiased estimate of DPO's loss under flipped preferences.
     ///
-    /// Where annotators err at a known rate, DPO learns some pairs the wrong way round. The loss subtracts what the flipped
-    /// pairs add in expectation, so that its mean over noisy pairs is DPO's over clean ones. Every pair pulls harder for it,
-    /// and a well-ranked pair never stops to pull.
+    /// Where annotators err at a known rate, DPO learns some pairs the wrong way round. The loss subtracts what the
+    /// flipped pairs add in expectation, so that its mean over noisy pairs is DPO's over clean ones. Every pair pulls
+    /// harder for it, and a well-ranked pair never stops to pull.
     ///
     /// # Formula
     ///
-    /// With z = β (s_w − s_l) the margin of implicit rewards and ε < 1/2 the rate of flipped pairs, mean over the step's
-    /// pairs:
+    /// With z = β (s_w − s_l) the margin of implicit rewards and ε < 1/2 the rate of flipped pairs, mean over the
+    /// step's pairs:
     ///
     /// L = (−(1 − ε) log σ(z) + ε log σ(−z)) / (1 − 2ε) = −log σ(z) − ε z / (1 − 2ε)
     ///
@@ -30,7 +30,8 @@ objective! {
     ///
     /// # Departures
     ///
-    /// None in value; the second form neither overflows nor cancels. The default ε = 0.1 is ours: with 0 the loss is DPO's.
+    /// None in value; the second form neither overflows nor cancels. The default ε = 0.1 is ours: with 0 the loss is
+    /// DPO's.
     ///
     /// # Examples
     ///
@@ -46,7 +47,9 @@ objective! {
     /// Ok::<(), objective::Error>(())
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct Robust = "robust", "DPO corrected for a known rate of flipped preferences", "arXiv 2403.00409, equation 12" {
+    pub struct Robust = "robust", "DPO corrected for a known rate of flipped preferences",
+        "arXiv 2403.00409, equation 12"
+    {
         beta;
         /// Rate of preferences that are the wrong way round.
         label_smoothing: f64 [(Bound::Included(0.0), Bound::Excluded(0.5))] = 0.1,

@@ -55,14 +55,15 @@ objective! {
     ///
     /// Cotangent: ∂L/∂log π(yₜ|sₜ) = −1 / tokens, or −1 / (Nᵢ · responses).
     ///
-    /// With `weighting = dft` each lₜ is multiplied by sg(π(yₜ|sₜ)), the token's own probability, which is held: its cotangent
-    /// is multiplied by π(yₜ|sₜ).
+    /// With `weighting = dft` each lₜ is multiplied by sg(π(yₜ|sₜ)), the token's own probability, which is held: its
+    /// cotangent is multiplied by π(yₜ|sₜ).
     ///
     /// # Source
     ///
-    /// "Intuitive Fine-Tuning", arXiv 2405.11870, equation (30). Both normalisations are in use: the first weighs tokens
-    /// equally, the second responses. They agree where all responses are equally long. Dynamic fine-tuning: Y. Wu et al., "On
-    /// the Generalization of SFT: A Reinforcement Learning Perspective with Reward Rectification", arXiv 2508.05629.
+    /// "Intuitive Fine-Tuning", arXiv 2405.11870, equation (30). Both normalisations are in use: the first weighs
+    /// tokens equally, the second responses. They agree where all responses are equally long. Dynamic fine-tuning: Y.
+    /// Wu et al., "On the Generalization of SFT: A Reinforcement Learning Perspective with Reward Rectification", arXiv
+    /// 2508.05629.
     ///
     /// # Departures
     ///

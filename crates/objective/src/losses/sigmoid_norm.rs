@@ -8,8 +8,8 @@ use crate::objective;
 objective! {
     /// Length-normalised DPO.
     ///
-    /// DPO sums over tokens, so a long response has a large margin and its length alone can be learned. Here the implicit
-    /// reward is a mean over tokens, and a pair of long responses pulls no harder than one of short ones.
+    /// DPO sums over tokens, so a long response has a large margin and its length alone can be learned. Here the
+    /// implicit reward is a mean over tokens, and a pair of long responses pulls no harder than one of short ones.
     ///
     /// # Formula
     ///
@@ -26,8 +26,8 @@ objective! {
     ///
     /// # Departures
     ///
-    /// From DPO's derivation: the constants of a [`Divergence`](crate::Divergence) do not cancel where the lengths of a pair
-    /// differ.
+    /// From DPO's derivation: the constants of a [`Divergence`](crate::Divergence) do not cancel where the lengths of a
+    /// pair differ.
     ///
     /// # Examples
     ///
@@ -42,11 +42,14 @@ objective! {
     ///     rejected: Side { log_prob: &[-1.0], reference_log_prob: &[-1.0], ..Side::of(&[1]) },
     /// })?;
     /// assert_eq!(answer.loss, 2.0_f64.ln());
-    /// assert_eq!((answer.cotangents.chosen.log_prob, answer.cotangents.rejected.log_prob), (&[-0.25, -0.25][..], &[0.5][..]));
+    /// assert_eq!(answer.cotangents.chosen.log_prob, [-0.25, -0.25]);
+    /// assert_eq!(answer.cotangents.rejected.log_prob, [0.5]);
     /// Ok::<(), objective::Error>(())
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct SigmoidNorm = "sigmoid_norm", "DPO on implicit rewards per token", "arXiv 2305.18290, equation 7, per token" {
+    pub struct SigmoidNorm = "sigmoid_norm", "DPO on implicit rewards per token",
+        "arXiv 2305.18290, equation 7, per token"
+    {
         beta;
         divergence;
         weighting;

@@ -12,9 +12,9 @@ const TARGET_SHARE: f64 = 0.8;
 objective! {
     /// SimPO: a logistic loss on mean log-probabilities with a target margin, without a reference.
     ///
-    /// What a policy generates is ranked by its own mean log-probability, not by a ratio to a reference. SimPO trains that
-    /// very number: the chosen response's mean must exceed the rejected one's by a target. It needs no second model, and a
-    /// mean does not favour long responses.
+    /// What a policy generates is ranked by its own mean log-probability, not by a ratio to a reference. SimPO trains
+    /// that very number: the chosen response's mean must exceed the rejected one's by a target. It needs no second
+    /// model, and a mean does not favour long responses.
     ///
     /// # Formula
     ///

@@ -33,20 +33,20 @@ impl Choice for TdpoVariant {}
 objective! {
     /// Token-level DPO: DPO with the forward divergences of both responses in its margin.
     ///
-    /// DPO watches only the tokens of a response; what the policy does with all other tokens on the way is free to drift, and
-    /// drifts faster along rejected responses. TDPO adds KL(π_ref || π) of every state to the margin, so that a pair also pulls
-    /// the divergence along its rejected response towards that along its chosen one.
+    /// DPO watches only the tokens of a response; what the policy does with all other tokens on the way is free to
+    /// drift, and drifts faster along rejected responses. TDPO adds KL(π_ref || π) of every state to the margin, so
+    /// that a pair also pulls the divergence along its rejected response towards that along its chosen one.
     ///
     /// # Formula
     ///
-    /// With h = r_w − r_l the difference of log-ratios, K = Σₜ KL(π_ref || π) at sₜ, nats, summed over a response, and sg the
-    /// stop-gradient, mean over the step's pairs:
+    /// With h = r_w − r_l the difference of log-ratios, K = Σₜ KL(π_ref || π) at sₜ, nats, summed over a response, and
+    /// sg the stop-gradient, mean over the step's pairs:
     ///
     /// - variant 1: L = −log σ(β h − β (K_l − K_w))
     /// - variant 2: L = −log σ(β h − α β (K_l − sg(K_w)))
     ///
-    /// Cotangents, with g = −σ(−z) and z the argument: ±β g on log π; −α β g on KL of the rejected response, and on that of
-    /// the chosen one β g in variant 1. Variant 2 holds it.
+    /// Cotangents, with g = −σ(−z) and z the argument: ±β g on log π; −α β g on KL of the rejected response, and on
+    /// that of the chosen one β g in variant 1. Variant 2 holds it.
     ///
     /// # Source
     ///

@@ -16,9 +16,9 @@ use crate::{Objective, declared_parameters};
 objective! {
     /// Alignment via optimal transport: the policy's distribution of margins is moved above the reference's.
     ///
-    /// DPO compares each pair with its own reference margin, which a few extreme pairs can pay for. Here the margins of a step
-    /// are sorted, and the k-th smallest under the policy is compared with the k-th smallest under the reference. The whole
-    /// distribution must rise, its worst pairs with it.
+    /// DPO compares each pair with its own reference margin, which a few extreme pairs can pay for. Here the margins of
+    /// a step are sorted, and the k-th smallest under the policy is compared with the k-th smallest under the
+    /// reference. The whole distribution must rise, its worst pairs with it.
     ///
     /// # Formula
     ///
@@ -31,12 +31,13 @@ objective! {
     /// | `aot` | log π_w − log π_l | log π_ref,w − log π_ref,l |
     /// | `aot_unpaired` | log π_w − log π_ref,w | log π_l − log π_ref,l |
     ///
-    /// Cotangent: β (ε − σ(−z₍ₖ₎))/n on the value that is the k-th, with sign + in u and − in v. Sorting couples the pairs of
-    /// a step: the host gathers the whole step's columns before it evaluates.
+    /// Cotangent: β (ε − σ(−z₍ₖ₎))/n on the value that is the k-th, with sign + in u and − in v. Sorting couples the
+    /// pairs of a step: the host gathers the whole step's columns before it evaluates.
     ///
     /// # Source
     ///
-    /// I. Melnyk et al., "Distributional Preference Alignment of LLMs via Optimal Transport", arXiv 2406.05882, Algorithm 1.
+    /// I. Melnyk et al., "Distributional Preference Alignment of LLMs via Optimal Transport", arXiv 2406.05882,
+    /// Algorithm 1.
     ///
     /// # Departures
     ///
@@ -70,8 +71,8 @@ objective! {
     /// Alignment via optimal transport on unpaired responses: the distribution of chosen rewards is moved above that of
     /// rejected ones.
     ///
-    /// The k-th smallest reward of the chosen responses is compared with the k-th smallest of the rejected ones, whichever
-    /// prompts they belong to. Formula, cotangent and source are those of [`Aot`].
+    /// The k-th smallest reward of the chosen responses is compared with the k-th smallest of the rejected ones,
+    /// whichever prompts they belong to. Formula, cotangent and source are those of [`Aot`].
     ///
     /// # Examples
     ///
@@ -108,10 +109,12 @@ enum Comparison {
 
 macro_rules! transport {
     ($type:ty, $comparison:expr) => {
+        #[automatically_derived]
         impl LearnsFrom for $type {
             type Data<'a> = Pairs<'a>;
         }
 
+        #[automatically_derived]
         impl Objective for $type {
             fn requirements(&self) -> Requirements {
                 Requirements {

@@ -27,17 +27,17 @@ pub(crate) const WEIGHT: Parameter = Parameter {
 objective! {
     /// A weighted sum of objectives on the same step.
     ///
-    /// Several losses pull on the policy at once, each as hard as its weight says. The usual reason is that a loss on pairs is
-    /// content to lower the rejected response, and imitation of the chosen one beside it keeps that probable.
+    /// Several losses pull on the policy at once, each as hard as its weight says. The usual reason is that a loss on
+    /// pairs is content to lower the rejected response, and imitation of the chosen one beside it keeps that probable.
     ///
     /// # Formula
     ///
     /// L = Σᵢ wᵢ Lᵢ, and so are its cotangents.
     ///
-    /// Each term is a method with its parameters and a `weight` (1 unless given). All learn from the same responses, through
-    /// the same states: terms on different data, with different sampling, or with different anticipation are an error. A term
-    /// that imitates (`sft`) beside terms that compare pairs imitates the chosen responses. Weights that are all 0 are an
-    /// error.
+    /// Each term is a method with its parameters and a `weight` (1 unless given). All learn from the same responses,
+    /// through the same states: terms on different data, with different sampling, or with different anticipation are an
+    /// error. A term that imitates (`sft`) beside terms that compare pairs imitates the chosen responses. Weights that
+    /// are all 0 are an error.
     ///
     /// ```toml
     /// [[method]]
@@ -47,8 +47,8 @@ objective! {
     ///
     /// # Source
     ///
-    /// The default, DPO and the chosen responses' likelihood, is that of R. Y. Pang et al., "Iterative Reasoning Preference
-    /// Optimization", arXiv 2404.19733, with the likelihood's mean over tokens.
+    /// The default, DPO and the chosen responses' likelihood, is that of R. Y. Pang et al., "Iterative Reasoning
+    /// Preference Optimization", arXiv 2404.19733, with the likelihood's mean over tokens.
     ///
     /// # Examples
     ///

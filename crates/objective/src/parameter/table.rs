@@ -63,7 +63,8 @@ pub fn read<T: Declared>(owner: &'static str, base: &T, given: &Parameters) -> R
     Ok(own)
 }
 
-/// Checks a struct whose fields somebody wrote: each is in its range, and none that differs from `base` is without effect.
+/// Checks a struct whose fields somebody wrote: each is in its range, and none that differs from `base` is without
+/// effect.
 ///
 /// # Errors
 ///
@@ -270,15 +271,16 @@ pub const fn purpose(doc: &'static str) -> &'static str {
 /// ```
 ///
 /// - Fields are public. A field's doc comment, less its full stop, is the parameter's purpose in help and schema.
-/// - `f64` has an [`Interval`] in brackets; `usize` its bounds; `bool` and enums that implement [`Choice`] have nothing;
-///   `Option<f64>` has an interval and the text that help shows for its default.
-/// - `=> unused |own| ..` answers, as `"name = value"`, the setting under which the parameter has no effect. There it must
-///   not be set, and [`in_force`] does not list it.
+/// - `f64` has an [`Interval`] in brackets; `usize` its bounds; `bool` and enums that implement [`Choice`] have
+///   nothing; `Option<f64>` has an interval and the text that help shows for its default.
+/// - `=> unused |own| ..` answers, as `"name = value"`, the setting under which the parameter has no effect. There it
+///   must not be set, and [`in_force`] does not list it.
 /// - `=> follows |own| ..` answers the value of an `Option<f64>` that is not set (`None`: no such value).
 /// - A field that many objectives share is its name and a semicolon (`weighting;`); it is written out in the macro.
-/// - The struct gets `Default` and [`Declared`]. `pub struct Dpo = "dpo", "summary", "source" { .. }` gets [`Registered`] too;
-///   it implements [`Objective`](crate::Objective) with `in_force(self)` as its parameters. A preset is another base: `read("preset", &Example { beta: 2.0, ..Example::default() },
-///   given)`, with `declared(&base)` as its parameters.
+/// - The struct gets `Default` and [`Declared`]. `pub struct Dpo = "dpo", "summary", "source" { .. }` gets
+///   [`Registered`] too; it implements [`Objective`](crate::Objective) with `in_force(self)` as its parameters. A
+///   preset is another base: `read("preset", &Example { beta: 2.0, ..Example::default() }, given)`, with
+///   `declared(&base)` as its parameters.
 #[macro_export]
 macro_rules! objective {
     (
@@ -303,8 +305,8 @@ macro_rules! objective {
                 ///
                 /// # Errors
                 ///
-                /// [`ParameterError`](crate::ParameterError) for a parameter that is out of range or without effect under the
-                /// others.
+                /// [`ParameterError`](crate::ParameterError) for a parameter that is out of range or without effect
+                /// under the others.
                 pub fn evaluator(self) -> Result<$crate::Evaluator<Self>, $crate::ParameterError> {
                     $crate::Evaluator::new(self)
                 }
@@ -356,9 +358,11 @@ macro_rules! objective {
         $(=> unused $unused:expr)? $(=> follows $follows:expr)?, $($rest:tt)*
     ) => {
         $crate::objective!(@ $head
-            [$($done)* { [$($doc)*] $field [$kind] [$($($range),*)?] [$default] [$($unused)?] [$($follows)?] }] $($rest)*);
+            [$($done)* { [$($doc)*] $field [$kind] [$($($range),*)?] [$default] [$($unused)?] [$($follows)?] }]
+            $($rest)*);
     };
-    (@ [$(#[$meta:meta])* $vis:vis struct $type:ident] [$({ [$($doc:literal)*] $field:ident [$kind:ty] [$($range:expr),*] [$default:expr]
+    (@ [$(#[$meta:meta])* $vis:vis struct $type:ident]
+        [$({ [$($doc:literal)*] $field:ident [$kind:ty] [$($range:expr),*] [$default:expr]
             [$($unused:expr)?] [$($follows:expr)?] })*]
     ) => {
         $(#[$meta])*
@@ -397,7 +401,8 @@ macro_rules! objective {
     (@or $rule:expr) => { $rule };
 }
 
-/// Within `impl Objective`: the parameters and their check, from the table that [`objective!`](crate::objective!) makes.
+/// Within `impl Objective`: the parameters and their check, from the table that [`objective!`](crate::objective!)
+/// makes.
 #[macro_export]
 macro_rules! declared_parameters {
     () => {

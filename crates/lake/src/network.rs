@@ -95,8 +95,8 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// A known policy in these cells, which is not pulled back. A probability of 0 counts as the least normal number, so that
-    /// its logarithm is finite.
+    /// A known policy in these cells, which is not pulled back. A probability of 0 counts as the least normal number,
+    /// so that its logarithm is finite.
     pub fn of(policy: &TransitionMatrix, cells: &[usize]) -> Self {
         let policy: TransitionMatrix = cells.iter().map(|&cell| policy[cell]).collect();
         let log_policy = policy.iter().map(|row| row.map(|p| p.max(f64::MIN_POSITIVE).ln())).collect();

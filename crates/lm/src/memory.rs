@@ -39,7 +39,8 @@ pub struct MemoryPlan {
     pub moments: u64,
     /// Copies of 16-bit weights in 32 bits.
     pub masters: u64,
-    /// A reference that is held, or what its whole distribution is made of; and a teacher, taken for as large as the model.
+    /// A reference that is held, or what its whole distribution is made of; and a teacher, taken for as large as the
+    /// model.
     pub reference: u64,
     /// What forward passes keep, for `micro_batch` records as long as `max_length`.
     pub activations: u64,

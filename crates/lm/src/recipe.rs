@@ -302,7 +302,8 @@ impl Stage {
         let sampled = matches!(requirements.source, Source::Sampled(_));
         let is_headed = !requirements.statistics.is_disjoint(Statistic::Value | Statistic::Score);
         if is_headed || (sampled && !is_grouped(&requirements)) {
-            let allowed = "a method that learns from data: it has no environment to sample responses in, and no head of values or scores";
+            let allowed = "a method that learns from data: it has no environment to sample responses in, and no head of \
+                           values or scores";
             return Err(refuse(&place("method"), allowed, self.method.method().name));
         }
         Ok(())

@@ -21,8 +21,8 @@ use crate::recipe::default_now;
 pub struct Teacher(LmPolicy);
 
 impl Teacher {
-    /// Refuses a teacher that reads or writes other tokens than the policy: log-probabilities of different vocabularies cannot be
-    /// compared. `place` is the recipe's field.
+    /// Refuses a teacher that reads or writes other tokens than the policy: log-probabilities of different vocabularies
+    /// cannot be compared. `place` is the recipe's field.
     ///
     /// # Errors
     ///

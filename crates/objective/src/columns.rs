@@ -192,7 +192,8 @@ columns! {
         Return returns: -MOST..=MOST,
         /// log π_teacher(yₜ|sₜ) of the teacher, nats.
         TeacherLogProb teacher_log_prob: -MOST..=0.0,
-        /// How much a response counts, or the pair of a chosen one: one number a response. All count 1 where it is empty.
+        /// How much a response counts, or the pair of a chosen one: one number a response. All count 1 where it is
+        /// empty.
         Weight weight: 0.0..=MOST,
     }
 }

@@ -33,8 +33,9 @@ pub trait Policy {
     /// The host's own.
     fn anticipate(&self, states: &Self::States, lambda: f64, freeze: Freeze) -> Result<Self::States, Self::Error>;
 
-    /// Fills the wanted columns of `out` for the actions `tokens`, one for each state; leaves the others empty. `frozen` has the
-    /// forward passes of other policies over the same states, present where their distributions are wanted.
+    /// Fills the wanted columns of `out` for the actions `tokens`, one for each state; leaves the others empty.
+    /// `frozen` has the forward passes of other policies over the same states, present where their distributions are
+    /// wanted.
     ///
     /// # Errors
     ///
@@ -52,9 +53,9 @@ pub trait Policy {
     ///
     /// # Formula
     ///
-    /// With p the policy's distribution, z its logits, y the action and H the entropy: ∂/∂z log p_y = e_y − p,
-    /// ∂/∂z KL(p_ref || p) = p − p_ref, ∂/∂z H = −p (log p + H) and ∂/∂z log Σ p² = 2 (p²/Σ p² − p); [`TeacherDivergence`] has
-    /// those of a teacher's. What is pulled back from values goes to the value function.
+    /// With p the policy's distribution, z its logits, y the action and H the entropy: ∂/∂z log p_y = e_y − p, ∂/∂z
+    /// KL(p_ref || p) = p − p_ref, ∂/∂z H = −p (log p + H) and ∂/∂z log Σ p² = 2 (p²/Σ p² − p); [`TeacherDivergence`]
+    /// has those of a teacher's. What is pulled back from values goes to the value function.
     ///
     /// # Errors
     ///

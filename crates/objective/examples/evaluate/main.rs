@@ -18,8 +18,8 @@
 //! | groups | `groups` | `group` (numbered upwards) and `reward`, one a response |
 //! | rollouts | `rollouts` | |
 //!
-//! `weight`, one number a response beside the columns (of pairs, on the chosen side), says how much each counts, where the objective
-//! weighs.
+//! `weight`, one number a response beside the columns (of pairs, on the chosen side), says how much each counts, where
+//! the objective weighs.
 //!
 //! `totals` (`tokens`, `responses` of all sides, `pairs`, `chosen_tokens`) are those of the whole optimizer step; each
 //! left out is the line's own. `state` is what an earlier line answered as such. A bad line is answered by `{"error":

@@ -15,23 +15,25 @@ use crate::{Objective, declared_parameters};
 objective! {
     /// A*-PO: implicit rewards regressed on estimated optimal advantages.
     ///
-    /// The optimum of reward minus β KL is known in closed form: its log-ratio to the reference, times β, is the reward less the
-    /// optimal value of the prompt. That value depends on the reference alone, so it is estimated once, from the reference's own
-    /// responses, before training. What is left is a squared error with one response a prompt: no critic, no clipping, no groups.
+    /// The optimum of reward minus β KL is known in closed form: its log-ratio to the reference, times β, is the reward
+    /// less the optimal value of the prompt. That value depends on the reference alone, so it is estimated once, from
+    /// the reference's own responses, before training. What is left is a squared error with one response a prompt: no
+    /// critic, no clipping, no groups.
     ///
     /// # Formula
     ///
-    /// With r the log-ratio to the reference, nats, summed over a response, and A its advantage, mean over the step's responses:
+    /// With r the log-ratio to the reference, nats, summed over a response, and A its advantage, mean over the step's
+    /// responses:
     ///
     /// L = (β r − A)²
     ///
-    /// Cotangent: 2 β (β r − A) on each token. The host computes A = R − V*, V* = η log mean exp(R/η) over responses that the
-    /// reference gave to the same prompt. Advantages a token are added up over the response.
+    /// Cotangent: 2 β (β r − A) on each token. The host computes A = R − V*, V* = η log mean exp(R/η) over responses
+    /// that the reference gave to the same prompt. Advantages a token are added up over the response.
     ///
     /// # Source
     ///
-    /// K. Brantley et al., "Accelerating RL for LLM Reasoning with Optimal Advantage Regression", arXiv 2505.20686 (β is its β₂,
-    /// η its β₁).
+    /// K. Brantley et al., "Accelerating RL for LLM Reasoning with Optimal Advantage Regression", arXiv 2505.20686 (β
+    /// is its β₂, η its β₁).
     ///
     /// # Departures
     ///

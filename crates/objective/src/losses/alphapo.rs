@@ -16,8 +16,8 @@ objective! {
     ///
     /// # Formula
     ///
-    /// With m the mean of log π over a response's tokens, nats, p̄ = eᵐ, γ the target margin and ε the label smoothing, mean over
-    /// the step's pairs:
+    /// With m the mean of log π over a response's tokens, nats, p̄ = eᵐ, γ the target margin and ε the label smoothing,
+    /// mean over the step's pairs:
     ///
     /// L = −(1 − ε) log σ(z) − ε log σ(−z), z = β (u_w − u_l) − γ, u = (1 − p̄^(−α)) / α
     ///

@@ -31,8 +31,8 @@ objective! {
     ///
     /// # Formula
     ///
-    /// With s the sum of log π over a response's tokens, nats, N_w the chosen response's length, h = s_w − s_l and ε the label
-    /// smoothing, mean over the step's pairs:
+    /// With s the sum of log π over a response's tokens, nats, N_w the chosen response's length, h = s_w − s_l and ε
+    /// the label smoothing, mean over the step's pairs:
     ///
     /// L = ℓ(h) − α s_w / N_w
     ///
@@ -40,15 +40,16 @@ objective! {
     /// - `loss = hinge`: ℓ = max(0, 1 − β h), ℓ' = −β where β h < 1
     /// - `loss = ipo`: ℓ = (h − 1/(2β))², ℓ' = 2 h − 1/β
     ///
-    /// With `normalisation = mean`, h is the difference of the means over each response's tokens. Cotangent: ℓ' − α/N_w on each
-    /// chosen token and −ℓ' on each rejected one, ℓ' divided by the response's length where means are compared.
+    /// With `normalisation = mean`, h is the difference of the means over each response's tokens. Cotangent: ℓ' − α/N_w
+    /// on each chosen token and −ℓ' on each rejected one, ℓ' divided by the response's length where means are compared.
     ///
     /// # Source
     ///
-    /// H. Xu et al., "Contrastive Preference Optimization: Pushing the Boundaries of LLM Performance in Machine Translation",
-    /// arXiv 2401.08417, equation 6. The other losses are those of TRL's trainer. Triple preference optimisation (A. Saeidi et
-    /// al., arXiv 2405.16681) is this loss with α = 0 on the pairs, and [`Sft`](crate::Sft) on a third, gold response beside it;
-    /// its TPO-L is [`Simpo`](crate::Simpo) beside the same. Their losses and cotangents add up.
+    /// H. Xu et al., "Contrastive Preference Optimization: Pushing the Boundaries of LLM Performance in Machine
+    /// Translation", arXiv 2401.08417, equation 6. The other losses are those of TRL's trainer. Triple preference
+    /// optimisation (A. Saeidi et al., arXiv 2405.16681) is this loss with α = 0 on the pairs, and [`Sft`](crate::Sft)
+    /// on a third, gold response beside it; its TPO-L is [`Simpo`](crate::Simpo) beside the same. Their losses and
+    /// cotangents add up.
     ///
     /// # Departures
     ///

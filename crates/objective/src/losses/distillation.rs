@@ -51,31 +51,32 @@ impl Choice for DistillationResponses {}
 objective! {
     /// Distillation: the policy's distribution at every token drawn to a teacher's.
     ///
-    /// A demonstrated token says what to do in one state; a teacher says how good everything else would have been. Distillation
-    /// compares whole distributions, so one response teaches as much as many samples. On the policy's own responses it also
-    /// teaches in the states where the policy's mistakes lead, which no demonstration visits.
+    /// A demonstrated token says what to do in one state; a teacher says how good everything else would have been.
+    /// Distillation compares whole distributions, so one response teaches as much as many samples. On the policy's own
+    /// responses it also teaches in the states where the policy's mistakes lead, which no demonstration visits.
     ///
     /// # Formula
     ///
-    /// With Dₜ the divergence between teacher and policy at sₜ, nats ([`TeacherDivergence`] has the formulas and their derivatives
-    /// by the logits), over the step's responses i of Nᵢ tokens:
+    /// With Dₜ the divergence between teacher and policy at sₜ, nats ([`TeacherDivergence`] has the formulas and their
+    /// derivatives by the logits), over the step's responses i of Nᵢ tokens:
     ///
     /// - `normalisation = token`: L = Σᵢ Σₜ Dₜ / (response tokens of the step)
     /// - `normalisation = response`: L = Σᵢ (Σₜ Dₜ / Nᵢ) / (responses of the step)
     ///
-    /// Cotangent: ∂L/∂Dₜ = 1 / tokens, or 1 / (Nᵢ · responses). Which tokens the responses have does not matter, only which states
-    /// they visit; no gradient passes through the choice of sampled ones.
+    /// Cotangent: ∂L/∂Dₜ = 1 / tokens, or 1 / (Nᵢ · responses). Which tokens the responses have does not matter, only
+    /// which states they visit; no gradient passes through the choice of sampled ones.
     ///
     /// # Source
     ///
-    /// R. Agarwal et al., "On-Policy Distillation of Language Models: Learning from Self-Generated Mistakes" (GKD), arXiv
-    /// 2306.13649, equations 1 to 3. Policies that distil from themselves behind another prompt (SDFT, arXiv 2601.19897; SDPO,
-    /// arXiv 2601.20802) are this loss with another teacher.
+    /// R. Agarwal et al., "On-Policy Distillation of Language Models: Learning from Self-Generated Mistakes" (GKD),
+    /// arXiv 2306.13649, equations 1 to 3. Policies that distil from themselves behind another prompt (SDFT, arXiv
+    /// 2601.19897; SDPO, arXiv 2601.20802) are this loss with another teacher.
     ///
     /// # Departures
     ///
-    /// In TRL β = 0 and 1 of `jensen_shannon` mean the two KL divergences, though its limits there are 0; here they have names of
-    /// their own, and β lies between. GKD mixes given and sampled responses at random; here a step has one or the other.
+    /// In TRL β = 0 and 1 of `jensen_shannon` mean the two KL divergences, though its limits there are 0; here they
+    /// have names of their own, and β lies between. GKD mixes given and sampled responses at random; here a step has
+    /// one or the other.
     ///
     /// # Examples
     ///
@@ -86,7 +87,8 @@ objective! {
     ///
     /// let mut distillation = Distillation::default().evaluator()?;
     /// assert_eq!(distillation.objective().requirements().statistics, Statistic::TeacherDivergence);
-    /// let answer = distillation.evaluate(&Demonstrations(Side { teacher_divergence: &[1.0, 3.0], ..Side::of(&[2]) }))?;
+    /// let side = Side { teacher_divergence: &[1.0, 3.0], ..Side::of(&[2]) };
+    /// let answer = distillation.evaluate(&Demonstrations(side))?;
     /// assert_eq!((answer.loss, answer.cotangents.teacher_divergence), (2.0, &[0.5, 0.5][..]));
     /// Ok::<(), objective::Error>(())
     /// ```

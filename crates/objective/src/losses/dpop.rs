@@ -9,21 +9,24 @@ use crate::parameter::{NON_NEGATIVE, SCALE};
 objective! {
     /// DPO-Positive: DPO with a penalty where the chosen response becomes less probable than under the reference.
     ///
-    /// DPO watches a difference alone: both responses of a pair may fall, as long as the rejected one falls further, and where
-    /// they differ in a few tokens they often do. DPOP subtracts from the margin whatever the chosen response has lost against
-    /// the reference, times a large factor, so that the loss rises until it has been won back.
+    /// DPO watches a difference alone: both responses of a pair may fall, as long as the rejected one falls further,
+    /// and where they differ in a few tokens they often do. DPOP subtracts from the margin whatever the chosen response
+    /// has lost against the reference, times a large factor, so that the loss rises until it has been won back.
     ///
     /// # Formula
     ///
-    /// With r the log-ratio to the reference, nats, summed over a response, and λ the penalty, mean over the step's pairs:
+    /// With r the log-ratio to the reference, nats, summed over a response, and λ the penalty, mean over the step's
+    /// pairs:
     ///
     /// L = −log σ(z), z = β (r_w − r_l − λ max(0, −r_w))
     ///
-    /// Cotangent: with g = −β σ(−z), g (1 + λ) on each chosen token where r_w < 0 and g elsewhere; −g on each rejected token.
+    /// Cotangent: with g = −β σ(−z), g (1 + λ) on each chosen token where r_w < 0 and g elsewhere; −g on each rejected
+    /// token.
     ///
     /// # Source
     ///
-    /// A. Pal et al., "Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive", arXiv 2402.13228, equation 3.
+    /// A. Pal et al., "Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive", arXiv 2402.13228,
+    /// equation 3.
     ///
     /// # Departures
     ///
@@ -31,7 +34,8 @@ objective! {
     ///
     /// # Examples
     ///
-    /// β = 1, λ = 2, r_w = −1, r_l = −3: z = −1 + 3 − 2 = 0, so L = ln 2, the chosen token gets −½ · 3 and the rejected one ½.
+    /// β = 1, λ = 2, r_w = −1, r_l = −3: z = −1 + 3 − 2 = 0, so L = ln 2, the chosen token gets −½ · 3 and the rejected
+    /// one ½.
     ///
     /// ```
     /// use objective::{Dpop, Pairs, Side};

@@ -16,9 +16,10 @@ use crate::{Objective, declared_parameters};
 objective! {
     /// On-policy distillation: policy gradients whose advantage is what the teacher says of each sampled token.
     ///
-    /// The policy writes, and the teacher marks every token by how much more probable it would have made it. So the policy
-    /// learns in the states that it really reaches, and a teacher need answer one number a token. IW-OPD adds a weight: an early
-    /// token decides what the later ones can be, so tokens before most of the disagreement count up to 1 + γ times.
+    /// The policy writes, and the teacher marks every token by how much more probable it would have made it. So the
+    /// policy learns in the states that it really reaches, and a teacher need answer one number a token. IW-OPD adds a
+    /// weight: an early token decides what the later ones can be, so tokens before most of the disagreement count up to
+    /// 1 + γ times.
     ///
     /// # Formula
     ///
@@ -26,15 +27,15 @@ objective! {
     ///
     /// L = −Aₜ log π(yₜ|sₜ), Aₜ = aₜ (1 + γ (1 − Σₖ﹤ₜ |aₖ| / Σₖ |aₖ|))
     ///
-    /// Aₜ is held. Cotangent: −Aₜ / tokens. With γ = 0, on responses of the policy itself, the expected gradient is that of
-    /// KL(π || teacher) in the states that were sampled, summed over a response and divided by the step's tokens. It is also what
-    /// `policy_gradient` computes with `advantage = given`, `ratio = none` and aₜ as its advantages: who wants its trust regions
-    /// or corrections gives aₜ there.
+    /// Aₜ is held. Cotangent: −Aₜ / tokens. With γ = 0, on responses of the policy itself, the expected gradient is
+    /// that of KL(π || teacher) in the states that were sampled, summed over a response and divided by the step's
+    /// tokens. It is also what `policy_gradient` computes with `advantage = given`, `ratio = none` and aₜ as its
+    /// advantages: who wants its trust regions or corrections gives aₜ there.
     ///
     /// # Source
     ///
-    /// "On the Position Bias of On-Policy Distillation", arXiv 2606.22600, as TRL 1.16's `iw_opd`; γ = 0: K. Lu and Thinking
-    /// Machines Lab, "On-Policy Distillation", 2025; R. Agarwal et al., arXiv 2306.13649.
+    /// "On the Position Bias of On-Policy Distillation", arXiv 2606.22600, as TRL 1.16's `iw_opd`; γ = 0: K. Lu and
+    /// Thinking Machines Lab, "On-Policy Distillation", 2025; R. Agarwal et al., arXiv 2306.13649.
     ///
     /// # Departures
     ///

@@ -15,29 +15,30 @@ use crate::{Objective, declared_parameters};
 objective! {
     /// Bradley-Terry loss of a reward model: the chosen response's score above the rejected one's.
     ///
-    /// A preference says which of two responses is better, and reinforcement learning wants a number for each. The model of
-    /// Bradley and Terry says how probable a preference is from the difference of two scores; fitting it turns preferences into
-    /// scores. Only differences are fitted, so an optional term keeps the scores of a pair around 0.
+    /// A preference says which of two responses is better, and reinforcement learning wants a number for each. The
+    /// model of Bradley and Terry says how probable a preference is from the difference of two scores; fitting it turns
+    /// preferences into scores. Only differences are fitted, so an optional term keeps the scores of a pair around 0.
     ///
     /// # Formula
     ///
-    /// With x the score of a response, which is that at its last token, and c the weight of the centring, mean over the step's
-    /// pairs:
+    /// With x the score of a response, which is that at its last token, and c the weight of the centring, mean over the
+    /// step's pairs:
     ///
     /// L = −log σ(x_w − x_l) + c (x_w + x_l)²
     ///
-    /// Cotangent on the last token's score: with g = −σ(x_l − x_w) and k = 2c (x_w + x_l), g + k of the chosen response and
-    /// −g + k of the rejected one; 0 on the tokens before.
+    /// Cotangent on the last token's score: with g = −σ(x_l − x_w) and k = 2c (x_w + x_l), g + k of the chosen response
+    /// and −g + k of the rejected one; 0 on the tokens before.
     ///
     /// # Source
     ///
-    /// L. Ouyang et al., "Training language models to follow instructions with human feedback", arXiv 2203.02155, equation 1;
-    /// centring: J. Eisenstein et al., "Helping or Herding?", arXiv 2312.09244, as TRL's `center_rewards_coefficient`.
+    /// L. Ouyang et al., "Training language models to follow instructions with human feedback", arXiv 2203.02155,
+    /// equation 1; centring: J. Eisenstein et al., "Helping or Herding?", arXiv 2312.09244, as TRL's
+    /// `center_rewards_coefficient`.
     ///
     /// # Departures
     ///
-    /// A margin that the data demand between two scores (TRL's column `margin`) is no parameter: who has one subtracts it from
-    /// the chosen scores, which gives the same loss and cotangents without centring.
+    /// A margin that the data demand between two scores (TRL's column `margin`) is no parameter: who has one subtracts
+    /// it from the chosen scores, which gives the same loss and cotangents without centring.
     ///
     /// # Examples
     ///

@@ -27,8 +27,8 @@ objective! {
     ///
     /// # Source
     ///
-    /// Y. Meng, M. Xia and D. Chen, "SimPO: Simple Preference Optimization with a Reference-Free Reward", arXiv 2405.14734,
-    /// equation 6; label smoothing as in cDPO.
+    /// Y. Meng, M. Xia and D. Chen, "SimPO: Simple Preference Optimization with a Reference-Free Reward", arXiv
+    /// 2405.14734, equation 6; label smoothing as in cDPO.
     ///
     /// # Departures
     ///

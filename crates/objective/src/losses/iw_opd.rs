@@ -17,7 +17,7 @@ objective! {
     /// On-policy distillation: policy gradients whose advantage is what the teacher says of each sampled token.
     ///
     /// The policy writes, and the teacher marks every token by how much more probable it would have made it. So the
-    /// policy learns in the states that it really reaches, and a teacher need answer one number a token. IW-OPD adds a
+    /// policy learns in the states that it really reaches, and a teacher gives one number a token. IW-OPD adds a
     /// weight: an early token decides what the later ones can be, so tokens before most of the disagreement count up to
     /// 1 + γ times.
     ///

@@ -126,8 +126,8 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "START", help_heading = "Training")]
     start: Option<String>,
 
-    /// The policy that distillation learns from: Boltzmann over Q* (`optimal`, or `optimal:0.5` at another temperature
-    /// than 0.1), or a file with a policy's table, as `lake measure` reads it.
+    /// The policy that distillation learns from: Boltzmann over Q* at temperature 0.01 (`optimal`) or another one
+    /// (`optimal:0.5`), or a file with a policy's table, as `lake measure` reads it.
     #[arg(long, value_name = "FILE|optimal", help_heading = "Training")]
     teacher: Option<String>,
 

@@ -11,7 +11,10 @@ use training::MicroBatch;
 use crate::environment::Environment;
 use crate::error::LakeError;
 use crate::network::{Forward, States};
-use crate::solver::{Solution, TEMPERATURE, TransitionMatrix, boltzmann};
+use crate::solver::{Solution, TransitionMatrix, boltzmann};
+
+/// Temperature of a teacher without one: low enough to prefer a shorter way, whose value is a discount away.
+const TEMPERATURE: f64 = 0.01;
 
 /// How teachers are spelled.
 pub const SPELLING: &str = "optimal, optimal:TEMPERATURE with 0 < TEMPERATURE <= 1e6, or a file with a policy's table";

@@ -193,3 +193,28 @@ fn a_parameter_of_another_loss_is_refused() {
     let expected = "distillation.samples: not used where responses = given, so it must not be set (got 4)";
     assert_eq!(refusal("distillation", &[("samples".to_owned(), 4.0.into())].into()), expected);
 }
+
+#[test]
+fn the_expected_gradient_of_on_policy_distillation_is_that_of_the_reverse_kl() -> Result<(), Error> {
+    let (policy, teacher) = ([0.5_f64, 0.2, 0.3], [0.1_f64, 0.6, 0.3]);
+    let mut opd = evaluator("iw_opd", &[("gamma".to_owned(), 0.0.into())].into());
+    let mut gradient = [0.0; 3];
+    for (action, (p, q)) in policy.iter().zip(teacher).enumerate() {
+        let (log_prob, teacher_log_prob) = ([p.ln()], [q.ln()]);
+        let answer = opd.evaluate(&Batch::Rollouts(Rollouts(Side {
+            log_prob: &log_prob,
+            behaviour_log_prob: &log_prob,
+            teacher_log_prob: &teacher_log_prob,
+            ..Side::of(&[1])
+        })))?;
+        // The action's probability, times what its log-probability pulls back to the logits.
+        for (other, slot) in gradient.iter_mut().enumerate() {
+            *slot += p * answer.cotangents.log_prob[0] * (f64::from(other == action) - policy[other]);
+        }
+    }
+    let ratios: Vec<f64> = policy.iter().zip(teacher).map(|(p, q)| (p / q).ln()).collect();
+    let divergence: f64 = policy.iter().zip(&ratios).map(|(p, ratio)| p * ratio).sum();
+    let expected: Vec<f64> = policy.iter().zip(&ratios).map(|(p, ratio)| p * (ratio - divergence)).collect();
+    compare("reverse KL", "gradient", &gradient, &expected);
+    Ok(())
+}

@@ -284,27 +284,27 @@ impl Objective for Ift {
         for (index, response) in batch.responses().iter().enumerate() {
             let log_prob = batch.log_prob(index);
             let slots = &mut out.cotangents.log_prob[response.tokens.clone()];
+            let losses = 0.0 - sum(log_prob);
+            out.metrics.record_sum(Metric::NegativeLogLikelihood, losses, log_prob.len());
             out.loss += share
                 * match self.propagation {
                     Propagation::Released { gamma, weights } if gamma > 0.0 => {
-                        weights.loss(gamma, -share, log_prob, slots, &mut out.scratch)
+                        weights.loss(gamma, -share, losses, log_prob, slots, &mut out.scratch)
                     }
-                    Propagation::Released { .. } | Propagation::None => mean(-share, log_prob, slots),
+                    Propagation::Released { .. } | Propagation::None => mean(-share, losses, slots),
                     Propagation::Algorithm1 { gamma } => algorithm1(gamma, -share, log_prob, slots, &mut out.scratch),
                     Propagation::Equation21 => equation21(-share, log_prob, slots),
                 };
-            let negative = 0.0 - sum(log_prob);
-            out.metrics.record_sum(Metric::NegativeLogLikelihood, negative, log_prob.len());
         }
     }
 }
 
 // Each of these answers a response's loss and leaves `share` ∂loss/∂lₜ in `slots`.
 
-fn mean(share: f64, log_prob: &[f64], slots: &mut [f64]) -> f64 {
-    let tokens = log_prob.len() as f64;
+fn mean(share: f64, losses: f64, slots: &mut [f64]) -> f64 {
+    let tokens = slots.len() as f64;
     slots.fill(share / tokens);
-    (0.0 - sum(log_prob)) / tokens
+    losses / tokens
 }
 
 fn equation21(share: f64, log_prob: &[f64], slots: &mut [f64]) -> f64 {
@@ -319,16 +319,11 @@ fn algorithm1(gamma: f64, share: f64, log_prob: &[f64], slots: &mut [f64], scrat
     scratch.clear();
     scratch.resize(2 * tokens, 0.0);
     let (weights, later) = scratch.split_at_mut(tokens);
-    // Aₜ, with its sign.
-    slots.copy_from_slice(log_prob);
-    discounted_sums(gamma, slots, Direction::Forward);
-    // Lₜ, with its sign.
-    later.copy_from_slice(log_prob);
-    discounted_sums(1.0, later, Direction::Backward);
-    // γᴺ⁻ᵗ: what arrives at t from a one at the end.
-    weights.iter_mut().rev().take(1).for_each(|last| *last = 1.0);
-    discounted_sums(gamma, weights, Direction::Backward);
-
+    // Aₜ and Lₜ with the sign of log-probabilities, and γᴺ⁻ᵗ: what arrives at t from a one at the end.
+    later.iter_mut().rev().take(1).for_each(|last| *last = 1.0);
+    discounted_sums(gamma, later, weights, Direction::Backward);
+    discounted_sums(1.0, log_prob, later, Direction::Backward);
+    discounted_sums(gamma, log_prob, slots, Direction::Forward);
     for ((slot, weight), later) in slots.iter_mut().zip(&*weights).zip(&mut *later) {
         *slot = -share * weight * (*later + *slot);
         *later *= weight;

@@ -235,20 +235,21 @@ impl Weights {
         [named(ITEM, self.item.into()), named(SIDE, self.side.into()), named(NORM, self.norm.into())].into()
     }
 
-    /// The loss L of a response with discount γ > 0; leaves `share` ∂L/∂lₜ in `slots`. `scratch` is a buffer to be used again.
+    /// The loss L of a response with discount γ > 0 whose losses have the sum `losses`; leaves `share` ∂L/∂lₜ in `slots`.
+    /// `scratch` is a buffer to be used again.
     pub(crate) fn loss(
         self,
         gamma: f64,
         share: f64,
+        losses: f64,
         log_prob: &[f64],
         slots: &mut [f64],
         scratch: &mut Vec<f64>,
     ) -> f64 {
         let tokens = log_prob.len() as f64;
-        // Losses in a unit of their own size, where the norm does not see it: no product leaves the range of f64.
-        let greatest = 0.0 - least(log_prob);
+        // Losses in a unit of the size of their sum, where the norm does not see it: no product leaves the range of f64.
         let unit = match self.norm {
-            Norm::L1 | Norm::L2 => power_of_two(greatest),
+            Norm::L1 | Norm::L2 => power_of_two(losses),
             Norm::Softmax | Norm::Log => 1.0,
         };
         // Items are affine in the log-probabilities.
@@ -257,17 +258,18 @@ impl Weights {
             Item::Logps => (0.0, -1.0 / unit),
             Item::Mask => (1.0, 0.0),
         };
-        scratch.clear();
-        scratch.extend(log_prob.iter().map(|log_prob| constant + slope * log_prob));
-        let sums = scratch.as_mut_slice();
+        scratch.resize(scratch.len().max(2 * log_prob.len()), 0.0);
+        let (sums, rest) = scratch.split_at_mut(log_prob.len());
+        let spare = &mut rest[..log_prob.len()];
         let (there, back) = match self.side {
             Side::Left => (Direction::Backward, Direction::Forward),
             Side::Right => (Direction::Forward, Direction::Backward),
         };
-        discounted_sums(gamma, sums, there);
+        spare.iter_mut().zip(log_prob).for_each(|(item, log_prob)| *item = constant + slope * log_prob);
+        discounted_sums(gamma, spare, sums, there);
         let raised = if self.side == Side::Right { raise_by_least(sums) } else { None };
         let reference = match (self.side, self.norm) {
-            (Side::Left, Norm::L1 | Norm::L2) => constant - slope * greatest,
+            (Side::Left, Norm::L1 | Norm::L2) => constant - slope * losses,
             (Side::Left, Norm::Softmax | Norm::Log) => sums.iter().copied().fold(0.0, f64::max),
             (Side::Right, _) => least(sums),
         };
@@ -276,7 +278,7 @@ impl Weights {
             return 0.0;
         }
 
-        let response = Propagated { share, unit, slope, gamma, log_prob, slots, sums, raised, back };
+        let response = Propagated { share, unit, slope, gamma, log_prob, slots, sums, spare, raised, back };
         match (self.side, self.norm) {
             (Side::Left, Norm::L1) => response.loss(|c| c, |excess, _, _| excess),
             (Side::Left, Norm::L2) => response.loss(|c| c * c, |excess, c, _| 2.0 * c * excess),
@@ -312,6 +314,8 @@ struct Propagated<'a> {
     slots: &'a mut [f64],
     /// C.
     sums: &'a mut [f64],
+    /// A buffer.
+    spare: &'a mut [f64],
     /// The place whose sum was added to all.
     raised: Option<usize>,
     /// The direction in which derivatives of the sums are summed.
@@ -323,18 +327,18 @@ impl Propagated<'_> {
     /// function of one place, for the compiler to compute several at a time.
     #[inline(always)]
     fn loss(self, weight: impl Fn(f64) -> f64, pull: impl Fn(f64, f64, f64) -> f64) -> f64 {
-        let Self { share, unit, slope, gamma, log_prob, slots, sums, raised, back } = self;
+        let Self { share, unit, slope, gamma, log_prob, slots, sums, spare, raised, back } = self;
         slots.iter_mut().zip(&*sums).for_each(|(slot, sum)| *slot = weight(*sum));
         let (inverse, shrink) = (1.0 / sum(slots), -1.0 / unit);
         let loss = 0.0 - sum_of_products(slots, log_prob) * inverse / unit;
-        for ((log_prob, sum), slot) in log_prob.iter().zip(&mut *sums).zip(&*slots) {
-            *sum = pull((shrink * log_prob - loss) * inverse, *sum, *slot);
+        for (((pulled, log_prob), sum), slot) in spare.iter_mut().zip(log_prob).zip(&*sums).zip(&*slots) {
+            *pulled = pull((shrink * log_prob - loss) * inverse, *sum, *slot);
         }
         // Every C has the least D in it.
         if let Some(least) = raised {
-            sums[least] += sum(sums);
+            spare[least] += sum(spare);
         }
-        discounted_sums(gamma, sums, back);
+        discounted_sums(gamma, spare, sums, back);
         let (direct, propagated) = (share * inverse, -share * slope * unit);
         slots.iter_mut().zip(sums).for_each(|(slot, sum)| *slot = direct * *slot + propagated * *sum);
         loss * unit
@@ -361,7 +365,7 @@ mod tests {
 
     fn gradient(weights: Weights, log_prob: &[f64]) -> Vec<f64> {
         let mut slots = vec![0.0; log_prob.len()];
-        weights.loss(0.9, 1.0, log_prob, &mut slots, &mut Vec::new());
+        weights.loss(0.9, 1.0, -sum(log_prob), log_prob, &mut slots, &mut Vec::new());
         slots
     }
 
@@ -385,7 +389,7 @@ mod tests {
         // With γ = 1 the sums are 3, 2, 1, and so are the weights.
         let weights = Weights { item: Item::Mask, ..Weights::RELEASED };
         let (mut slots, mut scratch) = (vec![0.0; 3], Vec::new());
-        let loss = weights.loss(1.0, 1.0, &[-1.0, -2.0, -6.0], &mut slots, &mut scratch);
+        let loss = weights.loss(1.0, 1.0, 9.0, &[-1.0, -2.0, -6.0], &mut slots, &mut scratch);
         assert!((loss - 13.0 / 6.0).abs() < 1e-15);
         for (slot, expected) in slots.into_iter().zip([3.0 / 6.0, 2.0 / 6.0, 1.0 / 6.0]) {
             assert!((slot - expected).abs() < 1e-15);
@@ -458,7 +462,7 @@ mod tests {
             }) {
                 let weights = Weights { item, side, norm };
                 let mut slots = vec![0.0; log_prob.len()];
-                let loss = weights.loss(0.95, 1.0, &log_prob, &mut slots, &mut Vec::new());
+                let loss = weights.loss(0.95, 1.0, -sum(&log_prob), &log_prob, &mut slots, &mut Vec::new());
                 let (expected, derivatives) = by_definition(weights, 0.95, &log_prob);
                 assert!((loss - expected).abs() <= 1e-13 * expected, "{weights:?}, {length}: {loss:e}, {expected:e}");
                 for (slot, (derivative, size)) in slots.into_iter().zip(derivatives) {

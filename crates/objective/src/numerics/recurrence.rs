@@ -21,34 +21,33 @@ pub(crate) enum Direction {
     Backward,
 }
 
-/// Replaces items by their discounted sums.
-pub(crate) fn discounted_sums(gamma: f64, items: &mut [f64], direction: Direction) {
+/// Fills `sums` with the discounted sums of as many items.
+pub(crate) fn discounted_sums(gamma: f64, items: &[f64], sums: &mut [f64], direction: Direction) {
     let mut powers = [gamma; BLOCK];
     (1..BLOCK).for_each(|power| powers[power] = gamma * powers[power - 1]);
-    let mut sum = 0.0;
+    let mut last = 0.0;
+    let one = |last: &mut f64, (item, sum): (&f64, &mut f64)| {
+        *last = item + gamma * *last;
+        *sum = *last;
+    };
     match direction {
         Direction::Forward => {
-            let (blocks, rest) = items.as_chunks_mut();
-            for block in blocks {
-                *block = forward(&powers, sum, *block);
-                sum = block[BLOCK - 1];
+            let ((blocks, rest), (sums, sums_rest)) = (items.as_chunks(), sums.as_chunks_mut());
+            for (block, sums) in blocks.iter().zip(sums) {
+                *sums = forward(&powers, last, *block);
+                last = sums[BLOCK - 1];
             }
-            rest.iter_mut().for_each(|item| one(gamma, &mut sum, item));
+            rest.iter().zip(sums_rest).for_each(|place| one(&mut last, place));
         }
         Direction::Backward => {
-            let (rest, blocks) = items.as_rchunks_mut();
-            for block in blocks.iter_mut().rev() {
-                *block = backward(&powers, sum, *block);
-                sum = block[0];
+            let ((rest, blocks), (sums_rest, sums)) = (items.as_rchunks(), sums.as_rchunks_mut());
+            for (block, sums) in blocks.iter().zip(sums).rev() {
+                *sums = backward(&powers, last, *block);
+                last = sums[0];
             }
-            rest.iter_mut().rev().for_each(|item| one(gamma, &mut sum, item));
+            rest.iter().zip(sums_rest).rev().for_each(|place| one(&mut last, place));
         }
     }
-}
-
-fn one(gamma: f64, sum: &mut f64, item: &mut f64) {
-    *sum = *item + gamma * *sum;
-    *item = *sum;
 }
 
 #[inline(always)]
@@ -78,25 +77,24 @@ mod tests {
         for length in (0..40).chain([263, 4096]) {
             let items: Vec<_> = (0..length).map(|t| f64::from(t * 7919 % 101) / 7.0).collect();
             for gamma in [0.0, 1e-300, 0.5, 0.95, 1.0] {
-                for direction in [Direction::Forward, Direction::Backward] {
-                    let (mut sums, mut expected, mut sum) = (items.clone(), items.clone(), 0.0);
-                    discounted_sums(gamma, &mut sums, direction);
-                    match direction {
-                        Direction::Forward => expected.iter_mut().for_each(|item| one(gamma, &mut sum, item)),
-                        Direction::Backward => expected.iter_mut().rev().for_each(|item| one(gamma, &mut sum, item)),
-                    }
-                    for (sum, expected) in sums.into_iter().zip(expected) {
-                        assert!((sum - expected).abs() <= 4e-15 * expected, "{length}, {gamma}: {sum:e}, {expected:e}");
-                    }
-                }
+                let (mut forward, mut backward) = (vec![f64::NAN; items.len()], vec![f64::NAN; items.len()]);
+                discounted_sums(gamma, &items, &mut forward, Direction::Forward);
+                discounted_sums(gamma, &items, &mut backward, Direction::Backward);
+                let check = |sum: f64, (item, computed): (&f64, f64)| {
+                    let sum = item + gamma * sum;
+                    assert!((computed - sum).abs() <= 4e-15 * sum, "{length}, {gamma}: {computed:e} is not {sum:e}");
+                    sum
+                };
+                items.iter().zip(forward).fold(0.0, check);
+                items.iter().zip(backward).rev().fold(0.0, check);
             }
         }
     }
 
     #[test]
     fn the_first_block_has_no_power_of_the_discount_that_overflows() {
-        let mut items = [1e30; 9];
-        discounted_sums(1e-200, &mut items, Direction::Backward);
-        assert!(items.iter().all(|sum| *sum == 1e30));
+        let mut sums = [0.0; 9];
+        discounted_sums(1e-200, &[1e30; 9], &mut sums, Direction::Backward);
+        assert!(sums.iter().all(|sum| *sum == 1e30));
     }
 }

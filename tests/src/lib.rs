@@ -4,8 +4,8 @@ pub mod command;
 
 use enumset::EnumSet;
 use objective::{
-    Constant, Data, Evaluation, Feedback, Objective, ObjectiveState, Pair, Requirements, Response, Statistic,
-    StepTotals, TokenBatch, TokenConstants, TokenStatistics,
+    Constant, Data, Evaluation, Feedback, Held, Objective, ObjectiveState, Pair, Requirements, Response, Statistic,
+    StepTotals, TokenColumns, TokenConstants, TokenStatistics,
 };
 use serde_json::Value;
 
@@ -72,7 +72,7 @@ impl Token {
     fn constant(&self, constant: Constant) -> f64 {
         match constant {
             Constant::ReferenceLogProb => self.reference_log_prob,
-            Constant::BehaviourLogProb => self.behaviour_log_prob,
+            Constant::BehaviourLogProb | Constant::RolloutLogProb => self.behaviour_log_prob,
             Constant::BehaviourValue => 0.5 * self.value,
             Constant::Advantage | Constant::Return => self.advantage,
         }
@@ -156,10 +156,20 @@ impl OwnedBatch {
 
     /// The same into a buffer.
     pub fn evaluate_into(&self, objective: &dyn Objective, evaluation: &mut Evaluation) {
-        let Self { statistics, constants, responses, pairs, totals, state } = self;
-        let requirements = objective.requirements();
-        let batch = TokenBatch::new(&requirements, statistics, constants, responses, pairs, *totals).unwrap();
-        objective.evaluate(&batch, &mut state.clone(), evaluation);
+        evaluation.update(objective, &mut self.state.clone(), &self.columns(), self.totals).unwrap();
+    }
+
+    /// The answer with the held numbers of another evaluation.
+    pub fn evaluate_held(&self, objective: &dyn Objective, held: &Held) -> Evaluation {
+        let mut evaluation = Evaluation::default();
+        evaluation.update_held(objective, held, &self.columns(), self.totals).unwrap();
+        evaluation
+    }
+
+    /// The batch, borrowed.
+    pub fn columns(&self) -> TokenColumns<'_> {
+        let Self { statistics, constants, responses, pairs, .. } = self;
+        TokenColumns { statistics, constants, responses, pairs }
     }
 }
 

@@ -6,7 +6,9 @@
 
 use std::ops::Range;
 
-use objective::{Constant, Evaluation, Objective, ObjectiveState, Parameters, Response, StepTotals, TokenBatch, Value};
+use objective::{
+    Constant, Evaluation, Objective, ObjectiveState, Parameters, Response, StepTotals, TokenColumns, Value,
+};
 use objective::{TokenConstants, TokenStatistics, registry};
 use tests::assert_close;
 
@@ -72,9 +74,9 @@ fn cotangents(objective: &dyn Objective, policies: [&Policy; 3], group: &[(&Walk
         .map(|(index, (walk, reward))| Response::rewarded(place(index, walk.len()), 0, *reward))
         .collect();
     let totals = StepTotals::of(&responses, &[]);
-    let batch = TokenBatch::new(&objective.requirements(), &statistics, &constants, &responses, &[], totals).unwrap();
+    let columns = TokenColumns { statistics: &statistics, constants: &constants, responses: &responses, pairs: &[] };
     let mut evaluation = Evaluation::default();
-    objective.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+    evaluation.update(objective, &mut ObjectiveState::default(), &columns, totals).unwrap();
     evaluation.cotangents.log_prob
 }
 

@@ -23,12 +23,13 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::Objective;
 use crate::batch::{Feedback, StepTotals, TokenBatch};
 use crate::clip::Bounded;
+use crate::columns::Constant;
 use crate::evaluation::{Evaluation, Metric, Metrics};
 use crate::held::Held;
 use crate::method::Method;
 use crate::numerics::sum_of_differences;
 use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Reader};
-use crate::requirements::{Constant, Coupling, Data, Requirements, Source};
+use crate::requirements::{Coupling, Data, Requirements, Source};
 use crate::sampling::Sampling;
 use crate::state::ObjectiveState;
 use crate::token_divergence::{DIVERGENCE, DIVERGENCE_PLACE, Estimator, Place, corrected};
@@ -243,7 +244,7 @@ impl Clipped {
 ///         name: "reinforce",
 ///         summary: "policy gradients without importance weights",
 ///         source: "R. J. Williams, 1992",
-///         parameters: &[beta(0.0), SCALE, samples(8)],
+///         parameters: || vec![beta(0.0), SCALE, samples(8)],
 ///         build: build::<Reinforce>,
 ///     };
 ///
@@ -295,7 +296,7 @@ pub trait GroupLoss: Send + Sync + std::fmt::Debug + Sized {
     /// use objective::parameter::{Parameters, Reader};
     ///
     /// let given = Parameters::from([("max_ratio".to_owned(), 2.0.into())]);
-    /// assert_eq!(Cispo::read(&Reader::new(METHOD.name, METHOD.parameters, &given)?)?, Cispo::new(2.0)?);
+    /// assert_eq!(Cispo::read(&Reader::new(METHOD.name, &(METHOD.parameters)(), &given)?)?, Cispo::new(2.0)?);
     /// # Ok::<(), objective::ParameterError>(())
     /// ```
     fn read(reader: &Reader<'_>) -> Result<Self, ParameterError>;
@@ -412,7 +413,7 @@ impl<L: GroupLoss> Grouped<L> {
 /// # Ok::<(), objective::ParameterError>(())
 /// ```
 pub fn build<L: GroupLoss + 'static>(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let declared = L::METHOD.parameters;
+    let declared = &(L::METHOD.parameters)();
     let reader = Reader::new(L::METHOD.name, declared, given)?;
     let baseline = match declared.contains(&SCALE) {
         true => Baseline::GroupMean(reader.choice(&SCALE)?),
@@ -447,10 +448,11 @@ impl<L: GroupLoss> Objective for Grouped<L> {
             parameters.insert(SCALE.name.to_owned(), scale.into());
         }
         if self.beta > 0.0 {
-            let declared = [DIVERGENCE, DIVERGENCE_PLACE].into_iter().filter(|own| L::METHOD.parameters.contains(own));
+            let declared =
+                [DIVERGENCE, DIVERGENCE_PLACE].into_iter().filter(|own| (L::METHOD.parameters)().contains(own));
             parameters.extend(declared.map(|own| (own.name.to_owned(), own.default())));
         }
-        parameters.extend(self.sampling.parameters(L::METHOD.parameters));
+        parameters.extend(self.sampling.parameters(&(L::METHOD.parameters)()));
         parameters
     }
 

@@ -1,19 +1,92 @@
-//! Alignment objectives as pure functions.
+//! Alignment objectives as pure functions: token log-probabilities in, a loss and its derivatives out.
+//!
+//! ```
+//! use objective::{Dpo, Pairs, Side};
+//!
+//! fn main() -> Result<(), objective::Error> {
+//!     let mut dpo = Dpo { beta: 0.1, ..Dpo::default() }.evaluator()?;
+//!     let answer = dpo.evaluate(&Pairs {
+//!         chosen: Side { log_prob: &[-1.2, -0.3], reference_log_prob: &[-1.0, -0.4], ..Side::of(&[2]) }, // one response
+//!         rejected: Side { log_prob: &[-0.5], reference_log_prob: &[-0.7], ..Side::of(&[1]) },
+//!     })?;
+//!     println!("{} {:?}", answer.loss, answer.cotangents.chosen.log_prob);
+//!     Ok(())
+//! }
+//! ```
 //!
 //! The host of a policy (a small network on a lake, a transformer on a GPU) turns states into *token statistics*, one
 //! number a response token: `log_prob` = log π(yₜ|sₜ) in nats. An [`Objective`] maps them to a loss and its
 //! *cotangents* ∂loss/∂statistic, in f64, without tensors, input or output, randomness or logging. The host pulls the
 //! cotangents back into its parameters.
 //!
+//! The other kinds of data have the same form. [`Demonstrations`] are imitated:
+//!
+//! ```
+//! use objective::{Demonstrations, Sft, Side};
+//!
+//! let mut sft = Sft::default().evaluator()?;
+//! let answer = sft.evaluate(&Demonstrations(Side { log_prob: &[-1.2, -0.3, -0.5], ..Side::of(&[2, 1]) }))?;
+//! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
+//! [`Labelled`] responses have a thumb up or down:
+//!
+//! ```
+//! use objective::{Bco, Labelled, Side};
+//!
+//! let mut bco = Bco::default().evaluator()?;
+//! let answer = bco.evaluate(&Labelled {
+//!     responses: Side { log_prob: &[-1.2, -0.3], reference_log_prob: &[-1.0, -0.4], ..Side::of(&[1, 1]) },
+//!     desirable: &[true, false],
+//!     mismatched: Side::of(&[]),
+//! })?;
+//! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
+//! [`Groups`] of sampled responses have rewards, and an objective may also be found by its name:
+//!
+//! ```
+//! use objective::{Batch, Evaluator, Groups, Side};
+//!
+//! let mut grpo = Evaluator::new(objective::registry::build("grpo", &[("clip".to_owned(), 0.1.into())].into())?)?;
+//! let answer = grpo.evaluate(&Batch::Groups(Groups {
+//!     responses: Side { log_prob: &[-1.2, -0.3], behaviour_log_prob: &[-1.2, -0.3], ..Side::of(&[1, 1]) },
+//!     group: &[0, 0],
+//!     reward: &[1.0, 0.0],
+//! }))?;
+//! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
+//! [`Rollouts`] have advantages:
+//!
+//! ```
+//! use objective::{Batch, Evaluator, Rollouts, Side};
+//!
+//! let given = [("value_coefficient".to_owned(), 0.0.into()), ("entropy_coefficient".to_owned(), 0.0.into())].into();
+//! let mut ppo = Evaluator::new(objective::registry::build("ppo", &given)?)?;
+//! let answer = ppo.evaluate(&Batch::Rollouts(Rollouts(Side {
+//!     log_prob: &[-1.2, -0.3],
+//!     behaviour_log_prob: &[-1.2, -0.3],
+//!     advantage: &[0.5, -0.5],
+//!     ..Side::of(&[2])
+//! })))?;
+//! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
 //! | to find | look in |
 //! |---|---|
-//! | a loss by its name, one file each | [`sft`], [`ift`], [`dpo`], [`orpo`], ...: the table below lists them all |
-//! | what losses on pairs share | [`preference`], [`divergence`] |
-//! | what losses on sampled responses share | [`group`], [`clip`], [`token_divergence`] |
-//! | what a loss reads and what it answers | [`batch`], [`evaluation`] |
-//! | what a loss asks of its host | [`requirements`] |
-//! | an objective by its name, a method at its parameters as a recipe spells it | [`registry`], [`configured`] |
-//! | declared parameters and their errors | [`parameter`] |
+//! | a loss, with its formula, source and a worked example | its struct: [`Sft`], [`Ift`], [`Dpo`], [`Orpo`], ...; the table below has all |
+//! | the columns that data may have, and their ranges | [`Side`], [`Statistic`], [`Constant`] |
+//! | losses of a step that is split into micro-batches | [`Evaluator::of_step`], [`StepTotals`] |
+//! | stop-gradients as numbers | [`Held`], [`Evaluator::evaluate_held`] |
+//! | what a loss asks of its host | [`Requirements`] |
+//! | an objective by its name, a method at its parameters as a recipe spells it | [`registry`], [`Configured`] |
+//! | parameters: ranges, defaults, errors, and objectives of one's own | [`parameter`], [`objective!`] |
+//! | a door for hosts with flat columns | [`Evaluation::update`], [`TokenColumns`] |
 //!
 //! # Methods
 //!
@@ -21,104 +94,95 @@
 //!
 //! Defaults are those of the method's paper, or of the peer that is its only source; numbers without a unit in a column are
 //! nats. A parameter that the others leave without effect is an error when it is set.
-//!
-//! # Examples
-//!
-//! ```
-//! use objective::preference::{Pairwise, Score};
-//! use objective::{
-//!     Evaluation, Objective, ObjectiveState, Pair, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
-//! };
-//!
-//! let dpo = Pairwise::new(objective::dpo::Dpo::new(0.0)?, 0.1, Score::LOG_RATIO)?;
-//! let responses = [Response::new(0..2), Response::new(2..3)];
-//! let pairs = [Pair { chosen: 0, rejected: 1 }];
-//! let statistics = TokenStatistics { log_prob: vec![-1.2, -0.3, -0.5], ..Default::default() };
-//! let constants = TokenConstants { reference_log_prob: statistics.log_prob.clone(), ..Default::default() };
-//! let totals = StepTotals::of(&responses, &pairs);
-//! let batch = TokenBatch::new(&dpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
-//!
-//! let mut evaluation = Evaluation::default();
-//! dpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
-//! assert_eq!(evaluation.loss, std::f64::consts::LN_2); // the policy is its own reference
-//! assert_eq!(evaluation.cotangents.log_prob, [-0.05, -0.05, 0.05]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
 
-pub mod alphapo;
-pub mod apo_down;
-pub mod apo_zero;
-pub mod apo_zero_unpaired;
-pub mod batch;
-pub mod bco;
-pub mod bco_pair;
+use std::sync::Arc;
+
+mod batch;
 pub mod cispo;
 pub mod clip;
-pub mod configured;
-pub mod cpo;
-pub mod discopop;
-pub mod divergence;
-pub mod dpo;
-pub mod evaluation;
-pub mod exo_pair;
+mod columns;
+mod configured;
+mod data;
+mod evaluation;
+mod evaluator;
 pub mod group;
 pub mod grpo;
-pub mod held;
-pub mod hinge;
-pub mod ift;
-pub mod ipo;
-pub mod kto;
-pub mod labelled;
+mod held;
+mod ift;
+mod losses;
 pub mod luspo;
-pub mod method;
-pub mod nca_pair;
+mod method;
 pub mod numerics;
-pub mod online_dpo;
-pub mod orpo;
 pub mod parameter;
 pub mod ppo;
-pub mod preference;
-pub mod propagation;
+mod propagation;
 pub mod registry;
-pub mod requirements;
+mod requirements;
 pub mod returns;
 pub mod rloo;
-pub mod robust;
 pub mod sampling;
 pub mod sapo;
 #[cfg(feature = "schema")]
 pub mod schema;
-pub mod sft;
-pub mod sigmoid_norm;
-pub mod simpo;
-pub mod sppo_hard;
 pub mod state;
-pub mod tdpo;
 pub mod token_divergence;
-pub mod transport;
 pub mod vespo;
-pub mod weighted_sum;
 
-pub use batch::{BatchError, Feedback, Pair, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics};
+pub use batch::{BatchError, Feedback, Pair, Response, StepTotals, TokenBatch, TokenColumns};
+pub use columns::{Constant, Cotangents, MOST, Side, Statistic, TokenConstants, TokenStatistics};
 pub use configured::Configured;
+pub use data::{Batch, Demonstrations, Groups, Labelled, PairCotangents, Pairs, Rollouts, TrainingData};
 pub use evaluation::{Evaluation, Metric, Metrics};
+pub use evaluator::{Answer, AnswerOf, Evaluator, LearnsFrom};
 pub use held::Held;
+pub use ift::{Ift, Propagation};
+pub use losses::alphapo::AlphaPo;
+pub use losses::apo_down::ApoDown;
+pub use losses::apo_zero::ApoZero;
+pub use losses::apo_zero_unpaired::ApoZeroUnpaired;
+pub use losses::bco::Bco;
+pub use losses::bco_pair::BcoPair;
+pub use losses::cpo::Cpo;
+pub use losses::discopop::Discopop;
+pub use losses::divergence::Divergence;
+pub use losses::dpo::Dpo;
+pub use losses::exo_pair::ExoPair;
+pub use losses::hinge::Hinge;
+pub use losses::ipo::Ipo;
+pub use losses::kto::Kto;
+pub use losses::labelled::mismatches;
+pub use losses::nca_pair::NcaPair;
+pub use losses::online_dpo::OnlineDpo;
+pub use losses::orpo::Orpo;
+pub use losses::preference::{PairWeighting, Reduction};
+pub use losses::robust::Robust;
+pub use losses::sft::{Normalisation, Sft, TokenWeighting};
+pub use losses::sigmoid_norm::SigmoidNorm;
+pub use losses::simpo::Simpo;
+pub use losses::sppo_hard::SppoHard;
+pub use losses::tdpo::{Tdpo, TdpoVariant};
+pub use losses::transport::{Aot, AotUnpaired};
+pub use losses::weighted_sum::{Term, WeightedSum};
 pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};
+pub use propagation::{Item as PropagationItem, Norm as PropagationNorm, Side as PropagationSide};
 pub use registry::{METHODS, RegistryError};
-pub use requirements::{Anticipation, Constant, Coupling, Data, Freeze, Lambda, Requirements, Source, Statistic};
+pub use requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Source};
 pub use sampling::Sampling;
 pub use state::ObjectiveState;
 
 /// A loss over token statistics with analytic cotangents.
 ///
-/// Equal input gives equal output: an objective holds its parameters and nothing else. What must survive a step is in the
-/// state that its caller keeps.
+/// Equal input gives equal output: an objective holds its parameters and nothing else. What must survive a step is in its
+/// [`ObjectiveState`].
 ///
-/// An objective of its own, which rewards the policy's entropy:
+/// An objective of one's own, which rewards the policy's entropy:
 ///
 /// ```
-/// use objective::*;
+/// use objective::{
+///     Data, Demonstrations, Evaluation, Evaluator, Held, LearnsFrom, Objective, Parameters, Requirements, Side, Statistic,
+///     TokenBatch,
+/// };
 ///
 /// #[derive(Debug)]
 /// struct EntropyBonus;
@@ -134,105 +198,91 @@ pub use state::ObjectiveState;
 ///
 ///     fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
 ///         let share = 1.0 / batch.totals().tokens as f64;
-///         out.loss = -share * batch.statistics().entropy.iter().sum::<f64>();
+///         for response in 0..batch.responses().len() {
+///             out.loss -= share * batch.statistic(Statistic::Entropy, response).iter().sum::<f64>();
+///         }
 ///         out.cotangents.entropy.fill(-share);
 ///     }
 /// }
 ///
-/// let responses = [Response::new(0..2)];
-/// let statistics = TokenStatistics { entropy: vec![0.5, 0.25], ..Default::default() };
-/// let (constants, totals) = (TokenConstants::default(), StepTotals::of(&responses, &[]));
-/// let batch = TokenBatch::new(&EntropyBonus.requirements(), &statistics, &constants, &responses, &[], totals)?;
-/// let mut evaluation = Evaluation::default();
-/// EntropyBonus.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
-/// assert_eq!((evaluation.loss, evaluation.cotangents.entropy), (-0.375, vec![-0.5, -0.5]));
-/// # Ok::<(), BatchError>(())
+/// impl LearnsFrom for EntropyBonus {
+///     type Data<'a> = Demonstrations<'a>;
+/// }
+///
+/// let mut bonus = Evaluator::new(EntropyBonus)?;
+/// let answer = bonus.evaluate(&Demonstrations(Side { entropy: &[0.5, 0.25], ..Side::of(&[2]) }))?;
+/// assert_eq!((answer.loss, answer.cotangents.entropy), (-0.375, &[-0.5, -0.5][..]));
+/// Ok::<(), objective::Error>(())
 /// ```
 pub trait Objective: Send + Sync + std::fmt::Debug {
     /// What the host must supply.
-    ///
-    /// ```
-    /// use objective::{Parameters, registry};
-    ///
-    /// let requirements = |name: &str| registry::build(name, &Parameters::new()).map(|method| method.requirements());
-    /// assert!(requirements("dpo")?.need_reference());
-    /// assert!(!requirements("simpo")?.need_reference());
-    /// # Ok::<(), objective::RegistryError>(())
-    /// ```
     fn requirements(&self) -> Requirements;
 
     /// The parameters in force, defaults included; building the method anew from them gives the same objective.
     ///
     /// ```
-    /// use objective::{Parameters, registry};
+    /// use objective::{Objective, Simpo};
     ///
-    /// let simpo = registry::build("simpo", &[("beta".to_owned(), 10.0.into())].into())?;
+    /// let simpo = Simpo { beta: 10.0, ..Simpo::default() };
     /// assert_eq!(simpo.parameters()["target_margin"], 8.0.into()); // it follows beta
-    /// assert_eq!(registry::build("simpo", &simpo.parameters())?.parameters(), simpo.parameters());
-    /// # Ok::<(), objective::RegistryError>(())
     /// ```
     fn parameters(&self) -> Parameters;
 
+    /// Checks the parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError`] for a parameter that is out of range or without effect under the others.
+    fn check(&self) -> Result<(), ParameterError> {
+        Ok(())
+    }
+
     /// Computes every number behind a stop-gradient, and updates the state. `held` arrives empty.
-    ///
-    /// The baseline of BCO is a running mean of rewards:
-    ///
-    /// ```
-    /// # use objective::*;
-    /// # let responses = [Response::labelled(0..1, true), Response::labelled(1..2, false)];
-    /// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-    /// # let constants = TokenConstants { reference_log_prob: vec![-2.0, -2.0], ..Default::default() };
-    /// # let totals = StepTotals::of(&responses, &[]);
-    /// let bco = registry::build("bco", &[("beta".to_owned(), 1.0.into())].into())?;
-    /// # let batch = TokenBatch::new(&bco.requirements(), &statistics, &constants, &responses, &[], totals)?;
-    /// let (mut held, mut state) = (Held::default(), ObjectiveState::default());
-    /// bco.hold(&batch, &mut state, &mut held);
-    /// assert_eq!((&*held.responses, state.rewards.mean), (&[0.5][..], 0.5));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     fn hold(&self, _batch: &TokenBatch<'_>, _state: &mut ObjectiveState, _held: &mut Held) {}
 
     /// Adds the batch's share of the step's loss, its cotangents and metrics to `out`, whose slots arrive zeroed. The
     /// cotangents are the derivatives of the loss at fixed held numbers.
-    ///
-    /// Hosts call [`Objective::evaluate`]; this is what an objective implements.
-    ///
-    /// ```
-    /// # use objective::*;
-    /// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
-    /// # let totals = StepTotals::of(&responses, &[]);
-    /// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-    /// # let sft = registry::build("sft", &Parameters::new())?;
-    /// # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
-    /// let mut out = Evaluation::default();
-    /// out.reset(&batch);
-    /// sft.loss(&batch, &Held::default(), &mut out);
-    /// assert_eq!((out.loss, out.cotangents.log_prob), (1.5, vec![-0.5, -0.5]));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation);
+}
 
-    /// Replaces `out` by the batch's share of the step's loss, cotangents and metrics. Reuses `out`'s memory.
-    ///
-    /// ```
-    /// # use objective::*;
-    /// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
-    /// # let totals = StepTotals::of(&responses, &[]);
-    /// let sft = registry::build("sft", &Parameters::new())?;
-    /// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-    /// let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
-    /// let mut evaluation = Evaluation::default();
-    /// sft.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
-    /// assert_eq!((evaluation.loss, evaluation.cotangents.log_prob), (1.5, vec![-0.5, -0.5]));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    fn evaluate(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, out: &mut Evaluation) {
-        out.reset(batch);
-        let mut held = std::mem::take(&mut out.held);
-        held.clear();
-        self.hold(batch, state, &mut held);
-        self.loss(batch, &held, out);
-        out.metrics.merge(&held.metrics);
-        out.held = held;
-    }
+macro_rules! pointed_to {
+    ($($pointer:ident)*) => {$(
+        impl<O: Objective + ?Sized> Objective for $pointer<O> {
+            fn requirements(&self) -> Requirements {
+                (**self).requirements()
+            }
+
+            fn parameters(&self) -> Parameters {
+                (**self).parameters()
+            }
+
+            fn check(&self) -> Result<(), ParameterError> {
+                (**self).check()
+            }
+
+            fn hold(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, held: &mut Held) {
+                (**self).hold(batch, state, held);
+            }
+
+            fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
+                (**self).loss(batch, held, out);
+            }
+        }
+    )*};
+}
+
+pointed_to!(Box Arc);
+
+/// Why an objective, its parameters or its data were refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A parameter.
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+    /// A batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The name of a method.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }

@@ -45,13 +45,14 @@
 use crate::Objective;
 use crate::batch::TokenBatch;
 use crate::clip::{CLIP, Clip};
+use crate::columns::{Constant, Statistic};
 use crate::evaluation::{Evaluation, Metric};
 use crate::group::Clipped;
 use crate::held::Held;
 use crate::method::Method;
 use crate::numerics::sum;
 use crate::parameter::{Kind, NON_NEGATIVE, POSITIVE, Parameter, ParameterError, Parameters, Reader};
-use crate::requirements::{Constant, Data, Requirements, Source, Statistic};
+use crate::requirements::{Data, Requirements, Source};
 use crate::sampling::{GAE_LAMBDA, Sampling, epochs, samples};
 
 /// The registry's line.
@@ -59,15 +60,17 @@ pub const METHOD: Method = Method {
     name: "ppo",
     summary: "clipped policy gradients on estimated advantages, beside a value function",
     source: "arXiv 1707.06347, equations 7 and 9",
-    parameters: &[
-        CLIP,
-        VALUE_COEFFICIENT,
-        VALUE_CLIP,
-        ENTROPY_COEFFICIENT,
-        GAE_LAMBDA,
-        Parameter { name: "episodes", ..samples(16) },
-        epochs(4),
-    ],
+    parameters: || {
+        vec![
+            CLIP,
+            VALUE_COEFFICIENT,
+            VALUE_CLIP,
+            ENTROPY_COEFFICIENT,
+            GAE_LAMBDA,
+            Parameter { name: "episodes", ..samples(16) },
+            epochs(4),
+        ]
+    },
     build,
 };
 
@@ -121,17 +124,17 @@ pub struct Ppo {
 }
 
 fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    let reader = Reader::new(METHOD.name, &(METHOD.parameters)(), given)?;
     let value_coefficient = reader.number(&VALUE_COEFFICIENT)?;
     if value_coefficient == 0.0 {
         reader.refuse(&VALUE_CLIP, "value_coefficient = 0")?;
     }
     Ok(Box::new(Ppo {
-        clip: Clip::read(METHOD.name, METHOD.parameters, &reader)?,
+        clip: Clip::read(METHOD.name, &(METHOD.parameters)(), &reader)?,
         value_coefficient,
         value_clip: reader.derived(&VALUE_CLIP)?,
         entropy_coefficient: reader.number(&ENTROPY_COEFFICIENT)?,
-        sampling: Sampling::read(METHOD.parameters, &reader)?,
+        sampling: Sampling::read(&(METHOD.parameters)(), &reader)?,
     }))
 }
 
@@ -156,18 +159,18 @@ impl Objective for Ppo {
     }
 
     fn parameters(&self) -> Parameters {
-        let mut parameters = self.clip.parameters(METHOD.parameters);
+        let mut parameters = self.clip.parameters(&(METHOD.parameters)());
         parameters.insert(VALUE_COEFFICIENT.name.to_owned(), self.value_coefficient.into());
         parameters.extend(self.value_clip.map(|clip| (VALUE_CLIP.name.to_owned(), clip.into())));
         parameters.insert(ENTROPY_COEFFICIENT.name.to_owned(), self.entropy_coefficient.into());
-        parameters.extend(self.sampling.parameters(METHOD.parameters));
+        parameters.extend(self.sampling.parameters(&(METHOD.parameters)()));
         parameters
     }
 
     fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
         let share = 1.0 / batch.totals().tokens as f64;
-        let (statistics, constants) = (batch.statistics(), batch.constants());
-        let columns = statistics.log_prob.iter().zip(&constants.behaviour_log_prob).zip(&constants.advantage);
+        let (statistics, constants) = (batch.columns(), batch.columns());
+        let columns = statistics.log_prob.iter().zip(constants.behaviour_log_prob).zip(constants.advantage);
         let mut clipped = Clipped::default();
         for (((log_prob, behaviour), &advantage), slot) in columns.zip(&mut out.cotangents.log_prob) {
             let surrogate = self.clip.surrogate(log_prob - behaviour, advantage);
@@ -191,7 +194,7 @@ impl Objective for Ppo {
             out.metrics.record_sum(Metric::ValueLoss, total, tokens);
         }
         if self.entropy_coefficient > 0.0 {
-            let entropy = sum(&statistics.entropy);
+            let entropy = sum(statistics.entropy);
             out.loss -= share * self.entropy_coefficient * entropy;
             out.cotangents.entropy.fill(-share * self.entropy_coefficient);
             out.metrics.record_sum(Metric::Entropy, entropy, tokens);

@@ -1,48 +1,48 @@
 //! Every objective by its name.
 
 use crate::method::Method;
-use crate::parameter::{ParameterError, Parameters};
+use crate::parameter::{ParameterError, Parameters, Registered};
 use crate::{
-    Objective, alphapo, apo_down, apo_zero, apo_zero_unpaired, bco, bco_pair, cispo, cpo, discopop, dpo, exo_pair,
-    grpo, hinge, ift, ipo, kto, luspo, nca_pair, online_dpo, orpo, ppo, rloo, robust, sapo, sft, sigmoid_norm, simpo,
-    sppo_hard, tdpo, transport, vespo, weighted_sum,
+    AlphaPo, Aot, AotUnpaired, ApoDown, ApoZero, ApoZeroUnpaired, Bco, BcoPair, Cpo, Discopop, Dpo, ExoPair, Hinge,
+    Ift, Ipo, Kto, NcaPair, Objective, OnlineDpo, Orpo, Robust, Sft, SigmoidNorm, Simpo, SppoHard, Tdpo, WeightedSum,
+    cispo, grpo, luspo, ppo, rloo, sapo, vespo,
 };
 
 /// Every method, in the order of `--method all`.
 pub const METHODS: &[Method] = &[
-    sft::METHOD,
-    dpo::METHOD,
-    orpo::METHOD,
-    simpo::METHOD,
-    tdpo::METHOD,
-    ift::METHOD,
+    Sft::METHOD,
+    Dpo::METHOD,
+    Orpo::METHOD,
+    Simpo::METHOD,
+    Tdpo::METHOD,
+    Ift::METHOD,
     ppo::METHOD,
-    online_dpo::METHOD,
-    hinge::METHOD,
-    ipo::METHOD,
-    robust::METHOD,
-    exo_pair::METHOD,
-    nca_pair::METHOD,
-    bco_pair::METHOD,
-    sppo_hard::METHOD,
-    transport::AOT,
-    transport::AOT_UNPAIRED,
-    apo_zero::METHOD,
-    apo_down::METHOD,
-    discopop::METHOD,
-    sigmoid_norm::METHOD,
-    cpo::METHOD,
-    alphapo::METHOD,
-    kto::METHOD,
-    apo_zero_unpaired::METHOD,
-    bco::METHOD,
+    OnlineDpo::METHOD,
+    Hinge::METHOD,
+    Ipo::METHOD,
+    Robust::METHOD,
+    ExoPair::METHOD,
+    NcaPair::METHOD,
+    BcoPair::METHOD,
+    SppoHard::METHOD,
+    Aot::METHOD,
+    AotUnpaired::METHOD,
+    ApoZero::METHOD,
+    ApoDown::METHOD,
+    Discopop::METHOD,
+    SigmoidNorm::METHOD,
+    Cpo::METHOD,
+    AlphaPo::METHOD,
+    Kto::METHOD,
+    ApoZeroUnpaired::METHOD,
+    Bco::METHOD,
     grpo::METHOD,
     cispo::METHOD,
     sapo::METHOD,
     luspo::METHOD,
     vespo::METHOD,
     rloo::METHOD,
-    weighted_sum::METHOD,
+    WeightedSum::METHOD,
 ];
 
 /// Why no objective was built.
@@ -88,7 +88,7 @@ pub enum RegistryError {
 ///
 /// ```
 /// assert_eq!(objective::registry::find("kto")?.source, "arXiv 2402.01306, equation 7");
-/// # Ok::<(), objective::RegistryError>(())
+/// Ok::<(), objective::RegistryError>(())
 /// ```
 pub fn find(name: &str) -> Result<&'static Method, RegistryError> {
     METHODS.iter().find(|method| method.name == name).ok_or_else(|| RegistryError::Unknown {
@@ -109,7 +109,7 @@ pub fn find(name: &str) -> Result<&'static Method, RegistryError> {
 /// let ipo = objective::registry::build("ipo", &[("beta".to_owned(), 0.5.into())].into())?;
 /// assert_eq!(ipo.parameters()["beta"], 0.5.into());
 /// assert_eq!(ipo.parameters()["normalisation"], "mean".into());
-/// # Ok::<(), objective::RegistryError>(())
+/// Ok::<(), objective::RegistryError>(())
 /// ```
 pub fn build(name: &str, parameters: &Parameters) -> Result<Box<dyn Objective>, RegistryError> {
     Ok((find(name)?.build)(parameters)?)

@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use enumset::EnumSet;
 use objective::{
     BatchError, Configured, Constant, Data, Evaluation, Feedback, ObjectiveState, Pair, Parameters, Requirements,
-    Response, Statistic, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
+    Response, Statistic, StepTotals, TokenColumns, TokenConstants, TokenStatistics,
 };
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -137,14 +137,16 @@ fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
     };
 
     let Flat { statistics, constants, responses, sides } = &flat;
-    let batch = TokenBatch::new(&requirements, statistics, constants, responses, &pairs, totals)
-        .map_err(|error| name_side(error, sides))?;
+    let columns = TokenColumns { statistics, constants, responses, pairs: &pairs };
     let (mut fresh, mut state, mut evaluation) = (ObjectiveState::default(), question.state, Evaluation::default());
+    let mut evaluate = |state: &mut ObjectiveState| {
+        evaluation.update(objective, state, &columns, totals).map_err(|error| name_side(error, sides))
+    };
     if state != fresh {
-        objective.evaluate(&batch, &mut fresh, &mut evaluation);
+        evaluate(&mut fresh)?;
         check_state("state", &state, &fresh)?;
     }
-    objective.evaluate(&batch, &mut state, &mut evaluation);
+    evaluate(&mut state)?;
 
     let columns = |side: Range<usize>| {
         let ragged =

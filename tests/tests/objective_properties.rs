@@ -3,10 +3,9 @@
 use std::ops::Bound;
 
 use objective::parameter::Kind;
-use objective::state::RunningMean;
 use objective::{
     Coupling, Data, Dpo, Evaluation, Feedback, Ift, METHODS, Method, Metric, Normalisation, Objective, Orpo,
-    ParameterError, Parameters, Propagation, Sft, StepTotals, TokenWeighting, Value, registry,
+    ParameterError, Parameters, Propagation, RunningMean, Sft, StepTotals, TokenWeighting, Value, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,12 +1,9 @@
 //! Every objective by its name.
 
+use crate::losses::*;
 use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters, Registered};
-use crate::{
-    AlphaPo, Aot, AotUnpaired, ApoDown, ApoZero, ApoZeroUnpaired, Bco, BcoPair, Cpo, Discopop, Dpo, ExoPair, Hinge,
-    Ift, Ipo, Kto, NcaPair, Objective, OnlineDpo, Orpo, Robust, Sft, SigmoidNorm, Simpo, SppoHard, Tdpo, WeightedSum,
-    cispo, grpo, luspo, ppo, rloo, sapo, vespo,
-};
+use crate::{Objective, cispo, grpo, luspo, ppo, rloo, sapo, vespo};
 
 /// Every method, in the order of `--method all`.
 pub const METHODS: &[Method] = &[

@@ -2,15 +2,13 @@
 float32, one thread each, one sitting.
 
 Run from the repository's root with PyTorch and a C++ compiler installed: `python3 experiments/speed/objective.py`. The inputs are
-those of `crates/objective/benches/objectives.rs`; PyTorch gets them as its users do, padded with a mask. Every time is the minimum
+those of `crates/objective/benches/minimum.rs`; PyTorch gets them as its users do, padded with a mask. Every time is the minimum
 of its repetitions, which other load on the machine disturbs least; the load is recorded. The project's own time is measured at 1M
 tokens too, and compared by token. Writes `objective.json` beside itself.
 """
 
 import functools
-import json
 import os
-import pathlib
 import subprocess
 import time
 
@@ -117,32 +115,32 @@ def measure(function, columns, beside, dtype):
     return min(times[3:]) * 1e6  # the first ones compile
 
 
-def our_microseconds(name, tokens):
-    """Minimum over the samples that the benchmark kept."""
-    sample = json.loads(pathlib.Path(f"target/criterion/{name}/{tokens}/new/sample.json").read_text())
-    return min(time / count for time, count in zip(sample["times"], sample["iters"])) / 1e3
+def ours():
+    """For each method and number of tokens: the tokens that the step has, and minimum microseconds."""
+    command = ["cargo", "bench", "-p", "objective", "--bench", "minimum", "--", *METHODS]
+    lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    fields = (line.split() for line in lines)
+    return {(name, int(asked)): (int(tokens), float(time)) for name, asked, tokens, time in fields}
 
 
 def main():
     torch.set_num_threads(1)
     load = [os.getloadavg()[0]]
-    filter_ = "^(" + "|".join(METHODS) + f")/({TOKENS}|{MANY_TOKENS})$"
-    command = ["cargo", "bench", "-p", "objective", "--bench", "objectives", "--", filter_]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    counts = {tokens: sum(response_lengths(variety(), tokens)) for tokens in (TOKENS, MANY_TOKENS)}
+    times = ours()
     rows = {}
     for name, (function, columns, beside) in METHODS.items():
-        ours = our_microseconds(name, TOKENS)
-        many = our_microseconds(name, MANY_TOKENS)
-        growth = many / counts[MANY_TOKENS] / (ours / counts[TOKENS])
-        rows[name] = row = {"tokens": counts[TOKENS], "microseconds": ours, "time_a_token_at_1m_over_64k": growth}
+        tokens, microseconds = times[name, TOKENS]
+        many_tokens, many_microseconds = times[name, MANY_TOKENS]
+        growth = many_microseconds / many_tokens / (microseconds / tokens)
+        rows[name] = row = {"tokens": tokens, "microseconds": microseconds,
+                            "time_a_token_at_1m_over_64k": growth}
         for label, dtype in (("float64", torch.float64), ("float32", torch.float32)):
             for kind, run in (("eager", function), ("compiled", torch.compile(function, dynamic=False))):
                 theirs = measure(run, columns, beside, dtype)
-                row |= {f"pytorch_{kind}_{label}_microseconds": theirs, f"ratio_{kind}_{label}": theirs / ours}
+                row |= {f"pytorch_{kind}_{label}_microseconds": theirs, f"ratio_{kind}_{label}": theirs / microseconds}
         ratios = "   ".join(f"{kind} {label} {row[f'ratio_{kind}_{label}']:5.1f}x"
                             for label in ("float64", "float32") for kind in ("eager", "compiled"))
-        print(f"{name:6} {ours:8.1f} us   a token at 1M {growth:4.1f}x   {ratios}", flush=True)
+        print(f"{name:6} {microseconds:8.1f} us   a token at 1M {growth:4.1f}x   {ratios}", flush=True)
     load.append(os.getloadavg()[0])
     record.write(__file__, ("torch",), repetitions=REPETITIONS, load_average=load, methods=rows)
 

@@ -1,0 +1,305 @@
+//! What of a policy gradient is differentiated, at fixed held numbers.
+
+use std::ops::Range;
+
+use super::hold::{Clipped, View};
+use super::numbers::Numbers;
+use super::ratio::log_ratio;
+use super::trust_region::{Clip, Surrogate, bounded_log_ratio, free, quadratic, sapo};
+use super::value::value_loss;
+use super::{Place, PolicyGradient, Ratio, TrustRegion};
+use crate::batch::TokenBatch;
+use crate::evaluation::{Evaluation, Metric, Metrics, add};
+use crate::held::Held;
+use crate::numerics::{exponential, sum};
+use crate::requirements::Constant;
+
+/// What the policy's loss of a response is made of.
+struct Response<'a> {
+    advantages: Numbers<'a>,
+    /// The weights of the tokens' losses, where they are not 1.
+    weights: Option<&'a [f64]>,
+    shares: Numbers<'a>,
+    penalties: Option<&'a [f64]>,
+    log_prob: &'a [f64],
+    /// Empty where the loss does not need it.
+    behaviour: &'a [f64],
+}
+
+impl Response<'_> {
+    fn tokens(&self) -> usize {
+        self.log_prob.len()
+    }
+
+    /// What the loss of a token counts in the step's.
+    fn factor(&self, token: usize) -> f64 {
+        self.weights.map_or(1.0, |weights| weights[token]) * self.shares.at(token)
+    }
+
+    /// The share and the advantage that all tokens have, if they have the same and no weights.
+    fn same(&self) -> Option<(f64, f64)> {
+        if self.weights.is_some() { None } else { self.shares.same().zip(self.advantages.same()) }
+    }
+}
+
+/// Adds a batch's loss, cotangents and metrics.
+pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
+    let view = View::of(own, batch, held);
+    let Evaluation { loss, cotangents, metrics, .. } = out;
+    let mut clipped = Clipped::default();
+    for (index, response) in batch.responses().iter().enumerate() {
+        let place = response.tokens.clone();
+        let behaviour = if own.needs_behaviour() { batch.constant(Constant::BehaviourLogProb, index) } else { &[] };
+        let shares = view.share(index, place.clone());
+        let response = Response {
+            advantages: view.advantage(index, place.clone()),
+            weights: view.weights(place.clone()),
+            shares,
+            penalties: view.penalties(place.clone()),
+            log_prob: batch.log_prob(index),
+            behaviour,
+        };
+        let slots = &mut cotangents.log_prob[place.clone()];
+        *loss += own.policy_loss(&response, slots, &mut clipped);
+        if matches!(own.place(), Some(Place::Loss | Place::Corrected)) {
+            let reference = batch.constant(Constant::ReferenceLogProb, index);
+            *loss += own.divergence_loss(&response, reference, slots, metrics);
+        }
+        if own.entropy_coefficient > 0.0 {
+            let entropy = &batch.statistics().entropy[place.clone()];
+            *loss -= own.entropy_coefficient * weighted(shares, entropy);
+            for (token, slot) in cotangents.entropy[place.clone()].iter_mut().enumerate() {
+                *slot -= shares.at(token) * own.entropy_coefficient;
+            }
+            metrics.record_sum(Metric::Entropy, sum(entropy), place.len());
+        }
+        if own.value_coefficient > 0.0 && own.advantage.is_column() {
+            *loss += own.value_function_loss(batch, place, shares, &mut cotangents.value, metrics);
+        }
+    }
+    if !own.trust_region.is_weighted() {
+        clipped.record(metrics);
+    }
+}
+
+/// Σ share · value.
+fn weighted(shares: Numbers<'_>, values: &[f64]) -> f64 {
+    match shares {
+        Numbers::Same(share) => share * sum(values),
+        Numbers::Each(shares) => shares.iter().zip(values).map(|(share, value)| share * value).sum(),
+    }
+}
+
+impl PolicyGradient {
+    /// The bounds of the clipped surrogate.
+    pub(super) fn clip(&self) -> Clip {
+        let [low, high] = self.bounds();
+        Clip { low: 1.0 - low, high: 1.0 + high, delta: self.delta.unwrap_or(f64::INFINITY) }
+    }
+
+    /// The policy's loss of one response; adds its cotangents.
+    fn policy_loss(&self, response: &Response<'_>, slots: &mut [f64], clipped: &mut Clipped) -> f64 {
+        let clip = self.clip();
+        match self.trust_region {
+            TrustRegion::Cispo
+            | TrustRegion::Vespo
+            | TrustRegion::TotalVariation
+            | TrustRegion::BinaryKl
+            | TrustRegion::Topr => likelihood(response, slots),
+            TrustRegion::None if self.ratio == Ratio::None => likelihood(response, slots),
+            TrustRegion::None => self.by_ratio(response, slots, clipped, free),
+            TrustRegion::Clip => self.by_ratio(response, slots, clipped, |x, gain| clip.surrogate(x, gain)),
+            TrustRegion::Sapo => {
+                let temperatures = [self.positive_temperature, self.negative_temperature];
+                self.by_ratio(response, slots, clipped, |x, gain| sapo(temperatures, x, gain))
+            }
+            TrustRegion::ClipCov => {
+                let clip = Clip { delta: f64::INFINITY, ..clip };
+                by_token(response, slots, clipped, |token, gain| clip.surrogate(response.drift(token), gain))
+            }
+            TrustRegion::KlCov => by_token(response, slots, clipped, |token, gain| {
+                let (x, penalty) = (response.drift(token), response.penalties.map_or(0.0, |column| column[token]));
+                let Surrogate { loss, slope, clipped } = free(x, gain);
+                let direction = if x == 0.0 { 0.0 } else { x.signum() };
+                Surrogate { loss: loss + penalty * x.abs(), slope: slope + penalty * direction, clipped }
+            }),
+            TrustRegion::Quadratic => by_token(response, slots, clipped, |token, gain| {
+                quadratic(self.quadratic_weight, response.log_prob[token], response.behaviour[token], gain)
+            }),
+            TrustRegion::GeometricMean => geometric_mean(self.bounds(), response, slots, clipped),
+        }
+    }
+
+    /// The loss of a response by the ratio that is chosen.
+    fn by_ratio(
+        &self,
+        response: &Response<'_>,
+        slots: &mut [f64],
+        clipped: &mut Clipped,
+        surrogate: impl Fn(f64, f64) -> Surrogate,
+    ) -> f64 {
+        if self.ratio == Ratio::Token {
+            return by_token(response, slots, clipped, |token, gain| surrogate(response.drift(token), gain));
+        }
+        let (whole, count) = log_ratio(response.log_prob, response.behaviour, response.shares);
+        if count == 0.0 {
+            return 0.0;
+        }
+        let x = if self.ratio == Ratio::Product { whole } else { whole / count };
+        if let Some((share, advantage)) = response.same() {
+            // Each of the N tokens has the loss ℓ.
+            let (total, Surrogate { loss, slope, clipped: bound }) = (share * count, surrogate(x, advantage));
+            clipped.count(bound);
+            add(slots, if self.ratio == Ratio::Product { total * slope } else { share * slope });
+            return total * loss;
+        }
+        let (mut total, mut pull) = (0.0, 0.0);
+        for (token, slot) in slots.iter_mut().enumerate() {
+            let Surrogate { loss, slope, clipped: bound } = surrogate(x, response.advantages.at(token));
+            let factor = response.factor(token);
+            total += factor * loss;
+            match self.ratio {
+                Ratio::SequenceToken => *slot += factor * slope,
+                _ => pull += factor * slope,
+            }
+            if token == 0 {
+                clipped.count(bound);
+            }
+        }
+        let pull = if self.ratio == Ratio::Product { pull } else { pull / count };
+        if self.ratio != Ratio::SequenceToken {
+            for (token, slot) in slots.iter_mut().enumerate() {
+                *slot += if response.shares.at(token) > 0.0 { pull } else { 0.0 };
+            }
+        }
+        total
+    }
+
+    /// The divergence of one response; adds its cotangents.
+    fn divergence_loss(
+        &self,
+        response: &Response<'_>,
+        reference: &[f64],
+        slots: &mut [f64],
+        metrics: &mut Metrics,
+    ) -> f64 {
+        let bound = self.divergence_clip.unwrap_or(f64::INFINITY);
+        let (mut total, mut loss) = (0.0, 0.0);
+        for (token, ((&log_prob, &reference), slot)) in response.log_prob.iter().zip(reference).zip(slots).enumerate() {
+            let (value, slope) = match self.divergence_place {
+                Place::Corrected => {
+                    self.divergence.corrected(bound, log_prob, response.behaviour[token], reference)
+                }
+                _ => self.divergence.differentiated(bound, log_prob, reference),
+            };
+            let share = response.shares.at(token);
+            total += value;
+            loss += share * value;
+            *slot += share * self.beta * slope;
+        }
+        metrics.record(Metric::Kl, total);
+        match response.shares.same() {
+            Some(share) => share * self.beta * total,
+            None => self.beta * loss,
+        }
+    }
+
+    /// The value function's loss of one response; adds its cotangents.
+    fn value_function_loss(
+        &self,
+        batch: &TokenBatch<'_>,
+        place: Range<usize>,
+        shares: Numbers<'_>,
+        slots: &mut [f64],
+        metrics: &mut Metrics,
+    ) -> f64 {
+        let (values, constants) = (&batch.statistics().value, batch.constants());
+        let (mut total, mut loss) = (0.0, 0.0);
+        for (place, token) in place.clone().enumerate() {
+            let behaviour = self.value_clip.map(|clip| (constants.behaviour_value[token], clip));
+            let (value, slope) = value_loss(values[token], constants.returns[token], behaviour);
+            let scale = shares.at(place) * self.value_coefficient;
+            total += value;
+            loss += scale * value;
+            slots[token] += scale * slope;
+        }
+        metrics.record_sum(Metric::ValueLoss, total, place.len());
+        loss
+    }
+}
+
+impl Response<'_> {
+    /// log π − log π_behaviour of a token.
+    fn drift(&self, token: usize) -> f64 {
+        self.log_prob[token] - self.behaviour[token]
+    }
+}
+
+/// −A log π of each token, times its weight.
+fn likelihood(response: &Response<'_>, slots: &mut [f64]) -> f64 {
+    let mut loss = 0.0;
+    for (token, (log_prob, slot)) in response.log_prob.iter().zip(slots).enumerate() {
+        let pull = -response.factor(token) * response.advantages.at(token);
+        *slot += pull;
+        loss += pull * log_prob;
+    }
+    loss
+}
+
+/// The sum over a response's tokens of a loss of their own log-probability.
+fn by_token(
+    response: &Response<'_>,
+    slots: &mut [f64],
+    clipped: &mut Clipped,
+    surrogate: impl Fn(usize, f64) -> Surrogate,
+) -> f64 {
+    let mut total = 0.0;
+    if let Some((share, advantage)) = response.same() {
+        for (token, slot) in slots.iter_mut().enumerate() {
+            let Surrogate { loss, slope, clipped: bound } = surrogate(token, advantage);
+            total += loss;
+            *slot += share * slope;
+            clipped.count(bound);
+        }
+        return share * total;
+    }
+    for (token, slot) in slots.iter_mut().enumerate() {
+        let Surrogate { loss, slope, clipped: bound } = surrogate(token, response.advantages.at(token));
+        let factor = response.factor(token);
+        total += factor * loss;
+        *slot += factor * slope;
+        clipped.count(bound);
+    }
+    total
+}
+
+/// The loss of the geometric mean of a response's bounded ratios, with the mean of its advantages (GMPO).
+fn geometric_mean(
+    bounds: [f64; 2],
+    response: &Response<'_>,
+    slots: &mut [f64],
+    clipped: &mut Clipped,
+) -> f64 {
+    let kept = |token: usize| response.shares.at(token) > 0.0;
+    let (mut count, mut x, mut advantage, mut log_weight) = (0.0, 0.0, 0.0, 0.0);
+    for token in (0..response.tokens()).filter(|&token| kept(token)) {
+        let gain = response.advantages.at(token);
+        let (bounded, bound) = bounded_log_ratio(bounds, response.drift(token), gain);
+        clipped.count(bound);
+        count += 1.0;
+        x += bounded;
+        advantage += gain;
+        log_weight += response.weights.map_or(0.0, |weights| weights[token].ln());
+    }
+    if count == 0.0 {
+        return 0.0;
+    }
+    let (ratio, slope) = exponential(x / count);
+    let scale = -(advantage / count) * (log_weight / count).exp() * response.shares.sum(response.tokens());
+    for (token, slot) in slots.iter_mut().enumerate().filter(|(token, _)| kept(*token)) {
+        if bounded_log_ratio(bounds, response.drift(token), response.advantages.at(token)).1.is_none() {
+            *slot += scale * slope / count;
+        }
+    }
+    scale * ratio
+}

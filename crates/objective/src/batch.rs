@@ -597,17 +597,6 @@ impl<'a> TokenBatch<'a> {
         Ok(Self { data, statistics, constants, responses, pairs, totals })
     }
 
-    /// Whether the pairs are laid out so that every response is in exactly one of them: side by side, or all chosen responses
-    /// before all rejected ones.
-    pub(crate) fn is_paired_once(&self) -> bool {
-        let count = self.pairs.len();
-        let laid_out = |place: fn(usize, usize) -> (usize, usize)| {
-            self.pairs.iter().enumerate().all(|(index, pair)| (pair.chosen, pair.rejected) == place(index, count))
-        };
-        2 * count == self.responses.len()
-            && (laid_out(|pair, _| (2 * pair, 2 * pair + 1)) || laid_out(|pair, count| (pair, count + pair)))
-    }
-
     /// The same step as an objective over demonstrations sees it: of pairs, the chosen responses.
     pub(crate) fn demonstrations(self) -> Self {
         let StepTotals { pairs, chosen_tokens, .. } = self.totals;
@@ -751,6 +740,11 @@ impl<'a> TokenBatch<'a> {
     /// ```
     pub fn constant(&self, constant: Constant, response: usize) -> &'a [f64] {
         &self.constants.column(constant)[self.responses[response].tokens.clone()]
+    }
+
+    /// A response's part of a statistic.
+    pub fn statistic(&self, statistic: Statistic, response: usize) -> &'a [f64] {
+        &self.statistics.column(statistic)[self.responses[response].tokens.clone()]
     }
 
     /// log π − log π_ref summed over one response's first `shared` tokens, and over those beyond, nats.

@@ -47,7 +47,7 @@ pub const METHOD: Method = Method {
     name: "cispo",
     summary: "policy gradients with clipped importance weights",
     source: "arXiv 2506.13585, equations 4 and 5",
-    parameters: &[MAX_RATIO, beta(0.0), DIVERGENCE, DIVERGENCE_PLACE, SCALE, samples(8), epochs(1)],
+    parameters: || vec![MAX_RATIO, beta(0.0), DIVERGENCE, DIVERGENCE_PLACE, SCALE, samples(8), epochs(1)],
     build: build::<Cispo>,
 };
 

@@ -1,10 +1,12 @@
 //! A method at its parameters, as recipes and messages spell it.
 
+use std::sync::Arc;
+
 use serde::{Serialize, Serializer};
 
 use crate::Objective;
 use crate::method::Method;
-use crate::parameter::{Parameters, Value};
+use crate::parameter::{ParameterError, Parameters, Registered, Value, check};
 use crate::registry::{self, RegistryError};
 
 /// The key of the method's name.
@@ -28,11 +30,11 @@ pub(crate) const NAME: &str = "name";
 /// assert!(error.to_string().starts_with("dpo.beat: unknown parameter; allowed: beta, label_smoothing"));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Deserialize)]
 #[serde(try_from = "Parameters")]
 pub struct Configured {
-    method: &'static Method,
-    objective: Box<dyn Objective>,
+    method: Method,
+    objective: Arc<dyn Objective>,
 }
 
 /// Back as parameters, those left out are there too:
@@ -46,36 +48,43 @@ pub struct Configured {
 /// # Ok::<(), objective::RegistryError>(())
 /// ```
 impl Configured {
-    /// The method's line in the registry.
+    /// A typed objective with its method.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError`] for a parameter that is out of range or without effect under the others.
+    ///
+    /// # Examples
     ///
     /// ```
-    /// let sft = objective::Configured::try_from(objective::Parameters::from([("name".to_owned(), "sft".into())]))?;
-    /// assert_eq!(sft.method().source, "arXiv 2405.11870, equation 30");
-    /// # Ok::<(), objective::RegistryError>(())
+    /// use objective::{Configured, Dpo};
+    ///
+    /// assert_eq!(Configured::of(Dpo { beta: 0.2, ..Dpo::default() })?.method().name, "dpo");
+    /// let error = Configured::of(Dpo { beta: -1.0, ..Dpo::default() }).unwrap_err();
+    /// assert_eq!(error.to_string(), "dpo.beta: expected a number, 1e-9 <= beta <= 1e6, got -1");
+    /// Ok::<(), objective::ParameterError>(())
     /// ```
-    pub fn method(&self) -> &'static Method {
-        self.method
+    pub fn of<T: Registered + Objective>(objective: T) -> Result<Self, ParameterError> {
+        check(T::METHOD.name, &T::default(), &objective)?;
+        Ok(Self::unchecked(objective))
+    }
+
+    pub(crate) fn unchecked<T: Registered + Objective>(objective: T) -> Self {
+        Self { method: T::METHOD, objective: Arc::new(objective) }
+    }
+
+    /// The method's line in the registry.
+    pub fn method(&self) -> &Method {
+        &self.method
     }
 
     /// The objective.
-    ///
-    /// ```
-    /// let sft = objective::Configured::try_from(objective::Parameters::from([("name".to_owned(), "sft".into())]))?;
-    /// assert_eq!(sft.objective().requirements().data, objective::Data::Demonstrations);
-    /// # Ok::<(), objective::RegistryError>(())
-    /// ```
     pub fn objective(&self) -> &dyn Objective {
         &*self.objective
     }
 
-    /// The objective, for its own sake.
-    ///
-    /// ```
-    /// let sft = objective::Configured::try_from(objective::Parameters::from([("name".to_owned(), "sft".into())]))?;
-    /// let shared: std::sync::Arc<dyn objective::Objective> = sft.into_objective().into();
-    /// # Ok::<(), objective::RegistryError>(())
-    /// ```
-    pub fn into_objective(self) -> Box<dyn Objective> {
+    /// The objective, to be shared.
+    pub fn into_objective(self) -> Arc<dyn Objective> {
         self.objective
     }
 }
@@ -91,7 +100,8 @@ impl TryFrom<Parameters> for Configured {
                 return Err(RegistryError::Unnamed { given });
             }
         };
-        Ok(Self { method: registry::find(&name)?, objective: registry::build(&name, &parameters)? })
+        let method = *registry::find(&name)?;
+        Ok(Self { method, objective: (method.build)(&parameters)?.into() })
     }
 }
 

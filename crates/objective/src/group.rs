@@ -243,7 +243,7 @@ impl Clipped {
 ///         name: "reinforce",
 ///         summary: "policy gradients without importance weights",
 ///         source: "R. J. Williams, 1992",
-///         parameters: &[beta(0.0), SCALE, samples(8)],
+///         parameters: || vec![beta(0.0), SCALE, samples(8)],
 ///         build: build::<Reinforce>,
 ///     };
 ///
@@ -295,7 +295,7 @@ pub trait GroupLoss: Send + Sync + std::fmt::Debug + Sized {
     /// use objective::parameter::{Parameters, Reader};
     ///
     /// let given = Parameters::from([("max_ratio".to_owned(), 2.0.into())]);
-    /// assert_eq!(Cispo::read(&Reader::new(METHOD.name, METHOD.parameters, &given)?)?, Cispo::new(2.0)?);
+    /// assert_eq!(Cispo::read(&Reader::new(METHOD.name, &(METHOD.parameters)(), &given)?)?, Cispo::new(2.0)?);
     /// # Ok::<(), objective::ParameterError>(())
     /// ```
     fn read(reader: &Reader<'_>) -> Result<Self, ParameterError>;
@@ -412,7 +412,7 @@ impl<L: GroupLoss> Grouped<L> {
 /// # Ok::<(), objective::ParameterError>(())
 /// ```
 pub fn build<L: GroupLoss + 'static>(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let declared = L::METHOD.parameters;
+    let declared = &(L::METHOD.parameters)();
     let reader = Reader::new(L::METHOD.name, declared, given)?;
     let baseline = match declared.contains(&SCALE) {
         true => Baseline::GroupMean(reader.choice(&SCALE)?),
@@ -447,10 +447,11 @@ impl<L: GroupLoss> Objective for Grouped<L> {
             parameters.insert(SCALE.name.to_owned(), scale.into());
         }
         if self.beta > 0.0 {
-            let declared = [DIVERGENCE, DIVERGENCE_PLACE].into_iter().filter(|own| L::METHOD.parameters.contains(own));
+            let declared =
+                [DIVERGENCE, DIVERGENCE_PLACE].into_iter().filter(|own| (L::METHOD.parameters)().contains(own));
             parameters.extend(declared.map(|own| (own.name.to_owned(), own.default())));
         }
-        parameters.extend(self.sampling.parameters(L::METHOD.parameters));
+        parameters.extend(self.sampling.parameters(&(L::METHOD.parameters)()));
         parameters
     }
 

@@ -67,20 +67,22 @@ pub const METHOD: Method = Method {
     name: "grpo",
     summary: "clipped policy gradients on rewards compared within a group",
     source: "arXiv 2402.03300, equation 3",
-    parameters: &[
-        CLIP,
-        CLIP_HIGH,
-        DELTA,
-        beta(0.0),
-        DIVERGENCE,
-        DIVERGENCE_PLACE,
-        SCALE,
-        NORMALISATION,
-        MAX_TOKENS,
-        RATIO,
-        samples(8),
-        epochs(1),
-    ],
+    parameters: || {
+        vec![
+            CLIP,
+            CLIP_HIGH,
+            DELTA,
+            beta(0.0),
+            DIVERGENCE,
+            DIVERGENCE_PLACE,
+            SCALE,
+            NORMALISATION,
+            MAX_TOKENS,
+            RATIO,
+            samples(8),
+            epochs(1),
+        ]
+    },
     build: build::<Grpo>,
 };
 
@@ -117,7 +119,7 @@ pub const RATIO: Parameter = Parameter {
 /// let totals = StepTotals { tokens: 16, responses: 2, ..Default::default() };
 /// for (name, share) in [("grpo", 1.0 / 4.0), ("dapo", 1.0 / 16.0), ("dr_grpo", 1.0 / 512.0)] {
 ///     let given = [("normalisation".to_owned(), name.into())].into();
-///     let grpo = Grpo::read(&Reader::new(METHOD.name, METHOD.parameters, &given)?)?;
+///     let grpo = Grpo::read(&Reader::new(METHOD.name, &(METHOD.parameters)(), &given)?)?;
 ///     assert_eq!(grpo.share(2, totals), share);
 /// }
 /// # Ok::<(), objective::ParameterError>(())
@@ -188,13 +190,13 @@ impl GroupLoss for Grpo {
                 Ratio::Token
             }
         };
-        let clip = Clip::read(METHOD.name, METHOD.parameters, reader)?;
+        let clip = Clip::read(METHOD.name, &(METHOD.parameters)(), reader)?;
         Ok(Self { clip, normalisation, max_tokens: reader.count(&MAX_TOKENS)?, ratio })
     }
 
     fn own_parameters(&self) -> Parameters {
         let (normalisation, ratio): (&str, &str) = (self.normalisation.into(), self.ratio.into());
-        let mut parameters = self.clip.parameters(METHOD.parameters);
+        let mut parameters = self.clip.parameters(&(METHOD.parameters)());
         parameters.insert(NORMALISATION.name.to_owned(), normalisation.into());
         match self.normalisation {
             Normalisation::Grpo => drop(parameters.insert(RATIO.name.to_owned(), ratio.into())),

@@ -44,7 +44,7 @@ pub const METHOD: Method = Method {
     name: "luspo",
     summary: "clipped policy gradients by response, each weighing its length",
     source: "arXiv 2602.05261",
-    parameters: &[CLIP, CLIP_HIGH, DELTA, beta(0.0), DIVERGENCE, DIVERGENCE_PLACE, SCALE, samples(8), epochs(1)],
+    parameters: || vec![CLIP, CLIP_HIGH, DELTA, beta(0.0), DIVERGENCE, DIVERGENCE_PLACE, SCALE, samples(8), epochs(1)],
     build: build::<Luspo>,
 };
 
@@ -95,11 +95,11 @@ impl GroupLoss for Luspo {
     const METHOD: Method = METHOD;
 
     fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Ok(Self::new(Clip::read(METHOD.name, METHOD.parameters, reader)?))
+        Ok(Self::new(Clip::read(METHOD.name, &(METHOD.parameters)(), reader)?))
     }
 
     fn own_parameters(&self) -> Parameters {
-        self.clip.parameters(METHOD.parameters)
+        self.clip.parameters(&(METHOD.parameters)())
     }
 
     fn share(&self, _: usize, totals: StepTotals) -> f64 {

@@ -7,7 +7,7 @@ use crate::parameter::{Parameter, ParameterError, Parameters};
 ///
 /// ```
 /// let orpo = objective::registry::find("orpo")?;
-/// assert_eq!(orpo.parameters.iter().map(|parameter| parameter.name).collect::<Vec<_>>(), ["beta"]);
+/// assert_eq!((orpo.parameters)().iter().map(|parameter| parameter.name).collect::<Vec<_>>(), ["beta"]);
 /// let objective = (orpo.build)(&[("beta".to_owned(), 0.5.into())].into())?;
 /// assert_eq!(objective.parameters()["beta"], 0.5.into());
 /// # Ok::<(), objective::RegistryError>(())
@@ -21,7 +21,7 @@ pub struct Method {
     /// Paper and equation.
     pub source: &'static str,
     /// Every parameter.
-    pub parameters: &'static [Parameter],
+    pub parameters: fn() -> Vec<Parameter>,
     /// Builds the objective; parameters left out take their defaults.
     pub build: fn(&Parameters) -> Result<Box<dyn Objective>, ParameterError>,
 }

@@ -1,11 +1,15 @@
 //! Declared parameters: each is named, bounded, explained and defaulted in one place, and read through it.
 
+mod table;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::table::{Choice, Declared, Field, Registered, Typed, build, check, declared, in_force, purpose, read};
 
 /// A declared parameter: the only place of its name, default, range and purpose.
 ///
@@ -95,6 +99,11 @@ pub const NON_NEGATIVE: Interval = (Bound::Included(0.0), Bound::Included(1e6));
 pub const UNIT: Interval = (Bound::Included(0.0), Bound::Included(1.0));
 /// 0 ≤ x < 1.
 pub const BELOW_ONE: Interval = (Bound::Included(0.0), Bound::Excluded(1.0));
+
+/// low ≤ x ≤ high.
+pub const fn interval(low: f64, high: f64) -> Interval {
+    (Bound::Included(low), Bound::Included(high))
+}
 
 /// `value`, if it is finite and in the range.
 ///

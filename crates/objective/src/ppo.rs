@@ -59,15 +59,17 @@ pub const METHOD: Method = Method {
     name: "ppo",
     summary: "clipped policy gradients on estimated advantages, beside a value function",
     source: "arXiv 1707.06347, equations 7 and 9",
-    parameters: &[
-        CLIP,
-        VALUE_COEFFICIENT,
-        VALUE_CLIP,
-        ENTROPY_COEFFICIENT,
-        GAE_LAMBDA,
-        Parameter { name: "episodes", ..samples(16) },
-        epochs(4),
-    ],
+    parameters: || {
+        vec![
+            CLIP,
+            VALUE_COEFFICIENT,
+            VALUE_CLIP,
+            ENTROPY_COEFFICIENT,
+            GAE_LAMBDA,
+            Parameter { name: "episodes", ..samples(16) },
+            epochs(4),
+        ]
+    },
     build,
 };
 
@@ -121,17 +123,17 @@ pub struct Ppo {
 }
 
 fn build(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
-    let reader = Reader::new(METHOD.name, METHOD.parameters, given)?;
+    let reader = Reader::new(METHOD.name, &(METHOD.parameters)(), given)?;
     let value_coefficient = reader.number(&VALUE_COEFFICIENT)?;
     if value_coefficient == 0.0 {
         reader.refuse(&VALUE_CLIP, "value_coefficient = 0")?;
     }
     Ok(Box::new(Ppo {
-        clip: Clip::read(METHOD.name, METHOD.parameters, &reader)?,
+        clip: Clip::read(METHOD.name, &(METHOD.parameters)(), &reader)?,
         value_coefficient,
         value_clip: reader.derived(&VALUE_CLIP)?,
         entropy_coefficient: reader.number(&ENTROPY_COEFFICIENT)?,
-        sampling: Sampling::read(METHOD.parameters, &reader)?,
+        sampling: Sampling::read(&(METHOD.parameters)(), &reader)?,
     }))
 }
 
@@ -156,11 +158,11 @@ impl Objective for Ppo {
     }
 
     fn parameters(&self) -> Parameters {
-        let mut parameters = self.clip.parameters(METHOD.parameters);
+        let mut parameters = self.clip.parameters(&(METHOD.parameters)());
         parameters.insert(VALUE_COEFFICIENT.name.to_owned(), self.value_coefficient.into());
         parameters.extend(self.value_clip.map(|clip| (VALUE_CLIP.name.to_owned(), clip.into())));
         parameters.insert(ENTROPY_COEFFICIENT.name.to_owned(), self.entropy_coefficient.into());
-        parameters.extend(self.sampling.parameters(METHOD.parameters));
+        parameters.extend(self.sampling.parameters(&(METHOD.parameters)()));
         parameters
     }
 

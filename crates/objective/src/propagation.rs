@@ -35,32 +35,6 @@
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::parameter::{Kind, Parameter, ParameterError, Parameters, Reader};
-
-/// What is propagated.
-pub const ITEM: Parameter = Parameter {
-    name: "item",
-    kind: Kind::Choice { default: "loss", options: Item::VARIANTS },
-    purpose: "what is propagated: losses over the response's length, losses, or ones (the released code's type)",
-};
-
-/// In which direction.
-pub const SIDE: Parameter = Parameter {
-    name: "side",
-    kind: Kind::Choice { default: "left", options: Side::VARIANTS },
-    purpose: "whether weights gather the later items (left) or, inverted, the earlier ones (right)",
-};
-
-/// What makes weights of the sums.
-pub const NORM: Parameter = Parameter {
-    name: "norm",
-    kind: Kind::Choice { default: "L1", options: Norm::VARIANTS },
-    purpose: "what makes weights of the discounted sums",
-};
-
-/// Every parameter of the weights.
-pub const PARAMETERS: [Parameter; 3] = [ITEM, SIDE, NORM];
-
 /// C below this counts as this where its inverse is an exponent.
 const LEAST_SUM: f64 = 1e-100;
 
@@ -198,41 +172,6 @@ pub struct Weights {
 impl Weights {
     /// Those that the released code trains with.
     pub const RELEASED: Self = Self { item: Item::Loss, side: Side::Left, norm: Norm::L1 };
-
-    /// The weights that the parameters name.
-    ///
-    /// # Errors
-    ///
-    /// [`ParameterError::Invalid`] for a name that is none of the options.
-    ///
-    /// # Examples
-    ///
-    /// Names are spelt as in the released code:
-    ///
-    /// ```
-    /// use objective::parameter::{Parameters, Reader};
-    /// use objective::propagation::{PARAMETERS, Weights};
-    ///
-    /// let given = Parameters::from([("norm".to_owned(), "l1".into())]);
-    /// let error = Weights::read(&Reader::new("ift", &PARAMETERS, &given)?).unwrap_err();
-    /// assert_eq!(error.to_string(), r#"ift.norm: expected one of L1, L2, softmax, log, got "l1""#);
-    /// # Ok::<(), objective::ParameterError>(())
-    /// ```
-    pub fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Ok(Self { item: reader.choice(&ITEM)?, side: reader.choice(&SIDE)?, norm: reader.choice(&NORM)? })
-    }
-
-    /// The parameters in force.
-    ///
-    /// ```
-    /// let parameters = objective::propagation::Weights::RELEASED.parameters();
-    /// let [item, side, norm] = ["item", "side", "norm"].map(|name| parameters[name].to_string());
-    /// assert_eq!([item, side, norm], [r#""loss""#, r#""left""#, r#""L1""#]);
-    /// ```
-    pub fn parameters(self) -> Parameters {
-        let named = |parameter: Parameter, value: &str| (parameter.name.to_owned(), value.into());
-        [named(ITEM, self.item.into()), named(SIDE, self.side.into()), named(NORM, self.norm.into())].into()
-    }
 
     /// The loss of a response with discount γ > 0; leaves ∂L/∂lₜ in `slots`. `scratch` is a buffer to be used again.
     pub(crate) fn loss(self, gamma: f64, log_prob: &[f64], slots: &mut [f64], scratch: &mut Vec<f64>) -> f64 {

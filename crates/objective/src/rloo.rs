@@ -46,7 +46,7 @@ pub const METHOD: Method = Method {
     name: "rloo",
     summary: "REINFORCE, each response against the mean of the others to the same prompt",
     source: "arXiv 2402.14740",
-    parameters: &[CLIP, CLIP_HIGH, BETA, samples(2), epochs(1)],
+    parameters: || vec![CLIP, CLIP_HIGH, BETA, samples(2), epochs(1)],
     build: build::<Rloo>,
 };
 
@@ -112,11 +112,11 @@ impl GroupLoss for Rloo {
     const PENALISES_REWARD: bool = true;
 
     fn read(reader: &Reader<'_>) -> Result<Self, ParameterError> {
-        Ok(Self::new(Clip::read(METHOD.name, METHOD.parameters, reader)?))
+        Ok(Self::new(Clip::read(METHOD.name, &(METHOD.parameters)(), reader)?))
     }
 
     fn own_parameters(&self) -> Parameters {
-        self.clip.parameters(METHOD.parameters)
+        self.clip.parameters(&(METHOD.parameters)())
     }
 
     fn share(&self, tokens: usize, totals: StepTotals) -> f64 {

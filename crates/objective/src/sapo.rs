@@ -47,16 +47,18 @@ pub const METHOD: Method = Method {
     name: "sapo",
     summary: "policy gradients through a smooth gate in place of clipping",
     source: "arXiv 2511.20347",
-    parameters: &[
-        POSITIVE_TEMPERATURE,
-        NEGATIVE_TEMPERATURE,
-        beta(0.0),
-        DIVERGENCE,
-        DIVERGENCE_PLACE,
-        SCALE,
-        samples(8),
-        epochs(1),
-    ],
+    parameters: || {
+        vec![
+            POSITIVE_TEMPERATURE,
+            NEGATIVE_TEMPERATURE,
+            beta(0.0),
+            DIVERGENCE,
+            DIVERGENCE_PLACE,
+            SCALE,
+            samples(8),
+            epochs(1),
+        ]
+    },
     build: build::<Sapo>,
 };
 

@@ -8,10 +8,12 @@ use std::ops::Bound;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
+use crate::WeightedSum;
 use crate::configured::{Configured, NAME};
+use crate::losses::weighted_sum::WEIGHT;
+use crate::parameter::Registered;
 use crate::parameter::{Interval, Kind, Parameter};
 use crate::registry::METHODS;
-use crate::weighted_sum;
 
 /// A table with the name and the parameters of any method, and with the properties `beside` them.
 ///
@@ -21,7 +23,8 @@ use crate::weighted_sum;
 /// assert_eq!(schema.as_value()["oneOf"][1]["properties"]["beta"]["maximum"], 1e6);
 /// ```
 pub fn methods(generator: &mut SchemaGenerator, beside: &[(&str, Value)]) -> Schema {
-    let tables = METHODS.iter().map(|method| table(generator, method.name, method.summary, method.parameters, beside));
+    let tables =
+        METHODS.iter().map(|method| table(generator, method.name, method.summary, &(method.parameters)(), beside));
     json_schema!({ "oneOf": tables.collect::<Vec<_>>() })
 }
 
@@ -74,7 +77,7 @@ pub fn parameter(generator: &mut SchemaGenerator, parameter: &Parameter) -> Sche
         Kind::Terms { .. } => {
             let items = generator.subschema_for::<Term>();
             // A sum whose weights are all 0 trains nothing.
-            let weight = weighted_sum::WEIGHT.name;
+            let weight = WEIGHT.name;
             let weightless = json!({ "properties": { weight: { "const": 0 } }, "required": [weight] });
             json_schema!({ "type": "array", "minItems": 1, "items": items, "not": { "items": weightless } })
         }
@@ -128,10 +131,10 @@ impl JsonSchema for Term {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let weight = parameter(generator, &weighted_sum::WEIGHT).to_value();
-        let beside = [(weighted_sum::WEIGHT.name, weight)];
-        let terms = METHODS.iter().filter(|method| method.name != weighted_sum::METHOD.name);
-        let tables = terms.map(|method| table(generator, method.name, method.summary, method.parameters, &beside));
+        let weight = parameter(generator, &WEIGHT).to_value();
+        let beside = [(WEIGHT.name, weight)];
+        let terms = METHODS.iter().filter(|method| method.name != WeightedSum::METHOD.name);
+        let tables = terms.map(|method| table(generator, method.name, method.summary, &(method.parameters)(), &beside));
         json_schema!({ "oneOf": tables.collect::<Vec<_>>() })
     }
 }

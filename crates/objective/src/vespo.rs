@@ -48,18 +48,20 @@ pub const METHOD: Method = Method {
     name: "vespo",
     summary: "policy gradients weighted by a gamma density of the response's importance ratio",
     source: "arXiv 2602.10693",
-    parameters: &[
-        POSITIVE_K,
-        POSITIVE_LAMBDA,
-        NEGATIVE_K,
-        NEGATIVE_LAMBDA,
-        beta(0.0),
-        DIVERGENCE,
-        DIVERGENCE_PLACE,
-        SCALE,
-        samples(8),
-        epochs(1),
-    ],
+    parameters: || {
+        vec![
+            POSITIVE_K,
+            POSITIVE_LAMBDA,
+            NEGATIVE_K,
+            NEGATIVE_LAMBDA,
+            beta(0.0),
+            DIVERGENCE,
+            DIVERGENCE_PLACE,
+            SCALE,
+            samples(8),
+            epochs(1),
+        ]
+    },
     build: build::<Vespo>,
 };
 

@@ -1,0 +1,60 @@
+//! The objectives that are not policy gradients, one file each, and what they share.
+//!
+//! [`dpo`] is a good first one to read: a loss on the margin of a pair.
+
+pub(crate) mod alphapo;
+pub(crate) mod apo_down;
+pub(crate) mod apo_zero;
+pub(crate) mod apo_zero_unpaired;
+pub(crate) mod bco;
+pub(crate) mod bco_pair;
+pub(crate) mod cpo;
+pub(crate) mod discopop;
+pub(crate) mod divergence;
+pub(crate) mod dpo;
+pub(crate) mod exo_pair;
+pub(crate) mod hinge;
+pub(crate) mod ipo;
+pub(crate) mod kto;
+pub(crate) mod labelled;
+pub(crate) mod nca_pair;
+pub(crate) mod online_dpo;
+pub(crate) mod orpo;
+pub(crate) mod preference;
+pub(crate) mod robust;
+pub(crate) mod sft;
+pub(crate) mod sigmoid_norm;
+pub(crate) mod simpo;
+pub(crate) mod sppo_hard;
+pub(crate) mod tdpo;
+pub(crate) mod transport;
+pub(crate) mod weighted_sum;
+
+/// Implements [`Objective`](crate::Objective) by the functions that the losses of a form share.
+macro_rules! implement {
+    ($type:ty, $form:ident) => {
+        impl $crate::Objective for $type {
+            fn requirements(&self) -> $crate::Requirements {
+                $crate::losses::$form::requirements(self)
+            }
+
+            fn parameters(&self) -> $crate::Parameters {
+                $crate::parameter::in_force(self)
+            }
+
+            fn hold(
+                &self,
+                batch: &$crate::TokenBatch<'_>,
+                state: &mut $crate::ObjectiveState,
+                held: &mut $crate::Held,
+            ) {
+                $crate::losses::$form::hold(self, batch, state, held);
+            }
+
+            fn loss(&self, batch: &$crate::TokenBatch<'_>, held: &$crate::Held, out: &mut $crate::Evaluation) {
+                $crate::losses::$form::loss(self, batch, held, out);
+            }
+        }
+    };
+}
+pub(crate) use implement;

@@ -6,7 +6,6 @@ use enumset::EnumSet;
 use serde::{Deserialize, Serialize};
 
 use crate::numerics::sum_of_differences;
-use crate::parameter::Value;
 use crate::requirements::{Constant, Coupling, Data, MOST, Requirements, Statistic};
 
 /// Differentiable columns over response tokens; also the type of their cotangents. Unrequired columns are empty.
@@ -54,12 +53,16 @@ pub struct TokenStatistics {
 pub struct TokenConstants {
     /// log π_ref(yₜ|sₜ) of the frozen reference policy, nats.
     pub reference_log_prob: Vec<f64>,
-    /// log π(yₜ|sₜ) of the policy that sampled the response, nats.
+    /// log π(yₜ|sₜ) that the trainer's own pass of the policy that sampled the response gives, nats.
     pub behaviour_log_prob: Vec<f64>,
+    /// log π(yₜ|sₜ) that the sampler of the response reported, nats.
+    pub rollout_log_prob: Vec<f64>,
     /// V(sₜ) when the response was sampled, in units of reward.
     pub behaviour_value: Vec<f64>,
-    /// How much better yₜ is than what the policy does at sₜ.
+    /// How much better yₜ is than what the policy does at sₜ; or how much better a response is, one number a response.
     pub advantage: Vec<f64>,
+    /// Rewards of the responses: response after response, as many numbers for each; one that is not a number abstains.
+    pub reward: Vec<f64>,
     /// The return that V(sₜ) is fitted to, in units of reward.
     pub returns: Vec<f64>,
 }
@@ -94,7 +97,7 @@ pub struct Response {
 /// let responses = [Response { tokens: 0..1, feedback: Feedback::Desirable }];
 /// # let totals = StepTotals::of(&responses, &[]);
 /// let error = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals).unwrap_err();
-/// assert_eq!(error.to_string(), "response 0: expected a finite reward of at most 1e30 for groups, got a desirable response");
+/// assert_eq!(error.to_string(), "response 0: expected a group or no feedback for groups, got a desirable response");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Feedback {
@@ -107,13 +110,8 @@ pub enum Feedback {
     Undesirable,
     /// It belongs to another prompt than the one it follows here, and is not learned from.
     Mismatched,
-    /// It has a reward, to be compared with those of its group.
-    Reward {
-        /// The group; responses of a group stand together, and groups are numbered upwards.
-        group: usize,
-        /// In any unit.
-        reward: f64,
-    },
+    /// It belongs to a group, the responses to one prompt: they stand together, and groups are numbered upwards.
+    Group(usize),
 }
 
 /// A chosen and a rejected response to the same prompt.
@@ -155,6 +153,8 @@ pub struct StepTotals {
     pub pairs: usize,
     /// Tokens of chosen responses, once a pair.
     pub chosen_tokens: usize,
+    /// Groups of responses to one prompt.
+    pub groups: usize,
 }
 
 /// A validated batch: what reaches an objective cannot fail there.
@@ -246,6 +246,33 @@ pub enum BatchError {
         most: f64,
         /// Its value.
         given: f64,
+    },
+    /// A number of a response outside of its column's range.
+    #[error("{column}: expected {least:e} to {most:e} for response {response}, got {given}")]
+    Number {
+        /// The column.
+        column: &'static str,
+        /// Index of the response.
+        response: usize,
+        /// The least value allowed.
+        least: f64,
+        /// The greatest value allowed.
+        most: f64,
+        /// Its value.
+        given: f64,
+    },
+    /// Rewards that are not as many for each response.
+    #[error("reward: expected {} for each of {responses} responses, got {given} numbers", match each {
+        Some(each) => format!("{each} numbers"),
+        None => "at least one number, and as many".to_owned(),
+    })]
+    Rewards {
+        /// How many a response must have, where it is fixed.
+        each: Option<usize>,
+        /// Number of responses.
+        responses: usize,
+        /// Number of rewards.
+        given: usize,
     },
     /// A response whose feedback is not of the data's kind.
     #[error("response {response}: expected {expected} for {data}, got {}", describe(.given), data = <&str>::from(.data))]
@@ -386,8 +413,10 @@ impl TokenConstants {
         match constant {
             Constant::ReferenceLogProb => &self.reference_log_prob,
             Constant::BehaviourLogProb => &self.behaviour_log_prob,
+            Constant::RolloutLogProb => &self.rollout_log_prob,
             Constant::BehaviourValue => &self.behaviour_value,
             Constant::Advantage => &self.advantage,
+            Constant::Reward => &self.reward,
             Constant::Return => &self.returns,
         }
     }
@@ -405,8 +434,10 @@ impl TokenConstants {
         match constant {
             Constant::ReferenceLogProb => &mut self.reference_log_prob,
             Constant::BehaviourLogProb => &mut self.behaviour_log_prob,
+            Constant::RolloutLogProb => &mut self.rollout_log_prob,
             Constant::BehaviourValue => &mut self.behaviour_value,
             Constant::Advantage => &mut self.advantage,
+            Constant::Reward => &mut self.reward,
             Constant::Return => &mut self.returns,
         }
     }
@@ -445,15 +476,23 @@ impl Response {
         Self { tokens, feedback: if desirable { Feedback::Desirable } else { Feedback::Undesirable } }
     }
 
-    /// A response with a reward, to be compared with those of its group.
+    /// A response of a group.
     ///
     /// ```
     /// use objective::{Feedback, Response};
     ///
-    /// assert_eq!(Response::rewarded(2..4, 1, 0.5).feedback, Feedback::Reward { group: 1, reward: 0.5 });
+    /// assert_eq!(Response::grouped(2..4, 1).feedback, Feedback::Group(1));
     /// ```
-    pub fn rewarded(tokens: Range<usize>, group: usize, reward: f64) -> Self {
-        Self { tokens, feedback: Feedback::Reward { group, reward } }
+    pub fn grouped(tokens: Range<usize>, group: usize) -> Self {
+        Self { tokens, feedback: Feedback::Group(group) }
+    }
+
+    /// The group that it belongs to, if any.
+    pub(crate) fn group(&self) -> Option<usize> {
+        match self.feedback {
+            Feedback::Group(group) => Some(group),
+            _ => None,
+        }
     }
 
     /// Whether it is learned from.
@@ -473,7 +512,7 @@ impl Response {
     /// ```
     /// use objective::Response;
     ///
-    /// assert_eq!(Response::rewarded(0..2, 1, 0.5).shifted(3), Response::rewarded(3..5, 1, 0.5));
+    /// assert_eq!(Response::grouped(0..2, 1).shifted(3), Response::grouped(3..5, 1));
     /// ```
     pub fn shifted(&self, places: usize) -> Self {
         Self { tokens: self.tokens.start + places..self.tokens.end + places, ..*self }
@@ -487,7 +526,7 @@ impl Response {
 ///
 /// let responses = [Response::new(0..2), Response::new(2..5), Response::new(5..6)];
 /// let totals = StepTotals::of(&responses, &[Pair { chosen: 0, rejected: 1 }, Pair { chosen: 0, rejected: 2 }]);
-/// assert_eq!(totals, StepTotals { tokens: 6, responses: 3, pairs: 2, chosen_tokens: 4 });
+/// assert_eq!(totals, StepTotals { tokens: 6, responses: 3, pairs: 2, chosen_tokens: 4, groups: 0 });
 /// ```
 impl StepTotals {
     /// The counts of a batch that is a whole step.
@@ -507,6 +546,7 @@ impl StepTotals {
             responses: learned().count(),
             pairs: pairs.len(),
             chosen_tokens: pairs.iter().map(|pair| length(pair.chosen)).sum(),
+            groups: responses.chunk_by(|a, b| a.feedback == b.feedback).filter(|members| members[0].group().is_some()).count(),
         }
     }
 }
@@ -518,6 +558,7 @@ impl std::iter::Sum for StepTotals {
             responses: sum.responses.saturating_add(part.responses),
             pairs: sum.pairs.saturating_add(part.pairs),
             chosen_tokens: sum.chosen_tokens.saturating_add(part.chosen_tokens),
+            groups: sum.groups.saturating_add(part.groups),
         })
     }
 }
@@ -574,14 +615,21 @@ impl<'a> TokenBatch<'a> {
             }
             _ => {}
         }
-        check_feedback(data, responses)?;
+        check_feedback(data, requirements.grouped, responses)?;
         for statistic in EnumSet::all() {
             let required = requirements.statistics.contains(statistic);
             check_column(statistic.name(), statistic.range(), statistics.column(statistic), required, responses)?;
         }
         for constant in EnumSet::all() {
             let required = requirements.constants.contains(constant);
-            check_column(constant.name(), constant.range(), constants.column(constant), required, responses)?;
+            let column = constants.column(constant);
+            match constant {
+                Constant::Reward => check_rewards(column, required, requirements.rewards, responses)?,
+                Constant::Advantage if required && data == Data::Groups && column.len() == responses.len() => {
+                    check_each(constant.name(), constant.range(), column)?;
+                }
+                _ => check_column(constant.name(), constant.range(), column, required, responses)?,
+            }
         }
         let whole = requirements.coupling == Coupling::Step;
         for (field, own, given) in [
@@ -589,6 +637,7 @@ impl<'a> TokenBatch<'a> {
             ("responses", own.responses, totals.responses),
             ("pairs", own.pairs, totals.pairs),
             ("chosen_tokens", own.chosen_tokens, totals.chosen_tokens),
+            ("groups", own.groups, totals.groups),
         ] {
             if given < own || (whole && given != own) {
                 return Err(BatchError::Totals { field, whole, own, given });
@@ -725,6 +774,17 @@ impl<'a> TokenBatch<'a> {
         &self.statistics.log_prob[self.responses[response].tokens.clone()]
     }
 
+    /// The group of a response, if there is such a response and it has one.
+    pub(crate) fn group(&self, response: usize) -> Option<usize> {
+        self.responses.get(response)?.group()
+    }
+
+    /// The required rewards of one response.
+    pub(crate) fn rewards(&self, response: usize) -> &'a [f64] {
+        let each = self.constants.reward.len() / self.responses.len();
+        &self.constants.reward[response * each..(response + 1) * each]
+    }
+
     /// A required column of one response.
     ///
     /// ```
@@ -829,12 +889,13 @@ fn check_responses(responses: &[Response], pairs: &[Pair]) -> Result<StepTotals,
 }
 
 /// Responses must have feedback of the data's kind, and of each kind that the loss needs.
-fn check_feedback(data: Data, responses: &[Response]) -> Result<(), BatchError> {
+fn check_feedback(data: Data, grouped: bool, responses: &[Response]) -> Result<(), BatchError> {
     let expected = match data {
         Data::Demonstrations | Data::Preferences | Data::Rollouts => "no feedback",
         Data::Labelled { mismatched: false } => "desirable or undesirable",
         Data::Labelled { mismatched: true } => "desirable, undesirable or mismatched",
-        Data::Groups => "a finite reward of at most 1e30",
+        Data::Groups if grouped => "a group",
+        Data::Groups => "a group or no feedback",
     };
     let mut least = 0;
     for (response, &Response { feedback: given, .. }) in responses.iter().enumerate() {
@@ -842,13 +903,14 @@ fn check_feedback(data: Data, responses: &[Response]) -> Result<(), BatchError> 
             (Data::Demonstrations | Data::Preferences | Data::Rollouts, Feedback::None) => true,
             (Data::Labelled { .. }, Feedback::Desirable | Feedback::Undesirable) => true,
             (Data::Labelled { mismatched }, Feedback::Mismatched) => mismatched,
-            (Data::Groups, Feedback::Reward { group, reward }) => {
+            (Data::Groups, Feedback::Group(group)) => {
                 if group < least {
                     return Err(BatchError::Group { response, least, given: group });
                 }
                 least = group;
-                (-MOST..=MOST).contains(&reward)
+                true
             }
+            (Data::Groups, Feedback::None) => !grouped,
             _ => false,
         };
         if !fits {
@@ -871,8 +933,44 @@ fn describe(feedback: &Feedback) -> String {
         Feedback::Desirable => "a desirable response".to_owned(),
         Feedback::Undesirable => "an undesirable response".to_owned(),
         Feedback::Mismatched => "a mismatched response".to_owned(),
-        Feedback::Reward { reward, .. } => format!("the reward {}", Value::from(*reward)),
+        Feedback::Group(group) => format!("the group {group}"),
     }
+}
+
+/// Rewards must be as many for each response, and numbers or abstaining.
+fn check_rewards(
+    values: &[f64],
+    required: bool,
+    each: Option<usize>,
+    responses: &[Response],
+) -> Result<(), BatchError> {
+    let (column, given) = ("reward", values.len());
+    let count = responses.len();
+    if !required || given == 0 || given % count != 0 || each.is_some_and(|each| given != each * count) {
+        return match (required, each) {
+            (false, _) if given == 0 => Ok(()),
+            (false, _) => Err(BatchError::Length { column, expected: 0, given }),
+            (true, each) => Err(BatchError::Rewards { each, responses: count, given }),
+        };
+    }
+    let range = Constant::Reward.range();
+    match values.iter().position(|value| !value.is_nan() && !range.contains(value)) {
+        None => Ok(()),
+        Some(place) => Err(of_response(column, range, place / (given / count), values[place])),
+    }
+}
+
+/// Numbers of responses must be in their range.
+fn check_each(column: &'static str, range: RangeInclusive<f64>, values: &[f64]) -> Result<(), BatchError> {
+    match values.iter().position(|value| !range.contains(value)) {
+        None => Ok(()),
+        Some(response) => Err(of_response(column, range, response, values[response])),
+    }
+}
+
+fn of_response(column: &'static str, range: RangeInclusive<f64>, response: usize, given: f64) -> BatchError {
+    let (least, most) = range.into_inner();
+    BatchError::Number { column, response, least, most, given }
 }
 
 fn check_column(

@@ -46,32 +46,22 @@
 //! ```
 
 pub mod batch;
-pub mod cispo;
-pub mod clip;
 pub mod configured;
 pub mod evaluation;
-pub mod group;
-pub mod grpo;
 pub mod held;
 pub mod ift;
 mod losses;
-pub mod luspo;
 pub mod method;
 pub mod numerics;
 pub mod parameter;
-pub mod ppo;
+pub mod policy_gradient;
 pub mod propagation;
 pub mod registry;
 pub mod requirements;
-pub mod returns;
-pub mod rloo;
 pub mod sampling;
-pub mod sapo;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod state;
-pub mod token_divergence;
-pub mod vespo;
 
 pub use batch::{BatchError, Feedback, Pair, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics};
 pub use configured::Configured;
@@ -107,6 +97,9 @@ pub use losses::transport::{Aot, AotUnpaired};
 pub use losses::weighted_sum::{Term, WeightedSum};
 pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};
+pub use policy_gradient::{
+    Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion,
+};
 pub use registry::{METHODS, RegistryError};
 pub use requirements::{Anticipation, Constant, Coupling, Data, Freeze, Lambda, Requirements, Source, Statistic};
 pub use sampling::Sampling;

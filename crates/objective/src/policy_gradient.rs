@@ -370,6 +370,9 @@ impl Objective for PolicyGradient {
                 }
             }
         }
+        if !self.advantage.is_column() {
+            constants |= Constant::Reward;
+        }
         if self.entropy_coefficient > 0.0 || self.entropy_share < 1.0 {
             statistics |= Statistic::Entropy;
         }
@@ -379,6 +382,8 @@ impl Objective for PolicyGradient {
             coupling: if self.is_coupled() { Coupling::Step } else { Coupling::None },
             statistics,
             constants,
+            grouped: !self.advantage.is_column() || self.aggregation == Aggregation::PromptMean,
+            rewards: (self.advantage == Advantage::Greedy).then_some(2),
             ..Requirements::new(if self.advantage == Advantage::Gae { Data::Rollouts } else { Data::Groups })
         }
     }

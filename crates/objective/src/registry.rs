@@ -5,18 +5,31 @@ use crate::parameter::{ParameterError, Parameters, Registered};
 use crate::{
     AlphaPo, Aot, AotUnpaired, ApoDown, ApoZero, ApoZeroUnpaired, Bco, BcoPair, Cpo, Discopop, Dpo, ExoPair, Hinge,
     Ift, Ipo, Kto, NcaPair, Objective, OnlineDpo, Orpo, Robust, Sft, SigmoidNorm, Simpo, SppoHard, Tdpo, WeightedSum,
-    cispo, grpo, luspo, ppo, rloo, sapo, vespo,
+    policy_gradient::presets,
 };
 
 /// Every method, in the order of `--method all`.
-pub const METHODS: &[Method] = &[
+pub const METHODS: &[Method] = &{
+    let mut all = [PREFERENCES[0]; PREFERENCES.len() + presets::METHODS.len()];
+    let mut place = 0;
+    while place < all.len() {
+        all[place] = match place < PREFERENCES.len() {
+            true => PREFERENCES[place],
+            false => presets::METHODS[place - PREFERENCES.len()],
+        };
+        place += 1;
+    }
+    all
+};
+
+/// The methods that are no policy gradients.
+const PREFERENCES: &[Method] = &[
     Sft::METHOD,
     Dpo::METHOD,
     Orpo::METHOD,
     Simpo::METHOD,
     Tdpo::METHOD,
     Ift::METHOD,
-    ppo::METHOD,
     OnlineDpo::METHOD,
     Hinge::METHOD,
     Ipo::METHOD,
@@ -36,12 +49,6 @@ pub const METHODS: &[Method] = &[
     Kto::METHOD,
     ApoZeroUnpaired::METHOD,
     Bco::METHOD,
-    grpo::METHOD,
-    cispo::METHOD,
-    sapo::METHOD,
-    luspo::METHOD,
-    vespo::METHOD,
-    rloo::METHOD,
     WeightedSum::METHOD,
 ];
 

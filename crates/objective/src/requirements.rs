@@ -37,6 +37,10 @@ pub struct Requirements {
     pub statistics: EnumSet<Statistic>,
     /// Columns that must be known before the step.
     pub constants: EnumSet<Constant>,
+    /// Whether the group of each response must be known.
+    pub grouped: bool,
+    /// Number of rewards a response, where the objective fixes it.
+    pub rewards: Option<usize>,
 }
 
 /// An objective of its own names what it asks for beyond the least:
@@ -66,6 +70,8 @@ impl Requirements {
             anticipation: Anticipation::Off,
             statistics: Statistic::LogProb.into(),
             constants: EnumSet::empty(),
+            grouped: false,
+            rewards: None,
         }
     }
 
@@ -188,14 +194,18 @@ pub enum Statistic {
 pub enum Constant {
     /// log π_ref(yₜ|sₜ) of the frozen reference policy, nats.
     ReferenceLogProb,
-    /// log π(yₜ|sₜ) of the policy that sampled the response, nats.
+    /// log π(yₜ|sₜ) that the trainer's own pass of the policy that sampled the response gives, nats.
     BehaviourLogProb,
+    /// log π(yₜ|sₜ) that the sampler of the response reported, nats.
+    RolloutLogProb,
     /// V(sₜ) when the response was sampled, in units of reward.
     BehaviourValue,
     /// How much better yₜ is than what the policy does at sₜ, usually normalised over the step.
     Advantage,
     /// The return that V(sₜ) is fitted to, in units of reward.
     Return,
+    /// Rewards of a response, as many numbers for each response.
+    Reward,
 }
 
 /// Errors name a column and its range:
@@ -271,8 +281,8 @@ impl Constant {
     /// ```
     pub fn range(self) -> RangeInclusive<f64> {
         match self {
-            Constant::ReferenceLogProb | Constant::BehaviourLogProb => -MOST..=0.0,
-            Constant::BehaviourValue | Constant::Advantage | Constant::Return => -MOST..=MOST,
+            Constant::ReferenceLogProb | Constant::BehaviourLogProb | Constant::RolloutLogProb => -MOST..=0.0,
+            Constant::BehaviourValue | Constant::Advantage | Constant::Return | Constant::Reward => -MOST..=MOST,
         }
     }
 }

@@ -1,6 +1,10 @@
 //! Sums that do not wait, and logistic and exponential functions that neither overflow nor cancel.
 
+mod exponential;
+
 use std::f64::consts::LN_2;
+
+pub use exponential::{exp_excess_slice, exp_m1_slice, exp_slice, sigmoid_slice};
 
 /// Partial sums that do not wait for one another, so that a sum takes as long as reading its terms.
 const LANES: usize = 8;

@@ -6,7 +6,7 @@ use enumset::EnumSet;
 use serde::{Deserialize, Serialize};
 
 use crate::numerics::sum_of_differences;
-use crate::requirements::{Constant, Coupling, Data, MOST, Requirements, Statistic};
+use crate::requirements::{Constant, Coupling, Data, Requirements, Statistic};
 
 /// Differentiable columns over response tokens; also the type of their cotangents. Unrequired columns are empty.
 ///
@@ -546,7 +546,10 @@ impl StepTotals {
             responses: learned().count(),
             pairs: pairs.len(),
             chosen_tokens: pairs.iter().map(|pair| length(pair.chosen)).sum(),
-            groups: responses.chunk_by(|a, b| a.feedback == b.feedback).filter(|members| members[0].group().is_some()).count(),
+            groups: responses
+                .chunk_by(|a, b| a.feedback == b.feedback)
+                .filter(|members| members[0].group().is_some())
+                .count(),
         }
     }
 }

@@ -54,7 +54,7 @@ mod losses;
 pub mod method;
 pub mod numerics;
 pub mod parameter;
-pub mod policy_gradient;
+mod policy_gradient;
 pub mod propagation;
 pub mod registry;
 pub mod requirements;
@@ -99,6 +99,7 @@ pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};
 pub use policy_gradient::{
     Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion,
+    generalised_advantages, normalise,
 };
 pub use registry::{METHODS, RegistryError};
 pub use requirements::{Anticipation, Constant, Coupling, Data, Freeze, Lambda, Requirements, Source, Statistic};

@@ -38,7 +38,7 @@ mod loss;
 mod numbers;
 pub(crate) mod presets;
 mod ratio;
-pub(crate) mod returns;
+mod returns;
 mod trust_region;
 mod value;
 
@@ -49,6 +49,7 @@ pub use self::aggregation::Aggregation;
 pub use self::correction::Correction;
 pub use self::divergence::{Estimator, Place};
 pub use self::ratio::Ratio;
+pub use self::returns::{generalised_advantages, normalise};
 pub use self::trust_region::TrustRegion;
 
 use crate::objective;

@@ -80,11 +80,6 @@ impl Correction {
         matches!(self, Self::MaskToken | Self::MaskSequence | Self::MaskGeometric)
     }
 
-    /// Whether a token's weight is its own.
-    pub(super) fn is_by_token(self) -> bool {
-        matches!(self, Self::TruncateToken | Self::MaskToken | Self::Icepop)
-    }
-
     /// `correction_min` and `correction_max` where they are not set.
     pub(super) fn default_bounds(self) -> [f64; 2] {
         match self {

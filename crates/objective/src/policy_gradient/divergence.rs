@@ -108,7 +108,8 @@ impl Estimator {
         }
         // ρ e⁻ᵈ = π_ref / π_behaviour, so that no overflow of e⁻ᵈ shows where ρ is small.
         let u = -drift;
-        let value = if u <= STEEPEST { ratio * value } else { exponential(reference - behaviour).0 - ratio * (1.0 + u) };
+        let value =
+            if u <= STEEPEST { ratio * value } else { exponential(reference - behaviour).0 - ratio * (1.0 + u) };
         // The closed form of ρ k + ρ (1 − e⁻ᵈ), which would lose digits by cancellation.
         (value, -ratio * u)
     }

@@ -371,7 +371,11 @@ fn fill_shares(own: &PolicyGradient, batch: &TokenBatch<'_>, kept: &mut [f64], s
         true => Counts {
             tokens: count(0..kept.len()),
             responses: batch.responses().iter().filter(|response| count(response.tokens.clone()) > 0).count(),
-            groups: if by_prompt { groups(batch).filter(|members| count(span(members.clone())) > 0).count() } else { 0 },
+            groups: if by_prompt {
+                groups(batch).filter(|members| count(span(members.clone())) > 0).count()
+            } else {
+                0
+            },
         },
         false => Counts { tokens: totals.tokens, responses: totals.responses, groups: totals.groups },
     };
@@ -429,7 +433,9 @@ fn fill_region_weights<'a>(
                 let x = if own.ratio == Ratio::Product { sum } else { sum / tokens.max(1.0) };
                 each(slots, &|_, _, gain| capped(caps, x, gain));
             }
-            TrustRegion::TotalVariation => each(slots, &|a, b, gain| within_total_variation([low, high, most], a, b, gain)),
+            TrustRegion::TotalVariation => {
+                each(slots, &|a, b, gain| within_total_variation([low, high, most], a, b, gain))
+            }
             TrustRegion::BinaryKl => each(slots, &|a, b, gain| within_binary_kl([low, high, most], a, b, gain)),
             TrustRegion::Topr => {
                 let (sum, _) = whole();

@@ -187,9 +187,7 @@ impl PolicyGradient {
         let (mut total, mut loss) = (0.0, 0.0);
         for (token, ((&log_prob, &reference), slot)) in response.log_prob.iter().zip(reference).zip(slots).enumerate() {
             let (value, slope) = match self.divergence_place {
-                Place::Corrected => {
-                    self.divergence.corrected(bound, log_prob, response.behaviour[token], reference)
-                }
+                Place::Corrected => self.divergence.corrected(bound, log_prob, response.behaviour[token], reference),
                 _ => self.divergence.differentiated(bound, log_prob, reference),
             };
             let share = response.shares.at(token);
@@ -274,12 +272,7 @@ fn by_token(
 }
 
 /// The loss of the geometric mean of a response's bounded ratios, with the mean of its advantages (GMPO).
-fn geometric_mean(
-    bounds: [f64; 2],
-    response: &Response<'_>,
-    slots: &mut [f64],
-    clipped: &mut Clipped,
-) -> f64 {
+fn geometric_mean(bounds: [f64; 2], response: &Response<'_>, slots: &mut [f64], clipped: &mut Clipped) -> f64 {
     let kept = |token: usize| response.shares.at(token) > 0.0;
     let (mut count, mut x, mut advantage, mut log_weight) = (0.0, 0.0, 0.0, 0.0);
     for token in (0..response.tokens()).filter(|&token| kept(token)) {

@@ -18,12 +18,10 @@
 //! solved count more. `reinforce_plus_plus` and `reinforce_plus_plus_baseline` are whitened: of an expected direction that depends
 //! on the step. `dro` adds the gradient of its penalty, `kl_cov` none on policy, and `clip_cov` leaves tokens out.
 
-use super::{
-    Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion,
-};
-use crate::method::Method;
-use crate::parameter::{Parameters, ParameterError, declared, read};
+use super::{Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion};
 use crate::Objective;
+use crate::method::Method;
+use crate::parameter::{ParameterError, Parameters, declared, read};
 
 /// Builds an objective whose defaults are a preset's.
 fn build(
@@ -40,7 +38,10 @@ fn build(
 /// Names the successors of parameters that were renamed.
 fn refuse_former_names(owner: &'static str, given: &Parameters) -> Result<(), ParameterError> {
     for (former, successor) in [
-        ("normalisation", "aggregation (response_mean for grpo, token_mean for bnpo and dapo, fixed_length for dr_grpo)"),
+        (
+            "normalisation",
+            "aggregation (response_mean for grpo, token_mean for bnpo and dapo, fixed_length for dr_grpo)",
+        ),
         ("episodes", "samples"),
     ] {
         if given.contains_key(former) {

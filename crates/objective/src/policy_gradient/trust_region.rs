@@ -86,10 +86,7 @@ pub enum TrustRegion {
 impl TrustRegion {
     /// Whether the loss is −A log π times a held weight.
     pub(super) fn is_weighted(self) -> bool {
-        matches!(
-            self,
-            Self::Cispo | Self::Vespo | Self::TotalVariation | Self::BinaryKl | Self::Topr
-        )
+        matches!(self, Self::Cispo | Self::Vespo | Self::TotalVariation | Self::BinaryKl | Self::Topr)
     }
 
     /// Whether the ratio is a choice: other regions say which ratio they bound.
@@ -230,12 +227,7 @@ pub(super) fn within_total_variation(
 }
 
 /// The weight of a token whose binary divergence may grow to `high` upwards and `low` downwards (DPPO, binary KL).
-pub(super) fn within_binary_kl(
-    [low, high, most]: [f64; 3],
-    log_prob: f64,
-    behaviour: f64,
-    advantage: f64,
-) -> Weight {
+pub(super) fn within_binary_kl([low, high, most]: [f64; 3], log_prob: f64, behaviour: f64, advantage: f64) -> Weight {
     let drift = log_prob - behaviour;
     let bound = match advantage > 0.0 {
         true if drift > 0.0 && binary_kl(behaviour, log_prob) > high => Some(Bounded::Above),
@@ -317,7 +309,10 @@ mod tests {
         let x = 4.0_f64.ln();
         assert!((CLIP.surrogate(x, -1.0).loss - 4.0).abs() < 1e-12);
         assert_eq!(Clip { delta: 3.0, ..CLIP }.surrogate(x, -1.0).loss, 3.0);
-        assert_eq!(CLIP.surrogate(1.5_f64.ln(), 1.0), Surrogate { loss: -1.2, slope: 0.0, clipped: Some(Bounded::Above) });
+        assert_eq!(
+            CLIP.surrogate(1.5_f64.ln(), 1.0),
+            Surrogate { loss: -1.2, slope: 0.0, clipped: Some(Bounded::Above) }
+        );
         assert_eq!(CLIP.surrogate(-0.5, -1.0).clipped, Some(Bounded::Below));
         assert_eq!(CLIP.surrogate(-0.5, 1.0).clipped, None);
     }

@@ -204,22 +204,26 @@ fn best_of(k: usize, scores: &mut [f64], order: &mut Vec<usize>) {
 /// Shifts numbers, one a token, to mean 0 and variance 1 (divided by their number less one). Those that are not numbers are
 /// left out and become 0; equal ones become 0.
 pub(super) fn whiten(values: &mut [f64]) {
+    let divisor = deviation(values).hypot(VARIANCE_OFFSET.sqrt());
+    centre_and_divide(values, divisor);
+}
+
+/// Shifts and scales the advantages of a step's responses to mean 0 and standard deviation 1, or nearly so. Those that are not
+/// numbers are left out and become 0.
+pub(super) fn standardise(values: &mut [f64]) {
+    let divisor = deviation(values) + SCALE_OFFSET;
+    centre_and_divide(values, divisor);
+}
+
+/// Subtracts the mean of the values that are numbers and divides by `divisor`; the others become 0.
+fn centre_and_divide(values: &mut [f64], divisor: f64) {
     let present = || values.iter().copied().filter(|value| !value.is_nan());
+    // Relative to the first, so that equal values become exactly 0.
     let (count, first) = (present().count() as f64, present().next().unwrap_or(0.0));
     let mean = present().map(|value| value - first).sum::<f64>() / count;
-    let squares: f64 = present().map(|value| (value - first - mean).powi(2)).sum();
-    let divisor = (squares / (count - 1.0).max(1.0) + VARIANCE_OFFSET).sqrt();
     for value in values {
         *value = if value.is_nan() { 0.0 } else { (*value - first - mean) / divisor };
     }
-}
-
-/// Shifts and scales the advantages of a step's responses to mean 0 and standard deviation 1, or nearly so.
-pub(super) fn standardise(values: &mut [f64]) {
-    let first = values.first().copied().unwrap_or(0.0);
-    let mean = values.iter().map(|value| value - first).sum::<f64>() / values.len() as f64;
-    let divisor = deviation(values) + SCALE_OFFSET;
-    values.iter_mut().for_each(|value| *value = (*value - first - mean) / divisor);
 }
 
 /// Replaces the rewards of a response's tokens by their discounted returns, with another reward on the last token.

@@ -298,7 +298,10 @@ fn fill_scores(
                 compare(estimate, groups(batch), length, scores, order, metrics);
                 scratch.iter_mut().zip(&*scores).for_each(|(sum, score)| *sum += score);
             }
-            scores.copy_from_slice(scratch);
+            for (index, (score, sum)) in scores.iter_mut().zip(&*scratch).enumerate() {
+                // A response whose rewards all abstain has no part in the step's mean.
+                *score = if batch.rewards(index).iter().all(|reward| reward.is_nan()) { f64::NAN } else { *sum };
+            }
             standardise(scores);
         }
         _ => compare(estimate, groups(batch), length, scores, order, metrics),

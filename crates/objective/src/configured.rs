@@ -28,7 +28,7 @@ pub(crate) const NAME: &str = "name";
 ///
 /// let error = serde_json::from_str::<Configured>(r#"{"name": "dpo", "beat": 0.2}"#).unwrap_err();
 /// assert!(error.to_string().starts_with("dpo.beat: unknown parameter; allowed: beta, label_smoothing"));
-/// # Ok::<(), serde_json::Error>(())
+/// Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(try_from = "Parameters")]
@@ -45,7 +45,7 @@ pub struct Configured {
 /// let hinge = Configured::try_from(Parameters::from([("name".to_owned(), "hinge".into())]))?;
 /// let parameters = Parameters::from(&hinge);
 /// assert_eq!((&parameters["name"], &parameters["tail_weight"]), (&"hinge".into(), &1.0.into()));
-/// # Ok::<(), objective::RegistryError>(())
+/// Ok::<(), objective::RegistryError>(())
 /// ```
 impl Configured {
     /// A typed objective with its method.

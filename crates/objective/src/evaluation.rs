@@ -1,27 +1,15 @@
 //! What an objective answers: a loss, its cotangents, and metrics.
 
-use enumset::EnumSet;
 use serde::{Deserialize, Serialize};
 use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
 
-use crate::batch::{TokenBatch, TokenStatistics};
+use crate::Objective;
+use crate::batch::{BatchError, StepTotals, TokenBatch, TokenColumns};
+use crate::columns::TokenStatistics;
 use crate::held::Held;
+use crate::state::ObjectiveState;
 
 /// A loss, its cotangents and metrics. The buffers are the caller's, to be used again.
-///
-/// ```
-/// # use objective::*;
-/// # let (responses, constants) = ([Response::new(0..1)], TokenConstants::default());
-/// # let totals = StepTotals::of(&responses, &[]);
-/// let sft = registry::build("sft", &Parameters::new())?;
-/// let statistics = TokenStatistics { log_prob: vec![-0.5], ..Default::default() };
-/// let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
-/// let mut evaluation = Evaluation::default();
-/// sft.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
-/// assert_eq!((evaluation.loss, &evaluation.cotangents.log_prob[..]), (0.5, &[-1.0][..]));
-/// assert_eq!(evaluation.metrics.mean(Metric::NegativeLogLikelihood), Some(0.5));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Evaluation {
     /// The batch's share of the step's loss.
@@ -40,24 +28,7 @@ pub struct Evaluation {
     pub(crate) term: Option<Box<Evaluation>>,
 }
 
-/// Two evaluations are equal if their results are; the contents of scratch buffers are not compared:
-///
-/// ```
-/// # use objective::*;
-/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
-/// # let totals = StepTotals::of(&responses, &[]);
-/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-/// let mut used = Evaluation::default();
-/// for method in ["ift", "sft"] {
-///     let objective = registry::build(method, &Parameters::new())?;
-///     let batch = TokenBatch::new(&objective.requirements(), &statistics, &constants, &responses, &[], totals)?;
-///     objective.evaluate(&batch, &mut ObjectiveState::default(), &mut used); // ift needs a buffer, sft none
-///     let mut fresh = Evaluation::default();
-///     objective.evaluate(&batch, &mut ObjectiveState::default(), &mut fresh);
-///     assert_eq!(used, fresh);
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// Two evaluations are equal if their results are; the contents of scratch buffers are not compared.
 impl PartialEq for Evaluation {
     fn eq(&self, other: &Self) -> bool {
         let Self { loss, cotangents, metrics, scratch: _, order: _, held: _, term: _ } = self;
@@ -160,46 +131,79 @@ pub struct Metrics {
     counts: [usize; Metric::COUNT],
 }
 
-/// What was there before does not show in what comes after:
-///
-/// ```
-/// # use objective::*;
-/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
-/// # let totals = StepTotals::of(&responses, &[]);
-/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-/// # let sft = registry::build("sft", &Parameters::new())?;
-/// # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
-/// let (mut fresh, mut used) = (Evaluation::default(), Evaluation::default());
-/// used.loss = 7.0;
-/// used.cotangents.entropy = vec![1.0; 5];
-/// for evaluation in [&mut fresh, &mut used] {
-///     sft.evaluate(&batch, &mut ObjectiveState::default(), evaluation);
-/// }
-/// assert_eq!(used, fresh);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 impl Evaluation {
-    /// No loss, no metrics, and a cotangent of 0 for each token of the batch's columns.
+    /// Evaluates columns that are a part of a step of these totals, or a whole step. The buffers are used again.
+    ///
+    /// This is what a host calls that keeps responses in flat columns; others have an [`Evaluator`](crate::Evaluator).
     ///
     /// ```
-    /// # use objective::*;
-    /// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
-    /// # let (requirements, totals) = (Requirements::new(Data::Demonstrations), StepTotals::of(&responses, &[]));
-    /// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-    /// let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &[], totals)?;
+    /// use objective::{Evaluation, ObjectiveState, Response, Sft, StepTotals, TokenColumns, TokenConstants, TokenStatistics};
+    ///
+    /// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..TokenStatistics::default() };
+    /// let (constants, responses) = (TokenConstants::default(), [Response::new(0..2)]);
+    /// let columns = TokenColumns { statistics: &statistics, constants: &constants, responses: &responses, pairs: &[] };
+    /// let (totals, mut state) = (StepTotals::of(&responses, &[]), ObjectiveState::default());
     /// let mut evaluation = Evaluation::default();
-    /// evaluation.reset(&batch);
-    /// assert_eq!(evaluation.cotangents.log_prob, [0.0, 0.0]);
-    /// assert!(evaluation.cotangents.value.is_empty());
-    /// # Ok::<(), BatchError>(())
+    /// evaluation.update(&Sft::default(), &mut state, &columns, totals)?;
+    /// assert_eq!((evaluation.loss, evaluation.cotangents.log_prob), (1.5, vec![-0.5, -0.5]));
+    /// Ok::<(), objective::BatchError>(())
     /// ```
-    pub fn reset(&mut self, batch: &TokenBatch<'_>) {
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError`] for columns that do not fit the objective or one another; the state stays as it was.
+    pub fn update(
+        &mut self,
+        objective: &dyn Objective,
+        state: &mut ObjectiveState,
+        columns: &TokenColumns<'_>,
+        totals: StepTotals,
+    ) -> Result<(), BatchError> {
+        let batch = TokenBatch::new(&objective.requirements(), &columns.into(), Some(totals))?;
+        self.evaluate(objective, &batch, state);
+        Ok(())
+    }
+
+    /// Evaluates columns with the held numbers of another evaluation: the loss whose derivatives the cotangents are.
+    ///
+    /// # Errors
+    ///
+    /// As [`update`](Self::update).
+    pub fn update_held(
+        &mut self,
+        objective: &dyn Objective,
+        held: &Held,
+        columns: &TokenColumns<'_>,
+        totals: StepTotals,
+    ) -> Result<(), BatchError> {
+        let batch = TokenBatch::new(&objective.requirements(), &columns.into(), Some(totals))?;
+        self.evaluate_held(objective, &batch, held);
+        Ok(())
+    }
+
+    /// The numbers behind a stop-gradient in the last evaluation.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    pub(crate) fn evaluate(&mut self, objective: &dyn Objective, batch: &TokenBatch<'_>, state: &mut ObjectiveState) {
+        let mut held = std::mem::take(&mut self.held);
+        held.clear();
+        objective.hold(batch, state, &mut held);
+        self.evaluate_held(objective, batch, &held);
+        self.held = held;
+    }
+
+    pub(crate) fn evaluate_held(&mut self, objective: &dyn Objective, batch: &TokenBatch<'_>, held: &Held) {
+        self.reset(batch);
+        objective.loss(batch, held, self);
+        self.metrics.merge(&held.metrics);
+    }
+
+    /// No loss, no metrics, and a cotangent of 0 for each token of the batch's columns.
+    pub(crate) fn reset(&mut self, batch: &TokenBatch<'_>) {
         self.loss = 0.0;
-        for statistic in EnumSet::all() {
-            let slots = self.cotangents.column_mut(statistic);
-            slots.clear();
-            slots.resize(batch.statistics().column(statistic).len(), 0.0);
-        }
+        self.cotangents.zero(batch.statistics(), batch.tokens());
         self.metrics = Metrics::default();
     }
 }

@@ -11,16 +11,12 @@ use crate::evaluation::Metrics;
 /// Dynamic fine-tuning weights each token by its own probability:
 ///
 /// ```
-/// # use objective::*;
-/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
-/// # let totals = StepTotals::of(&responses, &[]);
-/// let statistics = TokenStatistics { log_prob: vec![0.0, 0.5_f64.ln()], ..Default::default() };
-/// let sft = registry::build("sft", &[("weighting".to_owned(), "dft".into())].into())?;
-/// # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
-/// let mut held = Held::default();
-/// sft.hold(&batch, &mut ObjectiveState::default(), &mut held);
-/// assert_eq!(held.tokens, [1.0, 0.5]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// use objective::{Demonstrations, Sft, Side, TokenWeighting};
+///
+/// let mut sft = Sft { weighting: TokenWeighting::Dft, ..Sft::default() }.evaluator()?;
+/// sft.evaluate(&Demonstrations(Side { log_prob: &[0.0, 0.5_f64.ln()], ..Side::of(&[2]) }))?;
+/// assert_eq!(sft.held().tokens, [1.0, 0.5]);
+/// Ok::<(), objective::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Held {

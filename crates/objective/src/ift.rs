@@ -2,15 +2,17 @@
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::Objective;
 use crate::batch::TokenBatch;
+use crate::data::Demonstrations;
 use crate::evaluation::{Evaluation, Metric};
+use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::numerics::sum;
 use crate::objective;
-use crate::parameter::{Choice, Parameters, UNIT, in_force};
+use crate::parameter::{Choice, UNIT};
 use crate::propagation::{Item, Norm, Side, Weights};
 use crate::requirements::{Anticipation, Data, Freeze, Lambda, Requirements};
+use crate::{Objective, declared_parameters};
 
 /// How later losses reach earlier tokens in [`Ift`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
@@ -125,6 +127,10 @@ impl Ift {
     }
 }
 
+impl LearnsFrom for Ift {
+    type Data<'a> = Demonstrations<'a>;
+}
+
 impl Objective for Ift {
     fn requirements(&self) -> Requirements {
         let least = self.lambda_min.unwrap_or(self.lambda);
@@ -135,9 +141,7 @@ impl Objective for Ift {
         }
     }
 
-    fn parameters(&self) -> Parameters {
-        in_force(self)
-    }
+    declared_parameters!();
 
     fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
         let scale = 1.0 / batch.totals().responses as f64;

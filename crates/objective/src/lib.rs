@@ -1,19 +1,92 @@
-//! Alignment objectives as pure functions.
+//! Alignment objectives as pure functions: token log-probabilities in, a loss and its derivatives out.
+//!
+//! ```
+//! use objective::{Dpo, Pairs, Side};
+//!
+//! fn main() -> Result<(), objective::Error> {
+//!     let mut dpo = Dpo { beta: 0.1, ..Dpo::default() }.evaluator()?;
+//!     let answer = dpo.evaluate(&Pairs {
+//!         chosen: Side { log_prob: &[-1.2, -0.3], reference_log_prob: &[-1.0, -0.4], ..Side::of(&[2]) }, // one response
+//!         rejected: Side { log_prob: &[-0.5], reference_log_prob: &[-0.7], ..Side::of(&[1]) },
+//!     })?;
+//!     println!("{} {:?}", answer.loss, answer.cotangents.chosen.log_prob);
+//!     Ok(())
+//! }
+//! ```
 //!
 //! The host of a policy (a small network on a lake, a transformer on a GPU) turns states into *token statistics*, one
 //! number a response token: `log_prob` = log π(yₜ|sₜ) in nats. An [`Objective`] maps them to a loss and its
 //! *cotangents* ∂loss/∂statistic, in f64, without tensors, input or output, randomness or logging. The host pulls the
 //! cotangents back into its parameters.
 //!
+//! The other kinds of data have the same form. [`Demonstrations`] are imitated:
+//!
+//! ```
+//! use objective::{Demonstrations, Sft, Side};
+//!
+//! let mut sft = Sft::default().evaluator()?;
+//! let answer = sft.evaluate(&Demonstrations(Side { log_prob: &[-1.2, -0.3, -0.5], ..Side::of(&[2, 1]) }))?;
+//! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
+//! [`Labelled`] responses have a thumb up or down:
+//!
+//! ```
+//! use objective::{Bco, Labelled, Side};
+//!
+//! let mut bco = Bco::default().evaluator()?;
+//! let answer = bco.evaluate(&Labelled {
+//!     responses: Side { log_prob: &[-1.2, -0.3], reference_log_prob: &[-1.0, -0.4], ..Side::of(&[1, 1]) },
+//!     desirable: &[true, false],
+//!     mismatched: Side::of(&[]),
+//! })?;
+//! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
+//! [`Groups`] of sampled responses have rewards, and an objective may also be found by its name:
+//!
+//! ```
+//! use objective::{Batch, Evaluator, Groups, Side};
+//!
+//! let mut grpo = Evaluator::new(objective::registry::build("grpo", &[("clip".to_owned(), 0.1.into())].into())?)?;
+//! let answer = grpo.evaluate(&Batch::Groups(Groups {
+//!     responses: Side { log_prob: &[-1.2, -0.3], behaviour_log_prob: &[-1.2, -0.3], ..Side::of(&[1, 1]) },
+//!     group: &[0, 0],
+//!     reward: &[1.0, 0.0],
+//! }))?;
+//! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
+//! [`Rollouts`] have advantages:
+//!
+//! ```
+//! use objective::{Batch, Evaluator, Rollouts, Side};
+//!
+//! let given = [("value_coefficient".to_owned(), 0.0.into()), ("entropy_coefficient".to_owned(), 0.0.into())].into();
+//! let mut ppo = Evaluator::new(objective::registry::build("ppo", &given)?)?;
+//! let answer = ppo.evaluate(&Batch::Rollouts(Rollouts(Side {
+//!     log_prob: &[-1.2, -0.3],
+//!     behaviour_log_prob: &[-1.2, -0.3],
+//!     advantage: &[0.5, -0.5],
+//!     ..Side::of(&[2])
+//! })))?;
+//! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
 //! | to find | look in |
 //! |---|---|
-//! | a loss by its name, one file each | [`sft`], [`ift`], [`dpo`], [`orpo`], ...: the table below lists them all |
-//! | what losses on pairs share | [`preference`], [`divergence`] |
-//! | what losses on sampled responses share | [`group`], [`clip`], [`token_divergence`] |
-//! | what a loss reads and what it answers | [`batch`], [`evaluation`] |
-//! | what a loss asks of its host | [`requirements`] |
-//! | an objective by its name, a method at its parameters as a recipe spells it | [`registry`], [`configured`] |
-//! | declared parameters and their errors | [`parameter`] |
+//! | a loss, with its formula, source and a worked example | its struct: [`Sft`], [`Ift`], [`Dpo`], [`Orpo`], ...; the table below has all |
+//! | the columns that data may have, and their ranges | [`Side`], [`Statistic`], [`Constant`] |
+//! | losses of a step that is split into micro-batches | [`Evaluator::of_step`], [`StepTotals`] |
+//! | stop-gradients as numbers | [`Held`], [`Evaluator::evaluate_held`] |
+//! | what a loss asks of its host | [`Requirements`] |
+//! | an objective by its name, a method at its parameters as a recipe spells it | [`registry`], [`Configured`] |
+//! | parameters: ranges, defaults, errors, and objectives of one's own | [`parameter`], [`objective!`] |
+//! | a door for hosts with flat columns | [`Evaluation::update`], [`TokenColumns`] |
 //!
 //! # Methods
 //!
@@ -21,51 +94,34 @@
 //!
 //! Defaults are those of the method's paper, or of the peer that is its only source; numbers without a unit in a column are
 //! nats. A parameter that the others leave without effect is an error when it is set.
-//!
-//! # Examples
-//!
-//! ```
-//! use objective::preference::{Pairwise, Score};
-//! use objective::{
-//!     Evaluation, Objective, ObjectiveState, Pair, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
-//! };
-//!
-//! let dpo = Pairwise::new(objective::dpo::Dpo::new(0.0)?, 0.1, Score::LOG_RATIO)?;
-//! let responses = [Response::new(0..2), Response::new(2..3)];
-//! let pairs = [Pair { chosen: 0, rejected: 1 }];
-//! let statistics = TokenStatistics { log_prob: vec![-1.2, -0.3, -0.5], ..Default::default() };
-//! let constants = TokenConstants { reference_log_prob: statistics.log_prob.clone(), ..Default::default() };
-//! let totals = StepTotals::of(&responses, &pairs);
-//! let batch = TokenBatch::new(&dpo.requirements(), &statistics, &constants, &responses, &pairs, totals)?;
-//!
-//! let mut evaluation = Evaluation::default();
-//! dpo.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
-//! assert_eq!(evaluation.loss, std::f64::consts::LN_2); // the policy is its own reference
-//! assert_eq!(evaluation.cotangents.log_prob, [-0.05, -0.05, 0.05]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
 
-pub mod batch;
-pub mod configured;
-pub mod evaluation;
-pub mod held;
-pub mod ift;
+mod batch;
+mod columns;
+mod configured;
+mod data;
+mod evaluation;
+mod evaluator;
+mod held;
+mod ift;
 mod losses;
-pub mod method;
+mod method;
 pub mod numerics;
 pub mod parameter;
 mod policy_gradient;
-pub mod propagation;
+mod propagation;
 pub mod registry;
-pub mod requirements;
-pub mod sampling;
+mod requirements;
+mod sampling;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod state;
 
-pub use batch::{BatchError, Feedback, Pair, Response, StepTotals, TokenBatch, TokenConstants, TokenStatistics};
+pub use batch::{BatchError, Feedback, Pair, Response, StepTotals, TokenBatch, TokenColumns};
+pub use columns::{Constant, Cotangents, MOST, Side, Statistic, TokenConstants, TokenStatistics};
 pub use configured::Configured;
+pub use data::{Batch, Demonstrations, Groups, Labelled, PairCotangents, Pairs, Rollouts, TrainingData};
 pub use evaluation::{Evaluation, Metric, Metrics};
+pub use evaluator::{Answer, AnswerOf, Evaluator, LearnsFrom};
 pub use held::Held;
 pub use ift::{Ift, Propagation};
 pub use losses::alphapo::AlphaPo;
@@ -101,20 +157,24 @@ pub use policy_gradient::{
     Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion,
     generalised_advantages, normalise,
 };
+pub use propagation::{Item as PropagationItem, Norm as PropagationNorm, Side as PropagationSide};
 pub use registry::{METHODS, RegistryError};
-pub use requirements::{Anticipation, Constant, Coupling, Data, Freeze, Lambda, Requirements, Source, Statistic};
+pub use requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Source};
 pub use sampling::Sampling;
 pub use state::ObjectiveState;
 
 /// A loss over token statistics with analytic cotangents.
 ///
-/// Equal input gives equal output: an objective holds its parameters and nothing else. What must survive a step is in the
-/// state that its caller keeps.
+/// Equal input gives equal output: an objective holds its parameters and nothing else. What must survive a step is in its
+/// [`ObjectiveState`].
 ///
-/// An objective of its own, which rewards the policy's entropy:
+/// An objective of one's own, which rewards the policy's entropy:
 ///
 /// ```
-/// use objective::*;
+/// use objective::{
+///     Data, Demonstrations, Evaluation, Evaluator, Held, LearnsFrom, Objective, Parameters, Requirements, Side, Statistic,
+///     TokenBatch,
+/// };
 ///
 /// #[derive(Debug)]
 /// struct EntropyBonus;
@@ -130,105 +190,85 @@ pub use state::ObjectiveState;
 ///
 ///     fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
 ///         let share = 1.0 / batch.totals().tokens as f64;
-///         out.loss = -share * batch.statistics().entropy.iter().sum::<f64>();
+///         for response in 0..batch.responses().len() {
+///             out.loss -= share * batch.statistic(Statistic::Entropy, response).iter().sum::<f64>();
+///         }
 ///         out.cotangents.entropy.fill(-share);
 ///     }
 /// }
 ///
-/// let responses = [Response::new(0..2)];
-/// let statistics = TokenStatistics { entropy: vec![0.5, 0.25], ..Default::default() };
-/// let (constants, totals) = (TokenConstants::default(), StepTotals::of(&responses, &[]));
-/// let batch = TokenBatch::new(&EntropyBonus.requirements(), &statistics, &constants, &responses, &[], totals)?;
-/// let mut evaluation = Evaluation::default();
-/// EntropyBonus.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
-/// assert_eq!((evaluation.loss, evaluation.cotangents.entropy), (-0.375, vec![-0.5, -0.5]));
-/// # Ok::<(), BatchError>(())
+/// impl LearnsFrom for EntropyBonus {
+///     type Data<'a> = Demonstrations<'a>;
+/// }
+///
+/// let mut bonus = Evaluator::new(EntropyBonus)?;
+/// let answer = bonus.evaluate(&Demonstrations(Side { entropy: &[0.5, 0.25], ..Side::of(&[2]) }))?;
+/// assert_eq!((answer.loss, answer.cotangents.entropy), (-0.375, &[-0.5, -0.5][..]));
+/// Ok::<(), objective::Error>(())
 /// ```
 pub trait Objective: Send + Sync + std::fmt::Debug {
     /// What the host must supply.
-    ///
-    /// ```
-    /// use objective::{Parameters, registry};
-    ///
-    /// let requirements = |name: &str| registry::build(name, &Parameters::new()).map(|method| method.requirements());
-    /// assert!(requirements("dpo")?.need_reference());
-    /// assert!(!requirements("simpo")?.need_reference());
-    /// # Ok::<(), objective::RegistryError>(())
-    /// ```
     fn requirements(&self) -> Requirements;
 
     /// The parameters in force, defaults included; building the method anew from them gives the same objective.
     ///
     /// ```
-    /// use objective::{Parameters, registry};
+    /// use objective::{Objective, Simpo};
     ///
-    /// let simpo = registry::build("simpo", &[("beta".to_owned(), 10.0.into())].into())?;
+    /// let simpo = Simpo { beta: 10.0, ..Simpo::default() };
     /// assert_eq!(simpo.parameters()["target_margin"], 8.0.into()); // it follows beta
-    /// assert_eq!(registry::build("simpo", &simpo.parameters())?.parameters(), simpo.parameters());
-    /// # Ok::<(), objective::RegistryError>(())
     /// ```
     fn parameters(&self) -> Parameters;
 
+    /// Checks the parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError`] for a parameter that is out of range or without effect under the others.
+    fn check(&self) -> Result<(), ParameterError> {
+        Ok(())
+    }
+
     /// Computes every number behind a stop-gradient, and updates the state. `held` arrives empty.
-    ///
-    /// The baseline of BCO is a running mean of rewards:
-    ///
-    /// ```
-    /// # use objective::*;
-    /// # let responses = [Response::labelled(0..1, true), Response::labelled(1..2, false)];
-    /// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-    /// # let constants = TokenConstants { reference_log_prob: vec![-2.0, -2.0], ..Default::default() };
-    /// # let totals = StepTotals::of(&responses, &[]);
-    /// let bco = registry::build("bco", &[("beta".to_owned(), 1.0.into())].into())?;
-    /// # let batch = TokenBatch::new(&bco.requirements(), &statistics, &constants, &responses, &[], totals)?;
-    /// let (mut held, mut state) = (Held::default(), ObjectiveState::default());
-    /// bco.hold(&batch, &mut state, &mut held);
-    /// assert_eq!((&*held.responses, state.rewards.mean), (&[0.5][..], 0.5));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     fn hold(&self, _batch: &TokenBatch<'_>, _state: &mut ObjectiveState, _held: &mut Held) {}
 
     /// Adds the batch's share of the step's loss, its cotangents and metrics to `out`, whose slots arrive zeroed. The
     /// cotangents are the derivatives of the loss at fixed held numbers.
-    ///
-    /// Hosts call [`Objective::evaluate`]; this is what an objective implements.
-    ///
-    /// ```
-    /// # use objective::*;
-    /// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
-    /// # let totals = StepTotals::of(&responses, &[]);
-    /// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-    /// # let sft = registry::build("sft", &Parameters::new())?;
-    /// # let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
-    /// let mut out = Evaluation::default();
-    /// out.reset(&batch);
-    /// sft.loss(&batch, &Held::default(), &mut out);
-    /// assert_eq!((out.loss, out.cotangents.log_prob), (1.5, vec![-0.5, -0.5]));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation);
+}
 
-    /// Replaces `out` by the batch's share of the step's loss, cotangents and metrics. Reuses `out`'s memory.
-    ///
-    /// ```
-    /// # use objective::*;
-    /// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
-    /// # let totals = StepTotals::of(&responses, &[]);
-    /// let sft = registry::build("sft", &Parameters::new())?;
-    /// let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-    /// let batch = TokenBatch::new(&sft.requirements(), &statistics, &constants, &responses, &[], totals)?;
-    /// let mut evaluation = Evaluation::default();
-    /// sft.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
-    /// assert_eq!((evaluation.loss, evaluation.cotangents.log_prob), (1.5, vec![-0.5, -0.5]));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    fn evaluate(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, out: &mut Evaluation) {
-        out.reset(batch);
-        let mut held = std::mem::take(&mut out.held);
-        held.clear();
-        self.hold(batch, state, &mut held);
-        self.loss(batch, &held, out);
-        out.metrics.merge(&held.metrics);
-        out.held = held;
+impl<O: Objective + ?Sized> Objective for Box<O> {
+    fn requirements(&self) -> Requirements {
+        (**self).requirements()
     }
+
+    fn parameters(&self) -> Parameters {
+        (**self).parameters()
+    }
+
+    fn check(&self) -> Result<(), ParameterError> {
+        (**self).check()
+    }
+
+    fn hold(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, held: &mut Held) {
+        (**self).hold(batch, state, held);
+    }
+
+    fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
+        (**self).loss(batch, held, out);
+    }
+}
+
+/// Why an objective, its parameters or its data were refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A parameter.
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+    /// A batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The name of a method.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }

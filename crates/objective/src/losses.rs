@@ -32,15 +32,17 @@ pub(crate) mod weighted_sum;
 
 /// Implements [`Objective`](crate::Objective) by the functions that the losses of a form share.
 macro_rules! implement {
-    ($type:ty, $form:ident) => {
+    ($type:ty, $form:ident, $data:ident) => {
+        impl $crate::LearnsFrom for $type {
+            type Data<'a> = $crate::$data<'a>;
+        }
+
         impl $crate::Objective for $type {
             fn requirements(&self) -> $crate::Requirements {
                 $crate::losses::$form::requirements(self)
             }
 
-            fn parameters(&self) -> $crate::Parameters {
-                $crate::parameter::in_force(self)
-            }
+            $crate::declared_parameters!();
 
             fn hold(
                 &self,

@@ -7,10 +7,9 @@ use crate::parameter::{Parameter, ParameterError, Parameters};
 ///
 /// ```
 /// let orpo = objective::registry::find("orpo")?;
-/// assert_eq!((orpo.parameters)().iter().map(|parameter| parameter.name).collect::<Vec<_>>(), ["beta"]);
-/// let objective = (orpo.build)(&[("beta".to_owned(), 0.5.into())].into())?;
-/// assert_eq!(objective.parameters()["beta"], 0.5.into());
-/// # Ok::<(), objective::RegistryError>(())
+/// assert_eq!((orpo.parameters)()[0].name, "beta");
+/// assert_eq!((orpo.build)(&[("beta".to_owned(), 0.5.into())].into())?.parameters()["beta"], 0.5.into());
+/// Ok::<(), objective::RegistryError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Method {

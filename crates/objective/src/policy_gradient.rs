@@ -52,11 +52,12 @@ pub use self::ratio::Ratio;
 pub use self::returns::{generalised_advantages, normalise};
 pub use self::trust_region::TrustRegion;
 
+use crate::columns::{Constant, Statistic};
 use crate::objective;
 use crate::parameter::{Choice, NON_NEGATIVE, ParameterError, Parameters, SCALE, UNIT, in_force};
-use crate::requirements::{Constant, Coupling, Data, Requirements, Source, Statistic};
+use crate::requirements::{Coupling, Data, Requirements, Source};
 use crate::sampling::Sampling;
-use crate::{Evaluation, Held, Objective, ObjectiveState, TokenBatch};
+use crate::{Evaluation, Groups, Held, LearnsFrom, Objective, ObjectiveState, TokenBatch};
 
 impl Choice for Advantage {}
 impl Choice for Rewards {}
@@ -348,6 +349,11 @@ impl PolicyGradient {
     }
 }
 
+/// Of rollouts, with `advantage = gae`, groups and rewards are empty.
+impl LearnsFrom for PolicyGradient {
+    type Data<'a> = Groups<'a>;
+}
+
 impl Objective for PolicyGradient {
     fn requirements(&self) -> Requirements {
         let mut constants = EnumSet::empty();
@@ -391,6 +397,10 @@ impl Objective for PolicyGradient {
 
     fn parameters(&self) -> Parameters {
         in_force(self)
+    }
+
+    fn check(&self) -> Result<(), ParameterError> {
+        presets::check(self)
     }
 
     fn hold(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, held: &mut Held) {

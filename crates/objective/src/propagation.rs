@@ -150,7 +150,7 @@ pub enum Norm {
 /// assert_eq!(weights, Weights { item: Item::Loss, side: Side::Left, norm: Norm::L2 });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Weights {
+pub(crate) struct Weights {
     /// What is propagated.
     pub item: Item,
     /// In which direction.
@@ -170,8 +170,9 @@ pub struct Weights {
 /// # Ok::<(), objective::ParameterError>(())
 /// ```
 impl Weights {
+    #[cfg(test)]
     /// Those that the released code trains with.
-    pub const RELEASED: Self = Self { item: Item::Loss, side: Side::Left, norm: Norm::L1 };
+    const RELEASED: Self = Self { item: Item::Loss, side: Side::Left, norm: Norm::L1 };
 
     /// The loss of a response with discount γ > 0; leaves ∂L/∂lₜ in `slots`. `scratch` is a buffer to be used again.
     pub(crate) fn loss(self, gamma: f64, log_prob: &[f64], slots: &mut [f64], scratch: &mut Vec<f64>) -> f64 {

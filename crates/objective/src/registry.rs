@@ -95,7 +95,7 @@ pub enum RegistryError {
 ///
 /// ```
 /// assert_eq!(objective::registry::find("kto")?.source, "arXiv 2402.01306, equation 7");
-/// # Ok::<(), objective::RegistryError>(())
+/// Ok::<(), objective::RegistryError>(())
 /// ```
 pub fn find(name: &str) -> Result<&'static Method, RegistryError> {
     METHODS.iter().find(|method| method.name == name).ok_or_else(|| RegistryError::Unknown {
@@ -116,7 +116,7 @@ pub fn find(name: &str) -> Result<&'static Method, RegistryError> {
 /// let ipo = objective::registry::build("ipo", &[("beta".to_owned(), 0.5.into())].into())?;
 /// assert_eq!(ipo.parameters()["beta"], 0.5.into());
 /// assert_eq!(ipo.parameters()["normalisation"], "mean".into());
-/// # Ok::<(), objective::RegistryError>(())
+/// Ok::<(), objective::RegistryError>(())
 /// ```
 pub fn build(name: &str, parameters: &Parameters) -> Result<Box<dyn Objective>, RegistryError> {
     Ok((find(name)?.build)(parameters)?)

@@ -61,7 +61,7 @@ pub fn table(
 /// What a parameter may be.
 ///
 /// ```
-/// let schema = objective::schema::parameter(&mut schemars::SchemaGenerator::default(), &objective::tdpo::VARIANT);
+/// let schema = objective::schema::parameter(&mut schemars::SchemaGenerator::default(), &(objective::registry::find("tdpo").unwrap().parameters)()[2]);
 /// assert_eq!(schema.as_value()["enum"], serde_json::json!(["1", 1, "2", 2]));
 /// ```
 pub fn parameter(generator: &mut SchemaGenerator, parameter: &Parameter) -> Schema {

@@ -59,7 +59,7 @@ objective! {
     }
 }
 
-implement!(AlphaPo, preference);
+implement!(AlphaPo, preference, Pairs);
 
 impl AlphaPo {
     /// The reward of a mean log-probability, and its slope.

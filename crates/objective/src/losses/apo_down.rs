@@ -49,7 +49,7 @@ objective! {
     }
 }
 
-implement!(ApoDown, preference);
+implement!(ApoDown, preference, Pairs);
 
 impl PairLoss for ApoDown {
     fn beta(&self) -> f64 {

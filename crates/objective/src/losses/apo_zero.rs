@@ -49,7 +49,7 @@ objective! {
     }
 }
 
-implement!(ApoZero, preference);
+implement!(ApoZero, preference, Pairs);
 
 impl PairLoss for ApoZero {
     fn beta(&self) -> f64 {

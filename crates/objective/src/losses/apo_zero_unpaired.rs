@@ -54,7 +54,7 @@ objective! {
     }
 }
 
-implement!(ApoZeroUnpaired, labelled);
+implement!(ApoZeroUnpaired, labelled, Labelled);
 
 impl LabelLoss for ApoZeroUnpaired {
     const COUPLING: Coupling = Coupling::None;

@@ -60,7 +60,7 @@ objective! {
     }
 }
 
-implement!(Bco, labelled);
+implement!(Bco, labelled, Labelled);
 
 impl LabelLoss for Bco {
     const COUPLING: Coupling = Coupling::Step;

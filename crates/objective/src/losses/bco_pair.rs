@@ -50,7 +50,7 @@ objective! {
     }
 }
 
-implement!(BcoPair, preference);
+implement!(BcoPair, preference, Pairs);
 
 impl PairLoss for BcoPair {
     fn beta(&self) -> f64 {

@@ -55,7 +55,7 @@ objective! {
     }
 }
 
-implement!(Cpo, preference);
+implement!(Cpo, preference, Pairs);
 
 impl PairLoss for Cpo {
     fn beta(&self) -> f64 {

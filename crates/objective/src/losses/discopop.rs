@@ -55,7 +55,7 @@ objective! {
     }
 }
 
-implement!(Discopop, preference);
+implement!(Discopop, preference, Pairs);
 
 impl MarginLoss for Discopop {
     implicit_score!(own: own.tail_weight, Reduction::Sum);

@@ -61,7 +61,7 @@ objective! {
     }
 }
 
-implement!(Dpo, preference);
+implement!(Dpo, preference, Pairs);
 
 impl MarginLoss for Dpo {
     implicit_score!(own: own.tail_weight, Reduction::Sum);

@@ -56,7 +56,7 @@ objective! {
     }
 }
 
-implement!(ExoPair, preference);
+implement!(ExoPair, preference, Pairs);
 
 impl MarginLoss for ExoPair {
     implicit_score!(own: own.tail_weight, Reduction::Sum);

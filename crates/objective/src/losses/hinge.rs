@@ -54,7 +54,7 @@ objective! {
     }
 }
 
-implement!(Hinge, preference);
+implement!(Hinge, preference, Pairs);
 
 impl MarginLoss for Hinge {
     implicit_score!(own: own.tail_weight, Reduction::Sum);

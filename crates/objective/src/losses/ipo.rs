@@ -59,7 +59,7 @@ objective! {
     }
 }
 
-implement!(Ipo, preference);
+implement!(Ipo, preference, Pairs);
 
 impl MarginLoss for Ipo {
     implicit_score!(own: 1.0, own.normalisation);

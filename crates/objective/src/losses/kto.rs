@@ -58,7 +58,7 @@ objective! {
     }
 }
 
-implement!(Kto, labelled);
+implement!(Kto, labelled, Labelled);
 
 impl LabelLoss for Kto {
     const COUPLING: Coupling = Coupling::Step;

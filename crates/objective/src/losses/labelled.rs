@@ -5,10 +5,11 @@
 //! are. No gradient passes through b.
 
 use crate::batch::{Feedback, TokenBatch};
+use crate::columns::Constant;
 use crate::evaluation::{Evaluation, Metric, Metrics, add};
 use crate::held::Held;
 use crate::numerics::{sigmoid, sum};
-use crate::requirements::{Constant, Coupling, Data, Requirements};
+use crate::requirements::{Coupling, Data, Requirements};
 use crate::state::ObjectiveState;
 
 /// The rewards of a step.

@@ -49,7 +49,7 @@ objective! {
     }
 }
 
-implement!(NcaPair, preference);
+implement!(NcaPair, preference, Pairs);
 
 impl PairLoss for NcaPair {
     fn beta(&self) -> f64 {

@@ -52,7 +52,7 @@ objective! {
     }
 }
 
-implement!(OnlineDpo, preference);
+implement!(OnlineDpo, preference, Pairs);
 
 impl MarginLoss for OnlineDpo {
     implicit_score!(own: own.tail_weight, Reduction::Sum);

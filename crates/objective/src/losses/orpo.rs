@@ -64,7 +64,7 @@ objective! {
     }
 }
 
-implement!(Orpo, preference);
+implement!(Orpo, preference, Pairs);
 
 /// Log-odds of a mean log-probability, and their slope.
 fn odds(mean: f64) -> (f64, f64) {

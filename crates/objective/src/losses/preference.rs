@@ -7,12 +7,13 @@ use enumset::EnumSet;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::batch::{Pair, TokenBatch};
+use crate::columns::{Constant, Statistic};
 use crate::evaluation::{Evaluation, Metric, Metrics, add};
 use crate::held::Held;
 use crate::losses::divergence::Divergence;
 use crate::numerics::{sum, sum_of_differences};
 use crate::parameter::Choice;
-use crate::requirements::{Constant, Data, Requirements, Source, Statistic};
+use crate::requirements::{Data, Requirements, Source};
 use crate::state::ObjectiveState;
 
 /// Weights of pairs.

@@ -56,7 +56,7 @@ objective! {
     }
 }
 
-implement!(Robust, preference);
+implement!(Robust, preference, Pairs);
 
 impl MarginLoss for Robust {
     implicit_score!(own: own.tail_weight, Reduction::Sum);

@@ -2,15 +2,17 @@
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::Objective;
 use crate::batch::TokenBatch;
+use crate::data::Demonstrations;
 use crate::evaluation::{Evaluation, Metric, add};
+use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::numerics::sum;
 use crate::objective;
-use crate::parameter::{Choice, Parameters, in_force};
+use crate::parameter::Choice;
 use crate::requirements::{Data, Requirements};
 use crate::state::ObjectiveState;
+use crate::{Objective, declared_parameters};
 
 /// Weights of a demonstration's tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
@@ -90,14 +92,16 @@ objective! {
     }
 }
 
+impl LearnsFrom for Sft {
+    type Data<'a> = Demonstrations<'a>;
+}
+
 impl Objective for Sft {
     fn requirements(&self) -> Requirements {
         Requirements::new(Data::Demonstrations)
     }
 
-    fn parameters(&self) -> Parameters {
-        in_force(self)
-    }
+    declared_parameters!();
 
     fn hold(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, held: &mut Held) {
         if self.weighting == TokenWeighting::Dft {

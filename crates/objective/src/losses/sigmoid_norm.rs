@@ -53,7 +53,7 @@ objective! {
     }
 }
 
-implement!(SigmoidNorm, preference);
+implement!(SigmoidNorm, preference, Pairs);
 
 impl MarginLoss for SigmoidNorm {
     implicit_score!(own: 1.0, Reduction::Mean);

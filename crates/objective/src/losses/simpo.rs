@@ -59,7 +59,7 @@ objective! {
     }
 }
 
-implement!(Simpo, preference);
+implement!(Simpo, preference, Pairs);
 
 impl Simpo {
     fn target_margin(&self) -> f64 {

@@ -52,7 +52,7 @@ objective! {
     }
 }
 
-implement!(SppoHard, preference);
+implement!(SppoHard, preference, Pairs);
 
 impl PairLoss for SppoHard {
     fn beta(&self) -> f64 {

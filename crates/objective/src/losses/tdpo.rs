@@ -2,16 +2,19 @@
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
+use crate::columns::{Constant, Statistic};
+use crate::data::Pairs;
 use crate::evaluation::{Evaluation, Metric, add};
+use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::losses::preference::record_pair;
 use crate::numerics::{sigmoid, softplus, sum};
 use crate::objective;
-use crate::parameter::{Choice, Parameters, UNIT, in_force};
-use crate::requirements::{Constant, Data, Requirements, Statistic};
+use crate::parameter::{Choice, UNIT};
+use crate::requirements::{Data, Requirements};
 use crate::state::ObjectiveState;
+use crate::{Objective, declared_parameters};
 
 /// Variants of [`Tdpo`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
@@ -85,6 +88,10 @@ objective! {
     }
 }
 
+impl LearnsFrom for Tdpo {
+    type Data<'a> = Pairs<'a>;
+}
+
 impl Objective for Tdpo {
     fn requirements(&self) -> Requirements {
         Requirements {
@@ -94,9 +101,7 @@ impl Objective for Tdpo {
         }
     }
 
-    fn parameters(&self) -> Parameters {
-        in_force(self)
-    }
+    declared_parameters!();
 
     fn hold(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, held: &mut Held) {
         if self.variant == TdpoVariant::Second {

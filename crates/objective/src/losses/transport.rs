@@ -1,15 +1,17 @@
 //! Alignment via optimal transport.
 
-use crate::Objective;
 use crate::batch::{Pair, TokenBatch};
+use crate::columns::Constant;
+use crate::data::Pairs;
 use crate::evaluation::{Evaluation, Metric, add};
+use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::losses::dpo::smoothed;
 use crate::losses::preference::record_pair;
 use crate::numerics::sum;
 use crate::objective;
-use crate::parameter::{Parameters, in_force};
-use crate::requirements::{Constant, Coupling, Data, Requirements};
+use crate::requirements::{Coupling, Data, Requirements};
+use crate::{Objective, declared_parameters};
 
 objective! {
     /// Alignment via optimal transport: the policy's distribution of margins is moved above the reference's.
@@ -106,6 +108,10 @@ enum Comparison {
 
 macro_rules! transport {
     ($type:ty, $comparison:expr) => {
+        impl LearnsFrom for $type {
+            type Data<'a> = Pairs<'a>;
+        }
+
         impl Objective for $type {
             fn requirements(&self) -> Requirements {
                 Requirements {
@@ -115,9 +121,7 @@ macro_rules! transport {
                 }
             }
 
-            fn parameters(&self) -> Parameters {
-                in_force(self)
-            }
+            declared_parameters!();
 
             fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
                 loss($comparison, self.beta, self.label_smoothing, batch, out);

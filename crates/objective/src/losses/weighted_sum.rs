@@ -2,18 +2,20 @@
 
 use enumset::EnumSet;
 
-use crate::Objective;
 use crate::batch::TokenBatch;
 use crate::configured::{Configured, NAME};
+use crate::data::Batch;
 use crate::evaluation::Evaluation;
+use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::losses::dpo::Dpo;
 use crate::losses::sft::Sft;
 use crate::objective;
-use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Registered, Typed, Value, in_force};
+use crate::parameter::{Kind, NON_NEGATIVE, Parameter, ParameterError, Parameters, Registered, Typed, Value};
 use crate::registry::RegistryError;
 use crate::requirements::{Coupling, Data, Requirements};
 use crate::state::ObjectiveState;
+use crate::{Objective, declared_parameters};
 
 /// A term's weight.
 pub(crate) const WEIGHT: Parameter = Parameter {
@@ -191,14 +193,16 @@ fn merge(a: Requirements, name: &str, b: Requirements) -> Result<Requirements, P
     }
 }
 
+impl LearnsFrom for WeightedSum {
+    type Data<'a> = Batch<'a>;
+}
+
 impl Objective for WeightedSum {
     fn requirements(&self) -> Requirements {
         merged(&self.terms).unwrap_or(Requirements::new(Data::Demonstrations))
     }
 
-    fn parameters(&self) -> Parameters {
-        in_force(self)
-    }
+    declared_parameters!();
 
     fn hold(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, held: &mut Held) {
         state.terms.resize_with(self.terms.len(), ObjectiveState::default);

@@ -266,7 +266,7 @@ pub const fn purpose(doc: &'static str) -> &'static str {
 /// let example = read("example", &Example::default(), &given)?;
 /// assert_eq!(example, Example { beta: 0.5, ..Example::default() });
 /// assert_eq!(in_force(&example)["margin"], 0.4.into());
-/// # Ok::<(), objective::ParameterError>(())
+/// Ok::<(), objective::ParameterError>(())
 /// ```
 ///
 /// - Fields are public. A field's doc comment, less its full stop, is the parameter's purpose in help and schema.
@@ -296,6 +296,18 @@ macro_rules! objective {
                     parameters: || $crate::parameter::declared(&<$type>::default()),
                     build: $crate::parameter::build::<$type>,
                 };
+            }
+
+            impl $type {
+                /// An evaluator of this objective.
+                ///
+                /// # Errors
+                ///
+                /// [`ParameterError`](crate::ParameterError) for a parameter that is out of range or without effect under the
+                /// others.
+                pub fn evaluator(self) -> Result<$crate::Evaluator<Self>, $crate::ParameterError> {
+                    $crate::Evaluator::new(self)
+                }
             }
         )?
     };
@@ -383,4 +395,18 @@ macro_rules! objective {
     };
     (@or) => { |_| None };
     (@or $rule:expr) => { $rule };
+}
+
+/// Within `impl Objective`: the parameters and their check, from the table that [`objective!`](crate::objective!) makes.
+#[macro_export]
+macro_rules! declared_parameters {
+    () => {
+        fn parameters(&self) -> $crate::Parameters {
+            $crate::parameter::in_force(self)
+        }
+
+        fn check(&self) -> Result<(), $crate::ParameterError> {
+            $crate::parameter::check(<Self as $crate::parameter::Registered>::METHOD.name, &Self::default(), self)
+        }
+    };
 }

@@ -14,9 +14,9 @@ use super::trust_region::{
 };
 use super::{Advantage, Aggregation, Correction, Place, PolicyGradient, Ratio, Rewards, TrustRegion};
 use crate::batch::TokenBatch;
+use crate::columns::Constant;
 use crate::evaluation::{Metric, Metrics};
 use crate::held::Held;
-use crate::requirements::Constant;
 
 /// Numbers of clipped importance ratios, by bound, and of all ratios.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl<'a> View<'a> {
         Self {
             by_response: &held.responses,
             responses: batch.responses().len(),
-            given: if own.advantage.is_column() { &batch.constants().advantage } else { &[] },
+            given: if own.advantage.is_column() { batch.columns().advantage } else { &[] },
             advantages,
             weights,
             shares,
@@ -157,7 +157,7 @@ fn groups<'a>(batch: &TokenBatch<'a>) -> impl Iterator<Item = Range<usize>> + us
 
 /// Fills the held numbers of a batch. `responses` has the advantages, where they are not a column, and then the shares.
 pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held) {
-    let tokens = batch.statistics().log_prob.len();
+    let tokens = batch.tokens();
     let responses = batch.responses().len();
     let columns = Columns::of(own);
     let Held { tokens: all, responses: by_response, metrics, order, scratch, .. } = held;
@@ -179,7 +179,7 @@ pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held
     if columns.advantages && own.advantage != Advantage::Batch {
         for (index, response) in batch.responses().iter().enumerate() {
             let numbers = match own.advantage.is_column() {
-                true => of_column(&batch.constants().advantage, responses, index, response.tokens.clone()),
+                true => of_column(batch.columns().advantage, responses, index, response.tokens.clone()),
                 false => Numbers::Same(scores[index]),
             };
             for (token, slot) in advantages[response.tokens.clone()].iter_mut().enumerate() {
@@ -189,7 +189,7 @@ pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held
     }
     let advantage_of = |index: usize, place: Range<usize>| match (columns.advantages, own.advantage.is_column()) {
         (true, _) => Numbers::Each(&advantages[place]),
-        (false, true) => of_column(&batch.constants().advantage, responses, index, place),
+        (false, true) => of_column(batch.columns().advantage, responses, index, place),
         (false, false) => Numbers::Same(scores[index]),
     };
 
@@ -203,15 +203,15 @@ pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held
         fill_region_weights(own, batch, advantage_of, weights, shares, metrics);
     }
     if own.entropy_share < 1.0 {
-        let entropy = &batch.statistics().entropy;
+        let entropy = batch.columns().entropy;
         let least = quantile(entropy, 1.0 - own.entropy_share, scratch);
         for (weight, _) in weights.iter_mut().zip(entropy).filter(|(_, entropy)| **entropy < least) {
             *weight = 0.0;
         }
     }
     if own.without_covariance().is_none() {
-        let log_prob = &batch.statistics().log_prob;
-        let behaviour = &batch.constants().behaviour_log_prob;
+        let log_prob = batch.columns().log_prob;
+        let behaviour = batch.columns().behaviour_log_prob;
         let clip = Clip { delta: f64::INFINITY, ..own.clip() };
         let admits = |token: usize, covariance: f64| {
             own.trust_region == TrustRegion::KlCov
@@ -249,7 +249,7 @@ fn fill_scores(
     };
     let penalised = own.place() == Some(Place::Reward);
     for (index, score) in scores.iter_mut().enumerate() {
-        let rewards = batch.rewards(index);
+        let rewards = batch.constant(Constant::Reward, index);
         let present = || rewards.iter().copied().filter(|reward| !reward.is_nan());
         *score = match (own.advantage, rewards) {
             (Advantage::Greedy, [own, greedy]) => {
@@ -290,17 +290,24 @@ fn fill_scores(
             compare(estimate, groups(batch), length, scores, order, metrics);
             whiten_by_length(scores, length, scratch);
         }
-        Advantage::GroupMean if own.rewards == Rewards::Apart && batch.rewards(0).len() > 1 => {
+        Advantage::GroupMean if own.rewards == Rewards::Apart && batch.constant(Constant::Reward, 0).len() > 1 => {
             scratch.clear();
             scratch.resize(scores.len(), 0.0);
-            for kind in 0..batch.rewards(0).len() {
-                scores.iter_mut().enumerate().for_each(|(index, score)| *score = batch.rewards(index)[kind]);
+            for kind in 0..batch.constant(Constant::Reward, 0).len() {
+                scores
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(index, score)| *score = batch.constant(Constant::Reward, index)[kind]);
                 compare(estimate, groups(batch), length, scores, order, metrics);
                 scratch.iter_mut().zip(&*scores).for_each(|(sum, score)| *sum += score);
             }
             for (index, (score, sum)) in scores.iter_mut().zip(&*scratch).enumerate() {
                 // A response whose rewards all abstain has no part in the step's mean.
-                *score = if batch.rewards(index).iter().all(|reward| reward.is_nan()) { f64::NAN } else { *sum };
+                *score = if batch.constant(Constant::Reward, index).iter().all(|reward| reward.is_nan()) {
+                    f64::NAN
+                } else {
+                    *sum
+                };
             }
             standardise(scores);
         }

@@ -9,10 +9,10 @@ use super::trust_region::{Clip, Surrogate, bounded_log_ratio, free, quadratic, s
 use super::value::value_loss;
 use super::{Place, PolicyGradient, Ratio, TrustRegion};
 use crate::batch::TokenBatch;
+use crate::columns::Constant;
 use crate::evaluation::{Evaluation, Metric, Metrics, add};
 use crate::held::Held;
 use crate::numerics::{exponential, sum};
-use crate::requirements::Constant;
 
 /// What the policy's loss of a response is made of.
 struct Response<'a> {
@@ -66,7 +66,7 @@ pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, ou
             *loss += own.divergence_loss(&response, reference, slots, metrics);
         }
         if own.entropy_coefficient > 0.0 {
-            let entropy = &batch.statistics().entropy[place.clone()];
+            let entropy = &batch.columns().entropy[place.clone()];
             *loss -= own.entropy_coefficient * weighted(shares, entropy);
             for (token, slot) in cotangents.entropy[place.clone()].iter_mut().enumerate() {
                 *slot -= shares.at(token) * own.entropy_coefficient;
@@ -211,11 +211,11 @@ impl PolicyGradient {
         slots: &mut [f64],
         metrics: &mut Metrics,
     ) -> f64 {
-        let (values, constants) = (&batch.statistics().value, batch.constants());
+        let columns = batch.columns();
         let (mut total, mut loss) = (0.0, 0.0);
         for (place, token) in place.clone().enumerate() {
-            let behaviour = self.value_clip.map(|clip| (constants.behaviour_value[token], clip));
-            let (value, slope) = value_loss(values[token], constants.returns[token], behaviour);
+            let behaviour = self.value_clip.map(|clip| (columns.behaviour_value[token], clip));
+            let (value, slope) = value_loss(columns.value[token], columns.returns[token], behaviour);
             let scale = shares.at(place) * self.value_coefficient;
             total += value;
             loss += scale * value;

@@ -21,7 +21,7 @@
 use super::{Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion};
 use crate::Objective;
 use crate::method::Method;
-use crate::parameter::{ParameterError, Parameters, declared, read};
+use crate::parameter::{ParameterError, Parameters, Registered, declared, read};
 
 /// Builds an objective whose defaults are a preset's.
 fn build(
@@ -33,6 +33,17 @@ fn build(
     let own = read(name, preset, given)?;
     own.check_choices(name)?;
     Ok(Box::new(own))
+}
+
+/// Checks an objective that somebody wrote. A field that has no effect must have the value that it has by default, or in the
+/// preset from which the objective was made.
+pub(super) fn check(own: &PolicyGradient) -> Result<(), ParameterError> {
+    let name = PolicyGradient::METHOD.name;
+    let by_default = crate::parameter::check(name, &PolicyGradient::default(), own);
+    if by_default.is_err() && !PRESETS.iter().any(|preset| crate::parameter::check(name, &preset(), own).is_ok()) {
+        return by_default;
+    }
+    own.check_choices(name)
 }
 
 /// Names the successors of parameters that were renamed.
@@ -64,6 +75,9 @@ macro_rules! presets {
                 }
             )*
         }
+
+        /// The presets.
+        const PRESETS: &[fn() -> PolicyGradient] = &[$(PolicyGradient::$name,)*];
 
         /// The registry's lines of the presets, and of the whole.
         pub(crate) const METHODS: &[Method] = &[

@@ -1,0 +1,218 @@
+//! The columns over response tokens: one table of names, meanings and permitted values.
+
+use std::ops::RangeInclusive;
+
+use enumset::{EnumSet, EnumSetType};
+use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
+
+/// The greatest magnitude of a number in a batch: sums and products of a million of them stay finite.
+pub const MOST: f64 = 1e30;
+
+macro_rules! columns {
+    (
+        statistics { $($(#[doc = $doc:literal])* $statistic:ident $own:ident: $range:expr,)* }
+        constants { $($(#[doc = $constant_doc:literal])* $constant:ident $held:ident: $constant_range:expr,)* }
+    ) => {
+        /// A differentiable number of each response token.
+        #[derive(Debug, Hash, IntoStaticStr, EnumSetType)]
+        #[strum(serialize_all = "snake_case")]
+        pub enum Statistic {
+            $($(#[doc = $doc])* $statistic,)*
+        }
+
+        /// A number of each response token that the step does not differentiate.
+        #[derive(Debug, Hash, IntoStaticStr, EnumSetType)]
+        #[strum(serialize_all = "snake_case")]
+        pub enum Constant {
+            $($(#[doc = $constant_doc])* $constant,)*
+        }
+
+        /// Differentiable columns over response tokens, or their cotangents. Columns that are not required are empty.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        pub struct TokenStatistics {
+            $($(#[doc = $doc])* pub $own: Vec<f64>,)*
+        }
+
+        /// Columns over response tokens that the step does not differentiate. Columns that are not required are empty.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct TokenConstants {
+            $($(#[doc = $constant_doc])* pub $held: Vec<f64>,)*
+        }
+
+        /// Some responses: their lengths, and borrowed columns over their tokens. Prompts and padding are left out, and
+        /// responses follow one another without gaps.
+        ///
+        /// Only the columns that an objective requires may be given; start from [`Side::of`] and fill them in.
+        ///
+        /// ```
+        /// use objective::{Demonstrations, Sft, Side};
+        ///
+        /// let side = Side { log_prob: &[-1.0, -3.0, -2.0], ..Side::of(&[2, 1]) }; // responses of two tokens and of one
+        /// assert_eq!(Sft::default().evaluator()?.evaluate(&Demonstrations(side))?.loss, 2.0);
+        ///
+        /// let short = Side { log_prob: &[-1.0, -3.0], ..side };
+        /// let error = Sft::default().evaluator()?.evaluate(&Demonstrations(short)).unwrap_err();
+        /// assert_eq!(error.to_string(), "log_prob: expected 3 numbers, one a response token of a required column, got 2");
+        /// Ok::<(), objective::Error>(())
+        /// ```
+        #[derive(Clone, Copy, Debug, Default, PartialEq)]
+        pub struct Side<'a> {
+            /// Number of tokens in each response.
+            pub lengths: &'a [usize],
+            $($(#[doc = $doc])* pub $own: &'a [f64],)*
+            $($(#[doc = $constant_doc])* pub $held: &'a [f64],)*
+        }
+
+        /// ∂loss/∂statistic for each response token. Columns that are not required are empty.
+        #[derive(Clone, Copy, Debug, Default, PartialEq)]
+        pub struct Cotangents<'a> {
+            $(#[doc = concat!("∂loss/∂", stringify!($own), ".")] pub $own: &'a [f64],)*
+        }
+
+        impl Statistic {
+            /// Permitted values.
+            pub fn range(self) -> RangeInclusive<f64> {
+                match self {
+                    $(Self::$statistic => $range,)*
+                }
+            }
+        }
+
+        impl Constant {
+            /// Permitted values.
+            pub fn range(self) -> RangeInclusive<f64> {
+                match self {
+                    $(Self::$constant => $constant_range,)*
+                }
+            }
+        }
+
+        impl TokenStatistics {
+            /// A column by its name.
+            pub fn column(&self, statistic: Statistic) -> &[f64] {
+                match statistic {
+                    $(Statistic::$statistic => &self.$own,)*
+                }
+            }
+
+            /// A column by its name, to be filled.
+            pub fn column_mut(&mut self, statistic: Statistic) -> &mut Vec<f64> {
+                match statistic {
+                    $(Statistic::$statistic => &mut self.$own,)*
+                }
+            }
+
+            /// The columns, borrowed.
+            pub(crate) fn cotangents(&self) -> Cotangents<'_> {
+                Cotangents { $($own: &self.$own),* }
+            }
+        }
+
+        impl TokenConstants {
+            /// A column by its name.
+            pub fn column(&self, constant: Constant) -> &[f64] {
+                match constant {
+                    $(Constant::$constant => &self.$held,)*
+                }
+            }
+
+            /// A column by its name, to be filled.
+            pub fn column_mut(&mut self, constant: Constant) -> &mut Vec<f64> {
+                match constant {
+                    $(Constant::$constant => &mut self.$held,)*
+                }
+            }
+        }
+
+        impl<'a> Side<'a> {
+            /// Responses of these lengths, without any column yet.
+            pub fn of(lengths: &'a [usize]) -> Self {
+                Self { lengths, ..Self::default() }
+            }
+
+            /// The columns of a host that keeps them.
+            pub(crate) fn borrow(statistics: &'a TokenStatistics, constants: &'a TokenConstants) -> Self {
+                Self { lengths: &[], $($own: &statistics.$own,)* $($held: &constants.$held),* }
+            }
+
+            pub(crate) fn statistic(&self, statistic: Statistic) -> &'a [f64] {
+                match statistic {
+                    $(Statistic::$statistic => self.$own,)*
+                }
+            }
+
+            pub(crate) fn constant(&self, constant: Constant) -> &'a [f64] {
+                match constant {
+                    $(Constant::$constant => self.$held,)*
+                }
+            }
+        }
+
+        impl<'a> Cotangents<'a> {
+            /// The first tokens, and the rest.
+            pub(crate) fn split_at(self, tokens: usize) -> (Self, Self) {
+                let split = |column: &'a [f64]| column.split_at(tokens.min(column.len()));
+                (Self { $($own: split(self.$own).0),* }, Self { $($own: split(self.$own).1),* })
+            }
+        }
+    };
+}
+
+columns! {
+    statistics {
+        /// log π(yₜ|sₜ) of the policy in training, nats.
+        LogProb log_prob: -MOST..=0.0,
+        /// KL(π_ref || π) at sₜ, nats.
+        ReferenceKl reference_kl: 0.0..=MOST,
+        /// −Σₐ π(a|sₜ) log π(a|sₜ), nats.
+        Entropy entropy: 0.0..=MOST,
+        /// V(sₜ), in units of reward.
+        Value value: -MOST..=MOST,
+        /// log Σₐ π(a|sₜ)², nats. No distribution over fewer than 2⁹² outcomes is flatter than −64.
+        LogSumSquareProb log_sum_square_prob: -64.0..=0.0,
+    }
+    constants {
+        /// log π_ref(yₜ|sₜ) of the frozen reference policy, nats.
+        ReferenceLogProb reference_log_prob: -MOST..=0.0,
+        /// log π(yₜ|sₜ) of the policy that generated the response, as the trainer computes it, nats.
+        BehaviourLogProb behaviour_log_prob: -MOST..=0.0,
+        /// log π(yₜ|sₜ) of the policy that generated the response, as its sampler reported it, nats.
+        RolloutLogProb rollout_log_prob: -MOST..=0.0,
+        /// V(sₜ) when the response was sampled, in units of reward.
+        BehaviourValue behaviour_value: -MOST..=MOST,
+        /// How much better yₜ is than what the policy does at sₜ; one number a token, or one a response.
+        Advantage advantage: -MOST..=MOST,
+        /// The return that V(sₜ) is fitted to, in units of reward.
+        Return returns: -MOST..=MOST,
+        /// Rewards of the responses, in any unit: response after response, as many numbers for each; one that is not a number
+        /// abstains.
+        Reward reward: -MOST..=MOST,
+    }
+}
+
+impl Statistic {
+    /// The column's name.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl Constant {
+    /// The column's name.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl TokenStatistics {
+    /// A number of 0 for each of this many tokens, in the columns of these statistics; none in the others.
+    pub(crate) fn zero(&mut self, statistics: EnumSet<Statistic>, tokens: usize) {
+        for statistic in EnumSet::all() {
+            let slots = self.column_mut(statistic);
+            slots.clear();
+            slots.resize(if statistics.contains(statistic) { tokens } else { 0 }, 0.0);
+        }
+    }
+}

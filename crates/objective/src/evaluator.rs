@@ -1,0 +1,159 @@
+//! The door: an objective with its state and buffers, evaluated on borrowed data.
+
+use crate::Objective;
+use crate::batch::{BatchError, Pair, Response, StepTotals, TokenBatch};
+use crate::data::TrainingData;
+use crate::evaluation::{Evaluation, Metrics};
+use crate::held::Held;
+use crate::parameter::ParameterError;
+use crate::requirements::{Data, Requirements};
+use crate::state::ObjectiveState;
+
+/// The data that an objective learns from.
+pub trait LearnsFrom {
+    /// Its kind: [`Demonstrations`](crate::Demonstrations), [`Pairs`](crate::Pairs), [`Labelled`](crate::Labelled),
+    /// [`Groups`](crate::Groups), [`Rollouts`](crate::Rollouts), or any of them ([`Batch`](crate::Batch)).
+    type Data<'a>: TrainingData;
+}
+
+impl LearnsFrom for Box<dyn Objective> {
+    type Data<'a> = crate::Batch<'a>;
+}
+
+/// An objective at valid parameters, with what it remembers and the memory that it works in.
+///
+/// Nothing is allocated once the buffers have grown.
+///
+/// ```
+/// use objective::{Dpo, Pairs, Side};
+///
+/// let mut dpo = Dpo { beta: 0.5, ..Dpo::default() }.evaluator()?;
+/// let side = Side { log_prob: &[-1.0], reference_log_prob: &[-1.0], ..Side::of(&[1]) };
+/// assert_eq!(dpo.evaluate(&Pairs { chosen: side, rejected: side })?.loss, 2.0_f64.ln());
+///
+/// let error = Dpo { beta: -0.5, ..Dpo::default() }.evaluator().unwrap_err();
+/// assert_eq!(error.to_string(), "dpo.beta: expected a number, 1e-9 <= beta <= 1e6, got -0.5");
+/// Ok::<(), objective::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Evaluator<O> {
+    objective: O,
+    requirements: Requirements,
+    state: ObjectiveState,
+    totals: Option<StepTotals>,
+    evaluation: Evaluation,
+    responses: Vec<Response>,
+    pairs: Vec<Pair>,
+}
+
+/// A loss, its cotangents and metrics.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Answer<'a, C> {
+    /// The batch's share of the step's loss.
+    pub loss: f64,
+    /// ∂loss/∂statistic for each response token.
+    pub cotangents: C,
+    /// What the field logs beside the loss.
+    pub metrics: &'a Metrics,
+}
+
+/// What [`Evaluator::evaluate`] answers for this objective.
+pub type AnswerOf<'a, 'd, O> = Answer<'a, <<O as LearnsFrom>::Data<'d> as TrainingData>::Cotangents<'a>>;
+
+impl<O: Objective + LearnsFrom> Evaluator<O> {
+    /// An evaluator that remembers nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ParameterError`] for a parameter that is out of range or without effect under the others.
+    pub fn new(objective: O) -> Result<Self, ParameterError> {
+        objective.check()?;
+        Ok(Self {
+            requirements: objective.requirements(),
+            objective,
+            state: ObjectiveState::default(),
+            totals: None,
+            evaluation: Evaluation::default(),
+            responses: Vec::new(),
+            pairs: Vec::new(),
+        })
+    }
+
+    /// Evaluates a batch, which is a whole step unless [`of_step`](Self::of_step) says otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError`] for data that do not fit the objective or one another; what the objective remembers stays as it was.
+    pub fn evaluate<'d>(&mut self, data: &O::Data<'d>) -> Result<AnswerOf<'_, 'd, O>, BatchError> {
+        self.answer(data, None)
+    }
+
+    /// Evaluates a batch with the held numbers of another evaluation: the loss whose derivatives the cotangents are.
+    ///
+    /// Dynamic fine-tuning weighs a token by its probability, which is held; with the weights of log π = −1 the loss is linear:
+    ///
+    /// ```
+    /// use objective::{Demonstrations, Sft, Side, TokenWeighting};
+    ///
+    /// let at = |log_prob| Demonstrations(Side { log_prob, ..Side::of(&[1]) });
+    /// let mut sft = Sft { weighting: TokenWeighting::Dft, ..Sft::default() }.evaluator()?;
+    /// let slope = sft.evaluate(&at(&[-1.0]))?.cotangents.log_prob[0];
+    /// let held = sft.held().clone();
+    /// let difference = sft.evaluate_held(&at(&[-0.5]), &held)?.loss - sft.evaluate_held(&at(&[-1.5]), &held)?.loss;
+    /// assert!((difference - slope).abs() < 1e-12);
+    /// Ok::<(), objective::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`evaluate`](Self::evaluate).
+    pub fn evaluate_held<'d>(&mut self, data: &O::Data<'d>, held: &Held) -> Result<AnswerOf<'_, 'd, O>, BatchError> {
+        self.answer(data, Some(held))
+    }
+
+    /// Sets the counts of the whole step for the next evaluation, whose batch is a part of it.
+    pub fn of_step(&mut self, totals: StepTotals) -> &mut Self {
+        self.totals = Some(totals);
+        self
+    }
+
+    /// The objective.
+    pub fn objective(&self) -> &O {
+        &self.objective
+    }
+
+    /// The numbers behind a stop-gradient in the last evaluation.
+    pub fn held(&self) -> &Held {
+        &self.evaluation.held
+    }
+
+    /// What the objective remembers from step to step.
+    pub fn state(&self) -> &ObjectiveState {
+        &self.state
+    }
+
+    /// What the objective remembers, to be restored from a checkpoint.
+    pub fn state_mut(&mut self) -> &mut ObjectiveState {
+        &mut self.state
+    }
+
+    fn answer<'d>(&mut self, data: &O::Data<'d>, held: Option<&Held>) -> Result<AnswerOf<'_, 'd, O>, BatchError> {
+        let Self { objective, requirements, state, totals, evaluation, responses, pairs } = self;
+        let data = data.batch();
+        let expected = requirements.data;
+        // Rollouts are groups of which neither groups nor rewards are known.
+        let fits = expected == Data::Rollouts && data.kind() == <&str>::from(Data::Groups);
+        if <&str>::from(expected) != data.kind() && !fits {
+            return Err(BatchError::Kind { expected, given: data.kind() });
+        }
+        let layout = data.lay_out(responses, pairs)?;
+        let first = layout.first_tokens();
+        let batch = TokenBatch::new(requirements, &layout, totals.take())?;
+        match held {
+            None => evaluation.evaluate(objective, &batch, state),
+            Some(held) => evaluation.evaluate_held(objective, &batch, held),
+        }
+        let Evaluation { loss, cotangents, metrics, .. } = evaluation;
+        Ok(Answer { loss: *loss, cotangents: O::Data::arrange(cotangents.cotangents(), first), metrics })
+    }
+}

@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use enumset::EnumSet;
 use objective::{
     BatchError, Configured, Constant, Data, Evaluation, Feedback, ObjectiveState, Pair, Parameters, Requirements,
-    Response, Statistic, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
+    Response, Statistic, StepTotals, TokenColumns, TokenConstants, TokenStatistics,
 };
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -147,14 +147,17 @@ fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
     };
 
     let Flat { statistics, constants, responses, sides } = &flat;
-    let batch = TokenBatch::new(&requirements, statistics, constants, responses, &pairs, totals)
-        .map_err(|error| name_side(error, sides))?;
-    let (mut fresh, mut state, mut evaluation) = (ObjectiveState::default(), question.state, Evaluation::default());
+    let columns = TokenColumns { statistics, constants, responses, pairs: &pairs };
+    let mut evaluation = Evaluation::default();
+    let mut update = |state: &mut ObjectiveState| {
+        evaluation.update(objective, state, &columns, totals).map_err(|error| name_side(error, sides))
+    };
+    let (mut fresh, mut state) = (ObjectiveState::default(), question.state);
     if state != fresh {
-        objective.evaluate(&batch, &mut fresh, &mut evaluation);
+        update(&mut fresh)?;
         check_state("state", &state, &fresh)?;
     }
-    objective.evaluate(&batch, &mut state, &mut evaluation);
+    update(&mut state)?;
 
     let columns = |side: Range<usize>| {
         let ragged =
@@ -185,7 +188,7 @@ fn check_state(name: &str, given: &ObjectiveState, kept: &ObjectiveState) -> any
 /// Responses are numbered through all sides in a batch; the line's author counts within one.
 fn name_side(mut error: BatchError, sides: &[(&str, Range<usize>)]) -> anyhow::Error {
     if let BatchError::Value { response, .. }
-    | BatchError::Number { response, .. }
+    | BatchError::Reward { response, .. }
     | BatchError::Feedback { response, .. }
     | BatchError::Group { response, .. } = &mut error
         && let Some((name, side)) = sides.iter().find(|(_, side)| side.contains(response))

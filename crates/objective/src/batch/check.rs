@@ -170,7 +170,8 @@ impl Column<'_> {
     fn check_rewards(self, required: bool, each: Option<usize>, responses: usize) -> Result<(), BatchError> {
         let Self { side, name: column, values } = self;
         let given = values.len();
-        if !required {
+        // A second side has none.
+        if !required || responses == 0 {
             return match given {
                 0 => Ok(()),
                 _ => Err(BatchError::Length { side, column, expected: 0, given }),

@@ -4,8 +4,8 @@
 //! the other one action 0 ends it. An expectation over groups of G responses is a sum over all tuples of G.
 
 use objective::{
-    Advantage, Aggregation, Constant, Correction, Estimator, Evaluator, Groups, Objective, Place, PolicyGradient, Ratio,
-    Scale, Side, TrustRegion,
+    Advantage, Aggregation, Constant, Correction, Estimator, Evaluator, Groups, Objective, Place, PolicyGradient,
+    Ratio, Scale, Side, TrustRegion,
 };
 
 const ACTIONS: usize = 3;
@@ -58,7 +58,8 @@ impl Tree {
 
     /// A reward for each response: 0 or 1, or any number.
     fn rewards(&self, binary: bool) -> Vec<f64> {
-        let any = |walk: &Walk| walk.iter().map(|&(state, action)| (1.3 * (state + 2 * action) as f64).cos()).sum::<f64>();
+        let any =
+            |walk: &Walk| walk.iter().map(|&(state, action)| (1.3 * (state + 2 * action) as f64).cos()).sum::<f64>();
         self.walks.iter().map(|walk| if binary { f64::from(u8::from(any(walk) > 0.3)) } else { any(walk) }).collect()
     }
 
@@ -83,7 +84,8 @@ impl Tree {
     /// Every tuple of so many responses.
     fn tuples(&self, size: usize) -> impl Iterator<Item = Vec<usize>> {
         let count = self.walks.len();
-        (0..count.pow(size as u32)).map(move |number| (0..size).map(|place| number / count.pow(place as u32) % count).collect())
+        (0..count.pow(size as u32))
+            .map(move |number| (0..size).map(|place| number / count.pow(place as u32) % count).collect())
     }
 }
 
@@ -121,7 +123,13 @@ impl<'a> Policies<'a> {
 
 /// The direction that an objective ascends on average: minus the expectation of its gradient over groups of `size` responses of
 /// the sampler.
-fn ascent(objective: PolicyGradient, tree: &Tree, policies: Policies<'_>, rewards: &[Vec<f64>], size: usize) -> Gradient {
+fn ascent(
+    objective: PolicyGradient,
+    tree: &Tree,
+    policies: Policies<'_>,
+    rewards: &[Vec<f64>],
+    size: usize,
+) -> Gradient {
     let mut evaluator: Evaluator<_> = objective.evaluator().unwrap();
     let required = objective.requirements().constants;
     let mut gradient = vec![[0.0; ACTIONS]; tree.states];
@@ -262,7 +270,8 @@ fn a_mean_that_includes_the_response_itself_shrinks_the_gradient_by_its_share() 
                 let weight: f64 = walks().map(|walk| probability(&policy, walk)).product();
                 let tokens: f64 = members.iter().map(|&index| length(index)).sum();
                 let own = weight * length(members[0]) * rewards[members[0]] / tokens;
-                let others: f64 = members[1..].iter().map(|&index| weight * length(index) * rewards[index] / tokens).sum();
+                let others: f64 =
+                    members[1..].iter().map(|&index| weight * length(index) * rewards[index] / tokens).sum();
                 let first = &tree.walks[members[0]];
                 pull_back(&policy, first, &vec![1.0; first.len()], own + others, &mut taken);
             }
@@ -392,11 +401,7 @@ fn off_policy_the_ratio_of_the_whole_response_makes_the_gradient_exact() {
         trust_region: TrustRegion::None,
         ..PolicyGradient::default()
     };
-    let corrected = PolicyGradient {
-        correction: Correction::TruncateSequence,
-        correction_max: Some(1e6),
-        ..exact
-    };
+    let corrected = PolicyGradient { correction: Correction::TruncateSequence, correction_max: Some(1e6), ..exact };
     for tree in trees() {
         let [own, lagging, sampler] = [1.0, 1.3, 1.7].map(|frequency| tree.policy(frequency));
         let rewards = tree.rewards(false);
@@ -420,7 +425,8 @@ fn divergences(tree: &Tree, policies: Policies<'_>) -> [Gradient; 3] {
             let (own, other) = (policies.own[state], policies.reference[state]);
             let drift = [0, 1, 2].map(|action| own[action] - other[action]);
             let mean = |f: &dyn Fn(usize) -> f64| (0..ACTIONS).map(|action| own[action].exp() * f(action)).sum::<f64>();
-            let (kl, squares) = (mean(&|action| drift[action]), mean(&|action| drift[action].powi(2) / 2.0 + drift[action]));
+            let (kl, squares) =
+                (mean(&|action| drift[action]), mean(&|action| drift[action].powi(2) / 2.0 + drift[action]));
             for action in 0..ACTIONS {
                 let p = own[action].exp();
                 gradients[0][state][action] += weight * p * (drift[action] - kl);

@@ -33,6 +33,7 @@ mod aggregation;
 mod correction;
 mod covariance;
 mod divergence;
+mod exponentials;
 mod hold;
 mod loss;
 mod numbers;

@@ -6,6 +6,7 @@ use super::advantage::{compare, discounted, standardise, whiten};
 use super::aggregation::Counts;
 use super::correction::is_stale;
 use super::covariance::greatest;
+use super::exponentials::for_each_ratio;
 use super::numbers::Numbers;
 use super::ratio::log_ratio;
 use super::trust_region::{
@@ -17,6 +18,7 @@ use crate::batch::TokenBatch;
 use crate::columns::Constant;
 use crate::evaluation::{Metric, Metrics};
 use crate::held::Held;
+use crate::numerics::exponential;
 
 /// Numbers of clipped importance ratios, by bound, and of all ratios.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +39,14 @@ impl Clipped {
         }
     }
 
-    /// Records the shares of clipped ratios as metrics.
+    /// Counts so many ratios, of which some are clipped.
+    pub(super) fn count_many(&mut self, below: f64, above: f64, ratios: usize) {
+        self.below += below as usize;
+        self.above += above as usize;
+        self.ratios += ratios;
+    }
+
+    /// Records the shares of clipped ratios as metrics, if there is any ratio.
     pub(super) fn record(self, metrics: &mut Metrics) {
         metrics.record_sum(Metric::ClipFraction, (self.below + self.above) as f64, self.ratios);
         metrics.record_sum(Metric::ClipFractionLow, self.below as f64, self.ratios);
@@ -217,7 +226,10 @@ pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held
             own.trust_region == TrustRegion::KlCov
                 || (own.covariance_min < covariance
                     && covariance < own.covariance_max
-                    && clip.surrogate(log_prob[token] - behaviour[token], advantages[token]).clipped.is_none())
+                    && clip
+                        .surrogate(exponential(log_prob[token] - behaviour[token]), advantages[token])
+                        .clipped
+                        .is_none())
         };
         let kept = |token: usize| shares.get(token).is_none_or(|share| *share > 0.0);
         greatest(own.covariance_share, (log_prob, advantages), kept, admits, scratch, order);
@@ -429,27 +441,30 @@ fn fill_region_weights<'a>(
             Some(shares) if !shares.is_empty() => log_ratio(log_prob, behaviour, Numbers::Each(shares)),
             _ => log_ratio(log_prob, behaviour, Numbers::Same(1.0)),
         };
-        let mut each = |slots: &mut [f64], weight: &dyn Fn(f64, f64, f64) -> Weight| {
-            for (token, ((&own, &other), slot)) in log_prob.iter().zip(behaviour).zip(slots).enumerate() {
-                let (weight, bound) = weight(own, other, advantages.at(token));
-                *slot *= weight;
+        let mut each = |slots: &mut [f64], weight: &dyn Fn([f64; 3], f64) -> Weight| {
+            for_each_ratio(log_prob, behaviour, |token, _, (ratio, _)| {
+                let (weight, bound) = weight([log_prob[token], behaviour[token], ratio], advantages.at(token));
+                slots[token] *= weight;
                 clipped.count(bound);
-            }
+            });
         };
         match own.trust_region {
-            TrustRegion::Cispo if own.ratio == Ratio::Token => each(slots, &|a, b, gain| capped(caps, a - b, gain)),
+            TrustRegion::Cispo if own.ratio == Ratio::Token => {
+                each(slots, &|[_, _, ratio], gain| capped(caps, ratio, gain));
+            }
             TrustRegion::Cispo => {
                 let (sum, tokens) = whole();
                 let x = if own.ratio == Ratio::Product { sum } else { sum / tokens.max(1.0) };
-                each(slots, &|_, _, gain| capped(caps, x, gain));
+                let ratio = exponential(x).0;
+                each(slots, &|_, gain| capped(caps, ratio, gain));
             }
             TrustRegion::TotalVariation => {
-                each(slots, &|a, b, gain| within_total_variation([low, high, most], a, b, gain))
+                each(slots, &|token, gain| within_total_variation([low, high, most], token, gain));
             }
-            TrustRegion::BinaryKl => each(slots, &|a, b, gain| within_binary_kl([low, high, most], a, b, gain)),
+            TrustRegion::BinaryKl => each(slots, &|token, gain| within_binary_kl([low, high, most], token, gain)),
             TrustRegion::Topr => {
                 let (sum, _) = whole();
-                each(slots, &|_, _, gain| tapered(sum, gain));
+                each(slots, &|_, gain| tapered(sum, gain));
             }
             _ => {
                 // The correction's weights are part of the ratio, and a rejected token has no share.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::exponentials::{BLOCK, Block, along_tangent, for_each_ratio};
 use super::hold::{Clipped, View};
 use super::numbers::Numbers;
 use super::ratio::log_ratio;
@@ -108,24 +109,25 @@ impl PolicyGradient {
             | TrustRegion::Topr => likelihood(response, slots),
             TrustRegion::None if self.ratio == Ratio::None => likelihood(response, slots),
             TrustRegion::None => self.by_ratio(response, slots, clipped, free),
-            TrustRegion::Clip => self.by_ratio(response, slots, clipped, |x, gain| clip.surrogate(x, gain)),
+            TrustRegion::Clip => match (self.ratio, response.same()) {
+                (Ratio::Token, Some(same)) => clipped_tokens(clip, same, response, slots, clipped),
+                _ => self.by_ratio(response, slots, clipped, |ratio, gain| clip.surrogate(ratio, gain)),
+            },
             TrustRegion::Sapo => {
                 let temperatures = [self.positive_temperature, self.negative_temperature];
-                self.by_ratio(response, slots, clipped, |x, gain| sapo(temperatures, x, gain))
+                self.by_ratio(response, slots, clipped, |ratio, gain| sapo(temperatures, ratio, gain))
             }
             TrustRegion::ClipCov => {
                 let clip = Clip { delta: f64::INFINITY, ..clip };
-                by_token(response, slots, clipped, |token, gain| clip.surrogate(response.drift(token), gain))
+                by_token(response, slots, clipped, |_, _, ratio, gain| clip.surrogate(ratio, gain))
             }
-            TrustRegion::KlCov => by_token(response, slots, clipped, |token, gain| {
-                let (x, penalty) = (response.drift(token), response.penalties.map_or(0.0, |column| column[token]));
-                let Surrogate { loss, slope, clipped } = free(x, gain);
+            TrustRegion::KlCov => by_token(response, slots, clipped, |token, x, ratio, gain| {
+                let penalty = response.penalties.map_or(0.0, |column| column[token]);
+                let Surrogate { loss, slope, clipped } = free(ratio, gain);
                 let direction = if x == 0.0 { 0.0 } else { x.signum() };
                 Surrogate { loss: loss + penalty * x.abs(), slope: slope + penalty * direction, clipped }
             }),
-            TrustRegion::Quadratic => by_token(response, slots, clipped, |token, gain| {
-                quadratic(self.quadratic_weight, response.log_prob[token], response.behaviour[token], gain)
-            }),
+            TrustRegion::Quadratic => by_drift(self.quadratic_weight, response, slots),
             TrustRegion::GeometricMean => geometric_mean(self.bounds(), response, slots, clipped),
         }
     }
@@ -136,26 +138,26 @@ impl PolicyGradient {
         response: &Response<'_>,
         slots: &mut [f64],
         clipped: &mut Clipped,
-        surrogate: impl Fn(f64, f64) -> Surrogate,
+        surrogate: impl Fn((f64, f64), f64) -> Surrogate,
     ) -> f64 {
         if self.ratio == Ratio::Token {
-            return by_token(response, slots, clipped, |token, gain| surrogate(response.drift(token), gain));
+            return by_token(response, slots, clipped, |_, _, ratio, gain| surrogate(ratio, gain));
         }
         let (whole, count) = log_ratio(response.log_prob, response.behaviour, response.shares);
         if count == 0.0 {
             return 0.0;
         }
-        let x = if self.ratio == Ratio::Product { whole } else { whole / count };
+        let ratio = exponential(if self.ratio == Ratio::Product { whole } else { whole / count });
         if let Some((share, advantage)) = response.same() {
             // Each of the N tokens has the loss ℓ.
-            let (total, Surrogate { loss, slope, clipped: bound }) = (share * count, surrogate(x, advantage));
+            let (total, Surrogate { loss, slope, clipped: bound }) = (share * count, surrogate(ratio, advantage));
             clipped.count(bound);
             add(slots, if self.ratio == Ratio::Product { total * slope } else { share * slope });
             return total * loss;
         }
         let (mut total, mut pull) = (0.0, 0.0);
         for (token, slot) in slots.iter_mut().enumerate() {
-            let Surrogate { loss, slope, clipped: bound } = surrogate(x, response.advantages.at(token));
+            let Surrogate { loss, slope, clipped: bound } = surrogate(ratio, response.advantages.at(token));
             let factor = response.factor(token);
             total += factor * loss;
             match self.ratio {
@@ -244,29 +246,64 @@ fn likelihood(response: &Response<'_>, slots: &mut [f64]) -> f64 {
     loss
 }
 
-/// The sum over a response's tokens of a loss of their own log-probability.
+/// The sum over a response's tokens of a loss of their own ratio: of the place, the log-ratio, the ratio and its slope, and the
+/// advantage.
 fn by_token(
     response: &Response<'_>,
     slots: &mut [f64],
     clipped: &mut Clipped,
-    surrogate: impl Fn(usize, f64) -> Surrogate,
+    surrogate: impl Fn(usize, f64, (f64, f64), f64) -> Surrogate,
 ) -> f64 {
     let mut total = 0.0;
-    if let Some((share, advantage)) = response.same() {
-        for (token, slot) in slots.iter_mut().enumerate() {
-            let Surrogate { loss, slope, clipped: bound } = surrogate(token, advantage);
-            total += loss;
-            *slot += share * slope;
-            clipped.count(bound);
+    for_each_ratio(response.log_prob, response.behaviour, |token, log_ratio, ratio| {
+        let Surrogate { loss, slope, clipped: bound } =
+            surrogate(token, log_ratio, ratio, response.advantages.at(token));
+        let factor = response.factor(token);
+        total += factor * loss;
+        slots[token] += factor * slope;
+        clipped.count(bound);
+    });
+    total
+}
+
+/// The clipped loss of tokens that share an advantage and a share in the step, without a branch a token.
+fn clipped_tokens(
+    clip: Clip,
+    (share, advantage): (f64, f64),
+    response: &Response<'_>,
+    slots: &mut [f64],
+    clipped: &mut Clipped,
+) -> f64 {
+    let (least, most) = clip.bounds(advantage);
+    let (mut block, mut ratios) = (Block::new(), [0.0; BLOCK]);
+    let (mut total, pull) = (0.0, -advantage);
+    let columns = response.log_prob.chunks(BLOCK).zip(response.behaviour.chunks(BLOCK)).zip(slots.chunks_mut(BLOCK));
+    for ((own, other), slots) in columns {
+        let (log_ratios, slopes) = block.fill(own, other);
+        let ratios = &mut ratios[..slots.len()];
+        let (mut below, mut above) = (0.0, 0.0);
+        for (((&log_ratio, &slope), slot), held) in log_ratios.iter().zip(slopes).zip(slots).zip(&mut *ratios) {
+            let ratio = along_tangent(log_ratio, slope);
+            below += f64::from(u8::from(ratio < least));
+            above += f64::from(u8::from(ratio > most));
+            *held = ratio.min(most).max(least);
+            let moves = ratio >= least && ratio <= most;
+            *slot += if moves { share * (slope * pull) } else { 0.0 };
         }
-        return share * total;
+        total += sum(ratios);
+        clipped.count_many(below, above, ratios.len());
     }
-    for (token, slot) in slots.iter_mut().enumerate() {
-        let Surrogate { loss, slope, clipped: bound } = surrogate(token, response.advantages.at(token));
+    share * (total * pull)
+}
+
+/// The sum over a response's tokens of the quadratic loss of their log-ratio.
+fn by_drift(weight: f64, response: &Response<'_>, slots: &mut [f64]) -> f64 {
+    let mut total = 0.0;
+    for (token, ((&own, &other), slot)) in response.log_prob.iter().zip(response.behaviour).zip(slots).enumerate() {
+        let Surrogate { loss, slope, .. } = quadratic(weight, own, other, response.advantages.at(token));
         let factor = response.factor(token);
         total += factor * loss;
         *slot += factor * slope;
-        clipped.count(bound);
     }
     total
 }

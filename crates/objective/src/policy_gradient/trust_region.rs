@@ -50,7 +50,7 @@
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::numerics::{exponential, log1mexp, sigmoid};
+use crate::numerics::{log1mexp, sigmoid};
 
 /// How far a policy gradient may move away from the policy that sampled the responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
@@ -139,9 +139,8 @@ impl Clip {
         }
     }
 
-    /// ℓ at a log-ratio x.
-    pub(super) fn surrogate(self, log_ratio: f64, advantage: f64) -> Surrogate {
-        let (ratio, slope) = exponential(log_ratio);
+    /// ℓ at a ratio and its slope.
+    pub(super) fn surrogate(self, (ratio, slope): (f64, f64), advantage: f64) -> Surrogate {
         let (least, most) = self.bounds(advantage);
         let (held, clipped) = if ratio > most {
             (most, Some(Bounded::Above))
@@ -156,15 +155,13 @@ impl Clip {
 }
 
 /// −ρ A.
-pub(super) fn free(log_ratio: f64, advantage: f64) -> Surrogate {
-    let (ratio, slope) = exponential(log_ratio);
+pub(super) fn free((ratio, slope): (f64, f64), advantage: f64) -> Surrogate {
     Surrogate { loss: -ratio * advantage, slope: -slope * advantage, clipped: None }
 }
 
 /// The smooth gate of SAPO with the temperatures of positive advantages and of the others.
-pub(super) fn sapo([positive, negative]: [f64; 2], log_ratio: f64, advantage: f64) -> Surrogate {
+pub(super) fn sapo([positive, negative]: [f64; 2], (ratio, slope): (f64, f64), advantage: f64) -> Surrogate {
     let temperature = if advantage > 0.0 { positive } else { negative };
-    let (ratio, slope) = exponential(log_ratio);
     let gate = temperature * (ratio - 1.0);
     let open = sigmoid(gate);
     Surrogate {
@@ -196,8 +193,7 @@ pub(super) fn bounded_log_ratio([low, high]: [f64; 2], log_ratio: f64, advantage
 pub(super) type Weight = (f64, Option<Bounded>);
 
 /// The capped importance ratio of CISPO. Only what holds an advantage back counts as clipped.
-pub(super) fn capped([least, most]: [f64; 2], log_ratio: f64, advantage: f64) -> Weight {
-    let ratio = exponential(log_ratio).0;
+pub(super) fn capped([least, most]: [f64; 2], ratio: f64, advantage: f64) -> Weight {
     let bound = if ratio > most && advantage > 0.0 {
         Some(Bounded::Above)
     } else if ratio < least && advantage < 0.0 {
@@ -211,8 +207,7 @@ pub(super) fn capped([least, most]: [f64; 2], log_ratio: f64, advantage: f64) ->
 /// The weight of a token whose probability may move by `high` upwards and `low` downwards (DPPO, total variation).
 pub(super) fn within_total_variation(
     [low, high, most]: [f64; 3],
-    log_prob: f64,
-    behaviour: f64,
+    [log_prob, behaviour, ratio]: [f64; 3],
     advantage: f64,
 ) -> Weight {
     // π − π_behaviour without cancellation where they are close.
@@ -223,18 +218,22 @@ pub(super) fn within_total_variation(
         false if moved < -low => Some(Bounded::Below),
         _ => None,
     };
-    (if bound.is_some() { 0.0 } else { exponential(drift).0.min(most) }, bound)
+    (if bound.is_some() { 0.0 } else { ratio.min(most) }, bound)
 }
 
 /// The weight of a token whose binary divergence may grow to `high` upwards and `low` downwards (DPPO, binary KL).
-pub(super) fn within_binary_kl([low, high, most]: [f64; 3], log_prob: f64, behaviour: f64, advantage: f64) -> Weight {
+pub(super) fn within_binary_kl(
+    [low, high, most]: [f64; 3],
+    [log_prob, behaviour, ratio]: [f64; 3],
+    advantage: f64,
+) -> Weight {
     let drift = log_prob - behaviour;
     let bound = match advantage > 0.0 {
         true if drift > 0.0 && binary_kl(behaviour, log_prob) > high => Some(Bounded::Above),
         false if drift < 0.0 && binary_kl(behaviour, log_prob) > low => Some(Bounded::Below),
         _ => None,
     };
-    (if bound.is_some() { 0.0 } else { exponential(drift).0.min(most) }, bound)
+    (if bound.is_some() { 0.0 } else { ratio.min(most) }, bound)
 }
 
 /// KL of the outcome of probability eᵇ from that of probability eᵃ, nats.
@@ -279,6 +278,7 @@ mod tests {
     use std::f64::consts::LN_2;
 
     use super::*;
+    use crate::numerics::exponential;
 
     const CLIP: Clip = Clip { low: 0.8, high: 1.2, delta: f64::INFINITY };
 
@@ -295,10 +295,10 @@ mod tests {
     fn slopes_are_central_differences() {
         for x in [-3.0, -0.5, -0.1, 0.0, 0.1, 0.5, 2.0] {
             for advantage in [-1.5, 0.0, 0.5] {
-                slope_of(|x| CLIP.surrogate(x, advantage), x);
-                slope_of(|x| Clip { delta: 1.5, ..CLIP }.surrogate(x, advantage), x);
-                slope_of(|x| free(x, advantage), x);
-                slope_of(|x| sapo([1.0, 1.05], x, advantage), x);
+                slope_of(|x| CLIP.surrogate(exponential(x), advantage), x);
+                slope_of(|x| Clip { delta: 1.5, ..CLIP }.surrogate(exponential(x), advantage), x);
+                slope_of(|x| free(exponential(x), advantage), x);
+                slope_of(|x| sapo([1.0, 1.05], exponential(x), advantage), x);
                 slope_of(|x| quadratic(0.3, x - 4.0, -4.2, advantage), x);
             }
         }
@@ -306,24 +306,24 @@ mod tests {
 
     #[test]
     fn without_a_second_clip_a_negative_advantage_counts_with_any_ratio() {
-        let x = 4.0_f64.ln();
+        let x = exponential(4.0_f64.ln());
         assert!((CLIP.surrogate(x, -1.0).loss - 4.0).abs() < 1e-12);
         assert_eq!(Clip { delta: 3.0, ..CLIP }.surrogate(x, -1.0).loss, 3.0);
         assert_eq!(
-            CLIP.surrogate(1.5_f64.ln(), 1.0),
+            CLIP.surrogate((1.5, 1.5), 1.0),
             Surrogate { loss: -1.2, slope: 0.0, clipped: Some(Bounded::Above) }
         );
-        assert_eq!(CLIP.surrogate(-0.5, -1.0).clipped, Some(Bounded::Below));
-        assert_eq!(CLIP.surrogate(-0.5, 1.0).clipped, None);
+        assert_eq!(CLIP.surrogate((0.6, 0.6), -1.0).clipped, Some(Bounded::Below));
+        assert_eq!(CLIP.surrogate((0.6, 0.6), 1.0).clipped, None);
     }
 
     #[test]
     fn a_capped_weight_counts_as_clipped_only_where_it_holds_the_advantage_back() {
-        let ten = 10.0_f64.ln();
+        let ten = 10.0;
         assert_eq!(capped([0.0, 5.0], ten, 1.0), (5.0, Some(Bounded::Above)));
         assert_eq!(capped([0.0, 5.0], ten, -1.0), (5.0, None));
-        assert_eq!(capped([0.5, 5.0], -ten, -1.0), (0.5, Some(Bounded::Below)));
-        assert!((capped([0.0, 5.0], -ten, -1.0).0 - 0.1).abs() < 1e-15);
+        assert_eq!(capped([0.5, 5.0], 0.1, -1.0), (0.5, Some(Bounded::Below)));
+        assert_eq!(capped([0.0, 5.0], 0.1, -1.0), (0.1, None));
     }
 
     #[test]
@@ -333,16 +333,16 @@ mod tests {
         let kl = (2.0 / 3.0_f64.sqrt()).ln();
         assert!((binary_kl(half, more) - kl).abs() < 1e-15);
         for (bound, kept) in [(0.24, false), (0.26, true)] {
-            let (weight, clipped) = within_total_variation([0.0, bound, 20.0], more, half, 1.0);
+            let (weight, clipped) = within_total_variation([0.0, bound, 20.0], [more, half, 1.5], 1.0);
             assert_eq!((weight > 0.0, clipped.is_none()), (kept, kept));
             assert!(!kept || (weight - 1.5).abs() < 1e-15);
             // The other direction is free, and so is an advantage that pulls back.
-            assert!(within_total_variation([0.0, bound, 20.0], more, half, -1.0).0 > 0.0);
-            assert_eq!(within_total_variation([bound, 0.0, 20.0], half, more, -1.0).0 > 0.0, kept);
+            assert!(within_total_variation([0.0, bound, 20.0], [more, half, 1.5], -1.0).0 > 0.0);
+            assert_eq!(within_total_variation([bound, 0.0, 20.0], [half, more, 2.0 / 3.0], -1.0).0 > 0.0, kept);
         }
-        assert_eq!(within_binary_kl([0.0, 0.99 * kl, 20.0], more, half, 1.0), (0.0, Some(Bounded::Above)));
-        assert!(within_binary_kl([0.0, 1.01 * kl, 20.0], more, half, 1.0).0 > 0.0);
-        assert!(within_binary_kl([0.0, 0.0, 1.25], more, half, -1.0) == (1.25, None));
+        assert_eq!(within_binary_kl([0.0, 0.99 * kl, 20.0], [more, half, 1.5], 1.0), (0.0, Some(Bounded::Above)));
+        assert!(within_binary_kl([0.0, 1.01 * kl, 20.0], [more, half, 1.5], 1.0).0 > 0.0);
+        assert!(within_binary_kl([0.0, 0.0, 1.25], [more, half, 1.5], -1.0) == (1.25, None));
     }
 
     #[test]
@@ -368,9 +368,9 @@ mod tests {
             for b in edges {
                 for advantage in [-1.0, 0.0, 1.0] {
                     for weight in [
-                        capped([0.0, 5.0], a - b, advantage).0,
-                        within_total_variation([0.1, 0.1, 20.0], a, b, advantage).0,
-                        within_binary_kl([0.1, 0.1, 20.0], a, b, advantage).0,
+                        capped([0.0, 5.0], exponential(a - b).0, advantage).0,
+                        within_total_variation([0.1, 0.1, 20.0], [a, b, exponential(a - b).0], advantage).0,
+                        within_binary_kl([0.1, 0.1, 20.0], [a, b, exponential(a - b).0], advantage).0,
                         tapered(a - b, advantage).0,
                         gamma_density([2.0, 3.0], a - b),
                         quadratic(0.1, a, b, advantage).loss,

@@ -4,8 +4,8 @@ pub mod command;
 
 use enumset::EnumSet;
 use objective::{
-    Constant, Data, Evaluation, Feedback, Objective, ObjectiveState, Pair, Requirements, Response, Statistic,
-    StepTotals, TokenBatch, TokenConstants, TokenStatistics,
+    Constant, Data, Evaluation, Feedback, Held, Objective, ObjectiveState, Pair, Requirements, Response, Statistic,
+    StepTotals, TokenColumns, TokenConstants, TokenStatistics,
 };
 use serde_json::Value;
 
@@ -72,7 +72,7 @@ impl Token {
     fn constant(&self, constant: Constant) -> f64 {
         match constant {
             Constant::ReferenceLogProb => self.reference_log_prob,
-            Constant::BehaviourLogProb => self.behaviour_log_prob,
+            Constant::BehaviourLogProb | Constant::RolloutLogProb => self.behaviour_log_prob,
             Constant::BehaviourValue => 0.5 * self.value,
             Constant::Advantage | Constant::Return => self.advantage,
         }
@@ -94,9 +94,7 @@ impl OwnedBatch {
                     (Data::Labelled { .. }, 0) => Feedback::Desirable,
                     (Data::Labelled { mismatched: true }, 1 | 3) => Feedback::Mismatched,
                     (Data::Labelled { .. }, _) => Feedback::Undesirable,
-                    (Data::Groups, _) => {
-                        Feedback::Reward { group: index / 3, reward: tokens.first().map_or(0.0, |token| token.value) }
-                    }
+                    (Data::Groups, _) => Feedback::Group(index / 3),
                     _ => Feedback::None,
                 };
                 Response { tokens: end - tokens.len()..end, feedback }
@@ -111,8 +109,13 @@ impl OwnedBatch {
         for statistic in requirements.statistics {
             statistics.column_mut(statistic).extend(flat().map(|token| token.statistic(statistic)));
         }
-        for constant in requirements.constants {
+        for constant in requirements.constants - Constant::Reward {
             constants.column_mut(constant).extend(flat().map(|token| token.constant(constant)));
+        }
+        if requirements.constants.contains(Constant::Reward) {
+            let first = |tokens: &Tokens| tokens.first().map_or(0.0, |token| token.value);
+            let each = requirements.rewards.unwrap_or(1);
+            constants.reward = responses.iter().flat_map(|tokens| std::iter::repeat_n(first(tokens), each)).collect();
         }
         let (totals, state) = (StepTotals::of(&ranges, &pairs), ObjectiveState::default());
         Self { totals, statistics, constants, responses: ranges, pairs, state }
@@ -129,11 +132,13 @@ impl OwnedBatch {
                 let column = self.statistics.column(statistic);
                 statistics.column_mut(statistic).extend(column.get(tokens.clone()).unwrap_or_default());
             }
-            for constant in EnumSet::<Constant>::all() {
+            let each = self.constants.reward.len() / self.responses.len();
+            constants.reward.extend(&self.constants.reward[index * each..(index + 1) * each]);
+            for constant in EnumSet::<Constant>::all() - Constant::Reward {
                 let column = self.constants.column(constant);
                 constants.column_mut(constant).extend(column.get(tokens.clone()).unwrap_or_default());
             }
-            if let Feedback::Reward { group, .. } = &mut feedback {
+            if let Feedback::Group(group) = &mut feedback {
                 if groups.last() != Some(group) {
                     groups.push(*group);
                 }
@@ -156,10 +161,20 @@ impl OwnedBatch {
 
     /// The same into a buffer.
     pub fn evaluate_into(&self, objective: &dyn Objective, evaluation: &mut Evaluation) {
-        let Self { statistics, constants, responses, pairs, totals, state } = self;
-        let requirements = objective.requirements();
-        let batch = TokenBatch::new(&requirements, statistics, constants, responses, pairs, *totals).unwrap();
-        objective.evaluate(&batch, &mut state.clone(), evaluation);
+        evaluation.update(objective, &mut self.state.clone(), &self.columns(), self.totals).unwrap();
+    }
+
+    /// The answer with the held numbers of another evaluation.
+    pub fn evaluate_held(&self, objective: &dyn Objective, held: &Held) -> Evaluation {
+        let mut evaluation = Evaluation::default();
+        evaluation.update_held(objective, held, &self.columns(), self.totals).unwrap();
+        evaluation
+    }
+
+    /// The batch, borrowed.
+    pub fn columns(&self) -> TokenColumns<'_> {
+        let Self { statistics, constants, responses, pairs, .. } = self;
+        TokenColumns { statistics, constants, responses, pairs }
     }
 }
 

@@ -8,7 +8,7 @@
 
 use objective::parameter::Kind;
 use objective::{
-    Data, Evaluation, METHODS, Method, Metric, Objective, Parameters, StepTotals, TokenBatch, Value, registry,
+    Data, Evaluation, METHODS, Method, Metric, Objective, ObjectiveState, Parameters, StepTotals, Value, registry,
 };
 use tests::{OwnedBatch, Token, Tokens, assert_close};
 
@@ -54,7 +54,7 @@ fn company(method: &str, parameter: &str) -> Vec<(&'static str, Value)> {
 #[test]
 fn no_option_is_accepted_and_ignored() {
     for method in METHODS {
-        for parameter in method.parameters {
+        for parameter in (method.parameters)() {
             let values: Vec<Value> = match parameter.kind {
                 Kind::Number { range, .. } | Kind::Derived { range, .. } => {
                     let shift = if std::ops::RangeBounds::contains(&range, &0.25) { 0.0 } else { 1.0 };
@@ -154,11 +154,10 @@ fn an_empty_response_is_an_error_and_never_zero_or_not_a_number() {
         let objective = build(method, &[]);
         let mut all = responses();
         all[2].clear();
-        let OwnedBatch { statistics, constants, responses, pairs, totals, .. } =
-            OwnedBatch::new(&objective.requirements(), &all);
-        let requirements = objective.requirements();
-        let batch = TokenBatch::new(&requirements, &statistics, &constants, &responses, &pairs, totals);
-        assert!(batch.unwrap_err().to_string().contains("response 2"), "{}", method.name);
-        assert_eq!(StepTotals::of(&responses, &pairs), totals);
+        let batch = OwnedBatch::new(&objective.requirements(), &all);
+        let (columns, state) = (batch.columns(), &mut ObjectiveState::default());
+        let error = Evaluation::default().update(&*objective, state, &columns, batch.totals).unwrap_err();
+        assert!(error.to_string().contains("response 2"), "{}", method.name);
+        assert_eq!(StepTotals::of(&batch.responses, &batch.pairs), batch.totals);
     }
 }

@@ -375,7 +375,7 @@ fn help_is_a_manual_of_every_method_and_parameter() {
     let help = succeeds(&["--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
     for method in objective::METHODS {
         assert!(help.contains(method.name) && help.contains(method.source), "{}", method.name);
-        assert!(method.parameters.iter().all(|parameter| help.contains(parameter.purpose)), "{}", method.name);
+        assert!((method.parameters)().iter().all(|parameter| help.contains(parameter.purpose)), "{}", method.name);
     }
 }
 

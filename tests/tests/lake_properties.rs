@@ -10,8 +10,8 @@ use lake::policy::{LakePolicy, given};
 use lake::recipe::{Overrides, Recipe};
 use lake::solver::{TEMPERATURE, Target, optimal_policy, value_iteration};
 use objective::{
-    Anticipation, Constant, Coupling, Data, Evaluation, Feedback, Freeze, METHODS, Objective, ObjectiveState,
-    Parameters, Requirements, Response, Statistic, StepTotals, TokenBatch, TokenConstants, TokenStatistics, registry,
+    Anticipation, Constant, Data, Evaluation, Feedback, Freeze, Held, METHODS, Objective, ObjectiveState, Parameters,
+    Requirements, Response, Statistic, StepTotals, TokenColumns, TokenConstants, TokenStatistics, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -168,31 +168,28 @@ fn statistics(requirements: &Requirements, batch: &MicroBatch<States, Forward>, 
     statistics
 }
 
-/// The answer to one micro-batch from what the policy says at every state.
-fn evaluate(objective: &dyn Objective, batch: &MicroBatch<States, Forward>, rows: &[Row]) -> Evaluation {
-    let requirements = objective.requirements();
-    let statistics = statistics(&requirements, batch, rows);
+/// The answer to one micro-batch from what the policy says at every state; with held numbers of its own, or with these.
+fn evaluate(
+    objective: &dyn Objective,
+    batch: &MicroBatch<States, Forward>,
+    rows: &[Row],
+    held: Option<&Held>,
+) -> Evaluation {
+    let statistics = statistics(&objective.requirements(), batch, rows);
     let totals = StepTotals::of(&batch.responses, &batch.pairs);
     let MicroBatch { constants, responses, pairs, .. } = batch;
-    let batch = TokenBatch::new(&requirements, &statistics, constants, responses, pairs, totals).unwrap();
+    let columns = TokenColumns { statistics: &statistics, constants, responses, pairs };
     let mut evaluation = Evaluation::default();
-    objective.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
+    match held {
+        None => evaluation.update(objective, &mut ObjectiveState::default(), &columns, totals),
+        Some(held) => evaluation.update_held(objective, held, &columns, totals),
+    }
+    .unwrap();
     evaluation
 }
 
-/// Objectives with a stop-gradient inside; objective_properties.rs has a test of each.
-fn has_stop_gradient(objective: &dyn Objective) -> bool {
-    let parameters = objective.parameters();
-    let of_labels = matches!(objective.requirements().data, Data::Labelled { .. })
-        && objective.requirements().coupling == Coupling::Step;
-    of_labels
-        || ["max_ratio", "positive_k"].iter().any(|name| parameters.contains_key(*name))
-        || parameters.get("variant") == Some(&"2".into())
-        || parameters.get("weighting") == Some(&"wpo".into())
-}
-
 #[test]
-fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_and_stop_gradients_hold() {
+fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_at_fixed_held_numbers() {
     let map = Map::load("4x4").unwrap();
     let encoded = |encoding| objectives().into_iter().map(move |objective| (encoding, objective));
     let encoded = encoded(Encoding::OneHot).chain(encoded(Encoding::RowColumn));
@@ -214,17 +211,9 @@ fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_and_stop_gr
                 (policy.anticipate(&batch.states, lambda.at(1.0, 0.0), freeze).unwrap(), freeze)
             }
         };
-        let Evaluation { loss, cotangents, .. } =
-            evaluate(&*objective, batch, &rows(encoding, &map, &states, [&parameters; 3]));
-        assert_close(&[whole], &[loss], 1e-12, 1e-15, "loss");
-        // Behind a stop-gradient the loss moves where the gradient does not; then the statistics, each times its cotangent.
-        let frozen = |rows: &[Row]| -> f64 {
-            let statistics = statistics(&requirements, batch, rows);
-            let weighted = |statistic| -> f64 {
-                statistics.column(statistic).iter().zip(cotangents.column(statistic)).map(|(s, c)| s * c).sum()
-            };
-            requirements.statistics.iter().map(weighted).sum()
-        };
+        let own = evaluate(&*objective, batch, &rows(encoding, &map, &states, [&parameters; 3]), None);
+        assert_close(&[whole], &[own.loss], 1e-12, 1e-15, "loss");
+        let held = own.held();
         for (index, &gradient) in policy.network.gradient.iter().enumerate() {
             let moved_loss = |value: f64| {
                 let mut moved = parameters.clone();
@@ -234,8 +223,7 @@ fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_and_stop_gr
                     Freeze::Anticipated => (&moved, &parameters),
                     Freeze::All => (&parameters, &parameters),
                 };
-                let rows = rows(encoding, &map, &states, [own, other, &moved]);
-                if has_stop_gradient(&*objective) { frozen(&rows) } else { evaluate(&*objective, batch, &rows).loss }
+                evaluate(&*objective, batch, &rows(encoding, &map, &states, [own, other, &moved]), Some(held)).loss
             };
             let difference = central_difference(moved_loss, parameters[index], 1e-5);
             let error = (difference - gradient).abs();

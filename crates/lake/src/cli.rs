@@ -435,7 +435,7 @@ fn manual() -> String {
     };
     let methods: String = METHODS
         .iter()
-        .map(|m| format!("  {}: {}\n      {}\n{}", m.name, m.summary, m.source, described(m.parameters)))
+        .map(|m| format!("  {}: {}\n      {}\n{}", m.name, m.summary, m.source, described(&(m.parameters)())))
         .collect();
     let optimizers: String = OPTIMIZERS
         .iter()

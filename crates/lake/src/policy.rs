@@ -5,9 +5,8 @@ use std::convert::Infallible;
 use std::ops::Range;
 
 use enumset::EnumSet;
-use objective::labelled::mismatches;
 use objective::numerics::sum_of_squares;
-use objective::{Data, Feedback, Freeze, Pair, Response, Statistic, TokenConstants, TokenStatistics};
+use objective::{Data, Feedback, Freeze, Pair, Response, Statistic, TokenConstants, TokenStatistics, mismatches};
 use training::{MicroBatch, Optimizer, Policy};
 
 use crate::map::{ACTIONS, Action, Map, Trajectory};

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::ops::{Bound, RangeInclusive};
 use std::path::Path;
 
-use objective::ift::LAMBDA_MIN;
 use objective::parameter::{BELOW_ONE, Interval, POSITIVE, Parameters, UNIT, Value, check_number};
 use objective::{Anticipation, Configured, METHODS, Objective, registry, schema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -351,7 +350,7 @@ impl Recipe {
                     && lambda.least != lambda.most
                     && self.warmup_ratio == 0.0
                 {
-                    let lambda_min = format!("{}.{}", entry.label(), LAMBDA_MIN.name);
+                    let lambda_min = format!("{}.lambda_min", entry.label());
                     let allowed = "lambda itself where warmup_ratio = 0, as it rises in the warm-up";
                     return Err(field(&lambda_min, allowed, lambda.least));
                 }

@@ -68,7 +68,7 @@ pub fn plan<'a>(
             }
             (Data::Groups, Record::Group(responses)) => {
                 for (example, reward) in responses {
-                    plan.push(example, Feedback::Reward { group, reward: *reward });
+                    plan.push(example, Feedback::Group(group));
                 }
                 group += 1;
             }

@@ -18,7 +18,7 @@ fn row(Method { name, summary, source, parameters, build }: &Method) -> anyhow::
     let sampled = if requirements.source == Source::Given { "" } else { ", sampled from the policy" };
     let statistics = requirements.statistics.iter().map(Statistic::name);
     let reads: Vec<_> = statistics.chain(requirements.constants.iter().map(Constant::name)).collect();
-    let parameters: Vec<_> = parameters.iter().map(described).collect();
+    let parameters: Vec<_> = parameters().iter().map(described).collect();
     Ok(format!(
         "| `{name}` | {summary} | {data}{sampled} | {} | {} | {source} |",
         reads.join(", "),

@@ -83,9 +83,9 @@ impl Configured {
         &*self.objective
     }
 
-    /// The objective, to be shared.
-    pub fn into_objective(self) -> Arc<dyn Objective> {
-        self.objective
+    /// The objective, without its method.
+    pub fn into_objective(self) -> Box<dyn Objective> {
+        Box::new(self.objective)
     }
 }
 

@@ -95,6 +95,8 @@
 //! Defaults are those of the method's paper, or of the peer that is its only source; numbers without a unit in a column are
 //! nats. A parameter that the others leave without effect is an error when it is set.
 
+use std::sync::Arc;
+
 mod batch;
 mod columns;
 mod configured;
@@ -237,27 +239,33 @@ pub trait Objective: Send + Sync + std::fmt::Debug {
     fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation);
 }
 
-impl<O: Objective + ?Sized> Objective for Box<O> {
-    fn requirements(&self) -> Requirements {
-        (**self).requirements()
-    }
+macro_rules! pointed_to {
+    ($($pointer:ident)*) => {$(
+        impl<O: Objective + ?Sized> Objective for $pointer<O> {
+            fn requirements(&self) -> Requirements {
+                (**self).requirements()
+            }
 
-    fn parameters(&self) -> Parameters {
-        (**self).parameters()
-    }
+            fn parameters(&self) -> Parameters {
+                (**self).parameters()
+            }
 
-    fn check(&self) -> Result<(), ParameterError> {
-        (**self).check()
-    }
+            fn check(&self) -> Result<(), ParameterError> {
+                (**self).check()
+            }
 
-    fn hold(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, held: &mut Held) {
-        (**self).hold(batch, state, held);
-    }
+            fn hold(&self, batch: &TokenBatch<'_>, state: &mut ObjectiveState, held: &mut Held) {
+                (**self).hold(batch, state, held);
+            }
 
-    fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
-        (**self).loss(batch, held, out);
-    }
+            fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
+                (**self).loss(batch, held, out);
+            }
+        }
+    )*};
 }
+
+pointed_to!(Box Arc);
 
 /// Why an objective, its parameters or its data were refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -3,7 +3,7 @@
 use enumset::EnumSet;
 use objective::{
     Anticipation, BatchError, Constant, Coupling, Evaluation, Metrics, Objective, ObjectiveState, Pair, Requirements,
-    Response, Statistic, StepTotals, TokenBatch, TokenConstants, TokenStatistics,
+    Response, Statistic, StepTotals, TokenColumns, TokenConstants, TokenStatistics,
 };
 use serde::{Deserialize, Serialize};
 
@@ -195,15 +195,16 @@ fn share<P: Policy>(
     totals: StepTotals,
     workspace: &mut Workspace,
 ) -> Result<(f64, Metrics), StepError<P::Error>> {
-    let Asked { objective, requirements, .. } = asked;
+    let Asked { objective, .. } = asked;
     let Workspace { statistics, evaluation, .. } = workspace;
     let (mut loss, mut metrics) = (0.0, Metrics::default());
     for (index, micro_batch) in micro_batches.iter().enumerate() {
         let passed = pass(policy, asked, micro_batch, statistics)?;
         let MicroBatch { constants, responses, pairs, .. } = micro_batch;
-        let batch = TokenBatch::new(requirements, statistics, constants, responses, pairs, totals)
+        let columns = TokenColumns { statistics, constants, responses, pairs };
+        evaluation
+            .update(*objective, state, &columns, totals)
             .map_err(|source| StepError::Batch { micro_batch: index, source })?;
-        objective.evaluate(&batch, state, evaluation);
         loss += evaluation.loss;
         metrics.merge(&evaluation.metrics);
         pull_back(policy, micro_batch, passed, &evaluation.cotangents)?;
@@ -285,9 +286,8 @@ fn evaluate_gathered<P: Policy>(
     }
     let Columns { statistics, constants, responses, pairs } = &*gathered;
     let totals = StepTotals::of(responses, pairs);
-    let batch = TokenBatch::new(requirements, statistics, constants, responses, pairs, totals)
-        .map_err(|source| StepError::Step { source })?;
-    objective.evaluate(&batch, state, evaluation);
+    let columns = TokenColumns { statistics, constants, responses, pairs };
+    evaluation.update(*objective, state, &columns, totals).map_err(|source| StepError::Step { source })?;
     Ok(begin)
 }
 

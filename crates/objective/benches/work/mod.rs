@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 
 use objective::{
-    Data, Evaluation, Feedback, Method, Objective, ObjectiveState, Pair, Parameters, Response, StepTotals, TokenBatch,
-    TokenConstants, TokenStatistics,
+    Data, Evaluation, Feedback, Method, Objective, ObjectiveState, Pair, Parameters, Response, StepTotals,
+    TokenColumns, TokenConstants, TokenStatistics,
 };
 
 /// Lengths and values from a linear congruential generator: the benchmark needs variety, not randomness.
@@ -33,7 +33,7 @@ pub(crate) struct Work {
 /// Sixteen responses a group; half of the labelled ones desirable, and as many mismatched as asked for.
 fn feedback(data: Data, index: usize, reward: f64) -> Feedback {
     match (data, index % 4) {
-        (Data::Groups, _) => Feedback::Reward { group: index / 16, reward },
+        (Data::Groups, _) => Feedback::Group(index / 16),
         (Data::Labelled { .. }, 0) => Feedback::Desirable,
         (Data::Labelled { .. }, 1) | (Data::Labelled { mismatched: false }, _) => Feedback::Undesirable,
         (Data::Labelled { mismatched: true }, _) => Feedback::Mismatched,
@@ -86,9 +86,8 @@ impl Work {
     /// Validates the step and evaluates it.
     pub(crate) fn evaluate(&mut self) -> f64 {
         let Self { objective, statistics, constants, responses, pairs, totals, state, evaluation } = self;
-        let requirements = objective.requirements();
-        let batch = TokenBatch::new(&requirements, statistics, constants, responses, pairs, *totals).unwrap();
-        objective.evaluate(&batch, state, evaluation);
+        let columns = TokenColumns { statistics, constants, responses, pairs };
+        evaluation.update(objective, state, &columns, *totals).unwrap();
         evaluation.loss
     }
 }

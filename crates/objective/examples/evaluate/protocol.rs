@@ -148,16 +148,15 @@ fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
 
     let Flat { statistics, constants, responses, sides } = &flat;
     let columns = TokenColumns { statistics, constants, responses, pairs: &pairs };
-    let mut evaluation = Evaluation::default();
-    let mut update = |state: &mut ObjectiveState| {
+    let (mut fresh, mut state, mut evaluation) = (ObjectiveState::default(), question.state, Evaluation::default());
+    let mut evaluate = |state: &mut ObjectiveState| {
         evaluation.update(objective, state, &columns, totals).map_err(|error| name_side(error, sides))
     };
-    let (mut fresh, mut state) = (ObjectiveState::default(), question.state);
     if state != fresh {
-        update(&mut fresh)?;
+        evaluate(&mut fresh)?;
         check_state("state", &state, &fresh)?;
     }
-    update(&mut state)?;
+    evaluate(&mut state)?;
 
     let columns = |side: Range<usize>| {
         let ragged =

@@ -72,9 +72,10 @@ impl Token {
     fn constant(&self, constant: Constant) -> f64 {
         match constant {
             Constant::ReferenceLogProb => self.reference_log_prob,
-            Constant::BehaviourLogProb | Constant::RolloutLogProb => self.behaviour_log_prob,
+            Constant::BehaviourLogProb => self.behaviour_log_prob,
+            Constant::RolloutLogProb => 0.5 * self.behaviour_log_prob,
             Constant::BehaviourValue => 0.5 * self.value,
-            Constant::Advantage | Constant::Return => self.advantage,
+            Constant::Advantage | Constant::Return | Constant::Reward => self.advantage,
         }
     }
 }

@@ -11,8 +11,7 @@ use lake::network::{Encoding, Inputs, Network};
 use lake::policy::{LakePolicy, given};
 use lake::solver::{Target, optimal_policy, value_iteration};
 use lake::{measure, trajectory};
-use objective::returns::generalised_advantages;
-use objective::{ObjectiveState, Parameters, registry};
+use objective::{ObjectiveState, generalised_advantages, Parameters, registry};
 use serde_json::Value;
 use tests::{assert_close, numbers, oracle};
 use training::{

@@ -1,32 +1,4 @@
 //! Policy gradients: one objective with six choices.
-//!
-//! A policy gradient learns from its own attempts: it raises the probability of the responses that turned out better than
-//! expected and lowers that of the others. Every published variant answers the same six questions, each independently of the
-//! rest: better than what (`advantage`), how responses of an older policy count (`ratio`), how far one step may go
-//! (`trust_region`), what to do about a sampler that is not quite the trainer (`correction`), what keeps the policy near a
-//! reference (`divergence`), and what a token weighs (`aggregation`). A published name is a [preset](crate::presets): a set of
-//! answers.
-//!
-//! # Formula
-//!
-//! With ℓₜ the loss that the trust region makes of a token's advantage and ratio, cₜ the correction's weight, eₜ = 1 for the
-//! share `entropy_share` of the step's tokens with the highest entropy H and 0 for the others, kₜ the divergence's estimate, and
-//! sₜ what a token weighs:
-//!
-//! L = Σₜ sₜ (cₜ eₜ ℓₜ + β kₜ − c_H Hₜ + c_V vₜ)
-//!
-//! v is the value function's loss, where there is one. Everything but log π, H and V in it is held: advantages, weights, masks and
-//! counts are computed by [`hold`](crate::Objective::hold) and pass no gradient. The formulas, sources and departures of a choice
-//! are in its own file:
-//!
-//! | choice | type |
-//! |---|---|
-//! | advantage | [`Advantage`], [`Scale`], [`Rewards`] |
-//! | ratio | [`Ratio`] |
-//! | trust region | [`TrustRegion`] |
-//! | correction | [`Correction`] |
-//! | divergence | [`Estimator`], [`Place`] |
-//! | aggregation | [`Aggregation`] |
 
 mod advantage;
 mod aggregation;
@@ -81,6 +53,52 @@ const SHARE: crate::parameter::Interval = (std::ops::Bound::Excluded(0.0), std::
 
 objective! {
     /// A policy gradient on sampled responses; its default is group relative policy optimisation.
+    ///
+    /// A policy gradient learns from its own attempts: it raises the probability of the responses that turned out better than
+    /// expected and lowers that of the others. Every published variant answers the same six questions, each independently of the
+    /// rest: better than what (`advantage`), how responses of an older policy count (`ratio`), how far one step may go
+    /// (`trust_region`), what to do about a sampler that is not quite the trainer (`correction`), what keeps the policy near a
+    /// reference (`divergence`), and what a token weighs (`aggregation`). A published name is a preset, made by a constructor of
+    /// its own: a set of answers.
+    ///
+    /// # Formula
+    ///
+    /// With ℓₜ the loss that the trust region makes of a token's advantage and ratio, cₜ the correction's weight, eₜ = 1 for the
+    /// share `entropy_share` of the step's tokens with the highest entropy H and 0 for the others, kₜ the divergence's estimate, and
+    /// sₜ what a token weighs:
+    ///
+    /// L = Σₜ sₜ (cₜ eₜ ℓₜ + β kₜ − c_H Hₜ + c_V vₜ)
+    ///
+    /// v is the value function's loss, where there is one. Everything but log π, H and V in it is held: advantages, weights, masks and
+    /// counts are computed by [`hold`](crate::Objective::hold) and pass no gradient. The formulas, sources and departures of a choice
+    /// are in its own file:
+    ///
+    /// | choice | type |
+    /// |---|---|
+    /// | advantage | [`Advantage`], [`Scale`], [`Rewards`] |
+    /// | ratio | [`Ratio`] |
+    /// | trust region | [`TrustRegion`] |
+    /// | correction | [`Correction`] |
+    /// | divergence | [`Estimator`], [`Place`] |
+    /// | aggregation | [`Aggregation`] |
+    ///
+    /// # Expected gradients
+    ///
+    /// On policy, with `scale = none`, no divergence and no clipping in force, a step of one group of G responses:
+    ///
+    /// | preset | expected gradient |
+    /// |---|---|
+    /// | `rloo`, `remax` | ∇E[R] |
+    /// | `dr_grpo` | (G − 1)/G ∇E[R] / `max_tokens` |
+    /// | `luspo`, `topr` | (G − 1)/G ∇E[R] |
+    /// | `opo` | ∇E[R] less what a baseline that includes the response itself takes: (G − 1)/G ∇E[R] for equal lengths |
+    /// | `max_rl` | of rewards 0 and 1 with success p: the gradient of −Σ_{k=1}^{G−1} (1 − p)ᵏ/k, which tends to log p |
+    /// | `grpo`, `gspo`, `gspo_token`, `gmpo`, `sapo` | (G − 1)/G times the covariance of R with ∇log π(y)/N, N the response's length: (G − 1)/G ∇E[R]/N for equal lengths |
+    /// | `dapo`, `bnpo`, `cispo`, `vespo`, `gpg`, `dppo_tv`, `dppo_kl`, `dro`, `clip_cov`, `kl_cov`, `tis`, `mis`, `icepop` | a ratio of sums over the step's tokens: (G − 1)/G ∇E[R]/N for equal lengths N |
+    ///
+    /// `scale = group` divides each prompt by the standard deviation of its rewards: prompts that are nearly always or nearly never
+    /// solved count more. `reinforce_plus_plus` and `reinforce_plus_plus_baseline` are whitened: of an expected direction that depends
+    /// on the step. `dro` adds the gradient of its penalty, `kl_cov` none on policy, and `clip_cov` leaves tokens out.
     ///
     /// # Examples
     ///

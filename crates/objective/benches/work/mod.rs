@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use objective::{
-    Data, Evaluation, Feedback, Method, Objective, ObjectiveState, Pair, Parameters, Response, StepTotals,
+    Constant, Data, Evaluation, Feedback, Method, Objective, ObjectiveState, Pair, Parameters, Response, StepTotals,
     TokenColumns, TokenConstants, TokenStatistics,
 };
 
@@ -69,8 +69,12 @@ impl Work {
         for statistic in requirements.statistics {
             *statistics.column_mut(statistic) = column(statistic.range());
         }
-        for constant in requirements.constants {
+        for constant in requirements.constants - Constant::Reward {
             *constants.column_mut(constant) = column(constant.range());
+        }
+        if requirements.constants.contains(Constant::Reward) {
+            let each = requirements.rewards.unwrap_or(1);
+            constants.reward = (0..each * responses.len()).map(|_| variety.next()).collect();
         }
         let pairs = match requirements.data {
             Data::Preferences => {

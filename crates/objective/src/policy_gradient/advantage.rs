@@ -1,49 +1,4 @@
 //! Advantages: how much better a response is than what it is compared with.
-//!
-//! A policy gradient raises the probability of what turned out better than expected and lowers the rest. What "expected"
-//! means is the baseline. A baseline that does not depend on the response leaves the expected gradient as it is and only
-//! lowers its variance; one that includes the response itself shrinks the gradient.
-//!
-//! # Formula
-//!
-//! R is a response's reward and n its length; mean and standard deviation s (divided by G − 1) are over its group of G
-//! responses to the same prompt. The last column is the expected gradient on policy of the mean over responses of A log π(y),
-//! with log π(y) summed over the response.
-//!
-//! | `advantage` | A | expected gradient |
-//! |---|---|---|
-//! | `given` | a column of the batch, a number a token or a number a response | the host's |
-//! | `group_mean` | (R − mean) / (s + 10⁻⁴) with `scale = group`; s of the whole step with `batch`; R − mean with `none` | `none`: (G − 1)/G ∇E[R] |
-//! | `leave_one_out` | R − mean of the others of the group | ∇E[R] |
-//! | `batch` | Rₜ = Σ_{k≥t} γ^{k−t} r_k with r the reward on the last token, whitened over the step's tokens | biased by the whitening |
-//! | `batch_baseline` | R − mean, whitened over the step's tokens | biased by the whitening |
-//! | `length_weighted` | R − Σ n R / Σ n over the group | ∇E[R] − E[n/Σn R s(y)]: (G − 1)/G ∇E[R] for equal lengths |
-//! | `greedy` | R − the reward of the greedy response, the second of the two numbers that a response's reward has | ∇E[R] |
-//! | `max_rl` | (R − mean) / mean, and 0 where the mean is not positive | rewards of 0 and 1: ∇ −Σ_{k=1}^{G−1} (1 − p)ᵏ/k |
-//! | `pass_at_k` | the mean over the sets of k of the group that include the response of max R − max R of the others, over s + 10⁻⁴ as in `scale` | `none`: ∇E[max of k]/k |
-//! | `gae` | generalised advantage estimates that the host makes with a value function | see [`generalised_advantages`](crate::generalised_advantages) |
-//!
-//! p is the probability of a reward of 1. Whitening subtracts the mean over tokens and divides by √(variance + 10⁻⁸), the
-//! variance divided by the number of tokens less one. A response alone in its group has A = 0, and so has one whose rewards
-//! all abstain; a reward that abstains is left out of its mean. Several rewards a response are added before they are
-//! compared (`rewards = together`), or compared one by one, added, and then divided by their standard deviation over the step's
-//! responses + 10⁻⁴ after their mean is subtracted (`rewards = apart`, GDPO).
-//!
-//! # Source
-//!
-//! `group_mean`: Z. Shao et al., "DeepSeekMath", arXiv 2402.03300, section 4.1.2; `scale = none`: Z. Liu et al., arXiv
-//! 2503.20783; `scale = batch`: arXiv 2508.08221. `leave_one_out`: A. Ahmadian et al., arXiv 2402.14740. `batch`,
-//! `batch_baseline`: J. Hu, "REINFORCE++", arXiv 2501.03262. `length_weighted`: Y. Hao et al., "OPO", arXiv 2505.23585.
-//! `greedy`: Z. Li et al., "ReMax", arXiv 2310.10505. `max_rl`: F. Tajwar et al., "Maximum Likelihood Reinforcement
-//! Learning", arXiv 2602.02710: with K successes among N responses of scores Sᵢ the estimate is K⁻¹ Σ rᵢ Sᵢ − N⁻¹ Σ Sᵢ =
-//! N⁻¹ Σ (rᵢ − r̄)/r̄ Sᵢ. `pass_at_k`: Y. Tang et al., arXiv 2503.19595. `rewards = apart`: "GDPO", arXiv 2601.05242.
-//!
-//! # Departures
-//!
-//! MaxRL subtracts the control variate N⁻¹ Σ Sᵢ also where no response succeeds, so that its order is G; here, as in its
-//! authors' code, such a group has A = 0, and the order is G − 1. verl takes the whole group as k and gives a response alone in
-//! its group its reward as advantage. OPO's optimal baseline weighs by the squared norm of the score, for which its paper
-//! puts the length. verl whitens the sum of GDPO's advantages over tokens instead of responses. verl's GPG multiplies all advantages of a step by its responses over those with a reward that is not 0.
 
 use std::ops::Range;
 
@@ -52,6 +7,51 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::evaluation::{Metric, Metrics};
 
 /// What a response's reward is compared with.
+///
+/// A policy gradient raises the probability of what turned out better than expected and lowers the rest. What "expected"
+/// means is the baseline. A baseline that does not depend on the response leaves the expected gradient as it is and only
+/// lowers its variance; one that includes the response itself shrinks the gradient.
+///
+/// # Formula
+///
+/// R is a response's reward and n its length; mean and standard deviation s (divided by G − 1) are over its group of G
+/// responses to the same prompt. The last column is the expected gradient on policy of the mean over responses of A log π(y),
+/// with log π(y) summed over the response.
+///
+/// | `advantage` | A | expected gradient |
+/// |---|---|---|
+/// | `given` | a column of the batch, a number a token or a number a response | the host's |
+/// | `group_mean` | (R − mean) / (s + 10⁻⁴) with `scale = group`; s of the whole step with `batch`; R − mean with `none` | `none`: (G − 1)/G ∇E[R] |
+/// | `leave_one_out` | R − mean of the others of the group | ∇E[R] |
+/// | `batch` | Rₜ = Σ_{k≥t} γ^{k−t} r_k with r the reward on the last token, whitened over the step's tokens | biased by the whitening |
+/// | `batch_baseline` | R − mean, whitened over the step's tokens | biased by the whitening |
+/// | `length_weighted` | R − Σ n R / Σ n over the group | ∇E[R] − E[n/Σn R s(y)]: (G − 1)/G ∇E[R] for equal lengths |
+/// | `greedy` | R − the reward of the greedy response, the second of the two numbers that a response's reward has | ∇E[R] |
+/// | `max_rl` | (R − mean) / mean, and 0 where the mean is not positive | rewards of 0 and 1: ∇ −Σ_{k=1}^{G−1} (1 − p)ᵏ/k |
+/// | `pass_at_k` | the mean over the sets of k of the group that include the response of max R − max R of the others, over s + 10⁻⁴ as in `scale` | `none`: ∇E[max of k]/k |
+/// | `gae` | generalised advantage estimates that the host makes with a value function | see [`generalised_advantages`](crate::generalised_advantages) |
+///
+/// p is the probability of a reward of 1. Whitening subtracts the mean over tokens and divides by √(variance + 10⁻⁸), the
+/// variance divided by the number of tokens less one. A response alone in its group has A = 0, and so has one whose rewards
+/// all abstain; a reward that abstains is left out of its mean. Several rewards a response are added before they are
+/// compared (`rewards = together`), or compared one by one, added, and then divided by their standard deviation over the step's
+/// responses + 10⁻⁴ after their mean is subtracted (`rewards = apart`, GDPO).
+///
+/// # Source
+///
+/// `group_mean`: Z. Shao et al., "DeepSeekMath", arXiv 2402.03300, section 4.1.2; `scale = none`: Z. Liu et al., arXiv
+/// 2503.20783; `scale = batch`: arXiv 2508.08221. `leave_one_out`: A. Ahmadian et al., arXiv 2402.14740. `batch`,
+/// `batch_baseline`: J. Hu, "REINFORCE++", arXiv 2501.03262. `length_weighted`: Y. Hao et al., "OPO", arXiv 2505.23585.
+/// `greedy`: Z. Li et al., "ReMax", arXiv 2310.10505. `max_rl`: F. Tajwar et al., "Maximum Likelihood Reinforcement
+/// Learning", arXiv 2602.02710: with K successes among N responses of scores Sᵢ the estimate is K⁻¹ Σ rᵢ Sᵢ − N⁻¹ Σ Sᵢ =
+/// N⁻¹ Σ (rᵢ − r̄)/r̄ Sᵢ. `pass_at_k`: Y. Tang et al., arXiv 2503.19595. `rewards = apart`: "GDPO", arXiv 2601.05242.
+///
+/// # Departures
+///
+/// MaxRL subtracts the control variate N⁻¹ Σ Sᵢ also where no response succeeds, so that its order is G; here, as in its
+/// authors' code, such a group has A = 0, and the order is G − 1. verl takes the whole group as k and gives a response alone in
+/// its group its reward as advantage. OPO's optimal baseline weighs by the squared norm of the score, for which its paper
+/// puts the length. verl whitens the sum of GDPO's advantages over tokens instead of responses. verl's GPG multiplies all advantages of a step by its responses over those with a reward that is not 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Advantage {

@@ -1,54 +1,54 @@
 //! Divergences from the reference policy, estimated from the sampled tokens.
-//!
-//! Rewards say little about most of what a language model knows. A divergence from the policy before training keeps what they do
-//! not speak of: a token that the policy likes more than the reference does is pushed down, one that it likes less is pulled up.
-//! The estimators agree in value, and their gradients differ: which divergence is descended depends on the estimator and on where
-//! it is put.
-//!
-//! # Formula
-//!
-//! With d = log π − log π_ref of a token, ρ = π / π_behaviour of the token, unclipped, and the weight β:
-//!
-//! | `divergence` | estimate k | ∂k/∂log π |
-//! |---|---|---|
-//! | `k1` | d | 1 |
-//! | `k2` | d²/2 | d |
-//! | `k3` | e⁻ᵈ + d − 1, never negative | 1 − e⁻ᵈ |
-//!
-//! | `divergence_place` | added to a token's loss | cotangent |
-//! |---|---|---|
-//! | `loss` | β k | β ∂k/∂log π |
-//! | `corrected` | β ρ k, the ratio differentiated | β ρ (k + ∂k/∂log π), for k3 β ρ d |
-//! | `reward` | nothing: β Σ k of the behaviour policy is taken off the reward, held | through the advantage |
-//!
-//! Expected gradients at the states visited, their distribution held; of `loss` and `reward` on policy, of `corrected` whichever
-//! policy sampled the tokens:
-//!
-//! | | `loss` | `corrected` | `reward` |
-//! |---|---|---|---|
-//! | `k1` | 0 | KL(π \|\| π_ref) | KL(π \|\| π_ref) |
-//! | `k2` | KL(π \|\| π_ref) | E_π[d²]/2 | no divergence's |
-//! | `k3` | KL(π_ref \|\| π) | KL(π \|\| π_ref) | KL(π \|\| π_ref) − KL(π_ref \|\| π) |
-//!
-//! Only `k1` in the reward, summed over the response, gives the divergence of whole responses. `divergence_clip` = c bounds d to
-//! ±c: beyond, the estimate is that of the bound, and only the ratio of `corrected` moves.
-//!
-//! # Source
-//!
-//! J. Schulman, "Approximating KL Divergence", 2020; `corrected` with k3: DeepSeek-AI, "DeepSeek-V3.2", arXiv 2512.02556,
-//! equation 7, which is TRL's default (`use_bias_correction_kl`); k1 in the reward: arXiv 2402.14740.
-//!
-//! # Departures
-//!
-//! TRL multiplies by the ratio that its importance sampling has, which is the sequence's where that is asked for; the gradient is
-//! then no divergence's. verl bounds the value of k3 to ±10 and passes no gradient beyond. Exponentials of more than 100 nats go
-//! on along their tangent.
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::numerics::{STEEPEST, exponential, exponential_excess};
 
 /// Estimator of the divergence from a sampled token.
+///
+/// Rewards say little about most of what a language model knows. A divergence from the policy before training keeps what they do
+/// not speak of: a token that the policy likes more than the reference does is pushed down, one that it likes less is pulled up.
+/// The estimators agree in value, and their gradients differ: which divergence is descended depends on the estimator and on where
+/// it is put.
+///
+/// # Formula
+///
+/// With d = log π − log π_ref of a token, ρ = π / π_behaviour of the token, unclipped, and the weight β:
+///
+/// | `divergence` | estimate k | ∂k/∂log π |
+/// |---|---|---|
+/// | `k1` | d | 1 |
+/// | `k2` | d²/2 | d |
+/// | `k3` | e⁻ᵈ + d − 1, never negative | 1 − e⁻ᵈ |
+///
+/// | `divergence_place` | added to a token's loss | cotangent |
+/// |---|---|---|
+/// | `loss` | β k | β ∂k/∂log π |
+/// | `corrected` | β ρ k, the ratio differentiated | β ρ (k + ∂k/∂log π), for k3 β ρ d |
+/// | `reward` | nothing: β Σ k of the behaviour policy is taken off the reward, held | through the advantage |
+///
+/// Expected gradients at the states visited, their distribution held; of `loss` and `reward` on policy, of `corrected` whichever
+/// policy sampled the tokens:
+///
+/// | | `loss` | `corrected` | `reward` |
+/// |---|---|---|---|
+/// | `k1` | 0 | KL(π \|\| π_ref) | KL(π \|\| π_ref) |
+/// | `k2` | KL(π \|\| π_ref) | E_π[d²]/2 | no divergence's |
+/// | `k3` | KL(π_ref \|\| π) | KL(π \|\| π_ref) | KL(π \|\| π_ref) − KL(π_ref \|\| π) |
+///
+/// Only `k1` in the reward, summed over the response, gives the divergence of whole responses. `divergence_clip` = c bounds d to
+/// ±c: beyond, the estimate is that of the bound, and only the ratio of `corrected` moves.
+///
+/// # Source
+///
+/// J. Schulman, "Approximating KL Divergence", 2020; `corrected` with k3: DeepSeek-AI, "DeepSeek-V3.2", arXiv 2512.02556,
+/// equation 7, which is TRL's default (`use_bias_correction_kl`); k1 in the reward: arXiv 2402.14740.
+///
+/// # Departures
+///
+/// TRL multiplies by the ratio that its importance sampling has, which is the sequence's where that is asked for; the gradient is
+/// then no divergence's. verl bounds the value of k3 to ±10 and passes no gradient beyond. Exponentials of more than 100 nats go
+/// on along their tangent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Estimator {

@@ -1,22 +1,4 @@
 //! Published policy gradients as presets: each is [`PolicyGradient`] with other defaults, and takes all of its parameters.
-//!
-//! # Expected gradients
-//!
-//! On policy, with `scale = none`, no divergence and no clipping in force, a step of one group of G responses:
-//!
-//! | preset | expected gradient |
-//! |---|---|
-//! | `rloo`, `remax` | ∇E[R] |
-//! | `dr_grpo` | (G − 1)/G ∇E[R] / `max_tokens` |
-//! | `luspo`, `topr` | (G − 1)/G ∇E[R] |
-//! | `opo` | ∇E[R] less what a baseline that includes the response itself takes: (G − 1)/G ∇E[R] for equal lengths |
-//! | `max_rl` | of rewards 0 and 1 with success p: the gradient of −Σ_{k=1}^{G−1} (1 − p)ᵏ/k, which tends to log p |
-//! | `grpo`, `gspo`, `gspo_token`, `gmpo`, `sapo` | (G − 1)/G E[R ∇log π(y)/N]-like: each response's gradient is divided by its length N |
-//! | `dapo`, `bnpo`, `cispo`, `vespo`, `gpg`, `dppo_tv`, `dppo_kl`, `dro`, `clip_cov`, `kl_cov`, `tis`, `mis`, `icepop` | a ratio of sums over the step's tokens: (G − 1)/G ∇E[R]/N for equal lengths N |
-//!
-//! `scale = group` divides each prompt by the standard deviation of its rewards: prompts that are nearly always or nearly never
-//! solved count more. `reinforce_plus_plus` and `reinforce_plus_plus_baseline` are whitened: of an expected direction that depends
-//! on the step. `dro` adds the gradient of its penalty, `kl_cov` none on policy, and `clip_cov` leaves tokens out.
 
 use super::{Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion};
 use crate::Objective;

@@ -1,27 +1,4 @@
 //! Importance ratios: whose probability is compared with the policy that sampled the response.
-//!
-//! A policy gradient estimated from the responses of an older policy weighs each by how much more likely the policy in training
-//! makes it. The ratio of a whole response is the exact weight and the noisiest one; the ratio of a token is the common
-//! approximation; the geometric mean over a response lies between them, at a scale that does not depend on the length.
-//!
-//! # Formula
-//!
-//! With uₜ = log π − log π_behaviour of a token and N the response's tokens:
-//!
-//! | `ratio` | x of token t | ∂x/∂log π of token s |
-//! |---|---|---|
-//! | `token` | uₜ | 1 where s = t |
-//! | `sequence` | mean of u | 1/N |
-//! | `sequence_token` | mean of u, which passes the gradient of token t alone | 1 where s = t |
-//! | `product` | sum of u: the whole response's ratio | 1 |
-//! | `none` | no ratio: the loss is −A log π | |
-//!
-//! Where a correction rejects tokens, means and sums are over those that it keeps.
-//!
-//! # Source
-//!
-//! `token`: arXiv 1707.06347; `sequence`: C. Zheng et al., "GSPO", arXiv 2507.18071, equation 7; `sequence_token`: equations
-//! 13 and 14 there; `product`: TRL's `RLOOTrainer`; `none`: R. J. Williams, 1992, and GPG, arXiv 2504.02546.
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
@@ -29,6 +6,29 @@ use super::numbers::Numbers;
 use crate::numerics::sum_of_differences;
 
 /// Whose probability is compared with the policy that sampled the response.
+///
+/// A policy gradient estimated from the responses of an older policy weighs each by how much more likely the policy in training
+/// makes it. The ratio of a whole response is the exact weight and the noisiest one; the ratio of a token is the common
+/// approximation; the geometric mean over a response lies between them, at a scale that does not depend on the length.
+///
+/// # Formula
+///
+/// With uₜ = log π − log π_behaviour of a token and N the response's tokens:
+///
+/// | `ratio` | x of token t | ∂x/∂log π of token s |
+/// |---|---|---|
+/// | `token` | uₜ | 1 where s = t |
+/// | `sequence` | mean of u | 1/N |
+/// | `sequence_token` | mean of u, which passes the gradient of token t alone | 1 where s = t |
+/// | `product` | sum of u: the whole response's ratio | 1 |
+/// | `none` | no ratio: the loss is −A log π | |
+///
+/// Where a correction rejects tokens, means and sums are over those that it keeps.
+///
+/// # Source
+///
+/// `token`: arXiv 1707.06347; `sequence`: C. Zheng et al., "GSPO", arXiv 2507.18071, equation 7; `sequence_token`: equations
+/// 13 and 14 there; `product`: TRL's `RLOOTrainer`; `none`: R. J. Williams, 1992, and GPG, arXiv 2504.02546.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Ratio {

@@ -742,7 +742,8 @@ def given(objective, line, step):
                         moved = Number(mp.exp(own) - mp.exp(other))
                         keep = of(lambda moved: mpf(moved <= high if a > 0 else moved >= -low), moved)
                     else:
-                        rest = (1 - mp.exp(other)) * (mp.log(-mp.expm1(other)) - mp.log(-mp.expm1(own))) if other < 0 and own < 0 else mpf(0)
+                        # A token that was not certain and now is leaves no other outcome: the divergence is infinite.
+                        rest = mpf(0) if other == 0 else mpf("inf") if own == 0 else -mp.expm1(other) * mp.log(mp.expm1(other) / mp.expm1(own))
                         kl = Number(mp.exp(other) * (other - own) + rest, abs(mp.exp(other) * (other - own)) + abs(rest))
                         keep = of(lambda kl: mpf(own <= other or kl <= high if a > 0 else own >= other or kl <= low), kl)
                     held = keep * of(lambda ratio: min(ratio, cap), exponential(x))
@@ -1027,7 +1028,8 @@ def check(program, count, seed, names=None):
                 found += [(f"{side}.{column}", own, exact) for ours, theirs in zip(given["cotangents"][side][column], rows)
                           for own, exact in zip(ours, theirs)]
         for place, own, exact in found:
-            key = (objective["name"], "loss" if place == "loss" else place.split(".")[1])
+            kind = " ".join(filter(None, (objective["name"], objective.get("trust_region"), objective.get("divergence") if objective.get("beta") else None)))
+            key = (kind, "loss" if place == "loss" else place.split(".")[1])
             record = worst.setdefault(key, [0, 0, 0.0, None])
             units = math.inf if own is None or not math.isfinite(own) else off(own, exact)
             record[0] += 1
@@ -1035,7 +1037,7 @@ def check(program, count, seed, names=None):
             if units > record[2]:
                 record[2], record[3] = units, (line, own, mp.nstr(exact.value, 20), mp.nstr(exact.condition, 5))
     for (name, place), (numbers, beyond, units, example) in sorted(worst.items(), key=lambda entry: -entry[1][2]):
-        print(f"{name:18} {place:13} {numbers:6} numbers, {beyond:5} beyond 4 units, at most {units:.3g}")
+        print(f"{name:40} {place:12} {numbers:6} numbers, {beyond:5} beyond 4 units, at most {units:.3g}")
         if units > 4:
             print(f"    {json.dumps(example[0])}\n    ours {example[1]!r}, exact {example[2]}, condition {example[3]}")
 

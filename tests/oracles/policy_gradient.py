@@ -6,7 +6,7 @@ and a peer's answer is kept only if it agrees with it. What no peer computes has
 
 Constants of the peers are set aside as follows:
 
-- verl divides by n + 1e-8: its masks are passed in 32 bits, where n + 1e-8 is n.
+- verl divides by n + 1e-8: the masks of its losses are passed in 32 bits, where n + 1e-8 is n, and its mean is replaced where it whitens.
 - verl whitens with 1 / sqrt(variance + 1e-8): `without_offset` is what it answers where the root is taken of the variance alone.
 - verl divides by a group's deviation + 1e-6, a parameter that is set to TRL's 1e-4.
 - verl clamps log-ratios to 20 nats (10 above for gspo), estimates of k3 to 10, the complement of a probability by 1e-8: the lines
@@ -419,7 +419,7 @@ def presets():
         yield {"name": "vespo"} | density, {"trust_region": "vespo", "aggregation": "token_mean"} | density, ("trl",), False
     for clip in ({"clip": 0.4, "clip_high": 0.4}, {"clip": 0.1, "clip_high": 0.2}):
         yield {"name": "gmpo"} | clip, {"trust_region": "geometric_mean"} | clip, ("verl", "trl"), False
-    yield {"name": "rloo", "clip": 0.2}, {"ratio": "product", "aggregation": "response_mean", "clip": 0.2}, ("trl",), False
+    yield {"name": "rloo", "clip": 0.2, "beta": 0.0}, {"ratio": "product", "aggregation": "response_mean", "clip": 0.2}, ("trl",), False
     yield {"name": "gpg"}, {"ratio": "none", "trust_region": "none", "aggregation": "token_mean"}, ("verl",), True
     for region, name in (("total_variation", "dppo_tv"), ("binary_kl", "dppo_kl")):
         for bound in ({"clip": 0.15, "clip_high": 0.15}, {"clip": 0.02, "clip_high": 0.05, "max_ratio": 1.5}):
@@ -519,8 +519,11 @@ def divergences(draw):
                 yield case(f"{label(choices)}, policies {apart} apart", choices, side, source)
     choices = {"divergence": "k3", "divergence_place": "corrected", "beta": 0.3, "aggregation": "response_mean", "ratio": "sequence"}
     yield case(f"{label(choices)}, corrected by the token's ratio", choices, side_of(draw, choices, 0.3, True), "torch")
-    choices = {"divergence": "k2", "divergence_place": "loss", "beta": 0.3, "correction": "mask_token", "correction_min": 0.7, "correction_max": 1.3}
-    yield case(label(choices), choices, side_of(draw, choices, 0.3, True), "torch", weights="importance", denominator="all")
+    # A token that is rejected has no divergence either.
+    for weights, source in (("importance", "torch"), ("one", "verl")):
+        choices = {"divergence": "k2", "divergence_place": "loss", "beta": 0.3, "correction": "mask_token", "correction_min": 0.7, "correction_max": 1.3}
+        side = side_that_is_corrected(draw, choices, weights)
+        yield case(f"{label(choices)}, weights {weights}", choices, side, source, weights=weights, denominator="kept")
 
 
 def entropies(draw):
@@ -542,7 +545,12 @@ def token_rewards(side, penalties=None):
     rows = [[0.0] * (len(own) - 1) + [reward] for own, reward in zip(side["log_prob"], side["reward"])]
     if penalties is not None:
         rows = [[value - penalty for value, penalty in zip(row, own)] for row, own in zip(rows, penalties)]
-    return pad([torch.tensor(row) for row in rows]), pad([torch.ones(len(row), dtype=torch.float32) for row in rows])
+    return pad([torch.tensor(row) for row in rows]), pad([torch.ones(len(row)) for row in rows])
+
+
+def mean(values, mask, axis=None):
+    """verl's mean over a mask, without the 1e-8 that it adds to the number of tokens."""
+    return (values * mask).sum(axis) / mask.sum(axis)
 
 
 def bare(variance):
@@ -552,8 +560,9 @@ def bare(variance):
 
 def verl_advantages(name, side, penalties=None, **arguments):
     rewards, mask = token_rewards(side, penalties)
-    values, _ = core_algos.ADV_ESTIMATOR_REGISTRY[name](
-        token_level_rewards=rewards, response_mask=mask, index=numpy.array(side["group"]), **arguments)
+    with mock.patch.object(core_algos.verl_F, "masked_mean", mean):
+        values, _ = core_algos.ADV_ESTIMATOR_REGISTRY[name](
+            token_level_rewards=rewards, response_mask=mask, index=numpy.array(side["group"]), **arguments)
     return [row[:len(own)].tolist() for row, own in zip(values.double(), side["log_prob"])]
 
 
@@ -681,8 +690,8 @@ def verl_gdpo(side, root):
     """verl's lines for several rewards: each reward's own groups first, then whitened over the step's tokens."""
     total = sum(pad([torch.tensor(row) for row in verl_advantages("grpo", side | {"reward": [row[k] for row in side["reward"]]}, epsilon=1e-4)])
                 for k in range(len(side["reward"][0])))
-    mask = pad([torch.ones(len(row), dtype=torch.float32) for row in side["log_prob"]])
-    with mock.patch.object(torch, "rsqrt", root):
+    mask = pad([torch.ones(len(row)) for row in side["log_prob"]])
+    with mock.patch.object(torch, "rsqrt", root), mock.patch.object(core_algos.verl_F, "masked_mean", mean):
         values = core_algos.verl_F.masked_whiten(total, mask)
     return [row[:len(own)].tolist() for row, own in zip(values, side["log_prob"])]
 

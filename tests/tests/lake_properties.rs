@@ -10,7 +10,7 @@ use lake::policy::{LakePolicy, given};
 use lake::recipe::{Overrides, Recipe};
 use lake::solver::{TEMPERATURE, Target, optimal_policy, value_iteration};
 use objective::{
-    Constant,     Anticipation, Constant, Data, Evaluation, Feedback, Freeze, Held, METHODS, Objective, ObjectiveState, Parameters,
+    Anticipation, Constant, Data, Evaluation, Feedback, Freeze, Held, METHODS, Objective, ObjectiveState, Parameters,
     Requirements, Response, Statistic, StepTotals, TokenColumns, TokenConstants, TokenStatistics, registry,
 };
 use proptest::collection::vec;
@@ -96,7 +96,8 @@ fn batch(map: &Map, objective: &dyn Objective, demonstration: &str, rejected: &s
         batch.responses.iter_mut().for_each(|response| response.feedback = Feedback::Group(0));
         let each = requirements.rewards.unwrap_or(1);
         if requirements.constants.contains(Constant::Reward) {
-            batch.constants.reward = [1.0, 0.25].into_iter().flat_map(|reward| std::iter::repeat_n(reward, each)).collect();
+            batch.constants.reward =
+                [1.0, 0.25].into_iter().flat_map(|reward| std::iter::repeat_n(reward, each)).collect();
         }
     }
     let behaviour = LakePolicy::new(map, network_for(Encoding::OneHot, map, 77, objective));

@@ -5,8 +5,9 @@ use std::ops::Bound;
 use objective::parameter::Kind;
 use objective::state::RunningMean;
 use objective::{
-    Advantage, Groups, PolicyGradient, Side, Coupling, Data, Dpo, Evaluation, Feedback, Ift, METHODS, Method, Metric, Normalisation, Objective, Orpo,
-    ParameterError, Parameters, Propagation, Sft, StepTotals, TokenWeighting, Value, registry,
+    Advantage, Coupling, Data, Dpo, Evaluation, Feedback, Groups, Ift, METHODS, Method, Metric, Normalisation,
+    Objective, Orpo, ParameterError, Parameters, PolicyGradient, Propagation, Sft, Side, StepTotals, TokenWeighting,
+    Value, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;

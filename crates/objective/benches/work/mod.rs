@@ -31,7 +31,7 @@ pub(crate) struct Work {
 }
 
 /// Sixteen responses a group; half of the labelled ones desirable, and as many mismatched as asked for.
-fn feedback(data: Data, index: usize, reward: f64) -> Feedback {
+fn feedback(data: Data, index: usize) -> Feedback {
     match (data, index % 4) {
         (Data::Groups, _) => Feedback::Group(index / 16),
         (Data::Labelled { .. }, 0) => Feedback::Desirable,
@@ -51,7 +51,7 @@ impl Work {
         while responses.len() % 2 == 1 || responses.last().is_none_or(|last| last.tokens.end < tokens) {
             let start = responses.last().map_or(0, |last| last.tokens.end);
             let tokens = start..start + 16 + (497.0 * variety.next()) as usize;
-            responses.push(Response { tokens, feedback: feedback(requirements.data, responses.len(), variety.next()) });
+            responses.push(Response { tokens, feedback: feedback(requirements.data, responses.len()) });
         }
         let end = responses.last().map_or(0, |last| last.tokens.end);
         // Log-probabilities of policies that are a little apart, and everything else around 0.

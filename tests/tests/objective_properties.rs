@@ -33,12 +33,17 @@ fn named_objectives() -> impl Strategy<Value = (&'static Method, Box<dyn Objecti
     })
 }
 
-/// Builds the objective, without the parameters that the others leave unused.
+/// Builds the objective, without the parameters that the others leave unused and the choices that make no sense together.
 fn build(method: &Method, mut parameters: Parameters) -> Box<dyn Objective> {
     loop {
         match (method.build)(&parameters) {
             Ok(objective) => return objective,
             Err(ParameterError::Unused { name, .. }) => drop(parameters.remove(name)),
+            Err(ParameterError::Invalid { name, .. }) if !parameters.is_empty() => {
+                if parameters.remove(name).is_none() {
+                    parameters.pop_last();
+                }
+            }
             Err(error) => panic!("{error}"),
         }
     }

@@ -8,7 +8,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use objective::parameter::Kind;
 use objective::{
-    Coupling, Data, Evaluation, Feedback, METHODS, ObjectiveState, Pair, Parameters, Response, StepTotals, TokenBatch,
+    Coupling, Data, Evaluation, Feedback, METHODS, ObjectiveState, Pair, Parameters, Response, StepTotals, TokenColumns,
     TokenConstants, TokenStatistics, Value,
 };
 
@@ -24,8 +24,7 @@ struct Input {
 
 fuzz_target!(|input: Input| {
     let method = &METHODS[usize::from(input.method) % METHODS.len()];
-    let parameters: Parameters = method
-        .parameters
+    let parameters: Parameters = (method.parameters)()
         .iter()
         .zip(&input.parameters)
         .filter_map(|(parameter, value)| {
@@ -93,10 +92,11 @@ fuzz_target!(|input: Input| {
         pairs: own.pairs + pairs_more,
         chosen_tokens: own.chosen_tokens + tokens,
     };
-    let Ok(batch) = TokenBatch::new(&requirements, &statistics, &constants, &responses, &pairs, totals) else { return };
-
+    let columns = TokenColumns { statistics: &statistics, constants: &constants, responses: &responses, pairs: &pairs };
     let (mut state, mut evaluation) = (ObjectiveState::default(), Evaluation::default());
-    objective.evaluate(&batch, &mut state, &mut evaluation);
+    if evaluation.update(&*objective, &mut state, &columns, totals).is_err() {
+        return;
+    }
     assert!(evaluation.loss.is_finite(), "{objective:?}: {evaluation:?}");
     for statistic in requirements.statistics {
         assert!(evaluation.cotangents.column(statistic).iter().all(|c| c.is_finite()), "{objective:?}: {evaluation:?}");

@@ -3,11 +3,10 @@
 use std::ops::Bound;
 
 use objective::parameter::Kind;
-use objective::state::RunningMean;
 use objective::{
     Advantage, Coupling, Data, Dpo, Evaluation, Feedback, Groups, Ift, METHODS, Method, Metric, Normalisation,
-    Objective, Orpo, ParameterError, Parameters, PolicyGradient, Propagation, Sft, Side, StepTotals, TokenWeighting,
-    Value, registry,
+    Objective, Orpo, ParameterError, Parameters, PolicyGradient, Propagation, RunningMean, Sft, Side, StepTotals,
+    TokenWeighting, Value, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -23,10 +23,7 @@ fn former_names_of_parameters_are_refused_with_their_successors() {
 #[test]
 fn choices_that_make_no_sense_together_are_refused() {
     for (given, expected) in [
-        (
-            vec![("ratio", "none".into())],
-            r#"grpo.trust_region: expected none where ratio = none, got "clip""#,
-        ),
+        (vec![("ratio", "none".into())], r#"grpo.trust_region: expected none where ratio = none, got "clip""#),
         (
             vec![("ratio", "sequence".into()), ("trust_region", "vespo".into())],
             r#"grpo.ratio: not used where trust_region = vespo, so it must not be set (got "sequence")"#,
@@ -117,7 +114,8 @@ impl Data {
         let needs = |constant| requirements.constants.contains(constant);
         let begin: usize = self.lengths[..range.start].iter().sum();
         let tokens = begin..begin + self.lengths[range.clone()].iter().sum::<usize>();
-        let [log_prob, behaviour, rollout, reference] = [0, 1, 2, 3].map(|column| &self.columns[column][tokens.clone()]);
+        let [log_prob, behaviour, rollout, reference] =
+            [0, 1, 2, 3].map(|column| &self.columns[column][tokens.clone()]);
         let some = |constant, column| if needs(constant) { column } else { &[][..] };
         let mut evaluator: Evaluator<_> = objective.evaluator().unwrap();
         if let Some(totals) = totals {

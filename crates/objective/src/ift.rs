@@ -57,6 +57,27 @@ objective! {
     /// Cotangents are −∂L/∂lₜ, the gradient through the weights included. With Aₜ = lₜ + γ Aₜ₋₁ and Gₜ = 1 + γ Gₜ₋₁:
     /// `released` −(Cₜ + Aₜ − L Gₜ) / Σ C; `algorithm1` −γᴺ⁻ᵗ (Lₜ + Aₜ); `equation21` −t; `none` −1/N.
     ///
+    /// The weights of `released`, over one response of N tokens:
+    ///
+    /// | `item` | iₜ | | `side` | Cₜ |
+    /// |---|---|---|---|---|
+    /// | `loss` | lₜ / N | | `left` | iₜ + γ Cₜ₊₁ |
+    /// | `logps` | lₜ | | `right` | Dₜ + min over D ≠ 0, with Dₜ = iₜ + γ Dₜ₋₁ |
+    /// | `mask` | 1 | | | |
+    ///
+    /// | `norm` | vₜ on the left | vₜ on the right |
+    /// |---|---|---|
+    /// | `L1` | C | 1/C |
+    /// | `L2` | C² | 1/C² |
+    /// | `softmax` | softmax(C) | softmax(1/C) |
+    /// | `log` | log(1 + C) | 1/log(1 + C) |
+    ///
+    /// wₜ = N vₜ / Σ v, and the loss is Σ wₜ lₜ / N = L = Σ vₜ lₜ / Σ v. The gradient flows through the weights: with
+    /// bₜ = ∂v/∂C (lₜ − L) / Σ v (on the right, the smallest D also gets the sum of all b), ∂L/∂iⱼ = Σₜ≤ⱼ γʲ⁻ᵗ bₜ on the left and
+    /// Σₜ≥ⱼ γᵗ⁻ʲ bₜ on the right, and ∂L/∂lⱼ = vⱼ/Σ v + ∂i/∂l ∂L/∂iⱼ.
+    ///
+    /// `loss` and `logps` differ by the factor N, which cancels under `L1` and `L2`.
+    ///
     /// The states are anticipated: the host fuses each demonstrated state's encoding with that of the state to which its own
     /// greedy action leads, (1 − λ) E(s*ₜ) + λ E(s^θₜ), before the forward pass that the lₜ come from.
     ///
@@ -69,13 +90,14 @@ objective! {
     ///
     /// Paper and released code disagree; all four are here. Algorithm 1 writes L = + log π, whose sign cancels in the product.
     /// As in the released code, `released` with γ = 0 means uniform weights rather than the formula's limit Cₜ = lₜ. Where every
-    /// lₜ is 0 the weights of `released` are undefined and count as uniform: loss 0, cotangents −1/N.
+    /// lₜ (or iₜ) is 0 the weights of `released` are undefined and count as uniform: loss 0, cotangents −1/N. The smallest D is
+    /// taken over the response; the released code takes it over the micro-batch, which no split preserves. 1/C in `softmax`
+    /// counts C below 10⁻¹⁰⁰ as 10⁻¹⁰⁰, with no gradient through it.
     ///
     /// # Examples
     ///
     /// l = (1, 2), γ = 1/2: C = (2, 2), so `released` has L = (1·2 + 2·2) / 4 = 1.5. A = (1, 2.5), G = (1, 1.5), so the
     /// cotangents are −(2 + 1 − 1.5) / 4 = −0.375 and −(2 + 2.5 − 2.25) / 4 = −0.5625.
-    ///
     ///
     /// ```
     /// use objective::{Demonstrations, Ift, Side};

@@ -116,7 +116,7 @@ mod requirements;
 mod sampling;
 #[cfg(feature = "schema")]
 pub mod schema;
-pub mod state;
+mod state;
 
 pub use batch::{BatchError, Feedback, Pair, Response, StepTotals, TokenBatch, TokenColumns};
 pub use columns::{Constant, Cotangents, MOST, Side, Statistic, TokenConstants, TokenStatistics};
@@ -126,33 +126,7 @@ pub use evaluation::{Evaluation, Metric, Metrics};
 pub use evaluator::{Answer, AnswerOf, Evaluator, LearnsFrom};
 pub use held::Held;
 pub use ift::{Ift, Propagation};
-pub use losses::alphapo::AlphaPo;
-pub use losses::apo_down::ApoDown;
-pub use losses::apo_zero::ApoZero;
-pub use losses::apo_zero_unpaired::ApoZeroUnpaired;
-pub use losses::bco::Bco;
-pub use losses::bco_pair::BcoPair;
-pub use losses::cpo::Cpo;
-pub use losses::discopop::Discopop;
-pub use losses::divergence::Divergence;
-pub use losses::dpo::Dpo;
-pub use losses::exo_pair::ExoPair;
-pub use losses::hinge::Hinge;
-pub use losses::ipo::Ipo;
-pub use losses::kto::Kto;
-pub use losses::labelled::mismatches;
-pub use losses::nca_pair::NcaPair;
-pub use losses::online_dpo::OnlineDpo;
-pub use losses::orpo::Orpo;
-pub use losses::preference::{PairWeighting, Reduction};
-pub use losses::robust::Robust;
-pub use losses::sft::{Normalisation, Sft, TokenWeighting};
-pub use losses::sigmoid_norm::SigmoidNorm;
-pub use losses::simpo::Simpo;
-pub use losses::sppo_hard::SppoHard;
-pub use losses::tdpo::{Tdpo, TdpoVariant};
-pub use losses::transport::{Aot, AotUnpaired};
-pub use losses::weighted_sum::{Term, WeightedSum};
+pub use losses::*;
 pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};
 pub use policy_gradient::{
@@ -163,7 +137,7 @@ pub use propagation::{Item as PropagationItem, Norm as PropagationNorm, Side as 
 pub use registry::{METHODS, RegistryError};
 pub use requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Source};
 pub use sampling::Sampling;
-pub use state::ObjectiveState;
+pub use state::{ObjectiveState, RunningMean};
 
 /// A loss over token statistics with analytic cotangents.
 ///

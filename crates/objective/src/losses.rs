@@ -30,6 +30,34 @@ pub(crate) mod tdpo;
 pub(crate) mod transport;
 pub(crate) mod weighted_sum;
 
+pub use self::alphapo::AlphaPo;
+pub use self::apo_down::ApoDown;
+pub use self::apo_zero::ApoZero;
+pub use self::apo_zero_unpaired::ApoZeroUnpaired;
+pub use self::bco::Bco;
+pub use self::bco_pair::BcoPair;
+pub use self::cpo::Cpo;
+pub use self::discopop::Discopop;
+pub use self::divergence::Divergence;
+pub use self::dpo::Dpo;
+pub use self::exo_pair::ExoPair;
+pub use self::hinge::Hinge;
+pub use self::ipo::Ipo;
+pub use self::kto::Kto;
+pub use self::labelled::mismatches;
+pub use self::nca_pair::NcaPair;
+pub use self::online_dpo::OnlineDpo;
+pub use self::orpo::Orpo;
+pub use self::preference::{PairWeighting, Reduction};
+pub use self::robust::Robust;
+pub use self::sft::{Normalisation, Sft, TokenWeighting};
+pub use self::sigmoid_norm::SigmoidNorm;
+pub use self::simpo::Simpo;
+pub use self::sppo_hard::SppoHard;
+pub use self::tdpo::{Tdpo, TdpoVariant};
+pub use self::transport::{Aot, AotUnpaired};
+pub use self::weighted_sum::{Term, WeightedSum};
+
 /// Implements [`Objective`](crate::Objective) by the functions that the losses of a form share.
 macro_rules! implement {
     ($type:ty, $form:ident, $data:ident) => {

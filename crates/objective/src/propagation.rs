@@ -1,64 +1,27 @@
-//! The weights by which the released code of intuitive fine-tuning propagates later losses to earlier tokens.
-//!
-//! # Formula
-//!
-//! Over one response of N tokens with lₜ = −log π(yₜ|sₜ), nats, and discount γ:
-//!
-//! | `item` | iₜ | | `side` | Cₜ |
-//! |---|---|---|---|---|
-//! | `loss` | lₜ / N | | `left` | iₜ + γ Cₜ₊₁ |
-//! | `logps` | lₜ | | `right` | Dₜ + min over D ≠ 0, with Dₜ = iₜ + γ Dₜ₋₁ |
-//! | `mask` | 1 | | | |
-//!
-//! | `norm` | vₜ on the left | vₜ on the right |
-//! |---|---|---|
-//! | `L1` | C | 1/C |
-//! | `L2` | C² | 1/C² |
-//! | `softmax` | softmax(C) | softmax(1/C) |
-//! | `log` | log(1 + C) | 1/log(1 + C) |
-//!
-//! wₜ = N vₜ / Σ v, and the loss is Σ wₜ lₜ / N = L = Σ vₜ lₜ / Σ v. The gradient flows through the weights: with
-//! bₜ = ∂v/∂C (lₜ − L) / Σ v (on the right, the least D also gets the sum of all b), ∂L/∂iⱼ = Σₜ≤ⱼ γʲ⁻ᵗ bₜ on the left and
-//! Σₜ≥ⱼ γᵗ⁻ʲ bₜ on the right, and ∂L/∂lⱼ = vⱼ/Σ v + ∂i/∂l ∂L/∂iⱼ.
-//!
-//! `loss` and `logps` differ by the factor N, which cancels under `L1` and `L2`.
-//!
-//! # Source
-//!
-//! The released code of arXiv 2405.11870 (`get_cumsum_weight`: `propagation_type`, `propagation_side`, `propagation_norm`).
-//!
-//! # Departures
-//!
-//! The least D is taken over the response; the released code takes it over the micro-batch, which no split preserves. Where all
-//! iₜ are 0 the weights are undefined and count as uniform. 1/C in `softmax` counts C below 10⁻¹⁰⁰ as 10⁻¹⁰⁰, with no gradient
-//! through it.
+//! The weights by which the released code of intuitive fine-tuning propagates later losses to earlier tokens: formula in
+//! [`Ift`](crate::Ift).
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 /// C below this counts as this where its inverse is an exponent.
 const LEAST_SUM: f64 = 1e-100;
 
-/// What is propagated.
+/// What the released propagation of [`Ift`](crate::Ift) sums.
 ///
 /// With losses (1, 2) and γ = ½, C is (1 + ½, 1) of ones and (1 + ½·2, 2) of losses:
 ///
 /// ```
-/// # use objective::{propagation::*, *};
-/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
-/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-/// # let loss = |weights: Weights| {
-/// #     let propagation = ift::Propagation::Released { gamma: 0.5, weights };
-/// #     let ift = ift::Ift::new(Lambda::constant(0.2), Freeze::None, propagation)?;
-/// #     let totals = StepTotals::of(&responses, &[]);
-/// #     let batch = TokenBatch::new(&ift.requirements(), &statistics, &constants, &responses, &[], totals)?;
-/// #     let mut evaluation = Evaluation::default();
-/// #     ift.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
-/// #     Ok::<f64, Box<dyn std::error::Error>>(evaluation.loss)
-/// # };
-/// let [mask, logps] = [Item::Mask, Item::Logps].map(|item| loss(Weights { item, ..Weights::RELEASED }));
-/// assert!((mask? - (1.5 * 1.0 + 1.0 * 2.0) / 2.5).abs() < 1e-12);
-/// assert!((logps? - (2.0 * 1.0 + 2.0 * 2.0) / 4.0).abs() < 1e-12);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// use objective::{Demonstrations, Ift, PropagationItem, Side};
+///
+/// let demonstration = Demonstrations(Side { log_prob: &[-1.0, -2.0], ..Side::of(&[2]) });
+/// for (item, loss) in [
+///     (PropagationItem::Mask, (1.5 * 1.0 + 1.0 * 2.0) / 2.5),
+///     (PropagationItem::Logps, (2.0 * 1.0 + 2.0 * 2.0) / 4.0),
+/// ] {
+///     let mut ift = Ift { gamma: 0.5, item, ..Ift::default() }.evaluator()?;
+///     assert!((ift.evaluate(&demonstration)?.loss - loss).abs() < 1e-12);
+/// }
+/// Ok::<(), objective::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
@@ -71,28 +34,22 @@ pub enum Item {
     Mask,
 }
 
-/// In which direction items are summed.
+/// The direction in which the released propagation of [`Ift`](crate::Ift) sums.
 ///
 /// Of two ones with γ = ½, C is (1 + ½, 1) on the left. On the right D is (1, 1 + ½), C is (2, 2½), v is 1/C:
 ///
 /// ```
-/// # use objective::{propagation::*, *};
-/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
-/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-/// # let loss = |weights: Weights| {
-/// #     let propagation = ift::Propagation::Released { gamma: 0.5, weights };
-/// #     let ift = ift::Ift::new(Lambda::constant(0.2), Freeze::None, propagation)?;
-/// #     let totals = StepTotals::of(&responses, &[]);
-/// #     let batch = TokenBatch::new(&ift.requirements(), &statistics, &constants, &responses, &[], totals)?;
-/// #     let mut evaluation = Evaluation::default();
-/// #     ift.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
-/// #     Ok::<f64, Box<dyn std::error::Error>>(evaluation.loss)
-/// # };
-/// let sides = [Side::Left, Side::Right];
-/// let [left, right] = sides.map(|side| loss(Weights { item: Item::Mask, side, norm: Norm::L1 }));
-/// assert!((left? - (1.5 * 1.0 + 1.0 * 2.0) / 2.5).abs() < 1e-12); // losses are 1 and 2
-/// assert!((right? - (0.5 * 1.0 + 0.4 * 2.0) / 0.9).abs() < 1e-12);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// use objective::{Demonstrations, Ift, PropagationItem, PropagationSide, Side};
+///
+/// let demonstration = Demonstrations(Side { log_prob: &[-1.0, -2.0], ..Side::of(&[2]) });
+/// for (side, loss) in [
+///     (PropagationSide::Left, (1.5 * 1.0 + 1.0 * 2.0) / 2.5),
+///     (PropagationSide::Right, (0.5 * 1.0 + 0.4 * 2.0) / 0.9),
+/// ] {
+///     let mut ift = Ift { gamma: 0.5, item: PropagationItem::Mask, side, ..Ift::default() }.evaluator()?;
+///     assert!((ift.evaluate(&demonstration)?.loss - loss).abs() < 1e-12);
+/// }
+/// Ok::<(), objective::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
@@ -103,33 +60,27 @@ pub enum Side {
     Right,
 }
 
-/// What makes weights of the discounted sums.
+/// What makes weights of the sums in the released propagation of [`Ift`](crate::Ift).
 ///
 /// Of two ones with γ = ½, C is (3/2, 1):
 ///
 /// ```
-/// # use objective::{propagation::*, *};
-/// # let (responses, constants) = ([Response::new(0..2)], TokenConstants::default());
-/// # let statistics = TokenStatistics { log_prob: vec![-1.0, -2.0], ..Default::default() };
-/// # let loss = |weights: Weights| {
-/// #     let propagation = ift::Propagation::Released { gamma: 0.5, weights };
-/// #     let ift = ift::Ift::new(Lambda::constant(0.2), Freeze::None, propagation)?;
-/// #     let totals = StepTotals::of(&responses, &[]);
-/// #     let batch = TokenBatch::new(&ift.requirements(), &statistics, &constants, &responses, &[], totals)?;
-/// #     let mut evaluation = Evaluation::default();
-/// #     ift.evaluate(&batch, &mut ObjectiveState::default(), &mut evaluation);
-/// #     Ok::<f64, Box<dyn std::error::Error>>(evaluation.loss)
-/// # };
-/// let norms = [Norm::L2, Norm::Softmax];
-/// let [squares, softmax] = norms.map(|norm| loss(Weights { item: Item::Mask, side: Side::Left, norm }));
-/// assert!((squares? - (2.25 * 1.0 + 1.0 * 2.0) / 3.25).abs() < 1e-12); // losses are 1 and 2
+/// use objective::{Demonstrations, Ift, PropagationItem, PropagationNorm, Side};
+///
+/// let demonstration = Demonstrations(Side { log_prob: &[-1.0, -2.0], ..Side::of(&[2]) });
 /// let ratio = 0.5_f64.exp(); // e^(3/2) / e
-/// assert!((softmax? - (ratio * 1.0 + 2.0) / (ratio + 1.0)).abs() < 1e-12);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// for (norm, loss) in [
+///     (PropagationNorm::L2, (2.25 * 1.0 + 1.0 * 2.0) / 3.25),
+///     (PropagationNorm::Softmax, (ratio * 1.0 + 2.0) / (ratio + 1.0)),
+/// ] {
+///     let mut ift = Ift { gamma: 0.5, item: PropagationItem::Mask, norm, ..Ift::default() }.evaluator()?;
+///     assert!((ift.evaluate(&demonstration)?.loss - loss).abs() < 1e-12);
+/// }
+/// Ok::<(), objective::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 pub enum Norm {
-    /// Proportional.
+    /// Proportional to C, or to 1/C on the right.
     L1,
     /// Proportional to the square.
     L2,
@@ -141,37 +92,20 @@ pub enum Norm {
     Log,
 }
 
-/// The released code's knobs.
-///
-/// ```
-/// use objective::propagation::{Item, Norm, Side, Weights};
-///
-/// let weights = Weights { norm: Norm::L2, ..Weights::RELEASED };
-/// assert_eq!(weights, Weights { item: Item::Loss, side: Side::Left, norm: Norm::L2 });
-/// ```
+/// What the released code can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Weights {
     /// What is propagated.
-    pub item: Item,
+    pub(crate) item: Item,
     /// In which direction.
-    pub side: Side,
+    pub(crate) side: Side,
     /// What makes weights of the sums.
-    pub norm: Norm,
+    pub(crate) norm: Norm,
 }
 
-/// What is written is what is read:
-///
-/// ```
-/// use objective::parameter::Reader;
-/// use objective::propagation::{Item, PARAMETERS, Weights};
-///
-/// let weights = Weights { item: Item::Mask, ..Weights::RELEASED };
-/// assert_eq!(Weights::read(&Reader::new("example", &PARAMETERS, &weights.parameters())?)?, weights);
-/// # Ok::<(), objective::ParameterError>(())
-/// ```
 impl Weights {
-    #[cfg(test)]
     /// Those that the released code trains with.
+    #[cfg(test)]
     const RELEASED: Self = Self { item: Item::Loss, side: Side::Left, norm: Norm::L1 };
 
     /// The loss of a response with discount γ > 0; leaves ∂L/∂lₜ in `slots`. `scratch` is a buffer to be used again.

@@ -1,12 +1,10 @@
 //! Every objective by its name.
 
+use crate::losses::*;
 use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters, Registered};
-use crate::{
-    AlphaPo, Aot, AotUnpaired, ApoDown, ApoZero, ApoZeroUnpaired, Bco, BcoPair, Cpo, Discopop, Dpo, ExoPair, Hinge,
-    Ift, Ipo, Kto, NcaPair, Objective, OnlineDpo, Orpo, Robust, Sft, SigmoidNorm, Simpo, SppoHard, Tdpo, WeightedSum,
-    policy_gradient::presets,
-};
+use crate::policy_gradient::presets;
+use crate::{Ift, Objective};
 
 /// Every method, in the order of `--method all`.
 pub const METHODS: &[Method] = &{

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What an objective does not use is not written:
 ///
 /// ```
-/// use objective::{ObjectiveState, state::RunningMean};
+/// use objective::{ObjectiveState, RunningMean};
 ///
 /// let empty = ObjectiveState::default();
 /// assert_eq!(serde_json::to_string(&empty)?, "{}");
@@ -30,7 +30,7 @@ pub struct ObjectiveState {
 /// The mean of a stream of numbers.
 ///
 /// ```
-/// use objective::state::RunningMean;
+/// use objective::RunningMean;
 /// let mut rewards = RunningMean::default();
 /// rewards.update(0.5, 2);
 /// assert_eq!(rewards, RunningMean { count: 2, mean: 0.5 });
@@ -39,7 +39,7 @@ pub struct ObjectiveState {
 /// Reading refuses a count that is not exact in 64-bit floats, and a mean beyond the range of rewards:
 ///
 /// ```
-/// use objective::state::RunningMean;
+/// use objective::RunningMean;
 /// let read = |text: &str| serde_json::from_str::<RunningMean>(text).map_err(|error| error.to_string());
 /// assert_eq!(read(r#"{"count": 9007199254740992, "mean": 0.5}"#), Ok(RunningMean { count: 1 << 53, mean: 0.5 }));
 /// let error = read(r#"{"count": 18446744073709551615, "mean": 0.5}"#).unwrap_err();
@@ -92,7 +92,7 @@ impl TryFrom<Read> for RunningMean {
 /// The mean does not depend on how the numbers come in parts:
 ///
 /// ```
-/// use objective::state::RunningMean;
+/// use objective::RunningMean;
 /// let (mut whole, mut parts) = (RunningMean::default(), RunningMean::default());
 /// whole.update(2.0, 4);
 /// [3.0, 3.0, 1.0, 1.0].into_iter().for_each(|reward| parts.update(reward, 1));
@@ -102,7 +102,7 @@ impl RunningMean {
     /// Whether no number has been seen.
     ///
     /// ```
-    /// use objective::state::RunningMean;
+    /// use objective::RunningMean;
     /// assert!(RunningMean::default().is_empty());
     /// assert!(!RunningMean { count: 1, mean: 0.0 }.is_empty());
     /// ```
@@ -114,7 +114,7 @@ impl RunningMean {
     /// every integer.
     ///
     /// ```
-    /// let mut rewards = objective::state::RunningMean::default();
+    /// let mut rewards = objective::RunningMean::default();
     /// rewards.update(1.0, 3);
     /// rewards.update(5.0, 1);
     /// assert_eq!(rewards.mean, 2.0);

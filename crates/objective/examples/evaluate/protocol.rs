@@ -10,7 +10,7 @@ use objective::{
     BatchError, Configured, Constant, Data, Evaluation, Feedback, ObjectiveState, Pair, Parameters, Requirements,
     Response, Statistic, StepTotals, TokenColumns, TokenConstants, TokenStatistics,
 };
-use serde::de::{MapAccess, Visitor};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// One number a token, one list a response.
@@ -42,12 +42,7 @@ struct Side {
 }
 
 /// What rewards a response: one number, or several of which some may abstain.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Rewards {
-    One(f64),
-    Several(Vec<Option<f64>>),
-}
+struct Rewards(Vec<Option<f64>>);
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -276,23 +271,16 @@ impl Flat {
 
 /// Rewards, response after response; those that abstain are no numbers.
 fn flat_rewards(side: &str, rewards: &[Rewards]) -> anyhow::Result<Vec<f64>> {
-    let count = |rewards: &Rewards| match rewards {
-        Rewards::One(_) => 1,
-        Rewards::Several(several) => several.len(),
-    };
-    let expected = count(&rewards[0]);
+    let expected = rewards[0].0.len();
     ensure!(expected > 0, "{side}.reward[0]: expected at least one number, got none");
     let mut flat = Vec::with_capacity(expected * rewards.len());
-    for (response, own) in rewards.iter().enumerate() {
-        let given = count(own);
+    for (response, Rewards(own)) in rewards.iter().enumerate() {
+        let given = own.len();
         ensure!(
             given == expected,
             "{side}.reward[{response}]: expected {expected} numbers as in the first, got {given}"
         );
-        match own {
-            Rewards::One(reward) => flat.push(*reward),
-            Rewards::Several(several) => flat.extend(several.iter().map(|reward| reward.unwrap_or(f64::NAN))),
-        }
+        flat.extend(own.iter().map(|reward| reward.unwrap_or(f64::NAN)));
     }
     Ok(flat)
 }
@@ -331,5 +319,45 @@ impl<'de> Deserialize<'de> for Side {
         }
 
         deserializer.deserialize_map(Columns)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rewards {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Numbers;
+
+        impl<'de> Visitor<'de> for Numbers {
+            type Value = Rewards;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a reward, or a list of rewards of which null abstains")
+            }
+
+            fn visit_f64<E>(self, reward: f64) -> Result<Rewards, E> {
+                Ok(Rewards(vec![Some(reward)]))
+            }
+
+            fn visit_u64<E>(self, reward: u64) -> Result<Rewards, E> {
+                self.visit_f64(reward as f64)
+            }
+
+            fn visit_i64<E>(self, reward: i64) -> Result<Rewards, E> {
+                self.visit_f64(reward as f64)
+            }
+
+            fn visit_unit<E>(self) -> Result<Rewards, E> {
+                Ok(Rewards(vec![None]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut rewards: A) -> Result<Rewards, A::Error> {
+                let mut several = Vec::new();
+                while let Some(reward) = rewards.next_element()? {
+                    several.push(reward);
+                }
+                Ok(Rewards(several))
+            }
+        }
+
+        deserializer.deserialize_any(Numbers)
     }
 }

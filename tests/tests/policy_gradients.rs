@@ -178,7 +178,7 @@ fn micro_batches_of_given_advantages_add_up_to_the_step_under_every_aggregation(
 fn rejected_responses_leave_the_step_as_if_they_had_never_been_there() {
     // Of the second response on, the sampler agrees with the trainer; it is far from it on the first one.
     let mut data = Data::new();
-    data.columns[2].clone_from(&data.columns[1]);
+    data.columns[2] = data.columns[1].clone();
     for token in 0..3 {
         data.columns[2][token] = data.columns[1][token] - 3.0;
     }
@@ -208,7 +208,7 @@ fn rejected_responses_leave_the_step_as_if_they_had_never_been_there() {
 #[test]
 fn a_mask_of_tokens_is_not_ignored_by_the_ratio_of_the_response() {
     let mut data = Data::new();
-    data.columns[2].clone_from(&data.columns[1]);
+    data.columns[2] = data.columns[1].clone();
     let answer = |data: &Data, region, ratio| {
         let masked = PolicyGradient {
             advantage: Advantage::Given,

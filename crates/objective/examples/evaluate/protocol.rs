@@ -333,19 +333,19 @@ impl<'de> Deserialize<'de> for Rewards {
                 f.write_str("a reward, or a list of rewards of which null abstains")
             }
 
-            fn visit_f64<E>(self, reward: f64) -> Result<Rewards, E> {
+            fn visit_f64<E: serde::de::Error>(self, reward: f64) -> Result<Rewards, E> {
                 Ok(Rewards(vec![Some(reward)]))
             }
 
-            fn visit_u64<E>(self, reward: u64) -> Result<Rewards, E> {
+            fn visit_u64<E: serde::de::Error>(self, reward: u64) -> Result<Rewards, E> {
                 self.visit_f64(reward as f64)
             }
 
-            fn visit_i64<E>(self, reward: i64) -> Result<Rewards, E> {
+            fn visit_i64<E: serde::de::Error>(self, reward: i64) -> Result<Rewards, E> {
                 self.visit_f64(reward as f64)
             }
 
-            fn visit_unit<E>(self) -> Result<Rewards, E> {
+            fn visit_unit<E: serde::de::Error>(self) -> Result<Rewards, E> {
                 Ok(Rewards(vec![None]))
             }
 

@@ -104,13 +104,11 @@ mod data;
 mod evaluation;
 mod evaluator;
 mod held;
-mod ift;
 mod losses;
 mod method;
 pub mod numerics;
 pub mod parameter;
 mod policy_gradient;
-mod propagation;
 pub mod registry;
 mod requirements;
 mod sampling;
@@ -125,7 +123,6 @@ pub use data::{Batch, Demonstrations, Groups, Labelled, PairCotangents, Pairs, R
 pub use evaluation::{Evaluation, Metric, Metrics};
 pub use evaluator::{Answer, AnswerOf, Evaluator, LearnsFrom};
 pub use held::Held;
-pub use ift::{Ift, Propagation};
 pub use losses::*;
 pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};
@@ -133,7 +130,6 @@ pub use policy_gradient::{
     Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion,
     generalised_advantages, normalise,
 };
-pub use propagation::{Item as PropagationItem, Norm as PropagationNorm, Side as PropagationSide};
 pub use registry::{METHODS, RegistryError};
 pub use requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Source};
 pub use sampling::Sampling;

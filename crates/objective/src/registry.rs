@@ -1,10 +1,10 @@
 //! Every objective by its name.
 
+use crate::Objective;
 use crate::losses::*;
 use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters, Registered};
 use crate::policy_gradient::presets;
-use crate::{Ift, Objective};
 
 /// Every method, in the order of `--method all`.
 pub const METHODS: &[Method] = &{

@@ -11,7 +11,7 @@ use crate::columns::{Constant, Statistic};
 use crate::evaluation::{Evaluation, Metric, Metrics, add};
 use crate::held::Held;
 use crate::losses::divergence::Divergence;
-use crate::numerics::{sum, sum_of_differences};
+use crate::numerics::sum;
 use crate::parameter::Choice;
 use crate::requirements::{Data, Requirements, Source};
 use crate::state::ObjectiveState;
@@ -198,16 +198,16 @@ impl Score {
             Reduction::Sum => 1.0,
             Reduction::Mean => 1.0 / log_prob.len() as f64,
         };
-        let sum = sum(log_prob);
         match *self {
             Self::Likelihood(reduction) => {
-                let scale = scale(reduction);
+                let (scale, sum) = (scale(reduction), sum(log_prob));
                 Scored { score: scale * sum, body: scale, tail: scale, sum, rewarded: scale * sum }
             }
             Self::Implicit { divergence, order, tail_weight, reduction } => {
                 let reference = batch.constant(Constant::ReferenceLogProb, response);
-                let body = sum_of_differences(&log_prob[..shared], &reference[..shared]);
-                let tail = sum_of_differences(&log_prob[shared..], &reference[shared..]);
+                let (body_sum, body) = sums(&log_prob[..shared], &reference[..shared]);
+                let (tail_sum, tail) = sums(&log_prob[shared..], &reference[shared..]);
+                let sum = body_sum + tail_sum;
                 let (score, slope) = divergence.score(order, body + tail_weight * tail);
                 let scale = scale(reduction);
                 let slope = scale * slope;
@@ -280,4 +280,19 @@ pub(crate) fn record_pair(log_prob: [f64; 2], rewards: [f64; 2], chosen_tokens: 
     metrics.record(Metric::LogProbChosen, chosen);
     metrics.record(Metric::LogProbRejected, rejected);
     metrics.record_sum(Metric::NegativeLogLikelihood, -chosen, chosen_tokens);
+}
+
+/// Σ a and Σ (a − b), in one pass.
+fn sums(a: &[f64], b: &[f64]) -> (f64, f64) {
+    const LANES: usize = 8;
+    let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let (mut own, mut differences) = ([0.0; LANES], [0.0; LANES]);
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for ((own, difference), (a, b)) in own.iter_mut().zip(&mut differences).zip(a.iter().zip(b)) {
+            *own += a;
+            *difference += a - b;
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).map(|(a, b)| a - b);
+    (own.iter().chain(a_rest).sum(), differences.into_iter().chain(rest).sum())
 }

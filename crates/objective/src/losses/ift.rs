@@ -7,10 +7,10 @@ use crate::data::Demonstrations;
 use crate::evaluation::{Evaluation, Metric};
 use crate::evaluator::LearnsFrom;
 use crate::held::Held;
+use crate::losses::propagation::{Item, Norm, Side, Weights};
 use crate::numerics::sum;
 use crate::objective;
 use crate::parameter::{Choice, UNIT};
-use crate::propagation::{Item, Norm, Side, Weights};
 use crate::requirements::{Anticipation, Data, Freeze, Lambda, Requirements};
 use crate::{Objective, declared_parameters};
 

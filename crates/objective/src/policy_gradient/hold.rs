@@ -39,10 +39,8 @@ impl Clipped {
         }
     }
 
-    /// Counts so many ratios, of which some are clipped.
-    pub(super) fn count_many(&mut self, below: f64, above: f64, ratios: usize) {
-        self.below += below as usize;
-        self.above += above as usize;
+    /// Counts so many ratios of which none is clipped.
+    pub(super) fn count_free(&mut self, ratios: usize) {
         self.ratios += ratios;
     }
 

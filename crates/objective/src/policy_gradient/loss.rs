@@ -13,7 +13,7 @@ use crate::batch::TokenBatch;
 use crate::columns::Constant;
 use crate::evaluation::{Evaluation, Metric, Metrics, add};
 use crate::held::Held;
-use crate::numerics::{exponential, sum};
+use crate::numerics::{STEEPEST, exponential, sum};
 
 /// What the policy's loss of a response is made of.
 struct Response<'a> {
@@ -266,7 +266,8 @@ fn by_token(
     total
 }
 
-/// The clipped loss of tokens that share an advantage and a share in the step, without a branch a token.
+/// The clipped loss of tokens that share an advantage and a share in the step. Blocks of tokens of which none is clipped, which
+/// most are, have no branch a token.
 fn clipped_tokens(
     clip: Clip,
     (share, advantage): (f64, f64),
@@ -274,26 +275,32 @@ fn clipped_tokens(
     slots: &mut [f64],
     clipped: &mut Clipped,
 ) -> f64 {
+    if advantage == 0.0 {
+        clipped.count_free(slots.len());
+        return 0.0;
+    }
     let (least, most) = clip.bounds(advantage);
-    let (mut block, mut ratios) = (Block::new(), [0.0; BLOCK]);
-    let (mut total, pull) = (0.0, -advantage);
+    // Below the tangent a ratio is its own slope.
+    let most = most.min(STEEPEST.exp().next_down());
+    let (mut block, mut total) = (Block::new(), 0.0);
     let columns = response.log_prob.chunks(BLOCK).zip(response.behaviour.chunks(BLOCK)).zip(slots.chunks_mut(BLOCK));
     for ((own, other), slots) in columns {
         let (log_ratios, slopes) = block.fill(own, other);
-        let ratios = &mut ratios[..slots.len()];
-        let (mut below, mut above) = (0.0, 0.0);
-        for (((&log_ratio, &slope), slot), held) in log_ratios.iter().zip(slopes).zip(slots).zip(&mut *ratios) {
-            let ratio = along_tangent(log_ratio, slope);
-            below += f64::from(u8::from(ratio < least));
-            above += f64::from(u8::from(ratio > most));
-            *held = ratio.min(most).max(least);
-            let moves = ratio >= least && ratio <= most;
-            *slot += if moves { share * (slope * pull) } else { 0.0 };
+        if slopes.iter().fold(true, |free, slope| free & (*slope >= least) & (*slope <= most)) {
+            slots.iter_mut().zip(slopes).for_each(|(slot, slope)| *slot -= share * (slope * advantage));
+            total -= advantage * sum(slopes);
+            clipped.count_free(slots.len());
+            continue;
         }
-        total += sum(ratios);
-        clipped.count_many(below, above, ratios.len());
+        for ((&log_ratio, &slope), slot) in log_ratios.iter().zip(slopes).zip(slots) {
+            let ratio = (along_tangent(log_ratio, slope), slope);
+            let Surrogate { loss, slope, clipped: bound } = clip.surrogate(ratio, advantage);
+            total += loss;
+            *slot += share * slope;
+            clipped.count(bound);
+        }
     }
-    share * (total * pull)
+    share * total
 }
 
 /// The sum over a response's tokens of the quadratic loss of their log-ratio.

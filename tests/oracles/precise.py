@@ -1112,7 +1112,7 @@ def sampled(draw, side, beside):
 def off(given, exact):
     """Units in the last place of the condition by which a double is off; what underflows counts nothing."""
     apart = abs(mpf(given) - exact.value)
-    if apart <= mpf(1e-270):
+    if apart <= mpf(1e-260):
         return 0.0
     size = max(exact.condition, mpf(2)**-1022)
     return float(apart / mpf(2)**(mp.frexp(size)[1] - 53))

@@ -186,6 +186,9 @@ columns! {
         Advantage advantage: -MOST..=MOST,
         /// The return that V(sₜ) is fitted to, in units of reward.
         Return returns: -MOST..=MOST,
+        /// Rewards of the responses, in any unit: response after response, as many numbers for each; one that is not a number
+        /// abstains.
+        Reward reward: -MOST..=MOST,
     }
 }
 

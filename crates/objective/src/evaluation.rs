@@ -100,6 +100,9 @@ pub enum Metric {
     /// Share of importance ratios that are clipped at the upper bound.
     #[strum(serialize = "clip_fraction_high")]
     ClipFractionHigh,
+    /// Share of tokens that a correction for the sampler takes out of the policy's loss.
+    #[strum(serialize = "rejected")]
+    Rejected,
     /// Mean entropy of the policy over tokens, nats.
     #[strum(serialize = "entropy")]
     Entropy,

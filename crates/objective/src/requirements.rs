@@ -32,6 +32,10 @@ pub struct Requirements {
     pub statistics: EnumSet<Statistic>,
     /// Columns that must be known before the step.
     pub constants: EnumSet<Constant>,
+    /// Whether the group of each response must be known.
+    pub grouped: bool,
+    /// Number of rewards a response, where the objective fixes it.
+    pub rewards: Option<usize>,
 }
 
 impl Requirements {
@@ -44,6 +48,8 @@ impl Requirements {
             anticipation: Anticipation::Off,
             statistics: Statistic::LogProb.into(),
             constants: EnumSet::empty(),
+            grouped: false,
+            rewards: None,
         }
     }
 

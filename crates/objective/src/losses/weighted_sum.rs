@@ -182,6 +182,8 @@ fn merge(a: Requirements, name: &str, b: Requirements) -> Result<Requirements, P
             coupling: if a.coupling == b.coupling { a.coupling } else { Coupling::Step },
             statistics: a.statistics | b.statistics,
             constants: a.constants | b.constants,
+            grouped: a.grouped || b.grouped,
+            rewards: a.rewards.or(b.rewards),
             ..a
         }),
         (_, differ) => Err(ParameterError::Invalid {

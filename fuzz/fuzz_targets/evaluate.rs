@@ -56,7 +56,7 @@ fuzz_target!(|input: Input| {
         .map(|(index, &length)| {
             end += usize::from(length);
             let feedback = match (requirements.data, index % 3) {
-                (Data::Groups, _) => Feedback::Reward { group: index / 3, reward: values.next().unwrap_or_default() },
+                (Data::Groups, _) => Feedback::Group(index / 3),
                 (Data::Labelled { .. }, 0) => Feedback::Desirable,
                 (Data::Labelled { mismatched: true }, 1) => Feedback::Mismatched,
                 (Data::Labelled { .. }, _) => Feedback::Undesirable,
@@ -78,7 +78,7 @@ fuzz_target!(|input: Input| {
     for statistic in requirements.statistics {
         *statistics.column_mut(statistic) = column(statistic.range());
     }
-    for constant in requirements.constants {
+    for constant in requirements.constants - Constant::Reward {
         *constants.column_mut(constant) = column(constant.range());
     }
     let own = StepTotals::of(&responses, &pairs);

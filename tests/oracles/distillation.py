@@ -1,8 +1,10 @@
-"""Divergences between a teacher and the policy over small vocabularies, by token, with cotangents on the policy's logits.
+"""Divergences between a teacher and the policy over small vocabularies, by token, with cotangents on the policy's
+logits.
 
-In TRL's `generalized_jsd_loss`, the weight `beta` of the teacher makes the mixture m = beta teacher + (1 - beta) policy, and the
-divergence beta KL(teacher || m) + (1 - beta) KL(policy || m); 0 is KL(teacher || policy), and 1 is KL(policy || teacher), which are not the limits
-of the former (these are 0). Each answer is TRL's own, and PyTorch's by the formula, which must agree. `log_prob` is the policy's of all actions.
+In TRL's `generalized_jsd_loss`, the weight `beta` of the teacher makes the mixture m = beta teacher + (1 - beta)
+policy, and the divergence beta KL(teacher || m) + (1 - beta) KL(policy || m); 0 is KL(teacher || policy), and 1 is
+KL(policy || teacher), which are not the limits of the former (these are 0). Each answer is TRL's own, and PyTorch's
+by the formula, which must agree. `log_prob` is the policy's of all actions.
 """
 
 import random
@@ -65,19 +67,27 @@ def main():
             assert apart <= 1e-14 * max(1.0, abs(expected)), (name, beta, apart)
             divergence = {0.0: "forward_kl", 1.0: "reverse_kl"}.get(beta, "jsd")
             weight = {"beta": beta} if divergence == "jsd" else {}
-            cases.append({"name": f"{divergence}, {beta}, {name}", "divergence": divergence, **weight, "logits": logits, "teacher": teacher,
-                          "value": value, "cotangent": cotangent, "source": "trl"})
+            cases.append({
+                "name": f"{divergence}, {beta}, {name}", "divergence": divergence, **weight, "logits": logits,
+                "teacher": teacher, "value": value, "cotangent": cotangent, "source": "trl"
+            })
     steps = []
     for beta in (0.0, 0.3, 1.0):
         lengths, size = (3, 1, 2), 4
-        logits, teacher = ([[[draw.gauss(0.0, 1.0) for _ in range(size)] for _ in range(length)] for length in lengths] for _ in range(2))
+        logits, teacher = ([[[draw.gauss(0.0, 1.0) for _ in range(size)] for _ in range(length)] for length in lengths]
+                           for _ in range(2))
         leaf = torch.tensor([row for rows in logits for row in rows]).requires_grad_()
-        loss = GKDTrainer.generalized_jsd_loss(leaf[None], torch.tensor([row for rows in teacher for row in rows])[None],
-                                               labels=torch.zeros(1, sum(lengths), dtype=torch.long), beta=beta)
+        loss = GKDTrainer.generalized_jsd_loss(leaf[None],
+                                               torch.tensor([row for rows in teacher for row in rows])[None],
+                                               labels=torch.zeros(1, sum(lengths), dtype=torch.long),
+                                               beta=beta)
         loss.backward()
         gradient = iter(leaf.grad.tolist())
-        steps.append({"name": f"mean over the tokens of three responses, beta {beta}", "beta": beta, "logits": logits, "teacher": teacher,
-                      "loss": loss.item(), "cotangent": [[next(gradient) for _ in range(length)] for length in lengths], "source": "trl"})
+        steps.append({
+            "name": f"mean over the tokens of three responses, beta {beta}", "beta": beta, "logits": logits,
+            "teacher": teacher, "loss": loss.item(),
+            "cotangent": [[next(gradient) for _ in range(length)] for length in lengths], "source": "trl"
+        })
     generator.write(__file__, ["torch", "trl"], cases=cases, steps=steps)
 
 

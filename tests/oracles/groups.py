@@ -64,7 +64,6 @@ def answer(objective, side, level, advantage):
     behaviour = pad([torch.tensor(response) for response in side["behaviour_log_prob"]])
     metrics = collections.defaultdict(list)
     name = objective["name"]
-    normalisation = objective.get("normalisation", "grpo") if name == "grpo" else name
     low = objective.get("clip", 0.2)
     arguments = types.SimpleNamespace(
         delta=objective.get("delta"), steps_per_generation=1,
@@ -77,7 +76,7 @@ def answer(objective, side, level, advantage):
         model=types.SimpleNamespace(training=True), aux_loss_enabled=False, top_entropy_quantile=1.0, args=arguments,
         _get_per_token_logps_and_entropies=lambda *_, **__: (log_prob, blank, None), off_policy_mask_threshold=None,
         importance_sampling_level=level,
-        beta=objective.get("beta", 0.0), loss_type=normalisation, epsilon_low=low,
+        beta=objective.get("beta", 0.0), loss_type=name, epsilon_low=low,
         epsilon_high=objective.get("max_ratio", 5.0) if name == "cispo" else objective.get("clip_high", low),
         use_vllm=False, vllm_importance_sampling_correction=False, current_gradient_accumulation_steps=1,
         max_completion_length=objective.get("max_tokens", 256), _entropy_bonus_enabled=False,
@@ -99,9 +98,9 @@ def answer(objective, side, level, advantage):
 
 def objectives():
     for beta in (0.0, 0.04):
-        for normalisation in ("grpo", "bnpo", "dapo", "dr_grpo"):
-            budget = {"max_tokens": 12} if normalisation == "dr_grpo" else {}
-            yield {"name": "grpo", "normalisation": normalisation, "beta": beta} | budget
+        for own in ({"name": "grpo"}, {"name": "bnpo"}, {"name": "dapo", "clip_high": 0.2}, {"name": "dr_grpo", "scale": "group"}):
+            budget = {"max_tokens": 12} if own["name"] == "dr_grpo" else {}
+            yield own | {"beta": beta} | budget
         yield {"name": "grpo", "ratio": "sequence", "clip": 3e-4, "clip_high": 4e-4, "beta": beta}
         yield {"name": "grpo", "clip": 0.2, "clip_high": 0.28, "delta": 1.5, "beta": beta}
         for scale in ("batch", "none"):

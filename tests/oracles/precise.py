@@ -1,13 +1,16 @@
-"""Every loss in 256 bits, with the condition of each answer, so that answers in doubles can be judged in units of their last place.
+"""Every loss in 256 bits, with the condition of each answer, so that answers in doubles can be judged in units of
+their last place.
 
-Reads lines of the `evaluate` protocol and writes one a line: loss and cotangents as hexadecimal doubles, and the condition of each
-in the same places. With `check PROGRAM [COUNT [SEED [NAME...]]]` it draws hostile lines instead, asks the program for their answers, and prints for
-each objective by how many units in the last place of the condition they are off, most first.
+Reads lines of the `evaluate` protocol and writes one a line: loss and cotangents as hexadecimal doubles, and the
+condition of each in the same places. With `check PROGRAM [COUNT [SEED [NAME...]]]` it draws hostile lines instead,
+asks the program for their answers, and prints for each objective by how many units in the last place of the condition
+they are off, most first.
 
-The condition of a number says how much an error of one unit in every step may move it: an input's and that of the difference of two
-inputs is its magnitude; that of a sum the sum of its terms' conditions; a product's adds the relative conditions of its factors, less one; to
-that of a function's value comes what the value changes by as the argument moves by four units of its own condition, over these four: that
-is |f| + |f'| times the condition of a well-known argument. Exponentials go on along their tangent beyond 100 nats, as documented.
+The condition of a number says how far an error of one unit in every step may move it. That of an input, and of the
+difference of two inputs, is its magnitude. That of a sum is the sum of its terms' conditions. A product adds the
+conditions of its factors relative to their sizes, less one. A function's value f adds to |f| what f changes by as its
+argument moves by four units of its own condition, divided by four: |f'| times the condition of an argument that is
+well known. Exponentials go on along their tangent beyond 100 nats, as documented.
 """
 
 import functools
@@ -22,9 +25,9 @@ from mpmath import mp, mpf
 
 mp.prec = 256
 STEEPEST = mpf(100)
-CERTAINTY = -(mpf(2) ** -52)
+CERTAINTY = -(mpf(2)**-52)
 LEAST_SUM = mpf(1e-100)
-UNIT = mpf(2) ** -53
+UNIT = mpf(2)**-53
 
 
 @functools.total_ordering
@@ -56,7 +59,8 @@ class Number:
         other = number(other)
         product = self.value * other.value
         both = 4 * UNIT * self.condition * other.condition
-        return Number(product, abs(self.value) * other.condition + abs(other.value) * self.condition - abs(product) + both)
+        return Number(product,
+                      abs(self.value) * other.condition + abs(other.value) * self.condition - abs(product) + both)
 
     __rmul__ = __mul__
 
@@ -80,7 +84,7 @@ def number(value):
 
 
 def of(function, argument, *turns):
-    """A function of an argument. `turns` are points about which it changes most, for arguments that are as good as unknown."""
+    """A function of an argument. `turns` are points about which it changes most."""
     argument = number(argument)
     value, reach = function(argument.value), 4 * UNIT * argument.condition
     low, high = argument.value - reach, argument.value + reach
@@ -135,14 +139,15 @@ def exponential_slope(x):
 
 def excess(x):
     """exp x - x - 1 and its slope."""
-    return (of(lambda x: mp.expm1(x) - x if x <= STEEPEST else exponential_values(x)[0] - x - 1, x),
-            of(lambda x: mp.expm1(min(x, STEEPEST)), x))
+    return (of(lambda x: mp.expm1(x) - x
+               if x <= STEEPEST else exponential_values(x)[0] - x - 1, x), of(lambda x: mp.expm1(min(x, STEEPEST)), x))
 
 
 def box_cox(order, x):
     """(exp(order x) - 1) / order, and its slope."""
-    return (of(lambda x: (mp.expm1(order * x) if order * x <= STEEPEST else exponential_values(order * x)[0] - 1) / order, x),
-            of(lambda x: exponential_values(order * x)[1], x))
+    return (of(
+        lambda x: (mp.expm1(order * x) if order * x <= STEEPEST else exponential_values(order * x)[0] - 1) / order,
+        x), of(lambda x: exponential_values(order * x)[1], x))
 
 
 def root(x):
@@ -164,7 +169,6 @@ def divergence(name, order, u):
 
 class Response:
     """Sums of a response's columns."""
-
     def __init__(self, side, index, shared=None):
         self.log_prob = side["log_prob"][index]
         self.tokens = len(self.log_prob)
@@ -186,6 +190,7 @@ def of_margin(function):
         beta = mpf(objective["beta"])
         value, slope = function(objective, beta * (chosen - rejected))
         return value, beta * slope, -(beta * slope)
+
     return loss
 
 
@@ -197,7 +202,8 @@ def dpo(objective, z):
 def smoothed(objective, z):
     """-(1 - e) log sig(z) - e log sig(-z): terms that do not cancel."""
     smoothing = mpf(objective.get("label_smoothing", 0.0))
-    return (1 - smoothing) * softplus(-z) + smoothing * softplus(z), (smoothing * sigmoid(z) - (1 - smoothing) * sigmoid(-z))
+    return (1 - smoothing) * softplus(-z) + smoothing * softplus(z), (smoothing * sigmoid(z) -
+                                                                      (1 - smoothing) * sigmoid(-z))
 
 
 def robust(objective, z):
@@ -210,7 +216,8 @@ def exo_pair(objective, z):
     smoothing = mpf(objective["label_smoothing"])
     right, wrong = sigmoid(z), sigmoid(-z)
     log_right, log_wrong = mp.log1p(-smoothing), mp.log(smoothing)
-    return right * (-softplus(-z) - log_right) + wrong * (-softplus(z) - log_wrong), right * wrong * (z - log_right + log_wrong)
+    return right * (-softplus(-z) - log_right) + wrong * (-softplus(z) - log_wrong), right * wrong * (z - log_right +
+                                                                                                      log_wrong)
 
 
 def hinge(objective, z):
@@ -235,7 +242,8 @@ def simpo(objective, chosen, rejected):
 
 def alphapo(objective, chosen, rejected):
     beta, order = mpf(objective["beta"]), -mpf(objective["alpha"])
-    (w, w_slope), (l, l_slope) = ((score, Number(1)) if order == 0 else box_cox(order, score) for score in (chosen, rejected))
+    (w, w_slope), (l, l_slope) = ((score, Number(1)) if order == 0 else box_cox(order, score)
+                                  for score in (chosen, rejected))
     value, slope = dpo(objective, beta * (w - l) - mpf(objective["target_margin"]))
     return value, beta * slope * w_slope, -(beta * slope * l_slope)
 
@@ -256,14 +264,15 @@ def of_two(function):
         beta = mpf(objective["beta"])
         value, w, l = function(beta * chosen, beta * rejected, beta * (chosen - rejected))
         return value, beta * w, beta * l
+
     return loss
 
 
 PAIRS = {
     "dpo": of_margin(dpo), "robust": of_margin(robust), "exo_pair": of_margin(exo_pair), "hinge": of_margin(hinge),
-    "discopop": of_margin(discopop), "sigmoid_norm": of_margin(dpo), "cpo": of_margin(dpo), "simpo": simpo, "alphapo": alphapo, "ipo": ipo,
-    "sppo_hard": sppo_hard,
-    "nca_pair": of_two(lambda a, b, _: (softplus(-a) + 0.5 * softplus(a) + 0.5 * softplus(b), 0.5 * sigmoid(a) - sigmoid(-a), 0.5 * sigmoid(b))),
+    "discopop": of_margin(discopop), "sigmoid_norm": of_margin(dpo), "cpo": of_margin(dpo), "simpo": simpo,
+    "alphapo": alphapo, "ipo": ipo, "sppo_hard": sppo_hard, "nca_pair": of_two(lambda a, b, _: (softplus(
+        -a) + 0.5 * softplus(a) + 0.5 * softplus(b), 0.5 * sigmoid(a) - sigmoid(-a), 0.5 * sigmoid(b))),
     "bco_pair": of_two(lambda a, b, _: (softplus(-a) + softplus(b), -sigmoid(-a), sigmoid(b))),
     "apo_zero": of_two(lambda a, b, _: (sigmoid(-a) + sigmoid(b), -density(a), density(b))),
     "apo_down": of_two(lambda a, _, z: (sigmoid(a) + sigmoid(-z), density(a) - density(z), density(z))),
@@ -304,8 +313,10 @@ def pairwise(objective, line, step):
             weight = weight * of(mp.exp, alike[0] + alike[1])
         imitation = mpf(objective["alpha"]) / chosen.tokens if objective["name"] == "cpo" else mpf(0)
         loss = loss + weight * (value - imitation * w)
-        for side, response, slope, (body, tail) in (("chosen", chosen, w_slope - imitation, w_slopes), ("rejected", rejected, l_slope, l_slopes)):
-            slots[side]["log_prob"].append([weight * slope * (body if t < response.shared else tail) for t in range(response.tokens)])
+        for side, response, slope, (body, tail) in (("chosen", chosen, w_slope - imitation, w_slopes),
+                                                    ("rejected", rejected, l_slope, l_slopes)):
+            slots[side]["log_prob"].append(
+                [weight * slope * (body if t < response.shared else tail) for t in range(response.tokens)])
     return loss, slots
 
 
@@ -315,8 +326,8 @@ def orpo(objective, line, step):
 
     def odds(mean):
         held = lambda m: min(m, CERTAINTY)
-        return (of(lambda m: held(m) - mp.log(-mp.expm1(held(m))), mean, CERTAINTY),
-                of(lambda m: mpf(0) if m > CERTAINTY else -1 / mp.expm1(m), mean, CERTAINTY))
+        return (of(lambda m: held(m) - mp.log(-mp.expm1(held(m))), mean,
+                   CERTAINTY), of(lambda m: mpf(0) if m > CERTAINTY else -1 / mp.expm1(m), mean, CERTAINTY))
 
     for chosen, rejected in pairs_of(line):
         (w, w_slope), (l, l_slope) = odds(chosen.mean), odds(rejected.mean)
@@ -361,7 +372,8 @@ def transport(objective, line, step):
     for values, order in zip((u, v), orders):
         for low, high in itertools.pairwise(values[place] for place in order):
             # Neighbours whose order an error may turn leave all slopes unknown, unless they are the same sums.
-            if high.value - low.value <= 4 * UNIT * (low.condition + high.condition) and (low.value, low.condition) != (high.value, high.condition):
+            if high.value - low.value <= 4 * UNIT * (low.condition + high.condition) and (low.value, low.condition) != (
+                    high.value, high.condition):
                 slopes = [Number(slope.value, beta / UNIT) for slope in slopes]
 
     def shared(values, order, slopes):
@@ -376,8 +388,10 @@ def transport(objective, line, step):
     above, below = shared(u, orders[0], slopes), shared(v, orders[1], [-slope for slope in slopes])
     if objective["name"] == "aot":
         below = [-slope for slope in above]
-    return loss, {"chosen": {"log_prob": [[slope] * w.tokens for slope, (w, _) in zip(above, pairs)]},
-                  "rejected": {"log_prob": [[slope] * l.tokens for slope, (_, l) in zip(below, pairs)]}}
+    return loss, {
+        "chosen": {"log_prob": [[slope] * w.tokens for slope, (w, _) in zip(above, pairs)]},
+        "rejected": {"log_prob": [[slope] * l.tokens for slope, (_, l) in zip(below, pairs)]}
+    }
 
 
 def labelled(objective, line, step):
@@ -451,10 +465,15 @@ def released(objective, losses):
         top = max(exponents)
         apart = [own - top.value for own in exponents]
         weights = [of(mp.exp, Number(x.value, own.condition)) for x, own in zip(apart, exponents)]
-        slopes = [weight if left else (Number(0) if own.value < LEAST_SUM else -(weight / (own * own))) for weight, own in zip(weights, sums)]
+        slopes = [
+            weight if left else (Number(0) if own.value < LEAST_SUM else -(weight / (own * own)))
+            for weight, own in zip(weights, sums)
+        ]
     else:
-        inner = {"L1": lambda c: (c, Number(1)), "L2": lambda c: (c * c, 2 * c),
-                 "log": lambda c: (of(mp.log1p, c), 1 / (1 + c))}[norm]
+        inner = {
+            "L1": lambda c: (c, Number(1)), "L2": lambda c: (c * c, 2 * c), "log": lambda c: (of(mp.log1p, c), 1 /
+                                                                                              (1 + c))
+        }[norm]
         made = [inner(own) for own in sums]
         weights = [value if left else 1 / value for value, _ in made]
         slopes = [derivative if left else -(derivative / (value * value)) for value, derivative in made]
@@ -475,10 +494,11 @@ def ift(objective, line, step):
         if way == "none" or way == "released" and gamma == 0:
             own, derivatives = total(losses) / count, [Number(mpf(1) / count)] * count
         elif way == "equation21":
-            own, derivatives = total((t + 1) * value for t, value in enumerate(losses)), [Number(t + 1) for t in range(count)]
+            own, derivatives = total(
+                (t + 1) * value for t, value in enumerate(losses)), [Number(t + 1) for t in range(count)]
         elif way == "algorithm1":
             after, before = discounted(mpf(1), losses[::-1])[::-1], discounted(gamma, losses)
-            powers = [gamma ** (count - 1 - t) for t in range(count)]
+            powers = [gamma**(count - 1 - t) for t in range(count)]
             own = total(power * value * tail for power, value, tail in zip(powers, losses, after))
             derivatives = [power * (tail + head) for power, tail, head in zip(powers, after, before)]
         else:
@@ -495,7 +515,10 @@ def advantages(objective, side):
     """Advantages of groups' rewards."""
     name, rewards = objective["name"], [Number(reward) for reward in side["reward"]]
     if name == "rloo" and objective["beta"] > 0:
-        drift = [total(difference(a, b) for a, b in zip(*rows)) for rows in zip(side["behaviour_log_prob"], side["reference_log_prob"])]
+        drift = [
+            total(difference(a, b) for a, b in zip(*rows))
+            for rows in zip(side["behaviour_log_prob"], side["reference_log_prob"])
+        ]
         rewards = [reward - mpf(objective["beta"]) * own for reward, own in zip(rewards, drift)]
 
     def deviation(values):
@@ -511,10 +534,14 @@ def advantages(objective, side):
             result.append(Number(0))
             continue
         apart = [rewards[place] - rewards[places[0]] for place in places]
-        apart = [Number(0) if side["reward"][place] == side["reward"][places[0]] and name != "rloo" else own for place, own in zip(places, apart)]
+        apart = [
+            Number(0) if side["reward"][place] == side["reward"][places[0]] and name != "rloo" else own
+            for place, own in zip(places, apart)
+        ]
         mean, offset = total(apart) / len(places), mpf(1e-4)
         divisor = Number(mpf(len(places) - 1) / len(places)) if name == "rloo" else {
-            "group": lambda: deviation(apart) + offset, "batch": lambda: whole + offset, "none": lambda: Number(1)}[scale]()
+            "group": lambda: deviation(apart) + offset, "batch": lambda: whole + offset, "none": lambda: Number(1)
+        }[scale]()
         result.extend((own - mean) / divisor for own in apart)
     return result
 
@@ -558,9 +585,13 @@ def groups(objective, line, step):
         count = len(row)
         ratios = [difference(a, b) for a, b in zip(row, behaviour)]
         way = objective.get("normalisation", "grpo") if name == "grpo" else name
-        share = {"grpo": mpf(1) / (count * step["responses"]), "sapo": mpf(1) / (count * step["responses"]), "rloo": mpf(1) / (count * step["responses"]),
-                 "bnpo": mpf(1) / step["tokens"], "dapo": mpf(1) / step["tokens"], "cispo": mpf(1) / step["tokens"], "vespo": mpf(1) / step["tokens"],
-                 "luspo": mpf(1) / step["responses"], "dr_grpo": mpf(1) / (mpf(objective.get("max_tokens", 256)) * step["responses"])}[way]
+        share = {
+            "grpo": mpf(1) / (count * step["responses"]), "sapo": mpf(1) / (count * step["responses"]),
+            "rloo": mpf(1) / (count * step["responses"]), "bnpo": mpf(1) / step["tokens"],
+            "dapo": mpf(1) / step["tokens"], "cispo": mpf(1) / step["tokens"], "vespo": mpf(1) / step["tokens"],
+            "luspo": mpf(1) / step["responses"],
+            "dr_grpo": mpf(1) / (mpf(objective.get("max_tokens", 256)) * step["responses"])
+        }[way]
         if name in ("grpo", "luspo") and (name == "luspo" or objective.get("ratio") == "sequence"):
             value, slope = surrogate(objective, total(ratios) / count, advantage)
             own, slopes = share * count * value, [share * slope] * count
@@ -580,8 +611,9 @@ def groups(objective, line, step):
             own, slopes = share * total(value for value, _ in made), [share * slope for _, slope in made]
         else:
             kind = "positive" if advantage >= 0 else "negative"
-            k, decay = (mpf(objective.get(f"{kind}_{name}", value)) for name, value in
-                        (("k", 2.0 if kind == "positive" else 3.0), ("lambda", 3.0 if kind == "positive" else 2.0)))
+            k, decay = (mpf(objective.get(f"{kind}_{name}", value))
+                        for name, value in (("k", 2.0 if kind == "positive" else 3.0),
+                                            ("lambda", 3.0 if kind == "positive" else 2.0)))
             bounded = total(of(lambda x: max(min(x, mpf(20)), mpf(-20)), x) for x in ratios)
             bounded = of(lambda x: max(min(x, mpf(20)), mpf(-18.420680743952367)), bounded)
             weight = of(lambda x: mp.exp(min(x, STEEPEST)), decay + k * bounded - decay * of(mp.exp, bounded))
@@ -620,8 +652,12 @@ def estimated(objective, own, behaviour, reference):
 def correction(objective, row, behaviour, rollout, gains):
     """Weights of a response's tokens, and which of them stay in the step."""
     name = objective.get("correction", "none")
-    least, most = (mpf(objective.get(f"correction_{side}", value)) for side, value in
-                   zip(("min", "max"), {"icepop": (0.5, 5.0), "off_policy_sequence": (0.0, 0.5)}.get(name, (0.0, 2.0))))
+    least, most = (mpf(objective.get(
+        f"correction_{side}",
+        value)) for side, value in zip(("min",
+                                        "max"), {"icepop": (0.5,
+                                                            5.0), "off_policy_sequence": (0.0,
+                                                                                          0.5)}.get(name, (0.0, 2.0))))
     if name == "none":
         return [Number(1)] * len(row), [True] * len(row)
     if name == "off_policy_sequence":
@@ -653,17 +689,25 @@ def given(objective, line, step):
     low = mpf(objective.get("clip", 0.2))
     high, beta = mpf(objective.get("clip_high", objective.get("clip", 0.2))), mpf(objective.get("beta", 0.0))
     cap = mpf(objective.get("max_ratio", 5.0 if region == "cispo" else 20.0))
-    gains = [[Number(gain) for gain in (given * len(row) if len(given) == 1 else given)] for given, row in zip(side["advantage"], rows)]
+    gains = [[Number(gain) for gain in (given * len(row) if len(given) == 1 else given)]
+             for given, row in zip(side["advantage"], rows)]
     made = [correction(objective, *columns) for columns in zip(rows, behaviours, rollouts, gains)]
     counts = [sum(kept) for _, kept in made]
     way = objective.get("aggregation", "response_mean")
-    whole = {"token_mean": step["tokens"], "response_mean": step["responses"], "response_sum": step["responses"],
-             "fixed_length": step["responses"] * objective.get("max_tokens", 256)}.get(way)
+    whole = {
+        "token_mean": step["tokens"], "response_mean": step["responses"], "response_sum": step["responses"],
+        "fixed_length": step["responses"] * objective.get("max_tokens", 256)
+    }.get(way)
     if any(not all(kept) for _, kept in made):
         some = sum(count > 0 for count in counts)
-        whole = {"token_mean": sum(counts), "response_mean": some, "response_sum": some,
-                 "fixed_length": some * objective.get("max_tokens", 256)}.get(way)
-    members = {group: [place for place, own in enumerate(side["group"]) if own == group] for group in side.get("group", ())}
+        whole = {
+            "token_mean": sum(counts), "response_mean": some, "response_sum": some,
+            "fixed_length": some * objective.get("max_tokens", 256)
+        }.get(way)
+    members = {
+        group: [place for place, own in enumerate(side["group"]) if own == group]
+        for group in side.get("group", ())
+    }
     tokens = {group: sum(counts[place] for place in places) for group, places in members.items()}
     chosen = set()
     if region.endswith("_cov"):
@@ -672,9 +716,11 @@ def given(objective, line, step):
 
         def admits(place):
             index, token = place
-            between = objective.get("covariance_min", 1.0) < covariances[place].value < objective.get("covariance_max", 5.0)
+            between = objective.get("covariance_min", 1.0) < covariances[place].value < objective.get(
+                "covariance_max", 5.0)
             x, gain = difference(rows[index][token], behaviours[index][token]), gains[index][token]
-            return region == "kl_cov" or between and (gain == 0 or surrogate(objective | {"delta": math.inf}, x, gain)[1].value != 0)
+            return region == "kl_cov" or between and (gain == 0 or surrogate(objective | {"delta": math.inf}, x,
+                                                                             gain)[1].value != 0)
 
         admitted = [place for place in flat if admits(place)]
         admitted.sort(key=lambda place: -covariances[place].value)
@@ -693,22 +739,32 @@ def given(objective, line, step):
             slots.append([Number(0)] * len(row))
             entropy_slots.append([Number(0)] * len(row))
             continue
-        share = {"response_mean": lambda: mpf(1) / (count * whole), "prompt_mean": lambda: mpf(1) / (
-            tokens[side["group"][index]] * sum(value > 0 for value in tokens.values()))}.get(way, lambda: mpf(1) / whole)()
+        share = {
+            "response_mean": lambda: mpf(1) / (count * whole), "prompt_mean": lambda: mpf(1) /
+            (tokens[side["group"][index]] * sum(value > 0 for value in tokens.values()))
+        }.get(way, lambda: mpf(1) / whole)()
         drifts = [difference(a, b) for a, b in zip(row, behaviour)]
         sum_of = total(drift for drift, own in zip(drifts, kept) if own)
         if least is not None:
-            weights = [weight if mpf(entropy) >= least else Number(0) for weight, entropy in zip(weights, side["entropy"][index])]
+            weights = [
+                weight if mpf(entropy) >= least else Number(0)
+                for weight, entropy in zip(weights, side["entropy"][index])
+            ]
         weights = [share * weight if own else Number(0) for weight, own in zip(weights, kept)]
         own_slots = [Number(0)] * len(row)
         if region == "geometric_mean":
-            clamp = lambda a: (lambda x: min(x, high)) if a > 0 else (lambda x: max(x, -low)) if a < 0 else (lambda x: x)
-            inside = lambda a: (lambda x: mpf(x <= high)) if a > 0 else (lambda x: mpf(x >= -low)) if a < 0 else (lambda x: mpf(1))
+            clamp = lambda a: (lambda x: min(x, high)) if a > 0 else (lambda x: max(x, -low)) if a < 0 else (lambda x: x
+                                                                                                             )
+            inside = lambda a: (lambda x: mpf(x <= high)) if a > 0 else (lambda x: mpf(x >= -low)) if a < 0 else (
+                lambda x: mpf(1))
             mean = total(of(clamp(a), x) for a, x, own in zip(gain, drifts, kept) if own) / count
             advantage = total(a for a, own in zip(gain, kept) if own) / count
             scale = -(advantage * share * count)
             loss = loss + scale * exponential(mean)
-            own_slots = [scale * exponential_slope(mean) / count * of(inside(a), x) if own else Number(0) for a, x, own in zip(gain, drifts, kept)]
+            own_slots = [
+                scale * exponential_slope(mean) / count * of(inside(a), x) if own else Number(0)
+                for a, x, own in zip(gain, drifts, kept)
+            ]
         elif level in ("sequence", "sequence_token", "product") and region in ("clip", "sapo", "none"):
             x = sum_of / (1 if level == "product" else count)
             pulls = []
@@ -732,8 +788,9 @@ def given(objective, line, step):
                     held = of(lambda x: mp.exp(min(x, mpf(0))), sum_of) if a < 0 else Number(1)
                 elif region == "vespo":
                     kind = "positive" if a >= 0 else "negative"
-                    k, decay = (mpf(objective.get(f"{kind}_{name}", default)) for name, default in
-                                (("k", 2.0 if kind == "positive" else 3.0), ("lambda", 3.0 if kind == "positive" else 2.0)))
+                    k, decay = (mpf(objective.get(f"{kind}_{name}", default))
+                                for name, default in (("k", 2.0 if kind == "positive" else 3.0),
+                                                      ("lambda", 3.0 if kind == "positive" else 2.0)))
                     bounded = total(of(lambda x: max(min(x, mpf(20)), mpf(-20)), x) for x in drifts)
                     bounded = of(lambda x: max(min(x, mpf(20)), mpf(-18.420680743952367)), bounded)
                     held = of(lambda x: mp.exp(min(x, STEEPEST)), decay + k * bounded - decay * of(mp.exp, bounded))
@@ -742,9 +799,14 @@ def given(objective, line, step):
                         moved = Number(mp.exp(own) - mp.exp(other))
                         keep = of(lambda moved: mpf(moved <= high if a > 0 else moved >= -low), moved)
                     else:
-                        rest = (1 - mp.exp(other)) * (mp.log(-mp.expm1(other)) - mp.log(-mp.expm1(own))) if other < 0 and own < 0 else mpf(0)
-                        kl = Number(mp.exp(other) * (other - own) + rest, abs(mp.exp(other) * (other - own)) + abs(rest))
-                        keep = of(lambda kl: mpf(own <= other or kl <= high if a > 0 else own >= other or kl <= low), kl)
+                        # A token that was not certain and now is leaves no other outcome: the divergence is infinite.
+                        rest = mpf(0) if other == 0 else mpf(
+                            "inf") if own == 0 else -mp.expm1(other) * mp.log(mp.expm1(other) / mp.expm1(own))
+                        kl = Number(
+                            mp.exp(other) * (other - own) + rest,
+                            abs(mp.exp(other) * (other - own)) + abs(rest))
+                        keep = of(lambda kl: mpf(own <= other or kl <= high
+                                                 if a > 0 else own >= other or kl <= low), kl)
                     held = keep * of(lambda ratio: min(ratio, cap), exponential(x))
                 elif region == "none" and level == "none":
                     held = Number(1)
@@ -775,7 +837,10 @@ def given(objective, line, step):
             loss = loss - coefficient * total(map(Number, side["entropy"][index]))
             entropy_slots.append([Number(-coefficient)] * len(row))
         slots.append(own_slots)
-    return loss, {"groups": {"log_prob": slots} | ({"entropy": entropy_slots} if objective.get("entropy_coefficient", 0.0) > 0 else {})}
+    return loss, {
+        "groups": {"log_prob": slots} |
+        ({"entropy": entropy_slots} if objective.get("entropy_coefficient", 0.0) > 0 else {})
+    }
 
 
 def gated(objective, region, x, advantage):
@@ -783,7 +848,9 @@ def gated(objective, region, x, advantage):
     if region == "clip":
         return surrogate(objective, x, advantage)
     if region == "sapo":
-        heat = mpf(objective.get("positive_temperature", 1.0) if advantage > 0 else objective.get("negative_temperature", 1.05))
+        heat = mpf(
+            objective.get("positive_temperature", 1.0) if advantage >
+            0 else objective.get("negative_temperature", 1.05))
         gate = heat * of(lambda x: exponential_values(x)[0] - 1, x)
         return -(advantage * 4 / heat * sigmoid(gate)), -(advantage * 4 * density(gate) * exponential_slope(x))
     return -(exponential(x) * advantage), -(exponential_slope(x) * advantage)
@@ -792,10 +859,13 @@ def gated(objective, region, x, advantage):
 def ppo(objective, line, step):
     side, share = line["rollouts"], mpf(1) / step["tokens"]
     values, entropy = mpf(objective.get("value_coefficient", 1.0)), mpf(objective.get("entropy_coefficient", 0.01))
-    loss, slots = Number(0), {"log_prob": []} | ({"value": []} if values > 0 else {}) | ({"entropy": []} if entropy > 0 else {})
+    loss, slots = Number(0), {"log_prob": []
+                              } | ({"value": []} if values > 0 else {}) | ({"entropy": []} if entropy > 0 else {})
     for index, row in enumerate(side["log_prob"]):
-        columns = [surrogate(objective, difference(a, b), Number(advantage))
-                   for a, b, advantage in zip(row, side["behaviour_log_prob"][index], side["advantage"][index])]
+        columns = [
+            surrogate(objective, difference(a, b), Number(advantage))
+            for a, b, advantage in zip(row, side["behaviour_log_prob"][index], side["advantage"][index])
+        ]
         loss = loss + share * total(value for value, _ in columns)
         slots["log_prob"].append([share * slope for _, slope in columns])
         if values > 0:
@@ -821,28 +891,42 @@ def ppo(objective, line, step):
 # Lines.
 
 GROUPS = ("grpo", "cispo", "sapo", "luspo", "vespo", "rloo")
-FAMILIES = ({name: pairwise for name in PAIRS} | {name: groups for name in GROUPS} | {"aot": transport, "aot_unpaired": transport} |
-            {"kto": labelled, "apo_zero_unpaired": labelled, "bco": labelled} | {"orpo": orpo, "tdpo": tdpo, "sft": sft, "ift": ift, "ppo": ppo, "policy_gradient": given})
+FAMILIES = ({name: pairwise
+             for name in PAIRS} | {name: groups
+                                   for name in GROUPS} | {"aot": transport, "aot_unpaired": transport}
+            | {"kto": labelled, "apo_zero_unpaired": labelled, "bco": labelled}
+            | {"orpo": orpo, "tdpo": tdpo, "sft": sft, "ift": ift, "ppo": ppo, "policy_gradient": given})
 DEFAULTS = {
     "dpo": {"beta": 0.1}, "hinge": {"beta": 0.1}, "ipo": {"beta": 0.1}, "robust": {"beta": 0.1, "label_smoothing": 0.1},
-    "exo_pair": {"beta": 0.1, "label_smoothing": 0.001}, "sppo_hard": {"beta": 0.001}, "discopop": {"beta": 0.1, "tau": 0.05},
-    "simpo": {"beta": 2.0}, "alphapo": {"beta": 2.5, "alpha": 0.25, "target_margin": 0.1}, "cpo": {"beta": 0.1, "alpha": 1.0},
-    "orpo": {"beta": 0.25}, "rloo": {"beta": 0.05}}
+    "exo_pair": {"beta": 0.1,
+                 "label_smoothing": 0.001}, "sppo_hard": {"beta": 0.001}, "discopop": {"beta": 0.1, "tau": 0.05},
+    "simpo": {"beta": 2.0}, "alphapo": {"beta": 2.5, "alpha": 0.25, "target_margin": 0.1},
+    "cpo": {"beta": 0.1, "alpha": 1.0}, "orpo": {"beta": 0.25}, "rloo": {"beta": 0.05}
+}
 
 
 def evaluate(line):
-    objective = {"beta": 0.0 if line["objective"]["name"] in (*GROUPS, "policy_gradient") else 0.1} | DEFAULTS.get(line["objective"]["name"], {}) | line["objective"]
+    objective = {"beta": 0.0 if line["objective"]["name"] in (*GROUPS, "policy_gradient") else 0.1} | DEFAULTS.get(
+        line["objective"]["name"], {}) | line["objective"]
     if objective["name"] == "simpo":
         objective = {"target_margin": 0.8 * objective["beta"]} | objective
-    sides = [line[side]["log_prob"] for side in ("chosen", "rejected", "labelled", "groups", "rollouts") if side in line]
-    step = {"tokens": sum(len(row) for rows in sides for row in rows), "responses": sum(map(len, sides)), "pairs": len(sides[0])}
+    sides = [
+        line[side]["log_prob"] for side in ("chosen", "rejected", "labelled", "groups", "rollouts") if side in line
+    ]
+    step = {
+        "tokens": sum(len(row) for rows in sides for row in rows), "responses": sum(map(len, sides)),
+        "pairs": len(sides[0])
+    }
     step |= line.get("totals", {})
     return FAMILIES[objective["name"]](objective, line, step)
 
 
 def rows_of(cotangents, of_number):
-    return {side: {column: [[of_number(value) for value in row] for row in rows] for column, rows in columns.items()}
-            for side, columns in cotangents.items()}
+    return {
+        side: {column: [[of_number(value) for value in row] for row in rows]
+               for column, rows in columns.items()}
+        for side, columns in cotangents.items()
+    }
 
 
 def double(value):
@@ -851,23 +935,27 @@ def double(value):
 
 def answer(line):
     loss, cotangents = evaluate(line)
-    return {"loss": double(loss.value), "condition": double(loss.condition), "cotangents": rows_of(cotangents, lambda own: double(own.value)),
-            "conditions": rows_of(cotangents, lambda own: double(own.condition))}
+    return {
+        "loss": double(loss.value), "condition": double(loss.condition),
+        "cotangents": rows_of(cotangents, lambda own: double(own.value)),
+        "conditions": rows_of(cotangents, lambda own: double(own.condition))
+    }
 
 
 # Hostile lines.
 
 
 def hostile(draw, names=None):
-    """A line of any objective: lengths from 1 to 8, log-probabilities from -1e-300 to -1e30, equal columns, ratios that overflow."""
+    """A line of any objective: lengths to 8, log-probabilities to -1e30, equal columns, ratios that overflow."""
     name = draw.choice(names or sorted(set(FAMILIES) - {"policy_gradient"}))
     kind = draw.choice(("plain", "plain", "wide", "near", "equal", "extreme"))
 
     def log_prob():
         if kind == "wide":
-            return -(10.0 ** draw.uniform(-12, 5))
+            return -(10.0**draw.uniform(-12, 5))
         if kind == "extreme":
-            return draw.choice((0.0, -1e-300, -1e-16, -(2.0**-52), -1.0, -99.0, -101.0, -745.2, -1e4, -1e30, -(10.0 ** draw.uniform(-30, 30))))
+            return draw.choice((0.0, -1e-300, -1e-16, -(2.0**-52), -1.0, -99.0, -101.0, -745.2, -1e4, -1e30,
+                                -(10.0**draw.uniform(-30, 30))))
         return -draw.expovariate(1.0)
 
     def rows(lengths):
@@ -877,12 +965,13 @@ def hostile(draw, names=None):
         if kind == "equal":
             return [list(row) for row in column]
         if kind == "near":
-            return [[min(value * (1 + 10.0 ** draw.uniform(-15, -1) * draw.choice((-1, 1))), 0.0) for value in row] for row in column]
+            return [[min(value * (1 + 10.0**draw.uniform(-15, -1) * draw.choice((-1, 1))), 0.0) for value in row]
+                    for row in column]
         return rows(map(len, column))
 
     count = draw.randint(1, 4)
     lengths = lambda: [draw.randint(1, 8) for _ in range(count)]
-    beta = draw.choice((1e-3, 0.1, 1.0, 50.0, 10.0 ** draw.uniform(-9, 6)))
+    beta = draw.choice((1e-3, 0.1, 1.0, 50.0, 10.0**draw.uniform(-9, 6)))
     objective = {"name": name}
     if name in PAIRS or name in ("orpo", "tdpo", "aot", "aot_unpaired"):
         objective["beta"] = beta
@@ -919,14 +1008,19 @@ def hostile(draw, names=None):
         return {"objective": objective, "chosen": sides[0], "rejected": sides[1]}
     if name in ("sft", "ift"):
         if name == "sft":
-            objective |= {"normalisation": draw.choice(("token", "response")), "weighting": draw.choice(("none", "dft"))}
+            objective |= {
+                "normalisation": draw.choice(("token", "response")), "weighting": draw.choice(("none", "dft"))
+            }
         else:
-            objective["propagation"] = draw.choice(("released", "released", "released", "algorithm1", "equation21", "none"))
+            objective["propagation"] = draw.choice(
+                ("released", "released", "released", "algorithm1", "equation21", "none"))
             if objective["propagation"] in ("released", "algorithm1"):
                 objective["gamma"] = draw.choice((0.05, 0.95, 1.0))
             if objective["propagation"] == "released":
-                objective |= {"item": draw.choice(("loss", "logps", "mask")), "side": draw.choice(("left", "right")),
-                              "norm": draw.choice(("L1", "L1", "L2", "softmax", "log"))}
+                objective |= {
+                    "item": draw.choice(("loss", "logps", "mask")), "side": draw.choice(("left", "right")),
+                    "norm": draw.choice(("L1", "L1", "L2", "softmax", "log"))
+                }
         return {"objective": objective, "chosen": {"log_prob": rows(lengths())}}
     if name in ("kto", "apo_zero_unpaired", "bco"):
         objective["beta"] = beta
@@ -936,7 +1030,10 @@ def hostile(draw, names=None):
     own = rows(lengths())
     side = {"log_prob": own, "behaviour_log_prob": beside(own)}
     if name == "ppo":
-        objective |= {"clip": draw.choice((0.2, 0.0, 1.0)), "value_coefficient": draw.choice((0.0, 1.0)), "entropy_coefficient": draw.choice((0.0, 0.01))}
+        objective |= {
+            "clip": draw.choice((0.2, 0.0, 1.0)), "value_coefficient": draw.choice((0.0, 1.0)),
+            "entropy_coefficient": draw.choice((0.0, 0.01))
+        }
         side["advantage"] = [[draw.choice((0.0, draw.gauss(0.0, 1.0))) for _ in row] for row in own]
         if objective["value_coefficient"] > 0:
             side |= {column: [[draw.gauss(0.0, 1.0) for _ in row] for row in own] for column in ("value", "return")}
@@ -962,10 +1059,15 @@ def hostile(draw, names=None):
     if name == "cispo":
         objective["max_ratio"] = draw.choice((5.0, 1.0, 1e6))
     if name == "sapo":
-        objective |= {"positive_temperature": draw.choice((1.0, 50.0)), "negative_temperature": draw.choice((1.05, 1e-3))}
+        objective |= {
+            "positive_temperature": draw.choice((1.0, 50.0)), "negative_temperature": draw.choice((1.05, 1e-3))
+        }
     if name != "rloo":
         objective["scale"] = draw.choice(("group", "batch", "none"))
-    side |= {"group": sorted(draw.randint(0, 1) for _ in own), "reward": [draw.choice((0.0, 1.0, draw.gauss(0.0, 1.0))) for _ in own]}
+    side |= {
+        "group": sorted(draw.randint(0, 1) for _ in own),
+        "reward": [draw.choice((0.0, 1.0, draw.gauss(0.0, 1.0))) for _ in own]
+    }
     first = side["group"][0]
     side["group"] = [group - first for group in side["group"]]
     return {"objective": objective, "groups": side}
@@ -973,7 +1075,8 @@ def hostile(draw, names=None):
 
 def sampled(draw, side, beside):
     """Choices of `policy_gradient` with advantages that are given, and the columns that they read."""
-    region = draw.choice(("clip", "clip", "cispo", "sapo", "vespo", "geometric_mean", "total_variation", "binary_kl", "quadratic", "topr", "none"))
+    region = draw.choice(("clip", "clip", "cispo", "sapo", "vespo", "geometric_mean", "total_variation", "binary_kl",
+                          "quadratic", "topr", "none"))
     objective = {"advantage": "given", "trust_region": region}
     if region in ("clip", "sapo", "none"):
         objective["ratio"] = draw.choice(("token", "token", "sequence", "sequence_token", "product"))
@@ -982,7 +1085,9 @@ def sampled(draw, side, beside):
     if region in ("total_variation", "binary_kl"):
         objective |= {"clip": draw.choice((0.05, 0.3))}
     if region == "sapo":
-        objective |= {"positive_temperature": draw.choice((1.0, 50.0)), "negative_temperature": draw.choice((1.05, 1e-3))}
+        objective |= {
+            "positive_temperature": draw.choice((1.0, 50.0)), "negative_temperature": draw.choice((1.05, 1e-3))
+        }
     objective["aggregation"] = draw.choice(("token_mean", "response_mean", "response_sum", "prompt_mean"))
     own = side["log_prob"]
     # A weight of the sampler's is part of the ratio of vespo, and its mean geometric under geometric_mean.
@@ -990,10 +1095,14 @@ def sampled(draw, side, beside):
         objective["correction"] = draw.choice(("truncate_token", "truncate_sequence", "truncate_geometric", "icepop"))
         side["rollout_log_prob"] = beside(own)
     if draw.random() < 0.5:
-        objective |= {"beta": draw.choice((0.04, 1.0)), "divergence": draw.choice(("k1", "k2", "k3")), "divergence_place": draw.choice(("loss", "corrected"))}
+        objective |= {
+            "beta": draw.choice((0.04, 1.0)), "divergence": draw.choice(("k1", "k2", "k3")),
+            "divergence_place": draw.choice(("loss", "corrected"))
+        }
         side["reference_log_prob"] = beside(own)
     number = lambda: draw.choice((0.0, 1.0, draw.gauss(0.0, 1.0)))
-    side["advantage"] = [[number() for _ in row] for row in own] if draw.random() < 0.5 and region != "vespo" else [[number()] for _ in own]
+    side["advantage"] = [[number() for _ in row]
+                         for row in own] if draw.random() < 0.5 and region != "vespo" else [[number()] for _ in own]
     if objective["aggregation"] == "prompt_mean":
         groups = sorted(draw.randint(0, 1) for _ in own)
         side["group"] = [group - groups[0] for group in groups]
@@ -1003,10 +1112,10 @@ def sampled(draw, side, beside):
 def off(given, exact):
     """Units in the last place of the condition by which a double is off; what underflows counts nothing."""
     apart = abs(mpf(given) - exact.value)
-    if apart <= mpf(1e-270):
+    if apart <= mpf(1e-260):
         return 0.0
-    size = max(exact.condition, mpf(2) ** -1022)
-    return float(apart / mpf(2) ** (mp.frexp(size)[1] - 53))
+    size = max(exact.condition, mpf(2)**-1022)
+    return float(apart / mpf(2)**(mp.frexp(size)[1] - 53))
 
 
 def check(program, count, seed, names=None):
@@ -1024,10 +1133,14 @@ def check(program, count, seed, names=None):
         found = [("loss", given["loss"], loss)]
         for side, columns in cotangents.items():
             for column, rows in columns.items():
-                found += [(f"{side}.{column}", own, exact) for ours, theirs in zip(given["cotangents"][side][column], rows)
+                found += [(f"{side}.{column}", own, exact)
+                          for ours, theirs in zip(given["cotangents"][side][column], rows)
                           for own, exact in zip(ours, theirs)]
         for place, own, exact in found:
-            key = (objective["name"], "loss" if place == "loss" else place.split(".")[1])
+            kind = " ".join(
+                filter(None, (objective["name"], objective.get("trust_region"),
+                              objective.get("divergence") if objective.get("beta") else None)))
+            key = (kind, "loss" if place == "loss" else place.split(".")[1])
             record = worst.setdefault(key, [0, 0, 0.0, None])
             units = math.inf if own is None or not math.isfinite(own) else off(own, exact)
             record[0] += 1
@@ -1035,7 +1148,7 @@ def check(program, count, seed, names=None):
             if units > record[2]:
                 record[2], record[3] = units, (line, own, mp.nstr(exact.value, 20), mp.nstr(exact.condition, 5))
     for (name, place), (numbers, beyond, units, example) in sorted(worst.items(), key=lambda entry: -entry[1][2]):
-        print(f"{name:18} {place:13} {numbers:6} numbers, {beyond:5} beyond 4 units, at most {units:.3g}")
+        print(f"{name:40} {place:12} {numbers:6} numbers, {beyond:5} beyond 4 units, at most {units:.3g}")
         if units > 4:
             print(f"    {json.dumps(example[0])}\n    ours {example[1]!r}, exact {example[2]}, condition {example[3]}")
 

@@ -72,9 +72,10 @@ impl Token {
     fn constant(&self, constant: Constant) -> f64 {
         match constant {
             Constant::ReferenceLogProb | Constant::TeacherLogProb => self.reference_log_prob,
-            Constant::BehaviourLogProb | Constant::RolloutLogProb => self.behaviour_log_prob,
+            Constant::BehaviourLogProb => self.behaviour_log_prob,
+            Constant::RolloutLogProb => 0.5 * self.behaviour_log_prob,
             Constant::BehaviourValue => 0.5 * self.value,
-            Constant::Advantage | Constant::Return => self.advantage,
+            Constant::Advantage | Constant::Return | Constant::Reward => self.advantage,
             Constant::Weight => 1.0,
         }
     }
@@ -95,9 +96,7 @@ impl OwnedBatch {
                     (Data::Labelled { .. }, 0) => Feedback::Desirable,
                     (Data::Labelled { mismatched: true }, 1 | 3) => Feedback::Mismatched,
                     (Data::Labelled { .. }, _) => Feedback::Undesirable,
-                    (Data::Groups, _) => {
-                        Feedback::Reward { group: index / 3, reward: tokens.first().map_or(0.0, |token| token.value) }
-                    }
+                    (Data::Groups, _) => Feedback::Group(index / 3),
                     _ => Feedback::None,
                 };
                 Response { tokens: end - tokens.len()..end, feedback }
@@ -112,8 +111,13 @@ impl OwnedBatch {
         for statistic in requirements.statistics {
             statistics.column_mut(statistic).extend(flat().map(|token| token.statistic(statistic)));
         }
-        for constant in requirements.constants {
+        for constant in requirements.constants - Constant::Reward {
             constants.column_mut(constant).extend(flat().map(|token| token.constant(constant)));
+        }
+        if requirements.constants.contains(Constant::Reward) {
+            let first = |tokens: &Tokens| tokens.first().map_or(0.0, |token| token.value);
+            let each = requirements.rewards.unwrap_or(1);
+            constants.reward = responses.iter().flat_map(|tokens| std::iter::repeat_n(first(tokens), each)).collect();
         }
         let (totals, state) = (StepTotals::of(&ranges, &pairs), ObjectiveState::default());
         Self { totals, statistics, constants, responses: ranges, pairs, state }
@@ -130,11 +134,14 @@ impl OwnedBatch {
                 let column = self.statistics.column(statistic);
                 statistics.column_mut(statistic).extend(column.get(tokens.clone()).unwrap_or_default());
             }
-            for constant in EnumSet::<Constant>::all() {
+            let each = self.constants.reward.len() / self.responses.len();
+            constants.reward.extend(&self.constants.reward[index * each..(index + 1) * each]);
+            constants.weight.extend(self.constants.weight.get(index));
+            for constant in EnumSet::<Constant>::all() - (Constant::Reward | Constant::Weight) {
                 let column = self.constants.column(constant);
                 constants.column_mut(constant).extend(column.get(tokens.clone()).unwrap_or_default());
             }
-            if let Feedback::Reward { group, .. } = &mut feedback {
+            if let Feedback::Group(group) = &mut feedback {
                 if groups.last() != Some(group) {
                     groups.push(*group);
                 }

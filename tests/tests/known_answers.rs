@@ -11,8 +11,7 @@ use lake::network::{Encoding, Inputs, Network};
 use lake::policy::{LakePolicy, given};
 use lake::solver::{Target, optimal_policy, value_iteration};
 use lake::{measure, trajectory};
-use objective::returns::generalised_advantages;
-use objective::{ObjectiveState, Parameters, registry};
+use objective::{ObjectiveState, Parameters, generalised_advantages, registry};
 use serde_json::Value;
 use tests::{assert_close, numbers, oracle};
 use training::{
@@ -101,10 +100,45 @@ fn lengthened(case: &Value) -> Value {
     line
 }
 
-/// Where terms cancel, `rounding` of the largest is left of them.
 fn agrees_with(oracle_name: &str, rounding: f64) {
-    let oracle = oracle(oracle_name);
-    let cases = oracle["cases"].as_array().unwrap();
+    agree(oracle(oracle_name)["cases"].as_array().unwrap(), rounding);
+}
+
+#[test]
+fn policy_gradients_agree_with_verl_and_trl() {
+    let oracle = oracle("policy_gradient");
+    // What rejects tokens leaves the denominator here, and what gives them a weight of 0 does not.
+    let is_ours = |case: &&Value| {
+        let correction = case["line"]["objective"]["correction"].as_str().unwrap_or("none");
+        let ways = [case["weights"].as_str(), case["denominator"].as_str()];
+        match (ways, correction.starts_with("mask")) {
+            ([None, None], _) => true,
+            (ways, true) => ways == [Some("importance"), Some("kept")],
+            ([_, denominator], false) => denominator == Some("all"),
+        }
+    };
+    // verl whitens the sum of several advantages over tokens, the paper over responses.
+    let over_tokens = |case: &&Value| !case["name"].as_str().unwrap().starts_with("gdpo, whitened over tokens");
+    let cases = ["cases", "rewarded", "ppo"].into_iter().flat_map(|part| oracle[part].as_array().unwrap());
+    let cases: Vec<_> = cases.filter(is_ours).filter(over_tokens).cloned().collect();
+    assert!(cases.len() > 440, "{}", cases.len());
+    agree(&cases, 1e-13);
+
+    // A preset with the parameters that its choices leave open is the same objective.
+    let preset = |case: &Value| {
+        let mut objective = case.get("preset")?.clone();
+        if objective["name"] == "rloo" {
+            objective["beta"] = 0.0.into(); // the divergence in the reward needs rewards
+        }
+        let mut case = case.clone();
+        case["line"]["objective"] = objective;
+        Some(case)
+    };
+    agree(&cases.iter().filter_map(preset).collect::<Vec<_>>(), 1e-13);
+}
+
+/// Where terms cancel, `rounding` of the largest is left of them.
+fn agree(cases: &[Value], rounding: f64) {
     let lines: String = cases.iter().map(|case| format!("{}\n", lengthened(case))).collect();
     let answers = evaluate(&lines);
     assert_eq!(answers.len(), cases.len());

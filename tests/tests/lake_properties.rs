@@ -62,7 +62,7 @@ fn objectives() -> Vec<Box<dyn Objective>> {
     objectives.push(build("distillation", &[("divergence", "reverse_kl")]));
     objectives.push(build("distillation", &[("divergence", "jensen_shannon")]));
     objectives.push(build("grpo", &[("ratio", "sequence")]));
-    objectives.push(build("grpo", &[("normalisation", "dapo")]));
+    objectives.push(build("grpo", &[("aggregation", "token_mean")]));
     objectives.push(registry::build("grpo", &[("beta".to_owned(), 0.1.into())].into()).unwrap());
     objectives.push(registry::build("ppo", &[("value_clip".to_owned(), 0.2.into())].into()).unwrap());
     for propagation in ["released", "algorithm1", "equation21", "none"] {
@@ -97,8 +97,11 @@ fn batch(map: &Map, objective: &dyn Objective, demonstration: &str, rejected: &s
     let mut batch = given(Data::Preferences, &demonstration, Some(&rejected));
     batch.pairs.clear();
     if requirements.data == Data::Groups {
-        for (response, reward) in batch.responses.iter_mut().zip([1.0, 0.25]) {
-            response.feedback = Feedback::Reward { group: 0, reward };
+        batch.responses.iter_mut().for_each(|response| response.feedback = Feedback::Group(0));
+        let each = requirements.rewards.unwrap_or(1);
+        if requirements.constants.contains(Constant::Reward) {
+            batch.constants.reward =
+                [1.0, 0.25].into_iter().flat_map(|reward| std::iter::repeat_n(reward, each)).collect();
         }
     }
     let behaviour = LakePolicy::new(map, network_for(Encoding::OneHot, map, 77, objective));

@@ -445,7 +445,7 @@ fn manual() -> String {
         .collect();
     let optimizers: String = OPTIMIZERS
         .iter()
-        .map(|kind| format!("  {}: {}\n{}", kind.name, kind.summary, described(kind.parameters)))
+        .map(|kind| format!("  {}: {}\n{}", kind.name, kind.summary, described(&(kind.parameters)())))
         .collect();
     let defaults: String = DEFAULT.lines().map(|line| format!("  {line}\n")).collect();
     format!(

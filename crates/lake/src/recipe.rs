@@ -423,7 +423,8 @@ impl JsonSchema for OptimizerRecipe {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let described = |kind: &OptimizerKind| schema::table(generator, kind.name, kind.summary, kind.parameters, &[]);
+        let described =
+            |kind: &OptimizerKind| schema::table(generator, kind.name, kind.summary, &(kind.parameters)(), &[]);
         json_schema!({ "oneOf": OPTIMIZERS.iter().map(described).collect::<Vec<_>>() })
     }
 }

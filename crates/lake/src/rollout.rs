@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use enumset::EnumSet;
-use objective::{Data, Feedback, Pair, Requirements, Sampling, Statistic, TokenStatistics};
+use objective::{Constant, Data, Feedback, Pair, Requirements, Sampling, Statistic, TokenStatistics};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use training::{Frozen, MicroBatch, Outcome, Policy, fill_behaviour};
@@ -123,17 +123,32 @@ pub fn sample(
         }
         Data::Demonstrations | Data::Labelled { .. } | Data::Groups | Data::Rollouts => {}
     }
+    let greedy = match requirements.rewards {
+        Some(2) => Some(Episode::sample(environment, &greedy(&matrix), dice).discounted_return(discount)),
+        _ => None,
+    };
     for episode in &episodes {
-        let feedback = match requirements.data {
-            Data::Groups => Feedback::Reward { group: 0, reward: episode.discounted_return(discount) },
-            _ => Feedback::None,
-        };
+        let feedback = if requirements.data == Data::Groups { Feedback::Group(0) } else { Feedback::None };
         push(&mut batch, &episode.cells, &episode.actions, feedback);
+        if requirements.constants.contains(Constant::Reward) {
+            batch.constants.reward.push(episode.discounted_return(discount));
+            batch.constants.reward.extend(greedy);
+        }
     }
     let outcomes = outcomes(policy, requirements, episodes);
     let micro_batches = std::slice::from_mut(&mut batch);
     let Ok(()) = fill_behaviour(policy, requirements, discount, micro_batches, &[outcomes]);
     Sample { batch, ties }
+}
+
+/// The policy that takes the most probable action in every cell, the first one on ties.
+fn greedy(policy: &TransitionMatrix) -> TransitionMatrix {
+    let mut greedy = policy.clone();
+    for row in &mut greedy {
+        let best = (0..row.len()).fold(0, |best, action| if row[action] > row[best] { action } else { best });
+        row.iter_mut().enumerate().for_each(|(action, share)| *share = f64::from(u8::from(action == best)));
+    }
+    greedy
 }
 
 /// The rewards of each episode, and the value of where it was cut off.

@@ -7,7 +7,7 @@ use objective::registry;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use training::{Optimizer, OptimizerSettings};
+use training::{AdamW, Optimizer, OptimizerSettings};
 
 use crate::error::LakeError;
 use crate::map::{ACTIONS, Map};
@@ -20,7 +20,8 @@ const UPDATES: usize = 300;
 /// Its learning rate.
 const LEARNING_RATE: f64 = 1e-2;
 /// Its optimizer: Adam, with its paper's parameters.
-const ADAM: OptimizerSettings = OptimizerSettings::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
+const ADAM: OptimizerSettings =
+    OptimizerSettings::AdamW(AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 });
 /// How starts are spelled.
 pub const SPELLING: &str = "random, noisy:SHARE or right:SHARE with 0 <= SHARE <= 1, or after:METHOD";
 

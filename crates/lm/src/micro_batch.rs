@@ -1,6 +1,6 @@
 //! Records as micro-batches: which sequences go through the model, and what is known of their responses.
 
-use objective::{Data, Feedback, Pair, Requirements, Response, TokenConstants};
+use objective::{Constant, Data, Feedback, Pair, Requirements, Response, TokenConstants};
 use training::MicroBatch;
 
 use crate::batch::{Packing, Sequence, States};
@@ -22,6 +22,8 @@ pub struct Plan<'a> {
     pub feedback: Vec<Feedback>,
     /// Pairs of responses.
     pub pairs: Vec<Pair>,
+    /// Rewards of the responses, where the objective learns from them.
+    pub rewards: Vec<f64>,
 }
 
 /// The micro-batches of one step over records, `size` records in each.
@@ -68,7 +70,10 @@ pub fn plan<'a>(
             }
             (Data::Groups, Record::Group(responses)) => {
                 for (example, reward) in responses {
-                    plan.push(example, Feedback::Reward { group, reward: *reward });
+                    plan.push(example, Feedback::Group(group));
+                    if requirements.constants.contains(Constant::Reward) {
+                        plan.rewards.push(*reward);
+                    }
                 }
                 group += 1;
             }
@@ -118,7 +123,7 @@ impl<'a> Plan<'a> {
             teacher: None,
             tokens: self.tokens(),
             pairs: self.pairs.clone(),
-            constants: TokenConstants::default(),
+            constants: TokenConstants { reward: self.rewards.clone(), ..TokenConstants::default() },
         })
     }
 }
@@ -159,8 +164,8 @@ mod tests {
     fn groups_are_numbered_through_the_step() {
         let records = [4.0, 5.0].map(|reward| Record::Group(vec![(example(1, &[2]), reward), (example(1, &[3]), 0.0)]));
         let plans = plan(&requirements("grpo"), &records.iter().collect::<Vec<_>>(), 1).unwrap();
-        let groups: Vec<_> = plans.iter().map(|plan| plan.feedback[0]).collect();
-        assert_eq!(groups, [Feedback::Reward { group: 0, reward: 4.0 }, Feedback::Reward { group: 1, reward: 5.0 }]);
+        let groups: Vec<_> = plans.iter().map(|plan| (plan.feedback[0], plan.rewards.clone())).collect();
+        assert_eq!(groups, [(Feedback::Group(0), vec![4.0, 0.0]), (Feedback::Group(1), vec![5.0, 0.0])]);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 use strum::{Display, EnumString, VariantNames};
 use tch::{Kind, Tensor, no_grad};
-use training::OptimizerSettings;
+use training::{AdamW, OptimizerSettings, RmsProp, Sgd};
 
 use crate::error::LmError;
 
@@ -259,7 +259,8 @@ impl Step {
             Ok(())
         };
         let direction = match (self.settings, first, second) {
-            (OptimizerSettings::RmsProp { smoothing, epsilon, momentum, weight_decay }, first, Some(mut square)) => {
+            (OptimizerSettings::RmsProp(own), first, Some(mut square)) => {
+                let RmsProp { smoothing, epsilon, momentum, weight_decay } = own;
                 let mut gradient = decayed(weights, weight_decay)?;
                 mean_square(&mut square, &gradient, smoothing)?;
                 let step = gradient.f_div_(&square.f_sqrt()?.f_add_scalar_(epsilon)?)?;
@@ -268,7 +269,8 @@ impl Step {
                     None => step,
                 }
             }
-            (OptimizerSettings::AdamW { beta1, beta2, epsilon, weight_decay }, Some(mut mean), Some(mut square)) => {
+            (OptimizerSettings::AdamW(own), Some(mut mean), Some(mut square)) => {
+                let AdamW { beta1, beta2, epsilon, weight_decay } = own;
                 let gradient = decayed(weights, 0.0)?;
                 _ = weights.f_mul_scalar_(1.0 - self.learning_rate * weight_decay)?;
                 _ = mean.f_lerp_(&gradient, 1.0 - beta1)?;
@@ -277,14 +279,15 @@ impl Step {
                 let root = square.f_sqrt()?.f_div_scalar_(root_correction)?.f_add_scalar_(epsilon)?;
                 mean.f_div(&root)?.f_div_scalar_(1.0 - beta1.powi(self.steps))?
             }
-            (OptimizerSettings::Sgd { momentum, nesterov, weight_decay }, Some(mut buffer), _) => {
+            (OptimizerSettings::Sgd(own), Some(mut buffer), _) => {
+                let Sgd { momentum, nesterov, weight_decay } = own;
                 let gradient = decayed(weights, weight_decay)?;
                 _ = buffer.f_mul_scalar_(momentum)?.f_add_(&gradient)?;
                 if nesterov { buffer.f_mul_scalar(momentum)?.f_add_(&gradient)? } else { buffer }
             }
-            (OptimizerSettings::Sgd { weight_decay, .. }, None, _) => decayed(weights, weight_decay)?,
+            (OptimizerSettings::Sgd(own), None, _) => decayed(weights, own.weight_decay)?,
             // The state was filled for these settings.
-            (OptimizerSettings::RmsProp { .. } | OptimizerSettings::AdamW { .. }, _, _) => return Ok(()),
+            (OptimizerSettings::RmsProp(_) | OptimizerSettings::AdamW(_), _, _) => return Ok(()),
         };
         _ = weights.f_sub_(&direction.f_mul_scalar(self.learning_rate)?)?;
         Ok(())

@@ -19,12 +19,24 @@ fn row(Method { name, summary, source, parameters, build }: &Method) -> anyhow::
     let sampled = if requirements.source == Source::Given { "" } else { ", sampled from the policy" };
     let statistics = requirements.statistics.iter().map(Statistic::name);
     let reads: Vec<_> = statistics.chain(requirements.constants.iter().map(Constant::name)).collect();
-    let parameters: Vec<_> = parameters().iter().map(described).collect();
-    Ok(format!(
-        "| `{name}` | {summary} | {data}{sampled} | {} | {} | {source} |",
-        reads.join(", "),
-        parameters.join("<br>")
-    ))
+    let parameters = match of_the_whole(name, &parameters()) {
+        Some(others) => format!("those of `policy_gradient`, by default {others}"),
+        None => parameters().iter().map(described).collect::<Vec<_>>().join("<br>"),
+    };
+    Ok(format!("| `{name}` | {summary} | {data}{sampled} | {} | {parameters} | {source} |", reads.join(", ")))
+}
+
+/// The defaults in which a preset of `policy_gradient` differs from it.
+fn of_the_whole(name: &str, parameters: &[Parameter]) -> Option<String> {
+    let whole = METHODS.iter().find(|method| method.name == "policy_gradient")?;
+    let all = (whole.parameters)();
+    let same = all.iter().map(|parameter| parameter.name).eq(parameters.iter().map(|parameter| parameter.name));
+    if name == whole.name || !same {
+        return None;
+    }
+    let differ = parameters.iter().zip(&all).filter(|(own, other)| own.default() != other.default());
+    let differ: Vec<_> = differ.map(|(own, _)| format!("`{}` = {}", own.name, own.default())).collect();
+    Some(if differ.is_empty() { "the same".to_owned() } else { differ.join(", ") })
 }
 
 /// `beta` = 0.1, a number, 1e-9 <= beta <= 1e6.

@@ -36,13 +36,8 @@ pub enum Feedback {
     Undesirable,
     /// The response belongs to another prompt than the one it follows here, and is not learned from.
     Mismatched,
-    /// The response has a reward, to be compared with those of its group.
-    Reward {
-        /// The group; responses of a group stand together, and groups are numbered upwards.
-        group: usize,
-        /// The reward, in any unit.
-        reward: f64,
-    },
+    /// The response belongs to a group, those to one prompt: they stand together, and groups are numbered upwards.
+    Group(usize),
 }
 
 /// A chosen and a rejected response to the same prompt.
@@ -79,6 +74,8 @@ pub struct StepTotals {
     pub pairs: usize,
     /// Tokens of chosen responses, once a pair.
     pub chosen_tokens: usize,
+    /// Groups of responses to one prompt.
+    pub groups: usize,
 }
 
 /// Columns of a host that keeps responses in one flat order, and pairs as indices of them.
@@ -148,9 +145,17 @@ impl Response {
         Self { tokens, feedback: if desirable { Feedback::Desirable } else { Feedback::Undesirable } }
     }
 
-    /// A response with a reward, to be compared with those of its group.
-    pub fn rewarded(tokens: Range<usize>, group: usize, reward: f64) -> Self {
-        Self { tokens, feedback: Feedback::Reward { group, reward } }
+    /// A response of a group.
+    pub fn grouped(tokens: Range<usize>, group: usize) -> Self {
+        Self { tokens, feedback: Feedback::Group(group) }
+    }
+
+    /// The group that it belongs to, if any.
+    pub(crate) fn group(&self) -> Option<usize> {
+        match self.feedback {
+            Feedback::Group(group) => Some(group),
+            _ => None,
+        }
     }
 
     /// Whether it is learned from: mismatched responses are not.
@@ -172,7 +177,7 @@ impl StepTotals {
     ///
     /// let responses = [Response::new(0..2), Response::new(2..5), Response::new(5..6)];
     /// let totals = StepTotals::of(&responses, &[Pair { chosen: 0, rejected: 1 }, Pair { chosen: 0, rejected: 2 }]);
-    /// assert_eq!(totals, StepTotals { tokens: 6, responses: 3, pairs: 2, chosen_tokens: 4 });
+    /// assert_eq!(totals, StepTotals { tokens: 6, responses: 3, pairs: 2, chosen_tokens: 4, groups: 0 });
     /// ```
     pub fn of(responses: &[Response], pairs: &[Pair]) -> Self {
         let learned = || responses.iter().filter(|response| response.is_learned());
@@ -182,6 +187,7 @@ impl StepTotals {
             responses: learned().count(),
             pairs: pairs.len(),
             chosen_tokens: pairs.iter().map(|pair| length(pair.chosen)).sum(),
+            groups: responses.chunk_by(|a, b| a.feedback == b.feedback).filter(|run| run[0].group().is_some()).count(),
         }
     }
 }
@@ -193,6 +199,7 @@ impl std::iter::Sum for StepTotals {
             responses: sum.responses.saturating_add(part.responses),
             pairs: sum.pairs.saturating_add(part.pairs),
             chosen_tokens: sum.chosen_tokens.saturating_add(part.chosen_tokens),
+            groups: sum.groups.saturating_add(part.groups),
         })
     }
 }
@@ -274,10 +281,20 @@ impl<'a> TokenBatch<'a> {
         self.part(response, |side| side.statistic(statistic))
     }
 
-    /// A response's part of a constant column. Advantages may be one number a response.
+    /// The group of a response, if there is such a response and it has one.
+    pub(crate) fn group(&self, response: usize) -> Option<usize> {
+        self.responses.get(response)?.group()
+    }
+
+    /// A response's part of a constant column. Advantages may be one number a response; rewards are as many for each.
     pub fn constant(&self, constant: Constant, response: usize) -> &'a [f64] {
-        if constant == Constant::Advantage && self.sides[0].advantage.len() == self.responses.len() {
-            return &self.sides[0].advantage[response..=response];
+        let side = &self.sides[0];
+        if constant == Constant::Reward {
+            let each = side.reward.len() / self.responses.len();
+            return &side.reward[response * each..(response + 1) * each];
+        }
+        if constant == Constant::Advantage && side.advantage.len() == self.responses.len() {
+            return &side.advantage[response..=response];
         }
         self.part(response, |side| side.constant(constant))
     }

@@ -195,6 +195,9 @@ columns! {
         /// How much a response counts, or the pair of a chosen one: one number a response. All count 1 where it is
         /// empty.
         Weight weight: 0.0..=MOST,
+        /// Rewards of the responses, in any unit: response after response, as many numbers for each; one that is not a number
+        /// abstains.
+        Reward reward: -MOST..=MOST,
     }
 }
 

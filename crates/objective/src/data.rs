@@ -32,9 +32,10 @@ pub struct Labelled<'a> {
 pub struct Groups<'a> {
     /// The responses; those of a group stand together.
     pub responses: Side<'a>,
-    /// The group of each response, numbered upwards.
+    /// The group of each response, numbered upwards. Empty where the objective needs none.
     pub group: &'a [usize],
-    /// The reward of each response, in any unit.
+    /// The rewards of each response, in any unit: response after response, as many numbers for each. One that is not a number
+    /// abstains. Empty where advantages are given.
     pub reward: &'a [f64],
 }
 
@@ -167,6 +168,9 @@ impl<'a> Batch<'a> {
                 chosen_tokens: sum(first),
                 ..count(sum(first) + sum(second), first.lengths.len() + second.lengths.len())
             },
+            Self::Groups(Groups { group, .. }) => {
+                StepTotals { groups: group.chunk_by(|a, b| a == b).count(), ..count(sum(first), first.lengths.len()) }
+            }
             _ => count(sum(first), first.lengths.len()),
         }
     }
@@ -176,7 +180,7 @@ impl<'a> Batch<'a> {
             Self::Demonstrations(Demonstrations(side)) | Self::Rollouts(Rollouts(side)) => [side, Side::default()],
             Self::Pairs(Pairs { chosen, rejected }) => [chosen, rejected],
             Self::Labelled(Labelled { responses, mismatched, .. }) => [responses, mismatched],
-            Self::Groups(Groups { responses, .. }) => [responses, Side::default()],
+            Self::Groups(Groups { responses, reward, .. }) => [Side { reward, ..responses }, Side::default()],
         }
     }
 
@@ -227,11 +231,13 @@ impl<'a> Batch<'a> {
                 }
                 sides[1].lengths.iter().for_each(|&length| push(length, Feedback::Mismatched));
             }
-            Self::Groups(Groups { group, reward, .. }) => {
+            Self::Groups(Groups { group: &[], .. }) => {
+                sides[0].lengths.iter().for_each(|&length| push(length, Feedback::None));
+            }
+            Self::Groups(Groups { group, .. }) => {
                 expect("group", "a response", group.len())?;
-                expect("reward", "a response", reward.len())?;
-                for ((&length, &group), &reward) in sides[0].lengths.iter().zip(group).zip(reward) {
-                    push(length, Feedback::Reward { group, reward });
+                for (&length, &group) in sides[0].lengths.iter().zip(group) {
+                    push(length, Feedback::Group(group));
                 }
             }
         }

@@ -103,6 +103,9 @@ pub enum Metric {
     /// Mean divergence between a teacher and the policy over tokens, nats.
     #[strum(serialize = "teacher_divergence")]
     TeacherDivergence,
+    /// Share of tokens that a correction for the sampler takes out of the policy's loss.
+    #[strum(serialize = "rejected")]
+    Rejected,
     /// Mean entropy of the policy over tokens, nats.
     #[strum(serialize = "entropy")]
     Entropy,

@@ -6,7 +6,7 @@ use crate::data::TrainingData;
 use crate::evaluation::{Evaluation, Metrics};
 use crate::held::Held;
 use crate::parameter::ParameterError;
-use crate::requirements::Requirements;
+use crate::requirements::{Data, Requirements};
 use crate::state::ObjectiveState;
 
 /// The data that an objective learns from.
@@ -143,7 +143,9 @@ impl<O: Objective + LearnsFrom> Evaluator<O> {
         let Self { objective, requirements, state, totals, evaluation, responses, pairs } = self;
         let data = data.batch();
         let expected = requirements.data;
-        if <&str>::from(expected) != data.kind() {
+        // Rollouts are groups of which neither groups nor rewards are known.
+        let fits = expected == Data::Rollouts && data.kind() == <&str>::from(Data::Groups);
+        if <&str>::from(expected) != data.kind() && !fits {
             return Err(BatchError::Kind { expected, given: data.kind() });
         }
         let layout = data.lay_out(responses, pairs)?;

@@ -28,6 +28,10 @@ pub struct Held {
     pub metrics: Metrics,
     /// Held numbers of a sum's terms.
     pub terms: Vec<Held>,
+    /// Numbers for objectives that need more than those above while they hold.
+    pub(crate) scratch: Vec<f64>,
+    /// Places, for objectives that sort while they hold.
+    pub(crate) order: Vec<usize>,
 }
 
 impl Held {

@@ -99,35 +99,25 @@
 use std::sync::Arc;
 
 mod batch;
-pub mod cispo;
-pub mod clip;
 mod columns;
 mod configured;
 mod data;
 mod evaluation;
 mod evaluator;
-pub mod group;
-pub mod grpo;
 mod held;
 mod losses;
-pub mod luspo;
 mod method;
 pub mod numerics;
 pub mod parameter;
 #[doc = include_str!("../PEERS.md")]
 pub mod peers {}
-pub mod ppo;
+mod policy_gradient;
 pub mod registry;
 mod requirements;
-pub mod returns;
-pub mod rloo;
-pub mod sampling;
-pub mod sapo;
+mod sampling;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod state;
-pub mod token_divergence;
-pub mod vespo;
 
 pub use batch::{BatchError, Feedback, Pair, Response, StepTotals, TokenBatch, TokenColumns};
 pub use columns::{Constant, Cotangents, MOST, Side, Statistic, TokenConstants, TokenStatistics};
@@ -139,6 +129,10 @@ pub use held::Held;
 pub use losses::*;
 pub use method::Method;
 pub use parameter::{Parameter, ParameterError, Parameters, Value};
+pub use policy_gradient::{
+    Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion,
+    generalised_advantages, normalise,
+};
 pub use registry::{METHODS, RegistryError};
 pub use requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Source, TeacherDivergence};
 pub use sampling::Sampling;

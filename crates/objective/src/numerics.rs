@@ -1,6 +1,12 @@
 //! Sums that do not wait, and logistic and exponential functions that neither overflow nor cancel.
 
+mod exponential;
+mod recurrence;
+
 use std::f64::consts::LN_2;
+
+pub use exponential::{exp_excess_slice, exp_m1_slice, exp_slice, sigmoid_slice};
+pub(crate) use recurrence::{Direction, discounted_sums};
 
 /// Partial sums that do not wait for one another, so that a sum takes as long as reading its terms.
 const LANES: usize = 8;
@@ -32,6 +38,34 @@ pub fn sum_of_squares(values: &[f64]) -> f64 {
         lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane += value * value);
     }
     lanes.into_iter().chain(rest.iter().map(|value| value * value)).sum()
+}
+
+/// Σ a b over slices of equal length.
+///
+/// ```
+/// assert_eq!(objective::numerics::sum_of_products(&[1.0, 2.0], &[-3.0, 0.5]), -2.0);
+/// ```
+pub fn sum_of_products(a: &[f64], b: &[f64]) -> f64 {
+    let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut lanes = [0.0; LANES];
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        lanes.iter_mut().zip(a.iter().zip(b)).for_each(|(lane, (a, b))| *lane += a * b);
+    }
+    lanes.into_iter().chain(a_rest.iter().zip(b_rest).map(|(a, b)| a * b)).sum()
+}
+
+/// The least of all values; infinity where there is none.
+///
+/// ```
+/// assert_eq!(objective::numerics::least(&[-0.5, -1.5, 2.0]), -1.5);
+/// ```
+pub fn least(values: &[f64]) -> f64 {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [f64::INFINITY; LANES];
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane = if value < lane { *value } else { *lane });
+    }
+    lanes.into_iter().chain(rest.iter().copied()).fold(f64::INFINITY, f64::min)
 }
 
 /// Σ (a − b) over slices of equal length: exactly 0 where they are equal.
@@ -177,6 +211,8 @@ mod tests {
             let b: Vec<_> = (0..length).map(|term| f64::from(term) - 2.0).collect();
             assert_eq!(sum(&a), f64::from(length * (length - 1) / 2));
             assert_eq!(sum_of_differences(&a, &b), 2.0 * f64::from(length));
+            assert_eq!(sum_of_products(&a, &a), sum_of_squares(&a));
+            assert_eq!(least(&b), if length == 0 { f64::INFINITY } else { -2.0 });
         }
     }
 

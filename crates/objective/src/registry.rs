@@ -1,19 +1,33 @@
 //! Every objective by its name.
 
+use crate::Objective;
 use crate::losses::*;
 use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters, Registered};
-use crate::{Objective, cispo, grpo, luspo, ppo, rloo, sapo, vespo};
+use crate::policy_gradient::presets;
 
 /// Every method, in the order of `--method all`.
-pub const METHODS: &[Method] = &[
+pub const METHODS: &[Method] = &{
+    let mut all = [PREFERENCES[0]; PREFERENCES.len() + presets::METHODS.len()];
+    let mut place = 0;
+    while place < all.len() {
+        all[place] = match place < PREFERENCES.len() {
+            true => PREFERENCES[place],
+            false => presets::METHODS[place - PREFERENCES.len()],
+        };
+        place += 1;
+    }
+    all
+};
+
+/// The methods that are no policy gradients.
+const PREFERENCES: &[Method] = &[
     Sft::METHOD,
     Dpo::METHOD,
     Orpo::METHOD,
     Simpo::METHOD,
     Tdpo::METHOD,
     Ift::METHOD,
-    ppo::METHOD,
     OnlineDpo::METHOD,
     Hinge::METHOD,
     Ipo::METHOD,
@@ -34,12 +48,6 @@ pub const METHODS: &[Method] = &[
     Kto::METHOD,
     ApoZeroUnpaired::METHOD,
     Bco::METHOD,
-    grpo::METHOD,
-    cispo::METHOD,
-    sapo::METHOD,
-    luspo::METHOD,
-    vespo::METHOD,
-    rloo::METHOD,
     Distillation::METHOD,
     IwOpd::METHOD,
     WeightedSum::METHOD,

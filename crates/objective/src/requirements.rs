@@ -36,6 +36,10 @@ pub struct Requirements {
     pub weights: bool,
     /// The divergence from a teacher that a statistic is, where the objective reads one.
     pub teacher: Option<TeacherDivergence>,
+    /// Whether the group of each response must be known.
+    pub grouped: bool,
+    /// Number of rewards a response, where the objective fixes it.
+    pub rewards: Option<usize>,
 }
 
 impl Requirements {
@@ -50,6 +54,8 @@ impl Requirements {
             constants: EnumSet::empty(),
             weights: false,
             teacher: None,
+            grouped: false,
+            rewards: None,
         }
     }
 

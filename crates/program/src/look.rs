@@ -46,9 +46,9 @@ const PAPER: [(&str, RGBColor); 6] = [
     ("ift", RGBColor(86, 180, 233)),
 ];
 
-/// Methods whose looks are certain to differ. Append further ones; the look of a name that is not listed comes from its
-/// hash.
-const OTHERS: [&str; 27] = [
+/// Methods whose looks are certain to differ: as many as there are pairs of a dash and a marker. The look of a name that
+/// is not listed comes from its hash.
+const OTHERS: [&str; 45] = [
     "ppo",
     "online_dpo",
     "hinge",
@@ -76,6 +76,24 @@ const OTHERS: [&str; 27] = [
     "vespo",
     "rloo",
     "sum",
+    "policy_gradient",
+    "dr_grpo",
+    "dapo",
+    "bnpo",
+    "gspo",
+    "gspo_token",
+    "gmpo",
+    "reinforce_plus_plus",
+    "remax",
+    "gpg",
+    "opo",
+    "max_rl",
+    "gdpo",
+    "dppo_tv",
+    "dppo_kl",
+    "dro",
+    "topr",
+    "icepop",
 ];
 
 /// Slate, taupe and grey: each has a contrast of at least 3 with a white and with a dark page.

@@ -16,7 +16,7 @@ pub mod rollout;
 pub mod schedule;
 pub mod step;
 
-pub use optimizer::{OPTIMIZERS, Optimizer, OptimizerError, OptimizerSettings};
+pub use optimizer::{AdamW, OPTIMIZERS, Optimizer, OptimizerError, OptimizerSettings, RmsProp, Sgd};
 pub use policy::{Frozen, MicroBatch, Policy};
 pub use ranks::{Given, Ranks, RanksError, agree};
 pub use rollout::{Outcome, fill_behaviour};

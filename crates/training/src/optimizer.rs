@@ -1,40 +1,38 @@
-//! RMSprop, AdamW and SGD over slices of parameters, with PyTorch's formulas.
-//!
-//! With θ the parameters, g the gradient, η the learning rate and d the weight decay, element by element:
-//!
-//! | name | update |
-//! |---|---|
-//! | `rmsprop` | g += d θ; v = s v + (1 − s) g²; u = g / (√v + ε); with momentum m: b = m b + u, u = b; θ −= η u |
-//! | `adamw` | θ −= η d θ; a = β₁ a + (1 − β₁) g; v = β₂ v + (1 − β₂) g²; θ −= η (a / (1 − β₁ᵏ)) / (√(v / (1 − β₂ᵏ)) + ε) |
-//! | `sgd` | g += d θ; with momentum m: b = m b + g (b = g at first), u = b or g + m b (Nesterov), else u = g; θ −= η u |
-//!
-//! Source: PyTorch 2.11, `torch.optim.RMSprop`, `AdamW` and `SGD`, whose defaults these are.
+//! RMSprop, AdamW and SGD over slices of parameters, with PyTorch's formulas and defaults: one file each.
+
+mod adamw;
+mod rmsprop;
+mod sgd;
 
 use std::ops::Range;
 
-use objective::parameter::{BELOW_ONE, Kind, NON_NEGATIVE, POSITIVE, Parameter, ParameterError, Parameters, Reader};
+use objective::parameter::{Declared, Parameter, ParameterError, Parameters, declared, in_force, read};
 use pulp::{Arch, Simd, WithSimd};
 use serde::{Deserialize, Serialize};
+
+pub use self::adamw::AdamW;
+pub use self::rmsprop::RmsProp;
+pub use self::sgd::Sgd;
 
 /// Every optimizer, the default first.
 pub const OPTIMIZERS: &[OptimizerKind] = &[
     OptimizerKind {
         name: RMSPROP,
         summary: "the gradient over the root of its mean square",
-        parameters: &[SMOOTHING, EPSILON, MOMENTUM, WEIGHT_DECAY],
-        build: build_rmsprop,
+        parameters: parameters::<RmsProp>,
+        build: |given| build(given).map(OptimizerSettings::RmsProp),
     },
     OptimizerKind {
         name: ADAMW,
         summary: "the mean gradient over the root of its mean square, with decoupled weight decay",
-        parameters: &[BETA1, BETA2, EPSILON, DECOUPLED_WEIGHT_DECAY],
-        build: build_adamw,
+        parameters: parameters::<AdamW>,
+        build: |given| build(given).map(OptimizerSettings::AdamW),
     },
     OptimizerKind {
         name: SGD,
         summary: "the gradient, with momentum where asked",
-        parameters: &[MOMENTUM, NESTEROV, WEIGHT_DECAY],
-        build: build_sgd,
+        parameters: parameters::<Sgd>,
+        build: |given| build(given).map(OptimizerSettings::Sgd),
     },
 ];
 
@@ -42,45 +40,7 @@ const RMSPROP: &str = "rmsprop";
 const ADAMW: &str = "adamw";
 const SGD: &str = "sgd";
 
-const SMOOTHING: Parameter = Parameter {
-    name: "smoothing",
-    kind: Kind::Number { default: 0.99, range: BELOW_ONE },
-    purpose: "memory of the mean squared gradient",
-};
-const EPSILON: Parameter = Parameter {
-    name: "epsilon",
-    kind: Kind::Number { default: 1e-8, range: POSITIVE },
-    purpose: "added to the root of the mean squared gradient",
-};
-const MOMENTUM: Parameter = Parameter {
-    name: "momentum",
-    kind: Kind::Number { default: 0.0, range: BELOW_ONE },
-    purpose: "memory of the update",
-};
-const NESTEROV: Parameter =
-    Parameter { name: "nesterov", kind: Kind::Switch { default: false }, purpose: "look ahead along the momentum" };
-const WEIGHT_DECAY: Parameter = Parameter {
-    name: "weight_decay",
-    kind: Kind::Number { default: 0.0, range: NON_NEGATIVE },
-    purpose: "multiple of the parameters that is added to the gradient",
-};
-const DECOUPLED_WEIGHT_DECAY: Parameter = Parameter {
-    name: "weight_decay",
-    kind: Kind::Number { default: 0.01, range: NON_NEGATIVE },
-    purpose: "share of the parameters that is taken away per unit of learning rate",
-};
-const BETA1: Parameter = Parameter {
-    name: "beta1",
-    kind: Kind::Number { default: 0.9, range: BELOW_ONE },
-    purpose: "memory of the mean gradient",
-};
-const BETA2: Parameter = Parameter {
-    name: "beta2",
-    kind: Kind::Number { default: 0.999, range: BELOW_ONE },
-    purpose: "memory of the mean squared gradient",
-};
-
-/// What is known of an optimizer by its name.
+/// An optimizer as the catalogue lists it.
 #[derive(Clone, Copy, Debug)]
 pub struct OptimizerKind {
     /// The name in recipes and on the command line.
@@ -88,45 +48,28 @@ pub struct OptimizerKind {
     /// One line.
     pub summary: &'static str,
     /// Every parameter.
-    pub parameters: &'static [Parameter],
-    build: fn(&Reader<'_>) -> Result<OptimizerSettings, ParameterError>,
+    pub parameters: fn() -> Vec<Parameter>,
+    build: fn(&Parameters) -> Result<OptimizerSettings, ParameterError>,
+}
+
+fn parameters<T: Declared>() -> Vec<Parameter> {
+    declared(&T::default())
+}
+
+fn build<T: Declared>(given: &Parameters) -> Result<T, ParameterError> {
+    read("optimizer", &T::default(), given)
 }
 
 /// An optimizer and its parameters. A recipe spells it as a table of its `name` and parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Parameters", into = "Parameters")]
 pub enum OptimizerSettings {
-    /// G. Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012.
-    RmsProp {
-        /// Memory of the mean squared gradient.
-        smoothing: f64,
-        /// Added to the root.
-        epsilon: f64,
-        /// Memory of the update.
-        momentum: f64,
-        /// Added to the gradient, times the parameters.
-        weight_decay: f64,
-    },
-    /// I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101.
-    AdamW {
-        /// Memory of the mean gradient.
-        beta1: f64,
-        /// Memory of the mean squared gradient.
-        beta2: f64,
-        /// Added to the root.
-        epsilon: f64,
-        /// Taken from the parameters, times the learning rate.
-        weight_decay: f64,
-    },
+    /// RMSprop.
+    RmsProp(RmsProp),
+    /// AdamW.
+    AdamW(AdamW),
     /// Stochastic gradient descent.
-    Sgd {
-        /// Memory of the update.
-        momentum: f64,
-        /// Look ahead along the momentum.
-        nesterov: bool,
-        /// Added to the gradient, times the parameters.
-        weight_decay: f64,
-    },
+    Sgd(Sgd),
 }
 
 /// Why no optimizer was built.
@@ -168,53 +111,42 @@ impl OptimizerSettings {
             name: name.to_owned(),
             allowed: OPTIMIZERS.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", "),
         })?;
-        Ok((kind.build)(&Reader::new("optimizer", kind.parameters, given)?)?)
+        Ok((kind.build)(given)?)
     }
 
     /// The name in recipes.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::RmsProp { .. } => RMSPROP,
-            Self::AdamW { .. } => ADAMW,
-            Self::Sgd { .. } => SGD,
+            Self::RmsProp(_) => RMSPROP,
+            Self::AdamW(_) => ADAMW,
+            Self::Sgd(_) => SGD,
         }
     }
 
     /// Whether a mean gradient or momentum buffer is kept, and whether a mean squared gradient is.
     pub fn moments(&self) -> (bool, bool) {
-        match *self {
-            Self::RmsProp { momentum, .. } => (momentum > 0.0, true),
-            Self::AdamW { .. } => (true, true),
-            Self::Sgd { momentum, .. } => (momentum > 0.0, false),
+        match self {
+            Self::RmsProp(own) => (own.momentum > 0.0, true),
+            Self::AdamW(_) => (true, true),
+            Self::Sgd(own) => (own.momentum > 0.0, false),
         }
     }
 
     /// The parameters in force, defaults included.
     pub fn parameters(&self) -> Parameters {
-        let named = |parameter: Parameter, value: f64| (parameter.name.to_owned(), value.into());
-        match *self {
-            Self::RmsProp { smoothing, epsilon, momentum, weight_decay } => [
-                named(SMOOTHING, smoothing),
-                named(EPSILON, epsilon),
-                named(MOMENTUM, momentum),
-                named(WEIGHT_DECAY, weight_decay),
-            ]
-            .into(),
-            Self::AdamW { beta1, beta2, epsilon, weight_decay } => [
-                named(BETA1, beta1),
-                named(BETA2, beta2),
-                named(EPSILON, epsilon),
-                named(DECOUPLED_WEIGHT_DECAY, weight_decay),
-            ]
-            .into(),
-            Self::Sgd { momentum, nesterov, weight_decay } => {
-                let mut parameters = Parameters::from([named(MOMENTUM, momentum), named(WEIGHT_DECAY, weight_decay)]);
-                if momentum > 0.0 {
-                    parameters.insert(NESTEROV.name.to_owned(), nesterov.into());
-                }
-                parameters
-            }
+        match self {
+            Self::RmsProp(own) => in_force(own),
+            Self::AdamW(own) => in_force(own),
+            Self::Sgd(own) => in_force(own),
         }
+    }
+
+    /// Whether parameters without a gradient move.
+    fn decays(&self) -> bool {
+        let (Self::RmsProp(RmsProp { weight_decay, .. })
+        | Self::AdamW(AdamW { weight_decay, .. })
+        | Self::Sgd(Sgd { weight_decay, .. })) = self;
+        *weight_decay > 0.0
     }
 }
 
@@ -236,36 +168,6 @@ impl From<OptimizerSettings> for Parameters {
         parameters.insert(NAME.to_owned(), settings.name().into());
         parameters
     }
-}
-
-fn build_rmsprop(reader: &Reader<'_>) -> Result<OptimizerSettings, ParameterError> {
-    Ok(OptimizerSettings::RmsProp {
-        smoothing: reader.number(&SMOOTHING)?,
-        epsilon: reader.number(&EPSILON)?,
-        momentum: reader.number(&MOMENTUM)?,
-        weight_decay: reader.number(&WEIGHT_DECAY)?,
-    })
-}
-
-fn build_adamw(reader: &Reader<'_>) -> Result<OptimizerSettings, ParameterError> {
-    Ok(OptimizerSettings::AdamW {
-        beta1: reader.number(&BETA1)?,
-        beta2: reader.number(&BETA2)?,
-        epsilon: reader.number(&EPSILON)?,
-        weight_decay: reader.number(&DECOUPLED_WEIGHT_DECAY)?,
-    })
-}
-
-fn build_sgd(reader: &Reader<'_>) -> Result<OptimizerSettings, ParameterError> {
-    let momentum = reader.number(&MOMENTUM)?;
-    if momentum == 0.0 {
-        reader.refuse(&NESTEROV, "momentum = 0")?;
-    }
-    Ok(OptimizerSettings::Sgd {
-        momentum,
-        nesterov: reader.switch(&NESTEROV)?,
-        weight_decay: reader.number(&WEIGHT_DECAY)?,
-    })
 }
 
 impl Optimizer {
@@ -319,79 +221,35 @@ impl WithSimd for Update<'_> {
         let Optimizer { settings, first, second, steps } = optimizer;
         for range in ranges {
             let part = |state: &[f64]| if state.is_empty() { 0..0 } else { range.clone() };
-            let moments = (part(first), part(second));
-            let moments = (&mut first[moments.0], &mut second[moments.1]);
-            let (parameters, gradient) = (&mut parameters[range.clone()], &gradient[range.clone()]);
-            settings.update(parameters, gradient, moments, learning_rate, gradient_scale, *steps);
+            let (first_part, second_part) = (part(first), part(second));
+            let slices = Slices {
+                parameters: &mut parameters[range.clone()],
+                gradient: &gradient[range.clone()],
+                first: &mut first[first_part],
+                second: &mut second[second_part],
+                learning_rate,
+                gradient_scale,
+                steps: *steps,
+            };
+            match settings {
+                OptimizerSettings::RmsProp(own) => own.update(slices),
+                OptimizerSettings::AdamW(own) => own.update(slices),
+                OptimizerSettings::Sgd(own) => own.update(slices),
+            }
         }
     }
 }
 
-impl OptimizerSettings {
-    /// Whether parameters without a gradient move.
-    fn decays(&self) -> bool {
-        let (Self::RmsProp { weight_decay, .. } | Self::AdamW { weight_decay, .. } | Self::Sgd { weight_decay, .. }) =
-            self;
-        *weight_decay > 0.0
-    }
-
-    #[inline(always)]
-    fn update(
-        &self,
-        parameters: &mut [f64],
-        gradient: &[f64],
-        (first, second): (&mut [f64], &mut [f64]),
-        learning_rate: f64,
-        gradient_scale: f64,
-        steps: i32,
-    ) {
-        match *self {
-            Self::RmsProp { smoothing, epsilon, momentum, weight_decay } => {
-                let direction = |parameter: f64, gradient: f64, square: &mut f64| {
-                    let gradient = gradient_scale * gradient + weight_decay * parameter;
-                    *square = smoothing * *square + (1.0 - smoothing) * gradient * gradient;
-                    gradient / (square.sqrt() + epsilon)
-                };
-                let squares = parameters.iter_mut().zip(gradient).zip(second);
-                if momentum > 0.0 {
-                    for (((parameter, gradient), square), buffer) in squares.zip(first) {
-                        *buffer = momentum * *buffer + direction(*parameter, *gradient, square);
-                        *parameter -= learning_rate * *buffer;
-                    }
-                } else {
-                    for ((parameter, gradient), square) in squares {
-                        *parameter -= learning_rate * direction(*parameter, *gradient, square);
-                    }
-                }
-            }
-            Self::AdamW { beta1, beta2, epsilon, weight_decay } => {
-                let step_size = learning_rate / (1.0 - beta1.powi(steps));
-                let root_correction = (1.0 - beta2.powi(steps)).sqrt();
-                let moments = first.iter_mut().zip(second);
-                for ((parameter, gradient), (mean, square)) in parameters.iter_mut().zip(gradient).zip(moments) {
-                    let gradient = gradient_scale * gradient;
-                    *parameter *= 1.0 - learning_rate * weight_decay;
-                    *mean += (1.0 - beta1) * (gradient - *mean);
-                    *square = beta2 * *square + (1.0 - beta2) * gradient * gradient;
-                    *parameter -= step_size * *mean / (square.sqrt() / root_correction + epsilon);
-                }
-            }
-            Self::Sgd { momentum, nesterov, weight_decay } => {
-                let direction = |parameter: f64, gradient: f64| gradient_scale * gradient + weight_decay * parameter;
-                if momentum > 0.0 {
-                    let buffers = parameters.iter_mut().zip(gradient).zip(first);
-                    for ((parameter, gradient), buffer) in buffers {
-                        let gradient = direction(*parameter, *gradient);
-                        // The buffer begins as zeros, so that its first value is the first gradient.
-                        *buffer = momentum * *buffer + gradient;
-                        *parameter -= learning_rate * if nesterov { gradient + momentum * *buffer } else { *buffer };
-                    }
-                } else {
-                    for (parameter, gradient) in parameters.iter_mut().zip(gradient) {
-                        *parameter -= learning_rate * direction(*parameter, *gradient);
-                    }
-                }
-            }
-        }
-    }
+/// What an update reads and writes, element by element.
+struct Slices<'a> {
+    parameters: &'a mut [f64],
+    gradient: &'a [f64],
+    /// Mean gradient or momentum buffer; empty where none is kept.
+    first: &'a mut [f64],
+    /// Mean squared gradient; empty where none is kept.
+    second: &'a mut [f64],
+    learning_rate: f64,
+    gradient_scale: f64,
+    /// Number of the update, from 1.
+    steps: i32,
 }

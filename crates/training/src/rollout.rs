@@ -1,6 +1,8 @@
 //! What a step needs to know of responses that the policy sampled itself.
 
-use objective::{Constant, Requirements, Source, Statistic, TokenConstants, TokenStatistics, returns};
+use objective::{
+    Constant, Requirements, Source, Statistic, TokenConstants, TokenStatistics, generalised_advantages, normalise,
+};
 
 use crate::policy::{Frozen, Policy};
 use crate::step::MicroBatchOf;
@@ -28,7 +30,8 @@ pub fn fill_behaviour<P: Policy>(
     outcomes: &[Vec<Outcome>],
 ) -> Result<(), P::Error> {
     let needs = |constant| requirements.constants.contains(constant);
-    if requirements.constants.is_subset(Constant::ReferenceLogProb | Constant::TeacherLogProb) {
+    let filled_elsewhere = Constant::ReferenceLogProb | Constant::TeacherLogProb | Constant::Reward;
+    if requirements.constants.is_subset(filled_elsewhere) {
         return Ok(());
     }
     let lambda = match requirements.source {
@@ -48,11 +51,14 @@ pub fn fill_behaviour<P: Policy>(
         for (response, Outcome { rewards, bootstrap }) in micro_batch.responses.iter().zip(outcomes) {
             let values = &statistics.value[response.tokens.clone()];
             let (bootstrap, advantages) = (*bootstrap, &mut advantages);
-            returns::generalised_advantages(rewards, values, bootstrap, discount, lambda, advantages, &mut returned);
+            generalised_advantages(rewards, values, bootstrap, discount, lambda, advantages, &mut returned);
         }
-        let TokenConstants { behaviour_log_prob, behaviour_value, returns, .. } = &mut micro_batch.constants;
+        let TokenConstants { behaviour_log_prob, rollout_log_prob, behaviour_value, returns, .. } =
+            &mut micro_batch.constants;
         for (constant, column, source) in [
             (Constant::BehaviourLogProb, behaviour_log_prob, &statistics.log_prob),
+            // The trainer itself sampled.
+            (Constant::RolloutLogProb, rollout_log_prob, &statistics.log_prob),
             (Constant::BehaviourValue, behaviour_value, &statistics.value),
             (Constant::Return, returns, &returned),
         ] {
@@ -62,7 +68,7 @@ pub fn fill_behaviour<P: Policy>(
         }
     }
     if needs(Constant::Advantage) {
-        returns::normalise(&mut advantages);
+        normalise(&mut advantages);
         let mut rest = &*advantages;
         for micro_batch in micro_batches {
             let (own, others) = rest.split_at(micro_batch.tokens.len());

@@ -2,8 +2,8 @@
 
 use enumset::EnumSet;
 use objective::{
-    Anticipation, BatchError, Constant, Coupling, Evaluation, Metrics, Objective, ObjectiveState, Pair, Requirements,
-    Response, Statistic, StepTotals, TokenColumns, TokenConstants, TokenStatistics,
+    Anticipation, BatchError, Constant, Coupling, Evaluation, Feedback, Metrics, Objective, ObjectiveState, Pair,
+    Requirements, Response, Statistic, StepTotals, TokenColumns, TokenConstants, TokenStatistics,
 };
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,16 @@ pub enum StepError<E: std::error::Error + 'static> {
         /// What is wrong with them.
         source: BatchError,
     },
+    /// A group that lies in two micro-batches, where the tokens of a group are counted.
+    #[error(
+        "micro-batch {micro_batch}: expected whole groups, got a part of group {group}, which begins in the one before"
+    )]
+    Split {
+        /// Its index in the step.
+        micro_batch: usize,
+        /// The group.
+        group: usize,
+    },
     /// Processes that take the step together do not go on together.
     #[error(transparent)]
     Ranks(#[from] RanksError<E>),
@@ -181,8 +191,11 @@ fn separate<P: Policy>(
     micro_batches: &[MicroBatchOf<P>],
     workspace: &mut Workspace,
 ) -> Result<(f64, Metrics), StepError<P::Error>> {
-    let own: StepTotals = micro_batches.iter().map(MicroBatch::totals).sum();
-    let totals = agree::<_, _, StepError<P::Error>>(policy.ranks(), Ok(own))?.into_iter().sum();
+    let own = match split_group(asked.requirements.grouped, micro_batches) {
+        Some((micro_batch, group)) => Err(StepError::Split { micro_batch, group }),
+        None => Ok(micro_batches.iter().map(MicroBatch::totals).sum::<StepTotals>()),
+    };
+    let totals = agree::<_, _, StepError<P::Error>>(policy.ranks(), own)?.into_iter().sum();
     let own = share(policy, asked, state, micro_batches, totals, workspace);
     let (mut loss, mut metrics) = (0.0, Metrics::default());
     for (its_loss, its_metrics) in agree(policy.ranks(), own)? {
@@ -190,6 +203,18 @@ fn separate<P: Policy>(
         metrics.merge(&its_metrics);
     }
     Ok((loss, metrics))
+}
+
+/// The first micro-batch that goes on with a group of the one before, and the group.
+fn split_group<S, F>(grouped: bool, micro_batches: &[MicroBatch<S, F>]) -> Option<(usize, usize)> {
+    let group = |response: Option<&Response>| match response?.feedback {
+        Feedback::Group(group) if grouped => Some(group),
+        _ => None,
+    };
+    micro_batches.windows(2).enumerate().find_map(|(index, pair)| {
+        let [before, after] = [group(pair[0].responses.last()), group(pair[1].responses.first())];
+        after.filter(|_| before == after).map(|group| (index + 1, group))
+    })
 }
 
 /// What some micro-batches add to the loss, the metrics and the gradient of a step.

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use objective::{
-    Data, Evaluation, Feedback, Method, Objective, ObjectiveState, Pair, Parameters, Response, StepTotals,
+    Constant, Data, Evaluation, Feedback, Method, Objective, ObjectiveState, Pair, Parameters, Response, StepTotals,
     TokenColumns, TokenConstants, TokenStatistics,
 };
 
@@ -31,9 +31,9 @@ pub(crate) struct Work {
 }
 
 /// Sixteen responses a group; half of the labelled ones desirable, and as many mismatched as asked for.
-fn feedback(data: Data, index: usize, reward: f64) -> Feedback {
+fn feedback(data: Data, index: usize) -> Feedback {
     match (data, index % 4) {
-        (Data::Groups, _) => Feedback::Reward { group: index / 16, reward },
+        (Data::Groups, _) => Feedback::Group(index / 16),
         (Data::Labelled { .. }, 0) => Feedback::Desirable,
         (Data::Labelled { .. }, 1) | (Data::Labelled { mismatched: false }, _) => Feedback::Undesirable,
         (Data::Labelled { mismatched: true }, _) => Feedback::Mismatched,
@@ -51,7 +51,7 @@ impl Work {
         while responses.len() % 2 == 1 || responses.last().is_none_or(|last| last.tokens.end < tokens) {
             let start = responses.last().map_or(0, |last| last.tokens.end);
             let tokens = start..start + 16 + (497.0 * variety.next()) as usize;
-            responses.push(Response { tokens, feedback: feedback(requirements.data, responses.len(), variety.next()) });
+            responses.push(Response { tokens, feedback: feedback(requirements.data, responses.len()) });
         }
         let end = responses.last().map_or(0, |last| last.tokens.end);
         // Log-probabilities of policies that are a little apart, and everything else around 0.
@@ -69,8 +69,12 @@ impl Work {
         for statistic in requirements.statistics {
             *statistics.column_mut(statistic) = column(statistic.range());
         }
-        for constant in requirements.constants {
+        for constant in requirements.constants - Constant::Reward {
             *constants.column_mut(constant) = column(constant.range());
+        }
+        if requirements.constants.contains(Constant::Reward) {
+            let each = requirements.rewards.unwrap_or(1);
+            constants.reward = (0..each * responses.len()).map(|_| variety.next()).collect();
         }
         let pairs = match requirements.data {
             Data::Preferences => {

@@ -10,7 +10,7 @@ use objective::{
     BatchError, Configured, Constant, Data, Evaluation, Feedback, ObjectiveState, Pair, Parameters, Requirements,
     Response, Statistic, StepTotals, TokenColumns, TokenConstants, TokenStatistics,
 };
-use serde::de::{MapAccess, Visitor};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// One number a token, one list a response.
@@ -39,8 +39,11 @@ struct Side {
     columns: BTreeMap<String, Ragged>,
     desirable: Option<Vec<bool>>,
     group: Option<Vec<usize>>,
-    reward: Option<Vec<f64>>,
+    reward: Option<Vec<Rewards>>,
 }
+
+/// What rewards a response: one number, or several of which some may abstain.
+struct Rewards(Vec<Option<f64>>);
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -49,6 +52,7 @@ struct Totals {
     responses: Option<usize>,
     pairs: Option<usize>,
     chosen_tokens: Option<usize>,
+    groups: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -135,6 +139,7 @@ fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
         responses: given.responses.unwrap_or(own.responses),
         pairs: given.pairs.unwrap_or(own.pairs),
         chosen_tokens: given.chosen_tokens.unwrap_or(own.chosen_tokens),
+        groups: given.groups.unwrap_or(own.groups),
     };
 
     let Flat { statistics, constants, responses, sides } = &flat;
@@ -178,6 +183,7 @@ fn check_state(name: &str, given: &ObjectiveState, kept: &ObjectiveState) -> any
 /// Responses are numbered through all sides in a batch; the line's author counts within one.
 fn name_side(mut error: BatchError, sides: &[(&str, Range<usize>)]) -> anyhow::Error {
     if let BatchError::Value { response, .. }
+    | BatchError::Reward { response, .. }
     | BatchError::Feedback { response, .. }
     | BatchError::Group { response, .. } = &mut error
         && let Some((name, side)) = sides.iter().find(|(_, side)| side.contains(response))
@@ -193,7 +199,7 @@ impl Flat {
     fn append(&mut self, name: &'static str, side: Side, requirements: &Requirements) -> anyhow::Result<()> {
         let Side { weight, columns, desirable, group, reward } = side;
         let name_of_statistic = requirements.statistics.iter().map(Statistic::name);
-        let name_of_constant = requirements.constants.iter().map(Constant::name);
+        let name_of_constant = (requirements.constants - Constant::Reward).iter().map(Constant::name);
         let required: Vec<_> = name_of_statistic.chain(name_of_constant).collect();
         for column in columns.keys() {
             ensure!(
@@ -213,6 +219,10 @@ impl Flat {
         for (column, ragged) in &columns {
             let (count, expected) = (ragged.len(), lengths.len());
             ensure!(count == expected, "{name}.{column}: expected {expected} responses as in {measure}, got {count}");
+            // One advantage may stand for all tokens of its response.
+            if column == Constant::Advantage.name() && name == "groups" && ragged.iter().all(|row| row.len() == 1) {
+                continue;
+            }
             for (response, (tokens, expected)) in ragged.iter().map(Vec::len).zip(&lengths).enumerate() {
                 ensure!(
                     tokens == *expected,
@@ -220,15 +230,13 @@ impl Flat {
                 );
             }
         }
-        let allowed: &[&str] = match name {
-            "labelled" => &["desirable"],
-            "groups" => &["group", "reward"],
-            _ => &[],
-        };
-        for (key, given) in
-            [("desirable", desirable.is_some()), ("group", group.is_some()), ("reward", reward.is_some())]
-        {
-            ensure!(!given || allowed.contains(&key), "{name}.{key}: not used by this objective");
+        let rewarded = requirements.constants.contains(Constant::Reward);
+        for (key, given, allowed) in [
+            ("desirable", desirable.is_some(), name == "labelled"),
+            ("group", group.is_some(), requirements.grouped),
+            ("reward", reward.is_some(), rewarded),
+        ] {
+            ensure!(!given || allowed, "{name}.{key}: not used by this objective");
         }
         let first = self.responses.len();
         let feedback: Vec<_> = match name {
@@ -236,16 +244,18 @@ impl Flat {
                 let label = |desirable| if desirable { Feedback::Desirable } else { Feedback::Undesirable };
                 one_each(name, "desirable", desirable, &lengths)?.into_iter().map(label).collect()
             }
-            "groups" => {
-                let groups = one_each(name, "group", group, &lengths)?;
-                let rewards = one_each(name, "reward", reward, &lengths)?;
-                groups.into_iter().zip(rewards).map(|(group, reward)| Feedback::Reward { group, reward }).collect()
+            "groups" if requirements.grouped => {
+                one_each(name, "group", group, &lengths)?.into_iter().map(Feedback::Group).collect()
             }
             other => {
                 let feedback = if other == "mismatched" { Feedback::Mismatched } else { Feedback::None };
                 vec![feedback; lengths.len()]
             }
         };
+        if rewarded {
+            let rewards = one_each(name, "reward", reward, &lengths)?;
+            self.constants.reward = flat_rewards(name, &rewards)?;
+        }
         for (&length, feedback) in lengths.iter().zip(feedback) {
             ensure!(length > 0, "{name}.{measure}: expected at least one token in every response, got an empty one");
             let start = self.responses.last().map_or(0, |response| response.tokens.end);
@@ -254,7 +264,7 @@ impl Flat {
         for statistic in EnumSet::all() & requirements.statistics {
             self.statistics.column_mut(statistic).extend(columns[statistic.name()].iter().flatten());
         }
-        for constant in EnumSet::all() & requirements.constants {
+        for constant in requirements.constants - Constant::Reward {
             self.constants.column_mut(constant).extend(columns[constant.name()].iter().flatten());
         }
         if weight.is_some() {
@@ -268,6 +278,22 @@ impl Flat {
         self.sides.push((name, first..self.responses.len()));
         Ok(())
     }
+}
+
+/// Rewards, response after response; those that abstain are no numbers.
+fn flat_rewards(side: &str, rewards: &[Rewards]) -> anyhow::Result<Vec<f64>> {
+    let expected = rewards[0].0.len();
+    ensure!(expected > 0, "{side}.reward[0]: expected at least one number, got none");
+    let mut flat = Vec::with_capacity(expected * rewards.len());
+    for (response, Rewards(own)) in rewards.iter().enumerate() {
+        let given = own.len();
+        ensure!(
+            given == expected,
+            "{side}.reward[{response}]: expected {expected} numbers as in the first, got {given}"
+        );
+        flat.extend(own.iter().map(|reward| reward.unwrap_or(f64::NAN)));
+    }
+    Ok(flat)
 }
 
 /// A list with one entry a response.
@@ -305,5 +331,45 @@ impl<'de> Deserialize<'de> for Side {
         }
 
         deserializer.deserialize_map(Columns)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rewards {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Numbers;
+
+        impl<'de> Visitor<'de> for Numbers {
+            type Value = Rewards;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a reward, or a list of rewards of which null abstains")
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, reward: f64) -> Result<Rewards, E> {
+                Ok(Rewards(vec![Some(reward)]))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, reward: u64) -> Result<Rewards, E> {
+                self.visit_f64(reward as f64)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, reward: i64) -> Result<Rewards, E> {
+                self.visit_f64(reward as f64)
+            }
+
+            fn visit_unit<E: serde::de::Error>(self) -> Result<Rewards, E> {
+                Ok(Rewards(vec![None]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut rewards: A) -> Result<Rewards, A::Error> {
+                let mut several = Vec::new();
+                while let Some(reward) = rewards.next_element()? {
+                    several.push(reward);
+                }
+                Ok(Rewards(several))
+            }
+        }
+
+        deserializer.deserialize_any(Numbers)
     }
 }

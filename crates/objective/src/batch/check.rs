@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use enumset::EnumSet;
 
 use crate::batch::{BatchError, Feedback, Layout, Pair, Response, StepTotals};
-use crate::columns::{Constant, MOST, Side};
+use crate::columns::{Constant, Side};
 use crate::requirements::{Coupling, Data, Requirements};
 
 /// Checks a batch against what an objective requires. Answers the totals of the step: those given, or the batch's own.
@@ -31,7 +31,7 @@ pub(crate) fn check(
         }
         _ => {}
     }
-    check_feedback(data, responses)?;
+    check_feedback(data, requirements.grouped, responses)?;
     let (first, second) = responses.split_at(*first_responses);
     check_weight(requirements.weights, sides, first.len())?;
     for (name, side, responses) in [(names[0], &sides[0], first), (names[1], &sides[1], second)] {
@@ -44,6 +44,7 @@ pub(crate) fn check(
         ("responses", own.responses, totals.responses),
         ("pairs", own.pairs, totals.pairs),
         ("chosen_tokens", own.chosen_tokens, totals.chosen_tokens),
+        ("groups", own.groups, totals.groups),
     ] {
         if given < own || (whole && given != own) {
             return Err(BatchError::Totals { field, whole, own, given });
@@ -82,12 +83,13 @@ fn check_responses(
 }
 
 /// Responses must have feedback of the data's kind, and of each kind that the loss needs.
-fn check_feedback(data: Data, responses: &[Response]) -> Result<(), BatchError> {
+fn check_feedback(data: Data, grouped: bool, responses: &[Response]) -> Result<(), BatchError> {
     let expected = match data {
         Data::Demonstrations | Data::Preferences | Data::Rollouts => "no feedback",
         Data::Labelled { mismatched: false } => "desirable or undesirable",
         Data::Labelled { mismatched: true } => "desirable, undesirable or mismatched",
-        Data::Groups => "a finite reward of at most 1e30",
+        Data::Groups if grouped => "a group",
+        Data::Groups => "a group or no feedback",
     };
     let mut least = 0;
     for (response, &Response { feedback: given, .. }) in responses.iter().enumerate() {
@@ -95,13 +97,14 @@ fn check_feedback(data: Data, responses: &[Response]) -> Result<(), BatchError> 
             (Data::Demonstrations | Data::Preferences | Data::Rollouts, Feedback::None) => true,
             (Data::Labelled { .. }, Feedback::Desirable | Feedback::Undesirable) => true,
             (Data::Labelled { mismatched }, Feedback::Mismatched) => mismatched,
-            (Data::Groups, Feedback::Reward { group, reward }) => {
+            (Data::Groups, Feedback::Group(group)) => {
                 if group < least {
                     return Err(BatchError::Group { response, least, given: group });
                 }
                 least = group;
-                (-MOST..=MOST).contains(&reward)
+                true
             }
+            (Data::Groups, Feedback::None) => !grouped,
             _ => false,
         };
         if !fits {
@@ -144,7 +147,9 @@ fn check_side(
     for constant in EnumSet::all() - Constant::Weight {
         let required = requirements.constants.contains(constant);
         let column = Column { side: name, name: constant.name(), values: side.constant(constant) };
-        if constant == Constant::Advantage && required && column.values.len() == responses.len() {
+        if constant == Constant::Reward {
+            column.check_rewards(required, requirements.rewards, responses.len())?;
+        } else if constant == Constant::Advantage && required && column.values.len() == responses.len() {
             column.check_values(constant.range(), |place| (place, 0))?;
         } else {
             column.check(constant.range(), required, responses)?;
@@ -172,6 +177,31 @@ impl Column<'_> {
             let response = responses.partition_point(|response| response.tokens.end - begin <= place);
             (response, place + begin - responses[response].tokens.start)
         })
+    }
+
+    /// Rewards are as many for each response, and numbers or abstaining.
+    fn check_rewards(self, required: bool, each: Option<usize>, responses: usize) -> Result<(), BatchError> {
+        let Self { side, name: column, values } = self;
+        let given = values.len();
+        // A second side has none.
+        if !required || responses == 0 {
+            return match given {
+                0 => Ok(()),
+                _ => Err(BatchError::Length { side, column, expected: 0, given }),
+            };
+        }
+        let as_many = given > 0 && given.checked_rem(responses) == Some(0);
+        if !as_many || each.is_some_and(|each| given != each.saturating_mul(responses)) {
+            return Err(BatchError::Rewards { each, responses, given });
+        }
+        let range = Constant::Reward.range();
+        match values.iter().position(|value| !value.is_nan() && !range.contains(value)) {
+            None => Ok(()),
+            Some(place) => {
+                let (least, most) = range.into_inner();
+                Err(BatchError::Reward { response: place / (given / responses), least, most, given: values[place] })
+            }
+        }
     }
 
     /// Checks the values; `locate` answers the response and the token of a place.

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use crate::batch::Feedback;
-use crate::parameter::Value;
 use crate::requirements::Data;
 
 /// Why a batch was refused.
@@ -59,6 +58,31 @@ pub enum BatchError {
         most: f64,
         /// Its value.
         given: f64,
+    },
+    /// A reward outside of its range.
+    #[error("reward: expected {least:e} to {most:e}, or none, for response {response}, got {given}")]
+    Reward {
+        /// Index of the response.
+        response: usize,
+        /// The least value allowed.
+        least: f64,
+        /// The greatest value allowed.
+        most: f64,
+        /// Its value.
+        given: f64,
+    },
+    /// Rewards that are not as many for each response.
+    #[error("reward: expected {} for each of {responses} responses, got {given} numbers", match each {
+        Some(each) => format!("{each} numbers"),
+        None => "at least one number, and as many".to_owned(),
+    })]
+    Rewards {
+        /// How many a response must have, where it is fixed.
+        each: Option<usize>,
+        /// Number of responses.
+        responses: usize,
+        /// Number of rewards.
+        given: usize,
     },
     /// A response whose feedback is not of the data's kind.
     #[error("response {response}: expected {expected} for {data}, got {}", describe(.given), data = <&str>::from(.data))]
@@ -151,6 +175,6 @@ fn describe(feedback: &Feedback) -> String {
         Feedback::Desirable => "a desirable response".to_owned(),
         Feedback::Undesirable => "an undesirable response".to_owned(),
         Feedback::Mismatched => "a mismatched response".to_owned(),
-        Feedback::Reward { reward, .. } => format!("the reward {}", Value::from(*reward)),
+        Feedback::Group(group) => format!("the group {group}"),
     }
 }

@@ -8,7 +8,7 @@ use crate::evaluation::{Evaluation, Metric};
 use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::losses::propagation::{Item, Norm, Side, Weights};
-use crate::numerics::sum;
+use crate::numerics::{Direction, discounted_sums, sum, sum_of_products};
 use crate::objective;
 use crate::parameter::{Choice, UNIT};
 use crate::requirements::{Anticipation, Data, Freeze, Lambda, Requirements};
@@ -167,57 +167,54 @@ impl Objective for Ift {
     declared_parameters!();
 
     fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
-        let scale = 1.0 / batch.totals().responses as f64;
+        let share = 1.0 / batch.totals().responses as f64;
         let weights = Weights { item: self.item, side: self.side, norm: self.norm };
         for (index, response) in batch.responses().iter().enumerate() {
             let log_prob = batch.log_prob(index);
             let slots = &mut out.cotangents.log_prob[response.tokens.clone()];
+            let losses = 0.0 - sum(log_prob);
+            out.metrics.record_sum(Metric::NegativeLogLikelihood, losses, log_prob.len());
             let loss = match self.propagation {
                 Propagation::Released if self.gamma > 0.0 => {
-                    weights.loss(self.gamma, log_prob, slots, &mut out.scratch)
+                    weights.loss(self.gamma, -share, losses, log_prob, slots, &mut out.scratch)
                 }
-                Propagation::Released | Propagation::None => mean(log_prob, slots),
-                Propagation::Algorithm1 => algorithm1(self.gamma, log_prob, slots),
-                Propagation::Equation21 => equation21(log_prob, slots),
+                Propagation::Released | Propagation::None => mean(-share, losses, slots),
+                Propagation::Algorithm1 => algorithm1(self.gamma, -share, log_prob, slots, &mut out.scratch),
+                Propagation::Equation21 => equation21(-share, log_prob, slots),
             };
-            out.loss += scale * loss;
-            slots.iter_mut().for_each(|slot| *slot *= -scale);
-
-            let negative = 0.0 - sum(log_prob);
-            out.metrics.record_sum(Metric::NegativeLogLikelihood, negative, log_prob.len());
+            out.loss += share * loss;
         }
     }
 }
 
-// Each of these answers a response's loss and leaves ∂loss/∂lₜ in `slots`.
+// Each of these answers a response's loss and leaves `share` ∂loss/∂lₜ in `slots`.
 
-fn mean(log_prob: &[f64], slots: &mut [f64]) -> f64 {
-    let tokens = log_prob.len() as f64;
-    slots.fill(1.0 / tokens);
-    (0.0 - sum(log_prob)) / tokens
+fn mean(share: f64, losses: f64, slots: &mut [f64]) -> f64 {
+    let tokens = slots.len() as f64;
+    slots.fill(share / tokens);
+    losses / tokens
 }
 
-fn equation21(log_prob: &[f64], slots: &mut [f64]) -> f64 {
-    let mut loss = 0.0;
-    for (t, (log_prob, slot)) in (1..).zip(log_prob.iter().zip(slots)) {
-        *slot = f64::from(t);
-        loss -= *slot * log_prob;
-    }
+fn equation21(share: f64, log_prob: &[f64], slots: &mut [f64]) -> f64 {
+    slots.iter_mut().zip(1..).for_each(|(slot, t)| *slot = f64::from(t));
+    let loss = 0.0 - sum_of_products(slots, log_prob);
+    slots.iter_mut().for_each(|slot| *slot *= share);
     loss
 }
 
-fn algorithm1(gamma: f64, log_prob: &[f64], slots: &mut [f64]) -> f64 {
-    let mut past = 0.0;
-    for (log_prob, slot) in log_prob.iter().zip(&mut *slots) {
-        past = gamma * past - log_prob;
-        *slot = past;
+fn algorithm1(gamma: f64, share: f64, log_prob: &[f64], slots: &mut [f64], scratch: &mut Vec<f64>) -> f64 {
+    let tokens = log_prob.len();
+    scratch.clear();
+    scratch.resize(2 * tokens, 0.0);
+    let (weights, later) = scratch.split_at_mut(tokens);
+    // Aₜ and Lₜ with the sign of log-probabilities, and γᴺ⁻ᵗ: what arrives at t from a one at the end.
+    later.iter_mut().rev().take(1).for_each(|last| *last = 1.0);
+    discounted_sums(gamma, later, weights, Direction::Backward);
+    discounted_sums(1.0, log_prob, later, Direction::Backward);
+    discounted_sums(gamma, log_prob, slots, Direction::Forward);
+    for ((slot, weight), later) in slots.iter_mut().zip(&*weights).zip(&mut *later) {
+        *slot = -share * weight * (*later + *slot);
+        *later *= weight;
     }
-    let (mut loss, mut tail, mut weight) = (0.0, 0.0, 1.0);
-    for (log_prob, slot) in log_prob.iter().zip(slots).rev() {
-        tail -= log_prob;
-        loss -= weight * log_prob * tail;
-        *slot = weight * (tail + *slot);
-        weight *= gamma;
-    }
-    loss
+    sum_of_products(later, log_prob)
 }

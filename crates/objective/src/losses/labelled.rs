@@ -90,7 +90,7 @@ pub(crate) fn loss<L: LabelLoss>(own: &L, batch: &TokenBatch<'_>, held: &Held, o
         let (desirable, sign) = match response.feedback {
             Feedback::Desirable => (true, 1.0),
             Feedback::Undesirable => (false, -1.0),
-            Feedback::Mismatched | Feedback::None | Feedback::Reward { .. } => continue,
+            Feedback::Mismatched | Feedback::None | Feedback::Group(_) => continue,
         };
         let reward = beta * batch.log_ratio(index);
         let weight = share * batch.weight(index) * own.weight(desirable);

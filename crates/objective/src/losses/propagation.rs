@@ -3,6 +3,8 @@
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
+use crate::numerics::{Direction, discounted_sums, least, sum, sum_of_products};
+
 /// C below this counts as this where its inverse is an exponent.
 const LEAST_SUM: f64 = 1e-100;
 
@@ -108,98 +110,119 @@ impl Weights {
     #[cfg(test)]
     const RELEASED: Self = Self { item: Item::Loss, side: Side::Left, norm: Norm::L1 };
 
-    /// The loss of a response with discount γ > 0; leaves ∂L/∂lₜ in `slots`. `scratch` is a buffer to be used again.
-    pub(crate) fn loss(self, gamma: f64, log_prob: &[f64], slots: &mut [f64], scratch: &mut Vec<f64>) -> f64 {
+    /// The loss L of a response with discount γ > 0 whose losses have the sum `losses`; leaves `share` ∂L/∂lₜ in `slots`.
+    /// `scratch` is a buffer to be used again.
+    pub(crate) fn loss(
+        self,
+        gamma: f64,
+        share: f64,
+        losses: f64,
+        log_prob: &[f64],
+        slots: &mut [f64],
+        scratch: &mut Vec<f64>,
+    ) -> f64 {
         let tokens = log_prob.len() as f64;
-        // Items are affine in the losses.
+        // Losses in a unit of the size of their sum, where the norm does not see it: no product leaves the range of f64.
+        let unit = match self.norm {
+            Norm::L1 | Norm::L2 => power_of_two(losses),
+            Norm::Softmax | Norm::Log => 1.0,
+        };
+        // Items are affine in the log-probabilities.
         let (constant, slope) = match self.item {
-            Item::Loss => (0.0, 1.0 / tokens),
-            Item::Logps => (0.0, 1.0),
+            Item::Loss => (0.0, -1.0 / tokens / unit),
+            Item::Logps => (0.0, -1.0 / unit),
             Item::Mask => (1.0, 0.0),
         };
-        scratch.clear();
-        scratch.extend(log_prob.iter().map(|log_prob| constant - slope * log_prob));
-        let sums = scratch.as_mut_slice();
-        discount(gamma, sums, self.side);
-        let least = match self.side {
-            Side::Left => None,
-            Side::Right => raise_by_least(sums),
+        scratch.resize(scratch.len().max(2 * log_prob.len()), 0.0);
+        let (sums, rest) = scratch.split_at_mut(log_prob.len());
+        let spare = &mut rest[..log_prob.len()];
+        let (there, back) = match self.side {
+            Side::Left => (Direction::Backward, Direction::Forward),
+            Side::Right => (Direction::Forward, Direction::Backward),
         };
-        let most = sums.iter().copied().fold(0.0, f64::max);
-        if most == 0.0 {
-            slots.fill(1.0 / tokens);
+        spare.iter_mut().zip(log_prob).for_each(|(item, log_prob)| *item = constant + slope * log_prob);
+        discounted_sums(gamma, spare, sums, there);
+        let raised = if self.side == Side::Right { raise_by_least(sums) } else { None };
+        let reference = match (self.side, self.norm) {
+            (Side::Left, Norm::L1 | Norm::L2) => constant - slope * losses,
+            (Side::Left, Norm::Softmax | Norm::Log) => sums.iter().copied().fold(0.0, f64::max),
+            (Side::Right, _) => least(sums),
+        };
+        if reference == 0.0 {
+            slots.fill(share / tokens);
             return 0.0;
         }
 
-        // Weights are relative to the greatest, a factor that cancels: neither squares nor inverses leave the range of f64.
-        let reference = match self.side {
-            Side::Left => most,
-            Side::Right => sums.iter().copied().fold(f64::INFINITY, f64::min),
-        };
-        let (mut total, mut weighted) = (0.0, 0.0);
-        for ((log_prob, sum), slot) in log_prob.iter().zip(&*sums).zip(&mut *slots) {
-            *slot = self.weight(*sum, reference);
-            total += *slot;
-            weighted -= *slot * log_prob;
-        }
-        let loss = weighted / total;
-        for ((log_prob, sum), slot) in log_prob.iter().zip(&mut *sums).zip(&mut *slots) {
-            *sum = self.pull((-log_prob - loss) / total, *sum, reference, *slot);
-            *slot /= total;
-        }
-        // Every C has the least D in it.
-        if let Some(least) = least {
-            sums[least] += sums.iter().sum::<f64>();
-        }
-        let back = match self.side {
-            Side::Left => Side::Right,
-            Side::Right => Side::Left,
-        };
-        discount(gamma, sums, back);
-        slots.iter_mut().zip(sums).for_each(|(slot, sum)| *slot += slope * *sum);
-        loss
-    }
-
-    fn weight(self, sum: f64, reference: f64) -> f64 {
+        let response = Propagated { share, unit, slope, gamma, log_prob, slots, sums, spare, raised, back };
         match (self.side, self.norm) {
-            (Side::Left, Norm::L1) => sum / reference,
-            (Side::Left, Norm::L2) => (sum / reference).powi(2),
-            (Side::Left, Norm::Softmax) => (sum - reference).exp(),
-            (Side::Left, Norm::Log) => sum.ln_1p() / reference.ln_1p(),
-            (Side::Right, Norm::L1) => reference / sum,
-            (Side::Right, Norm::L2) => (reference / sum).powi(2),
-            (Side::Right, Norm::Softmax) => (1.0 / sum.max(LEAST_SUM) - 1.0 / reference.max(LEAST_SUM)).exp(),
-            (Side::Right, Norm::Log) => reference.ln_1p() / sum.ln_1p(),
-        }
-    }
-
-    /// ∂v/∂C times `excess` = (l − L)/Σ v, in an order of operations that stays finite.
-    fn pull(self, excess: f64, sum: f64, reference: f64, weight: f64) -> f64 {
-        match (self.side, self.norm) {
-            (Side::Left, Norm::L1) => excess / reference,
-            (Side::Left, Norm::L2) => 2.0 * (sum / reference) * (excess / reference),
-            (Side::Left, Norm::Softmax) => weight * excess,
-            (Side::Left, Norm::Log) => excess / reference.ln_1p() / (1.0 + sum),
-            (Side::Right, Norm::L1) => -weight * excess / sum,
-            (Side::Right, Norm::L2) => -2.0 * weight * excess / sum,
-            (Side::Right, Norm::Softmax) if sum < LEAST_SUM => 0.0,
-            (Side::Right, Norm::Softmax) => -weight * excess / sum / sum,
-            (Side::Right, Norm::Log) => -weight * excess / sum.ln_1p() / (1.0 + sum),
+            (Side::Left, Norm::L1) => response.loss(|c| c, |excess, _, _| excess),
+            (Side::Left, Norm::L2) => response.loss(|c| c * c, |excess, c, _| 2.0 * c * excess),
+            (Side::Left, Norm::Softmax) => response.loss(|c| (c - reference).exp(), |excess, _, v| v * excess),
+            (Side::Left, Norm::Log) => {
+                let reference = reference.ln_1p();
+                response.loss(|c| c.ln_1p() / reference, |excess, c, _| excess / reference / (1.0 + c))
+            }
+            (Side::Right, Norm::L1) => response.loss(|c| reference / c, |excess, c, v| -v * excess / c),
+            (Side::Right, Norm::L2) => response.loss(|c| (reference / c).powi(2), |excess, c, v| -2.0 * v * excess / c),
+            (Side::Right, Norm::Softmax) => {
+                let most = 1.0 / reference.max(LEAST_SUM);
+                let pull = |excess: f64, c: f64, v: f64| if c < LEAST_SUM { 0.0 } else { -v * excess / c / c };
+                response.loss(|c| (1.0 / c.max(LEAST_SUM) - most).exp(), pull)
+            }
+            (Side::Right, Norm::Log) => {
+                let reference = reference.ln_1p();
+                response.loss(|c| reference / c.ln_1p(), |excess, c, v| -v * excess / c.ln_1p() / (1.0 + c))
+            }
         }
     }
 }
 
-/// Sums items in place: S = item + γ S after it (left) or before it (right).
-fn discount(gamma: f64, items: &mut [f64], side: Side) {
-    let mut sum = 0.0;
-    let mut add = |item: &mut f64| {
-        sum = *item + gamma * sum;
-        *item = sum;
-    };
-    match side {
-        Side::Left => items.iter_mut().rev().for_each(&mut add),
-        Side::Right => items.iter_mut().for_each(&mut add),
+/// A response whose items are summed.
+struct Propagated<'a> {
+    share: f64,
+    /// What losses are divided by.
+    unit: f64,
+    /// ∂item/∂log π.
+    slope: f64,
+    gamma: f64,
+    log_prob: &'a [f64],
+    slots: &'a mut [f64],
+    /// C.
+    sums: &'a mut [f64],
+    /// A buffer.
+    spare: &'a mut [f64],
+    /// The place whose sum was added to all.
+    raised: Option<usize>,
+    /// The direction in which derivatives of the sums are summed.
+    back: Direction,
+}
+
+impl Propagated<'_> {
+    /// The loss with v = `weight`(C), and `pull`(x, C, v) = x ∂v/∂C in an order of operations that stays finite. Each loop is a
+    /// function of one place, for the compiler to compute several at a time.
+    #[inline(always)]
+    fn loss(self, weight: impl Fn(f64) -> f64, pull: impl Fn(f64, f64, f64) -> f64) -> f64 {
+        let Self { share, unit, slope, gamma, log_prob, slots, sums, spare, raised, back } = self;
+        slots.iter_mut().zip(&*sums).for_each(|(slot, sum)| *slot = weight(*sum));
+        let (inverse, shrink) = (1.0 / sum(slots), -1.0 / unit);
+        let loss = 0.0 - sum_of_products(slots, log_prob) * inverse / unit;
+        for (((pulled, log_prob), sum), slot) in spare.iter_mut().zip(log_prob).zip(&*sums).zip(&*slots) {
+            *pulled = pull((shrink * log_prob - loss) * inverse, *sum, *slot);
+        }
+        // Every C has the least D in it.
+        if let Some(least) = raised {
+            spare[least] += sum(spare);
+        }
+        discounted_sums(gamma, spare, sums, back);
+        let (direct, propagated) = (share * inverse, -share * slope * unit);
+        slots.iter_mut().zip(sums).for_each(|(slot, sum)| *slot = direct * *slot + propagated * *sum);
+        loss * unit
     }
+}
+
+/// The greatest power of 2 that is not above a positive number, and not subnormal.
+fn power_of_two(number: f64) -> f64 {
+    f64::from_bits(number.to_bits() & f64::INFINITY.to_bits()).max(f64::MIN_POSITIVE)
 }
 
 /// Adds the least sum that is not 0 to all, and answers where it is.
@@ -217,7 +240,7 @@ mod tests {
 
     fn gradient(weights: Weights, log_prob: &[f64]) -> Vec<f64> {
         let mut slots = vec![0.0; log_prob.len()];
-        weights.loss(0.9, log_prob, &mut slots, &mut Vec::new());
+        weights.loss(0.9, 1.0, -sum(log_prob), log_prob, &mut slots, &mut Vec::new());
         slots
     }
 
@@ -241,10 +264,100 @@ mod tests {
         // With γ = 1 the sums are 3, 2, 1, and so are the weights.
         let weights = Weights { item: Item::Mask, ..Weights::RELEASED };
         let (mut slots, mut scratch) = (vec![0.0; 3], Vec::new());
-        let loss = weights.loss(1.0, &[-1.0, -2.0, -6.0], &mut slots, &mut scratch);
+        let loss = weights.loss(1.0, 1.0, 9.0, &[-1.0, -2.0, -6.0], &mut slots, &mut scratch);
         assert!((loss - 13.0 / 6.0).abs() < 1e-15);
         for (slot, expected) in slots.into_iter().zip([3.0 / 6.0, 2.0 / 6.0, 1.0 / 6.0]) {
             assert!((slot - expected).abs() < 1e-15);
+        }
+    }
+
+    /// The module's formula as it stands: the loss, and ∂L/∂lₜ with the sum of the sizes of the terms that it is a sum of.
+    fn by_definition(weights: Weights, gamma: f64, log_prob: &[f64]) -> (f64, Vec<(f64, f64)>) {
+        let places = 0..log_prob.len();
+        let tokens = log_prob.len() as f64;
+        let (constant, slope) = match weights.item {
+            Item::Loss => (0.0, 1.0 / tokens),
+            Item::Logps => (0.0, 1.0),
+            Item::Mask => (1.0, 0.0),
+        };
+        // The power of γ with which an item at j arrives at t.
+        let power = |t: usize, j: usize| match weights.side {
+            Side::Left if j >= t => gamma.powi((j - t) as i32),
+            Side::Right if j <= t => gamma.powi((t - j) as i32),
+            Side::Left | Side::Right => 0.0,
+        };
+        let arrive = |t| places.clone().map(|j| power(t, j) * (constant - slope * log_prob[j])).sum::<f64>();
+        let own: Vec<f64> = places.clone().map(arrive).collect();
+        let least = places.clone().min_by(|&a, &b| own[a].total_cmp(&own[b])).unwrap_or(0);
+        let raise = if weights.side == Side::Right { own[least] } else { 0.0 };
+        let v = |c: f64| {
+            let c = if weights.side == Side::Right { 1.0 / c } else { c };
+            match weights.norm {
+                Norm::L1 => (c, 1.0),
+                Norm::L2 => (c * c, 2.0 * c),
+                Norm::Softmax => (c.exp(), c.exp()),
+                Norm::Log if weights.side == Side::Left => (c.ln_1p(), 1.0 / (1.0 + c)),
+                Norm::Log => {
+                    let log = (1.0 / c).ln_1p();
+                    (1.0 / log, 1.0 / (log * log * (1.0 + 1.0 / c)) / (c * c))
+                }
+            }
+        };
+        let weight = |t: usize| {
+            let c = own[t] + raise;
+            let (value, slope) = v(c);
+            (value, if weights.side == Side::Right { -slope / (c * c) } else { slope })
+        };
+        let total: f64 = places.clone().map(|t| weight(t).0).sum();
+        let loss = places.clone().map(|t| -weight(t).0 * log_prob[t]).sum::<f64>() / total;
+        let pulled = |t: usize| {
+            let slope = weight(t).1 / total;
+            (slope * (-log_prob[t] - loss), slope.abs() * (-log_prob[t] + loss))
+        };
+        let pulled: Vec<(f64, f64)> = places.clone().map(pulled).collect();
+        let add = |(a, b): (f64, f64), (c, d): (f64, f64)| (a + c, b + d);
+        let times = |factor: f64, (a, b): (f64, f64)| (factor * a, factor * b);
+        let all = pulled.iter().copied().fold((0.0, 0.0), add);
+        let derivative = |j: usize| {
+            let direct = weight(j).0 / total;
+            let raised = if weights.side == Side::Right { times(slope * power(least, j), all) } else { (0.0, 0.0) };
+            places.clone().map(|t| times(slope * power(t, j), pulled[t])).fold(add((direct, direct), raised), add)
+        };
+        (loss, places.clone().map(derivative).collect())
+    }
+
+    #[test]
+    fn every_knob_follows_the_formula_at_every_length() {
+        for length in (1..20).chain([100, 263]) {
+            let log_prob: Vec<_> = (0..length).map(|t| -2.0 - f64::from(t * 7919 % 1009) / 400.0).collect();
+            for (item, side, norm) in [Item::Loss, Item::Logps, Item::Mask].into_iter().flat_map(|item| {
+                [Side::Left, Side::Right].into_iter().flat_map(move |side| {
+                    [Norm::L1, Norm::L2, Norm::Softmax, Norm::Log].map(move |norm| (item, side, norm))
+                })
+            }) {
+                let weights = Weights { item, side, norm };
+                let mut slots = vec![0.0; log_prob.len()];
+                let loss = weights.loss(0.95, 1.0, -sum(&log_prob), &log_prob, &mut slots, &mut Vec::new());
+                let (expected, derivatives) = by_definition(weights, 0.95, &log_prob);
+                assert!((loss - expected).abs() <= 1e-13 * expected, "{weights:?}, {length}: {loss:e}, {expected:e}");
+                for (slot, (derivative, size)) in slots.into_iter().zip(derivatives) {
+                    let difference = (slot - derivative).abs();
+                    assert!(difference <= 1e-13 * size, "{weights:?}, {length}: {slot:e}, {derivative:e} of {size:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_norms_without_a_scale_do_not_depend_on_that_of_the_losses() {
+        for scale in [f64::MIN_POSITIVE, 1e-300, 1e-200, 1e30, 1e200] {
+            let [plain, scaled] = [1.0, scale].map(|scale| [-0.5, -2.0, -1.0].map(|log_prob: f64| scale * log_prob));
+            for (side, norm) in [(Side::Left, Norm::L1), (Side::Left, Norm::L2)] {
+                let weights = Weights { side, norm, ..Weights::RELEASED };
+                for (plain, scaled) in gradient(weights, &plain).into_iter().zip(gradient(weights, &scaled)) {
+                    assert!((plain - scaled).abs() < 1e-14, "{scale:e}: {scaled} is not {plain}");
+                }
+            }
         }
     }
 }

@@ -185,6 +185,8 @@ fn merge(a: Requirements, name: &str, b: Requirements) -> Result<Requirements, P
             constants: a.constants | b.constants,
             weights: a.weights && b.weights,
             teacher: a.teacher.or(b.teacher),
+            grouped: a.grouped || b.grouped,
+            rewards: a.rewards.or(b.rewards),
             ..a
         }),
         (_, differ) => Err(ParameterError::Invalid {

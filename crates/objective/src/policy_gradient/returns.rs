@@ -21,7 +21,7 @@
 /// ```
 /// let (mut advantages, mut returns) = (Vec::new(), Vec::new());
 /// let (rewards, values) = ([0.0, 1.0], [0.25, 0.5]);
-/// objective::returns::generalised_advantages(&rewards, &values, 0.0, 0.5, 1.0, &mut advantages, &mut returns);
+/// objective::generalised_advantages(&rewards, &values, 0.0, 0.5, 1.0, &mut advantages, &mut returns);
 /// assert_eq!(advantages, [0.25, 0.5]);
 /// assert_eq!(returns, [0.5, 1.0]);
 /// ```
@@ -53,11 +53,11 @@ pub fn generalised_advantages(
 ///
 /// ```
 /// let mut advantages = [1.0, 3.0];
-/// objective::returns::normalise(&mut advantages);
+/// objective::normalise(&mut advantages);
 /// assert!((advantages[0] + 1.0).abs() < 1e-7 && (advantages[1] - 1.0).abs() < 1e-7);
 ///
 /// let mut equal = [0.1; 3]; // whose mean is not 0.1 to the last bit
-/// objective::returns::normalise(&mut equal);
+/// objective::normalise(&mut equal);
 /// assert_eq!(equal, [0.0; 3]);
 /// ```
 pub fn normalise(advantages: &mut [f64]) {

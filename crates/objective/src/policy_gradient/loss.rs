@@ -1,0 +1,342 @@
+//! What of a policy gradient is differentiated, at fixed held numbers.
+
+use std::ops::Range;
+
+use super::exponentials::{BLOCK, Block, along_tangent, for_each_ratio};
+use super::hold::{Clipped, View};
+use super::numbers::Numbers;
+use super::ratio::log_ratio;
+use super::trust_region::{Clip, Surrogate, bounded_log_ratio, free, quadratic, sapo};
+use super::value::value_loss;
+use super::{Place, PolicyGradient, Ratio, TrustRegion};
+use crate::batch::TokenBatch;
+use crate::columns::Constant;
+use crate::evaluation::{Evaluation, Metric, Metrics, add};
+use crate::held::Held;
+use crate::numerics::{STEEPEST, exponential, sum};
+
+/// What the policy's loss of a response is made of.
+struct Response<'a> {
+    advantages: Numbers<'a>,
+    /// The weights of the tokens' losses, where they are not 1.
+    weights: Option<&'a [f64]>,
+    shares: Numbers<'a>,
+    penalties: Option<&'a [f64]>,
+    log_prob: &'a [f64],
+    /// Empty where the loss does not need it.
+    behaviour: &'a [f64],
+}
+
+impl Response<'_> {
+    fn tokens(&self) -> usize {
+        self.log_prob.len()
+    }
+
+    /// What the loss of a token counts in the step's.
+    fn factor(&self, token: usize) -> f64 {
+        self.weights.map_or(1.0, |weights| weights[token]) * self.shares.at(token)
+    }
+
+    /// The share and the advantage that all tokens have, if they have the same and no weights.
+    fn same(&self) -> Option<(f64, f64)> {
+        if self.weights.is_some() { None } else { self.shares.same().zip(self.advantages.same()) }
+    }
+}
+
+/// Adds a batch's loss, cotangents and metrics.
+pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
+    let view = View::of(own, batch, held);
+    let Evaluation { loss, cotangents, metrics, .. } = out;
+    let mut clipped = Clipped::default();
+    for (index, response) in batch.responses().iter().enumerate() {
+        let place = response.tokens.clone();
+        let behaviour = if own.needs_behaviour() { batch.constant(Constant::BehaviourLogProb, index) } else { &[] };
+        let shares = view.share(index, place.clone());
+        let response = Response {
+            advantages: view.advantage(index, place.clone()),
+            weights: view.weights(place.clone()),
+            shares,
+            penalties: view.penalties(place.clone()),
+            log_prob: batch.log_prob(index),
+            behaviour,
+        };
+        let slots = &mut cotangents.log_prob[place.clone()];
+        *loss += own.policy_loss(&response, slots, &mut clipped);
+        if matches!(own.place(), Some(Place::Loss | Place::Corrected)) {
+            let reference = batch.constant(Constant::ReferenceLogProb, index);
+            *loss += own.divergence_loss(&response, reference, slots, metrics);
+        }
+        if own.entropy_coefficient > 0.0 {
+            let entropy = &batch.columns().entropy[place.clone()];
+            *loss -= own.entropy_coefficient * weighted(shares, entropy);
+            for (token, slot) in cotangents.entropy[place.clone()].iter_mut().enumerate() {
+                *slot -= shares.at(token) * own.entropy_coefficient;
+            }
+            metrics.record_sum(Metric::Entropy, sum(entropy), place.len());
+        }
+        if own.value_coefficient > 0.0 && own.advantage.is_column() {
+            *loss += own.value_function_loss(batch, place, shares, &mut cotangents.value, metrics);
+        }
+    }
+    if !own.trust_region.is_weighted() {
+        clipped.record(metrics);
+    }
+}
+
+/// Σ share · value.
+fn weighted(shares: Numbers<'_>, values: &[f64]) -> f64 {
+    match shares {
+        Numbers::Same(share) => share * sum(values),
+        Numbers::Each(shares) => shares.iter().zip(values).map(|(share, value)| share * value).sum(),
+    }
+}
+
+impl PolicyGradient {
+    /// The bounds of the clipped surrogate.
+    pub(super) fn clip(&self) -> Clip {
+        let [low, high] = self.bounds();
+        Clip { low: 1.0 - low, high: 1.0 + high, delta: self.delta.unwrap_or(f64::INFINITY) }
+    }
+
+    /// The policy's loss of one response; adds its cotangents.
+    fn policy_loss(&self, response: &Response<'_>, slots: &mut [f64], clipped: &mut Clipped) -> f64 {
+        let clip = self.clip();
+        match self.trust_region {
+            TrustRegion::Cispo
+            | TrustRegion::Vespo
+            | TrustRegion::TotalVariation
+            | TrustRegion::BinaryKl
+            | TrustRegion::Topr => likelihood(response, slots),
+            TrustRegion::None if self.ratio == Ratio::None => likelihood(response, slots),
+            TrustRegion::None => self.by_ratio(response, slots, clipped, free),
+            TrustRegion::Clip => match (self.ratio, response.same()) {
+                (Ratio::Token, Some(same)) => clipped_tokens(clip, same, response, slots, clipped),
+                _ => self.by_ratio(response, slots, clipped, |ratio, gain| clip.surrogate(ratio, gain)),
+            },
+            TrustRegion::Sapo => {
+                let temperatures = [self.positive_temperature, self.negative_temperature];
+                self.by_ratio(response, slots, clipped, |ratio, gain| sapo(temperatures, ratio, gain))
+            }
+            TrustRegion::ClipCov => {
+                let clip = Clip { delta: f64::INFINITY, ..clip };
+                by_token(response, slots, clipped, |_, _, ratio, gain| clip.surrogate(ratio, gain))
+            }
+            TrustRegion::KlCov => by_token(response, slots, clipped, |token, x, ratio, gain| {
+                let penalty = response.penalties.map_or(0.0, |column| column[token]);
+                let Surrogate { loss, slope, clipped } = free(ratio, gain);
+                let direction = if x == 0.0 { 0.0 } else { x.signum() };
+                Surrogate { loss: loss + penalty * x.abs(), slope: slope + penalty * direction, clipped }
+            }),
+            TrustRegion::Quadratic => by_drift(self.quadratic_weight, response, slots),
+            TrustRegion::GeometricMean => geometric_mean(self.bounds(), response, slots, clipped),
+        }
+    }
+
+    /// The loss of a response by the ratio that is chosen.
+    fn by_ratio(
+        &self,
+        response: &Response<'_>,
+        slots: &mut [f64],
+        clipped: &mut Clipped,
+        surrogate: impl Fn((f64, f64), f64) -> Surrogate,
+    ) -> f64 {
+        if self.ratio == Ratio::Token {
+            return by_token(response, slots, clipped, |_, _, ratio, gain| surrogate(ratio, gain));
+        }
+        let (whole, count) = log_ratio(response.log_prob, response.behaviour, response.shares);
+        if count == 0.0 {
+            return 0.0;
+        }
+        let ratio = exponential(if self.ratio == Ratio::Product { whole } else { whole / count });
+        if let Some((share, advantage)) = response.same() {
+            // Each of the N tokens has the loss ℓ.
+            let (total, Surrogate { loss, slope, clipped: bound }) = (share * count, surrogate(ratio, advantage));
+            clipped.count(bound);
+            add(slots, if self.ratio == Ratio::Product { total * slope } else { share * slope });
+            return total * loss;
+        }
+        let (mut total, mut pull) = (0.0, 0.0);
+        for (token, slot) in slots.iter_mut().enumerate() {
+            let Surrogate { loss, slope, clipped: bound } = surrogate(ratio, response.advantages.at(token));
+            let factor = response.factor(token);
+            total += factor * loss;
+            match self.ratio {
+                Ratio::SequenceToken => *slot += factor * slope,
+                _ => pull += factor * slope,
+            }
+            if token == 0 {
+                clipped.count(bound);
+            }
+        }
+        let pull = if self.ratio == Ratio::Product { pull } else { pull / count };
+        if self.ratio != Ratio::SequenceToken {
+            for (token, slot) in slots.iter_mut().enumerate() {
+                *slot += if response.shares.at(token) > 0.0 { pull } else { 0.0 };
+            }
+        }
+        total
+    }
+
+    /// The divergence of one response; adds its cotangents.
+    fn divergence_loss(
+        &self,
+        response: &Response<'_>,
+        reference: &[f64],
+        slots: &mut [f64],
+        metrics: &mut Metrics,
+    ) -> f64 {
+        let bound = self.divergence_clip.unwrap_or(f64::INFINITY);
+        let (mut total, mut loss) = (0.0, 0.0);
+        for (token, ((&log_prob, &reference), slot)) in response.log_prob.iter().zip(reference).zip(slots).enumerate() {
+            let (value, slope) = match self.divergence_place {
+                Place::Corrected => self.divergence.corrected(bound, log_prob, response.behaviour[token], reference),
+                _ => self.divergence.differentiated(bound, log_prob, reference),
+            };
+            let share = response.shares.at(token);
+            total += value;
+            loss += share * value;
+            *slot += share * self.beta * slope;
+        }
+        metrics.record(Metric::Kl, total);
+        match response.shares.same() {
+            Some(share) => share * self.beta * total,
+            None => self.beta * loss,
+        }
+    }
+
+    /// The value function's loss of one response; adds its cotangents.
+    fn value_function_loss(
+        &self,
+        batch: &TokenBatch<'_>,
+        place: Range<usize>,
+        shares: Numbers<'_>,
+        slots: &mut [f64],
+        metrics: &mut Metrics,
+    ) -> f64 {
+        let columns = batch.columns();
+        let (mut total, mut loss) = (0.0, 0.0);
+        for (place, token) in place.clone().enumerate() {
+            let behaviour = self.value_clip.map(|clip| (columns.behaviour_value[token], clip));
+            let (value, slope) = value_loss(columns.value[token], columns.returns[token], behaviour);
+            let scale = shares.at(place) * self.value_coefficient;
+            total += value;
+            loss += scale * value;
+            slots[token] += scale * slope;
+        }
+        metrics.record_sum(Metric::ValueLoss, total, place.len());
+        loss
+    }
+}
+
+impl Response<'_> {
+    /// log π − log π_behaviour of a token.
+    fn drift(&self, token: usize) -> f64 {
+        self.log_prob[token] - self.behaviour[token]
+    }
+}
+
+/// −A log π of each token, times its weight.
+fn likelihood(response: &Response<'_>, slots: &mut [f64]) -> f64 {
+    let mut loss = 0.0;
+    for (token, (log_prob, slot)) in response.log_prob.iter().zip(slots).enumerate() {
+        let pull = -response.factor(token) * response.advantages.at(token);
+        *slot += pull;
+        loss += pull * log_prob;
+    }
+    loss
+}
+
+/// The sum over a response's tokens of a loss of their own ratio: of the place, the log-ratio, the ratio and its slope, and the
+/// advantage.
+fn by_token(
+    response: &Response<'_>,
+    slots: &mut [f64],
+    clipped: &mut Clipped,
+    surrogate: impl Fn(usize, f64, (f64, f64), f64) -> Surrogate,
+) -> f64 {
+    let mut total = 0.0;
+    for_each_ratio(response.log_prob, response.behaviour, |token, log_ratio, ratio| {
+        let Surrogate { loss, slope, clipped: bound } =
+            surrogate(token, log_ratio, ratio, response.advantages.at(token));
+        let factor = response.factor(token);
+        total += factor * loss;
+        slots[token] += factor * slope;
+        clipped.count(bound);
+    });
+    total
+}
+
+/// The clipped loss of tokens that share an advantage and a share in the step. Blocks of tokens of which none is clipped, which
+/// most are, have no branch a token.
+fn clipped_tokens(
+    clip: Clip,
+    (share, advantage): (f64, f64),
+    response: &Response<'_>,
+    slots: &mut [f64],
+    clipped: &mut Clipped,
+) -> f64 {
+    if advantage == 0.0 {
+        clipped.count_free(slots.len());
+        return 0.0;
+    }
+    let (least, most) = clip.bounds(advantage);
+    // Below the tangent a ratio is its own slope.
+    let most = most.min(STEEPEST.exp().next_down());
+    let (mut block, mut total) = (Block::new(), 0.0);
+    let columns = response.log_prob.chunks(BLOCK).zip(response.behaviour.chunks(BLOCK)).zip(slots.chunks_mut(BLOCK));
+    for ((own, other), slots) in columns {
+        let (log_ratios, slopes) = block.fill(own, other);
+        if slopes.iter().fold(true, |free, slope| free & (*slope >= least) & (*slope <= most)) {
+            slots.iter_mut().zip(slopes).for_each(|(slot, slope)| *slot -= share * (slope * advantage));
+            total -= advantage * sum(slopes);
+            clipped.count_free(slots.len());
+            continue;
+        }
+        for ((&log_ratio, &slope), slot) in log_ratios.iter().zip(slopes).zip(slots) {
+            let ratio = (along_tangent(log_ratio, slope), slope);
+            let Surrogate { loss, slope, clipped: bound } = clip.surrogate(ratio, advantage);
+            total += loss;
+            *slot += share * slope;
+            clipped.count(bound);
+        }
+    }
+    share * total
+}
+
+/// The sum over a response's tokens of the quadratic loss of their log-ratio.
+fn by_drift(weight: f64, response: &Response<'_>, slots: &mut [f64]) -> f64 {
+    let mut total = 0.0;
+    for (token, ((&own, &other), slot)) in response.log_prob.iter().zip(response.behaviour).zip(slots).enumerate() {
+        let Surrogate { loss, slope, .. } = quadratic(weight, own, other, response.advantages.at(token));
+        let factor = response.factor(token);
+        total += factor * loss;
+        *slot += factor * slope;
+    }
+    total
+}
+
+/// The loss of the geometric mean of a response's bounded ratios, with the mean of its advantages (GMPO).
+fn geometric_mean(bounds: [f64; 2], response: &Response<'_>, slots: &mut [f64], clipped: &mut Clipped) -> f64 {
+    let kept = |token: usize| response.shares.at(token) > 0.0;
+    let (mut count, mut x, mut advantage, mut log_weight) = (0.0, 0.0, 0.0, 0.0);
+    for token in (0..response.tokens()).filter(|&token| kept(token)) {
+        let gain = response.advantages.at(token);
+        let (bounded, bound) = bounded_log_ratio(bounds, response.drift(token), gain);
+        clipped.count(bound);
+        count += 1.0;
+        x += bounded;
+        advantage += gain;
+        log_weight += response.weights.map_or(0.0, |weights| weights[token].ln());
+    }
+    if count == 0.0 {
+        return 0.0;
+    }
+    let (ratio, slope) = exponential(x / count);
+    let scale = -(advantage / count) * (log_weight / count).exp() * response.shares.sum(response.tokens());
+    for (token, slot) in slots.iter_mut().enumerate().filter(|(token, _)| kept(*token)) {
+        if bounded_log_ratio(bounds, response.drift(token), response.advantages.at(token)).1.is_none() {
+            *slot += scale * slope / count;
+        }
+    }
+    scale * ratio
+}

@@ -1,0 +1,308 @@
+//! What must hold for policy gradients whatever their choices: which choices make sense, what is refused, and how steps add up.
+
+use objective::{
+    Advantage, Aggregation, Constant, Correction, Evaluator, Groups, METHODS, Metric, Objective, Parameters,
+    PolicyGradient, Ratio, Side, StepTotals, TrustRegion, Value, registry,
+};
+
+fn refusal(name: &str, given: &[(&str, Value)]) -> String {
+    let given: Parameters = given.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    registry::build(name, &given).unwrap_err().to_string()
+}
+
+#[test]
+fn former_names_of_parameters_are_refused_with_their_successors() {
+    for name in ["grpo", "cispo", "policy_gradient"] {
+        let error = refusal(name, &[("normalisation", "dapo".into())]);
+        assert!(error.starts_with(&format!("{name}.normalisation: ")) && error.contains("aggregation"), "{error}");
+    }
+    let error = refusal("ppo", &[("episodes", 16.0.into())]);
+    assert!(error.starts_with("ppo.episodes: ") && error.contains("samples"), "{error}");
+}
+
+#[test]
+fn choices_that_make_no_sense_together_are_refused() {
+    for (given, expected) in [
+        (vec![("ratio", "none".into())], r#"grpo.trust_region: expected none where ratio = none, got "clip""#),
+        (
+            vec![("ratio", "sequence".into()), ("trust_region", "vespo".into())],
+            r#"grpo.ratio: not used where trust_region = vespo, so it must not be set (got "sequence")"#,
+        ),
+        (
+            vec![("beta", 0.1.into()), ("divergence_place", "reward".into()), ("advantage", "given".into())],
+            r#"grpo.divergence_place: expected loss or corrected where advantage = given, got "reward""#,
+        ),
+        (
+            vec![("correction", "icepop".into()), ("correction_min", 7.0.into())],
+            "grpo.correction_max: expected at least correction_min = 7, got 5",
+        ),
+        (
+            vec![("advantage", "gae".into()), ("aggregation", "prompt_mean".into())],
+            r#"grpo.aggregation: expected token_mean, response_mean, response_sum or fixed_length where advantage = gae, got "prompt_mean""#,
+        ),
+        (
+            vec![("delta", 2.0.into()), ("trust_region", "cispo".into())],
+            "grpo.delta: not used where trust_region = cispo, so it must not be set (got 2)",
+        ),
+        (
+            vec![("divergence", "k1".into())],
+            r#"grpo.divergence: not used where beta = 0, so it must not be set (got "k1")"#,
+        ),
+        (
+            vec![("max_tokens", 12.0.into())],
+            "grpo.max_tokens: not used where aggregation = response_mean, so it must not be set (got 12)",
+        ),
+    ] {
+        assert_eq!(refusal("grpo", &given), expected);
+    }
+    let gspo = PolicyGradient { trust_region: TrustRegion::Vespo, ..PolicyGradient::gspo() };
+    let error = gspo.evaluator().unwrap_err().to_string();
+    assert!(error.contains("trust_region = vespo"), "{error}");
+}
+
+#[test]
+fn every_preset_is_rebuilt_from_its_parameters_and_may_be_changed_where_it_has_an_effect() {
+    let presets = METHODS.iter().filter(|method| (method.parameters)().iter().any(|own| own.name == "trust_region"));
+    let mut count = 0;
+    for method in presets {
+        let own = (method.build)(&Parameters::new()).unwrap();
+        own.check().unwrap();
+        assert_eq!((method.build)(&own.parameters()).unwrap().parameters(), own.parameters(), "{}", method.name);
+        count += 1;
+    }
+    assert_eq!(count, 30);
+    PolicyGradient { beta: 0.0, ..PolicyGradient::rloo() }.evaluator().unwrap();
+}
+
+/// Responses in three groups, with everything that a choice may ask for.
+struct Data {
+    lengths: Vec<usize>,
+    group: Vec<usize>,
+    reward: Vec<f64>,
+    advantage: Vec<f64>,
+    columns: [Vec<f64>; 4],
+    entropy: Vec<f64>,
+}
+
+impl Data {
+    fn new() -> Self {
+        let lengths = vec![3, 1, 4, 2, 2, 5];
+        let tokens: usize = lengths.iter().sum();
+        let wave = |frequency: f64| (0..tokens).map(|token| (frequency * (token + 1) as f64).sin()).collect::<Vec<_>>();
+        let log_prob: Vec<f64> = wave(1.1).iter().map(|wave| -1.5 + wave).collect();
+        let near = |frequency, apart: f64| -> Vec<f64> {
+            log_prob.iter().zip(wave(frequency)).map(|(own, wave): (&f64, f64)| (own + apart * wave).min(0.0)).collect()
+        };
+        Self {
+            group: vec![0, 0, 1, 1, 2, 2],
+            reward: vec![1.0, 0.0, 0.5, -0.25, 2.0, 0.75],
+            advantage: vec![1.0, -0.5, 0.25, -2.0, 0.75, -1.0],
+            columns: [log_prob.clone(), near(2.3, 0.3), near(0.7, 0.6), near(1.9, 0.5)],
+            entropy: wave(0.4).iter().map(|wave| 1.0 + wave).collect(),
+            lengths,
+        }
+    }
+
+    /// The answer for some responses, in a step of these totals or of their own.
+    fn answer(
+        &self,
+        objective: PolicyGradient,
+        range: std::ops::Range<usize>,
+        totals: Option<StepTotals>,
+    ) -> (f64, Vec<f64>, Option<f64>) {
+        let requirements = objective.requirements();
+        let needs = |constant| requirements.constants.contains(constant);
+        let begin: usize = self.lengths[..range.start].iter().sum();
+        let tokens = begin..begin + self.lengths[range.clone()].iter().sum::<usize>();
+        let [log_prob, behaviour, rollout, reference] =
+            [0, 1, 2, 3].map(|column| &self.columns[column][tokens.clone()]);
+        let some = |constant, column| if needs(constant) { column } else { &[][..] };
+        let mut evaluator: Evaluator<_> = objective.evaluator().unwrap();
+        if let Some(totals) = totals {
+            evaluator.of_step(totals);
+        }
+        let entropy = requirements.statistics.contains(objective::Statistic::Entropy);
+        let answer = evaluator
+            .evaluate(&Groups {
+                responses: Side {
+                    log_prob,
+                    behaviour_log_prob: some(Constant::BehaviourLogProb, behaviour),
+                    rollout_log_prob: some(Constant::RolloutLogProb, rollout),
+                    reference_log_prob: some(Constant::ReferenceLogProb, reference),
+                    advantage: some(Constant::Advantage, &self.advantage[range.clone()]),
+                    entropy: if entropy { &self.entropy[tokens.clone()] } else { &[] },
+                    ..Side::of(&self.lengths[range.clone()])
+                },
+                group: if requirements.grouped { &self.group[range.clone()] } else { &[] },
+                reward: some(Constant::Reward, &self.reward[range.clone()]),
+            })
+            .unwrap();
+        (answer.loss, answer.cotangents.log_prob.to_vec(), answer.metrics.mean(Metric::Rejected))
+    }
+}
+
+const AGGREGATIONS: [Aggregation; 5] = [
+    Aggregation::TokenMean,
+    Aggregation::ResponseMean,
+    Aggregation::ResponseSum,
+    Aggregation::FixedLength,
+    Aggregation::PromptMean,
+];
+
+#[test]
+fn micro_batches_of_given_advantages_add_up_to_the_step_under_every_aggregation() {
+    let data = Data::new();
+    for aggregation in AGGREGATIONS {
+        for correction in [Correction::None, Correction::TruncateSequence, Correction::OffPolicySequence] {
+            let given = PolicyGradient {
+                advantage: Advantage::Given,
+                beta: 0.1,
+                aggregation,
+                correction,
+                ..PolicyGradient::default()
+            };
+            let (whole, cotangents, _) = data.answer(given, 0..6, None);
+            let by_prompt = aggregation == Aggregation::PromptMean;
+            let groups = if by_prompt { 3 } else { 0 };
+            let totals = StepTotals { tokens: 17, responses: 6, groups, ..StepTotals::default() };
+            let parts = [0..2, 2..4, 4..6].map(|range| data.answer(given, range, Some(totals)));
+            let sum: f64 = parts.iter().map(|(loss, ..)| loss).sum();
+            assert!((whole - sum).abs() < 1e-14, "{aggregation:?}: {whole}, {sum}");
+            let joined: Vec<_> = parts.into_iter().flat_map(|(_, cotangents, _)| cotangents).collect();
+            assert!(joined.iter().zip(&cotangents).all(|(a, b)| (a - b).abs() < 1e-15), "{aggregation:?}");
+        }
+    }
+}
+
+#[test]
+fn rejected_responses_leave_the_step_as_if_they_had_never_been_there() {
+    // Of the second response on, the sampler agrees with the trainer; it is far from it on the first one.
+    let mut data = Data::new();
+    data.columns[2] = data.columns[1].clone();
+    for token in 0..3 {
+        data.columns[2][token] = data.columns[1][token] - 3.0;
+    }
+    for aggregation in AGGREGATIONS {
+        for ratio in [Ratio::Token, Ratio::Sequence, Ratio::SequenceToken, Ratio::Product] {
+            for correction in [Correction::MaskToken, Correction::MaskSequence, Correction::MaskGeometric] {
+                let masked = PolicyGradient {
+                    advantage: Advantage::Given,
+                    beta: 0.1,
+                    entropy_coefficient: 0.01,
+                    aggregation,
+                    ratio,
+                    correction,
+                    ..PolicyGradient::default()
+                };
+                let (loss, cotangents, rejected) = data.answer(masked, 0..6, None);
+                let (without, others, _) = data.answer(masked, 1..6, None);
+                assert!((loss - without).abs() < 1e-14, "{masked:?}: {loss}, {without}");
+                assert_eq!(cotangents[..3], [0.0; 3]);
+                assert!(cotangents[3..].iter().zip(&others).all(|(a, b)| (a - b).abs() < 1e-15), "{masked:?}");
+                assert_eq!(rejected, Some(3.0 / 17.0));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mask_of_tokens_is_not_ignored_by_the_ratio_of_the_response() {
+    let mut data = Data::new();
+    data.columns[2] = data.columns[1].clone();
+    let answer = |data: &Data, region, ratio| {
+        let masked = PolicyGradient {
+            advantage: Advantage::Given,
+            correction: Correction::MaskToken,
+            trust_region: region,
+            ratio,
+            ..PolicyGradient::default()
+        };
+        data.answer(masked, 0..1, None)
+    };
+    for (region, ratio) in [
+        (TrustRegion::None, Ratio::Sequence),
+        (TrustRegion::None, Ratio::Product),
+        (TrustRegion::GeometricMean, Ratio::Token),
+    ] {
+        data.columns[2][1] = data.columns[1][1] - 3.0;
+        let (loss, cotangents, _) = answer(&data, region, ratio);
+        assert_eq!(cotangents[1], 0.0);
+        // The rejected token's own ratio has no part in that of the response.
+        let mut moved = Data { columns: data.columns.clone(), ..Data::new() };
+        moved.columns[0][1] -= 0.5;
+        assert_eq!(answer(&moved, region, ratio), (loss, cotangents, Some(1.0 / 3.0)));
+    }
+}
+
+#[test]
+fn an_advantage_of_a_response_is_that_of_each_of_its_tokens() {
+    let data = Data::new();
+    let by_token = |data: &Data| -> Vec<f64> {
+        data.lengths.iter().zip(&data.advantage).flat_map(|(&length, &own)| vec![own; length]).collect()
+    };
+    for trust_region in
+        [TrustRegion::Clip, TrustRegion::Cispo, TrustRegion::Sapo, TrustRegion::GeometricMean, TrustRegion::Topr]
+    {
+        let given = PolicyGradient { advantage: Advantage::Given, trust_region, ..PolicyGradient::default() };
+        let mut evaluator = given.evaluator().unwrap();
+        let mut answer = |advantage: &[f64]| {
+            let responses = Side {
+                log_prob: &data.columns[0],
+                behaviour_log_prob: &data.columns[1],
+                advantage,
+                ..Side::of(&data.lengths)
+            };
+            let answer = evaluator.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+            (answer.loss, answer.cotangents.log_prob.to_vec())
+        };
+        let (one, each) = (answer(&data.advantage), answer(&by_token(&data)));
+        assert!((one.0 - each.0).abs() < 1e-14, "{trust_region:?}");
+        assert!(one.1.iter().zip(&each.1).all(|(a, b)| (a - b).abs() < 1e-15), "{trust_region:?}");
+    }
+}
+
+#[test]
+fn advantages_need_advantage_given_and_rewards_the_reverse() {
+    let data = Data::new();
+    let refused = |objective: PolicyGradient, advantage: &[f64], group: &[usize], reward: &[f64]| {
+        let responses = Side {
+            log_prob: &data.columns[0],
+            behaviour_log_prob: &data.columns[1],
+            advantage,
+            ..Side::of(&data.lengths)
+        };
+        objective.evaluator().unwrap().evaluate(&Groups { responses, group, reward }).unwrap_err().to_string()
+    };
+    let given = PolicyGradient { advantage: Advantage::Given, ..PolicyGradient::default() };
+    let grpo = PolicyGradient::grpo();
+    for (objective, advantage, group, reward, field) in [
+        (grpo, &data.advantage[..], &data.group[..], &data.reward[..], "advantage: "),
+        (grpo, &[], &data.group, &[], "reward: "),
+        (grpo, &[], &[], &data.reward, "response 0: expected a group"),
+        (given, &[], &[], &[], "advantage: "),
+        (given, &data.advantage, &[], &data.reward, "reward: "),
+        (PolicyGradient::remax(), &[], &data.group, &data.reward, "reward: expected 2 numbers"),
+    ] {
+        let mut objective = objective;
+        if objective.advantage == Advantage::Greedy {
+            objective.trust_region = TrustRegion::Clip;
+            objective.ratio = Ratio::Token;
+        }
+        let error = refused(objective, advantage, group, reward);
+        assert!(error.starts_with(field), "{error}");
+    }
+}
+
+#[test]
+fn only_the_tokens_of_high_entropy_are_learned_from() {
+    let data = Data::new();
+    let given = PolicyGradient { advantage: Advantage::Given, ..PolicyGradient::default() };
+    let (_, all, _) = data.answer(given, 0..6, None);
+    let (_, some, _) = data.answer(PolicyGradient { entropy_share: 0.25, ..given }, 0..6, None);
+    let mut sorted = data.entropy.clone();
+    sorted.sort_by(f64::total_cmp);
+    let least = sorted[12]; // a quarter of 17 tokens: those at or above the 13th
+    for ((some, all), entropy) in some.iter().zip(&all).zip(&data.entropy) {
+        assert_eq!(*some, if *entropy >= least { *all } else { 0.0 });
+    }
+}

@@ -8,8 +8,8 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use objective::parameter::Kind;
 use objective::{
-    Coupling, Data, Evaluation, Feedback, METHODS, ObjectiveState, Pair, Parameters, Response, StepTotals, TokenColumns,
-    TokenConstants, TokenStatistics, Value,
+    Constant, Coupling, Data, Evaluation, Feedback, METHODS, ObjectiveState, Pair, Parameters, Response, StepTotals,
+    TokenColumns, TokenConstants, TokenStatistics, Value,
 };
 
 #[derive(Debug, Arbitrary)]
@@ -81,6 +81,10 @@ fuzz_target!(|input: Input| {
     for constant in requirements.constants - Constant::Reward {
         *constants.column_mut(constant) = column(constant.range());
     }
+    if requirements.constants.contains(Constant::Reward) {
+        let each = requirements.rewards.unwrap_or(1);
+        constants.reward = values.take(each * responses.len()).collect();
+    }
     let own = StepTotals::of(&responses, &pairs);
     let [tokens, responses_more, pairs_more] = match requirements.coupling {
         Coupling::None => input.totals.map(usize::from),
@@ -91,6 +95,7 @@ fuzz_target!(|input: Input| {
         responses: own.responses + responses_more,
         pairs: own.pairs + pairs_more,
         chosen_tokens: own.chosen_tokens + tokens,
+        groups: own.groups,
     };
     let columns = TokenColumns { statistics: &statistics, constants: &constants, responses: &responses, pairs: &pairs };
     let (mut state, mut evaluation) = (ObjectiveState::default(), Evaluation::default());

@@ -6,8 +6,8 @@ use enumset::EnumSet;
 use objective::parameter::Kind;
 use objective::{
     Advantage, Coupling, Data, Dpo, Evaluation, Feedback, Groups, Ift, METHODS, Method, Metric, Normalisation,
-    Objective, Orpo, ParameterError, Parameters, PolicyGradient, Propagation, RunningMean, Sft, Side, Statistic, StepTotals,
-    TokenWeighting, Value, registry,
+    Objective, Orpo, ParameterError, Parameters, PolicyGradient, Propagation, RunningMean, Sft, Side, Statistic,
+    StepTotals, TokenWeighting, Value, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;

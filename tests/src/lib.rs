@@ -117,7 +117,8 @@ impl OwnedBatch {
         if requirements.constants.contains(Constant::Reward) {
             let first = |tokens: &Tokens| tokens.first().map_or(0.0, |token| token.value);
             let each = requirements.rewards.unwrap_or(1);
-            constants.reward = responses.iter().flat_map(|tokens| std::iter::repeat_n(first(tokens), each)).collect();
+            constants.reward =
+                responses.iter().flat_map(|tokens| (0..each).map(|number| first(tokens) - number as f64)).collect();
         }
         let (totals, state) = (StepTotals::of(&ranges, &pairs), ObjectiveState::default());
         Self { totals, statistics, constants, responses: ranges, pairs, state }

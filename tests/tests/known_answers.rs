@@ -263,7 +263,7 @@ fn a_bad_line_is_answered_by_an_error_that_names_the_field_and_the_stream_goes_o
         ),
         (
             r#"{"objective": {"name": "grpo"}, "groups": {"log_prob": [[-1]], "behaviour_log_prob": [[-1]], "group": [0], "reward": [1e31]}}"#,
-            "groups.response 0: expected a finite reward of at most 1e30 for groups, got the reward 1e31",
+            "groups.reward: expected -1e30 to 1e30, or none, for response 0, got 1e31",
         ),
     ];
     let lines: String = bad.iter().map(|(line, _)| format!("{line}\n{good}\n")).collect();

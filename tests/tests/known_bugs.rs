@@ -88,7 +88,7 @@ fn no_option_is_accepted_and_ignored() {
                     let shift = if std::ops::RangeBounds::contains(&range, &0.25) { 0.0 } else { 1.0 };
                     vec![(0.25 + shift).into(), (0.35 + shift).into()]
                 }
-                Kind::Count { .. } => vec![3.0.into(), 4.0.into()],
+                Kind::Count { .. } => vec![2.0.into(), 3.0.into()],
                 Kind::Terms { .. } => {
                     ["hinge", "ipo"].map(|name| Value::Terms(vec![[("name".to_owned(), name.into())].into()])).into()
                 }

@@ -175,15 +175,15 @@ pub fn box_cox(order: f64, x: f64) -> (f64, f64) {
 /// assert!((exponential_excess(1e-9).0 / 5e-19 - 1.0).abs() < 1e-8);
 /// ```
 pub fn exponential_excess(x: f64) -> (f64, f64) {
-    const NEAR: f64 = 0.01;
-    let (value, _) = exponential(x);
+    const NEAR: f64 = 0.5;
     let slope = if x <= STEEPEST { x.exp_m1() } else { STEEPEST.exp() - 1.0 };
-    let excess = if x.abs() > NEAR {
-        if x <= STEEPEST { slope - x } else { value - x - 1.0 }
+    let excess = if x.abs() <= NEAR {
+        // x²/2! + x³/3! + ... + x¹⁵/15!, as x²/2 (1 + x/3 (1 + x/4 (1 + ...))).
+        0.5 * x * x * (3..=15).rev().fold(1.0, |sum, k| 1.0 + x / f64::from(k) * sum)
+    } else if x <= STEEPEST {
+        slope - x
     } else {
-        // x²/2! + x³/3! + ... + x⁷/7!
-        let terms = [5040.0, 720.0, 120.0, 24.0, 6.0, 2.0];
-        x * x * terms.into_iter().fold(0.0, |sum, factorial| sum * x + 1.0 / factorial)
+        exponential(x).0 - x - 1.0
     };
     (excess, slope)
 }

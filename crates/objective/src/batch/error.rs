@@ -60,7 +60,7 @@ pub enum BatchError {
         given: f64,
     },
     /// A reward outside of its range.
-    #[error("reward: expected {least:e} to {most:e}, or none, for response {response}, got {given}")]
+    #[error("reward: expected {least:e} to {most:e}, or none, for response {response}, got {given:e}")]
     Reward {
         /// Index of the response.
         response: usize,

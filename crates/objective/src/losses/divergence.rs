@@ -72,9 +72,33 @@ impl Divergence {
         match self {
             Self::ReverseKl => (log_ratio, 1.0),
             Self::ForwardKl => box_cox(-1.0, log_ratio),
-            Self::Js => (std::f64::consts::LN_2 - softplus(-log_ratio), sigmoid(-log_ratio)),
+            Self::Js => (jensen_shannon(log_ratio), sigmoid(-log_ratio)),
             Self::Alpha if order == 1.0 => (log_ratio, 1.0),
             Self::Alpha => box_cox(order - 1.0, log_ratio),
         }
+    }
+}
+
+/// log 2 + log σ(u), of which no digits cancel near the reference.
+fn jensen_shannon(log_ratio: f64) -> f64 {
+    // Below, the two terms are far apart, and e⁻ᵘ may overflow.
+    const FAR: f64 = -1.0;
+    if log_ratio > FAR { -((-log_ratio).exp_m1() / 2.0).ln_1p() } else { std::f64::consts::LN_2 - softplus(-log_ratio) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_score_of_jensen_and_shannon_keeps_its_digits_near_the_reference() {
+        // u/2 − u²/8 + u⁴/192 is log 2 + log σ(u) to within u⁶/2880.
+        for u in [1e-300_f64, 1e-12, -1e-12, 1e-6, -1e-6, 1e-3, -1e-3] {
+            let expected = u / 2.0 - u * u / 8.0 + u.powi(4) / 192.0;
+            let (score, _) = Divergence::Js.score(0.5, u);
+            assert!((score / expected - 1.0).abs() < 1e-15, "{u}: {score:e}, {expected:e}");
+        }
+        let (near, far) = (jensen_shannon(-1.0 + 1e-12), jensen_shannon(-1.0 - 1e-12));
+        assert!((near - far).abs() < 1e-11);
     }
 }

@@ -59,6 +59,7 @@ struct Columns {
     weights: bool,
     shares: bool,
     penalties: bool,
+    anchors: bool,
 }
 
 impl Columns {
@@ -72,11 +73,13 @@ impl Columns {
                 || own.entropy_share < 1.0,
             shares: own.correction.rejects(),
             penalties: own.trust_region == TrustRegion::KlCov,
+            anchors: own.ratio == Ratio::SequenceToken,
         }
     }
 
     fn count(self) -> usize {
-        [self.advantages, self.weights, self.shares, self.penalties].map(usize::from).into_iter().sum()
+        let columns = [self.advantages, self.weights, self.shares, self.penalties, self.anchors];
+        columns.map(usize::from).into_iter().sum()
     }
 }
 
@@ -90,6 +93,7 @@ pub(super) struct View<'a> {
     weights: Option<&'a [f64]>,
     shares: Option<&'a [f64]>,
     penalties: Option<&'a [f64]>,
+    anchors: Option<&'a [f64]>,
 }
 
 impl<'a> View<'a> {
@@ -104,6 +108,7 @@ impl<'a> View<'a> {
         };
         let (advantages, weights) = (next(columns.advantages), next(columns.weights));
         let (shares, penalties) = (next(columns.shares), next(columns.penalties));
+        let anchors = next(columns.anchors);
         Self {
             by_response: &held.responses,
             responses: batch.responses().len(),
@@ -112,6 +117,7 @@ impl<'a> View<'a> {
             weights,
             shares,
             penalties,
+            anchors,
         }
     }
 
@@ -135,6 +141,11 @@ impl<'a> View<'a> {
     /// The weights of the policy's loss, if tokens differ in it.
     pub(super) fn weights(&self, tokens: Range<usize>) -> Option<&'a [f64]> {
         self.weights.map(|column| &column[tokens])
+    }
+
+    /// What log π of each token lacks to the logarithm of its response's ratio, if each token passes its own gradient alone.
+    pub(super) fn anchors(&self, tokens: Range<usize>) -> Option<&'a [f64]> {
+        self.anchors.map(|column| &column[tokens])
     }
 
     /// The weights of the absolute log-ratios that are penalised.
@@ -179,6 +190,7 @@ pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held
     };
     let (advantages, weights) = (next(columns.advantages), next(columns.weights));
     let (shares, penalties) = (next(columns.shares), next(columns.penalties));
+    let anchors = next(columns.anchors);
 
     if !own.advantage.is_column() {
         fill_scores(own, batch, scores, advantages, (&mut *order, &mut *scratch), metrics);
@@ -206,6 +218,9 @@ pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held
         weights.fill(1.0);
     }
     fill_shares(own, batch, shares, shares_by_response);
+    if columns.anchors {
+        fill_anchors(batch, shares, anchors);
+    }
     if own.trust_region.is_weighted() {
         fill_region_weights(own, batch, advantage_of, weights, shares, metrics);
     }
@@ -236,6 +251,19 @@ pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held
                 TrustRegion::KlCov => penalties[token] = own.covariance_weight,
                 _ => weights[token] = 0.0,
             }
+        }
+    }
+}
+
+/// The logarithm of each response's ratio, less log π of the token.
+fn fill_anchors(batch: &TokenBatch<'_>, shares: &[f64], anchors: &mut [f64]) {
+    for (index, response) in batch.responses().iter().enumerate() {
+        let own = if shares.is_empty() { Numbers::Same(1.0) } else { Numbers::Each(&shares[response.tokens.clone()]) };
+        let log_prob = batch.log_prob(index);
+        let (whole, count) = log_ratio(log_prob, batch.constant(Constant::BehaviourLogProb, index), own);
+        let mean = if count > 0.0 { whole / count } else { 0.0 };
+        for (slot, log_prob) in anchors[response.tokens.clone()].iter_mut().zip(log_prob) {
+            *slot = mean - log_prob;
         }
     }
 }

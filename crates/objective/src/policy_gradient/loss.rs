@@ -22,6 +22,7 @@ struct Response<'a> {
     weights: Option<&'a [f64]>,
     shares: Numbers<'a>,
     penalties: Option<&'a [f64]>,
+    anchors: Option<&'a [f64]>,
     log_prob: &'a [f64],
     /// Empty where the loss does not need it.
     behaviour: &'a [f64],
@@ -57,6 +58,7 @@ pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, ou
             weights: view.weights(place.clone()),
             shares,
             penalties: view.penalties(place.clone()),
+            anchors: view.anchors(place.clone()),
             log_prob: batch.log_prob(index),
             behaviour,
         };
@@ -81,6 +83,29 @@ pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, ou
     if !own.trust_region.is_weighted() {
         clipped.record(metrics);
     }
+}
+
+/// The loss of a response whose tokens have the response's ratio, held but for the token's own log π.
+fn by_anchored_token(
+    response: &Response<'_>,
+    anchors: &[f64],
+    slots: &mut [f64],
+    clipped: &mut Clipped,
+    surrogate: impl Fn((f64, f64), f64) -> Surrogate,
+) -> f64 {
+    let mut total = 0.0;
+    let columns = response.log_prob.iter().zip(anchors).zip(slots).enumerate();
+    for (token, ((log_prob, anchor), slot)) in columns {
+        let ratio = exponential(anchor + log_prob);
+        let Surrogate { loss, slope, clipped: bound } = surrogate(ratio, response.advantages.at(token));
+        let factor = response.factor(token);
+        total += factor * loss;
+        *slot += factor * slope;
+        if token == 0 {
+            clipped.count(bound);
+        }
+    }
+    total
 }
 
 /// Σ share · value.
@@ -143,6 +168,9 @@ impl PolicyGradient {
         if self.ratio == Ratio::Token {
             return by_token(response, slots, clipped, |_, _, ratio, gain| surrogate(ratio, gain));
         }
+        if let Some(anchors) = response.anchors {
+            return by_anchored_token(response, anchors, slots, clipped, surrogate);
+        }
         let (whole, count) = log_ratio(response.log_prob, response.behaviour, response.shares);
         if count == 0.0 {
             return 0.0;
@@ -156,23 +184,18 @@ impl PolicyGradient {
             return total * loss;
         }
         let (mut total, mut pull) = (0.0, 0.0);
-        for (token, slot) in slots.iter_mut().enumerate() {
+        for token in 0..response.tokens() {
             let Surrogate { loss, slope, clipped: bound } = surrogate(ratio, response.advantages.at(token));
             let factor = response.factor(token);
             total += factor * loss;
-            match self.ratio {
-                Ratio::SequenceToken => *slot += factor * slope,
-                _ => pull += factor * slope,
-            }
+            pull += factor * slope;
             if token == 0 {
                 clipped.count(bound);
             }
         }
         let pull = if self.ratio == Ratio::Product { pull } else { pull / count };
-        if self.ratio != Ratio::SequenceToken {
-            for (token, slot) in slots.iter_mut().enumerate() {
-                *slot += if response.shares.at(token) > 0.0 { pull } else { 0.0 };
-            }
+        for (token, slot) in slots.iter_mut().enumerate() {
+            *slot += if response.shares.at(token) > 0.0 { pull } else { 0.0 };
         }
         total
     }

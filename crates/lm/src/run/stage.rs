@@ -216,7 +216,9 @@ impl StageRun<'_> {
                 let own = self.run.worker.share(all.len());
                 all.skip(own.start).nth(*micro_batch).unwrap_or_default().to_vec()
             }
-            StepError::Step { .. } | StepError::Split { .. } | StepError::Diverged { .. } | StepError::Ranks(_) => places,
+            StepError::Step { .. } | StepError::Split { .. } | StepError::Diverged { .. } | StepError::Ranks(_) => {
+                places
+            }
         }
     }
 

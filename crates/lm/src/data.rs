@@ -19,11 +19,11 @@
 //! | field | an entry is |
 //! |---|---|
 //! | `advantage` | a number; beside `completions_ids`, also a list of a number for each token |
-//! | `behaviour_log_prob` | beside `completions_ids`: log π of each token under the sampling policy, as the trainer computes it, nats |
+//! | `behaviour_log_prob` | beside `completions_ids`: a list of log π of each token, nats, as the trainer computes it |
 //! | `rollout_log_prob` | the same, as the sampler reported it |
 //!
-//! Where a method needs `behaviour_log_prob` and a group has none, the policy as the stage finds it is taken for the
-//! one that sampled. A response that is cut to `max_length` loses the numbers of the tokens that it loses.
+//! π is the policy that sampled. Where a method needs `behaviour_log_prob` and a group has none, the policy as the stage
+//! finds it is taken for that one. A response that is cut to `max_length` loses the numbers of the tokens that it loses.
 //!
 //! A turn is `{"role": ..., "content": ...}`. Where lists hold whole conversations, `prompt` may repeat the first
 //! user's turn as text, and a preference may repeat `chosen` as `messages`, as on the hub; each is held against what it

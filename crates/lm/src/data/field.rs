@@ -77,7 +77,7 @@ pub(super) fn ids_of(value: Option<&Value>, place: &str) -> Result<Vec<u32>, LmE
 pub(super) fn number_of(value: &Value, place: &str, column: Constant) -> Result<f64, LmError> {
     let (least, most) = column.range().into_inner();
     let number = value.as_f64().filter(|number| column.range().contains(number));
-    number.ok_or_else(|| refuse(place, format!("a number from {least:e} to {most:e}"), value))
+    number.ok_or_else(|| refuse(place, format!("a number from {least:?} to {most:?}"), value))
 }
 
 pub(super) fn verdict(fields: &Map<String, Value>, field: &str) -> Result<bool, LmError> {

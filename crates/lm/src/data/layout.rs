@@ -559,7 +559,7 @@ mod tests {
             (
                 "behaviour_log_prob",
                 json!([[-1], [-1, 0.5]]),
-                "behaviour_log_prob[1][1]: expected a number from -1e30 to 0e0, got 0.5",
+                "behaviour_log_prob[1][1]: expected a number from -1e30 to 0.0, got 0.5",
             ),
             ("rewards", json!([[1, 2], [1]]), "rewards[1]: expected 2 numbers, as rewards[0] has, got 1"),
             ("rewards", json!([[1], []]), "rewards[1]: expected at least 1 number, got none"),

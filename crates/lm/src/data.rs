@@ -8,10 +8,22 @@
 //! | `prompt`, `chosen`, `rejected` | all text, or all lists of turns | a preference |
 //! | `chosen`, `rejected` | lists of turns that begin alike | a preference; the prompt is what they share |
 //! | `prompt`, `completion`, `label` | as in a demonstration; true or false | a labelled response |
-//! | `prompt`, `completions`, `rewards` | a list of texts or of lists of turns; as many numbers | a group |
+//! | `prompt`, `completions`, `rewards` | a list of texts or of lists of turns; as many rewards | a group |
 //! | `prompt_ids`, `response_ids` | lists of token ids | a demonstration, or with `label` a labelled response |
 //! | `prompt_ids`, `chosen_ids`, `rejected_ids` | lists of token ids | a preference |
-//! | `prompt_ids`, `completions_ids`, `rewards` | a list of token ids, a list of such lists; as many numbers | a group |
+//! | `prompt_ids`, `completions_ids`, `rewards` | a list of token ids, a list of such lists; as many rewards | a group |
+//!
+//! A reward is a number, or a list of as many numbers for each response, of which a null abstains. A group may also
+//! hold other lists with an entry for each response, and needs no `rewards` where it has `advantage`:
+//!
+//! | field | an entry is |
+//! |---|---|
+//! | `advantage` | a number; beside `completions_ids`, also a list of a number for each token |
+//! | `behaviour_log_prob` | beside `completions_ids`: a list of log π of each token, nats, as the trainer computes it |
+//! | `rollout_log_prob` | the same, as the sampler reported it |
+//!
+//! π is the policy that sampled. Where a method needs `behaviour_log_prob` and a group has none, the policy as the stage
+//! finds it is taken for that one. A response that is cut to `max_length` loses the numbers of the tokens that it loses.
 //!
 //! A turn is `{"role": ..., "content": ...}`. Where lists hold whole conversations, `prompt` may repeat the first
 //! user's turn as text, and a preference may repeat `chosen` as `messages`, as on the hub; each is held against what it
@@ -33,6 +45,8 @@ pub mod unusable;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use enumset::EnumSet;
+use objective::{Constant, TokenConstants};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -61,8 +75,9 @@ pub enum Record<T> {
         /// Whether it is to become more likely, or less.
         desirable: bool,
     },
-    /// Two or more responses to one prompt, each with its reward.
-    Group(Vec<(T, f64)>),
+    /// Responses to one prompt, each with what is known of it: its rewards, and numbers for each token, or of an
+    /// advantage one number. Columns of which nothing is known are empty.
+    Group(Vec<(T, TokenConstants)>),
 }
 
 impl<T> Record<T> {
@@ -81,10 +96,30 @@ impl<T> Record<T> {
                 Record::Labelled { response: convert(response)?, desirable: *desirable }
             }
             Self::Group(parts) => {
-                let parts = parts.iter().map(|(part, reward)| Ok((convert(part)?, *reward)));
+                let parts = parts.iter().map(|(part, known)| Ok((convert(part)?, known.clone())));
                 Record::Group(parts.collect::<Result<_, _>>()?)
             }
         })
+    }
+}
+
+impl Record<Example> {
+    /// The record with each example within `max_length` tokens, and without the numbers of tokens that were cut.
+    ///
+    /// # Errors
+    ///
+    /// As [`Example::truncated`].
+    pub fn truncated(&self, max_length: usize) -> Result<Self, LmError> {
+        let mut record = self.try_map(|example| example.clone().truncated(max_length))?;
+        if let Self::Group(responses) = &mut record {
+            for (Example { response, .. }, known) in responses {
+                // Where there are numbers for each token, ids were given, and these are cut at their end.
+                for constant in EnumSet::<Constant>::all() - Constant::Reward {
+                    known.column_mut(constant).truncate(response.len());
+                }
+            }
+        }
+        Ok(record)
     }
 }
 
@@ -199,8 +234,8 @@ pub fn encode_lines(
     lines
         .iter()
         .map(|Line { line, record }| {
-            let encode = |passage: &_| Example::new(passage, encoder)?.truncated(max_length);
-            let record = record.try_map(encode).map_err(|error| at(path, *line, error))?;
+            let whole = record.try_map(|passage| Example::new(passage, encoder));
+            let record = whole.and_then(|whole| whole.truncated(max_length)).map_err(|error| at(path, *line, error))?;
             Ok(Line { line: *line, record })
         })
         .collect()
@@ -222,10 +257,11 @@ mod tests {
 
     #[test]
     fn a_record_is_converted_part_by_part_and_fails_with_its_first_part() {
-        let group = Record::Group(vec![(1, 0.5), (2, -1.0)]);
+        let known = |reward| TokenConstants { reward: vec![reward], ..TokenConstants::default() };
+        let group = Record::Group(vec![(1, known(0.5)), (2, known(-1.0))]);
         let labelled = Record::Labelled { response: 3, desirable: false };
         let double = |part: &i32| Ok::<_, String>(part * 2);
-        assert_eq!(group.try_map(double).unwrap(), Record::Group(vec![(2, 0.5), (4, -1.0)]));
+        assert_eq!(group.try_map(double).unwrap(), Record::Group(vec![(2, known(0.5)), (4, known(-1.0))]));
         assert_eq!(labelled.try_map(double).unwrap(), Record::Labelled { response: 6, desirable: false });
         let refused = |part: &i32| Err::<(), _>(format!("no {part}"));
         assert_eq!(group.try_map(refused).unwrap_err(), "no 1");
@@ -338,9 +374,27 @@ mod tests {
         let line = r#"{"prompt_ids": [1, 2], "chosen_ids": [3, 9], "rejected_ids": [0]}"#;
         let record = Record::Preference { chosen: example(&[1, 2], &[3, 9]), rejected: example(&[1, 2], &[0]) };
         assert_eq!(encode(line, 8).unwrap(), [Line { line: 1, record }]);
-        let line = r#"{"prompt_ids": [1], "completions_ids": [[3, 4, 5], [6]], "rewards": [1, 0]}"#;
-        let record = Record::Group(vec![(example(&[1], &[3, 4]), 1.0), (example(&[1], &[6]), 0.0)]);
+        let line = r#"{"prompt_ids": [1], "response_ids": [3, 4, 5]}"#;
+        let record = Record::Demonstration(example(&[1], &[3, 4]));
         assert_eq!(encode(line, 3).unwrap(), [Line { line: 1, record }], "an end that nothing marks is cut");
+    }
+
+    #[test]
+    fn a_response_that_is_cut_loses_the_numbers_of_the_tokens_that_it_loses() {
+        let line = r#"{"prompt_ids": [1], "completions_ids": [[3, 4, 5], [6]], "rewards": [[1, 2, 3], [0, 0, 0]],
+            "advantage": [0.5, [0.25]], "rollout_log_prob": [[-1, -2, -3], [-4]]}"#;
+        let known = |reward: &[f64], advantage, rollout_log_prob: &[f64]| TokenConstants {
+            reward: reward.to_vec(),
+            advantage: vec![advantage],
+            rollout_log_prob: rollout_log_prob.to_vec(),
+            ..TokenConstants::default()
+        };
+        let example = |response: &[u32]| Example { prompt: vec![1], response: response.into(), end: 0 };
+        let record = Record::Group(vec![
+            (example(&[3, 4]), known(&[1.0, 2.0, 3.0], 0.5, &[-1.0, -2.0])),
+            (example(&[6]), known(&[0.0; 3], 0.25, &[-4.0])),
+        ]);
+        assert_eq!(encode(&line.replace('\n', ""), 3).unwrap(), [Line { line: 1, record }]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Records as micro-batches: which sequences go through the model, and what is known of their responses.
 
+use enumset::EnumSet;
 use objective::{Constant, Data, Feedback, Pair, Requirements, Response, TokenConstants};
 use training::MicroBatch;
 
@@ -22,8 +23,9 @@ pub struct Plan<'a> {
     pub feedback: Vec<Feedback>,
     /// Pairs of responses.
     pub pairs: Vec<Pair>,
-    /// Rewards of the responses, where the objective learns from them.
-    pub rewards: Vec<f64>,
+    /// Columns that the objective reads and that the records hold. Log-probabilities of the policy that sampled are not
+    /// numbers where a record does not have them.
+    pub constants: TokenConstants,
 }
 
 /// The micro-batches of one step over records, `size` records in each.
@@ -33,14 +35,14 @@ pub struct Plan<'a> {
 ///
 /// # Errors
 ///
-/// [`LmError::Record`] for a record of another kind than the objective learns from, and for a step too small to have mismatched
-/// responses.
+/// [`LmError::Record`] for a record of another kind than the objective learns from or without a column that it reads, for groups
+/// with different numbers of rewards, and for a step too small to have mismatched responses.
 pub fn plan<'a>(
     requirements: &Requirements,
     records: &[&'a Record<Example>],
     size: usize,
 ) -> Result<Vec<Plan<'a>>, LmError> {
-    let mut group = 0;
+    let (mut group, mut rewards) = (0, requirements.rewards);
     let mut plans = Vec::with_capacity(records.len().div_ceil(size));
     for (index, record) in records.iter().enumerate() {
         if index % size == 0 {
@@ -69,11 +71,12 @@ pub fn plan<'a>(
                 }
             }
             (Data::Groups, Record::Group(responses)) => {
-                for (example, reward) in responses {
+                for (example, known) in responses {
                     plan.push(example, Feedback::Group(group));
-                    if requirements.constants.contains(Constant::Reward) {
-                        plan.rewards.push(*reward);
+                    for constant in requirements.constants & known_of_groups() {
+                        fill(constant, example.response.len(), known, rewards, plan.constants.column_mut(constant))?;
                     }
+                    rewards = rewards.or(Some(known.reward.len()));
                 }
                 group += 1;
             }
@@ -83,12 +86,56 @@ pub fn plan<'a>(
     Ok(plans)
 }
 
+/// The columns that a group may hold.
+fn known_of_groups() -> EnumSet<Constant> {
+    Constant::Reward | Constant::Advantage | Constant::BehaviourLogProb | Constant::RolloutLogProb
+}
+
+/// Puts what is known of a response of so many tokens behind a column: `rewards` numbers, if it is known how many, or
+/// one a token.
+fn fill(
+    constant: Constant,
+    tokens: usize,
+    known: &TokenConstants,
+    rewards: Option<usize>,
+    column: &mut Vec<f64>,
+) -> Result<(), LmError> {
+    let given = known.column(constant);
+    let (name, allowed) = match (constant, given) {
+        (Constant::Reward, [_, ..]) if rewards.is_none_or(|rewards| given.len() == rewards) => {
+            column.extend(given);
+            return Ok(());
+        }
+        (Constant::Reward, _) => (
+            "rewards",
+            match rewards {
+                Some(rewards) => format!("{rewards} for each response, as the method or an earlier record has"),
+                None => "at least 1 for each response, as the method compares them".to_owned(),
+            },
+        ),
+        (Constant::Advantage, &[one]) => {
+            column.resize(column.len() + tokens, one);
+            return Ok(());
+        }
+        (Constant::BehaviourLogProb, []) => {
+            column.resize(column.len() + tokens, f64::NAN);
+            return Ok(());
+        }
+        _ if given.len() == tokens => {
+            column.extend(given);
+            return Ok(());
+        }
+        _ => (constant.name(), format!("{tokens} numbers, one for each token of a response, as the method reads them")),
+    };
+    Err(refuse(name, allowed, given.len()))
+}
+
 fn unlike(data: Data, record: &Record<Example>) -> LmError {
     let given = match record {
         Record::Demonstration(_) => "a demonstration",
         Record::Preference { .. } => "a pair; learnt = \"chosen\" makes a demonstration of its better response",
         Record::Labelled { .. } => "a labelled response",
-        Record::Group(_) => "a group with rewards",
+        Record::Group(_) => "a group of responses",
     };
     refuse("record", format!("one of {}, as the method learns from them", <&str>::from(data)), given)
 }
@@ -123,7 +170,7 @@ impl<'a> Plan<'a> {
             teacher: None,
             tokens: self.tokens(),
             pairs: self.pairs.clone(),
-            constants: TokenConstants { reward: self.rewards.clone(), ..TokenConstants::default() },
+            constants: self.constants.clone(),
         })
     }
 }
@@ -160,12 +207,64 @@ mod tests {
         assert_eq!(error, "batch: expected at least 2, as responses are compared with those of others, got 1");
     }
 
+    fn rewarded(reward: &[f64]) -> TokenConstants {
+        TokenConstants { reward: reward.to_vec(), ..TokenConstants::default() }
+    }
+
     #[test]
     fn groups_are_numbered_through_the_step() {
-        let records = [4.0, 5.0].map(|reward| Record::Group(vec![(example(1, &[2]), reward), (example(1, &[3]), 0.0)]));
+        let records = [4.0, 5.0].map(|reward| {
+            Record::Group(vec![(example(1, &[2]), rewarded(&[reward])), (example(1, &[3]), rewarded(&[0.0]))])
+        });
         let plans = plan(&requirements("grpo"), &records.iter().collect::<Vec<_>>(), 1).unwrap();
-        let groups: Vec<_> = plans.iter().map(|plan| (plan.feedback[0], plan.rewards.clone())).collect();
+        let groups: Vec<_> = plans.iter().map(|plan| (plan.feedback[0], plan.constants.reward.clone())).collect();
         assert_eq!(groups, [(Feedback::Group(0), vec![4.0, 0.0]), (Feedback::Group(1), vec![5.0, 0.0])]);
+    }
+
+    fn policy_gradient(parameters: &[(&str, &str)]) -> Requirements {
+        let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        registry::build("policy_gradient", &parameters).unwrap().requirements()
+    }
+
+    #[test]
+    fn an_advantage_of_a_response_is_that_of_each_of_its_tokens() {
+        let known = |advantage: &[f64], rollout_log_prob: &[f64]| TokenConstants {
+            advantage: advantage.to_vec(),
+            rollout_log_prob: rollout_log_prob.to_vec(),
+            ..TokenConstants::default()
+        };
+        let group = Record::Group(vec![
+            (example(1, &[2, 3]), known(&[0.5], &[-1.0, -2.0])),
+            (example(1, &[4, 5]), known(&[-1.0, 1.0], &[-3.0, -4.0])),
+        ]);
+        let asked = policy_gradient(&[("advantage", "given"), ("correction", "truncate_token")]);
+        let constants = plan(&asked, &[&group], 1).unwrap().remove(0).constants;
+        assert_eq!(constants.advantage, [0.5, 0.5, -1.0, 1.0]);
+        assert_eq!(constants.rollout_log_prob, [-1.0, -2.0, -3.0, -4.0]);
+        assert!(constants.behaviour_log_prob.iter().all(|log_prob| log_prob.is_nan()));
+        assert_eq!((constants.behaviour_log_prob.len(), constants.reward.len()), (4, 0));
+    }
+
+    #[test]
+    fn groups_without_a_column_that_the_method_reads_are_refused_by_its_name() {
+        let group = |known: TokenConstants| {
+            Record::Group(vec![(example(1, &[2, 3]), known.clone()), (example(1, &[4, 5]), known)])
+        };
+        let refused = |parameters: &[(&str, &str)], records: &[&Record<Example>]| {
+            plan(&policy_gradient(parameters), records, 1).unwrap_err().to_string()
+        };
+        let one = group(rewarded(&[1.0]));
+        let each = "expected 2 numbers, one for each token of a response, as the method reads them, got 0";
+        assert_eq!(refused(&[("advantage", "given")], &[&one]), format!("advantage: {each}"));
+        assert_eq!(refused(&[("correction", "icepop")], &[&one]), format!("rollout_log_prob: {each}"));
+        let none = group(TokenConstants { advantage: vec![1.0], ..TokenConstants::default() });
+        assert_eq!(
+            refused(&[], &[&none]),
+            "rewards: expected at least 1 for each response, as the method compares them, got 0"
+        );
+        let two = group(rewarded(&[1.0, 2.0]));
+        let expected = "rewards: expected 1 for each response, as the method or an earlier record has, got 2";
+        assert_eq!(refused(&[], &[&one, &two]), expected);
     }
 
     #[test]

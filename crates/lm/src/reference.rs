@@ -1,7 +1,7 @@
 //! What a frozen reference policy says of responses: computed when it is asked for, or once, and kept on disk.
 //!
-//! The reference is the policy as a stage finds it. Where data hold responses with rewards it is also taken for the policy that
-//! sampled them.
+//! The reference is the policy as a stage finds it. Where data hold sampled responses without their `behaviour_log_prob`, it is
+//! also taken for the policy that sampled them.
 //!
 //! Kept statistics are found again by the model's weights and the sequences, so that a second run on the same data computes
 //! nothing. They are computed in the micro-batches in which the stage asks for them first: then the policy that the stage begins
@@ -108,7 +108,14 @@ impl Reference {
             Self::Kept(kept) => kept.find(plan)?,
         };
         for constant in wanted.constants {
-            micro_batch.constants.column_mut(constant).clone_from(&log_prob);
+            let column = micro_batch.constants.column_mut(constant);
+            if column.is_empty() {
+                column.clone_from(&log_prob);
+            }
+            // The policy is the one that sampled where a record does not say what that one was.
+            for (given, own) in column.iter_mut().zip(&log_prob).filter(|(given, _)| given.is_nan()) {
+                *given = *own;
+            }
         }
         micro_batch.reference = forward;
         Ok(())

@@ -1,5 +1,6 @@
 //! What one field of a line holds: text, turns, token ids, numbers.
 
+use objective::Constant;
 use serde_json::{Map, Value};
 use strum::VariantNames;
 
@@ -72,15 +73,11 @@ pub(super) fn ids_of(value: Option<&Value>, place: &str) -> Result<Vec<u32>, LmE
     }
 }
 
-pub(super) fn numbers(fields: &Map<String, Value>, field: &str) -> Result<Vec<f64>, LmError> {
-    list(fields, field, "a list of numbers")?
-        .iter()
-        .enumerate()
-        .map(|(index, value)| {
-            let number = value.as_f64().filter(|number| number.is_finite());
-            number.ok_or_else(|| refuse(&format!("{field}[{index}]"), "a finite number", value))
-        })
-        .collect()
+/// A number that a column permits, `place` being its name in errors.
+pub(super) fn number_of(value: &Value, place: &str, column: Constant) -> Result<f64, LmError> {
+    let (least, most) = column.range().into_inner();
+    let number = value.as_f64().filter(|number| column.range().contains(number));
+    number.ok_or_else(|| refuse(place, format!("a number from {least:?} to {most:?}"), value))
 }
 
 pub(super) fn verdict(fields: &Map<String, Value>, field: &str) -> Result<bool, LmError> {

@@ -1,8 +1,9 @@
 //! Which fields a line has, and the records that they make.
 
+use objective::{Constant, TokenConstants};
 use serde_json::{Map, Value};
 
-use super::field::{Content, content, content_of, ids, ids_of, list, numbers, verdict};
+use super::field::{Content, content, content_of, ids, ids_of, list, number_of, verdict};
 use super::unusable::Unusable;
 use super::{Learnt, Record};
 use crate::chat::{Message, Role};
@@ -39,12 +40,12 @@ const LAYOUTS: [Layout; 7] = [
     Layout { signs: &["messages"], known: &["messages", "prompt"], read: demonstrations },
     Layout {
         signs: &["completions"],
-        known: &["prompt", "completions", "rewards"],
+        known: &["prompt", "completions", "rewards", "advantage"],
         read: |fields, _| Ok(vec![group(fields)?]),
     },
     Layout {
         signs: &["completions_ids"],
-        known: &["prompt_ids", "completions_ids", "rewards"],
+        known: &["prompt_ids", "completions_ids", "rewards", "advantage", "behaviour_log_prob", "rollout_log_prob"],
         read: |fields, _| Ok(vec![group_of_ids(fields)?]),
     },
     Layout {
@@ -114,17 +115,17 @@ fn judged(fields: &Fields, response: Passage) -> Result<Record<Passage>, LmError
 
 fn group(fields: &Fields) -> Result<Record<Passage>, LmError> {
     let prompt = content(fields, "prompt")?;
-    rewarded(fields, "completions", |value, place| passage(&prompt, content_of(Some(value), place)?, place))
+    sampled(fields, "completions", |value, place| passage(&prompt, content_of(Some(value), place)?, place))
 }
 
 fn group_of_ids(fields: &Fields) -> Result<Record<Passage>, LmError> {
     let prompt = ids(fields, "prompt_ids")?;
-    rewarded(fields, "completions_ids", |value, place| {
+    sampled(fields, "completions_ids", |value, place| {
         Ok(Passage::Ids { prompt: prompt.clone(), response: ids_of(Some(value), place)? })
     })
 }
 
-fn rewarded(
+fn sampled(
     fields: &Fields,
     field: &str,
     response: impl Fn(&Value, &str) -> Result<Passage, LmError>,
@@ -134,15 +135,86 @@ fn rewarded(
         .enumerate()
         .map(|(index, value)| response(value, &format!("{field}[{index}]")))
         .collect::<Result<_, _>>()?;
-    if responses.len() < 2 {
+    let is_rewarded = fields.contains_key("rewards") || !fields.contains_key("advantage");
+    if responses.len() < 2 && is_rewarded {
         return Err(refuse(field, "at least 2 responses, as a reward is held against the others", responses.len()));
     }
-    let rewards = numbers(fields, "rewards")?;
-    if rewards.len() != responses.len() {
-        let allowed = format!("{} numbers, one for each of {field}", responses.len());
-        return Err(refuse("rewards", allowed, rewards.len()));
+    if responses.is_empty() {
+        return Err(refuse(field, "at least 1 response", 0));
     }
-    Ok(Record::Group(responses.into_iter().zip(rewards).collect()))
+    let mut group: Vec<_> = responses.into_iter().map(|response| (response, TokenConstants::default())).collect();
+    if is_rewarded {
+        rewards(fields, field, &mut group)?;
+    }
+    for constant in [Constant::Advantage, Constant::BehaviourLogProb, Constant::RolloutLogProb] {
+        if fields.contains_key(constant.name()) {
+            column(fields, constant, field, &mut group)?;
+        }
+    }
+    Ok(Record::Group(group))
+}
+
+/// A list of something for each response.
+fn entries<'a>(fields: &'a Fields, name: &str, of: &str, responses: usize) -> Result<&'a Vec<Value>, LmError> {
+    let entries = list(fields, name, "a list of numbers")?;
+    match entries.len() {
+        given if given == responses => Ok(entries),
+        given => Err(refuse(name, format!("{responses} numbers, one for each of {of}"), given)),
+    }
+}
+
+/// Of each response a number, or a list of as many numbers, of which a null abstains.
+fn rewards(fields: &Fields, of: &str, group: &mut [(Passage, TokenConstants)]) -> Result<(), LmError> {
+    let mut each = None;
+    for (index, (value, (_, known))) in entries(fields, "rewards", of, group.len())?.iter().zip(group).enumerate() {
+        let place = format!("rewards[{index}]");
+        known.reward = match value {
+            Value::Array(values) if values.is_empty() => return Err(refuse(&place, "at least 1 number", "none")),
+            Value::Array(values) => numbers(values, &place, |value, place| match value {
+                Value::Null => Ok(f64::NAN),
+                value => number_of(value, place, Constant::Reward),
+            })?,
+            value => vec![number_of(value, &place, Constant::Reward)?],
+        };
+        let (each, given) = (*each.get_or_insert(known.reward.len()), known.reward.len());
+        if given != each {
+            return Err(refuse(&place, format!("{each} numbers, as rewards[0] has"), given));
+        }
+    }
+    Ok(())
+}
+
+/// Of each response a number for each of its tokens, where these are given; of an advantage also one for all.
+fn column(
+    fields: &Fields,
+    constant: Constant,
+    of: &str,
+    group: &mut [(Passage, TokenConstants)],
+) -> Result<(), LmError> {
+    let name = constant.name();
+    for (index, (value, (passage, known))) in entries(fields, name, of, group.len())?.iter().zip(group).enumerate() {
+        let place = format!("{name}[{index}]");
+        *known.column_mut(constant) = match (value, passage) {
+            (Value::Array(values), Passage::Ids { response, .. }) if values.len() == response.len() => {
+                numbers(values, &place, |value, place| number_of(value, place, constant))?
+            }
+            (Value::Array(values), Passage::Ids { response, .. }) => {
+                let allowed = format!("{} numbers, one for each token of {of}[{index}]", response.len());
+                return Err(refuse(&place, allowed, values.len()));
+            }
+            (value, _) if constant == Constant::Advantage => vec![number_of(value, &place, constant)?],
+            (value, _) => return Err(refuse(&place, "a list of numbers", value)),
+        };
+    }
+    Ok(())
+}
+
+fn numbers(
+    values: &[Value],
+    place: &str,
+    number: impl Fn(&Value, &str) -> Result<f64, LmError>,
+) -> Result<Vec<f64>, LmError> {
+    values.iter().enumerate().map(|(index, value)| number(value, &format!("{place}[{index}]"))).collect()
 }
 
 fn preference_of_ids(fields: &Fields) -> Result<Record<Passage>, LmError> {
@@ -269,6 +341,10 @@ mod tests {
 
     fn text(prompt: &str, response: &str) -> Passage {
         Passage::Text { prompt: prompt.to_owned(), response: response.to_owned() }
+    }
+
+    fn rewarded(reward: f64) -> TokenConstants {
+        TokenConstants { reward: vec![reward], ..TokenConstants::default() }
     }
 
     fn given(prompt: &[u32], response: &[u32]) -> Passage {
@@ -413,12 +489,13 @@ mod tests {
     #[test]
     fn both_conventions_of_groups_are_read() {
         let plain = json!({"prompt": "1 + 1 =", "completions": [" 2", " 3", " 2"], "rewards": [1, -0.5, 1.0]});
-        let expected = [(" 2", 1.0), (" 3", -0.5), (" 2", 1.0)].map(|(said, reward)| (text("1 + 1 =", said), reward));
+        let expected =
+            [(" 2", 1.0), (" 3", -0.5), (" 2", 1.0)].map(|(said, reward)| (text("1 + 1 =", said), rewarded(reward)));
         assert_eq!(read(&plain).unwrap(), [Record::Group(expected.to_vec())]);
         let turns = json!({"prompt": [user("hi")], "completions": [[assistant("ho")], [assistant("no")]],
             "rewards": [1.0, 0.0]});
-        let expected =
-            [("ho", 1.0), ("no", 0.0)].map(|(content, reward)| (said(&[user("hi")], &[assistant(content)]), reward));
+        let expected = [("ho", 1.0), ("no", 0.0)]
+            .map(|(content, reward)| (said(&[user("hi")], &[assistant(content)]), rewarded(reward)));
         assert_eq!(read(&turns).unwrap(), [Record::Group(expected.to_vec())]);
     }
 
@@ -433,7 +510,78 @@ mod tests {
         let line = json!({"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3, 4]});
         assert_eq!(read(&line).unwrap(), [Record::Preference { chosen: good.clone(), rejected: bad.clone() }]);
         let line = json!({"prompt_ids": [1], "completions_ids": [[2], [3, 4]], "rewards": [0.5, 0.25]});
-        assert_eq!(read(&line).unwrap(), [Record::Group(vec![(good, 0.5), (bad, 0.25)])]);
+        assert_eq!(read(&line).unwrap(), [Record::Group(vec![(good, rewarded(0.5)), (bad, rewarded(0.25))])]);
+    }
+
+    #[test]
+    fn groups_hold_several_rewards_given_advantages_and_the_samplers_log_probabilities() {
+        let line = json!({"prompt_ids": [1], "completions_ids": [[2], [3, 4]], "rewards": [[1, null], [0.5, -2]],
+            "advantage": [0.5, [-1, 2]], "behaviour_log_prob": [[-0.5], [-1, 0]], "rollout_log_prob": [[-2], [-3, -4]]});
+        let Record::Group(group) = read(&line).unwrap().remove(0) else { panic!("{line}") };
+        let [(first, one), (second, two)] = &group[..] else { panic!("{line}") };
+        assert_eq!((first, second), (&given(&[1], &[2]), &given(&[1], &[3, 4])));
+        assert!(one.reward[0] == 1.0 && one.reward[1].is_nan(), "{:?}", one.reward);
+        let expected = TokenConstants {
+            reward: vec![0.5, -2.0],
+            advantage: vec![-1.0, 2.0],
+            behaviour_log_prob: vec![-1.0, 0.0],
+            rollout_log_prob: vec![-3.0, -4.0],
+            ..TokenConstants::default()
+        };
+        assert_eq!(two, &expected);
+        assert_eq!((&one.advantage[..], &one.rollout_log_prob[..]), (&[0.5][..], &[-2.0][..]));
+    }
+
+    #[test]
+    fn a_group_with_advantages_needs_neither_rewards_nor_a_second_response() {
+        let known = TokenConstants { advantage: vec![-0.5], ..TokenConstants::default() };
+        let line = json!({"prompt": "a", "completions": ["b"], "advantage": [-0.5]});
+        assert_eq!(read(&line).unwrap(), [Record::Group(vec![(text("a", "b"), known)])]);
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_their_responses_are_refused_by_name_and_response() {
+        let good = json!({"prompt_ids": [1], "completions_ids": [[2], [3, 4]], "rewards": [1, 0]});
+        for (field, value, message) in [
+            ("advantage", json!([1]), "advantage: expected 2 numbers, one for each of completions_ids, got 1"),
+            (
+                "advantage",
+                json!([1, [1]]),
+                "advantage[1]: expected 2 numbers, one for each token of completions_ids[1], got 1",
+            ),
+            ("advantage", json!([1, null]), "advantage[1]: expected a number from -1e30 to 1e30, got null"),
+            (
+                "rollout_log_prob",
+                json!([[-1, -1], [-1, -1]]),
+                "rollout_log_prob[0]: expected 1 numbers, one for each token of completions_ids[0], got 2",
+            ),
+            ("rollout_log_prob", json!([-1, -1]), "rollout_log_prob[0]: expected a list of numbers, got -1"),
+            (
+                "behaviour_log_prob",
+                json!([[-1], [-1, 0.5]]),
+                "behaviour_log_prob[1][1]: expected a number from -1e30 to 0.0, got 0.5",
+            ),
+            ("rewards", json!([[1, 2], [1]]), "rewards[1]: expected 2 numbers, as rewards[0] has, got 1"),
+            ("rewards", json!([[1], []]), "rewards[1]: expected at least 1 number, got none"),
+            ("rewards", json!([[null], null]), "rewards[1]: expected a number from -1e30 to 1e30, got null"),
+        ] {
+            let mut line = good.clone();
+            line[field] = value;
+            assert_eq!(read(&line).unwrap_err().to_string(), message, "{line}");
+        }
+        let alone = json!({"prompt_ids": [1], "completions_ids": [], "advantage": []});
+        assert_eq!(read(&alone).unwrap_err().to_string(), "completions_ids: expected at least 1 response, got 0");
+        let words = json!({"prompt": "a", "completions": ["b", "c"], "rewards": [1, 0], "advantage": [1, [1]]});
+        assert_eq!(
+            read(&words).unwrap_err().to_string(),
+            "advantage[1]: expected a number from -1e30 to 1e30, got [1]"
+        );
+        let words =
+            json!({"prompt": "a", "completions": ["b", "c"], "rewards": [1, 0], "rollout_log_prob": [[-1], [-1]]});
+        assert_eq!(
+            read(&words).unwrap_err().to_string(),
+            "rollout_log_prob: expected one of the fields prompt, completions, rewards, advantage, got an unknown field"
+        );
     }
 
     #[test]
@@ -501,7 +649,7 @@ mod tests {
             ),
             (
                 json!({"prompt": "a", "completions": ["b", "c"], "rewards": [1, "2"]}),
-                "rewards[1]: expected a finite number, got \"2\"",
+                "rewards[1]: expected a number from -1e30 to 1e30, got \"2\"",
             ),
             (
                 json!({"prompt": "a", "completions": ["b", "c"], "rewards": 1}),
@@ -510,7 +658,7 @@ mod tests {
             (json!({"prompt": "a", "completions": ["b", "c"]}), "rewards: expected a list of numbers, got nothing"),
             (
                 json!({"prompt": "a", "completions": ["b", "c"], "rewards": [1, 2], "label": true}),
-                "label: expected one of the fields prompt, completions, rewards, got an unknown field",
+                "label: expected one of the fields prompt, completions, rewards, advantage, got an unknown field",
             ),
             (json!({"prompt_ids": [1]}), "response_ids: expected a list of token ids, got nothing"),
             (json!({"response_ids": [1]}), "prompt_ids: expected a list of token ids, got nothing"),

@@ -352,9 +352,13 @@ mod tests {
         let columns = [("prompt", TEXT), ("completions", &list(TEXT)), ("rewards", &list(NUMBER)), ("note", TEXT)];
         let second = |row: Value| refused(&schema(&columns), &[good.clone(), row]);
         for (field, value, message) in [
-            ("note", json!("d"), "note: expected one of the fields prompt, completions, rewards, got an unknown field"),
-            ("rewards", json!([1.0, "NaN"]), "rewards[1]: expected a finite number, got \"NaN\""),
-            ("rewards", json!([1.0, null]), "rewards[1]: expected a finite number, got null"),
+            (
+                "note",
+                json!("d"),
+                "note: expected one of the fields prompt, completions, rewards, advantage, got an unknown field",
+            ),
+            ("rewards", json!([1.0, "NaN"]), "rewards[1]: expected a number from -1e30 to 1e30, got \"NaN\""),
+            ("rewards", json!([1.0, null]), "rewards[1]: expected a number from -1e30 to 1e30, got null"),
             ("completions", json!(["b", null]), "completions[1]: expected text or a list of turns, got null"),
             (
                 "completions",

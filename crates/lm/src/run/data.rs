@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 
-use objective::Requirements;
+use objective::{Constant, Requirements};
 
 use super::Event;
 use crate::data::unusable::{Skipped, Unusable};
@@ -28,9 +28,9 @@ impl StageData {
         encoder: &Encoder<'_>,
         tell: &dyn Fn(Event<'_>),
     ) -> Result<Self, LmError> {
-        let requirements = stage.requirements();
-        let read = |set: &DataSet| read(set, stage, &requirements, encoder, tell);
-        let sets: Vec<_> = stage.data.iter().map(read).collect::<Result<_, _>>()?;
+        let mut requirements = stage.requirements();
+        let mut read = |set: &DataSet| read(set, stage, &mut requirements, encoder, tell);
+        let sets: Vec<_> = stage.data.iter().map(&mut read).collect::<Result<_, _>>()?;
         let evaluation: Vec<Vec<_>> = stage.evaluation.iter().map(read).collect::<Result<_, _>>()?;
         let shares: Vec<_> = sets
             .iter()
@@ -69,7 +69,7 @@ impl StageData {
 fn read(
     set: &DataSet,
     stage: &Stage,
-    requirements: &Requirements,
+    requirements: &mut Requirements,
     encoder: &Encoder<'_>,
     tell: &dyn Fn(Event<'_>),
 ) -> Result<Vec<Line<Example>>, LmError> {
@@ -80,7 +80,16 @@ fn read(
             Ok(Line { line, record: record.map_err(|error| at(&set.path, line, error))? })
         });
         match learnable {
-            Ok(line) => lines.push(line),
+            Ok(line) => {
+                // All groups of a stage have as many rewards for each response.
+                if let Record::Group(responses) = &line.record
+                    && requirements.constants.contains(Constant::Reward)
+                {
+                    let first = responses.first().map(|(_, known)| known.reward.len());
+                    requirements.rewards = requirements.rewards.or(first);
+                }
+                lines.push(line);
+            }
             Err(error) => match Unusable::of(&error).filter(|_| stage.invalid == Invalid::Skip) {
                 Some(kind) => skipped.add(kind, error),
                 None => return Err(error),
@@ -121,5 +130,5 @@ fn encode(
         let allowed = "a response other than chosen, as two equal ones teach nothing";
         return Err(Unusable::Equal.because(refuse("rejected", allowed, "the same")));
     }
-    whole.try_map(|example| example.clone().truncated(max_length))
+    whole.truncated(max_length)
 }

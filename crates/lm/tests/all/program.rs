@@ -234,6 +234,94 @@ fn labelled_responses_and_groups_with_rewards_train_too() {
     }
 }
 
+#[test]
+fn groups_are_learnt_from_with_given_advantages_and_the_samplers_log_probabilities() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = checkpoint("qwen2").display().to_string();
+    let group = |prompt: u32| json!({"prompt_ids": [prompt], "completions_ids": [[9], [10, 11]], "rewards": [1, 0]});
+    let groups = [5, 6].map(group);
+    let data = write(&folder, "scored.jsonl", &lines(groups.clone()));
+    let scored = succeeds(&["score", "--model", &model, "--data", &data]);
+    let scored: Vec<Value> = scored.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // The log-probabilities of a policy under which each token is e^shift times as probable.
+    let log_prob = |record: usize, shift: f64| -> Value {
+        let responses = scored[record]["completions"].as_array().unwrap().iter();
+        let shifted = |score: &Value| numbers(&score["log_prob"]).iter().map(|log_prob| log_prob + shift).collect();
+        responses.map(shifted).collect::<Vec<Vec<f64>>>().into()
+    };
+    let loss = |name: &str, method: &str, columns: &dyn Fn(usize) -> Vec<(&'static str, Value)>| {
+        let groups = groups.iter().enumerate().map(|(index, group)| {
+            let mut group = group.clone();
+            group
+                .as_object_mut()
+                .unwrap()
+                .extend(columns(index).into_iter().map(|(name, column)| (name.to_owned(), column)));
+            group
+        });
+        let data = write(&folder, &format!("{name}.jsonl"), &lines(groups));
+        let text = format!(
+            "model = \"{model}\"\nbatch = 2\nmicro_batch = 1\nsteps = 1\n[[stage]]\nmethod = {{ {method} }}\n\
+             data = [{{ path = \"{data}\" }}]\n"
+        );
+        let recipe = write(&folder, &format!("{name}.toml"), &text);
+        losses(&run(&folder, &recipe, name, &[]))[0]
+    };
+    let given = "name = \"policy_gradient\", advantage = \"given\"";
+    // A mean over responses of the mean advantage: of the first 1, of the second 0.5.
+    let advantage = ("advantage", json!([1.0, [2.0, -1.0]]));
+    let on_policy = loss("on_policy", given, &|_| vec![advantage.clone()]);
+    close(&[on_policy], &[-0.75], 1e-5, "the policy is taken for the one that sampled");
+    let ratio = 1.1_f64;
+    let stale =
+        loss("stale", given, &|record| vec![advantage.clone(), ("behaviour_log_prob", log_prob(record, -ratio.ln()))]);
+    close(&[stale], &[-0.75 * ratio], 1e-5, "each token is 1.1 times as probable as it was");
+    let corrected = loss("corrected", &format!("{given}, correction = \"truncate_token\""), &|record| {
+        vec![advantage.clone(), ("rollout_log_prob", log_prob(record, -(1.5_f64.ln())))]
+    });
+    close(&[corrected], &[-0.75 * 1.5], 1e-5, "the sampler finds each token 1.5 times less probable than the trainer");
+    let abstaining = loss("abstaining", "name = \"gdpo\"", &|_| vec![("rewards", json!([[1, null], [0, 0.5]]))]);
+    assert!(abstaining.is_finite());
+}
+
+#[test]
+fn a_group_without_what_the_method_reads_is_refused_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = |parameters: &str| {
+        let text = format!(
+            "model = \"{}\"\nsteps = 1\n[[stage]]\nmethod = {{ name = \"policy_gradient\", {parameters} }}\n\
+             data = [{{ path = \"{}\" }}]\n",
+            checkpoint("qwen2").display(),
+            folder.path().join("groups.jsonl").display()
+        );
+        write(&folder, "recipe.toml", &text)
+    };
+    let out = folder.path().join("out");
+    let refused = |parameters: &str, second: Value, expected: &str| {
+        let good = json!({"prompt_ids": [5], "completions_ids": [[9], [10, 11]], "rewards": [1, 0], "advantage": [1, 0],
+            "rollout_log_prob": [[-1], [-1, -1]]});
+        write(&folder, "groups.jsonl", &lines([good, second]));
+        fails(&["train", &recipe(parameters), "--out", out.to_str().unwrap()], expected);
+    };
+    let second = json!({"prompt_ids": [5], "completions_ids": [[9], [10, 11]], "rewards": [1, 0]});
+    let each = "expected 1 numbers, one for each token of a response, as the method reads them, got 0";
+    refused("advantage = \"given\"", second.clone(), &format!("groups.jsonl:2: advantage: {each}"));
+    refused("correction = \"icepop\"", second.clone(), &format!("groups.jsonl:2: rollout_log_prob: {each}"));
+    let mut short = second.clone();
+    short["rollout_log_prob"] = json!([[-1], [-1]]);
+    refused(
+        "correction = \"icepop\"",
+        short,
+        "groups.jsonl:2: rollout_log_prob[1]: expected 2 numbers, one for each token of completions_ids[1], got 1",
+    );
+    let mut several = second;
+    several["rewards"] = json!([[1, 2], [0, 1]]);
+    refused(
+        "advantage = \"group_mean\"",
+        several,
+        "groups.jsonl:2: rewards: expected 1 for each response, as the method or an earlier record has, got 2",
+    );
+}
+
 /// A model without a chat template, as base models are, of the tokens of a tiny tokenizer.
 fn base(folder: &TempDir) -> String {
     let source = folder.path().join("source");

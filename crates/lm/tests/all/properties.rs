@@ -17,7 +17,7 @@ use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
 use lm::ranks::Worker;
 use lm::reference::Reference;
-use objective::{Metrics, ObjectiveState, Parameters, registry};
+use objective::{Metrics, ObjectiveState, Parameters, TokenConstants, registry};
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
 use training::{Moment, OptimizerSettings, Workspace, accumulate};
@@ -66,7 +66,9 @@ fn records(method: &str) -> BoxedStrategy<Vec<Record<Example>>> {
                 .boxed()
         }
         "grpo" | "rloo" => {
-            let group = prop::collection::vec((example(), -1.0..1.0_f64), 2..4).prop_map(Record::Group);
+            let known =
+                (-1.0..1.0_f64).prop_map(|reward| TokenConstants { reward: vec![reward], ..TokenConstants::default() });
+            let group = prop::collection::vec((example(), known), 2..4).prop_map(Record::Group);
             prop::collection::vec(group, 4..7).boxed()
         }
         _ => prop::collection::vec(pair, 4..7).boxed(),

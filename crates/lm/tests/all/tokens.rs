@@ -6,6 +6,7 @@ use lm::chat::{ChatTemplate, Ending, Message, read_chat_template};
 use lm::data::{Learnt, Line, Record, encode_lines, parse_lines, read_records};
 use lm::example::{Encoder, Example, Passage};
 use lm::tokens::{Tokenizer, read_settings};
+use objective::TokenConstants;
 use serde_json::{Value, json};
 
 use crate::oracle::{answers, ids, oracles};
@@ -254,7 +255,8 @@ fn labelled_responses_and_groups_are_encoded_as_demonstrations_are() {
     let labelled = encode(&json!({"prompt": prompt, "completion": good, "label": false}));
     assert_eq!(labelled, Record::Labelled { response: first.clone(), desirable: false });
     let group = encode(&json!({"prompt": prompt, "completions": [good, bad], "rewards": [0.5, -1]}));
-    assert_eq!(group, Record::Group(vec![(first, 0.5), (second, -1.0)]));
+    let known = |reward| TokenConstants { reward: vec![reward], ..TokenConstants::default() };
+    assert_eq!(group, Record::Group(vec![(first, known(0.5)), (second, known(-1.0))]));
 }
 
 #[test]

@@ -102,7 +102,7 @@ pub enum LakeError {
         /// The step, from 0.
         step: usize,
         /// Why.
-        source: StepError<std::convert::Infallible>,
+        source: Box<StepError<std::convert::Infallible>>,
     },
     /// A run that ended without a policy.
     #[error("{method}, seed {seed}: the policy diverged at learning rate {learning_rate}; a smaller one may help")]

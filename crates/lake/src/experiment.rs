@@ -266,7 +266,7 @@ impl Experiment {
             method: recipe.start.to_string(),
             seed,
             step,
-            source,
+            source: Box::new(source),
         })?;
         Ok(policy.network)
     }
@@ -313,7 +313,12 @@ impl Experiment {
                         point += 1;
                     }
                 })
-                .map_err(|(step, source)| LakeError::Step { method: self.label(method), seed, step, source })?;
+                .map_err(|(step, source)| LakeError::Step {
+                    method: self.label(method),
+                    seed,
+                    step,
+                    source: Box::new(source),
+                })?;
             total = Learned {
                 episodes: total.episodes + learned.episodes,
                 ties: total.ties + learned.ties,

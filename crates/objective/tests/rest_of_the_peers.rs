@@ -82,7 +82,8 @@ fn objective(case: &Json) -> (String, Parameters) {
         };
         given.insert(name.clone(), value);
     }
-    let Some(Value::Text(name)) = given.remove("name") else { panic!("no name") };
+    let name = given.remove("name").map(|name| name.to_string()).unwrap_or_default();
+    let name = name.trim_matches('"');
     (name.trim_start_matches("weighted ").to_owned(), given)
 }
 

@@ -109,7 +109,8 @@ impl Observation {
         };
         let standing = |network: Network| {
             let Subject { seed, steps: step, .. } = *subject;
-            let fail = |source| LakeError::Step { method: subject.label.to_owned(), seed, step, source };
+            let fail =
+                |source| LakeError::Step { method: subject.label.to_owned(), seed, step, source: Box::new(source) };
             subject.standing(network, &reference, shares.as_deref(), &dice).map_err(fail)
         };
         let distances = distances(subject.environment.map(), &trained.transition_matrix(), subject.optimal);

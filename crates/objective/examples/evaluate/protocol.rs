@@ -208,7 +208,7 @@ impl Flat {
                 required.join(", ")
             );
         }
-        for column in required {
+        for &column in &required {
             ensure!(columns.contains_key(column), "{name}.{column}: missing");
         }
 

@@ -28,7 +28,7 @@ asked="$model, $steps steps, states in ${STATE:=words}"
 score() { [ -e "$2" ] || "$LM" score --model "$1" --data evaluation.jsonl --out "$2"; }
 
 score "$model" scores-untrained.jsonl
-policies=(--policy untrained=scores-untrained.jsonl)
+policies=(--policy base=scores-untrained.jsonl)
 for ((seed = 0; seed < seeds; seed++)); do
   for method in "${methods[@]}"; do
     scores=scores-$method-$seed.jsonl

@@ -26,7 +26,7 @@ def main(*files):
     print("| method | lake: distance | success greedy/sampled | language model: distance | success greedy/sampled |")
     print("|---|---|---|---|---|")
     rows = [(row["method"], row["distance"], row["success_rate"], of[row["method"]]) for row in lake["results"]]
-    for method, distance, success, other in rows + [("untrained", start, None, of["untrained"])]:
+    for method, distance, success, other in rows + [("untrained", start, None, of["base"])]:
         fares = lambda rate: f"{rate['greedy']:.3f} / {rate['sampled']:.3f}" if rate else ""
         print(f"| {method} | {told(distance['mean'], distance['ci95'])} | {fares(success)} "
               f"| {told(other['distance']['mean'], other['distance']['ci95'])} | {fares(other['success_rate'])} |")

@@ -73,16 +73,32 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Cargo's settings in the copy. Libraries come from the folder where this very test was compiled. Programs go elsewhere,
+/// and the copy's packages have a profile of their own: cargo names what it compiles by profile and by paths within the
+/// workspace, so they would otherwise take the place of this workspace's.
+fn settings(scratch: &Path) -> String {
+    let compiled = scratch.parent().unwrap();
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let packages = manifest["workspace"]["members"].as_array().unwrap().iter().map(|member| {
+        let name = member.as_str().unwrap().rsplit('/').next().unwrap();
+        format!("{name} = {{ opt-level = 0, debug = false, incremental = false }}\n")
+    });
+    let packages: String = packages.collect();
+    format!(
+        "[net]\noffline = true\n[build]\nbuild-dir = {compiled:?}\ntarget-dir = {:?}\n[profile.dev.package]\n{packages}",
+        scratch.join("contributing-target")
+    )
+}
+
 #[test]
 fn the_recipe_for_a_new_objective_works_to_the_letter() {
     let page = std::fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
     let steps = steps(&page, "\n## Add an objective\n");
     assert!(steps.len() >= 8, "{steps:?}");
 
-    // A target folder of its own: cargo names what it compiles by paths within the workspace, so the copy's programs would
-    // take the place of this workspace's.
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (target, workspace) = (scratch.join("contributing-target"), scratch.join("contributing"));
+    let workspace = scratch.join("contributing");
     let kept = scratch.join("contributing-as-it-was");
     copy(&root(), &kept);
     // What the steps write is as new as the last run wrote it, so that a second run compiles nothing.
@@ -104,11 +120,8 @@ fn the_recipe_for_a_new_objective_works_to_the_letter() {
     let methods = Path::new("crates/objective/METHODS.md");
     let table = std::fs::read(workspace.join(methods)).ok();
     copy(&kept, &workspace);
-    // The steps train nothing, so everything is compiled as fast as can be.
-    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    let mut manifest: toml::Table = manifest.parse().unwrap();
-    manifest["profile"] = toml::toml! { dev = { debug = false } }.into();
-    std::fs::write(workspace.join("Cargo.toml"), manifest.to_string()).unwrap();
+    std::fs::create_dir_all(workspace.join(".cargo")).unwrap();
+    std::fs::write(workspace.join(".cargo/config.toml"), settings(scratch)).unwrap();
     if let Some(table) = table {
         std::fs::write(workspace.join(methods), table).unwrap();
     }
@@ -118,8 +131,7 @@ fn the_recipe_for_a_new_objective_works_to_the_letter() {
             let output = Command::new("bash")
                 .args(["-c", command])
                 .current_dir(&workspace)
-                .env("CARGO_TARGET_DIR", &target)
-                .env("CARGO_NET_OFFLINE", "true")
+                .env_remove("CARGO_TARGET_DIR")
                 .env("PROPTEST_CASES", "64")
                 .output()
                 .unwrap();

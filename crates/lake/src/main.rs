@@ -37,7 +37,7 @@ use crate::cli::{
     TrainArguments,
 };
 
-/// The report of a study as text for a terminal.
+/// Name of the file that holds a study's results.
 const STUDY_FILE: &str = "study.json";
 
 fn main() -> ExitCode {

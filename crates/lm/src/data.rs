@@ -354,7 +354,10 @@ mod tests {
         assert_eq!(found, [(1, false), (2, true), (3, false)]);
         assert_eq!(read("a.jsonl", format!("{}\n", long((64 << 20) - 100)).as_bytes()), Ok(1));
         let refused = read("a.json", format!("[{SKY}, {line}]").as_bytes()).unwrap_err();
-        assert_eq!(refused, "a.json: list: a record of more than 67108864 bytes");
+        assert!(
+            refused.starts_with("a.json: list: a record of more than 67108864 bytes at line 1 column "),
+            "{refused}"
+        );
         // The limit holds for each record, not for the list.
         let half = long(40 << 20);
         assert_eq!(read("a.json", format!("[{half}, {half}]").as_bytes()), Ok(2));

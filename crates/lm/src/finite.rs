@@ -8,8 +8,8 @@ use crate::error::LmError;
 /// Numbers of a block, which is checked without a branch for each number.
 const BLOCK: usize = 1 << 14;
 
-/// The index of the first number of a stored tensor that is not finite, which means that all bits of its exponent are
-/// 1.
+/// The index of the first number of a stored tensor that is infinite or not a number: all bits of its exponent are
+/// set.
 pub(crate) fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<usize> {
     let has_all = |bits: u16, exponent: u16| bits & exponent == exponent;
     match dtype {

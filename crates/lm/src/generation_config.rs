@@ -68,7 +68,7 @@ pub struct Drawing {
 pub struct GenerationConfig {
     /// The tokens that end a response, if the file names some. They replace those of `config.json`.
     pub eos: Option<Vec<u32>>,
-    /// Whether transformers samples tokens.
+    /// Whether transformers samples tokens; otherwise it takes the most probable one.
     pub do_sample: bool,
     /// The sampling parameters.
     pub drawing: Drawing,

@@ -169,8 +169,7 @@ fn dropout_of_attention_is_refused_for_training_alone_and_ranks_are_bounded() {
     fails(&["inspect", "--recipe", &low_rank, "--set", "lora.rank=33"], refused);
 }
 
-/// A model of a tokenizer whose `eos_token` is not the marker with which a chat template ends turns, as base models
-/// are.
+/// A base model: its tokenizer's `eos_token` is not the marker with which its chat template ends turns.
 fn base(folder: &TempDir) -> String {
     let source = oracles().join("tokenizers/chatml");
     let model = folder.path().join("base");

@@ -30,7 +30,7 @@ fn every_method_trains_on_the_lakes_trajectories_and_is_measured_beside_the_lake
         let row = rows.iter().find(|row| row["method"] == method).unwrap();
         row["distance"]["per_seed"].as_array().unwrap().clone()
     };
-    let untrained = distance("untrained");
+    let untrained = distance("base");
     for method in ["sft", "ift", "orpo", "dpo"] {
         let runs = distance(method);
         assert_eq!(runs.len(), 2, "{method}");

@@ -284,7 +284,7 @@ fn a_run_goes_on_with_its_own_recipe_model_and_data_only() {
         fails(&[&["train", &recipe, "--out", &place], more].concat(), message);
         assert_eq!(std::fs::read(out.join("metrics.jsonl")).unwrap(), before);
     };
-    again(&[], "metrics.jsonl: a run is there already: with its recipe.toml, --resume goes on with it");
+    again(&[], "metrics.jsonl: a run is there already: with its recipe.toml, --resume continues it");
     again(
         &["--resume", "--set", "stage.1.method.beta=0.5"],
         "recipe.toml: stage.1.method.beta: the run that is to go on has 0.1, and the recipe 0.5",

@@ -158,8 +158,9 @@ fn the_first_and_the_last_token_of_every_response_count() {
     let mut on_policy = responses();
     for token in on_policy.iter_mut().flatten() {
         (token.behaviour_log_prob, token.advantage) = (token.log_prob, 0.5);
-        // A teacher that agrees with the policy would teach nothing.
+        // A teacher that agrees with the policy would teach nothing, and neither would rewards of mean 0 to max_rl.
         token.reference_log_prob -= 0.125;
+        token.value += 1.5;
     }
     for method in METHODS {
         let objective = build(method, &[]);

@@ -8,9 +8,14 @@
 //!
 //! With z = h Wᵀ the logits of a token, p their softmax, y the response's token, H the entropy and c the cotangents:
 //!
+//! ```text
 //! ∂L/∂z = c_log_prob (e_y − p) + c_reference_kl (p − p_ref) − c_entropy p (log p + H)
-//! + 2 c_log_sum_square_prob (p² / Σp² − p) + c_teacher_divergence ∂D/∂z, with ∂D/∂z as in [`TeacherDivergence`],
-//! and ∂L/∂h = ∂L/∂z W, ∂L/∂W = Σ_tokens (∂L/∂z)ᵀ h.
+//!         + 2 c_log_sum_square_prob (p² / Σp² − p) + c_teacher_divergence ∂D/∂z
+//! ∂L/∂h = ∂L/∂z W
+//! ∂L/∂W = Σ_tokens (∂L/∂z)ᵀ h
+//! ```
+//!
+//! ∂D/∂z is that of [`TeacherDivergence`].
 
 use std::cell::RefCell;
 

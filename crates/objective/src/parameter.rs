@@ -1,13 +1,14 @@
-//! Declared parameters: each is named, bounded, explained and defaulted in one place, and read through it.
+//! Declared parameters: each is named, bounded, explained and defaulted in one place.
 
-mod reader;
 mod table;
 mod value;
 
 use std::ops::{Bound, RangeBounds};
 
-pub use self::reader::Reader;
-pub use self::table::{Choice, Declared, Field, Registered, Typed, build, check, declared, in_force, purpose, read};
+pub(crate) use self::table::choices;
+pub use self::table::{Choice, Declared, Registered, check, declared, in_force, read};
+#[doc(hidden)]
+pub use self::table::{Field, Typed, build, purpose};
 pub use self::value::{Parameters, Value};
 
 /// A declared parameter: the only place of its name, default, range and purpose.

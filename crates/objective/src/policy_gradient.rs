@@ -27,20 +27,12 @@ pub use self::trust_region::TrustRegion;
 
 use crate::columns::{Constant, Statistic};
 use crate::objective;
-use crate::parameter::{Choice, NON_NEGATIVE, ParameterError, Parameters, SCALE, UNIT, in_force};
+use crate::parameter::{NON_NEGATIVE, ParameterError, Parameters, SCALE, UNIT, choices, in_force};
 use crate::requirements::{Coupling, Data, Requirements, Source};
 use crate::sampling::Sampling;
 use crate::{Evaluation, Groups, Held, LearnsFrom, Objective, ObjectiveState, TokenBatch};
 
-impl Choice for Advantage {}
-impl Choice for Rewards {}
-impl Choice for Scale {}
-impl Choice for Aggregation {}
-impl Choice for Correction {}
-impl Choice for Estimator {}
-impl Choice for Place {}
-impl Choice for Ratio {}
-impl Choice for TrustRegion {}
+choices!(Advantage, Rewards, Scale, Aggregation, Correction, Estimator, Place, Ratio, TrustRegion);
 
 /// The range of a ratio that may also be unbounded.
 const RATIO: crate::parameter::Interval = (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1e6));

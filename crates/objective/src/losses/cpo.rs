@@ -6,7 +6,7 @@ use crate::losses::dpo::smoothed;
 use crate::losses::implement;
 use crate::losses::preference::{PairGradient, PairLoss, Reduction, Score, Scores};
 use crate::objective;
-use crate::parameter::{Choice, NON_NEGATIVE, interval};
+use crate::parameter::{NON_NEGATIVE, choices, interval};
 
 /// Losses on the margin of [`Cpo`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
@@ -21,7 +21,7 @@ pub enum ContrastiveLoss {
     Ipo,
 }
 
-impl Choice for ContrastiveLoss {}
+choices!(ContrastiveLoss);
 
 objective! {
     /// Contrastive preference optimisation: DPO without a reference, and imitation of the chosen response.

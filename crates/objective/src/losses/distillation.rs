@@ -13,7 +13,7 @@ use crate::held::Held;
 use crate::losses::sft::Normalisation;
 use crate::numerics::sum;
 use crate::objective;
-use crate::parameter::{Choice, Interval};
+use crate::parameter::{Interval, choices};
 use crate::requirements::{Data, Requirements, Source, TeacherDivergence};
 use crate::sampling::Sampling;
 use crate::{Objective, declared_parameters};
@@ -45,8 +45,7 @@ pub enum DistillationResponses {
 /// 0 < β < 1.
 const BETWEEN: Interval = (Bound::Excluded(0.0), Bound::Excluded(1.0));
 
-impl Choice for DistillationDivergence {}
-impl Choice for DistillationResponses {}
+choices!(DistillationDivergence, DistillationResponses);
 
 objective! {
     /// Distillation: the policy's distribution at every token drawn to a teacher's.

@@ -31,7 +31,7 @@
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::numerics::{box_cox, sigmoid, softplus};
-use crate::parameter::Choice;
+use crate::parameter::choices;
 
 /// An f-divergence between policy and reference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
@@ -48,7 +48,7 @@ pub enum Divergence {
     Alpha,
 }
 
-impl Choice for Divergence {}
+choices!(Divergence);
 
 impl Divergence {
     /// The setting under which an order has no effect.

@@ -10,7 +10,7 @@ use crate::held::Held;
 use crate::losses::propagation::{Item, Norm, Side, Weights};
 use crate::numerics::{Direction, discounted_sums, sum, sum_of_products};
 use crate::objective;
-use crate::parameter::{Choice, UNIT};
+use crate::parameter::{UNIT, choices};
 use crate::requirements::{Anticipation, Data, Freeze, Lambda, Requirements};
 use crate::{Objective, declared_parameters};
 
@@ -29,11 +29,7 @@ pub enum Propagation {
     None,
 }
 
-impl Choice for Propagation {}
-impl Choice for Item {}
-impl Choice for Side {}
-impl Choice for Norm {}
-impl Choice for Freeze {}
+choices!(Propagation, Item, Side, Norm, Freeze);
 
 objective! {
     /// Intuitive fine-tuning: imitation in which later losses propagate to earlier tokens, on anticipated states.

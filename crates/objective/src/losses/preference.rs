@@ -12,7 +12,7 @@ use crate::evaluation::{Evaluation, Metric, Metrics, add};
 use crate::held::Held;
 use crate::losses::divergence::Divergence;
 use crate::numerics::sum;
-use crate::parameter::Choice;
+use crate::parameter::choices;
 use crate::requirements::{Data, Requirements, Source};
 use crate::state::ObjectiveState;
 
@@ -41,8 +41,7 @@ pub enum Reduction {
     Mean,
 }
 
-impl Choice for PairWeighting {}
-impl Choice for Reduction {}
+choices!(PairWeighting, Reduction);
 
 /// The score of a response.
 #[derive(Clone, Copy, Debug, PartialEq)]

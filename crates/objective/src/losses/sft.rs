@@ -9,7 +9,7 @@ use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::numerics::sum;
 use crate::objective;
-use crate::parameter::Choice;
+use crate::parameter::choices;
 use crate::requirements::{Data, Requirements};
 use crate::state::ObjectiveState;
 use crate::{Objective, declared_parameters};
@@ -36,8 +36,7 @@ pub enum Normalisation {
     Response,
 }
 
-impl Choice for TokenWeighting {}
-impl Choice for Normalisation {}
+choices!(TokenWeighting, Normalisation);
 
 objective! {
     /// Supervised fine-tuning: the negative log-likelihood of demonstrations.

@@ -11,7 +11,7 @@ use crate::held::Held;
 use crate::losses::preference::record_pair;
 use crate::numerics::{sigmoid, softplus, sum};
 use crate::objective;
-use crate::parameter::{Choice, UNIT};
+use crate::parameter::{UNIT, choices};
 use crate::requirements::{Data, Requirements};
 use crate::state::ObjectiveState;
 use crate::{Objective, declared_parameters};
@@ -28,7 +28,7 @@ pub enum TdpoVariant {
     Second,
 }
 
-impl Choice for TdpoVariant {}
+choices!(TdpoVariant);
 
 objective! {
     /// Token-level DPO: DPO with the forward divergences of both responses in its margin.

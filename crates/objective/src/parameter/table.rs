@@ -211,6 +211,15 @@ impl Typed for bool {
 /// An enum whose variants have names, by `strum`'s `EnumString`, `IntoStaticStr` and `VariantNames`.
 pub trait Choice: Copy + FromStr + Into<&'static str> + VariantNames {}
 
+/// Enums that are kinds of parameters.
+macro_rules! choices {
+    ($($name:ty),*) => {$(
+        #[automatically_derived]
+        impl $crate::parameter::Choice for $name {}
+    )*};
+}
+pub(crate) use choices;
+
 impl<E: Choice> Typed for E {
     type Range = ();
 

@@ -43,6 +43,13 @@ pub struct Groups<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rollouts<'a>(pub Side<'a>);
 
+/// Groups of which neither groups nor rewards are needed.
+impl<'a> From<Rollouts<'a>> for Groups<'a> {
+    fn from(Rollouts(responses): Rollouts<'a>) -> Self {
+        Self { responses, group: &[], reward: &[] }
+    }
+}
+
 /// Data of any kind, for an objective that is found by its name.
 ///
 /// ```

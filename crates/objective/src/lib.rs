@@ -45,35 +45,47 @@
 //! Ok::<(), objective::Error>(())
 //! ```
 //!
-//! [`Groups`] of sampled responses have rewards, and an objective may also be found by its name:
+//! [`Groups`] of sampled responses have rewards, or advantages that the host computed:
 //!
 //! ```
-//! use objective::{Batch, Evaluator, Groups, Side};
+//! use objective::{Groups, PolicyGradient, Side};
 //!
-//! let mut grpo = Evaluator::new(objective::registry::build("grpo", &[("clip".to_owned(), 0.1.into())].into())?)?;
-//! let answer = grpo.evaluate(&Batch::Groups(Groups {
+//! let mut grpo = PolicyGradient { clip: 0.1, ..PolicyGradient::grpo() }.evaluator()?;
+//! let answer = grpo.evaluate(&Groups {
 //!     responses: Side { log_prob: &[-1.2, -0.3], behaviour_log_prob: &[-1.2, -0.3], ..Side::of(&[1, 1]) },
 //!     group: &[0, 0],
 //!     reward: &[1.0, 0.0],
-//! }))?;
+//! })?;
 //! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
 //! Ok::<(), objective::Error>(())
 //! ```
 //!
-//! [`Rollouts`] have advantages:
+//! [`Rollouts`] have the advantages and returns of a value function:
 //!
 //! ```
-//! use objective::{Batch, Evaluator, Rollouts, Side};
+//! use objective::{PolicyGradient, Rollouts, Side};
 //!
-//! let given = [("value_coefficient".to_owned(), 0.0.into()), ("entropy_coefficient".to_owned(), 0.0.into())].into();
-//! let mut ppo = Evaluator::new(objective::registry::build("ppo", &given)?)?;
-//! let answer = ppo.evaluate(&Batch::Rollouts(Rollouts(Side {
+//! let ppo = PolicyGradient { value_coefficient: 0.0, entropy_coefficient: 0.0, ..PolicyGradient::ppo() };
+//! let mut ppo = ppo.evaluator()?; // of the policy alone, without the value function's loss
+//! let rollouts = Rollouts(Side {
 //!     log_prob: &[-1.2, -0.3],
 //!     behaviour_log_prob: &[-1.2, -0.3],
 //!     advantage: &[0.5, -0.5],
 //!     ..Side::of(&[2])
-//! })))?;
+//! });
+//! let answer = ppo.evaluate(&rollouts.into())?;
 //! println!("{} {:?}", answer.loss, answer.cotangents.log_prob);
+//! Ok::<(), objective::Error>(())
+//! ```
+//!
+//! An objective may also be found by its name, with a [`Batch`] of any kind:
+//!
+//! ```
+//! use objective::{Batch, Demonstrations, Evaluator, Side, registry};
+//!
+//! let mut sft = Evaluator::new(registry::build("sft", &[("normalisation".to_owned(), "response".into())].into())?)?;
+//! let answer = sft.evaluate(&Batch::from(Demonstrations(Side { log_prob: &[-1.2], ..Side::of(&[1]) })))?;
+//! assert_eq!(answer.loss, 1.2);
 //! Ok::<(), objective::Error>(())
 //! ```
 //!

@@ -80,13 +80,13 @@ objective! {
     ///
     /// | preset | expected gradient |
     /// |---|---|
-    /// | `rloo`, `remax` | ∇E[R] |
-    /// | `dr_grpo` | (G − 1)/G ∇E[R] / `max_tokens` |
-    /// | `luspo`, `topr` | (G − 1)/G ∇E[R] |
-    /// | `opo` | ∇E[R] less what a baseline that includes the response itself takes: (G − 1)/G ∇E[R] for equal lengths |
+    /// | `rloo`, `remax` | ∇E\[R\] |
+    /// | `dr_grpo` | (G − 1)/G ∇E\[R\] / `max_tokens` |
+    /// | `luspo`, `topr` | (G − 1)/G ∇E\[R\] |
+    /// | `opo` | ∇E\[R\] less what a baseline that includes the response itself takes: (G − 1)/G ∇E\[R\] for equal lengths |
     /// | `max_rl` | of rewards 0 and 1 with success p: the gradient of −Σ_{k=1}^{G−1} (1 − p)ᵏ/k, which tends to log p |
-    /// | `grpo`, `gspo`, `gspo_token`, `gmpo`, `sapo` | (G − 1)/G times the covariance of R with ∇log π(y)/N, N the response's length: (G − 1)/G ∇E[R]/N for equal lengths |
-    /// | `dapo`, `bnpo`, `cispo`, `vespo`, `gpg`, `dppo_tv`, `dppo_kl`, `dro`, `clip_cov`, `kl_cov`, `tis`, `mis`, `icepop` | a ratio of sums over the step's tokens: (G − 1)/G ∇E[R]/N for equal lengths N |
+    /// | `grpo`, `gspo`, `gspo_token`, `gmpo`, `sapo` | (G − 1)/G times the covariance of R with ∇log π(y)/N, N the response's length: (G − 1)/G ∇E\[R\]/N for equal lengths |
+    /// | `dapo`, `bnpo`, `cispo`, `vespo`, `gpg`, `dppo_tv`, `dppo_kl`, `dro`, `clip_cov`, `kl_cov`, `tis`, `mis`, `icepop` | a ratio of sums over the step's tokens: (G − 1)/G ∇E\[R\]/N for equal lengths N |
     ///
     /// `scale = group` divides each prompt by the standard deviation of its rewards: prompts that are nearly always or nearly never
     /// solved count more. `reinforce_plus_plus` and `reinforce_plus_plus_baseline` are whitened: of an expected direction that depends

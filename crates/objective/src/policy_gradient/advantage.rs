@@ -21,14 +21,14 @@ use crate::evaluation::{Metric, Metrics};
 /// | `advantage` | A | expected gradient |
 /// |---|---|---|
 /// | `given` | a column of the batch, a number a token or a number a response | the host's |
-/// | `group_mean` | (R − mean) / (s + 10⁻⁴) with `scale = group`; s of the whole step with `batch`; R − mean with `none` | `none`: (G − 1)/G ∇E[R] |
-/// | `leave_one_out` | R − mean of the others of the group | ∇E[R] |
+/// | `group_mean` | (R − mean) / (s + 10⁻⁴) with `scale = group`; s of the whole step with `batch`; R − mean with `none` | `none`: (G − 1)/G ∇E\[R\] |
+/// | `leave_one_out` | R − mean of the others of the group | ∇E\[R\] |
 /// | `batch` | Rₜ = Σ_{k≥t} γ^{k−t} r_k with r the reward on the last token, whitened over the step's tokens | biased by the whitening |
 /// | `batch_baseline` | R − mean, whitened over the step's tokens | biased by the whitening |
-/// | `length_weighted` | R − Σ n R / Σ n over the group | ∇E[R] − E[n/Σn R s(y)]: (G − 1)/G ∇E[R] for equal lengths |
-/// | `greedy` | R − the reward of the greedy response, the second of the two numbers that a response's reward has | ∇E[R] |
+/// | `length_weighted` | R − Σ n R / Σ n over the group | ∇E\[R\] − E\[n/Σn R s(y)\]: (G − 1)/G ∇E\[R\] for equal lengths |
+/// | `greedy` | R − the reward of the greedy response, the second of the two numbers that a response's reward has | ∇E\[R\] |
 /// | `max_rl` | (R − mean) / mean, and 0 where the mean is not positive | rewards of 0 and 1: ∇ −Σ_{k=1}^{G−1} (1 − p)ᵏ/k |
-/// | `pass_at_k` | the mean over the sets of k of the group that include the response of max R − max R of the others, over s + 10⁻⁴ as in `scale` | `none`: ∇E[max of k]/k |
+/// | `pass_at_k` | the mean over the sets of k of the group that include the response of max R − max R of the others, over s + 10⁻⁴ as in `scale` | `none`: ∇E\[max of k\]/k |
 /// | `gae` | generalised advantage estimates that the host makes with a value function | see [`generalised_advantages`](crate::generalised_advantages) |
 ///
 /// p is the probability of a reward of 1. Whitening subtracts the mean over tokens and divides by √(variance + 10⁻⁸), the

@@ -16,9 +16,9 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 /// | `aggregation` | a token weighs | expected gradient on policy of −A log π |
 /// |---|---|---|
 /// | `token_mean` | 1 / T | a ratio of sums: biased where lengths differ |
-/// | `response_mean` | 1 / (N R) | E[A ∇log π(y) / N] |
-/// | `response_sum` | 1 / R | E[A ∇log π(y)], the policy gradient |
-/// | `fixed_length` | 1 / (`max_tokens` R) | E[A ∇log π(y)] / `max_tokens` |
+/// | `response_mean` | 1 / (N R) | E\[A ∇log π(y) / N\] |
+/// | `response_sum` | 1 / R | E\[A ∇log π(y)\], the policy gradient |
+/// | `fixed_length` | 1 / (`max_tokens` R) | E\[A ∇log π(y)\] / `max_tokens` |
 /// | `prompt_mean` | 1 / (Tₚ P) | a mean over prompts of ratios of sums |
 ///
 /// Counts are those of the whole step, less what a correction rejects.

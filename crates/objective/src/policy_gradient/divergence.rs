@@ -33,7 +33,7 @@ use crate::numerics::{STEEPEST, exponential, exponential_excess};
 /// | | `loss` | `corrected` | `reward` |
 /// |---|---|---|---|
 /// | `k1` | 0 | KL(π \|\| π_ref) | KL(π \|\| π_ref) |
-/// | `k2` | KL(π \|\| π_ref) | E_π[d²]/2 | no divergence's |
+/// | `k2` | KL(π \|\| π_ref) | E_π\[d²\]/2 | no divergence's |
 /// | `k3` | KL(π_ref \|\| π) | KL(π \|\| π_ref) | KL(π \|\| π_ref) − KL(π_ref \|\| π) |
 ///
 /// Only `k1` in the reward, summed over the response, gives the divergence of whole responses. `divergence_clip` = c bounds d to

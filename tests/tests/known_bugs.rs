@@ -8,8 +8,8 @@
 
 use objective::parameter::Kind;
 use objective::{
-    Data, Evaluation, METHODS, Method, Metric, Objective, ObjectiveState, Parameters, Statistic, StepTotals, Value,
-    registry,
+    Constant, Data, Evaluation, METHODS, Method, Metric, Objective, ObjectiveState, Parameters, Statistic, StepTotals,
+    Value, registry,
 };
 use tests::{OwnedBatch, Token, Tokens, assert_close};
 
@@ -166,7 +166,10 @@ fn the_first_and_the_last_token_of_every_response_count() {
         // What `clip_cov` leaves out, it leaves out on purpose: here are bounds between which no token's covariance lies.
         let none = [("covariance_min", 1e3.into()), ("covariance_max", 1e3.into())];
         let objective = build(method, if method.name == "clip_cov" { &none } else { &[] });
-        let batch = OwnedBatch::new(&objective.requirements(), &on_policy);
+        let mut batch = OwnedBatch::new(&objective.requirements(), &on_policy);
+        if objective.requirements().constants.contains(Constant::RolloutLogProb) {
+            batch.constants.rollout_log_prob.clone_from(&batch.constants.behaviour_log_prob);
+        }
         let first = objective.requirements().statistics.iter().next().unwrap();
         let cotangents = batch.evaluate(&*objective).cotangents.column(first).to_vec();
         for response in batch.responses.iter().filter(|response| response.is_learned()) {

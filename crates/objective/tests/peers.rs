@@ -31,7 +31,6 @@ const THEIRS: &[&str] = &[
     "simpo_gamma",
     "sum_then_normalize",
     "token_level_loss",
-    "token_mask",
     "tpo-l",
 ];
 

@@ -11,7 +11,7 @@
 //! | an option is accepted and ignored, for every parameter | `no_option_is_accepted_and_ignored` there |
 //! | one metric at two scales, for losses on pairs | `one_metric_means_one_quantity_at_one_scale_whatever_the_loss` there |
 //! | the order of packed responses shows | `the_order_of_responses_or_pairs_changes_nothing_else` in `tests/tests/objective_properties.rs` |
-//! | estimators of divergences whose gradient is another's, along whole responses | `on_policy_each_estimator_in_each_place_descends_what_the_table_says` in `tests/tests/exact_expectations.rs` |
+//! | estimators of divergences whose gradient is another's, along whole responses | `on_policy_each_estimator_in_each_place_descends_what_the_table_says` in `exact_expectations.rs` |
 //! | the last of two equal JSON keys wins, in the line protocol | `a_key_that_stands_twice_is_refused_by_its_name_wherever_it_stands` in `tests/tests/known_answers.rs` |
 //! | the end of a response is masked because it equals padding, prompts are learned from, the boundary is moved by joint tokenisation, truncation removes the response, two tokens begin the text | the tests of `crates/lm`, as no objective sees them |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed check is a panic")]

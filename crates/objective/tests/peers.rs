@@ -160,16 +160,3 @@ fn every_setting_of_the_table_builds() {
     assert!(refused.is_empty(), "{refused:#?}");
     assert!(count > 60, "{count}");
 }
-
-#[test]
-fn every_method_of_the_registry_is_somewhere_in_the_table() {
-    let table = include_str!("../PEERS.md");
-    let absent: Vec<_> = METHODS
-        .iter()
-        .chain(GIVEN)
-        .map(|method| method.name)
-        .filter(|name| !table.contains(&format!("`{name}`")))
-        .collect();
-    // Those that none of these peers has under one name.
-    assert_eq!(absent, ["tdpo", "ift", "topr", "mis"]);
-}

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed check is a panic")]
 
 use objective::{
-    Advantage, Aggregation, Constant, Correction, Evaluator, Groups, METHODS, Metric, Objective, Parameters,
-    PolicyGradient, Ratio, Side, StepTotals, TrustRegion, Value, registry,
+    Advantage, Aggregation, Constant, Correction, Estimator, Evaluator, Groups, METHODS, Metric, Objective, Parameters,
+    Place, PolicyGradient, Ratio, Side, StepTotals, TrustRegion, Value, registry,
 };
 
 fn refusal(name: &str, given: &[(&str, Value)]) -> String {
@@ -305,5 +305,93 @@ fn only_the_tokens_of_high_entropy_are_learned_from() {
     let least = sorted[12]; // a quarter of 17 tokens: those at or above the 13th
     for ((some, all), entropy) in some.iter().zip(&all).zip(&data.entropy) {
         assert_eq!(*some, if *entropy >= least { *all } else { 0.0 });
+    }
+}
+
+/// The loss and the cotangents by log π and V of one token, with this advantage and these columns.
+fn of_token(objective: PolicyGradient, advantage: f64, token: Side<'_>) -> (f64, f64, Option<f64>) {
+    let responses = Side { advantage: &[advantage], ..token };
+    let mut evaluator = objective.evaluator().unwrap();
+    let answer = evaluator.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+    (answer.loss, answer.cotangents.log_prob[0], answer.cotangents.value.first().copied())
+}
+
+#[test]
+fn corrections_have_the_bounds_of_their_sources_unless_set() {
+    for (correction, bounds) in [
+        (Correction::TruncateToken, [Some(0.0), Some(2.0)]),
+        (Correction::MaskGeometric, [Some(0.0), Some(2.0)]),
+        (Correction::Icepop, [Some(0.5), Some(5.0)]),
+        (Correction::OffPolicySequence, [None, Some(0.5)]),
+        (Correction::None, [None, None]),
+    ] {
+        let own = PolicyGradient { correction, ..PolicyGradient::default() }.parameters();
+        let expected = bounds.map(|bound| bound.map(Value::from));
+        assert_eq!(["correction_min", "correction_max"].map(|name| own.get(name).cloned()), expected, "{correction:?}");
+    }
+}
+
+#[test]
+fn a_response_that_drifted_by_exactly_the_bound_is_not_stale() {
+    let masked = PolicyGradient {
+        advantage: Advantage::Given,
+        correction: Correction::OffPolicySequence,
+        ..PolicyGradient::default()
+    };
+    for (rollout, stale) in [(-1.5, false), (f64::next_up(-1.5), true)] {
+        let token =
+            Side { log_prob: &[-2.0], behaviour_log_prob: &[-2.0], rollout_log_prob: &[rollout], ..Side::of(&[1]) };
+        assert_eq!(of_token(masked, -1.0, token).1 == 0.0, stale);
+        assert_eq!(of_token(masked, 1.0, token).1, -1.0);
+    }
+}
+
+#[test]
+fn beyond_its_clip_a_divergence_counts_as_at_the_clip_and_passes_no_gradient_of_its_own() {
+    for drift in [-2.0, -1.0, -0.5, 0.5, 1.0, 2.0_f64] {
+        let (held, free) = (drift.clamp(-1.0, 1.0), drift.abs() <= 1.0);
+        for (divergence, value, slope) in [
+            (Estimator::K1, held, 1.0),
+            (Estimator::K2, held * held / 2.0, held),
+            (Estimator::K3, (-held).exp() + held - 1.0, 1.0 - (-held).exp()),
+        ] {
+            for divergence_place in [Place::Loss, Place::Corrected] {
+                let clipped = PolicyGradient {
+                    advantage: Advantage::Given,
+                    beta: 1.0,
+                    divergence,
+                    divergence_place,
+                    divergence_clip: Some(1.0),
+                    ..PolicyGradient::default()
+                };
+                let token = Side {
+                    log_prob: &[-2.0],
+                    behaviour_log_prob: &[-2.0],
+                    reference_log_prob: &[-2.0 - drift],
+                    ..Side::of(&[1])
+                };
+                let (loss, pull, _) = of_token(clipped, 0.0, token);
+                let own = if free { slope } else { 0.0 };
+                let expected = if divergence_place == Place::Loss { own } else { value + own };
+                let what = format!("{divergence:?} {divergence_place:?} {drift}");
+                assert!((loss - value).abs() < 1e-15 && (pull - expected).abs() < 1e-15, "{what}: {loss}, {pull}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_value_as_far_from_its_return_as_its_clip_is_passes_its_own_gradient() {
+    let ppo = PolicyGradient { value_clip: Some(0.25), entropy_coefficient: 0.0, ..PolicyGradient::ppo() };
+    for (value, returned) in [(1.0, 0.625), (-1.0, -0.625)] {
+        let token = Side {
+            log_prob: &[-1.0],
+            behaviour_log_prob: &[-1.0],
+            value: &[value],
+            behaviour_value: &[0.0],
+            returns: &[returned],
+            ..Side::of(&[1])
+        };
+        assert_eq!(of_token(ppo, 0.0, token).2, Some(value - returned));
     }
 }

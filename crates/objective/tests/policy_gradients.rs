@@ -381,6 +381,34 @@ fn beyond_its_clip_a_divergence_counts_as_at_the_clip_and_passes_no_gradient_of_
 }
 
 #[test]
+fn the_corrected_divergence_is_exact_where_a_ratio_vanishes_and_goes_on_along_tangents_where_one_explodes() {
+    let corrected = PolicyGradient { advantage: Advantage::Given, beta: 1.0, ..PolicyGradient::default() };
+    let steepest = 100.0_f64.exp();
+    for ([log_prob, behaviour, reference], value, slope) in [
+        // ρ = e⁻⁹⁰ and π_ref/π = e¹⁴⁰: ρ k is π_ref/π_behaviour.
+        ([-150.0, -60.0, -10.0], 50.0_f64.exp(), -140.0 * (-90.0_f64).exp()),
+        // ρ = e¹⁵⁰ is on its tangent, whose slope is not its value.
+        (
+            [-1.0, -151.0, -2.0],
+            51.0 * steepest * (-1.0_f64).exp(),
+            steepest * (-1.0_f64).exp() + 51.0 * steepest * (1.0 - (-1.0_f64).exp()),
+        ),
+        // π_ref/π_behaviour = e²⁴⁹ is on its tangent, ρ = e⁹⁹ is not.
+        ([-151.0, -250.0, -1.0], 150.0 * steepest - 151.0 * 99.0_f64.exp(), -150.0 * 99.0_f64.exp()),
+    ] {
+        let token = Side {
+            log_prob: &[log_prob],
+            behaviour_log_prob: &[behaviour],
+            reference_log_prob: &[reference],
+            ..Side::of(&[1])
+        };
+        let (loss, pull, _) = of_token(corrected, 0.0, token);
+        assert!((loss - value).abs() <= 1e-14 * value, "{log_prob}: {loss:e}, {value:e}");
+        assert!((pull - slope).abs() <= 1e-14 * slope.abs(), "{log_prob}: {pull:e}, {slope:e}");
+    }
+}
+
+#[test]
 fn a_value_as_far_from_its_return_as_its_clip_is_passes_its_own_gradient() {
     let ppo = PolicyGradient { value_clip: Some(0.25), entropy_coefficient: 0.0, ..PolicyGradient::ppo() };
     for (value, returned) in [(1.0, 0.625), (-1.0, -0.625)] {

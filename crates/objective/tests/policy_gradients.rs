@@ -409,6 +409,24 @@ fn the_corrected_divergence_is_exact_where_a_ratio_vanishes_and_goes_on_along_ta
 }
 
 #[test]
+fn a_group_whose_mean_reward_is_not_positive_teaches_max_rl_nothing() {
+    for reward in [[-1.0, 1.0], [-2.0, 0.0], [0.0, 0.0]] {
+        let mut max_rl = PolicyGradient::max_rl().evaluator().unwrap();
+        let responses = Side { log_prob: &[-1.0, -2.0], ..Side::of(&[1, 1]) };
+        let answer = max_rl.evaluate(&Groups { responses, group: &[0, 0], reward: &reward }).unwrap();
+        assert_eq!((answer.loss, answer.cotangents.log_prob), (0.0, &[0.0; 2][..]), "{reward:?}");
+    }
+}
+
+#[test]
+fn advantages_that_are_not_divided_have_no_scale() {
+    for name in ["rloo", "max_rl", "opo", "reinforce_plus_plus_baseline", "remax", "ppo"] {
+        let error = refusal(name, &[("scale", "batch".into())]);
+        assert!(error.starts_with(&format!("{name}.scale: not used where advantage = ")), "{error}");
+    }
+}
+
+#[test]
 fn a_value_as_far_from_its_return_as_its_clip_is_passes_its_own_gradient() {
     let ppo = PolicyGradient { value_clip: Some(0.25), entropy_coefficient: 0.0, ..PolicyGradient::ppo() };
     for (value, returned) in [(1.0, 0.625), (-1.0, -0.625)] {

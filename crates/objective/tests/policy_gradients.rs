@@ -419,6 +419,30 @@ fn a_group_whose_mean_reward_is_not_positive_teaches_max_rl_nothing() {
 }
 
 #[test]
+fn a_step_of_one_token_is_whitened_to_nothing() {
+    let mut own = PolicyGradient::reinforce_plus_plus().evaluator().unwrap();
+    let responses = Side { log_prob: &[-1.0], behaviour_log_prob: &[-1.0], ..Side::of(&[1]) };
+    let answer = own.evaluate(&Groups { responses, group: &[0], reward: &[3.0] }).unwrap();
+    assert_eq!((answer.loss, answer.cotangents.log_prob[0]), (0.0, 0.0));
+}
+
+#[test]
+fn a_token_without_an_advantage_is_not_clipped() {
+    let given = PolicyGradient { advantage: Advantage::Given, ..PolicyGradient::default() };
+    for (log_prob, behaviour) in [(-0.1, -3.0), (-3.0, -0.1)] {
+        let responses = Side {
+            log_prob: &[log_prob; 2],
+            behaviour_log_prob: &[behaviour; 2],
+            advantage: &[0.0; 2],
+            ..Side::of(&[2])
+        };
+        let mut own = given.evaluator().unwrap();
+        let answer = own.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+        assert_eq!(answer.metrics.mean(Metric::ClipFraction), Some(0.0));
+    }
+}
+
+#[test]
 fn advantages_that_are_not_divided_have_no_scale() {
     for name in ["rloo", "max_rl", "opo", "reinforce_plus_plus_baseline", "remax", "ppo"] {
         let error = refusal(name, &[("scale", "batch".into())]);

@@ -443,6 +443,50 @@ fn a_token_without_an_advantage_is_not_clipped() {
 }
 
 #[test]
+fn a_weight_at_its_cap_or_without_an_advantage_is_not_clipped() {
+    let capped = PolicyGradient {
+        advantage: Advantage::Given,
+        trust_region: TrustRegion::Cispo,
+        min_ratio: 1.0,
+        max_ratio: Some(1.0),
+        ..PolicyGradient::default()
+    };
+    for (advantage, behaviour) in [(1.0, -1.0), (-1.0, -1.0), (0.0, -2.0), (0.0, -0.5)] {
+        let responses =
+            Side { log_prob: &[-1.0], behaviour_log_prob: &[behaviour], advantage: &[advantage], ..Side::of(&[1]) };
+        let mut own = capped.evaluator().unwrap();
+        let answer = own.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+        assert_eq!(answer.metrics.mean(Metric::ClipFraction), Some(0.0), "{advantage} {behaviour}");
+    }
+}
+
+#[test]
+fn a_token_without_an_advantage_has_its_whole_ratio_in_the_geometric_mean() {
+    let gmpo = PolicyGradient { advantage: Advantage::Given, ..PolicyGradient::gmpo() };
+    for drift in [2.0, -2.0_f64] {
+        let responses = Side {
+            log_prob: &[-3.0, -1.0],
+            behaviour_log_prob: &[-3.0 - drift, -1.0],
+            advantage: &[0.0, 1.0],
+            ..Side::of(&[2])
+        };
+        let mut own = gmpo.evaluator().unwrap();
+        let loss = own.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap().loss;
+        assert!((loss + 0.5 * (drift / 2.0).exp()).abs() < 1e-15, "{drift}: {loss}");
+    }
+}
+
+#[test]
+fn a_token_that_was_all_but_impossible_and_became_likely_is_beyond_every_bound_of_probabilities() {
+    for preset in [PolicyGradient::dppo_tv(), PolicyGradient::dppo_kl()] {
+        let masked = PolicyGradient { advantage: Advantage::Given, ..preset };
+        let token = Side { log_prob: &[-0.5], behaviour_log_prob: &[-1e4], ..Side::of(&[1]) };
+        assert_eq!(of_token(masked, 1.0, token).1, 0.0);
+        assert!(of_token(masked, -1.0, token).1 > 0.0);
+    }
+}
+
+#[test]
 fn advantages_that_are_not_divided_have_no_scale() {
     for name in ["rloo", "max_rl", "opo", "reinforce_plus_plus_baseline", "remax", "ppo"] {
         let error = refusal(name, &[("scale", "batch".into())]);

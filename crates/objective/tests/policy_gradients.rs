@@ -483,6 +483,11 @@ fn a_token_that_was_all_but_impossible_and_became_likely_is_beyond_every_bound_o
         let token = Side { log_prob: &[-0.5], behaviour_log_prob: &[-1e4], ..Side::of(&[1]) };
         assert_eq!(of_token(masked, 1.0, token).1, 0.0);
         assert!(of_token(masked, -1.0, token).1 > 0.0);
+        // Without an advantage nothing is held back from rising.
+        let responses = Side { advantage: &[0.0], ..token };
+        let mut own = masked.evaluator().unwrap();
+        let answer = own.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+        assert_eq!(answer.metrics.mean(Metric::ClipFraction), Some(0.0));
     }
 }
 

@@ -513,7 +513,7 @@ fn expected_gradient(divergence: &str, place: &str, sampler: [f64; 3]) -> [f64; 
         ("divergence_place", place.into()),
     ];
     let mut gradient = [0.0; 3];
-    for action in 0..3 {
+    for (action, probability) in sampler.into_iter().enumerate() {
         let action_of = |policy: [f64; 3]| vec![policy[action].ln()];
         let sample = Responses {
             log_prob: action_of(POLICY),
@@ -522,7 +522,7 @@ fn expected_gradient(divergence: &str, place: &str, sampler: [f64; 3]) -> [f64; 
             advantage: vec![0.0],
             ..Responses::of(&[1])
         };
-        let pull = sampler[action] * sample.evaluate("grpo", &choices).log_prob[0];
+        let pull = probability * sample.evaluate("grpo", &choices).log_prob[0];
         for (other, slot) in gradient.iter_mut().enumerate() {
             *slot += pull * (f64::from(u8::from(other == action)) - POLICY[other]);
         }

@@ -514,3 +514,36 @@ fn a_value_as_far_from_its_return_as_its_clip_is_passes_its_own_gradient() {
         assert_eq!(of_token(ppo, 0.0, token).2, Some(value - returned));
     }
 }
+
+#[test]
+fn a_response_is_tapered_only_where_it_is_bad_and_became_likelier() {
+    let topr = PolicyGradient { advantage: Advantage::Given, ..PolicyGradient::topr() };
+    for (advantage, behaviour, share) in [(-1.0, -1.0, 0.0), (0.0, -2.0, 0.0), (1.0, -2.0, 0.0), (-1.0, -2.0, 1.0)] {
+        let responses =
+            Side { log_prob: &[-1.0], behaviour_log_prob: &[behaviour], advantage: &[advantage], ..Side::of(&[1]) };
+        let mut own = topr.evaluator().unwrap();
+        let answer = own.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+        assert_eq!(answer.metrics.mean(Metric::ClipFraction), Some(share), "{advantage} {behaviour}");
+    }
+}
+
+#[test]
+fn a_token_that_was_certain_and_is_no_longer_is_beyond_its_bound() {
+    let masked = PolicyGradient { advantage: Advantage::Given, ..PolicyGradient::dppo_kl() };
+    let token = Side { log_prob: &[-3.0], behaviour_log_prob: &[0.0], ..Side::of(&[1]) };
+    assert_eq!(of_token(masked, -1.0, token).1, 0.0);
+}
+
+#[test]
+fn the_weight_of_a_sampler_is_a_part_of_vespos_ratio() {
+    let vespo = PolicyGradient {
+        advantage: Advantage::Given,
+        correction: Correction::TruncateToken,
+        ..PolicyGradient::vespo()
+    };
+    let token = Side { log_prob: &[-1.0], behaviour_log_prob: &[-1.25], rollout_log_prob: &[-1.5], ..Side::of(&[1]) };
+    // log w = ¼ of the policy and ¼ of the sampler; φ(w) = w² e^(3 (1 − w)).
+    let weight = (2.0 * 0.5 + 3.0 * (1.0 - 0.5_f64.exp())).exp();
+    let pull = of_token(vespo, 1.0, token).1;
+    assert!((pull + weight).abs() < 1e-15, "{pull}, {weight}");
+}

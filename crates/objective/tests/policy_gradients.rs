@@ -1,8 +1,9 @@
 //! What must hold for policy gradients whatever their choices: which choices make sense, what is refused, and how steps add up.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed check is a panic")]
 
 use objective::{
-    Advantage, Aggregation, Constant, Correction, Evaluator, Groups, METHODS, Metric, Objective, Parameters,
-    PolicyGradient, Ratio, Side, StepTotals, TrustRegion, Value, registry,
+    Advantage, Aggregation, Constant, Correction, Estimator, Evaluator, Groups, METHODS, Metric, Objective, Parameters,
+    Place, PolicyGradient, Ratio, Side, StepTotals, TrustRegion, Value, registry,
 };
 
 fn refusal(name: &str, given: &[(&str, Value)]) -> String {
@@ -305,4 +306,244 @@ fn only_the_tokens_of_high_entropy_are_learned_from() {
     for ((some, all), entropy) in some.iter().zip(&all).zip(&data.entropy) {
         assert_eq!(*some, if *entropy >= least { *all } else { 0.0 });
     }
+}
+
+/// The loss and the cotangents by log π and V of one token, with this advantage and these columns.
+fn of_token(objective: PolicyGradient, advantage: f64, token: Side<'_>) -> (f64, f64, Option<f64>) {
+    let responses = Side { advantage: &[advantage], ..token };
+    let mut evaluator = objective.evaluator().unwrap();
+    let answer = evaluator.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+    (answer.loss, answer.cotangents.log_prob[0], answer.cotangents.value.first().copied())
+}
+
+#[test]
+fn corrections_have_the_bounds_of_their_sources_unless_set() {
+    for (correction, bounds) in [
+        (Correction::TruncateToken, [Some(0.0), Some(2.0)]),
+        (Correction::MaskGeometric, [Some(0.0), Some(2.0)]),
+        (Correction::Icepop, [Some(0.5), Some(5.0)]),
+        (Correction::OffPolicySequence, [None, Some(0.5)]),
+        (Correction::None, [None, None]),
+    ] {
+        let own = PolicyGradient { correction, ..PolicyGradient::default() }.parameters();
+        let expected = bounds.map(|bound| bound.map(Value::from));
+        assert_eq!(["correction_min", "correction_max"].map(|name| own.get(name).cloned()), expected, "{correction:?}");
+    }
+}
+
+#[test]
+fn a_response_that_drifted_by_exactly_the_bound_is_not_stale() {
+    let masked = PolicyGradient {
+        advantage: Advantage::Given,
+        correction: Correction::OffPolicySequence,
+        ..PolicyGradient::default()
+    };
+    for (rollout, stale) in [(-1.5, false), (f64::next_up(-1.5), true)] {
+        let token =
+            Side { log_prob: &[-2.0], behaviour_log_prob: &[-2.0], rollout_log_prob: &[rollout], ..Side::of(&[1]) };
+        assert_eq!(of_token(masked, -1.0, token).1 == 0.0, stale);
+        assert_eq!(of_token(masked, 1.0, token).1, -1.0);
+    }
+}
+
+#[test]
+fn beyond_its_clip_a_divergence_counts_as_at_the_clip_and_passes_no_gradient_of_its_own() {
+    for drift in [-2.0, -1.0, -0.5, 0.5, 1.0, 2.0_f64] {
+        let (held, free) = (drift.clamp(-1.0, 1.0), drift.abs() <= 1.0);
+        for (divergence, value, slope) in [
+            (Estimator::K1, held, 1.0),
+            (Estimator::K2, held * held / 2.0, held),
+            (Estimator::K3, (-held).exp() + held - 1.0, 1.0 - (-held).exp()),
+        ] {
+            for divergence_place in [Place::Loss, Place::Corrected] {
+                let clipped = PolicyGradient {
+                    advantage: Advantage::Given,
+                    beta: 1.0,
+                    divergence,
+                    divergence_place,
+                    divergence_clip: Some(1.0),
+                    ..PolicyGradient::default()
+                };
+                let token = Side {
+                    log_prob: &[-2.0],
+                    behaviour_log_prob: &[-2.0],
+                    reference_log_prob: &[-2.0 - drift],
+                    ..Side::of(&[1])
+                };
+                let (loss, pull, _) = of_token(clipped, 0.0, token);
+                let own = if free { slope } else { 0.0 };
+                let expected = if divergence_place == Place::Loss { own } else { value + own };
+                let what = format!("{divergence:?} {divergence_place:?} {drift}");
+                assert!((loss - value).abs() < 1e-15 && (pull - expected).abs() < 1e-15, "{what}: {loss}, {pull}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_corrected_divergence_is_exact_where_a_ratio_vanishes_and_goes_on_along_tangents_where_one_explodes() {
+    let corrected = PolicyGradient { advantage: Advantage::Given, beta: 1.0, ..PolicyGradient::default() };
+    let steepest = 100.0_f64.exp();
+    for ([log_prob, behaviour, reference], value, slope) in [
+        // ρ = e⁻⁹⁰ and π_ref/π = e¹⁴⁰: ρ k is π_ref/π_behaviour.
+        ([-150.0, -60.0, -10.0], 50.0_f64.exp(), -140.0 * (-90.0_f64).exp()),
+        // ρ = e¹⁵⁰ is on its tangent, whose slope is not its value.
+        (
+            [-1.0, -151.0, -2.0],
+            51.0 * steepest * (-1.0_f64).exp(),
+            steepest * (-1.0_f64).exp() + 51.0 * steepest * (1.0 - (-1.0_f64).exp()),
+        ),
+        // π_ref/π_behaviour = e²⁴⁹ is on its tangent, ρ = e⁹⁹ is not.
+        ([-151.0, -250.0, -1.0], 150.0 * steepest - 151.0 * 99.0_f64.exp(), -150.0 * 99.0_f64.exp()),
+    ] {
+        let token = Side {
+            log_prob: &[log_prob],
+            behaviour_log_prob: &[behaviour],
+            reference_log_prob: &[reference],
+            ..Side::of(&[1])
+        };
+        let (loss, pull, _) = of_token(corrected, 0.0, token);
+        assert!((loss - value).abs() <= 1e-14 * value, "{log_prob}: {loss:e}, {value:e}");
+        assert!((pull - slope).abs() <= 1e-14 * slope.abs(), "{log_prob}: {pull:e}, {slope:e}");
+    }
+}
+
+#[test]
+fn a_group_whose_mean_reward_is_not_positive_teaches_max_rl_nothing() {
+    for reward in [[-1.0, 1.0], [-2.0, 0.0], [0.0, 0.0]] {
+        let mut max_rl = PolicyGradient::max_rl().evaluator().unwrap();
+        let responses = Side { log_prob: &[-1.0, -2.0], ..Side::of(&[1, 1]) };
+        let answer = max_rl.evaluate(&Groups { responses, group: &[0, 0], reward: &reward }).unwrap();
+        assert_eq!((answer.loss, answer.cotangents.log_prob), (0.0, &[0.0; 2][..]), "{reward:?}");
+    }
+}
+
+#[test]
+fn a_step_of_one_token_is_whitened_to_nothing() {
+    let mut own = PolicyGradient::reinforce_plus_plus().evaluator().unwrap();
+    let responses = Side { log_prob: &[-1.0], behaviour_log_prob: &[-1.0], ..Side::of(&[1]) };
+    let answer = own.evaluate(&Groups { responses, group: &[0], reward: &[3.0] }).unwrap();
+    assert_eq!((answer.loss, answer.cotangents.log_prob[0]), (0.0, 0.0));
+}
+
+#[test]
+fn a_token_without_an_advantage_is_not_clipped() {
+    let given = PolicyGradient { advantage: Advantage::Given, ..PolicyGradient::default() };
+    for (log_prob, behaviour) in [(-0.1, -3.0), (-3.0, -0.1)] {
+        let responses = Side {
+            log_prob: &[log_prob; 2],
+            behaviour_log_prob: &[behaviour; 2],
+            advantage: &[0.0; 2],
+            ..Side::of(&[2])
+        };
+        let mut own = given.evaluator().unwrap();
+        let answer = own.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+        assert_eq!(answer.metrics.mean(Metric::ClipFraction), Some(0.0));
+    }
+}
+
+#[test]
+fn a_weight_at_its_cap_or_without_an_advantage_is_not_clipped() {
+    let capped = PolicyGradient {
+        advantage: Advantage::Given,
+        trust_region: TrustRegion::Cispo,
+        min_ratio: 1.0,
+        max_ratio: Some(1.0),
+        ..PolicyGradient::default()
+    };
+    for (advantage, behaviour) in [(1.0, -1.0), (-1.0, -1.0), (0.0, -2.0), (0.0, -0.5)] {
+        let responses =
+            Side { log_prob: &[-1.0], behaviour_log_prob: &[behaviour], advantage: &[advantage], ..Side::of(&[1]) };
+        let mut own = capped.evaluator().unwrap();
+        let answer = own.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+        assert_eq!(answer.metrics.mean(Metric::ClipFraction), Some(0.0), "{advantage} {behaviour}");
+    }
+}
+
+#[test]
+fn a_token_without_an_advantage_has_its_whole_ratio_in_the_geometric_mean() {
+    let gmpo = PolicyGradient { advantage: Advantage::Given, ..PolicyGradient::gmpo() };
+    for drift in [2.0, -2.0_f64] {
+        let responses = Side {
+            log_prob: &[-3.0, -1.0],
+            behaviour_log_prob: &[-3.0 - drift, -1.0],
+            advantage: &[0.0, 1.0],
+            ..Side::of(&[2])
+        };
+        let mut own = gmpo.evaluator().unwrap();
+        let loss = own.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap().loss;
+        assert!((loss + 0.5 * (drift / 2.0).exp()).abs() < 1e-15, "{drift}: {loss}");
+    }
+}
+
+#[test]
+fn a_token_that_was_all_but_impossible_and_became_likely_is_beyond_every_bound_of_probabilities() {
+    for preset in [PolicyGradient::dppo_tv(), PolicyGradient::dppo_kl()] {
+        let masked = PolicyGradient { advantage: Advantage::Given, ..preset };
+        let token = Side { log_prob: &[-0.5], behaviour_log_prob: &[-1e4], ..Side::of(&[1]) };
+        assert_eq!(of_token(masked, 1.0, token).1, 0.0);
+        assert!(of_token(masked, -1.0, token).1 > 0.0);
+        // Without an advantage nothing is held back from rising.
+        let responses = Side { advantage: &[0.0], ..token };
+        let mut own = masked.evaluator().unwrap();
+        let answer = own.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+        assert_eq!(answer.metrics.mean(Metric::ClipFraction), Some(0.0));
+    }
+}
+
+#[test]
+fn advantages_that_are_not_divided_have_no_scale() {
+    for name in ["rloo", "max_rl", "opo", "reinforce_plus_plus_baseline", "remax", "ppo"] {
+        let error = refusal(name, &[("scale", "batch".into())]);
+        assert!(error.starts_with(&format!("{name}.scale: not used where advantage = ")), "{error}");
+    }
+}
+
+#[test]
+fn a_value_as_far_from_its_return_as_its_clip_is_passes_its_own_gradient() {
+    let ppo = PolicyGradient { value_clip: Some(0.25), entropy_coefficient: 0.0, ..PolicyGradient::ppo() };
+    for (value, returned) in [(1.0, 0.625), (-1.0, -0.625)] {
+        let token = Side {
+            log_prob: &[-1.0],
+            behaviour_log_prob: &[-1.0],
+            value: &[value],
+            behaviour_value: &[0.0],
+            returns: &[returned],
+            ..Side::of(&[1])
+        };
+        assert_eq!(of_token(ppo, 0.0, token).2, Some(value - returned));
+    }
+}
+
+#[test]
+fn a_response_is_tapered_only_where_it_is_bad_and_became_likelier() {
+    let topr = PolicyGradient { advantage: Advantage::Given, ..PolicyGradient::topr() };
+    for (advantage, behaviour, share) in [(-1.0, -1.0, 0.0), (0.0, -2.0, 0.0), (1.0, -2.0, 0.0), (-1.0, -2.0, 1.0)] {
+        let responses =
+            Side { log_prob: &[-1.0], behaviour_log_prob: &[behaviour], advantage: &[advantage], ..Side::of(&[1]) };
+        let mut own = topr.evaluator().unwrap();
+        let answer = own.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+        assert_eq!(answer.metrics.mean(Metric::ClipFraction), Some(share), "{advantage} {behaviour}");
+    }
+}
+
+#[test]
+fn a_token_that_was_certain_and_is_no_longer_is_beyond_its_bound() {
+    let masked = PolicyGradient { advantage: Advantage::Given, ..PolicyGradient::dppo_kl() };
+    let token = Side { log_prob: &[-3.0], behaviour_log_prob: &[0.0], ..Side::of(&[1]) };
+    assert_eq!(of_token(masked, -1.0, token).1, 0.0);
+}
+
+#[test]
+fn the_weight_of_a_sampler_is_a_part_of_vespos_ratio() {
+    let vespo = PolicyGradient {
+        advantage: Advantage::Given,
+        correction: Correction::TruncateToken,
+        ..PolicyGradient::vespo()
+    };
+    let token = Side { log_prob: &[-1.0], behaviour_log_prob: &[-1.25], rollout_log_prob: &[-1.5], ..Side::of(&[1]) };
+    // log w = ¼ of the policy and ¼ of the sampler; φ(w) = w² e^(3 (1 − w)).
+    let weight = (2.0 * 0.5 + 3.0 * (1.0 - 0.5_f64.exp())).exp();
+    let pull = of_token(vespo, 1.0, token).1;
+    assert!((pull + weight).abs() < 1e-15, "{pull}, {weight}");
 }

@@ -2,6 +2,7 @@
 //!
 //! Three actions, and a state for each beginning of a response. In the tree of fixed length every response has as many tokens; in
 //! the other one action 0 ends it. An expectation over groups of G responses is a sum over all tuples of G.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed check is a panic")]
 
 use objective::{
     Advantage, Aggregation, Constant, Correction, Estimator, Evaluator, Groups, Objective, Place, PolicyGradient,

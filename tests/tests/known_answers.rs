@@ -14,9 +14,7 @@ use lake::{measure, trajectory};
 use objective::{ObjectiveState, Parameters, generalised_advantages, registry};
 use serde_json::Value;
 use tests::{assert_close, numbers, oracle};
-use training::{
-    Optimizer, OptimizerSettings, Policy, Schedule, Step, StepSettings, fill_reference,
-};
+use training::{Optimizer, OptimizerSettings, Policy, Schedule, Step, StepSettings, fill_reference};
 
 /// A name and its parameters.
 fn named(value: &Value) -> (String, Parameters) {
@@ -463,8 +461,7 @@ fn clipping_is_pytorchs() {
             pairs: Vec::new(),
             constants: objective::TokenConstants::default(),
         };
-        let settings =
-            StepSettings { learning_rate: 1.0, clip_norm: case["max_norm"].as_f64(), lambda: 0.0 };
+        let settings = StepSettings { learning_rate: 1.0, clip_norm: case["max_norm"].as_f64(), lambda: 0.0 };
         let report = Step::new(&*sft).take(&mut policy, &mut (), &[batch], settings).unwrap();
         assert_close(&[report.gradient_norm], &[case["norm"].as_f64().unwrap()], 1e-15, 0.0, "norm");
         assert_close(&policy.applied, &numbers(&case["clipped"]), 1e-15, 0.0, "clipped");
@@ -566,11 +563,7 @@ fn forty_steps_on_the_lake_follow_pytorch() {
         let theirs = Network::from_parameters(inputs, hidden, numbers(&case["initial_gradient"])).unwrap().parameters;
         assert_close(&policy.network.gradient, &theirs, 1e-11, 1e-15, name);
 
-        let settings = StepSettings {
-            learning_rate: case["learning_rate"].as_f64().unwrap(),
-            clip_norm: None,
-            lambda,
-        };
+        let settings = StepSettings { learning_rate: case["learning_rate"].as_f64().unwrap(), clip_norm: None, lambda };
         let mut step = Step::new(&*objective);
         let distance = |policy: &LakePolicy<'_>| {
             measure::distance(&policy.network.transition_matrix(), &optimal, &map.non_terminal())

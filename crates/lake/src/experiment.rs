@@ -9,9 +9,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
-use training::{
-    MicroBatch, Optimizer, Schedule, Step, StepError, StepReport, StepSettings, fill_reference,
-};
+use training::{MicroBatch, Optimizer, Schedule, Step, StepError, StepReport, StepSettings, fill_reference};
 
 use crate::environment::Environment;
 use crate::error::LakeError;
@@ -137,16 +135,7 @@ impl Experiment {
         let teacher = recipe.teacher.as_ref().map(|teacher| teacher.table(environment, setting.solution()));
         let teacher = teacher.transpose()?;
         let curve_steps = curve_steps(recipe.steps);
-        Ok(Self {
-            recipe,
-            setting,
-            demonstration,
-            is_demonstrated,
-            rejected,
-            teacher,
-            curve_steps,
-            explain: false,
-        })
+        Ok(Self { recipe, setting, demonstration, is_demonstrated, rejected, teacher, curve_steps, explain: false })
     }
 
     /// The same, with a report that also says why each method ends where it does.

@@ -14,8 +14,6 @@ use strum::VariantNames;
 use toml::Table;
 use training::{OptimizerSettings, Shape};
 
-use self::entry::{OptimizerSpelling, Spelling, name_first};
-
 use crate::environment::{Dynamics, Rewards};
 use crate::error::LakeError;
 use crate::network::Encoding;
@@ -25,6 +23,7 @@ use crate::start::{self, Start};
 use crate::teacher::{self, Teacher};
 
 pub use self::entry::MethodRecipe;
+use self::entry::{OptimizerSpelling, Spelling, name_first};
 
 /// The recipe whose fields every other one replaces.
 pub const DEFAULT: &str = include_str!("../../../experiments/default.toml");
@@ -374,6 +373,7 @@ fn parse(origin: &str, text: &str) -> Result<Table, LakeError> {
         .map_err(|error: toml::de::Error| LakeError::Parse { path: origin.to_owned(), problem: error.to_string() })
 }
 
+/// Fields as a type, with the path to a field of another one in the error.
 fn read<T: DeserializeOwned>(origin: &str, table: Table) -> Result<T, LakeError> {
     serde_path_to_error::deserialize(toml::Value::Table(table))
         .map_err(|error| LakeError::Parse { path: origin.to_owned(), problem: error.to_string() })

@@ -24,7 +24,7 @@ pub enum StepError<E: std::error::Error + 'static> {
         /// What is wrong with them.
         source: BatchError,
     },
-    /// A group that lies in two micro-batches, which are evaluated one by one: neither has all of its rewards and tokens.
+    /// A group that lies in two micro-batches, where each is evaluated by itself and a group's tokens are counted.
     #[error(
         "micro-batch {micro_batch}: expected whole groups, got a part of group {group}, which begins in the one before"
     )]

@@ -14,6 +14,7 @@
 mod columns;
 pub mod error;
 pub mod optimizer;
+mod passing;
 pub mod policy;
 pub mod ranks;
 pub mod reference;

@@ -1,12 +1,16 @@
 //! The one training step: every objective, every policy.
 
+#[cfg(test)]
+mod tests;
+
 use objective::{
-    Anticipation, Coupling, Evaluation, Feedback, Metrics, Objective, ObjectiveState, Requirements, Response,
-    StepTotals, TokenColumns, TokenStatistics,
+    Coupling, Evaluation, Feedback, Metrics, Objective, ObjectiveState, Requirements, Response, StepTotals,
+    TokenColumns, TokenStatistics,
 };
 
 use crate::columns::{Columns, copy_tokens};
 use crate::error::StepError;
+use crate::passing::{Passing, columns, forward, pull_back};
 use crate::policy::{MicroBatch, MicroBatchOf, Policy};
 use crate::ranks::agree;
 
@@ -39,8 +43,8 @@ pub struct StepSettings {
     pub learning_rate: f64,
     /// Greatest Euclidean norm of the gradient; none means unclipped.
     pub clip_norm: Option<f64>,
-    /// Weight λ of the policy's own prediction in an anticipated state, in [0, 1] ([`Anticipation::at`]); 0 where the
-    /// objective anticipates none.
+    /// Weight λ of the policy's own prediction in an anticipated state, in [0, 1] ([`objective::Anticipation::at`]). An
+    /// objective without anticipated states does not read it.
     pub lambda: f64,
 }
 
@@ -55,14 +59,6 @@ pub struct StepReport {
     pub metrics: Metrics,
 }
 
-/// A policy on its way through a step.
-enum Passing<'p, P> {
-    /// It gets a gradient.
-    Trained(&'p mut P),
-    /// It is evaluated alone.
-    Evaluated(&'p P),
-}
-
 /// How the micro-batches of a step are divided into parts.
 #[derive(Clone, Copy)]
 struct Division {
@@ -71,9 +67,6 @@ struct Division {
     /// Where all of them are one part: the token of the gathered columns at which this process's begin.
     begin: Option<usize>,
 }
-
-/// Anticipated states, where the objective asks for them, and the forward pass.
-type Passed<P> = (Option<<P as Policy>::States>, <P as Policy>::Forward);
 
 impl<'a> Step<'a> {
     /// Training with an objective that remembers nothing yet.
@@ -288,15 +281,6 @@ impl<'a> Step<'a> {
     }
 }
 
-impl<P> Passing<'_, P> {
-    fn get(&self) -> &P {
-        match self {
-            Self::Trained(policy) => policy,
-            Self::Evaluated(policy) => policy,
-        }
-    }
-}
-
 /// The first micro-batch that goes on with a group of the one before, and the group.
 fn split_group<S, F>(grouped: bool, micro_batches: &[MicroBatch<S, F>]) -> Option<(usize, usize)> {
     let group = |response: Option<&Response>| match response?.feedback {
@@ -307,41 +291,4 @@ fn split_group<S, F>(grouped: bool, micro_batches: &[MicroBatch<S, F>]) -> Optio
         let [before, after] = [group(pair[0].responses.last()), group(pair[1].responses.first())];
         after.filter(|_| before == after).map(|group| (index + 1, group))
     })
-}
-
-/// A micro-batch's columns, with its statistics.
-fn columns<'a, S, F>(micro_batch: &'a MicroBatch<S, F>, statistics: &'a TokenStatistics) -> TokenColumns<'a> {
-    let MicroBatch { constants, responses, pairs, .. } = micro_batch;
-    TokenColumns { statistics, constants, responses, pairs }
-}
-
-/// Takes a micro-batch through the policy and fills its statistics.
-fn forward<P: Policy>(
-    policy: &P,
-    requirements: &Requirements,
-    micro_batch: &MicroBatchOf<P>,
-    lambda: f64,
-    statistics: &mut TokenStatistics,
-) -> Result<Passed<P>, P::Error> {
-    let MicroBatch { states, tokens, .. } = micro_batch;
-    let anticipated = match requirements.anticipation {
-        Anticipation::Off => None,
-        Anticipation::Residual { freeze, .. } => Some(policy.anticipate(states, lambda, freeze)?),
-    };
-    let forward = policy.forward(anticipated.as_ref().unwrap_or(states))?;
-    let frozen = micro_batch.frozen(requirements);
-    policy.statistics(&forward, frozen, tokens, requirements.statistics, statistics)?;
-    Ok((anticipated, forward))
-}
-
-fn pull_back<P: Policy>(
-    policy: &mut P,
-    requirements: &Requirements,
-    micro_batch: &MicroBatchOf<P>,
-    (anticipated, forward): Passed<P>,
-    cotangents: &TokenStatistics,
-) -> Result<(), P::Error> {
-    let MicroBatch { states, tokens, .. } = micro_batch;
-    let states = anticipated.as_ref().unwrap_or(states);
-    policy.pull_back(states, forward, micro_batch.frozen(requirements), tokens, cotangents)
 }

@@ -1,7 +1,10 @@
 //! Methods and optimizer of a recipe: as a file and a command line spell them, and with their parameters checked.
 
-use objective::{Anticipation, Configured, Constant, METHODS, Requirements, Source, Statistic, registry, schema};
-use objective::{Parameters, Value};
+use std::borrow::Cow;
+
+use objective::{
+    Anticipation, Configured, Constant, METHODS, Parameters, Requirements, Source, Statistic, Value, registry, schema,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 use training::{OPTIMIZERS, OptimizerSettings};
@@ -230,7 +233,7 @@ pub(super) fn name_first<S: Serializer>(optimizer: &OptimizerSettings, serialize
 }
 
 impl JsonSchema for OptimizerSpelling {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
+    fn schema_name() -> Cow<'static, str> {
         "Optimizer".into()
     }
 
@@ -243,7 +246,7 @@ impl JsonSchema for OptimizerSpelling {
 }
 
 impl JsonSchema for MethodRecipe {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
+    fn schema_name() -> Cow<'static, str> {
         "Entry".into()
     }
 

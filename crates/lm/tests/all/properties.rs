@@ -99,8 +99,7 @@ fn step_of(worker: &Worker, name: &str, method: &str, records: &[Record<Example>
     let plans = &plans[worker.share(plans.len())];
     let micro_batches = reference.micro_batches(&requirements, policy.model(), plans, way.packing).unwrap();
     let lambda = requirements.anticipation.at(1.0, 0.0);
-    let (loss, metrics) =
-        training::Step::new(&*objective).accumulate(&mut policy, &micro_batches, lambda).unwrap();
+    let (loss, metrics) = training::Step::new(&*objective).accumulate(&mut policy, &micro_batches, lambda).unwrap();
     let gradients = policy.gradients().iter().map(|gradient| gradient.as_ref().map(Tensor::shallow_clone)).collect();
     (loss, metrics, gradients)
 }

@@ -11,7 +11,7 @@ use lake::network::{Encoding, Inputs, Network};
 use lake::policy::{LakePolicy, given};
 use lake::solver::{Target, optimal_policy, value_iteration};
 use lake::{measure, trajectory};
-use objective::{ObjectiveState, Parameters, generalised_advantages, registry};
+use objective::{Parameters, generalised_advantages, registry};
 use serde_json::Value;
 use tests::{assert_close, numbers, oracle};
 use training::{Optimizer, OptimizerSettings, Policy, Schedule, Step, StepSettings, fill_reference};

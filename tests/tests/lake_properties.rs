@@ -11,9 +11,9 @@ use lake::recipe::{Overrides, Recipe};
 use lake::solver::{TEMPERATURE, Target, optimal_policy, value_iteration};
 use lake::teacher;
 use objective::{
-    Anticipation, Constant, Data, Evaluation, Feedback, Freeze, Held, METHODS, Objective, ObjectiveState, Parameters,
-    Requirements, Response, Statistic, StepTotals, TeacherDivergence, TokenColumns, TokenConstants, TokenStatistics,
-    registry,
+    Anticipation, Constant, Data, Evaluation, Feedback, Freeze, Held, METHODS, Metrics, Objective, ObjectiveState,
+    Parameters, Requirements, Response, Statistic, StepTotals, TeacherDivergence, TokenColumns, TokenConstants,
+    TokenStatistics, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;

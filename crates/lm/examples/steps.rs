@@ -23,7 +23,7 @@ use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
 use lm::reference::Reference;
 use lm::weights::Weights;
-use objective::{Configured, ObjectiveState, Parameters};
+use objective::{Configured, Parameters};
 use tch::{Cuda, Device, Tensor};
 use training::{OptimizerSettings, Step, StepSettings};
 

@@ -9,7 +9,7 @@ use lm::model::tape::Keep;
 use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
 use lm::reference::Reference;
-use objective::{Configured, Data, Objective, ObjectiveState};
+use objective::{Configured, Data, Objective};
 use serde_json::Value;
 use tch::no_grad;
 use training::{OptimizerSettings, Policy, Schedule, Shape, Step, StepSettings};

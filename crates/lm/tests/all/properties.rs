@@ -17,7 +17,7 @@ use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
 use lm::ranks::Worker;
 use lm::reference::Reference;
-use objective::{Metrics, ObjectiveState, Parameters, TokenConstants, registry};
+use objective::{Metrics, Parameters, TokenConstants, registry};
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
 use training::OptimizerSettings;

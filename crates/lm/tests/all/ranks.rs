@@ -12,7 +12,7 @@ use lm::model::tape::Keep;
 use lm::policy::LmPolicy;
 use lm::ranks::{Link, Processes, Worker};
 use lm::reference::Reference;
-use objective::{ObjectiveState, Parameters, registry};
+use objective::{Parameters, registry};
 use tch::{Tensor, no_grad};
 use training::Step;
 

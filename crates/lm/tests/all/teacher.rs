@@ -12,9 +12,7 @@ use lm::policy::LmPolicy;
 use lm::recipe::default_now;
 use lm::reference::Reference;
 use lm::teacher::Teacher;
-use objective::{
-    Distillation, DistillationDivergence, Objective, ObjectiveState, Statistic, TeacherDivergence, TokenStatistics,
-};
+use objective::{Distillation, DistillationDivergence, Objective, Statistic, TeacherDivergence, TokenStatistics};
 use tch::{Kind, Tensor};
 use training::{Frozen, Step};
 

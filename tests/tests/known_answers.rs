@@ -11,12 +11,10 @@ use lake::network::{Encoding, Inputs, Network};
 use lake::policy::{LakePolicy, given};
 use lake::solver::{Target, optimal_policy, value_iteration};
 use lake::{measure, trajectory};
-use objective::{ObjectiveState, Parameters, registry};
+use objective::{Parameters, registry};
 use serde_json::Value;
 use tests::{assert_close, numbers, oracle};
-use training::{
-    Moment, Optimizer, OptimizerSettings, Policy, Schedule, StepSettings, Workspace, accumulate, fill_reference, step,
-};
+use training::{Optimizer, OptimizerSettings, Policy, Schedule, Step, StepSettings, fill_reference};
 
 /// A name and its parameters.
 fn named(value: &Value) -> (String, Parameters) {
@@ -331,18 +329,8 @@ fn clipping_is_pytorchs() {
             pairs: Vec::new(),
             constants: objective::TokenConstants::default(),
         };
-        let settings =
-            StepSettings { learning_rate: 1.0, clip_norm: case["max_norm"].as_f64(), moment: Moment::default() };
-        let report = step(
-            &mut policy,
-            &mut (),
-            &*sft,
-            &mut ObjectiveState::default(),
-            &[batch],
-            settings,
-            &mut Workspace::default(),
-        )
-        .unwrap();
+        let settings = StepSettings { learning_rate: 1.0, clip_norm: case["max_norm"].as_f64(), lambda: 0.0 };
+        let report = Step::new(&*sft).take(&mut policy, &mut (), &[batch], settings).unwrap();
         assert_close(&[report.gradient_norm], &[case["norm"].as_f64().unwrap()], 1e-15, 0.0, "norm");
         assert_close(&policy.applied, &numbers(&case["clipped"]), 1e-15, 0.0, "clipped");
     }
@@ -437,25 +425,14 @@ fn forty_steps_on_the_lake_follow_pytorch() {
         let mut batches = [given(requirements.data, &demonstration, rejected.as_ref())];
         fill_reference(&policy, &requirements, &mut batches).unwrap();
 
-        let (mut workspace, mut state) = (Workspace::default(), ObjectiveState::default());
-        accumulate(
-            &mut policy,
-            &*objective,
-            &mut ObjectiveState::default(),
-            &batches,
-            Moment::default(),
-            &mut workspace,
-        )
-        .unwrap();
+        let lambda = requirements.anticipation.at(1.0, 0.0);
+        Step::new(&*objective).accumulate(&mut policy, &batches, lambda).unwrap();
         // In the order in which the network keeps its parameters.
         let theirs = Network::from_parameters(inputs, hidden, numbers(&case["initial_gradient"])).unwrap().parameters;
         assert_close(&policy.network.gradient, &theirs, 1e-11, 1e-15, name);
 
-        let settings = StepSettings {
-            learning_rate: case["learning_rate"].as_f64().unwrap(),
-            clip_norm: None,
-            moment: Moment::default(),
-        };
+        let settings = StepSettings { learning_rate: case["learning_rate"].as_f64().unwrap(), clip_norm: None, lambda };
+        let mut step = Step::new(&*objective);
         let distance = |policy: &LakePolicy<'_>| {
             measure::distance(&policy.network.transition_matrix(), &optimal, &map.non_terminal())
         };
@@ -463,8 +440,7 @@ fn forty_steps_on_the_lake_follow_pytorch() {
             if let Some(theirs) = case["distance"][index.to_string()].as_f64() {
                 assert_close(&[distance(&policy)], &[theirs], 1e-9, 0.0, &format!("{name}, distance at {index}"));
             }
-            let report =
-                step(&mut policy, &mut optimizer, &*objective, &mut state, &batches, settings, &mut workspace).unwrap();
+            let report = step.take(&mut policy, &mut optimizer, &batches, settings).unwrap();
             assert_close(&[report.loss], &[theirs], 1e-9, 1e-12, &format!("{name}, loss at {index}"));
         }
         assert_close(&[distance(&policy)], &[case["distance"]["40"].as_f64().unwrap()], 1e-9, 0.0, name);

@@ -19,7 +19,7 @@ use rand_chacha::rand_core::SeedableRng;
 use serde_json::Value;
 use tests::assert_close;
 use tests::command::{json, succeeds};
-use training::{MicroBatch, Moment, fill_reference};
+use training::{MicroBatch, fill_reference};
 
 const WORDS: [&str; 5] = ["DDRDRR", "RD", "RRDDLDRR", "RRDDDR", "RLRLDU"];
 
@@ -101,7 +101,7 @@ fn anticipated_states_carry_their_weight_in_the_prior_and_in_the_reads() {
     let batch = given(requirements.data, &demonstration, None);
     let priors = priors(&policy, &requirements, &batch, 6, 16);
     let mut reads = Reads::new(16);
-    reads.count(&policy, &requirements, &batch, Moment::default(), &demonstration);
+    reads.count(&policy, &requirements, &batch, requirements.anticipation.at(1.0, 0.0), &demonstration);
     let mut anticipated = [0.0; 16];
     for (time, prior) in priors.iter().enumerate() {
         let other = match time {
@@ -136,7 +136,7 @@ fn what_is_not_learned_from_is_not_read() {
     assert_eq!(batch.responses.len(), 4);
     let mut reads = Reads::new(16);
     let policy = LakePolicy::new(&map, network(&map, 4));
-    reads.count(&policy, &requirements, &batch, Moment::default(), &demonstration);
+    reads.count(&policy, &requirements, &batch, 0.0, &demonstration);
     let total = |origin| reads.of(origin).iter().sum::<f64>();
     assert_eq!([total(Origin::Demonstration), total(Origin::Negatives)], [6.0, 2.0]);
     assert_eq!([total(Origin::Anticipation), total(Origin::Rollouts)], [0.0, 0.0]);

@@ -11,9 +11,9 @@ use lake::recipe::{Overrides, Recipe};
 use lake::solver::{TEMPERATURE, Target, optimal_policy, value_iteration};
 use lake::teacher;
 use objective::{
-    Anticipation, Constant, Data, Evaluation, Feedback, Freeze, Held, METHODS, Objective, ObjectiveState, Parameters,
-    Requirements, Response, Statistic, StepTotals, TeacherDivergence, TokenColumns, TokenConstants, TokenStatistics,
-    registry,
+    Anticipation, Constant, Data, Evaluation, Feedback, Freeze, Held, METHODS, Metrics, Objective, ObjectiveState,
+    Parameters, Requirements, Response, Statistic, StepTotals, TeacherDivergence, TokenColumns, TokenConstants,
+    TokenStatistics, registry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -22,8 +22,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use tests::command::fails;
 use tests::{assert_close, central_difference, rounding};
-use training::{Frozen, MicroBatch, Moment, Optimizer, OptimizerSettings, Policy, StepError, StepSettings, Workspace};
-use training::{Outcome, accumulate, fill_behaviour, fill_reference, step};
+use training::{Frozen, MicroBatch, Optimizer, OptimizerSettings, Policy, Step, StepError, StepSettings};
+use training::{Outcome, fill_behaviour, fill_reference};
 
 const HIDDEN: usize = 7;
 
@@ -198,6 +198,17 @@ fn statistics(requirements: &Requirements, batch: &MicroBatch<States, Forward>, 
     statistics
 }
 
+/// The loss and the metrics of a first step after the warm-up, whose gradient the policy then has.
+fn accumulate(
+    policy: &mut LakePolicy<'_>,
+    objective: &dyn Objective,
+    batches: &[MicroBatch<States, Forward>],
+) -> (f64, Metrics) {
+    let mut step = Step::new(objective);
+    let lambda = step.requirements().anticipation.at(1.0, 0.0);
+    step.accumulate(policy, batches, lambda).unwrap()
+}
+
 /// The answer to one micro-batch from what the policy says at every state; with held numbers of its own, or with these.
 fn evaluate(
     objective: &dyn Objective,
@@ -228,9 +239,7 @@ fn the_whole_gradient_through_the_step_is_the_difference_of_the_loss_at_fixed_he
         let mut policy = LakePolicy::new(&map, network_for(encoding, &map, seed, &*objective));
         let mut batches = [batch(&map, &*objective, "RRDDLDRR", "DDRRDR")];
         refer(&map, 1000, &requirements, &mut batches);
-        let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
-        let (whole, _) =
-            accumulate(&mut policy, &*objective, &mut state, &batches, Moment::default(), &mut workspace).unwrap();
+        let (whole, _) = accumulate(&mut policy, &*objective, &batches);
 
         let parameters = policy.network.parameters.clone();
         let [batch] = &batches;
@@ -336,9 +345,8 @@ fn cells_that_share_inputs_are_visited_each_and_all_that_has_a_gradient_learns()
             .map(|settings| Optimizer::new(settings, policy.network.parameters.len()))
             .unwrap();
         let before = policy.network.parameters.clone();
-        let settings = StepSettings { learning_rate: 0.5, clip_norm: None, moment: Moment::default() };
-        let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
-        step(&mut policy, &mut optimizer, &*sft, &mut state, &batches, settings, &mut workspace).unwrap();
+        let settings = StepSettings { learning_rate: 0.5, clip_norm: None, lambda: 0.0 };
+        Step::new(&*sft).take(&mut policy, &mut optimizer, &batches, settings).unwrap();
         assert_eq!(policy.cells_visited(), 6);
         let Network { parameters, gradient, .. } = &policy.network;
         let expected: Vec<_> = before.iter().zip(gradient).map(|(before, gradient)| before - 0.5 * gradient).collect();
@@ -355,15 +363,7 @@ fn frozen_embeddings_pass_no_gradient() {
             let objective = build("ift", &[("freeze_embeddings", freeze)]);
             let mut policy = LakePolicy::new(&map, network(&map, seed));
             let batch = batch(&map, &*objective, "DDRDRR", "RD");
-            accumulate(
-                &mut policy,
-                &*objective,
-                &mut ObjectiveState::default(),
-                std::slice::from_ref(&batch),
-                Moment::default(),
-                &mut Workspace::default(),
-            )
-            .unwrap();
+            accumulate(&mut policy, &*objective, std::slice::from_ref(&batch));
             let demonstrated = batch.states.cells.clone();
             (policy.network.gradient, demonstrated)
         };
@@ -411,15 +411,7 @@ fn gradient_accumulation_gives_the_gradient_of_the_whole_step() {
         let run = |batches: &mut [MicroBatch<States, Forward>]| {
             let mut policy = LakePolicy::new(&map, network_for(Encoding::OneHot, &map, 5, &*objective));
             refer(&map, 6, &objective.requirements(), batches);
-            let (loss, metrics) = accumulate(
-                &mut policy,
-                &*objective,
-                &mut ObjectiveState::default(),
-                batches,
-                Moment::default(),
-                &mut Workspace::default(),
-            )
-            .unwrap();
+            let (loss, metrics) = accumulate(&mut policy, &*objective, batches);
             (loss, metrics, policy.network.gradient)
         };
         let (loss, metrics, gradient) = run(std::slice::from_mut(&mut whole));
@@ -469,15 +461,7 @@ fn dpo_starts_at_ln_2_on_the_lake() {
     let mut policy = LakePolicy::new(&map, network(&map, 3));
     let mut batches = [batch(&map, &*dpo, "DDRDRR", "RD")];
     fill_reference(&policy, &dpo.requirements(), &mut batches).unwrap();
-    let (loss, _) = accumulate(
-        &mut policy,
-        &*dpo,
-        &mut ObjectiveState::default(),
-        &batches,
-        Moment::default(),
-        &mut Workspace::default(),
-    )
-    .unwrap();
+    let (loss, _) = accumulate(&mut policy, &*dpo, &batches);
     assert_eq!(loss, std::f64::consts::LN_2);
 }
 
@@ -489,15 +473,7 @@ fn ift_without_residual_or_propagation_is_sft_on_the_lake() {
     let gradient = |objective: &dyn Objective| {
         let mut policy = LakePolicy::new(&map, network(&map, 9));
         let batch = batch(&map, objective, "DDRDRR", "RD");
-        accumulate(
-            &mut policy,
-            objective,
-            &mut ObjectiveState::default(),
-            &[batch],
-            Moment::default(),
-            &mut Workspace::default(),
-        )
-        .unwrap();
+        accumulate(&mut policy, objective, &[batch]);
         policy.network.gradient
     };
     assert_close(&gradient(&*ift), &gradient(&*build("sft", &[])), 1e-14, 1e-17, "gradient");
@@ -514,9 +490,8 @@ fn a_step_that_diverges_is_refused_and_leaves_policy_and_optimizer_as_they_were(
     let mut optimizer = Optimizer::new(settings, before.len());
     let untouched = optimizer.clone();
     let batches = [batch(&map, &*sft, "DDRDRR", "RD")];
-    let settings = StepSettings { learning_rate: 1e-3, clip_norm: None, moment: Moment::default() };
-    let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
-    let error = step(&mut policy, &mut optimizer, &*sft, &mut state, &batches, settings, &mut workspace).unwrap_err();
+    let settings = StepSettings { learning_rate: 1e-3, clip_norm: None, lambda: 0.0 };
+    let error = Step::new(&*sft).take(&mut policy, &mut optimizer, &batches, settings).unwrap_err();
     assert!(matches!(error, StepError::Batch { micro_batch: 0, .. }), "{error}");
     assert_eq!(policy.network.parameters.iter().map(|p| p.to_bits()).collect::<Vec<_>>(), before);
     assert_eq!(optimizer, untouched);

@@ -115,7 +115,7 @@ pub fn title(environment: &Environment, report: &Report) -> String {
         recipe.seeds,
         if recipe.seeds == 1 { "seed" } else { "seeds" },
         recipe.steps,
-        recipe.optimizer.name,
+        recipe.optimizer.name(),
         recipe.learning_rate,
         start,
         target,

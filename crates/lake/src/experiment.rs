@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use ndarray_rand::rand_distr::StandardNormal;
-use objective::{Data, Metrics, Objective, ObjectiveState, Parameters, Requirements, Source, Statistic, registry};
+use objective::{Configured, Data, Metrics, Objective, ObjectiveState, Requirements, Source, Statistic};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
-use training::{
-    MicroBatch, Moment, Optimizer, OptimizerSettings, Schedule, StepError, StepReport, StepSettings, Workspace,
-    fill_reference, step,
-};
+use training::{MicroBatch, Optimizer, Schedule, Step, StepError, StepReport, StepSettings, fill_reference};
 
 use crate::environment::Environment;
 use crate::error::LakeError;
@@ -27,7 +24,7 @@ use crate::rollout::{Dice, sample};
 use crate::setting::Setting;
 use crate::snapshots::Snapshots;
 use crate::solver::{TransitionMatrix, uniform_policy};
-use crate::start::{self, Start};
+use crate::start;
 use crate::teacher;
 use crate::trajectory;
 
@@ -62,11 +59,6 @@ pub struct Experiment {
     rejected: Option<Trajectory>,
     /// The teacher's distributions, where a method reads them.
     teacher: Option<TransitionMatrix>,
-    optimizer: OptimizerSettings,
-    /// What trains every policy before its methods do, if anything.
-    before: Option<Box<dyn Objective>>,
-    /// Of each method, in the order in which they train.
-    objectives: Vec<Vec<Box<dyn Objective>>>,
     /// Updates after which the curve is measured.
     curve_steps: Vec<usize>,
     /// Whether the report says why.
@@ -111,9 +103,8 @@ impl Experiment {
     ///
     /// # Errors
     ///
-    /// [`LakeError`] for a map, trajectory, optimizer or method that the recipe names wrongly, for an optimal policy
-    /// that rounding leaves undecided, and for a rejected trajectory whose comparison with the demonstration teaches
-    /// nothing.
+    /// [`LakeError`] for a map or trajectory that the recipe names wrongly, for an optimal policy that rounding leaves
+    /// undecided, and for a rejected trajectory whose comparison with the demonstration teaches nothing.
     pub fn new(recipe: Recipe) -> Result<Self, LakeError> {
         let experiment = Self::drawn(recipe)?;
         if let Some(rejected) = &experiment.rejected {
@@ -127,41 +118,24 @@ impl Experiment {
     pub(crate) fn drawn(recipe: Recipe) -> Result<Self, LakeError> {
         let setting = Setting::new(&recipe)?;
         let (environment, map) = (setting.environment(), setting.environment().map());
-        let objectives = recipe.objectives()?;
-        let before = match &recipe.start {
-            Start::After { method } => Some(registry::build(method, &Parameters::new())?),
-            Start::Random | Start::Noisy { .. } | Start::Right { .. } => None,
-        };
         let fitted = recipe.start.policy(map, setting.greedy(), &mut stream(recipe.seed, 0, START));
         let sampled = fitted.unwrap_or_else(|| uniform_policy(map));
         let resolve = |name: &str| trajectory::resolve_rewarded(environment, recipe.gamma, name, &sampled);
         // Whatever trains before the methods reads it like them, so that no method's numbers depend on its company.
-        let trained = || objectives.iter().flatten().chain(&before);
+        let trained = || recipe.trained().map(|trained| trained.objective().requirements());
         let (demonstration, is_demonstrated) = match resolve(&recipe.demonstration) {
             // No method reads the demonstration, but the report has distances along it.
-            Err(_) if !trained().any(|objective| learns_from_data(&**objective)) => {
+            Err(_) if !trained().any(|requirements| requirements.source == Source::Given) => {
                 (trajectory::resolve(map, trajectory::OPTIMAL)?, false)
             }
             resolved => (resolved?, true),
         };
-        let compares = trained().any(|objective| reads_rejected(&objective.requirements()));
+        let compares = trained().any(|requirements| reads_rejected(&requirements));
         let rejected = compares.then(|| resolve(&recipe.rejected)).transpose()?;
         let teacher = recipe.teacher.as_ref().map(|teacher| teacher.table(environment, setting.solution()));
         let teacher = teacher.transpose()?;
-        let (optimizer, curve_steps) = (recipe.optimizer()?, curve_steps(recipe.steps));
-        Ok(Self {
-            recipe,
-            setting,
-            demonstration,
-            is_demonstrated,
-            rejected,
-            teacher,
-            optimizer,
-            before,
-            objectives,
-            curve_steps,
-            explain: false,
-        })
+        let curve_steps = curve_steps(recipe.steps);
+        Ok(Self { recipe, setting, demonstration, is_demonstrated, rejected, teacher, curve_steps, explain: false })
     }
 
     /// The same, with a report that also says why each method ends where it does.
@@ -171,7 +145,7 @@ impl Experiment {
 
     /// The number of runs.
     pub fn runs(&self) -> usize {
-        self.objectives.len() * self.recipe.seeds
+        self.recipe.method.len() * self.recipe.seeds
     }
 
     /// The lake.
@@ -217,7 +191,8 @@ impl Experiment {
     pub fn run(&self, finished: impl Fn() + Sync) -> Result<Report, LakeError> {
         let seeds = self.recipe.seeds;
         let cells = self.environment().map().cells().len();
-        let snapshots: Vec<_> = self.objectives.iter().map(|_| Snapshots::new(self.curve_steps.len(), cells)).collect();
+        let methods = self.recipe.method.iter();
+        let snapshots: Vec<_> = methods.map(|_| Snapshots::new(self.curve_steps.len(), cells)).collect();
         let outcomes: Vec<_> = (0..self.runs())
             .into_par_iter()
             .map(|index| {
@@ -260,9 +235,9 @@ impl Experiment {
         if let Some(policy) = recipe.start.policy(map, self.greedy(), &mut stream(seed, 0, START)) {
             start::fit(&mut network, &policy, &map.non_terminal());
         }
-        let Some(before) = &self.before else { return Ok(network) };
-        let mut policy = LakePolicy::new(map, equipped(network, std::slice::from_ref(before), seed)?);
-        self.learn(&mut policy, &**before, seed, 0, |_| ()).map_err(|(step, source)| LakeError::Step {
+        let Some(before) = recipe.start.method() else { return Ok(network) };
+        let mut policy = LakePolicy::new(map, equipped(network, [before], seed)?);
+        self.learn(&mut policy, before.objective(), seed, 0, |_| ()).map_err(|(step, source)| LakeError::Step {
             method: recipe.start.to_string(),
             seed,
             step,
@@ -301,14 +276,14 @@ impl Experiment {
         network: Network,
         mut measure: impl FnMut(usize, &TransitionMatrix),
     ) -> Result<Taught, LakeError> {
-        let stages = &self.objectives[method];
-        let mut policy = LakePolicy::new(self.environment().map(), equipped(network, stages, seed)?);
+        let entry = &self.recipe.method[method];
+        let mut policy = LakePolicy::new(self.environment().map(), equipped(network, entry.stages(), seed)?);
         let (mut point, mut total) = (0, Learned::default());
-        let first = usize::from(self.before.is_some());
-        for (stage, objective) in stages.iter().enumerate() {
+        let first = usize::from(self.recipe.start.method().is_some());
+        for (stage, configured) in entry.stages().enumerate() {
             let learned = self
-                .learn(&mut policy, &**objective, seed, first + stage, |policy| {
-                    if stage + 1 == stages.len() {
+                .learn(&mut policy, configured.objective(), seed, first + stage, |policy| {
+                    if stage == entry.after.len() {
                         measure(point, &policy.network.transition_matrix());
                         point += 1;
                     }
@@ -345,7 +320,7 @@ impl Experiment {
         method: usize,
         seed: u64,
     ) -> Result<Account, LakeError> {
-        let objectives: Vec<_> = self.objectives.iter().filter_map(|stages| Some(&**stages.last()?)).collect();
+        let objectives: Vec<_> = self.recipe.method.iter().map(|entry| entry.method.objective()).collect();
         observation.look(trained, &self.demonstration, self.rejected.as_ref());
         let subject = Subject {
             environment: self.environment(),
@@ -399,11 +374,11 @@ impl Experiment {
         };
         let Ok(()) = refer(&mut batches);
 
-        let mut optimizer = Optimizer::new(self.optimizer, policy.network.parameters.len());
+        let mut optimizer = Optimizer::new(recipe.optimizer, policy.network.parameters.len());
         let mut noise = stream(seed, stage, LAMBDA_NOISE);
         let mut dice = Dice::new(stream(seed, stage, ACTION), stream(seed, stage, SLIP));
         let schedule = Schedule { shape: recipe.schedule, warmup_ratio: recipe.warmup_ratio };
-        let (mut workspace, mut learned) = (Workspace::default(), Learned::default());
+        let (mut step, mut learned) = (Step::new(objective), Learned::default());
         learned.observation = self.explain.then(|| Observation::new(&policy.network, environment.map().cells().len()));
         for update in 0..recipe.steps {
             if self.curve_steps.contains(&update) {
@@ -422,20 +397,20 @@ impl Experiment {
                 let Ok(()) = refer(&mut batches);
             }
             let learning_rate = recipe.learning_rate * schedule.factor(update, recipe.steps);
-            let moment = Moment { warmup: schedule.warmup(update, recipe.steps), draw: noise.sample(StandardNormal) };
-            let settings = StepSettings { learning_rate, clip_norm: recipe.clip_norm, moment };
+            let draw = noise.sample(StandardNormal);
+            let lambda = requirements.anticipation.at(schedule.warmup(update, recipe.steps), draw);
+            let settings = StepSettings { learning_rate, clip_norm: recipe.clip_norm, lambda };
             if batches.is_empty() {
                 // Nothing to learn from: the update is passed over.
                 continue;
             }
             if let Some(observation) = &mut learned.observation {
-                observation.read(policy, &requirements, &batches, moment, &self.demonstration);
+                observation.read(policy, &requirements, &batches, lambda, &self.demonstration);
             }
-            let state = &mut learned.state;
-            let report = step(policy, &mut optimizer, objective, state, &batches, settings, &mut workspace)
-                .map_err(|source| (update, source))?;
+            let report = step.take(policy, &mut optimizer, &batches, settings).map_err(|source| (update, source))?;
             learned.last = Some(report);
         }
+        learned.state = std::mem::take(step.state_mut());
         Ok(learned)
     }
 
@@ -464,7 +439,8 @@ impl Experiment {
         let mut metrics = Metrics::default();
         runs.iter().filter_map(|run| run.learned.last.as_ref()).for_each(|last| metrics.merge(&last.metrics));
         let last_loss: Vec<_> = runs.iter().filter_map(|run| Some(run.learned.last.as_ref()?.loss)).collect();
-        let stages = self.objectives[method].iter().map(|objective| objective.requirements());
+        let entry = &self.recipe.method[method];
+        let stages = entry.stages().map(|stage| stage.objective().requirements());
         let sampling: Vec<_> = stages.filter(|stage| matches!(stage.source, Source::Sampled(_))).collect();
         let pairs = sampling.iter().any(|stage| stage.data == Data::Preferences);
         let sampled = (!sampling.is_empty()).then(|| Sampled {
@@ -473,9 +449,9 @@ impl Experiment {
         });
         let accounts: Vec<_> = runs.iter().filter_map(|run| run.account.as_ref()).collect();
         MethodReport {
-            objective: self.recipe.method[method].name.clone(),
-            parameters: self.recipe.method[method].parameters.clone(),
-            after: self.recipe.method[method].after.clone(),
+            objective: entry.name().to_owned(),
+            parameters: entry.method.objective().parameters(),
+            after: entry.after.clone(),
             initial_distance: Summary::new(each(|run| run.curve[0])),
             distance_all_cells: Summary::new(each(|run| run.distance_all_cells)),
             distance_demonstrated_cells: Summary::new(each(|run| run.distance_demonstrated_cells)),
@@ -497,9 +473,14 @@ impl Experiment {
     }
 }
 
-/// The network, with a value head where any of the objectives reads values.
-fn equipped(network: Network, objectives: &[Box<dyn Objective>], seed: u64) -> Result<Network, LakeError> {
-    match objectives.iter().any(|objective| objective.requirements().statistics.contains(Statistic::Value)) {
+/// The network, with a value head where any of the methods reads values.
+fn equipped<'a>(
+    network: Network,
+    methods: impl IntoIterator<Item = &'a Configured>,
+    seed: u64,
+) -> Result<Network, LakeError> {
+    let reads_values = |method: &Configured| method.objective().requirements().statistics.contains(Statistic::Value);
+    match methods.into_iter().any(reads_values) {
         true => Ok(network.with_value_head(&mut stream(seed, 0, VALUE_HEAD))?),
         false => Ok(network),
     }
@@ -510,11 +491,6 @@ pub(crate) fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream((stage as u64) << 32 | number);
     rng
-}
-
-/// Whether an objective learns from the trajectories of a recipe.
-fn learns_from_data(objective: &dyn Objective) -> bool {
-    objective.requirements().source == Source::Given
 }
 
 /// Whether an objective learns from the rejected trajectory.

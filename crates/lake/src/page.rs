@@ -341,7 +341,7 @@ fn facts(environment: &Environment, report: &Report) -> Vec<(&'static str, Strin
         ("discount", recipe.gamma.to_string()),
         ("seeds", recipe.seeds.to_string()),
         ("steps", recipe.steps.to_string()),
-        ("optimizer", format!("{} at {}", recipe.optimizer.name, recipe.learning_rate)),
+        ("optimizer", format!("{} at {}", recipe.optimizer.name(), recipe.learning_rate)),
     ];
     facts.extend(report.trajectories.iter().map(|(role, word)| (*role, word.clone())));
     facts

@@ -1,19 +1,18 @@
 //! What to run: the default recipe, a recipe file, and the command line, each replacing fields of the one before.
 
-use std::borrow::Cow;
+mod entry;
+
 use std::ops::{Bound, RangeInclusive};
 use std::path::Path;
 
-use objective::parameter::{BELOW_ONE, Interval, POSITIVE, Parameters, UNIT, Value, check_number};
-use objective::{
-    Anticipation, Configured, Constant, METHODS, Objective, Requirements, Source, Statistic, registry, schema,
-};
+use objective::parameter::{BELOW_ONE, Interval, POSITIVE, UNIT, check_number};
+use objective::{Configured, schema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use strum::VariantNames;
 use toml::Table;
-use training::optimizer::OptimizerKind;
-use training::{OPTIMIZERS, OptimizerSettings, Shape};
+use training::{OptimizerSettings, Shape};
 
 use crate::environment::{Dynamics, Rewards};
 use crate::error::LakeError;
@@ -23,6 +22,9 @@ use crate::spelling::suggest;
 use crate::start::{self, Start};
 use crate::teacher::{self, Teacher};
 
+pub use self::entry::MethodRecipe;
+use self::entry::{OptimizerSpelling, Spelling, name_first};
+
 /// The recipe whose fields every other one replaces.
 pub const DEFAULT: &str = include_str!("../../../experiments/default.toml");
 /// Name of the recipe in errors, as the owner of its fields.
@@ -30,10 +32,12 @@ const OWNER: &str = "recipe";
 /// The field of the teacher, which needs a method that reads it.
 const TEACHER: &str = "teacher";
 /// The fields without a default.
-const WITHOUT_DEFAULT: [&str; 2] = ["clip_norm", "method"];
+const WITHOUT_DEFAULT: [&str; 2] = ["clip_norm", METHOD];
+/// The field of the methods.
+const METHOD: &str = "method";
 /// The word that stands for every registered method.
 const ALL: &str = "all";
-/// The prefix of the optimizer's parameters among `--set` assignments.
+/// The field of the optimizer, and the prefix of its parameters among `--set` assignments.
 const OPTIMIZER: &str = "optimizer";
 /// The fields that say on which lake policies are measured, and against what.
 const LAKE: [&str; 7] =
@@ -103,7 +107,9 @@ pub struct Recipe {
     /// The first run's seed; run i takes seed + i.
     pub seed: u64,
     /// The optimizer.
-    pub optimizer: OptimizerRecipe,
+    #[serde(serialize_with = "name_first")]
+    #[schemars(with = "OptimizerSpelling")]
+    pub optimizer: OptimizerSettings,
     /// What is trained; every registered method where none is listed.
     #[serde(default)]
     pub method: Vec<MethodRecipe>,
@@ -146,32 +152,6 @@ const COUNTS: &[Limit<RangeInclusive<u64>, u64>] = &[
     // Every run's seed is one that TOML can hold.
     Limit { field: "seed", range: 0..=i64::MAX as u64 - 1_000_000, value: |recipe| recipe.seed },
 ];
-
-/// An optimizer by name, with its parameters.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OptimizerRecipe {
-    /// The name.
-    pub name: String,
-    /// Parameters; those left out take their defaults.
-    #[serde(flatten)]
-    pub parameters: Parameters,
-}
-
-/// A method by name, with its parameters, and a label where a recipe lists it more than once.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MethodRecipe {
-    /// The registered name.
-    pub name: String,
-    /// What the result is called; the name where left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
-    /// Methods that train before it, one behind the other and each for as many steps, with their names and parameters.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub after: Vec<Parameters>,
-    /// Parameters; those left out take their defaults.
-    #[serde(flatten)]
-    pub parameters: Parameters,
-}
 
 /// What a command line says beside a recipe file.
 #[derive(Clone, Debug, Default)]
@@ -221,16 +201,21 @@ impl Recipe {
         table.extend(fields);
         table.extend(overrides.fields.clone());
         let unknown = table.keys().find(|name| !names.contains(name)).cloned();
-        let mut recipe: Self = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
-            let error = LakeError::Parse { path: origin.to_owned(), problem: error.to_string() };
+        let spelled = [OPTIMIZER, METHOD].map(|name| table.remove_entry(name));
+        let mut spelling: Spelling = read(origin, spelled.into_iter().flatten().collect())?;
+        spelling.select(&overrides.methods)?;
+        for assignment in &overrides.assignments {
+            spelling.assign(assignment)?;
+        }
+        let Spelling { optimizer, method } = spelling;
+        let optimizer = toml::Value::try_from(OptimizerSettings::try_from(optimizer)?);
+        table.extend(optimizer.map(|optimizer| (OPTIMIZER.to_owned(), optimizer)));
+        let mut recipe: Self = read(origin, table).map_err(|error| {
             suggest(error, unknown.as_deref().unwrap_or_default(), names.iter().map(String::as_str))
         })?;
-        recipe.select(&overrides.methods)?;
-        for assignment in &overrides.assignments {
-            recipe.assign(assignment)?;
-        }
+        recipe.method = method.into_iter().map(MethodRecipe::try_from).collect::<Result<_, _>>()?;
         recipe.validate()?;
-        if !recipe.learns_from_teacher()? {
+        if !recipe.learns_from_teacher() {
             let given = recipe.teacher.take().filter(|_| teaches);
             if let Some(given) = given {
                 return Err(field(&format!("{OWNER}.{TEACHER}"), "none where no method learns from a teacher", given));
@@ -254,100 +239,18 @@ impl Recipe {
         fields.into_iter().filter(|(name, _)| is_asked(name)).collect()
     }
 
-    /// The objectives of each entry of `method`, in the order in which they train; the last is the entry's own.
-    ///
-    /// # Errors
-    ///
-    /// [`LakeError::Registry`] for an unknown method or parameter.
-    pub fn objectives(&self) -> Result<Vec<Vec<Box<dyn Objective>>>, LakeError> {
-        let stages = |method: &MethodRecipe| {
-            let before = method.after.iter().map(|stage| Ok(Configured::try_from(stage.clone())?.into_objective()));
-            let own = registry::build(&method.name, &method.parameters).map_err(LakeError::from);
-            before.chain([own]).collect()
-        };
-        self.method.iter().map(stages).collect()
+    /// Everything that trains: what does before the methods, and the stages of each.
+    pub fn trained(&self) -> impl Iterator<Item = &Configured> {
+        self.start.method().into_iter().chain(self.method.iter().flat_map(MethodRecipe::stages))
     }
 
     /// Whether anything that trains learns from a teacher.
-    fn learns_from_teacher(&self) -> Result<bool, LakeError> {
-        let needs = |objective: &dyn Objective| objective.requirements().need_teacher();
-        let before = match &self.start {
-            Start::After { method } => needs(&*registry::build(method, &Parameters::new())?),
-            Start::Random | Start::Noisy { .. } | Start::Right { .. } => false,
-        };
-        Ok(before || self.objectives()?.iter().flatten().any(|objective| needs(&**objective)))
+    fn learns_from_teacher(&self) -> bool {
+        self.trained().any(|trained| trained.objective().requirements().need_teacher())
     }
 
-    /// The optimizer.
-    ///
-    /// # Errors
-    ///
-    /// [`LakeError::Optimizer`] for an unknown optimizer or parameter.
-    pub fn optimizer(&self) -> Result<OptimizerSettings, LakeError> {
-        Ok(OptimizerSettings::build(&self.optimizer.name, &self.optimizer.parameters)?)
-    }
-
-    fn select(&mut self, wanted: &[String]) -> Result<(), LakeError> {
-        let every = || METHODS.iter().map(|method| method.name.to_owned());
-        let names: Vec<_> = match wanted {
-            [] if !self.method.is_empty() => return Ok(()),
-            [] => every().collect(),
-            names => names
-                .iter()
-                .map(|name| name.trim())
-                .flat_map(|name| if name == ALL { every().collect() } else { vec![name.to_owned()] })
-                .collect(),
-        };
-        let mut chosen = Vec::new();
-        for name in names {
-            let listed: Vec<_> = self.method.iter().filter(|entry| entry.answers_to(&name)).cloned().collect();
-            if listed.is_empty() {
-                chosen.push(MethodRecipe::sequence(&name)?);
-            }
-            chosen.extend(listed);
-        }
-        self.method = chosen;
-        Ok(())
-    }
-
-    fn assign(&mut self, assignment: &str) -> Result<(), LakeError> {
-        let fail = |allowed: &str, given: &str| field("--set", allowed, given);
-        let Some((key, value)) = assignment.split_once('=') else {
-            return Err(fail("method.parameter=value", &format!("\"{assignment}\"")));
-        };
-        let Ok(value) = value.trim().parse::<Value>();
-        let (owner, parameter) = match key.trim().rsplit_once('.') {
-            Some((owner, parameter)) => (Some(owner), parameter),
-            None => (None, key.trim()),
-        };
-        if owner == Some(OPTIMIZER) {
-            self.optimizer.parameters.insert(parameter.to_owned(), value);
-            return Ok(());
-        }
-        let labels: Vec<_> = self.method.iter().map(|entry| entry.label().to_owned()).collect();
-        let mut entries: Vec<_> = match owner {
-            Some(owner) => self.method.iter_mut().filter(|entry| entry.answers_to(owner)).collect(),
-            None => self.method.iter_mut().collect(),
-        };
-        match (owner, entries.len()) {
-            (Some(owner), 0) => {
-                let error = fail(&format!("{OPTIMIZER} or a chosen method before the dot: {}", labels.join(", ")), key);
-                Err(suggest(error, owner, labels.iter().map(String::as_str).chain([OPTIMIZER])))
-            }
-            (None, 2..) => {
-                Err(fail(&format!("method.parameter=value where {} methods are chosen", labels.len()), assignment))
-            }
-            _ => {
-                for entry in &mut entries {
-                    entry.parameters.insert(parameter.to_owned(), value.clone());
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Checks every range once and replaces parameters by those in force.
-    fn validate(&mut self) -> Result<(), LakeError> {
+    /// Checks every range, and that methods fit the lake and labels tell them apart.
+    fn validate(&self) -> Result<(), LakeError> {
         for limit in NUMBERS {
             if let Some(value) = (limit.value)(self) {
                 check_number(OWNER, limit.field, limit.range, value)?;
@@ -365,25 +268,7 @@ impl Recipe {
             return Err(field(&format!("{OWNER}.success_rate"), &allowed, self.success_rate));
         }
 
-        self.optimizer.parameters = self.optimizer()?.parameters();
-        let objectives = self.objectives()?;
-        for (stages, entry) in objectives.iter().zip(&mut self.method) {
-            let before = entry.after.iter().map(|stage| Ok(Parameters::from(&Configured::try_from(stage.clone())?)));
-            entry.after = before.collect::<Result<_, LakeError>>()?;
-            for objective in stages {
-                let requirements = objective.requirements();
-                check_data(entry.label(), &requirements)?;
-                entry.parameters = objective.parameters();
-                if let Anticipation::Residual { lambda, .. } = requirements.anticipation
-                    && lambda.least != lambda.most
-                    && self.warmup_ratio == 0.0
-                {
-                    let lambda_min = format!("{}.lambda_min", entry.label());
-                    let allowed = "lambda itself where warmup_ratio = 0, as it rises in the warm-up";
-                    return Err(field(&lambda_min, allowed, lambda.least));
-                }
-            }
-        }
+        self.method.iter().try_for_each(|entry| entry.check(self.warmup_ratio))?;
         for (index, entry) in self.method.iter().enumerate() {
             let label = entry.label();
             if !is_label(label) {
@@ -402,50 +287,6 @@ impl Recipe {
             }
         }
         Ok(())
-    }
-}
-
-/// Refuses a method whose data a lake does not have.
-fn check_data(label: &str, requirements: &Requirements) -> Result<(), LakeError> {
-    let scores = requirements.statistics.contains(Statistic::Score).then_some(Statistic::Score.name());
-    let given = requirements.source == Source::Given && requirements.constants.contains(Constant::Advantage);
-    match scores.or(given.then_some(Constant::Advantage.name())) {
-        None => Ok(()),
-        Some(column) => {
-            Err(field("method", &format!("one that does not read {column}, which a lake does not have"), label))
-        }
-    }
-}
-
-impl JsonSchema for OptimizerRecipe {
-    fn schema_name() -> Cow<'static, str> {
-        "Optimizer".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let described =
-            |kind: &OptimizerKind| schema::table(generator, kind.name, kind.summary, &(kind.parameters)(), &[]);
-        json_schema!({ "oneOf": OPTIMIZERS.iter().map(described).collect::<Vec<_>>() })
-    }
-}
-
-impl JsonSchema for MethodRecipe {
-    fn schema_name() -> Cow<'static, str> {
-        "Entry".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let label = json_schema!({
-            "type": "string",
-            "pattern": format!("^[A-Za-z0-9_+-]{{1,{LONGEST_LABEL}}}$"),
-            "description": "what the result is called; by default the name",
-        });
-        let after = json_schema!({
-            "type": "array",
-            "items": generator.subschema_for::<Configured>(),
-            "description": "methods that train before it, one behind the other and each for as many steps",
-        });
-        schema::methods(generator, &[("label", label.to_value()), ("after", after.to_value())])
     }
 }
 
@@ -497,51 +338,6 @@ fn with_defaults_and_limits(schema: &mut Schema) {
     }
 }
 
-impl MethodRecipe {
-    /// Methods joined by `+`, at their defaults.
-    ///
-    /// # Errors
-    ///
-    /// [`LakeError::Registry`] for an unknown method.
-    fn sequence(names: &str) -> Result<Self, LakeError> {
-        let (before, own) = names.rsplit_once('+').map_or((None, names), |(before, own)| (Some(before), own));
-        let named = |name: &str| {
-            registry::find(name)?;
-            Ok(Parameters::from([("name".to_owned(), name.into())]))
-        };
-        let after = before.into_iter().flat_map(|before| before.split('+')).map(named);
-        let after = after.collect::<Result<Vec<_>, LakeError>>()?;
-        let name = registry::find(own)?.name.to_owned();
-        Ok(Self { name, label: before.map(|_| names.to_owned()), after, parameters: Parameters::new() })
-    }
-
-    /// What the result is called.
-    pub fn label(&self) -> &str {
-        self.label.as_deref().unwrap_or(&self.name)
-    }
-
-    /// The names of its methods, joined by `+`.
-    fn sequence_name(&self) -> String {
-        let name = |stage: &Parameters| match stage.get("name") {
-            Some(Value::Text(name)) => name.clone(),
-            _ => String::new(),
-        };
-        let before = self.after.iter().map(name);
-        before.chain([self.name.clone()]).collect::<Vec<_>>().join("+")
-    }
-
-    /// Whether its label is the name of another method, or of other methods in sequence.
-    fn borrows_a_name(&self) -> bool {
-        let Some(label) = &self.label else { return false };
-        let is_name = label.split('+').all(|name| registry::find(name).is_ok());
-        is_name && *label != self.name && *label != self.sequence_name()
-    }
-
-    fn answers_to(&self, name: &str) -> bool {
-        self.label() == name || self.name == name
-    }
-}
-
 /// Whether a result may be called so.
 pub fn is_label(text: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
@@ -575,6 +371,12 @@ pub(crate) fn is_field(name: &str) -> bool {
 fn parse(origin: &str, text: &str) -> Result<Table, LakeError> {
     text.parse()
         .map_err(|error: toml::de::Error| LakeError::Parse { path: origin.to_owned(), problem: error.to_string() })
+}
+
+/// Fields as a type, with the path to a field of another one in the error.
+fn read<T: DeserializeOwned>(origin: &str, table: Table) -> Result<T, LakeError> {
+    serde_path_to_error::deserialize(toml::Value::Table(table))
+        .map_err(|error| LakeError::Parse { path: origin.to_owned(), problem: error.to_string() })
 }
 
 fn field(field: &str, allowed: &str, given: impl std::fmt::Display) -> LakeError {

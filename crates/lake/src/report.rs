@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use objective::{ObjectiveState, Parameters};
+use objective::{Configured, ObjectiveState, Parameters};
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
@@ -108,7 +108,7 @@ pub struct MethodReport {
     /// The methods that trained before it, with their parameters; the curve and what is said of before training are of what
     /// they left behind.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub after: Vec<Parameters>,
+    pub after: Vec<Configured>,
     /// The distance before training.
     pub initial_distance: Summary,
     /// The distance over all cells.

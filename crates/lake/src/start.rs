@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use objective::registry;
+use objective::{Configured, Parameters};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -43,12 +43,20 @@ pub enum Start {
     },
     /// Trained by a method at its defaults, for as many steps as the recipe says and by its optimizer.
     After {
-        /// Its registered name.
-        method: String,
+        /// The method.
+        method: Configured,
     },
 }
 
 impl Start {
+    /// The method that trains it, if any.
+    pub fn method(&self) -> Option<&Configured> {
+        match self {
+            Self::After { method } => Some(method),
+            Self::Random | Self::Noisy { .. } | Self::Right { .. } => None,
+        }
+    }
+
     /// The policy to fit to, if any; `optimal` is deterministic.
     pub fn policy(&self, map: &Map, optimal: &TransitionMatrix, rng: &mut ChaCha8Rng) -> Option<TransitionMatrix> {
         match *self {
@@ -100,7 +108,7 @@ impl fmt::Display for Start {
             Self::Random => write!(f, "random"),
             Self::Noisy { share } => write!(f, "noisy:{share}"),
             Self::Right { share } => write!(f, "right:{share}"),
-            Self::After { method } => write!(f, "after:{method}"),
+            Self::After { method } => write!(f, "after:{}", method.method().name),
         }
     }
 }
@@ -125,9 +133,8 @@ impl FromStr for Start {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, rest) = text.split_once(':').unwrap_or((text, ""));
         if name == "after" {
-            return Ok(Self::After {
-                method: registry::find(rest).map_err(|error| LakeError::from(error).to_string())?.name.to_owned(),
-            });
+            let method = Configured::named(rest, &Parameters::new());
+            return Ok(Self::After { method: method.map_err(|error| LakeError::from(error).to_string())? });
         }
         let share = rest.parse().ok().filter(|share| (0.0..=1.0).contains(share));
         let start = match (name, share) {

@@ -23,9 +23,9 @@ use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
 use lm::reference::Reference;
 use lm::weights::Weights;
-use objective::{Configured, ObjectiveState, Parameters};
+use objective::{Configured, Parameters};
 use tch::{Cuda, Device, Tensor};
-use training::{Moment, OptimizerSettings, StepSettings, Workspace, step};
+use training::{OptimizerSettings, Step, StepSettings};
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -56,16 +56,16 @@ fn main() -> anyhow::Result<()> {
     let mut micro_batches = ask(&policy)?;
     let settings = OptimizerSettings::build(optimizer, &Parameters::new())?;
     let mut optimizer = Optimizer::new(settings, Precision::Stochastic, 0);
-    let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
-    let settings = StepSettings { learning_rate: 1e-6, clip_norm: Some(10.0), moment: Moment::default() };
+    let mut step = Step::new(&*objective);
+    let lambda = requirements.anticipation.at(1.0, 0.0);
+    let settings = StepSettings { learning_rate: 1e-6, clip_norm: Some(10.0), lambda };
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for _ in 0..steps.parse::<usize>()? {
         let begun = Instant::now();
         if held {
             micro_batches = ask(&policy)?;
         }
-        let report =
-            step(&mut policy, &mut optimizer, &*objective, &mut state, &micro_batches, settings, &mut workspace)?;
+        let report = step.take(&mut policy, &mut optimizer, &micro_batches, settings)?;
         if let Device::Cuda(index) = device {
             Cuda::synchronize(index as i64);
         }

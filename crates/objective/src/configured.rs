@@ -69,6 +69,27 @@ impl Configured {
         Ok(Self::unchecked(objective))
     }
 
+    /// The method of this name with these parameters; those left out take their defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`] for an unknown name, and for a parameter that is unknown, out of range or without effect.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use objective::{Configured, Parameters};
+    ///
+    /// let kto = Configured::named("kto", &[("beta".to_owned(), 0.2.into())].into())?;
+    /// assert_eq!(kto.objective().parameters()["beta"], 0.2.into());
+    /// assert_ne!(kto, Configured::named("kto", &Parameters::new())?);
+    /// Ok::<(), objective::RegistryError>(())
+    /// ```
+    pub fn named(name: &str, parameters: &Parameters) -> Result<Self, RegistryError> {
+        let method = *registry::find(name)?;
+        Ok(Self { method, objective: (method.build)(parameters)?.into() })
+    }
+
     pub(crate) fn unchecked<T: Registered + Objective>(objective: T) -> Self {
         Self { method: T::METHOD, objective: Arc::new(objective) }
     }
@@ -100,8 +121,14 @@ impl TryFrom<Parameters> for Configured {
                 return Err(RegistryError::Unnamed { given });
             }
         };
-        let method = *registry::find(&name)?;
-        Ok(Self { method, objective: (method.build)(&parameters)?.into() })
+        Self::named(&name, &parameters)
+    }
+}
+
+/// Two are equal if their methods and all parameters in force are.
+impl PartialEq for Configured {
+    fn eq(&self, other: &Self) -> bool {
+        Parameters::from(self) == Parameters::from(other)
     }
 }
 

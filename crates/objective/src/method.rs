@@ -1,9 +1,10 @@
-//! What an objective's file declares of itself, for registry, manual and tables.
+//! What a file declares of its objective or optimizer, for registry, manual and tables.
 
 use crate::Objective;
 use crate::parameter::{Parameter, ParameterError, Parameters};
 
-/// An objective's name, origin, parameters and constructor.
+/// An entry of a catalogue: name, origin, parameters and constructor of an objective, or of something else that is built
+/// from declared parameters.
 ///
 /// ```
 /// let orpo = objective::registry::find("orpo")?;
@@ -11,8 +12,8 @@ use crate::parameter::{Parameter, ParameterError, Parameters};
 /// assert_eq!((orpo.build)(&[("beta".to_owned(), 0.5.into())].into())?.parameters()["beta"], 0.5.into());
 /// Ok::<(), objective::RegistryError>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Method {
+#[derive(Debug)]
+pub struct Method<Built = Box<dyn Objective>> {
     /// The name in recipes and on the command line.
     pub name: &'static str,
     /// One line.
@@ -21,6 +22,14 @@ pub struct Method {
     pub source: &'static str,
     /// Every parameter.
     pub parameters: fn() -> Vec<Parameter>,
-    /// Builds the objective; parameters left out take their defaults.
-    pub build: fn(&Parameters) -> Result<Box<dyn Objective>, ParameterError>,
+    /// Builds it; parameters left out take their defaults.
+    pub build: fn(&Parameters) -> Result<Built, ParameterError>,
 }
+
+impl<Built> Clone for Method<Built> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Built> Copy for Method<Built> {}

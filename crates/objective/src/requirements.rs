@@ -147,6 +147,24 @@ pub enum Anticipation {
     },
 }
 
+impl Anticipation {
+    /// λ of one step ([`Lambda::at`]); 0 where no state is anticipated.
+    ///
+    /// ```
+    /// use objective::{Anticipation, Freeze, Lambda};
+    ///
+    /// let lambda = Lambda { least: 0.0, most: 0.5, noise: 0.0 };
+    /// assert_eq!(Anticipation::Residual { lambda, freeze: Freeze::None }.at(0.5, 0.0), 0.25);
+    /// assert_eq!(Anticipation::Off.at(0.5, 0.0), 0.0);
+    /// ```
+    pub fn at(self, warmup: f64, draw: f64) -> f64 {
+        match self {
+            Self::Off => 0.0,
+            Self::Residual { lambda, .. } => lambda.at(warmup, draw),
+        }
+    }
+}
+
 /// λ over a run: it rises along a line from `least` to `most` while the learning rate warms up, and then stays.
 ///
 /// ```

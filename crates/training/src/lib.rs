@@ -3,24 +3,30 @@
 //! | to find | look in |
 //! |---|---|
 //! | what a host implements once | [`policy`] |
-//! | the step: anticipate, forward, evaluate, pull back, clip, update | [`mod@step`] |
+//! | the step: anticipate, forward, evaluate, pull back, clip, update | [`step`] |
+//! | why a step is refused | [`error`] |
 //! | processes that take a step together | [`ranks`] |
+//! | what a step needs of a frozen reference policy | [`reference`] |
 //! | what a step needs to know of sampled responses | [`rollout`] |
 //! | RMSprop, AdamW and SGD over slices | [`optimizer`] |
 //! | learning rates over a run | [`schedule`] |
 
+mod columns;
+pub mod error;
 pub mod optimizer;
+mod passing;
 pub mod policy;
 pub mod ranks;
+pub mod reference;
 pub mod rollout;
 pub mod schedule;
 pub mod step;
 
+pub use error::StepError;
 pub use optimizer::{AdamW, OPTIMIZERS, Optimizer, OptimizerError, OptimizerSettings, RmsProp, Sgd};
-pub use policy::{Frozen, MicroBatch, Policy};
+pub use policy::{Frozen, MicroBatch, MicroBatchOf, Policy};
 pub use ranks::{Given, Ranks, RanksError, agree};
+pub use reference::fill_reference;
 pub use rollout::{Outcome, fill_behaviour};
 pub use schedule::{Schedule, Shape};
-pub use step::{
-    MicroBatchOf, Moment, StepError, StepReport, StepSettings, Workspace, accumulate, evaluate, fill_reference, step,
-};
+pub use step::{Step, StepReport, StepSettings};

@@ -6,7 +6,8 @@ mod sgd;
 
 use std::ops::Range;
 
-use objective::parameter::{Declared, Parameter, ParameterError, Parameters, declared, in_force, read};
+use objective::Method;
+use objective::parameter::{ParameterError, Parameters, Registered, in_force};
 use pulp::{Arch, Simd, WithSimd};
 use serde::{Deserialize, Serialize};
 
@@ -15,50 +16,7 @@ pub use self::rmsprop::RmsProp;
 pub use self::sgd::Sgd;
 
 /// Every optimizer, the default first.
-pub const OPTIMIZERS: &[OptimizerKind] = &[
-    OptimizerKind {
-        name: RMSPROP,
-        summary: "the gradient over the root of its mean square",
-        parameters: parameters::<RmsProp>,
-        build: |given| build(given).map(OptimizerSettings::RmsProp),
-    },
-    OptimizerKind {
-        name: ADAMW,
-        summary: "the mean gradient over the root of its mean square, with decoupled weight decay",
-        parameters: parameters::<AdamW>,
-        build: |given| build(given).map(OptimizerSettings::AdamW),
-    },
-    OptimizerKind {
-        name: SGD,
-        summary: "the gradient, with momentum where asked",
-        parameters: parameters::<Sgd>,
-        build: |given| build(given).map(OptimizerSettings::Sgd),
-    },
-];
-
-const RMSPROP: &str = "rmsprop";
-const ADAMW: &str = "adamw";
-const SGD: &str = "sgd";
-
-/// An optimizer as the catalogue lists it.
-#[derive(Clone, Copy, Debug)]
-pub struct OptimizerKind {
-    /// The name in recipes and on the command line.
-    pub name: &'static str,
-    /// One line.
-    pub summary: &'static str,
-    /// Every parameter.
-    pub parameters: fn() -> Vec<Parameter>,
-    build: fn(&Parameters) -> Result<OptimizerSettings, ParameterError>,
-}
-
-fn parameters<T: Declared>() -> Vec<Parameter> {
-    declared(&T::default())
-}
-
-fn build<T: Declared>(given: &Parameters) -> Result<T, ParameterError> {
-    read("optimizer", &T::default(), given)
-}
+pub const OPTIMIZERS: &[Method<OptimizerSettings>] = &[RmsProp::METHOD, AdamW::METHOD, Sgd::METHOD];
 
 /// An optimizer and its parameters. A recipe spells it as a table of its `name` and parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,19 +65,19 @@ impl OptimizerSettings {
     ///
     /// [`OptimizerError`] for an unknown name, and for a parameter that is unknown, out of range or without effect.
     pub fn build(name: &str, given: &Parameters) -> Result<Self, OptimizerError> {
-        let kind = OPTIMIZERS.iter().find(|kind| kind.name == name).ok_or_else(|| OptimizerError::Unknown {
+        let entry = OPTIMIZERS.iter().find(|entry| entry.name == name).ok_or_else(|| OptimizerError::Unknown {
             name: name.to_owned(),
-            allowed: OPTIMIZERS.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", "),
+            allowed: OPTIMIZERS.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", "),
         })?;
-        Ok((kind.build)(given)?)
+        Ok((entry.build)(given)?)
     }
 
     /// The name in recipes.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::RmsProp(_) => RMSPROP,
-            Self::AdamW(_) => ADAMW,
-            Self::Sgd(_) => SGD,
+            Self::RmsProp(_) => RmsProp::METHOD.name,
+            Self::AdamW(_) => AdamW::METHOD.name,
+            Self::Sgd(_) => Sgd::METHOD.name,
         }
     }
 

@@ -130,6 +130,9 @@ impl<F> Default for Frozen<'_, F> {
     }
 }
 
+/// The micro-batches of a policy.
+pub type MicroBatchOf<P> = MicroBatch<<P as Policy>::States, <P as Policy>::Forward>;
+
 /// A part of an optimizer step that goes through the policy at once. Response tokens only: prompts and padding are the
 /// host's affair.
 #[derive(Clone, Debug, PartialEq)]

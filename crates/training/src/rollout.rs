@@ -4,8 +4,7 @@ use objective::{
     Constant, Requirements, Source, Statistic, TokenConstants, TokenStatistics, generalised_advantages, normalise,
 };
 
-use crate::policy::{Frozen, Policy};
-use crate::step::MicroBatchOf;
+use crate::policy::{Frozen, MicroBatchOf, Policy};
 
 /// What the environment answered to one response.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use objective::{Objective, Requirements, Source, Statistic};
 use rand_chacha::ChaCha8Rng;
-use training::{MicroBatch, Moment, StepError, fill_reference};
+use training::{MicroBatch, StepError, fill_reference};
 
 use super::Standing;
 use super::measures::{
@@ -70,16 +70,16 @@ impl Observation {
         Self { before: before.clone(), reads: Reads::new(cells), log_probs: Vec::new() }
     }
 
-    /// What an update is about to read.
+    /// Counts what an update will read, with this weight of anticipated states.
     pub(crate) fn read(
         &mut self,
         policy: &LakePolicy<'_>,
         requirements: &Requirements,
         batches: &[MicroBatch<States, Forward>],
-        moment: Moment,
+        lambda: f64,
         demonstration: &Trajectory,
     ) {
-        batches.iter().for_each(|batch| self.reads.count(policy, requirements, batch, moment, demonstration));
+        batches.iter().for_each(|batch| self.reads.count(policy, requirements, batch, lambda, demonstration));
     }
 
     /// What the policy is at a step of the curve.

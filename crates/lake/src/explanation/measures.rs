@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 
-use objective::{Anticipation, Feedback, Objective, ObjectiveState, Requirements, Source};
-use training::{MicroBatch, Moment, Policy, StepError, Workspace, accumulate};
+use objective::{Anticipation, Feedback, Objective, Requirements, Source};
+use training::{MicroBatch, Policy, Step, StepError};
 
 use super::Origin;
 use crate::environment::Environment;
@@ -25,20 +25,20 @@ impl Reads {
         Self { by_origin: std::array::from_fn(|_| vec![0.0; cells]) }
     }
 
-    /// Counts what one update reads of a micro-batch.
+    /// Counts what one update reads of a micro-batch, with this weight of anticipated states.
     pub fn count(
         &mut self,
         policy: &LakePolicy<'_>,
         requirements: &Requirements,
         batch: &MicroBatch<States, Forward>,
-        moment: Moment,
+        lambda: f64,
         demonstration: &Trajectory,
     ) {
         let is_demonstrated = |response: usize| {
             let tokens = &batch.tokens[batch.responses[response].tokens.clone()];
             tokens.iter().copied().eq(demonstration.actions.iter().map(|&action| action as usize))
         };
-        for_each_read(policy, requirements, batch, moment, |read| {
+        for_each_read(policy, requirements, batch, lambda, |read| {
             let origin = match requirements.source {
                 _ if read.anticipated => Origin::Anticipation,
                 Source::Sampled(_) => Origin::Rollouts,
@@ -84,13 +84,13 @@ fn for_each_read(
     policy: &LakePolicy<'_>,
     requirements: &Requirements,
     batch: &MicroBatch<States, Forward>,
-    moment: Moment,
+    lambda: f64,
     mut each: impl FnMut(Read),
 ) {
     let fusion = match requirements.anticipation {
         Anticipation::Off => None,
-        Anticipation::Residual { lambda, freeze } => {
-            let Ok(states) = policy.anticipate(&batch.states, lambda.at(moment.warmup, moment.draw), freeze);
+        Anticipation::Residual { freeze, .. } => {
+            let Ok(states) = policy.anticipate(&batch.states, lambda, freeze);
             states.fusion
         }
     };
@@ -119,7 +119,7 @@ pub fn priors(
     cells: usize,
 ) -> Vec<Option<Vec<f64>>> {
     let mut priors = vec![vec![0.0; cells]; times];
-    for_each_read(policy, requirements, batch, Moment::default(), |read| {
+    for_each_read(policy, requirements, batch, requirements.anticipation.at(1.0, 0.0), |read| {
         if let Some(prior) = priors.get_mut(read.time) {
             prior[read.cell] += read.weight;
         }
@@ -231,9 +231,9 @@ pub fn gradient(
     objective: &dyn Objective,
     batch: &MicroBatch<States, Forward>,
 ) -> Result<Vec<f64>, StepError<Infallible>> {
-    let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
-    let batches = std::slice::from_ref(batch);
-    accumulate(policy, objective, &mut state, batches, Moment::default(), &mut workspace)?;
+    let mut step = Step::new(objective);
+    let lambda = step.requirements().anticipation.at(1.0, 0.0);
+    step.accumulate(policy, std::slice::from_ref(batch), lambda)?;
     Ok(policy.network.gradient.clone())
 }
 

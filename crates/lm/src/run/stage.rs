@@ -6,7 +6,7 @@ use ndarray_rand::rand_distr::{Distribution, StandardNormal};
 use objective::{Anticipation, Metrics, ObjectiveState};
 use program::OutputFolder;
 use serde_json::Value;
-use training::{Moment, StepError, StepReport, StepSettings, Workspace, evaluate, step};
+use training::{Step, StepError, StepReport, StepSettings};
 
 use super::data::StageData;
 use super::metrics::{Row, Written};
@@ -52,13 +52,12 @@ pub(super) struct StageRun<'a> {
 }
 
 /// What a stage changes from step to step, beside the policy.
-struct Learning {
+struct Learning<'a> {
     optimizer: Optimizer,
-    state: ObjectiveState,
-    workspace: Workspace,
+    step: Step<'a>,
 }
 
-impl StageRun<'_> {
+impl<'a> StageRun<'a> {
     /// Answers the checkpoint where it was asked to stop.
     pub(super) fn run(
         &mut self,
@@ -73,20 +72,20 @@ impl StageRun<'_> {
             stage.teacher.as_ref().map(|name| Teacher::read(name, recipe.dtype, worker.device)).transpose()?;
         self.teacher = teacher;
         let optimizer = Optimizer::new(stage.optimizer, stage.precision, recipe.seed ^ self.index as u64);
-        let mut learning = Learning { optimizer, state: ObjectiveState::default(), workspace: Workspace::default() };
+        let mut learning = Learning { optimizer, step: Step::new(stage.method.objective()) };
         let mut done = 0;
         if let Some(checkpoint) = resumed {
             checkpoint.restore_weights(policy)?;
             checkpoint.restore_optimizer(policy, &mut learning.optimizer)?;
             let Progress { at, state, best, .. } = checkpoint.progress();
             done = at.step;
-            learning.state.clone_from(state);
+            learning.step.state_mut().clone_from(state);
             self.best = *best;
         }
         let (index, stages) = (self.index, recipe.stage.len());
         tell(Event::Stage { stage: index, stages, method: stage.method.method().name, steps, done });
         for step_index in done..steps {
-            let before = self.progress(step_index, &learning.state);
+            let before = self.progress(step_index, learning.step.state());
             let made = self.make(step_index, policy, &reference, &mut learning);
             self.rescue(made, before, policy, &learning)?;
             let after = step_index + 1;
@@ -94,17 +93,17 @@ impl StageRun<'_> {
             let is_due = stage.checkpoint_every > 0 && after.is_multiple_of(stage.checkpoint_every);
             // Behind the last step, the stage's end comes first.
             if after < steps && (is_asked || is_due) {
-                let progress = self.progress(after, &learning.state);
+                let progress = self.progress(after, learning.step.state());
                 let checkpoint = worker.first(|| self.save(progress, policy, &learning))?;
                 if is_asked {
                     return Ok(Some(checkpoint));
                 }
             }
         }
-        let before = self.progress(steps, &learning.state);
-        let evaluated = self.evaluate(policy, &reference, &learning.state, steps, &mut learning.workspace);
+        let before = self.progress(steps, learning.step.state());
+        let evaluated = self.evaluate(policy, &reference, &mut learning.step, steps);
         self.rescue(evaluated, before, policy, &learning)?;
-        let progress = self.progress(steps, &learning.state);
+        let progress = self.progress(steps, learning.step.state());
         let checkpoint = worker.first(|| self.save(progress, policy, &learning))?;
         Ok(worker.any(stops())?.then_some(checkpoint))
     }
@@ -115,12 +114,12 @@ impl StageRun<'_> {
         step_index: u64,
         policy: &mut LmPolicy,
         reference: &Reference,
-        learning: &mut Learning,
+        learning: &mut Learning<'a>,
     ) -> Result<(), LmError> {
         let Self { stage, steps, .. } = *self;
-        let Learning { optimizer, state, workspace } = learning;
+        let Learning { optimizer, step } = learning;
         if step_index == 0 || (stage.evaluate_every > 0 && step_index.is_multiple_of(stage.evaluate_every)) {
-            self.evaluate(policy, reference, state, step_index, workspace)?;
+            self.evaluate(policy, reference, step, step_index)?;
         }
         let plans = self.plans(step_index)?;
         let micro_batches = self.micro_batches(policy, reference, self.own(&plans))?;
@@ -128,10 +127,10 @@ impl StageRun<'_> {
         let settings = StepSettings {
             learning_rate: stage.learning_rate * stage.schedule().factor(index, all),
             clip_norm: Some(stage.clip_norm),
-            moment: Moment { warmup: stage.schedule().warmup(index, all), draw: self.draw(step_index) },
+            lambda: step.requirements().anticipation.at(stage.schedule().warmup(index, all), self.draw(step_index)),
         };
-        let objective = stage.method.objective();
-        let report = step(policy, optimizer, objective, state, &micro_batches, settings, workspace)
+        let report = step
+            .take(policy, optimizer, &micro_batches, settings)
             .map_err(|source| self.refuse(step_index, self.places(step_index, &source), source))?;
         let StepReport { loss, gradient_norm, metrics } = report;
         let row = Row {
@@ -163,7 +162,7 @@ impl StageRun<'_> {
     }
 
     /// Writes a checkpoint, and removes those that need not stay.
-    fn save(&self, progress: Progress, policy: &LmPolicy, learning: &Learning) -> Result<PathBuf, LmError> {
+    fn save(&self, progress: Progress, policy: &LmPolicy, learning: &Learning<'_>) -> Result<PathBuf, LmError> {
         // A checkpoint counts on the lines before it.
         self.record.as_ref().map_or(Ok(()), |record| record.metrics.sync())?;
         let at = progress.at;
@@ -188,7 +187,7 @@ impl StageRun<'_> {
         made: Result<(), LmError>,
         before: Progress,
         policy: &LmPolicy,
-        learning: &Learning,
+        learning: &Learning<'_>,
     ) -> Result<(), LmError> {
         let Err(error) = made else { return Ok(()) };
         // The host may fail in the middle of an update, and the objective in none: then all is as it was before.
@@ -283,21 +282,19 @@ impl StageRun<'_> {
         &mut self,
         policy: &LmPolicy,
         reference: &Reference,
-        state: &ObjectiveState,
-        step: u64,
-        workspace: &mut Workspace,
+        step: &mut Step<'_>,
+        step_index: u64,
     ) -> Result<(), LmError> {
         if self.data.evaluation.is_empty() {
             return Ok(());
         }
         let plans = self.evaluation_plans()?;
         let micro_batches = self.micro_batches(policy, reference, self.own(&plans))?;
-        let objective = self.stage.method.objective();
-        let view = policy.view()?;
-        let (loss, metrics) =
-            evaluate(&view, objective, &mut state.clone(), &micro_batches, Moment::default(), workspace)
-                .map_err(|source| self.refuse(step, Vec::new(), source))?;
-        let row = self.row(step, true, loss, &metrics, &plans);
+        let lambda = step.requirements().anticipation.at(1.0, 0.0);
+        let (loss, metrics) = step
+            .evaluate(&policy.view()?, &micro_batches, lambda)
+            .map_err(|source| self.refuse(step_index, Vec::new(), source))?;
+        let row = self.row(step_index, true, loss, &metrics, &plans);
         self.append(&row)?;
         (self.run.tell)(Event::Evaluation(&row));
         self.keep_best(policy, &row)

@@ -9,10 +9,10 @@ use lm::model::tape::Keep;
 use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
 use lm::reference::Reference;
-use objective::{Configured, Data, Objective, ObjectiveState};
+use objective::{Configured, Data, Objective};
 use serde_json::Value;
 use tch::no_grad;
-use training::{Moment, OptimizerSettings, Policy, Schedule, Shape, StepSettings, Workspace, accumulate, step};
+use training::{OptimizerSettings, Policy, Schedule, Shape, Step, StepSettings};
 
 use crate::oracle::{answers, close, ids, model, model_in, numbers};
 
@@ -51,8 +51,9 @@ pub(crate) fn micro_batch(
 
 /// The loss of a step, whose gradient the policy then has.
 pub(crate) fn gradient(policy: &mut LmPolicy, objective: &dyn Objective, batches: &[LmMicroBatch]) -> f64 {
-    let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
-    accumulate(policy, objective, &mut state, batches, Moment::default(), &mut workspace).unwrap().0
+    let mut step = Step::new(objective);
+    let lambda = step.requirements().anticipation.at(1.0, 0.0);
+    step.accumulate(policy, batches, lambda).unwrap().0
 }
 
 /// Holds a recorded loss, the norm of its gradient, and `entries` of each parameter's against the policy's.
@@ -84,11 +85,12 @@ pub(crate) fn steps_agree(
 ) {
     let settings: OptimizerSettings = serde_json::from_value(optimizer.clone()).unwrap();
     let mut optimizer = Optimizer::new(settings, Precision::Masters, 0);
-    let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
+    let mut step = Step::new(objective);
+    let lambda = step.requirements().anticipation.at(1.0, 0.0);
     let (mut losses, mut norms) = (Vec::new(), Vec::new());
     for learning_rate in learning_rates {
-        let settings = StepSettings { learning_rate, clip_norm, moment: Moment::default() };
-        let report = step(policy, &mut optimizer, objective, &mut state, batches, settings, &mut workspace).unwrap();
+        let settings = StepSettings { learning_rate, clip_norm, lambda };
+        let report = step.take(policy, &mut optimizer, batches, settings).unwrap();
         losses.push(report.loss);
         norms.push(report.gradient_norm);
     }

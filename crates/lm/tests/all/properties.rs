@@ -17,10 +17,10 @@ use lm::optimizer::{Optimizer, Precision};
 use lm::policy::LmPolicy;
 use lm::ranks::Worker;
 use lm::reference::Reference;
-use objective::{Metrics, ObjectiveState, Parameters, TokenConstants, registry};
+use objective::{Metrics, Parameters, TokenConstants, registry};
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
-use training::{Moment, OptimizerSettings, Workspace, accumulate};
+use training::OptimizerSettings;
 
 /// How a step is taken through the model.
 #[derive(Clone, Copy, Debug)]
@@ -98,9 +98,8 @@ fn step_of(worker: &Worker, name: &str, method: &str, records: &[Record<Example>
     let plans = plan(&requirements, &records.iter().collect::<Vec<_>>(), way.size).unwrap();
     let plans = &plans[worker.share(plans.len())];
     let micro_batches = reference.micro_batches(&requirements, policy.model(), plans, way.packing).unwrap();
-    let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
-    let (loss, metrics) =
-        accumulate(&mut policy, &*objective, &mut state, &micro_batches, Moment::default(), &mut workspace).unwrap();
+    let lambda = requirements.anticipation.at(1.0, 0.0);
+    let (loss, metrics) = training::Step::new(&*objective).accumulate(&mut policy, &micro_batches, lambda).unwrap();
     let gradients = policy.gradients().iter().map(|gradient| gradient.as_ref().map(Tensor::shallow_clone)).collect();
     (loss, metrics, gradients)
 }

@@ -12,9 +12,9 @@ use lm::model::tape::Keep;
 use lm::policy::LmPolicy;
 use lm::ranks::{Link, Processes, Worker};
 use lm::reference::Reference;
-use objective::{ObjectiveState, Parameters, registry};
+use objective::{Parameters, registry};
 use tch::{Tensor, no_grad};
-use training::{Moment, Workspace, accumulate};
+use training::Step;
 
 use crate::command::two_stages;
 use crate::oracle::{device, model};
@@ -112,10 +112,7 @@ fn what_one_process_refuses_none_goes_on_with_and_each_says_why() {
             let plans = plan(&requirements, &records.iter().collect::<Vec<_>>(), 1).unwrap();
             let plans = &plans[worker.share(plans.len())];
             let micro_batches = reference.micro_batches(&requirements, policy.model(), plans, Packing::Packed).unwrap();
-            let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
-            accumulate(&mut policy, &*objective, &mut state, &micro_batches, Moment::default(), &mut workspace)
-                .unwrap_err()
-                .to_string()
+            Step::new(&*objective).accumulate(&mut policy, &micro_batches, 0.0).unwrap_err().to_string()
         });
         match method {
             // Its own columns are held against what an objective can evaluate where they are.

@@ -12,11 +12,9 @@ use lm::policy::LmPolicy;
 use lm::recipe::default_now;
 use lm::reference::Reference;
 use lm::teacher::Teacher;
-use objective::{
-    Distillation, DistillationDivergence, Objective, ObjectiveState, Statistic, TeacherDivergence, TokenStatistics,
-};
+use objective::{Distillation, DistillationDivergence, Objective, Statistic, TeacherDivergence, TokenStatistics};
 use tch::{Kind, Tensor};
-use training::{Frozen, Moment, Workspace, accumulate};
+use training::{Frozen, Step};
 
 use crate::oracle::{answers, close, copy_files, device, model, numbers, oracles, speaking};
 
@@ -59,9 +57,7 @@ fn distil(teacher: &str, divergence: DistillationDivergence, packing: Packing) -
     let plans = plan(&requirements, &records.iter().collect::<Vec<_>>(), 2).unwrap();
     let mut batches = Reference::None.micro_batches(&requirements, policy.model(), &plans, packing).unwrap();
     Teacher::of(model(teacher)).fill(&requirements, &plans[0], packing, &mut batches[0]).unwrap();
-    let (mut state, mut workspace) = (ObjectiveState::default(), Workspace::default());
-    let (loss, _) =
-        accumulate(&mut policy, &objective, &mut state, &batches, Moment::default(), &mut workspace).unwrap();
+    let (loss, _) = Step::new(&objective).accumulate(&mut policy, &batches, 0.0).unwrap();
     let flat = |gradient: &Option<Tensor>| match gradient {
         Some(gradient) => Vec::<f64>::try_from(gradient.to_kind(Kind::Double).flatten(0, -1)).unwrap(),
         None => Vec::new(),

@@ -23,10 +23,11 @@ pub struct Field<T> {
     pub follows: fn(&T) -> Option<f64>,
 }
 
-/// A struct of parameters with the registry's line. [`objective!`](crate::objective!) implements it.
-pub trait Registered: Declared {
+/// A struct of parameters with its line in the catalogue of what is built from it.
+/// [`objective!`](crate::objective!) implements it.
+pub trait Registered<Built = Box<dyn Objective>>: Declared {
     /// Name, summary, source, parameters and constructor.
-    const METHOD: Method;
+    const METHOD: Method<Built>;
 }
 
 /// A struct of parameters with a table of them. [`objective!`](crate::objective!) implements it.
@@ -287,40 +288,51 @@ pub const fn purpose(doc: &'static str) -> &'static str {
 /// - `=> follows |own| ..` answers the value of an `Option<f64>` that is not set (`None`: no such value).
 /// - A field that many objectives share is its name and a semicolon (`weighting;`); it is written out in the macro.
 /// - The struct gets `Default` and [`Declared`]. `pub struct Dpo = "dpo", "summary", "source" { .. }` gets
-///   [`Registered`] too; it implements [`Objective`](crate::Objective) with `in_force(self)` as its parameters. A
+///   [`Registered`] too; it implements [`Objective`](crate::Objective) with `in_force(self)` as its parameters.
+///   `pub struct Sgd = "sgd", "summary", "source", Optimizer of "optimizer" { .. }` is no objective but a variant of the
+///   enum `Optimizer`, and errors name its parameters as those of `optimizer`. A
 ///   preset is another base: `read("preset", &Example { beta: 2.0, ..Example::default() }, given)`, with
 ///   `declared(&base)` as its parameters.
 #[macro_export]
 macro_rules! objective {
     (
-        $(#[$meta:meta])* $vis:vis struct $type:ident $(= $name:literal, $summary:literal, $source:literal)?
-        { $($fields:tt)* }
+        $(#[$meta:meta])* $vis:vis struct $type:ident
+        $(= $name:literal, $summary:literal, $source:literal $(, $built:ident of $owner:literal)?)? { $($fields:tt)* }
     ) => {
         $crate::objective!(@ [$(#[$meta])* $vis struct $type] [] $($fields)*);
-        $(
-            #[automatically_derived]
-            impl $crate::parameter::Registered for $type {
-                const METHOD: $crate::Method = $crate::Method {
-                    name: $name,
-                    summary: $summary,
-                    source: $source,
-                    parameters: || $crate::parameter::declared(&<$type>::default()),
-                    build: $crate::parameter::build::<$type>,
-                };
-            }
+        $($crate::objective!(@registered $type $name $summary $source $($built $owner)?);)?
+    };
+    (@registered $type:ident $name:literal $summary:literal $source:literal) => {
+        $crate::objective!(@listed $type $name $summary $source
+            [std::boxed::Box<dyn $crate::Objective>] [$crate::parameter::build::<$type>]);
 
-            impl $type {
-                /// An evaluator of this objective.
-                ///
-                /// # Errors
-                ///
-                /// [`ParameterError`](crate::ParameterError) for a parameter that is out of range or without effect
-                /// under the others.
-                pub fn evaluator(self) -> Result<$crate::Evaluator<Self>, $crate::ParameterError> {
-                    $crate::Evaluator::new(self)
-                }
+        impl $type {
+            /// An evaluator of this objective.
+            ///
+            /// # Errors
+            ///
+            /// [`ParameterError`](crate::ParameterError) for a parameter that is out of range or without effect
+            /// under the others.
+            pub fn evaluator(self) -> Result<$crate::Evaluator<Self>, $crate::ParameterError> {
+                $crate::Evaluator::new(self)
             }
-        )?
+        }
+    };
+    (@registered $type:ident $name:literal $summary:literal $source:literal $built:ident $owner:literal) => {
+        $crate::objective!(@listed $type $name $summary $source
+            [$built] [|given| $crate::parameter::read($owner, &<$type>::default(), given).map($built::$type)]);
+    };
+    (@listed $type:ident $name:literal $summary:literal $source:literal [$built:ty] [$build:expr]) => {
+        #[automatically_derived]
+        impl $crate::parameter::Registered<$built> for $type {
+            const METHOD: $crate::Method<$built> = $crate::Method {
+                name: $name,
+                summary: $summary,
+                source: $source,
+                parameters: || $crate::parameter::declared(&<$type>::default()),
+                build: $build,
+            };
+        }
     };
     (@ $head:tt [$($done:tt)*] beta; $($rest:tt)*) => {
         $crate::objective!(@ $head [$($done)*]

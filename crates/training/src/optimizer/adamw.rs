@@ -3,7 +3,7 @@
 use objective::objective;
 use objective::parameter::{BELOW_ONE, NON_NEGATIVE, POSITIVE};
 
-use super::Slices;
+use super::{OptimizerSettings, Slices};
 
 objective! {
     /// The mean gradient over the root of its mean square, with weight decay apart from both.
@@ -15,7 +15,11 @@ objective! {
     /// Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101; formula and defaults of
     /// PyTorch 2.11, `torch.optim.AdamW`.
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct AdamW {
+    pub struct AdamW = "adamw",
+        "the mean gradient over the root of its mean square, with decoupled weight decay",
+        "arXiv 1711.05101; PyTorch 2.11, torch.optim.AdamW",
+        OptimizerSettings of "optimizer"
+    {
         /// Memory of the mean gradient.
         beta1: f64 [BELOW_ONE] = 0.9,
         /// Memory of the mean squared gradient.

@@ -3,7 +3,7 @@
 use objective::objective;
 use objective::parameter::{BELOW_ONE, NON_NEGATIVE, POSITIVE};
 
-use super::Slices;
+use super::{OptimizerSettings, Slices};
 
 objective! {
     /// The gradient over the root of its mean square: every parameter moves about as far, however steep the loss is along it.
@@ -14,7 +14,11 @@ objective! {
     /// Source: G. Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012; formula and defaults of PyTorch 2.11,
     /// `torch.optim.RMSprop`.
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct RmsProp {
+    pub struct RmsProp = "rmsprop",
+        "the gradient over the root of its mean square",
+        "PyTorch 2.11, torch.optim.RMSprop",
+        OptimizerSettings of "optimizer"
+    {
         /// Memory of the mean squared gradient.
         smoothing: f64 [BELOW_ONE] = 0.99,
         /// Number added to the root of the mean squared gradient.

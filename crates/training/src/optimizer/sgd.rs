@@ -3,7 +3,7 @@
 use objective::objective;
 use objective::parameter::{BELOW_ONE, NON_NEGATIVE};
 
-use super::Slices;
+use super::{OptimizerSettings, Slices};
 
 objective! {
     /// The gradient, with momentum if wanted.
@@ -13,7 +13,11 @@ objective! {
     ///
     /// Source: formula and defaults of PyTorch 2.11, `torch.optim.SGD`.
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct Sgd {
+    pub struct Sgd = "sgd",
+        "the gradient, with momentum where asked",
+        "PyTorch 2.11, torch.optim.SGD",
+        OptimizerSettings of "optimizer"
+    {
         /// Memory of the update.
         momentum: f64 [BELOW_ONE] = 0.0,
         /// Whether to look ahead along the momentum.

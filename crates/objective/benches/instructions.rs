@@ -16,6 +16,8 @@ mod work;
 const OF_SUMS: u64 = 48;
 /// More than one takes that has an exponential or a logarithm for each token.
 const OF_EXPONENTIALS: u64 = 200;
+/// More than one takes that has four: its ratio, a gate or a correction, and the divergence from a reference.
+const OF_CHOICES: u64 = 320;
 
 fn within(instructions: u64) -> LibraryBenchmarkConfig {
     let mut config = LibraryBenchmarkConfig::default();
@@ -73,8 +75,8 @@ fn grown((name, parameters, tokens): Case) -> Work {
 #[benches::sums_of_64k_tokens(iter = methods(1 << 16, true), config = within(OF_SUMS << 16))]
 #[benches::exponentials_of_4k_tokens(iter = methods(1 << 12, false), config = within(OF_EXPONENTIALS << 12))]
 #[benches::exponentials_of_64k_tokens(iter = methods(1 << 16, false), config = within(OF_EXPONENTIALS << 16))]
-#[benches::choices_of_4k_tokens(iter = choices(1 << 12), config = within(OF_EXPONENTIALS << 12))]
-#[benches::choices_of_64k_tokens(iter = choices(1 << 16), config = within(OF_EXPONENTIALS << 16))]
+#[benches::choices_of_4k_tokens(iter = choices(1 << 12), config = within(OF_CHOICES << 12))]
+#[benches::choices_of_64k_tokens(iter = choices(1 << 16), config = within(OF_CHOICES << 16))]
 fn evaluate(mut work: Work) -> Work {
     work.evaluate();
     work

@@ -65,7 +65,7 @@ fn methods(tokens: usize, sums: bool) -> impl Iterator<Item = Case> {
 /// A step whose buffers have grown.
 fn grown((name, parameters, tokens): Case) -> Work {
     let parameters: Parameters = serde_json::from_str(parameters).unwrap();
-    let mut work = Work::with(objective::registry::find(name).unwrap(), &parameters, tokens);
+    let mut work = Work::new(objective::registry::find(name).unwrap(), &parameters, tokens);
     work.evaluate();
     work
 }

@@ -205,7 +205,7 @@ impl Propagated<'_> {
         let (total, product) = weigh(sums, log_prob, slots, weight);
         let (inverse, shrink) = (1.0 / total, -1.0 / unit);
         let loss = 0.0 - product * inverse / unit;
-        for (((pulled, log_prob), sum), slot) in spare.iter_mut().zip(log_prob).zip(&*sums).zip(&*slots) {
+        for (((pulled, log_prob), sum), slot) in spare.iter_mut().zip(log_prob).zip(sums).zip(&*slots) {
             *pulled = pull((shrink * log_prob - loss) * inverse, *sum, *slot);
         }
         // Every C has the least D in it.

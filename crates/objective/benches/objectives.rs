@@ -8,8 +8,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use objective::{METHODS, Parameters};
 use objective::numerics::sum;
+use objective::{METHODS, Parameters};
 
 use crate::work::Work;
 

@@ -50,14 +50,16 @@ fn choices(tokens: usize) -> impl Iterator<Item = Case> {
     CHOICES.iter().map(move |&(name, parameters)| (name, parameters, tokens))
 }
 
-/// Every method of the kind, with a number of tokens. Importance ratios are a token's own; so are IFT's weights.
+/// Every method of the kind, with a number of tokens. Importance ratios are a token's own, and so are IFT's weights; a weighted
+/// sum evaluates each of its terms.
 fn methods(tokens: usize, sums: bool) -> impl Iterator<Item = Case> {
     let adds_up = |requirements: Requirements| {
         requirements.source == Source::Given && requirements.anticipation == Anticipation::Off
     };
     let named = move |method: &Method| {
         let requirements = (method.build)(&Parameters::new()).unwrap().requirements();
-        (adds_up(requirements) == sums).then_some((method.name, "{}", tokens))
+        let is_sum = adds_up(requirements) && method.name != "weighted_sum";
+        (is_sum == sums).then_some((method.name, "{}", tokens))
     };
     METHODS.iter().filter_map(named)
 }

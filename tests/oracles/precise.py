@@ -4,9 +4,9 @@ their last place.
 Reads lines of the `evaluate` protocol and writes one a line: loss and cotangents as hexadecimal doubles, and the
 condition of each in the same places. With `check PROGRAM [COUNT [SEED [NAME...]]]` it draws hostile lines instead,
 asks the program for their answers, and prints for each objective by how many units in the last place of the condition
-they are off, most first. With `record PROGRAM [INPUTS [RESPONSES]]` it does so for each family of objectives until so many
-numbers were inputs (a million), RESPONSES of them (20) of 32k tokens each, on all processors, and writes what it found to
-`precise.json`. With `lines [COUNT]` it writes hostile lines and their answers to `precise_lines.json`, for a test that has
+they are off, most first. With `record PROGRAM [INPUTS [RESPONSES]]` it does so for each family of objectives, on RESPONSES (20)
+of 32k tokens and on short ones until so many numbers of these were inputs (a million), on all processors, and writes what it
+found to `precise.json`. With `lines [COUNT]` it writes hostile lines and their answers to `precise_lines.json`, for a test that has
 no need of Python.
 
 The condition of a number says how far an error of one unit in every step may move it. That of an input, and of the
@@ -1203,9 +1203,9 @@ def record(program, wanted, responses):
             tasks = [(program, kind, seed, None) for seed in range(responses)]
             for _, count, found in pool.imap_unordered(part, tasks):
                 merge(family, count, found)
-            seed = responses
-            while family["inputs"] < wanted:
-                parts = -(-(wanted - family["inputs"]) // share)
+            seed, long = responses, family["inputs"]
+            while family["inputs"] - long < wanted:
+                parts = -(-(wanted + long - family["inputs"]) // share)
                 tasks = [(program, kind, seed + index, share) for index in range(parts)]
                 for _, count, found in pool.imap_unordered(part, tasks):
                     merge(family, count, found)

@@ -4,7 +4,10 @@ their last place.
 Reads lines of the `evaluate` protocol and writes one a line: loss and cotangents as hexadecimal doubles, and the
 condition of each in the same places. With `check PROGRAM [COUNT [SEED [NAME...]]]` it draws hostile lines instead,
 asks the program for their answers, and prints for each objective by how many units in the last place of the condition
-they are off, most first.
+they are off, most first. With `record PROGRAM [INPUTS [RESPONSES]]` it does so for each family of objectives, on RESPONSES (20)
+of 32k tokens and on short ones until so many numbers of these were inputs (a million), on all processors, and writes what it
+found to `precise.json`. With `lines [COUNT]` it writes hostile lines and their answers to `precise_lines.json`, for a test that has
+no need of Python.
 
 The condition of a number says how far an error of one unit in every step may move it. That of an input, and of the
 difference of two inputs, is its magnitude. That of a sum is the sum of its terms' conditions. A product adds the
@@ -17,10 +20,13 @@ import functools
 import itertools
 import json
 import math
+import multiprocessing
+import os
 import random
 import subprocess
 import sys
 
+import mpmath
 from mpmath import mp, mpf
 
 mp.prec = 256
@@ -584,7 +590,8 @@ def groups(objective, line, step):
         row, behaviour = side["log_prob"][index], side["behaviour_log_prob"][index]
         count = len(row)
         ratios = [difference(a, b) for a, b in zip(row, behaviour)]
-        way = objective.get("normalisation", "grpo") if name == "grpo" else name
+        ways = {"response_mean": "grpo", "token_mean": "dapo", "fixed_length": "dr_grpo"}
+        way = ways[objective.get("aggregation", "response_mean")] if name == "grpo" else name
         share = {
             "grpo": mpf(1) / (count * step["responses"]), "sapo": mpf(1) / (count * step["responses"]),
             "rloo": mpf(1) / (count * step["responses"]), "bnpo": mpf(1) / step["tokens"],
@@ -945,8 +952,9 @@ def answer(line):
 # Hostile lines.
 
 
-def hostile(draw, names=None):
-    """A line of any objective: lengths to 8, log-probabilities to -1e30, equal columns, ratios that overflow."""
+def hostile(draw, names=None, length=None):
+    """A line of any objective: lengths to 8, log-probabilities to -1e30, equal columns, ratios that overflow. With a
+    length, one response of so many tokens, or a pair."""
     name = draw.choice(names or sorted(set(FAMILIES) - {"policy_gradient"}))
     kind = draw.choice(("plain", "plain", "wide", "near", "equal", "extreme"))
 
@@ -969,8 +977,8 @@ def hostile(draw, names=None):
                     for row in column]
         return rows(map(len, column))
 
-    count = draw.randint(1, 4)
-    lengths = lambda: [draw.randint(1, 8) for _ in range(count)]
+    count = draw.randint(1, 4) if length is None else 1
+    lengths = lambda: [draw.randint(1, 8) if length is None else length for _ in range(count)]
     beta = draw.choice((1e-3, 0.1, 1.0, 50.0, 10.0**draw.uniform(-9, 6)))
     objective = {"name": name}
     if name in PAIRS or name in ("orpo", "tdpo", "aot", "aot_unpaired"):
@@ -1053,8 +1061,8 @@ def hostile(draw, names=None):
     if name in ("grpo", "luspo") and draw.random() < 0.3:
         objective["delta"] = draw.choice((1.5, 1e6))
     if name == "grpo":
-        objective["normalisation"] = draw.choice(("grpo", "dapo", "dr_grpo"))
-        if objective["normalisation"] == "grpo":
+        objective["aggregation"] = draw.choice(("response_mean", "token_mean", "fixed_length"))
+        if objective["aggregation"] == "response_mean":
             objective["ratio"] = draw.choice(("token", "sequence"))
     if name == "cispo":
         objective["max_ratio"] = draw.choice((5.0, 1.0, 1e6))
@@ -1118,9 +1126,8 @@ def off(given, exact):
     return float(apart / mpf(2)**(mp.frexp(size)[1] - 53))
 
 
-def check(program, count, seed, names=None):
-    draw = random.Random(seed)
-    lines = [hostile(draw, names) for _ in range(count)]
+def judge(program, lines):
+    """For each kind of objective and place: numbers, those beyond 4 units, the most units, and an example of these."""
     text = "".join(json.dumps(line) + "\n" for line in lines)
     answers = subprocess.run([program], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
     worst = {}
@@ -1147,13 +1154,106 @@ def check(program, count, seed, names=None):
             record[1] += units > 4
             if units > record[2]:
                 record[2], record[3] = units, (line, own, mp.nstr(exact.value, 20), mp.nstr(exact.condition, 5))
+    return worst
+
+
+def check(program, count, seed, names=None):
+    draw = random.Random(seed)
+    worst = judge(program, [hostile(draw, names) for _ in range(count)])
     for (name, place), (numbers, beyond, units, example) in sorted(worst.items(), key=lambda entry: -entry[1][2]):
         print(f"{name:40} {place:12} {numbers:6} numbers, {beyond:5} beyond 4 units, at most {units:.3g}")
         if units > 4:
             print(f"    {json.dumps(example[0])}\n    ours {example[1]!r}, exact {example[2]}, condition {example[3]}")
 
 
+KINDS = {
+    "demonstrations": ["sft", "ift"], "preferences": [*PAIRS, "orpo", "tdpo", "aot", "aot_unpaired"],
+    "labelled": ["kto", "apo_zero_unpaired", "bco"], "groups": [*GROUPS, "policy_gradient"], "rollouts": ["ppo"]
+}
+LONG = 1 << 15
+
+
+def inputs(line):
+    """How many numbers a token a line has."""
+    sides = (side for side in line.values() if "log_prob" in side)
+    columns = (column for side in sides for column in side.values() if isinstance(column[0], list))
+    return sum(len(row) for column in columns for row in column)
+
+
+def part(task):
+    """Lines of a family: short ones until so many numbers, or one long one."""
+    program, kind, seed, wanted = task
+    draw, lines = random.Random(f"{kind} {seed}"), []
+    if wanted is None:
+        # What is summed for each token over the whole response is left to short lines.
+        lines.append(hostile(draw, [name for name in KINDS[kind] if name != "policy_gradient"], LONG))
+    while wanted is not None and sum(map(inputs, lines)) < wanted:
+        lines.append(hostile(draw, KINDS[kind]))
+    found = {key: record[:3] + [record[3] and (record[3][0] if wanted else record[3][0]["objective"], *record[3][1:])]
+             for key, record in judge(program, lines).items()}
+    return kind, sum(map(inputs, lines)), found
+
+
+def record(program, wanted, responses):
+    """Judges a program on so many inputs of each family, and writes what was found."""
+    share = 2000
+    families = {kind: {"inputs": 0, "responses_of_32k": responses, "objectives": {}} for kind in KINDS}
+    with multiprocessing.Pool() as pool:
+        for kind, family in families.items():
+            tasks = [(program, kind, seed, None) for seed in range(responses)]
+            for _, count, found in pool.imap_unordered(part, tasks):
+                merge(family, count, found)
+            seed, long = responses, family["inputs"]
+            while family["inputs"] - long < wanted:
+                parts = -(-(wanted + long - family["inputs"]) // share)
+                tasks = [(program, kind, seed + index, share) for index in range(parts)]
+                for _, count, found in pool.imap_unordered(part, tasks):
+                    merge(family, count, found)
+                seed += parts
+            worst = max(family["objectives"].items(), key=lambda entry: entry[1]["most_units"])
+            print(f"{kind:15} {family['inputs']:8} inputs, at most {worst[1]['most_units']:.3g} units: {worst[0]}", flush=True)
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "precise.json"), "w") as file:
+        json.dump({"mpmath": mpmath.__version__, "bits": mp.prec, "families": families}, file, indent=1)
+        file.write("\n")
+
+
+def merge(family, count, found):
+    family["inputs"] += count
+    for (name, place), (numbers, beyond, units, example) in found.items():
+        own = family["objectives"].setdefault(f"{name} {place}", {"numbers": 0, "beyond_4_units": 0, "most_units": 0.0})
+        own["numbers"] += numbers
+        own["beyond_4_units"] += beyond
+        if units > own["most_units"]:
+            own["most_units"] = round(units, 3)
+            if units > 4:
+                own["example"] = example
+
+
+def halves(value):
+    """Two doubles whose sum is the number to 106 bits."""
+    first = float(value)
+    return [first, float(value - mpf(first))]
+
+
+def lines(count):
+    """Hostile lines with their answers: of each number two doubles whose sum it is, and its condition."""
+    draw, cases = random.Random(24), []
+    for index in range(count):
+        line = hostile(draw, list(KINDS.values())[index % len(KINDS)])
+        loss, cotangents = evaluate(line)
+        exact = lambda own: [*halves(own.value), min(float(own.condition), sys.float_info.max)]
+        cases.append({"line": line, "loss": exact(loss), "cotangents": rows_of(cotangents, exact)})
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "precise_lines.json"), "w") as file:
+        file.write('{"mpmath": "%s", "cases": [\n' % mpmath.__version__)
+        file.write(",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) + "\n]}\n")
+
+
 def main():
+    if sys.argv[1:2] == ["record"]:
+        wanted, responses, *_ = sys.argv[3:] + ["1000000", "20"][len(sys.argv[3:]):]
+        return record(sys.argv[2], int(wanted), int(responses))
+    if sys.argv[1:2] == ["lines"]:
+        return lines(int((sys.argv[2:] + ["300"])[0]))
     if sys.argv[1:2] == ["check"]:
         count, seed, *names = sys.argv[3:] + ["2000", "1"][len(sys.argv[3:]):]
         return check(sys.argv[2], int(count), int(seed), names or None)

@@ -16,6 +16,8 @@ mod work;
 const OF_SUMS: u64 = 48;
 /// More than one takes that has an exponential or a logarithm for each token.
 const OF_EXPONENTIALS: u64 = 200;
+/// More than one takes that has four: its ratio, a gate or a correction, and the divergence from a reference.
+const OF_CHOICES: u64 = 320;
 
 fn within(instructions: u64) -> LibraryBenchmarkConfig {
     let mut config = LibraryBenchmarkConfig::default();
@@ -25,21 +27,47 @@ fn within(instructions: u64) -> LibraryBenchmarkConfig {
     config
 }
 
-/// Every method of the kind, with a number of tokens. Importance ratios are a token's own; so are IFT's weights.
-fn methods(tokens: usize, sums: bool) -> impl Iterator<Item = (&'static str, usize)> {
+/// A method, parameters that differ from its defaults as JSON, and a number of tokens.
+type Case = (&'static str, &'static str, usize);
+
+/// What policy gradients have beside the defaults of their presets: divergences, corrections, ratios of whole responses.
+const CHOICES: &[(&str, &str)] = &[
+    ("grpo", r#"{"beta": 0.1}"#),
+    ("grpo", r#"{"beta": 0.1, "divergence_place": "loss"}"#),
+    ("grpo", r#"{"beta": 0.1, "divergence": "k2", "divergence_clip": 10.0}"#),
+    ("gspo", r#"{"beta": 0.1}"#),
+    ("sapo", r#"{"beta": 0.1}"#),
+    ("policy_gradient", r#"{"ratio": "product"}"#),
+    ("policy_gradient", r#"{"correction": "truncate_token"}"#),
+    ("policy_gradient", r#"{"correction": "truncate_geometric"}"#),
+    ("policy_gradient", r#"{"correction": "mask_token", "beta": 0.1}"#),
+    ("policy_gradient", r#"{"correction": "mask_sequence"}"#),
+    ("policy_gradient", r#"{"correction": "off_policy_sequence"}"#),
+    ("policy_gradient", r#"{"advantage": "given"}"#),
+];
+
+fn choices(tokens: usize) -> impl Iterator<Item = Case> {
+    CHOICES.iter().map(move |&(name, parameters)| (name, parameters, tokens))
+}
+
+/// Every method of the kind, with a number of tokens. Importance ratios are a token's own, and so are IFT's weights; a weighted
+/// sum evaluates each of its terms.
+fn methods(tokens: usize, sums: bool) -> impl Iterator<Item = Case> {
     let adds_up = |requirements: Requirements| {
         requirements.source == Source::Given && requirements.anticipation == Anticipation::Off
     };
     let named = move |method: &Method| {
         let requirements = (method.build)(&Parameters::new()).unwrap().requirements();
-        (adds_up(requirements) == sums).then_some((method.name, tokens))
+        let is_sum = adds_up(requirements) && method.name != "weighted_sum";
+        (is_sum == sums).then_some((method.name, "{}", tokens))
     };
     METHODS.iter().filter_map(named)
 }
 
 /// A step whose buffers have grown.
-fn grown((name, tokens): (&str, usize)) -> Work {
-    let mut work = Work::new(objective::registry::find(name).unwrap(), tokens);
+fn grown((name, parameters, tokens): Case) -> Work {
+    let parameters: Parameters = serde_json::from_str(parameters).unwrap();
+    let mut work = Work::new(objective::registry::find(name).unwrap(), &parameters, tokens);
     work.evaluate();
     work
 }
@@ -49,6 +77,8 @@ fn grown((name, tokens): (&str, usize)) -> Work {
 #[benches::sums_of_64k_tokens(iter = methods(1 << 16, true), config = within(OF_SUMS << 16))]
 #[benches::exponentials_of_4k_tokens(iter = methods(1 << 12, false), config = within(OF_EXPONENTIALS << 12))]
 #[benches::exponentials_of_64k_tokens(iter = methods(1 << 16, false), config = within(OF_EXPONENTIALS << 16))]
+#[benches::choices_of_4k_tokens(iter = choices(1 << 12), config = within(OF_CHOICES << 12))]
+#[benches::choices_of_64k_tokens(iter = choices(1 << 16), config = within(OF_CHOICES << 16))]
 fn evaluate(mut work: Work) -> Work {
     work.evaluate();
     work

@@ -7,6 +7,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use objective::Parameters;
+
 use crate::work::Work;
 
 mod work;
@@ -19,7 +21,7 @@ fn main() {
     // Cargo adds `--bench`.
     for name in std::env::args().skip(1).filter(|argument| argument != "--bench") {
         for tokens in TOKENS {
-            let mut work = Work::new(objective::registry::find(&name).unwrap(), tokens);
+            let mut work = Work::new(objective::registry::find(&name).unwrap(), &Parameters::new(), tokens);
             let evaluate = || {
                 let begin = Instant::now();
                 black_box(work.evaluate());

@@ -8,8 +8,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use objective::METHODS;
 use objective::numerics::sum;
+use objective::{METHODS, Parameters};
 
 use crate::work::Work;
 
@@ -36,7 +36,7 @@ fn objectives(criterion: &mut Criterion) {
     for method in METHODS {
         let mut group = criterion.benchmark_group(method.name);
         for tokens in TOKENS {
-            let mut work = Work::new(method, tokens);
+            let mut work = Work::new(method, &Parameters::new(), tokens);
             group.throughput(Throughput::Elements(work.totals.tokens as u64));
             group.bench_function(BenchmarkId::from_parameter(tokens), |bencher| {
                 bencher.iter(|| black_box(&mut work).evaluate());

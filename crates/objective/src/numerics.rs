@@ -6,7 +6,7 @@ mod recurrence;
 use std::f64::consts::LN_2;
 
 pub use exponential::{exp_excess_slice, exp_m1_slice, exp_slice, sigmoid_slice};
-pub(crate) use recurrence::{Direction, discounted_sums};
+pub(crate) use recurrence::{Direction, Discount};
 
 /// Partial sums that do not wait for one another, so that a sum takes as long as reading its terms.
 const LANES: usize = 8;

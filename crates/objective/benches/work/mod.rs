@@ -42,9 +42,9 @@ fn feedback(data: Data, index: usize) -> Feedback {
 }
 
 impl Work {
-    /// A method at its defaults, and a step of at least so many tokens in responses of 16 to 512.
-    pub(crate) fn new(method: &Method, tokens: usize) -> Self {
-        let objective = (method.build)(&Parameters::new()).unwrap();
+    /// A method with these parameters, and a step of at least so many tokens in responses of 16 to 512.
+    pub(crate) fn new(method: &Method, parameters: &Parameters, tokens: usize) -> Self {
+        let objective = (method.build)(parameters).unwrap();
         let requirements = objective.requirements();
         let mut variety = Variety(1);
         let mut responses: Vec<Response> = Vec::new();

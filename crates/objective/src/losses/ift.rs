@@ -8,7 +8,7 @@ use crate::evaluation::{Evaluation, Metric};
 use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::losses::propagation::{Item, Norm, Side, Weights};
-use crate::numerics::{Direction, discounted_sums, sum, sum_of_products};
+use crate::numerics::{Direction, Discount, sum, sum_of_products};
 use crate::objective;
 use crate::parameter::{UNIT, choices};
 use crate::requirements::{Anticipation, Data, Freeze, Lambda, Requirements};
@@ -164,6 +164,7 @@ impl Objective for Ift {
 
     fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
         let share = 1.0 / batch.totals().responses as f64;
+        let discount = Discount::new(self.gamma);
         let weights = Weights { item: self.item, side: self.side, norm: self.norm };
         for (index, response) in batch.responses().iter().enumerate() {
             let log_prob = batch.log_prob(index);
@@ -172,10 +173,10 @@ impl Objective for Ift {
             out.metrics.record_sum(Metric::NegativeLogLikelihood, losses, log_prob.len());
             let loss = match self.propagation {
                 Propagation::Released if self.gamma > 0.0 => {
-                    weights.loss(self.gamma, -share, losses, log_prob, slots, &mut out.scratch)
+                    weights.loss(&discount, -share, losses, log_prob, slots, &mut out.scratch)
                 }
                 Propagation::Released | Propagation::None => mean(-share, losses, slots),
-                Propagation::Algorithm1 => algorithm1(self.gamma, -share, log_prob, slots, &mut out.scratch),
+                Propagation::Algorithm1 => algorithm1(&discount, -share, log_prob, slots, &mut out.scratch),
                 Propagation::Equation21 => equation21(-share, log_prob, slots),
             };
             out.loss += share * loss;
@@ -198,16 +199,16 @@ fn equation21(share: f64, log_prob: &[f64], slots: &mut [f64]) -> f64 {
     loss
 }
 
-fn algorithm1(gamma: f64, share: f64, log_prob: &[f64], slots: &mut [f64], scratch: &mut Vec<f64>) -> f64 {
+fn algorithm1(discount: &Discount, share: f64, log_prob: &[f64], slots: &mut [f64], scratch: &mut Vec<f64>) -> f64 {
     let tokens = log_prob.len();
     scratch.clear();
     scratch.resize(2 * tokens, 0.0);
     let (weights, later) = scratch.split_at_mut(tokens);
     // Aₜ and Lₜ with the sign of log-probabilities, and γᴺ⁻ᵗ: what arrives at t from a one at the end.
     later.iter_mut().rev().take(1).for_each(|last| *last = 1.0);
-    discounted_sums(gamma, later, weights, Direction::Backward);
-    discounted_sums(1.0, log_prob, later, Direction::Backward);
-    discounted_sums(gamma, log_prob, slots, Direction::Forward);
+    discount.sums(Direction::Backward, later, weights);
+    Discount::new(1.0).sums(Direction::Backward, log_prob, later);
+    discount.sums(Direction::Forward, log_prob, slots);
     for ((slot, weight), later) in slots.iter_mut().zip(&*weights).zip(&mut *later) {
         *slot = -share * weight * (*later + *slot);
         *later *= weight;

@@ -3,7 +3,7 @@
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::numerics::{Direction, discounted_sums, least, sum, sum_of_products};
+use crate::numerics::{Direction, Discount, least, sum};
 
 /// C below this counts as this where its inverse is an exponent.
 const LEAST_SUM: f64 = 1e-100;
@@ -114,7 +114,7 @@ impl Weights {
     /// `scratch` is a buffer to be used again.
     pub(crate) fn loss(
         self,
-        gamma: f64,
+        discount: &Discount,
         share: f64,
         losses: f64,
         log_prob: &[f64],
@@ -140,8 +140,7 @@ impl Weights {
             Side::Left => (Direction::Backward, Direction::Forward),
             Side::Right => (Direction::Forward, Direction::Backward),
         };
-        spare.iter_mut().zip(log_prob).for_each(|(item, log_prob)| *item = constant + slope * log_prob);
-        discounted_sums(gamma, spare, sums, there);
+        discount.scan(there, log_prob, sums, |log_prob, _| constant + slope * log_prob, |_, sum| sum);
         let raised = if self.side == Side::Right { raise_by_least(sums) } else { None };
         let reference = match (self.side, self.norm) {
             (Side::Left, Norm::L1 | Norm::L2) => constant - slope * losses,
@@ -153,7 +152,7 @@ impl Weights {
             return 0.0;
         }
 
-        let response = Propagated { share, unit, slope, gamma, log_prob, slots, sums, spare, raised, back };
+        let response = Propagated { share, unit, slope, discount, log_prob, slots, sums, spare, raised, back };
         match (self.side, self.norm) {
             (Side::Left, Norm::L1) => response.loss(|c| c, |excess, _, _| excess),
             (Side::Left, Norm::L2) => response.loss(|c| c * c, |excess, c, _| 2.0 * c * excess),
@@ -184,11 +183,11 @@ struct Propagated<'a> {
     unit: f64,
     /// ∂item/∂log π.
     slope: f64,
-    gamma: f64,
+    discount: &'a Discount,
     log_prob: &'a [f64],
     slots: &'a mut [f64],
     /// C.
-    sums: &'a mut [f64],
+    sums: &'a [f64],
     /// A buffer.
     spare: &'a mut [f64],
     /// The place whose sum was added to all.
@@ -202,22 +201,44 @@ impl Propagated<'_> {
     /// function of one place, for the compiler to compute several at a time.
     #[inline(always)]
     fn loss(self, weight: impl Fn(f64) -> f64, pull: impl Fn(f64, f64, f64) -> f64) -> f64 {
-        let Self { share, unit, slope, gamma, log_prob, slots, sums, spare, raised, back } = self;
-        slots.iter_mut().zip(&*sums).for_each(|(slot, sum)| *slot = weight(*sum));
-        let (inverse, shrink) = (1.0 / sum(slots), -1.0 / unit);
-        let loss = 0.0 - sum_of_products(slots, log_prob) * inverse / unit;
-        for (((pulled, log_prob), sum), slot) in spare.iter_mut().zip(log_prob).zip(&*sums).zip(&*slots) {
+        let Self { share, unit, slope, discount, log_prob, slots, sums, spare, raised, back } = self;
+        let (total, product) = weigh(sums, log_prob, slots, weight);
+        let (inverse, shrink) = (1.0 / total, -1.0 / unit);
+        let loss = 0.0 - product * inverse / unit;
+        for (((pulled, log_prob), sum), slot) in spare.iter_mut().zip(log_prob).zip(sums).zip(&*slots) {
             *pulled = pull((shrink * log_prob - loss) * inverse, *sum, *slot);
         }
         // Every C has the least D in it.
         if let Some(least) = raised {
             spare[least] += sum(spare);
         }
-        discounted_sums(gamma, spare, sums, back);
         let (direct, propagated) = (share * inverse, -share * slope * unit);
-        slots.iter_mut().zip(sums).for_each(|(slot, sum)| *slot = direct * *slot + propagated * *sum);
+        discount.scan(back, spare, slots, |pulled, _| pulled, |slot, sum| direct * slot + propagated * sum);
         loss * unit
     }
+}
+
+/// Fills `slots` with the weights of the sums. Answers their sum and that of their products with the log-probabilities.
+#[inline(always)]
+fn weigh(sums: &[f64], log_prob: &[f64], slots: &mut [f64], weight: impl Fn(f64) -> f64) -> (f64, f64) {
+    const LANES: usize = 8;
+    let ((sums, sums_rest), (log_prob, log_prob_rest)) = (sums.as_chunks::<LANES>(), log_prob.as_chunks::<LANES>());
+    let (slots, slots_rest) = slots.as_chunks_mut::<LANES>();
+    let (mut totals, mut products) = ([0.0; LANES], [0.0; LANES]);
+    for ((sums, log_prob), slots) in sums.iter().zip(log_prob).zip(slots) {
+        for lane in 0..LANES {
+            slots[lane] = weight(sums[lane]);
+            totals[lane] += slots[lane];
+            products[lane] += slots[lane] * log_prob[lane];
+        }
+    }
+    let (mut total, mut product) = (totals.iter().sum(), products.iter().sum());
+    for ((sum, log_prob), slot) in sums_rest.iter().zip(log_prob_rest).zip(slots_rest) {
+        *slot = weight(*sum);
+        total += *slot;
+        product += *slot * log_prob;
+    }
+    (total, product)
 }
 
 /// The greatest power of 2 that is not above a positive number, and not subnormal.
@@ -240,7 +261,7 @@ mod tests {
 
     fn gradient(weights: Weights, log_prob: &[f64]) -> Vec<f64> {
         let mut slots = vec![0.0; log_prob.len()];
-        weights.loss(0.9, 1.0, -sum(log_prob), log_prob, &mut slots, &mut Vec::new());
+        weights.loss(&Discount::new(0.9), 1.0, -sum(log_prob), log_prob, &mut slots, &mut Vec::new());
         slots
     }
 
@@ -264,7 +285,7 @@ mod tests {
         // With γ = 1 the sums are 3, 2, 1, and so are the weights.
         let weights = Weights { item: Item::Mask, ..Weights::RELEASED };
         let (mut slots, mut scratch) = (vec![0.0; 3], Vec::new());
-        let loss = weights.loss(1.0, 1.0, 9.0, &[-1.0, -2.0, -6.0], &mut slots, &mut scratch);
+        let loss = weights.loss(&Discount::new(1.0), 1.0, 9.0, &[-1.0, -2.0, -6.0], &mut slots, &mut scratch);
         assert!((loss - 13.0 / 6.0).abs() < 1e-15);
         for (slot, expected) in slots.into_iter().zip([3.0 / 6.0, 2.0 / 6.0, 1.0 / 6.0]) {
             assert!((slot - expected).abs() < 1e-15);
@@ -337,7 +358,8 @@ mod tests {
             }) {
                 let weights = Weights { item, side, norm };
                 let mut slots = vec![0.0; log_prob.len()];
-                let loss = weights.loss(0.95, 1.0, -sum(&log_prob), &log_prob, &mut slots, &mut Vec::new());
+                let discount = Discount::new(0.95);
+                let loss = weights.loss(&discount, 1.0, -sum(&log_prob), &log_prob, &mut slots, &mut Vec::new());
                 let (expected, derivatives) = by_definition(weights, 0.95, &log_prob);
                 assert!((loss - expected).abs() <= 1e-13 * expected, "{weights:?}, {length}: {loss:e}, {expected:e}");
                 for (slot, (derivative, size)) in slots.into_iter().zip(derivatives) {

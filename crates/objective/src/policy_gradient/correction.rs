@@ -2,6 +2,7 @@
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
+use super::exponentials::for_each_ratio;
 use crate::numerics::{exponential, sum_of_differences};
 
 /// How a sampler that is not the trainer is corrected for.
@@ -101,19 +102,16 @@ impl Correction {
     pub(super) fn weights(self, bounds: [f64; 2], behaviour: &[f64], rollout: &[f64], out: &mut [f64]) {
         let whole = match self.level() {
             Level::Token => {
-                for ((own, sampler), out) in behaviour.iter().zip(rollout).zip(out) {
-                    *out = self.weight(bounds, own - sampler);
-                }
+                for_each_ratio(behaviour, rollout, |token, _, (ratio, _)| out[token] = self.bounded(bounds, ratio));
                 return;
             }
             Level::Sequence => sum_of_differences(behaviour, rollout),
             Level::Geometric => sum_of_differences(behaviour, rollout) / behaviour.len() as f64,
         };
-        out.fill(self.weight(bounds, whole));
+        out.fill(self.bounded(bounds, exponential(whole).0));
     }
 
-    fn weight(self, [least, most]: [f64; 2], log_ratio: f64) -> f64 {
-        let weight = exponential(log_ratio).0;
+    fn bounded(self, [least, most]: [f64; 2], weight: f64) -> f64 {
         let within = least <= weight && weight <= most;
         match self {
             Self::None | Self::OffPolicySequence => 1.0,

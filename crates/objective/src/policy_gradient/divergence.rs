@@ -2,7 +2,8 @@
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::numerics::{STEEPEST, exponential, exponential_excess};
+use super::exponentials::BLOCK;
+use crate::numerics::{STEEPEST, exp_excess_slice, exp_m1_slice, exp_slice, exponential, exponential_excess};
 
 /// Estimator of the divergence from a sampled token.
 ///
@@ -115,6 +116,82 @@ impl Estimator {
     }
 }
 
+/// Estimates of a block of tokens, and their derivatives by log π.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Estimates {
+    values: [f64; BLOCK],
+    slopes: [f64; BLOCK],
+    ratios: [f64; BLOCK],
+}
+
+impl Estimates {
+    pub(super) fn new() -> Self {
+        Self { values: [0.0; BLOCK], slopes: [0.0; BLOCK], ratios: [0.0; BLOCK] }
+    }
+
+    /// The estimates of at most [`BLOCK`] tokens and their derivatives, with d bounded: times the importance ratios where
+    /// there is a behaviour policy.
+    pub(super) fn fill(
+        &mut self,
+        estimator: Estimator,
+        bound: f64,
+        log_prob: &[f64],
+        behaviour: Option<&[f64]>,
+        reference: &[f64],
+    ) -> (&[f64], &[f64]) {
+        let tokens = log_prob.len().min(BLOCK);
+        let [values, slopes, ratios] =
+            [&mut self.values, &mut self.slopes, &mut self.ratios].map(|all| &mut all[..tokens]);
+        for ((drift, own), other) in slopes.iter_mut().zip(log_prob).zip(reference) {
+            *drift = own - other;
+        }
+        let bound = bound.min(f64::MAX);
+        let is_near = |drift: f64| (drift >= -STEEPEST) & (drift.abs() <= bound);
+        let mut near = slopes.iter().fold(true, |near, drift| near & is_near(*drift));
+        match estimator {
+            Estimator::K1 => {
+                values.copy_from_slice(slopes);
+                slopes.fill(1.0);
+            }
+            Estimator::K2 => values.iter_mut().zip(&*slopes).for_each(|(value, drift)| *value = 0.5 * drift * drift),
+            Estimator::K3 => {
+                values.iter_mut().zip(&*slopes).for_each(|(value, drift)| *value = -drift);
+                exp_excess_slice(values);
+                if behaviour.is_none() {
+                    slopes.iter_mut().for_each(|slope| *slope = -*slope);
+                    exp_m1_slice(slopes);
+                    slopes.iter_mut().for_each(|slope| *slope = -*slope);
+                }
+            }
+        }
+        if let Some(behaviour) = behaviour {
+            for ((ratio, own), other) in ratios.iter_mut().zip(log_prob).zip(behaviour) {
+                *ratio = own - other;
+                near &= *ratio <= STEEPEST;
+            }
+            exp_slice(ratios);
+            for ((value, slope), ratio) in values.iter_mut().zip(&mut *slopes).zip(&*ratios) {
+                // As in `corrected`: that of k3 is ρ d.
+                *slope = *ratio * *slope + if estimator == Estimator::K3 { 0.0 } else { *ratio * *value };
+                *value *= ratio;
+            }
+        }
+        if !near {
+            for token in 0..tokens {
+                let [own, other] = [log_prob[token], reference[token]];
+                let ratio = behaviour.map_or(0.0, |column| own - column[token]);
+                if !is_near(own - other) || ratio > STEEPEST {
+                    (values[token], slopes[token]) = match behaviour {
+                        Some(column) => estimator.corrected(bound, own, column[token], other),
+                        None => estimator.differentiated(bound, own, other),
+                    };
+                }
+            }
+        }
+        (values, slopes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +241,37 @@ mod tests {
             assert!(close(estimator.differentiated(f64::INFINITY, half, quarter), (value, slope)));
             let corrected = estimator.corrected(f64::INFINITY, half, eighth, quarter);
             assert!(close(corrected, (4.0 * value, 4.0 * (value + slope))), "{estimator:?}: {corrected:?}");
+        }
+    }
+
+    #[test]
+    fn estimates_of_blocks_are_those_of_one_token_at_a_time() {
+        let edges = [0.0, -1e-300, -1e-12, -0.3, -0.7, -1.0, -99.0, -101.0, -745.2, -1e4, -1e30];
+        let columns = edges.map(|own| edges.map(|behaviour| edges.map(|reference| [own, behaviour, reference])));
+        let rows: Vec<[f64; 3]> = columns.into_iter().flatten().flatten().collect();
+        // Beside powers of numbers that are subnormal.
+        let close = |a: f64, b: f64, size: f64| (a - b).abs() <= 4e-15 * size.abs() + 1e-260;
+        for (estimator, bound) in ALL.into_iter().flat_map(|own| [f64::INFINITY, 3.0].map(|bound| (own, bound))) {
+            for block in rows.chunks(BLOCK).chain(rows.chunks(1)) {
+                let [own, behaviour, reference] =
+                    [0, 1, 2].map(|kind| block.iter().map(|row| row[kind]).collect::<Vec<_>>());
+                for behaviour in [None, Some(behaviour.as_slice())] {
+                    let mut estimates = Estimates::new();
+                    let (values, slopes) = estimates.fill(estimator, bound, &own, behaviour, &reference);
+                    assert_eq!((values.len(), slopes.len()), (block.len(), block.len()));
+                    for (token, [own, other, reference]) in block.iter().enumerate() {
+                        let (value, slope) = match behaviour {
+                            Some(_) => estimator.corrected(bound, *own, *other, *reference),
+                            None => estimator.differentiated(bound, *own, *reference),
+                        };
+                        let name = format!("{estimator:?} {bound} {own} {other} {reference}");
+                        assert!(close(values[token], value, value), "{name}: {:e}, {value:e}", values[token]);
+                        // The terms of k1 may cancel.
+                        let size = slope.abs() + value.abs();
+                        assert!(close(slopes[token], slope, size), "{name}: {:e}, {slope:e}", slopes[token]);
+                    }
+                }
+            }
         }
     }
 

@@ -6,7 +6,8 @@ use super::advantage::{compare, discounted, standardise, whiten};
 use super::aggregation::Counts;
 use super::correction::is_stale;
 use super::covariance::greatest;
-use super::exponentials::for_each_ratio;
+use super::divergence::Estimates;
+use super::exponentials::{BLOCK, for_each_ratio};
 use super::numbers::Numbers;
 use super::ratio::log_ratio;
 use super::trust_region::{
@@ -18,7 +19,7 @@ use crate::batch::TokenBatch;
 use crate::columns::Constant;
 use crate::evaluation::{Metric, Metrics};
 use crate::held::Held;
-use crate::numerics::exponential;
+use crate::numerics::{exponential, sum};
 
 /// Numbers of clipped importance ratios, by bound, and of all ratios.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,7 +144,7 @@ impl<'a> View<'a> {
         self.weights.map(|column| &column[tokens])
     }
 
-    /// What log π of each token lacks to the logarithm of its response's ratio, if each token passes its own gradient alone.
+    /// log π of each token, less the logarithm of its response's ratio, if each token passes its own gradient alone.
     pub(super) fn anchors(&self, tokens: Range<usize>) -> Option<&'a [f64]> {
         self.anchors.map(|column| &column[tokens])
     }
@@ -255,7 +256,7 @@ pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held
     }
 }
 
-/// The logarithm of each response's ratio, less log π of the token.
+/// log π of the token, less the logarithm of its response's ratio.
 fn fill_anchors(batch: &TokenBatch<'_>, shares: &[f64], anchors: &mut [f64]) {
     for (index, response) in batch.responses().iter().enumerate() {
         let own = if shares.is_empty() { Numbers::Same(1.0) } else { Numbers::Each(&shares[response.tokens.clone()]) };
@@ -263,7 +264,7 @@ fn fill_anchors(batch: &TokenBatch<'_>, shares: &[f64], anchors: &mut [f64]) {
         let (whole, count) = log_ratio(log_prob, batch.constant(Constant::BehaviourLogProb, index), own);
         let mean = if count > 0.0 { whole / count } else { 0.0 };
         for (slot, log_prob) in anchors[response.tokens.clone()].iter_mut().zip(log_prob) {
-            *slot = mean - log_prob;
+            *slot = log_prob - mean;
         }
     }
 }
@@ -280,10 +281,13 @@ fn fill_scores(
     let length = |index: usize| batch.responses()[index].tokens.len();
     let estimate = (own.advantage, own.scale, own.pass_k);
     let bound = own.divergence_clip.unwrap_or(f64::INFINITY);
-    let divergence = |index: usize, place: usize| {
+    let divergence = |index: usize, each: &mut dyn FnMut(usize, &[f64])| {
         let [policy, reference] = [Constant::BehaviourLogProb, Constant::ReferenceLogProb]
-            .map(|constant| batch.constant(constant, index)[place]);
-        own.divergence.at((policy - reference).clamp(-bound, bound)).0
+            .map(|constant| batch.constant(constant, index).chunks(BLOCK));
+        let mut estimates = Estimates::new();
+        for (block, (policy, reference)) in policy.zip(reference).enumerate() {
+            each(block * BLOCK, estimates.fill(own.divergence, bound, policy, None, reference).0);
+        }
     };
     let penalised = own.place() == Some(Place::Reward);
     for (index, score) in scores.iter_mut().enumerate() {
@@ -302,7 +306,8 @@ fn fill_scores(
             }
         };
         if penalised {
-            let drift = (0..length(index)).map(|place| divergence(index, place)).sum::<f64>();
+            let mut drift = 0.0;
+            divergence(index, &mut |_, values| drift += sum(values));
             metrics.record(Metric::Kl, drift);
             if own.advantage != Advantage::Batch {
                 *score -= own.beta * drift;
@@ -317,8 +322,12 @@ fn fill_scores(
         Advantage::Batch => {
             for (index, response) in batch.responses().iter().enumerate() {
                 let slots = &mut advantages[response.tokens.clone()];
-                for (place, slot) in slots.iter_mut().enumerate() {
-                    *slot = if penalised { -own.beta * divergence(index, place) } else { 0.0 };
+                slots.fill(0.0);
+                if penalised {
+                    divergence(index, &mut |place, values| {
+                        let slots = slots[place..].iter_mut().zip(values);
+                        slots.for_each(|(slot, value)| *slot = -own.beta * value);
+                    });
                 }
                 discounted(scores[index], own.discount, slots);
             }

@@ -2,18 +2,21 @@
 
 use std::ops::Range;
 
+use super::divergence::Estimates;
 use super::exponentials::{BLOCK, Block, along_tangent, for_each_ratio};
 use super::hold::{Clipped, View};
 use super::numbers::Numbers;
 use super::ratio::log_ratio;
-use super::trust_region::{Clip, Surrogate, bounded_log_ratio, free, quadratic, sapo};
+use super::trust_region::{
+    Clip, Surrogate, bounded_log_ratio, free, gated, quadratic, ratio_excess, sapo, temperature,
+};
 use super::value::value_loss;
 use super::{Place, PolicyGradient, Ratio, TrustRegion};
 use crate::batch::TokenBatch;
 use crate::columns::Constant;
 use crate::evaluation::{Evaluation, Metric, Metrics, add};
 use crate::held::Held;
-use crate::numerics::{STEEPEST, exponential, sum};
+use crate::numerics::{STEEPEST, exp_m1_slice, exp_slice, exponential, sum};
 
 /// What the policy's loss of a response is made of.
 struct Response<'a> {
@@ -91,20 +94,18 @@ fn by_anchored_token(
     anchors: &[f64],
     slots: &mut [f64],
     clipped: &mut Clipped,
-    surrogate: impl Fn((f64, f64), f64) -> Surrogate,
+    surrogate: impl Fn(f64, (f64, f64), f64) -> Surrogate,
 ) -> f64 {
     let mut total = 0.0;
-    let columns = response.log_prob.iter().zip(anchors).zip(slots).enumerate();
-    for (token, ((log_prob, anchor), slot)) in columns {
-        let ratio = exponential(anchor + log_prob);
-        let Surrogate { loss, slope, clipped: bound } = surrogate(ratio, response.advantages.at(token));
+    for_each_ratio(response.log_prob, anchors, |token, log_ratio, ratio| {
+        let Surrogate { loss, slope, clipped: bound } = surrogate(log_ratio, ratio, response.advantages.at(token));
         let factor = response.factor(token);
         total += factor * loss;
-        *slot += factor * slope;
+        slots[token] += factor * slope;
         if token == 0 {
             clipped.count(bound);
         }
-    }
+    });
     total
 }
 
@@ -133,14 +134,18 @@ impl PolicyGradient {
             | TrustRegion::BinaryKl
             | TrustRegion::Topr => likelihood(response, slots),
             TrustRegion::None if self.ratio == Ratio::None => likelihood(response, slots),
-            TrustRegion::None => self.by_ratio(response, slots, clipped, free),
+            TrustRegion::None => self.by_ratio(response, slots, clipped, |_, ratio, gain| free(ratio, gain)),
             TrustRegion::Clip => match (self.ratio, response.same()) {
                 (Ratio::Token, Some(same)) => clipped_tokens(clip, same, response, slots, clipped),
-                _ => self.by_ratio(response, slots, clipped, |ratio, gain| clip.surrogate(ratio, gain)),
+                _ => self.by_ratio(response, slots, clipped, |_, ratio, gain| clip.surrogate(ratio, gain)),
             },
             TrustRegion::Sapo => {
                 let temperatures = [self.positive_temperature, self.negative_temperature];
-                self.by_ratio(response, slots, clipped, |ratio, gain| sapo(temperatures, ratio, gain))
+                match self.ratio {
+                    Ratio::Token => gated_tokens(temperatures, response, slots, clipped),
+                    _ => self
+                        .by_ratio(response, slots, clipped, |x, (_, slope), gain| sapo(temperatures, x, slope, gain)),
+                }
             }
             TrustRegion::ClipCov => {
                 let clip = Clip { delta: f64::INFINITY, ..clip };
@@ -163,10 +168,10 @@ impl PolicyGradient {
         response: &Response<'_>,
         slots: &mut [f64],
         clipped: &mut Clipped,
-        surrogate: impl Fn((f64, f64), f64) -> Surrogate,
+        surrogate: impl Fn(f64, (f64, f64), f64) -> Surrogate,
     ) -> f64 {
         if self.ratio == Ratio::Token {
-            return by_token(response, slots, clipped, |_, _, ratio, gain| surrogate(ratio, gain));
+            return by_token(response, slots, clipped, |_, log_ratio, ratio, gain| surrogate(log_ratio, ratio, gain));
         }
         if let Some(anchors) = response.anchors {
             return by_anchored_token(response, anchors, slots, clipped, surrogate);
@@ -175,17 +180,19 @@ impl PolicyGradient {
         if count == 0.0 {
             return 0.0;
         }
-        let ratio = exponential(if self.ratio == Ratio::Product { whole } else { whole / count });
+        let log_ratio = if self.ratio == Ratio::Product { whole } else { whole / count };
+        let ratio = exponential(log_ratio);
         if let Some((share, advantage)) = response.same() {
             // Each of the N tokens has the loss ℓ.
-            let (total, Surrogate { loss, slope, clipped: bound }) = (share * count, surrogate(ratio, advantage));
+            let (total, Surrogate { loss, slope, clipped: bound }) =
+                (share * count, surrogate(log_ratio, ratio, advantage));
             clipped.count(bound);
             add(slots, if self.ratio == Ratio::Product { total * slope } else { share * slope });
             return total * loss;
         }
         let (mut total, mut pull) = (0.0, 0.0);
         for token in 0..response.tokens() {
-            let Surrogate { loss, slope, clipped: bound } = surrogate(ratio, response.advantages.at(token));
+            let Surrogate { loss, slope, clipped: bound } = surrogate(log_ratio, ratio, response.advantages.at(token));
             let factor = response.factor(token);
             total += factor * loss;
             pull += factor * slope;
@@ -209,16 +216,27 @@ impl PolicyGradient {
         metrics: &mut Metrics,
     ) -> f64 {
         let bound = self.divergence_clip.unwrap_or(f64::INFINITY);
-        let (mut total, mut loss) = (0.0, 0.0);
-        for (token, ((&log_prob, &reference), slot)) in response.log_prob.iter().zip(reference).zip(slots).enumerate() {
-            let (value, slope) = match self.divergence_place {
-                Place::Corrected => self.divergence.corrected(bound, log_prob, response.behaviour[token], reference),
-                _ => self.divergence.differentiated(bound, log_prob, reference),
-            };
-            let share = response.shares.at(token);
-            total += value;
-            loss += share * value;
-            *slot += share * self.beta * slope;
+        let is_corrected = self.divergence_place == Place::Corrected;
+        let (mut estimates, mut total, mut loss) = (Estimates::new(), 0.0, 0.0);
+        let columns = response.log_prob.chunks(BLOCK).zip(reference.chunks(BLOCK)).zip(slots.chunks_mut(BLOCK));
+        for (block, ((log_prob, reference), slots)) in columns.enumerate() {
+            let begin = block * BLOCK;
+            let behaviour = is_corrected.then(|| &response.behaviour[begin..begin + slots.len()]);
+            let (values, slopes) = estimates.fill(self.divergence, bound, log_prob, behaviour, reference);
+            total += sum(values);
+            let slots = slots.iter_mut().zip(slopes);
+            match response.shares {
+                Numbers::Same(share) => {
+                    let factor = share * self.beta;
+                    slots.for_each(|(slot, slope)| *slot += factor * slope);
+                }
+                Numbers::Each(shares) => {
+                    for (((slot, slope), value), share) in slots.zip(values).zip(&shares[begin..]) {
+                        *slot += share * self.beta * slope;
+                        loss += share * value;
+                    }
+                }
+            }
         }
         metrics.record(Metric::Kl, total);
         match response.shares.same() {
@@ -324,6 +342,35 @@ fn clipped_tokens(
         }
     }
     share * total
+}
+
+/// The loss of tokens under SAPO's gate.
+fn gated_tokens(temperatures: [f64; 2], response: &Response<'_>, slots: &mut [f64], clipped: &mut Clipped) -> f64 {
+    let (mut block, mut gates, mut tails, mut total) = (Block::new(), [0.0; BLOCK], [0.0; BLOCK], 0.0);
+    let columns = response.log_prob.chunks(BLOCK).zip(response.behaviour.chunks(BLOCK)).zip(slots.chunks_mut(BLOCK));
+    for (index, ((own, other), slots)) in columns.enumerate() {
+        let (begin, tokens) = (index * BLOCK, slots.len());
+        let (log_ratios, slopes) = block.fill(own, other);
+        let (gates, tails) = (&mut gates[..tokens], &mut tails[..tokens]);
+        gates.iter_mut().zip(log_ratios).for_each(|(gate, log_ratio)| *gate = log_ratio.min(STEEPEST));
+        exp_m1_slice(gates);
+        for (token, ((gate, tail), (log_ratio, slope))) in
+            gates.iter_mut().zip(&mut *tails).zip(log_ratios.iter().zip(slopes)).enumerate()
+        {
+            let temperature = temperature(temperatures, response.advantages.at(begin + token));
+            *gate = temperature * ratio_excess(*log_ratio, *slope, *gate);
+            *tail = -gate.abs();
+        }
+        exp_slice(tails);
+        for (token, (((slot, slope), gate), tail)) in slots.iter_mut().zip(slopes).zip(gates).zip(tails).enumerate() {
+            let (advantage, factor) = (response.advantages.at(begin + token), response.factor(begin + token));
+            let made = gated(temperature(temperatures, advantage), *gate, *tail, *slope, advantage);
+            total += factor * made.loss;
+            *slot += factor * made.slope;
+        }
+        clipped.count_free(tokens);
+    }
+    total
 }
 
 /// The sum over a response's tokens of the quadratic loss of their log-ratio.

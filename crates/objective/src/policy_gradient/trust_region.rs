@@ -2,7 +2,8 @@
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::numerics::{log1mexp, sigmoid};
+use super::exponentials::along_tangent;
+use crate::numerics::{STEEPEST, log1mexp};
 
 /// How far a policy gradient may move away from the policy that sampled the responses.
 ///
@@ -161,14 +162,30 @@ pub(super) fn free((ratio, slope): (f64, f64), advantage: f64) -> Surrogate {
     Surrogate { loss: -ratio * advantage, slope: -slope * advantage, clipped: None }
 }
 
-/// The smooth gate of SAPO with the temperatures of positive advantages and of the others.
-pub(super) fn sapo([positive, negative]: [f64; 2], (ratio, slope): (f64, f64), advantage: f64) -> Surrogate {
-    let temperature = if advantage > 0.0 { positive } else { negative };
-    let gate = temperature * (ratio - 1.0);
-    let open = sigmoid(gate);
+/// The temperature of SAPO's gate, of those of positive advantages and of the others.
+pub(super) fn temperature([positive, negative]: [f64; 2], advantage: f64) -> f64 {
+    if advantage > 0.0 { positive } else { negative }
+}
+
+/// The smooth gate of SAPO at a log-ratio, with the slope of the ratio.
+pub(super) fn sapo(temperatures: [f64; 2], log_ratio: f64, slope: f64, advantage: f64) -> Surrogate {
+    let temperature = temperature(temperatures, advantage);
+    let gate = temperature * ratio_excess(log_ratio, slope, log_ratio.min(STEEPEST).exp_m1());
+    gated(temperature, gate, (-gate.abs()).exp(), slope, advantage)
+}
+
+/// ρ − 1 of a log-ratio, the slope of ρ, and eˣ − 1: no digits cancel near 1, and far from it ρ goes on along its tangent.
+pub(super) fn ratio_excess(log_ratio: f64, slope: f64, exp_m1: f64) -> f64 {
+    if log_ratio <= STEEPEST { exp_m1 } else { along_tangent(log_ratio, slope) - 1.0 }
+}
+
+/// SAPO's loss at a gate x = τ (ρ − 1), from `tail` = e^−|x|: σ(x) and σ(x) σ(−x) are fractions of it.
+pub(super) fn gated(temperature: f64, gate: f64, tail: f64, slope: f64, advantage: f64) -> Surrogate {
+    let whole = 1.0 + tail;
+    let open = if gate >= 0.0 { 1.0 } else { tail } / whole;
     Surrogate {
         loss: -advantage * 4.0 / temperature * open,
-        slope: -advantage * 4.0 * (open * sigmoid(-gate)) * slope,
+        slope: -advantage * 4.0 * (tail / (whole * whole)) * slope,
         clipped: None,
     }
 }
@@ -300,7 +317,7 @@ mod tests {
                 slope_of(|x| CLIP.surrogate(exponential(x), advantage), x);
                 slope_of(|x| Clip { delta: 1.5, ..CLIP }.surrogate(exponential(x), advantage), x);
                 slope_of(|x| free(exponential(x), advantage), x);
-                slope_of(|x| sapo([1.0, 1.05], exponential(x), advantage), x);
+                slope_of(|x| sapo([1.0, 1.05], x, exponential(x).1, advantage), x);
                 slope_of(|x| quadratic(0.3, x - 4.0, -4.2, advantage), x);
             }
         }

@@ -1,0 +1,60 @@
+//! Hostile lines against their answers in 256 bits (`tests/oracles/precise.py`).
+#![allow(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
+
+#[path = "../examples/evaluate/protocol.rs"]
+mod protocol;
+
+use serde_json::Value;
+
+/// Units in the last place of a number's condition by which an answer may be off.
+const UNITS: f64 = 4.0;
+
+/// Units of the condition by which a double is off from a number of two halves. What underflows counts nothing.
+fn off(own: &Value, exact: &Value) -> f64 {
+    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+    let [high, low, condition] = [0, 1, 2].map(|place| number(&exact[place]));
+    let apart = (number(own) - high - low).abs();
+    if apart <= 1e-260 {
+        return 0.0;
+    }
+    let power = f64::from_bits(condition.max(f64::MIN_POSITIVE).to_bits() & f64::INFINITY.to_bits());
+    // Of what is not a number, too many.
+    if apart.is_nan() { f64::INFINITY } else { apart / (power * f64::EPSILON) }
+}
+
+/// Passes pairs of an answer's numbers and exact ones, by name.
+fn for_each(own: &Value, exact: &Value, name: &str, each: &mut impl FnMut(&str, &Value, &Value)) {
+    match exact {
+        Value::Object(members) => {
+            for (key, exact) in members {
+                for_each(&own[key], exact, &format!("{name}.{key}"), each);
+            }
+        }
+        Value::Array(places) if places.iter().any(Value::is_array) => {
+            assert_eq!(own.as_array().map(Vec::len), Some(places.len()), "{name}");
+            for (place, exact) in places.iter().enumerate() {
+                for_each(&own[place], exact, &format!("{name}[{place}]"), each);
+            }
+        }
+        exact => each(name, own, exact),
+    }
+}
+
+#[test]
+fn hostile_numbers_are_within_four_units_of_the_condition_of_their_256_bit_values() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/oracles/precise_lines.json");
+    let oracle: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut numbers = 0;
+    for case in oracle["cases"].as_array().unwrap() {
+        let line = case["line"].to_string();
+        let answer: Value = serde_json::from_str(&protocol::answer(line.as_bytes()).unwrap()).unwrap();
+        for part in ["loss", "cotangents"] {
+            for_each(&answer[part], &case[part], part, &mut |name, own, exact| {
+                numbers += 1;
+                let units = off(own, exact);
+                assert!(units <= UNITS, "{line}\n{name}: {own} is {units} units from {exact}");
+            });
+        }
+    }
+    assert!(numbers > 5000, "{numbers}");
+}

@@ -185,8 +185,14 @@ fn every_block_of_commands_runs_in_a_test_or_says_what_it_needs() {
     for page in pages() {
         for Block { language, mark, text } in commands(&page) {
             let page = page.display();
-            assert!(!["", "bash", "console", "shell"].contains(&language.as_str()), "{page}: {language:?}: use sh\n{text}");
-            assert!(!text.starts_with("$ ") && (language == "sh" || !text.starts_with("cargo ")), "{page}: use sh\n{text}");
+            assert!(
+                !["", "bash", "console", "shell"].contains(&language.as_str()),
+                "{page}: {language:?}: use sh\n{text}"
+            );
+            assert!(
+                !text.starts_with("$ ") && (language == "sh" || !text.starts_with("cargo ")),
+                "{page}: use sh\n{text}"
+            );
             let known = mark.as_ref().is_none_or(|mark| MARKS.iter().any(|(name, _)| name == mark));
             assert!(language != "sh" || known, "{page}: {mark:?} is none of {MARKS:?}");
         }

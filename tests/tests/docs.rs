@@ -173,6 +173,17 @@ fn every_rust_program_of_the_docs_stands_in_the_crate_where_it_compiles() {
     assert!(checked >= 3, "only {checked} programs were found");
 }
 
+#[test]
+fn the_books_overview_of_losses_has_every_method() {
+    let (methods, overview) = ("crates/objective/METHODS.md", read(&root().join("docs/src/losses.md")));
+    let table = read(&root().join(methods));
+    let names: Vec<_> = table.lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(names.len() > 50, "{names:?}");
+    for name in names {
+        assert!(overview.contains(&format!("`{name}`")), "docs/src/losses.md lacks {name}");
+    }
+}
+
 /// The blocks of a page whose commands must run or be marked. Another test (`contributing.rs`) follows the recipe in
 /// CONTRIBUTING.
 fn commands(page: &Path) -> Vec<Block> {

@@ -31,17 +31,17 @@ fn the_readmes_first_command_runs_as_it_stands() {
 }
 
 #[test]
-fn the_readmes_page_is_what_the_program_prints() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+fn the_page_of_the_paper_in_the_book_is_what_the_program_prints() {
+    let chapter = std::fs::read_to_string(root().join("docs/src/lake.md")).unwrap();
     let page = succeeds(&["--recipe", "experiments/paper.toml"]);
     for line in page.lines().filter(|line| !line.trim().is_empty()) {
-        assert!(readme.contains(line.trim_end()), "README.md lacks the line\n{line}");
+        assert!(chapter.contains(line.trim_end()), "docs/src/lake.md lacks the line\n{line}");
     }
 }
 
 #[test]
-fn the_readmes_table_has_every_method() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+fn the_table_of_results_in_the_book_has_every_method() {
+    let chapter = std::fs::read_to_string(root().join("docs/src/lake.md")).unwrap();
     let [hole, detour] = ["hole", "detour"].map(|rejected| json(&["--method", "all", "--rejected", rejected]));
     let results = |report: &Value| report["results"].as_array().unwrap().clone();
     let cell = |result: &Value| {
@@ -54,12 +54,12 @@ fn the_readmes_table_has_every_method() {
         let [hole, detour] = [cell(&hole), cell(&detour)];
         let detour = if detour == hole { "same".to_owned() } else { detour };
         let row = format!("| {method} | {hole} | {detour} |");
-        assert!(readme.lines().any(|line| line == row), "README.md lacks the row\n{row}");
+        assert!(chapter.lines().any(|line| line == row), "docs/src/lake.md lacks the row\n{row}");
     }
 }
 
 #[test]
-fn the_recorded_results_behind_the_readmes_figures_are_those_of_this_program() {
+fn the_recorded_results_behind_the_figures_of_the_docs_are_those_of_this_program() {
     for recipe in ["paper", "figure3"] {
         let recorded = std::fs::read_to_string(root().join(format!("plots/{recipe}/result.json"))).unwrap();
         let recorded: Value = serde_json::from_str(&recorded).unwrap();

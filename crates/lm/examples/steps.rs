@@ -12,9 +12,7 @@ use std::time::Instant;
 use anyhow::Context;
 use lm::batch::Packing;
 use lm::config::{Dtype, ModelConfig, read_config};
-use lm::data::{Learnt, encode_lines, read_records};
 use lm::device::device;
-use lm::example::Encoder;
 use lm::micro_batch::plan;
 use lm::model::attention::kernel;
 use lm::model::tape::Keep;
@@ -25,6 +23,8 @@ use lm::reference::Reference;
 use lm::weights::Weights;
 use objective::{Configured, ObjectiveState, Parameters};
 use tch::{Cuda, Device, Tensor};
+use text::data::{Learnt, encode_lines, read_records};
+use text::example::Encoder;
 use training::{Moment, OptimizerSettings, StepSettings, Workspace, step};
 
 fn main() -> anyhow::Result<()> {

@@ -7,11 +7,11 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use strum::VariantNames;
 use tch::Tensor;
+use text::json;
 
 use crate::config::Dtype;
 use crate::error::LmError;
 use crate::folder::{self, Appearing, Inherited};
-use crate::json;
 use crate::lora::{Lora, Projection, Start};
 use crate::model::{Shape, Transformer};
 use crate::weights::{Weights, refuse_not_finite, write_file};

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, IntoStaticStr, VariantNames};
 
 use crate::error::LmError;
-use crate::json;
 use reading::{Raw, Reader};
 pub use rope::{Rope, RopeScaling};
+use text::json;
 
 /// The file's name in a model's folder.
 pub const CONFIG_FILE: &str = "config.json";

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use jiff::civil::DateTime;
 use program::NewFolder;
 use tch::Tensor;
+use text::chat::{ChatTemplate, Ending, Message, Role, read_chat_template};
+use text::error::TextError;
+use text::example::Encoder;
+use text::tokens::{TOKENIZER_FILE, Tokenizer, read_settings};
 
-use crate::chat::{ChatTemplate, Ending, Message, Role, read_chat_template};
 use crate::config::{Dtype, ModelConfig, read_config};
 use crate::error::{LmError, refuse};
-use crate::example::Encoder;
 use crate::generation_config::GenerationConfig;
 use crate::model::Shape;
-use crate::tokens::{TOKENIZER_FILE, Tokenizer, read_settings};
 use crate::weights::{self, SHARD_BYTES};
 use inherited::COPIED;
 pub use inherited::Inherited;
@@ -89,10 +90,10 @@ impl Text {
             settings.special_tokens.push((EOS_TOKEN.to_owned(), token.clone()));
         }
         let tokenizer = Tokenizer::read(folder, &settings).map_err(|error| match error {
-            LmError::Field { field, allowed, given, .. } if replaced.eos_token.is_some() && field == EOS_TOKEN => {
+            TextError::Field { field, allowed, given, .. } if replaced.eos_token.is_some() && field == EOS_TOKEN => {
                 refuse(EOS_TOKEN, allowed, given)
             }
-            error => error,
+            error => error.into(),
         })?;
         let template = read_chat_template(replaced.chat_template.as_deref(), folder, &settings, now)?;
         Ok(Self { tokenizer: Some(tokenizer), template, generation })

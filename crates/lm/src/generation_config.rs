@@ -7,9 +7,9 @@
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use text::json;
 
 use crate::error::LmError;
-use crate::json;
 
 /// The file's name in a model's folder.
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";

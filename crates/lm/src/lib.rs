@@ -12,50 +12,32 @@
 //! | what to train, and the run | [`recipe`], [`run`] |
 //! | several processes of one run | [`ranks`] |
 //! | what a run goes on from, what it shows | [`checkpoint`], [`tensorboard`] |
-//! | what models answer to instructions, and which is preferred | [`outputs`], [`mod@judge`] |
 //! | how probable responses are | [`mod@score`] |
 //! | where a model comes from, and where it computes | [`folder`], [`device`] |
 //! | the tokens that end a response, and sampling defaults | [`generation_config`] |
-//! | results of lm-evaluation-harness side by side | [`compare`] |
 //! | what fits in memory | [`memory`], [`inspection`] |
-//! | text to tokens | [`tokens`] |
-//! | conversations to text | [`chat`], [`python_json`] |
-//! | data and prompts as JSON lines or Parquet | [`data`] |
-//! | tokens of a prompt and its response | [`example`] |
-//! | the order of several data sets | [`mixture`] |
 //! | why something was refused | [`error`] |
 
 pub mod adapter;
-mod asked;
 pub mod batch;
-pub mod chat;
 pub mod checkpoint;
-pub mod compare;
 pub mod config;
 mod cuda;
-pub mod data;
 pub mod device;
 pub mod error;
-pub mod example;
 mod finite;
 pub mod folder;
 pub mod generate;
 pub mod generation_config;
 pub mod head;
 pub mod inspection;
-mod json;
-pub mod judge;
 pub mod lora;
 pub mod memory;
 pub mod merge;
 pub mod micro_batch;
-pub mod mixture;
 pub mod model;
 pub mod optimizer;
-pub mod outputs;
 pub mod policy;
-pub mod python_json;
-mod random;
 pub mod ranks;
 pub mod recipe;
 pub mod reference;
@@ -64,5 +46,4 @@ pub mod score;
 pub mod serve;
 pub mod teacher;
 pub mod tensorboard;
-pub mod tokens;
 pub mod weights;

@@ -16,27 +16,23 @@ use crate::cli::{
 use crate::signal::Asked;
 use anyhow::Context;
 use clap::Parser;
+use evaluation::compare::Comparison;
+use evaluation::compare::figure::draw;
+use evaluation::judge::ask::{self, Judge};
+use evaluation::judge::judgement::JUDGEMENT_FILE;
+use evaluation::judge::question::Template;
+use evaluation::judge::{Case, Event as Judging, judge};
+use evaluation::outputs::{Output, Outputs, to_json};
 use lm::adapter::{self, Use};
-use lm::chat::{CHAT_TEMPLATE_FILE, Message, Role};
-use lm::compare::Comparison;
-use lm::compare::figure::draw;
 use lm::config::read_config;
-use lm::data::instruction::{Instruction, encode_instructions, read_instructions};
-use lm::data::prompt::{Prompt, encode_prompts, read_prompts};
-use lm::data::{Learnt, encode_lines, read_records};
 use lm::device::device;
 use lm::folder::{Replaced, Text, find};
 use lm::generate::answers::{AnswerFile, Answering, Layout, fingerprint};
 use lm::generate::{Continuation, Finish, Settings, generate_each};
 use lm::generation_config::{Drawing, GENERATION_CONFIG_FILE, GenerationConfig};
 use lm::inspection::Inspection;
-use lm::judge::ask::{self, Judge};
-use lm::judge::judgement::JUDGEMENT_FILE;
-use lm::judge::question::Template;
-use lm::judge::{Case, Event as Judging, judge};
 use lm::merge::merge;
 use lm::model::Transformer;
-use lm::outputs::{Output, Outputs, to_json};
 use lm::policy::LmPolicy;
 use lm::ranks::Worker;
 use lm::recipe::{Recipe, default_now};
@@ -45,6 +41,10 @@ use lm::score::{refuse_longer, score};
 use lm::serve::{self, Limits, serve};
 use program::{OutputFile, OutputFolder, Progress, exit_code};
 use serde::Serialize;
+use text::chat::{CHAT_TEMPLATE_FILE, Message, Role};
+use text::data::instruction::{Instruction, encode_instructions, read_instructions};
+use text::data::prompt::{Prompt, encode_prompts, read_prompts};
+use text::data::{Learnt, encode_lines, read_records};
 
 fn main() -> ExitCode {
     exit_code(match Arguments::parse().command {

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use tch::Device;
+use text::chat::CHAT_TEMPLATE_FILE;
 
 use crate::adapter::{self, Use};
-use crate::chat::CHAT_TEMPLATE_FILE;
 use crate::config::Dtype;
 use crate::error::LmError;
 use crate::folder::{Appearing, Inherited, fill, stored_dtype, whole, within};

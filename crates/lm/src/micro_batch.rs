@@ -2,12 +2,13 @@
 
 use enumset::EnumSet;
 use objective::{Constant, Data, Feedback, Pair, Requirements, Response, TokenConstants};
+use text::data::Record;
+use text::error::{TextError, refuse};
+use text::example::Example;
 use training::MicroBatch;
 
 use crate::batch::{Packing, Sequence, States};
-use crate::data::Record;
-use crate::error::{LmError, refuse};
-use crate::example::Example;
+use crate::error::LmError;
 use crate::model::Transformer;
 use crate::policy::Forward;
 
@@ -35,13 +36,13 @@ pub struct Plan<'a> {
 ///
 /// # Errors
 ///
-/// [`LmError::Record`] for a record of another kind than the objective learns from or without a column that it reads, for groups
+/// [`TextError::Record`] for a record of another kind than the objective learns from or without a column that it reads, for groups
 /// with different numbers of rewards, and for a step too small to have mismatched responses.
 pub fn plan<'a>(
     requirements: &Requirements,
     records: &[&'a Record<Example>],
     size: usize,
-) -> Result<Vec<Plan<'a>>, LmError> {
+) -> Result<Vec<Plan<'a>>, TextError> {
     let (mut group, mut rewards) = (0, requirements.rewards);
     let mut plans = Vec::with_capacity(records.len().div_ceil(size));
     for (index, record) in records.iter().enumerate() {
@@ -99,7 +100,7 @@ fn fill(
     known: &TokenConstants,
     rewards: Option<usize>,
     column: &mut Vec<f64>,
-) -> Result<(), LmError> {
+) -> Result<(), TextError> {
     let given = known.column(constant);
     let (name, allowed) = match (constant, given) {
         (Constant::Reward, [_, ..]) if rewards.is_none_or(|rewards| given.len() == rewards) => {
@@ -130,7 +131,7 @@ fn fill(
     Err(refuse(name, allowed, given.len()))
 }
 
-fn unlike(data: Data, record: &Record<Example>) -> LmError {
+fn unlike(data: Data, record: &Record<Example>) -> TextError {
     let given = match record {
         Record::Demonstration(_) => "a demonstration",
         Record::Preference { .. } => "a pair; learnt = \"chosen\" makes a demonstration of its better response",

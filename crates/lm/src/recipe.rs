@@ -8,15 +8,15 @@ use jiff::civil::{Date, DateTime};
 use objective::{Anticipation, Configured, Freeze, Requirements, Source, Statistic};
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, VariantNames};
+use text::data::Learnt;
+use text::mixture::Order;
 use training::{OptimizerSettings, Schedule, Shape};
 
 use crate::batch::Packing;
 use crate::config::Dtype;
-use crate::data::Learnt;
 use crate::error::{LmError, refuse};
 use crate::folder::Replaced;
 use crate::lora::Start;
-use crate::mixture::Order;
 use crate::optimizer::Precision;
 
 pub use resolving::default_now;

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use program::{FolderLock, OutputFolder};
 use tch::Device;
+use text::data::unusable::Skipped;
+use text::tokens::Tokenizer;
 
 use self::data::StageData;
 pub use self::metrics::Row;
@@ -18,7 +20,6 @@ pub use self::summary::{ACCURACY, Summary};
 use crate::adapter;
 use crate::checkpoint::{CHECKPOINTS, Checkpoint, Origin, Position, positions};
 use crate::config::{read_config, refuse_dropout};
-use crate::data::unusable::Skipped;
 use crate::error::LmError;
 use crate::folder::{self, Appearing, Inherited, Text};
 use crate::model::Transformer;
@@ -29,7 +30,6 @@ use crate::recipe::{Recipe, TEACHER};
 use crate::reference::Wanted;
 use crate::teacher::Teacher;
 use crate::tensorboard::{EventFile, TENSORBOARD};
-use crate::tokens::Tokenizer;
 
 /// The folder of the trained model in the run's own.
 pub const MODEL: &str = "model";

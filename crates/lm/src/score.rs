@@ -4,12 +4,13 @@ use std::path::Path;
 
 use objective::{Statistic, TokenStatistics};
 use serde::Serialize;
+use text::data::{Line, Record, at};
+use text::error::TextError;
+use text::example::Example;
 use training::{Frozen, Policy};
 
 use crate::batch::{Packing, Sequence, States};
-use crate::data::{Line, Record, at};
 use crate::error::LmError;
-use crate::example::Example;
 use crate::policy::LmPolicy;
 
 /// A scored response.
@@ -72,14 +73,14 @@ pub fn score<'a, E: From<LmError>>(
 ///
 /// # Errors
 ///
-/// [`LmError::Line`] or [`LmError::Row`] with [`LmError::Positions`], for the first that is longer.
-pub fn refuse_longer(path: &Path, lines: &[Line<Example>], positions: usize) -> Result<(), LmError> {
+/// [`TextError::Line`] or [`TextError::Row`] with [`TextError::Positions`], for the first that is longer.
+pub fn refuse_longer(path: &Path, lines: &[Line<Example>], positions: usize) -> Result<(), TextError> {
     lines.iter().try_for_each(|Line { line, record }| {
         let longest = examples(record).iter().map(|example| example.len()).max().unwrap_or(0);
         if longest <= positions {
             return Ok(());
         }
-        Err(at(path, *line, LmError::Positions { tokens: longest, positions }))
+        Err(at(path, *line, TextError::Positions { tokens: longest, positions }))
     })
 }
 

@@ -158,7 +158,7 @@ fn now() -> u64 {
 ///
 /// # Errors
 ///
-/// [`LmError::Setting`]; [`LmError::Address`] for an address that cannot be opened; [`LmError::Tokenizer`].
+/// [`LmError::Setting`]; [`LmError::Address`] for an address that cannot be opened; [`LmError::Text`].
 pub fn serve(
     model: Transformer,
     text: Text,

@@ -11,11 +11,11 @@ use safetensors::tensor::{Dtype as StoredDtype, View};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
+use text::json;
 
 use crate::config::{Dtype, ModelConfig};
 use crate::error::LmError;
 use crate::finite::{first_not_finite, is_finite, problem};
-use crate::json;
 use crate::model::{EMBEDDING, HEAD, Shape, is_redundant, shapes};
 pub(crate) use stored::StoredFile;
 

@@ -7,15 +7,15 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use text::chat::CHAT_TEMPLATE_FILE;
+use text::json;
+use text::tokens::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 
 use super::at;
-use crate::chat::CHAT_TEMPLATE_FILE;
 use crate::config::{CONFIG_FILE, Dtype, parse_config};
 use crate::error::LmError;
 use crate::generation_config::{GENERATION_CONFIG_FILE, with_ends};
-use crate::json;
 use crate::model::{HEAD, Shape};
-use crate::tokens::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 
 /// Files that are copied unchanged, if the model has them.
 pub(super) const COPIED: [&str; 9] = [
@@ -138,7 +138,7 @@ impl<'a> Inherited<'a> {
     }
 
     fn config(&self) -> Result<Map<String, Value>, LmError> {
-        json::read(&self.config_path()?)
+        Ok(json::read(&self.config_path()?)?)
     }
 
     fn parsed_config(&self) -> Result<crate::config::ModelConfig, LmError> {

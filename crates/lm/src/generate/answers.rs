@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use program::{Journal, OutputFolder};
 use serde::Serialize;
+use text::resumption::is_the_same;
 
 use super::Settings;
-use crate::asked::is_the_same;
 use crate::config::Dtype;
 use crate::error::LmError;
 
@@ -146,7 +146,7 @@ impl AnswerFile {
     }
 
     fn hold(&self, asked: &impl Serialize) -> Result<(), LmError> {
-        is_the_same(&self.beside(ASKED), asked, "as for the answers that the file has")
+        Ok(is_the_same(&self.beside(ASKED), asked, "as for the answers that the file has")?)
     }
 
     /// Opens the file to append after the answers that it has.

@@ -4,14 +4,15 @@ use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use objective::{Constant, Requirements};
+use text::data::unusable::{Skipped, Unusable};
+use text::data::{Line, Record, at, each_record};
+use text::error::{TextError, refuse};
+use text::example::{Encoder, Example, Passage};
+use text::mixture::{Mixture, Place, Share};
 
 use super::Event;
-use crate::data::unusable::{Skipped, Unusable};
-use crate::data::{Line, Record, at, each_record};
-use crate::error::{LmError, refuse};
-use crate::example::{Encoder, Example, Passage};
+use crate::error::LmError;
 use crate::micro_batch::plan;
-use crate::mixture::{Mixture, Place, Share};
 use crate::recipe::{DataSet, Invalid, Stage};
 
 /// The encoded records of a stage.
@@ -72,7 +73,7 @@ fn read(
     requirements: &mut Requirements,
     encoder: &Encoder<'_>,
     tell: &dyn Fn(Event<'_>),
-) -> Result<Vec<Line<Example>>, LmError> {
+) -> Result<Vec<Line<Example>>, TextError> {
     let (mut lines, mut skipped) = (Vec::new(), Skipped::default());
     each_record(&set.path, set.learnt, |line| {
         let learnable = line.and_then(|Line { line, record }| {
@@ -101,7 +102,7 @@ fn read(
     let count = skipped.count();
     if lines.is_empty() {
         let given = if count == 0 { "0".to_owned() } else { format!("0, as {count} were skipped:\n{skipped}") };
-        return Err(LmError::Field {
+        return Err(TextError::Field {
             path: set.path.clone(),
             field: "records".to_owned(),
             allowed: "at least 1 that can be learnt from".to_owned(),
@@ -120,7 +121,7 @@ fn encode(
     max_length: usize,
     requirements: &Requirements,
     encoder: &Encoder<'_>,
-) -> Result<Record<Example>, LmError> {
+) -> Result<Record<Example>, TextError> {
     let whole = record.try_map(|passage| Example::new(passage, encoder))?;
     // Beside another of its kind, as some objectives compare each with the next.
     plan(requirements, &[&whole, &whole], 2).map_err(|error| Unusable::Unlike.because(error))?;

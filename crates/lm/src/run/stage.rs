@@ -6,22 +6,22 @@ use ndarray_rand::rand_distr::{Distribution, StandardNormal};
 use objective::{Anticipation, Metrics, ObjectiveState};
 use program::OutputFolder;
 use serde_json::Value;
+use text::data::Line;
+use text::example::Example;
+use text::mixture::Place;
+use text::random::generator;
 use training::{Moment, StepError, StepReport, StepSettings, Workspace, evaluate, step};
 
 use super::data::StageData;
 use super::metrics::{Row, Written};
 use super::{BEST, Event, Run, write_trained};
 use crate::checkpoint::{Checkpoint, Origin, Position, Progress, positions};
-use crate::data::Line;
 use crate::error::{LmError, refuse};
-use crate::example::Example;
 use crate::folder::{Appearing, Inherited};
 use crate::micro_batch::{LmMicroBatch, Plan, plan};
-use crate::mixture::Place;
 use crate::model::tape::Keep;
 use crate::optimizer::Optimizer;
 use crate::policy::LmPolicy;
-use crate::random::generator;
 use crate::recipe::{Keeping, Stage};
 use crate::reference::{Kept, Reference, Wanted};
 use crate::teacher::Teacher;
@@ -231,12 +231,12 @@ impl StageRun<'_> {
     /// The records of a step as micro-batches.
     fn plans(&self, step: u64) -> Result<Vec<Plan<'_>>, LmError> {
         let records: Vec<_> = self.lines(step).map(|(_, line)| &line.record).collect();
-        plan(&self.stage.requirements(), &records, self.stage.micro_batch)
+        Ok(plan(&self.stage.requirements(), &records, self.stage.micro_batch)?)
     }
 
     fn evaluation_plans(&self) -> Result<Vec<Plan<'_>>, LmError> {
         let records: Vec<_> = self.data.evaluation.iter().map(|line| &line.record).collect();
-        plan(&self.stage.requirements(), &records, self.stage.micro_batch)
+        Ok(plan(&self.stage.requirements(), &records, self.stage.micro_batch)?)
     }
 
     /// This process's share of plans.

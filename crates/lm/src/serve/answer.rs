@@ -10,6 +10,8 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
+use text::error::TextError;
+use text::error::TextError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -147,7 +149,7 @@ async fn follow(
     to: &Sender<Result<Piece, Refusal>>,
 ) -> Result<(), Refusal> {
     let Reading { prompt, mut echo, words, stops, mut told } = reading;
-    let fail = |error: LmError| Refusal::of(&error, "prompt");
+    let fail = |error: TextError| Refusal::of_text(&error, "prompt");
     let word = |Scored { token, log_prob, top }: Scored| Word {
         token,
         characters: server.wording.characters(token),

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype as StoredDtype, Metadata, TensorInfo};
 use serde_json::{Map, Value};
 use tch::Tensor;
+use text::json;
 
 use crate::config::Dtype;
 use crate::error::LmError;
 use crate::finite::{first_not_finite, problem};
-use crate::json;
 
 /// Limit of bytes of a header.
 const LONGEST_HEADER: u64 = 100_000_000;

@@ -2,8 +2,6 @@
 
 use lm::batch::Packing;
 use lm::config::Dtype;
-use lm::data::Record;
-use lm::example::Example;
 use lm::micro_batch::{LmMicroBatch, plan};
 use lm::model::tape::Keep;
 use lm::optimizer::{Optimizer, Precision};
@@ -12,6 +10,8 @@ use lm::reference::Reference;
 use objective::{Configured, Data, Objective, ObjectiveState};
 use serde_json::Value;
 use tch::no_grad;
+use text::data::Record;
+use text::example::Example;
 use training::{Moment, OptimizerSettings, Policy, Schedule, Shape, StepSettings, Workspace, accumulate, step};
 
 use crate::oracle::{answers, close, ids, model, model_in, numbers};

@@ -3,7 +3,6 @@
 use lm::adapter::{Use, apply, begin, read_lora, write};
 use lm::batch::Packing;
 use lm::config::Dtype;
-use lm::data::Record;
 use lm::error::LmError;
 use lm::folder;
 use lm::lora::{Lora, Projection};
@@ -19,6 +18,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use strum::IntoEnumIterator;
 use tch::{Device, Kind, Tensor, no_grad};
+use text::data::Record;
 use training::{OptimizerSettings, Policy};
 
 use crate::finetune::{PairOfIds, WAYS, agrees, gradient, micro_batch, objective, pairs, steps_agree};

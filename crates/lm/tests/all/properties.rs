@@ -9,8 +9,6 @@ use crate::finetune::{gradient, scaled};
 use crate::oracle::{device, model};
 use crate::ranks::together;
 use lm::batch::Packing;
-use lm::data::Record;
-use lm::example::Example;
 use lm::micro_batch::plan;
 use lm::model::tape::Keep;
 use lm::optimizer::{Optimizer, Precision};
@@ -20,6 +18,8 @@ use lm::reference::Reference;
 use objective::{Metrics, ObjectiveState, Parameters, TokenConstants, registry};
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
+use text::data::Record;
+use text::example::Example;
 use training::{Moment, OptimizerSettings, Workspace, accumulate};
 
 /// How a step is taken through the model.

@@ -4,9 +4,7 @@ use std::process::Command;
 use std::sync::{Arc, Barrier, Mutex};
 
 use lm::batch::Packing;
-use lm::data::Record;
 use lm::error::LmError;
-use lm::example::Example;
 use lm::micro_batch::plan;
 use lm::model::tape::Keep;
 use lm::policy::LmPolicy;
@@ -14,6 +12,8 @@ use lm::ranks::{Link, Processes, Worker};
 use lm::reference::Reference;
 use objective::{ObjectiveState, Parameters, registry};
 use tch::{Tensor, no_grad};
+use text::data::Record;
+use text::example::Example;
 use training::{Moment, Workspace, accumulate};
 
 use crate::command::two_stages;

@@ -2,8 +2,6 @@
 
 use lm::batch::Packing;
 use lm::config::read_config;
-use lm::data::Record;
-use lm::example::Example;
 use lm::folder::{Replaced, Text};
 use lm::head::Head;
 use lm::micro_batch::plan;
@@ -16,6 +14,8 @@ use objective::{
     Distillation, DistillationDivergence, Objective, ObjectiveState, Statistic, TeacherDivergence, TokenStatistics,
 };
 use tch::{Kind, Tensor};
+use text::data::Record;
+use text::example::Example;
 use training::{Frozen, Moment, Workspace, accumulate};
 
 use crate::oracle::{answers, close, copy_files, device, model, numbers, oracles, speaking};

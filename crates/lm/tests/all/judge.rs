@@ -1,5 +1,6 @@
 //! `lm judge` with judges whose preferences are known: answers, interruptions and refusals.
 
+#[expect(dead_code, reason = "the tests of evaluation use the rest")]
 #[path = "../../../evaluation/tests/all/fake.rs"]
 mod fake;
 

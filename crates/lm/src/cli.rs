@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use lm::checkpoint::Position;
-use lm::config::Dtype;
+use lm::checkpoint::config::Dtype;
+use lm::train::checkpoint::Position;
 use strum::VariantNames;
 use text::data::instruction::Layout;
 

@@ -18,9 +18,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Server;
 use super::refusal::Refusal;
 use super::stopping::{Stop, Stopping};
+use crate::engine::generate::{Finish, Scored};
+use crate::engine::schedule::Told;
 use crate::error::LmError;
-use crate::generate::engine::Told;
-use crate::generate::{Finish, Scored};
 
 /// Pieces that wait for a client.
 const WAITING: usize = 64;

@@ -10,7 +10,7 @@ use text::example::Encoder;
 use text::tokens::Pieces;
 
 use super::refusal::Refusal;
-use crate::folder::Text;
+use crate::checkpoint::folder::Text;
 
 /// What makes text of tokens and tokens of text.
 pub(super) struct Wording {

@@ -1,12 +1,12 @@
 //! Losses, gradients and twenty optimizer steps agree with PyTorch; `tests/oracles/finetune.py` recorded them in float64.
 
-use lm::batch::Packing;
-use lm::config::Dtype;
-use lm::micro_batch::{LmMicroBatch, plan};
-use lm::model::tape::Keep;
-use lm::optimizer::{Optimizer, Precision};
-use lm::policy::LmPolicy;
-use lm::reference::Reference;
+use lm::checkpoint::config::Dtype;
+use lm::train::micro_batch::{LmMicroBatch, plan};
+use lm::train::optimizer::{Optimizer, Precision};
+use lm::train::policy::LmPolicy;
+use lm::train::reference::Reference;
+use lm::transformer::batch::Packing;
+use lm::transformer::model::tape::Keep;
 use objective::{Configured, Data, Objective, ObjectiveState};
 use serde_json::Value;
 use tch::no_grad;

@@ -3,13 +3,13 @@
 use std::process::Command;
 use std::sync::{Arc, Barrier, Mutex};
 
-use lm::batch::Packing;
 use lm::error::LmError;
-use lm::micro_batch::plan;
-use lm::model::tape::Keep;
-use lm::policy::LmPolicy;
-use lm::ranks::{Link, Processes, Worker};
-use lm::reference::Reference;
+use lm::train::micro_batch::plan;
+use lm::train::policy::LmPolicy;
+use lm::train::ranks::{Link, Processes, Worker};
+use lm::train::reference::Reference;
+use lm::transformer::batch::Packing;
+use lm::transformer::model::tape::Keep;
 use objective::{ObjectiveState, Parameters, registry};
 use tch::{Tensor, no_grad};
 use text::data::Record;

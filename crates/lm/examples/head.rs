@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use lm::head::Head;
+use lm::transformer::head::Head;
 use objective::{Statistic, TokenStatistics};
 use tch::{Device, Kind, Tensor, no_grad};
 use training::Frozen;

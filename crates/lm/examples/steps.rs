@@ -10,21 +10,21 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use lm::batch::Packing;
-use lm::config::{Dtype, ModelConfig, read_config};
-use lm::data::{Learnt, encode_lines, read_records};
+use lm::checkpoint::config::{Dtype, ModelConfig, read_config};
+use lm::checkpoint::weights::Weights;
 use lm::device::device;
-use lm::example::Encoder;
-use lm::micro_batch::plan;
-use lm::model::attention::kernel;
-use lm::model::tape::Keep;
-use lm::model::{Shape, Transformer, shapes};
-use lm::optimizer::{Optimizer, Precision};
-use lm::policy::LmPolicy;
-use lm::reference::Reference;
-use lm::weights::Weights;
+use lm::train::micro_batch::plan;
+use lm::train::optimizer::{Optimizer, Precision};
+use lm::train::policy::LmPolicy;
+use lm::train::reference::Reference;
+use lm::transformer::batch::Packing;
+use lm::transformer::model::attention::kernel;
+use lm::transformer::model::tape::Keep;
+use lm::transformer::model::{Shape, Transformer, shapes};
 use objective::{Configured, Parameters};
 use tch::{Cuda, Device, Tensor};
+use text::data::{Learnt, encode_lines, read_records};
+use text::example::Encoder;
 use training::{OptimizerSettings, Step, StepSettings};
 
 fn main() -> anyhow::Result<()> {

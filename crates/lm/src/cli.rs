@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use lm::checkpoint::Position;
-use lm::config::Dtype;
-use lm::data::instruction::Layout;
+use lm::checkpoint::config::Dtype;
+use lm::train::checkpoint::Position;
 use strum::VariantNames;
+use text::data::instruction::Layout;
 
 /// Fine-tune a Hugging Face language model with any alignment objective, and see what it makes of data.
 #[derive(Debug, Parser)]

@@ -15,7 +15,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::device::send;
 use crate::error::LmError;
-use crate::ranks::Link;
+use crate::train::ranks::Link;
 
 /// The half of libtorch that knows CUDA.
 const LIBRARY: &str = "libtorch_cuda.so";

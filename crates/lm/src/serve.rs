@@ -37,13 +37,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::config::ModelConfig;
+use crate::checkpoint::config::ModelConfig;
+use crate::checkpoint::folder::Text;
+use crate::checkpoint::generation_config::GenerationConfig;
+use crate::engine::generate::STEP;
+use crate::engine::schedule::Room;
 use crate::error::{LmError, refuse_setting};
-use crate::folder::Text;
-use crate::generate::STEP;
-use crate::generate::engine::Room;
-use crate::generation_config::GenerationConfig;
-use crate::model::Transformer;
+use crate::transformer::model::Transformer;
 use metrics::Metrics;
 use wording::Wording;
 use worker::Job;
@@ -158,7 +158,7 @@ fn now() -> u64 {
 ///
 /// # Errors
 ///
-/// [`LmError::Setting`]; [`LmError::Address`] for an address that cannot be opened; [`LmError::Tokenizer`].
+/// [`LmError::Setting`]; [`LmError::Address`] for an address that cannot be opened; [`LmError::Text`].
 pub fn serve(
     model: Transformer,
     text: Text,

@@ -10,6 +10,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
+use text::error::TextError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,9 +18,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Server;
 use super::refusal::Refusal;
 use super::stopping::{Stop, Stopping};
+use crate::engine::generate::{Finish, Scored};
+use crate::engine::schedule::Told;
 use crate::error::LmError;
-use crate::generate::engine::Told;
-use crate::generate::{Finish, Scored};
 
 /// Pieces that wait for a client.
 const WAITING: usize = 64;
@@ -147,7 +148,7 @@ async fn follow(
     to: &Sender<Result<Piece, Refusal>>,
 ) -> Result<(), Refusal> {
     let Reading { prompt, mut echo, words, stops, mut told } = reading;
-    let fail = |error: LmError| Refusal::of(&error, "prompt");
+    let fail = |error: TextError| Refusal::of_text(&error, "prompt");
     let word = |Scored { token, log_prob, top }: Scored| Word {
         token,
         characters: server.wording.characters(token),

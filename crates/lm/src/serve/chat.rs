@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Value, json};
+use text::data::prompt::Prompt;
 
 use super::Server;
 use super::answer::{self, Frame, Piece, Reading, Usage, Word};
@@ -15,7 +16,6 @@ use super::messages::messages;
 use super::refusal::Refusal;
 use super::request::{Asked, Budget, Detail, Fields, Length};
 use super::wording::Wording;
-use crate::data::prompt::Prompt;
 
 /// The most of the most probable tokens that are told.
 const MOST: usize = 20;

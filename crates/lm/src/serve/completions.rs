@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use text::data::prompt::Prompt;
 
 use super::Server;
 use super::answer::{self, Frame, Piece, Reading, Usage, Word};
@@ -15,7 +16,6 @@ use super::refusal::Refusal;
 use super::request::{Asked, Budget, Detail, Fields, Length, short};
 use super::stopping::Stop;
 use super::wording::Wording;
-use crate::data::prompt::Prompt;
 
 /// Tokens that follow unless it is said.
 const MAX_TOKENS: usize = 16;
@@ -62,7 +62,7 @@ impl Completion {
             echoes.push(match prompt {
                 _ if !echo => None,
                 Prompt::Text(text) => Some(text),
-                _ => Some(server.wording.decode(&task.prompt).map_err(|error| Refusal::of(&error, &name))?),
+                _ => Some(server.wording.decode(&task.prompt).map_err(|error| Refusal::of_text(&error, &name))?),
             });
             tasks.push(task);
         }

@@ -3,8 +3,8 @@
 use super::Server;
 use super::refusal::Refusal;
 use super::request::Fields;
-use crate::generate::sampling::Sampling;
-use crate::generation_config::Drawing;
+use crate::checkpoint::generation_config::Drawing;
+use crate::engine::sampling::Sampling;
 
 /// The sampling parameters, if tokens are sampled, and the repetition penalty.
 pub(super) fn read(fields: &mut Fields, server: &Server) -> Result<(Option<Sampling>, f64), Refusal> {

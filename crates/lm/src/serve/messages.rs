@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 use strum::VariantNames;
+use text::chat::{Message, Role};
 
 use super::refusal::Refusal;
 use super::request::{Fields, short};
-use crate::chat::{Message, Role};
 
 /// The conversation of a request; fields that the chat template would not render are refused.
 pub(super) fn messages(value: Option<Value>) -> Result<Vec<Message>, Refusal> {

@@ -5,6 +5,7 @@ use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use text::error::TextError;
 
 use crate::error::LmError;
 
@@ -55,13 +56,22 @@ impl Refusal {
         Self { status, ..self }
     }
 
-    /// Of what was refused when it was made tokens of, or an error of ours.
+    /// The refusal for an invalid request, or for an error of the server.
     pub(super) fn of(error: &LmError, param: &str) -> Self {
         match error {
             LmError::Setting { field, allowed, given } => Self::field(*field, allowed, given),
-            LmError::Unusable { source, .. } => Self::of(source, param),
             LmError::Record { allowed, given, .. } => Self::field(param, allowed, given),
-            LmError::Template { problem, .. } | LmError::Tokenizer { problem, .. } => {
+            LmError::Text(error) => Self::of_text(error, param),
+            error => Self::internal(&error.to_string()),
+        }
+    }
+
+    /// The refusal of a text that cannot be converted to tokens.
+    pub(super) fn of_text(error: &TextError, param: &str) -> Self {
+        match error {
+            TextError::Unusable { source, .. } => Self::of_text(source, param),
+            TextError::Record { allowed, given, .. } => Self::field(param, allowed, given),
+            TextError::Template { problem, .. } | TextError::Tokenizer { problem, .. } => {
                 Self::body(format!("{param}: {problem}")).with_param(param)
             }
             error => Self::internal(&error.to_string()),

@@ -17,8 +17,8 @@ use super::stopping::{Stop, stops};
 use super::wording::TOO_LONG;
 use super::worker::{Job, told_at_most};
 use super::{Server, json};
-use crate::generate::engine::{Task, Told};
-use crate::generate::sampling::Sampling;
+use crate::engine::sampling::Sampling;
+use crate::engine::schedule::{Task, Told};
 
 /// The fields of a request, or of an object within it, that are not yet read.
 pub(super) struct Fields {

@@ -4,12 +4,13 @@
 
 use std::collections::HashMap;
 
+use text::data::prompt::Prompt;
+use text::error::TextError;
+use text::example::Encoder;
+use text::tokens::Pieces;
+
 use super::refusal::Refusal;
-use crate::data::prompt::Prompt;
-use crate::error::LmError;
-use crate::example::Encoder;
-use crate::folder::Text;
-use crate::tokens::Pieces;
+use crate::checkpoint::folder::Text;
 
 /// What makes text of tokens and tokens of text.
 pub(super) struct Wording {
@@ -35,7 +36,7 @@ pub(super) const TOO_LONG: &str = "context_length_exceeded";
 const CONTEXT: usize = 8;
 
 impl Wording {
-    pub(super) fn new(text: Text, vocabulary: usize) -> Result<Self, LmError> {
+    pub(super) fn new(text: Text, vocabulary: usize) -> Result<Self, TextError> {
         let word = |token: usize| match &text.tokenizer {
             Some(tokenizer) => tokenizer.word(token as u32),
             None => Ok(token.to_string()),
@@ -63,7 +64,7 @@ impl Wording {
         let Text { tokenizer, template, .. } = &self.text;
         let encoder =
             Encoder { tokenizer: tokenizer.as_ref(), template: template.as_ref(), vocabulary: self.words.len() };
-        let refuse = |error| Refusal::of(&error, name);
+        let refuse = |error| Refusal::of_text(&error, name);
         let bounded = |bytes: usize| {
             let most = longest.saturating_mul(BYTES);
             let allowed = format!("at most {most} bytes of text for the {longest} tokens that there is room for");
@@ -110,7 +111,7 @@ impl Wording {
     }
 
     /// The text of tokens.
-    pub(super) fn decode(&self, tokens: &[u32]) -> Result<String, LmError> {
+    pub(super) fn decode(&self, tokens: &[u32]) -> Result<String, TextError> {
         match &self.text.tokenizer {
             Some(tokenizer) => tokenizer.decode(tokens),
             None => Ok(tokens.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
@@ -118,7 +119,7 @@ impl Wording {
     }
 
     /// A text that goes on from a prompt.
-    pub(super) fn grow(&self, prompt: &[u32]) -> Result<Growing<'_>, LmError> {
+    pub(super) fn grow(&self, prompt: &[u32]) -> Result<Growing<'_>, TextError> {
         let mut pieces = self.text.tokenizer.as_ref().map(|tokenizer| tokenizer.pieces());
         if let Some(pieces) = &mut pieces {
             for token in &prompt[prompt.len().saturating_sub(CONTEXT)..] {
@@ -132,7 +133,7 @@ impl Wording {
 
 impl Growing<'_> {
     /// What one more token adds: nothing, where the text is not whole characters.
-    pub(super) fn push(&mut self, token: u32) -> Result<String, LmError> {
+    pub(super) fn push(&mut self, token: u32) -> Result<String, TextError> {
         match &mut self.pieces {
             Some(pieces) => pieces.push(token),
             None => Ok(format!(" {}", self.wording.word(token))),
@@ -140,7 +141,7 @@ impl Growing<'_> {
     }
 
     /// What is left at the end.
-    pub(super) fn rest(&mut self) -> Result<String, LmError> {
+    pub(super) fn rest(&mut self) -> Result<String, TextError> {
         self.pieces.as_mut().map_or_else(|| Ok(String::new()), Pieces::rest)
     }
 }

@@ -6,8 +6,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::metrics::Metrics;
-use crate::generate::engine::{Engine, Room, Task, Told};
-use crate::model::Transformer;
+use crate::engine::schedule::{Engine, Room, Task, Told};
+use crate::transformer::model::Transformer;
 
 /// A prompt that waits.
 pub(super) struct Job {

@@ -1,12 +1,12 @@
 //! Logits and log-probabilities of tiny checkpoints agree with transformers; `tests/oracles/checkpoints.py` recorded them.
 
 use crate::oracle::{answers, checkpoint, close, copy_files, device, ids, model, model_in, numbers};
-use lm::batch::{Packing, Sequence, States};
-use lm::config::Dtype;
-use lm::generate::{Settings, generate};
-use lm::model::Transformer;
-use lm::model::tape::Keep;
-use lm::policy::LmPolicy;
+use lm::checkpoint::config::Dtype;
+use lm::engine::generate::{Settings, generate};
+use lm::train::policy::LmPolicy;
+use lm::transformer::batch::{Packing, Sequence, States};
+use lm::transformer::model::Transformer;
+use lm::transformer::model::tape::Keep;
 use objective::{Statistic, TokenStatistics};
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -91,7 +91,7 @@ fn greedy_tokens_are_the_most_probable_ones() {
     let ids: Vec<u32> = (3..23).collect();
     let states = States::new(&model, &[Sequence { prompt: &ids[..1], response: &ids[1..] }], Packing::Padded).unwrap();
     let (hidden, _) = model.forward(&states.embeddings(&model).unwrap(), &states.places(), Keep::Nothing).unwrap();
-    let greedy = lm::head::Head { hidden: &hidden, weights: model.head(), kept: None }.greedy().unwrap();
+    let greedy = lm::transformer::head::Head { hidden: &hidden, weights: model.head(), kept: None }.greedy().unwrap();
     let expected: Tensor = hidden.matmul(&model.head().tr()).argmax(-1, false);
     assert_eq!(greedy, expected);
 }
@@ -124,8 +124,8 @@ fn output_weights_that_differ_from_the_table_are_loaded_and_written_as_they_are(
         assert_eq!(model.config().tied_embeddings, case["tied"], "{name}");
         // The weights that were loaded are written, with a configuration that loads them again.
         let target = place.path().join("written");
-        lm::folder::write(&target, place.path(), &model.trained(), Dtype::Float32).unwrap();
-        assert_eq!(lm::config::read_config(&target).unwrap().tied_embeddings, case["tied"], "{name}");
+        lm::checkpoint::folder::write(&target, place.path(), &model.trained(), Dtype::Float32).unwrap();
+        assert_eq!(lm::checkpoint::config::read_config(&target).unwrap().tied_embeddings, case["tied"], "{name}");
         let prompt = ids(&case["ids"]);
         for model in [model, read(&target)] {
             let settings = Settings { max_tokens: 8, ..Settings::default() };

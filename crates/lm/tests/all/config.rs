@@ -1,6 +1,6 @@
 //! Agreement with transformers' reading of `config.json`; `tests/oracles/config.py` recorded it.
 
-use lm::config::{ModelConfig, RopeScaling, parse_config};
+use lm::checkpoint::config::{ModelConfig, RopeScaling, parse_config};
 use serde_json::{Value, json};
 
 /// The shape in the oracle's words.

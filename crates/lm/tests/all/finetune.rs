@@ -1,17 +1,17 @@
 //! Losses, gradients and twenty optimizer steps agree with PyTorch; `tests/oracles/finetune.py` recorded them in float64.
 
-use lm::batch::Packing;
-use lm::config::Dtype;
-use lm::data::Record;
-use lm::example::Example;
-use lm::micro_batch::{LmMicroBatch, plan};
-use lm::model::tape::Keep;
-use lm::optimizer::{Optimizer, Precision};
-use lm::policy::LmPolicy;
-use lm::reference::Reference;
+use lm::checkpoint::config::Dtype;
+use lm::train::micro_batch::{LmMicroBatch, plan};
+use lm::train::optimizer::{Optimizer, Precision};
+use lm::train::policy::LmPolicy;
+use lm::train::reference::Reference;
+use lm::transformer::batch::Packing;
+use lm::transformer::model::tape::Keep;
 use objective::{Configured, Data, Objective};
 use serde_json::Value;
 use tch::no_grad;
+use text::data::Record;
+use text::example::Example;
 use training::{OptimizerSettings, Policy, Schedule, Shape, Step, StepSettings};
 
 use crate::oracle::{answers, close, ids, model, model_in, numbers};

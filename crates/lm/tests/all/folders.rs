@@ -184,14 +184,14 @@ fn base(folder: &TempDir) -> String {
     config["eos_token_id"] = json!(0);
     std::fs::write(model.join("config.json"), config.to_string()).unwrap();
     tch::manual_seed(0);
-    let shapes = lm::model::shapes(&lm::config::read_config(&model).unwrap());
+    let shapes = lm::transformer::model::shapes(&lm::checkpoint::config::read_config(&model).unwrap());
     let tensors: Vec<_> = shapes
         .iter()
         .map(|shape| tch::Tensor::randn(&shape.size[..], (tch::Kind::Float, tch::Device::Cpu)) * 0.1)
         .collect();
     let parameters: Vec<_> = shapes.into_iter().zip(&tensors).collect();
     std::fs::remove_file(model.join("model.safetensors")).unwrap();
-    lm::weights::write(&model, &parameters, lm::config::Dtype::Float32, 1 << 30).unwrap();
+    lm::checkpoint::weights::write(&model, &parameters, lm::checkpoint::config::Dtype::Float32, 1 << 30).unwrap();
     text(model)
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::oracle::{answers, close, device, ids, model, numbers};
-use lm::batch::{Packing, Sequence, States};
-use lm::config::Dtype;
+use lm::checkpoint::config::Dtype;
+use lm::engine::generate::{Continuation, Finish, Settings, generate};
 use lm::error::LmError;
-use lm::generate::{Continuation, Finish, Settings, generate};
-use lm::model::Transformer;
-use lm::policy::LmPolicy;
+use lm::train::policy::LmPolicy;
+use lm::transformer::batch::{Packing, Sequence, States};
+use lm::transformer::model::Transformer;
 use objective::{Statistic, TokenStatistics};
 use tch::no_grad;
 use training::{Frozen, Policy};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use lm::generate::sampling::{Sampling, penalise};
-use lm::generate::{Settings, generate};
-use lm::generation_config::{Drawing, GENERATION_CONFIG_FILE, GenerationConfig};
+use lm::checkpoint::generation_config::{Drawing, GENERATION_CONFIG_FILE, GenerationConfig};
+use lm::engine::generate::{Settings, generate};
+use lm::engine::sampling::{Sampling, penalise};
 use serde_json::{Value, json};
 
 use crate::command::{lines, succeeds, write};

@@ -1,24 +1,24 @@
 //! Adapters agree with PEFT (`tests/oracles/lora.py` recorded it in float64), and with training every weight.
 
-use lm::adapter::{Use, apply, begin, read_lora, write};
-use lm::batch::Packing;
-use lm::config::Dtype;
-use lm::data::Record;
+use lm::checkpoint::adapter::{Use, apply, begin, read_lora, write};
+use lm::checkpoint::config::Dtype;
+use lm::checkpoint::folder;
+use lm::checkpoint::lora::{Lora, Projection};
+use lm::checkpoint::weights::Weights;
 use lm::error::LmError;
-use lm::folder;
-use lm::lora::{Lora, Projection};
-use lm::micro_batch::LmMicroBatch;
-use lm::model::Transformer;
-use lm::model::tape::Keep;
-use lm::optimizer::{Optimizer, Precision};
-use lm::policy::LmPolicy;
-use lm::score::{Score, ScoredRecord, score};
-use lm::weights::Weights;
+use lm::inspect::score::{Score, ScoredRecord, score};
+use lm::train::micro_batch::LmMicroBatch;
+use lm::train::optimizer::{Optimizer, Precision};
+use lm::train::policy::LmPolicy;
+use lm::transformer::batch::Packing;
+use lm::transformer::model::Transformer;
+use lm::transformer::model::tape::Keep;
 use objective::{Objective, Parameters};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use strum::IntoEnumIterator;
 use tch::{Device, Kind, Tensor, no_grad};
+use text::data::Record;
 use training::{OptimizerSettings, Policy};
 
 use crate::finetune::{PairOfIds, WAYS, agrees, gradient, micro_batch, objective, pairs, steps_agree};

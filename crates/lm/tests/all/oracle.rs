@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use lm::config::Dtype;
-use lm::model::Transformer;
+use lm::checkpoint::config::Dtype;
+use lm::transformer::model::Transformer;
 use serde_json::Value;
 use tch::Device;
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use lm::config::{Dtype, read_config};
-use lm::model::shapes;
+use lm::checkpoint::config::{Dtype, read_config};
+use lm::transformer::model::shapes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -344,7 +344,7 @@ fn base(folder: &TempDir) -> String {
         .collect();
     let parameters: Vec<_> = tensors.iter().map(|(tensor, shape)| (shape.clone(), tensor)).collect();
     let target = folder.path().join("base");
-    lm::folder::write(&target, &source, &parameters, Dtype::Float32).unwrap();
+    lm::checkpoint::folder::write(&target, &source, &parameters, Dtype::Float32).unwrap();
     target.display().to_string()
 }
 

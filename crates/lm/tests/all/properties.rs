@@ -8,18 +8,18 @@
 use crate::finetune::{gradient, scaled};
 use crate::oracle::{device, model};
 use crate::ranks::together;
-use lm::batch::Packing;
-use lm::data::Record;
-use lm::example::Example;
-use lm::micro_batch::plan;
-use lm::model::tape::Keep;
-use lm::optimizer::{Optimizer, Precision};
-use lm::policy::LmPolicy;
-use lm::ranks::Worker;
-use lm::reference::Reference;
+use lm::train::micro_batch::plan;
+use lm::train::optimizer::{Optimizer, Precision};
+use lm::train::policy::LmPolicy;
+use lm::train::ranks::Worker;
+use lm::train::reference::Reference;
+use lm::transformer::batch::Packing;
+use lm::transformer::model::tape::Keep;
 use objective::{Metrics, Parameters, TokenConstants, registry};
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
+use text::data::Record;
+use text::example::Example;
 use training::OptimizerSettings;
 
 /// How a step is taken through the model.

@@ -3,17 +3,17 @@
 use std::process::Command;
 use std::sync::{Arc, Barrier, Mutex};
 
-use lm::batch::Packing;
-use lm::data::Record;
 use lm::error::LmError;
-use lm::example::Example;
-use lm::micro_batch::plan;
-use lm::model::tape::Keep;
-use lm::policy::LmPolicy;
-use lm::ranks::{Link, Processes, Worker};
-use lm::reference::Reference;
+use lm::train::micro_batch::plan;
+use lm::train::policy::LmPolicy;
+use lm::train::ranks::{Link, Processes, Worker};
+use lm::train::reference::Reference;
+use lm::transformer::batch::Packing;
+use lm::transformer::model::tape::Keep;
 use objective::{Parameters, registry};
 use tch::{Tensor, no_grad};
+use text::data::Record;
+use text::example::Example;
 use training::Step;
 
 use crate::command::two_stages;

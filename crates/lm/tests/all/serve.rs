@@ -14,9 +14,9 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lm::generate::{Continuation, Settings, generate};
-use lm::policy::LmPolicy;
+use lm::engine::generate::{Continuation, Settings, generate};
 use lm::serve::Limits;
+use lm::train::policy::LmPolicy;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;

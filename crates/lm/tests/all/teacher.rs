@@ -1,19 +1,19 @@
 //! Divergences from a teacher in the head agree with TRL; `tests/oracles/distillation.py` recorded them in float64.
 
-use lm::batch::Packing;
-use lm::config::read_config;
-use lm::data::Record;
-use lm::example::Example;
-use lm::folder::{Replaced, Text};
-use lm::head::Head;
-use lm::micro_batch::plan;
-use lm::model::tape::Keep;
-use lm::policy::LmPolicy;
-use lm::recipe::default_now;
-use lm::reference::Reference;
-use lm::teacher::Teacher;
+use lm::checkpoint::config::read_config;
+use lm::checkpoint::folder::{Replaced, Text};
+use lm::train::micro_batch::plan;
+use lm::train::policy::LmPolicy;
+use lm::train::recipe::default_now;
+use lm::train::reference::Reference;
+use lm::train::teacher::Teacher;
+use lm::transformer::batch::Packing;
+use lm::transformer::head::Head;
+use lm::transformer::model::tape::Keep;
 use objective::{Distillation, DistillationDivergence, Objective, Statistic, TeacherDivergence, TokenStatistics};
 use tch::{Kind, Tensor};
+use text::data::Record;
+use text::example::Example;
 use training::{Frozen, Step};
 
 use crate::oracle::{answers, close, copy_files, device, model, numbers, oracles, speaking};

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use lm::config::{Dtype, read_config};
-use lm::folder;
-use lm::model::Transformer;
-use lm::policy::LmPolicy;
-use lm::weights::{INDEX_FILE, WEIGHTS_FILE, write};
+use lm::checkpoint::config::{Dtype, read_config};
+use lm::checkpoint::folder;
+use lm::checkpoint::weights::{INDEX_FILE, WEIGHTS_FILE, write};
+use lm::train::policy::LmPolicy;
+use lm::transformer::model::Transformer;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as StoredDtype, TensorView};
 use serde_json::{Value, json};

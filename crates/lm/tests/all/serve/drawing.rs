@@ -1,6 +1,6 @@
 //! `generation_config.json` has the defaults of a request's fields, as in vLLM.
 
-use lm::generate::{Finish, Settings, generate};
+use lm::engine::generate::{Finish, Settings, generate};
 use serde_json::{Value, json};
 
 use super::run;

@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::civil::date;
-use lm::config::Dtype;
-use lm::folder::{Replaced, Text};
-use lm::model::Transformer;
+use lm::checkpoint::config::Dtype;
+use lm::checkpoint::folder::{Replaced, Text};
 use lm::serve::{self, Limits, serve};
+use lm::transformer::model::Transformer;
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 use tch::Device;

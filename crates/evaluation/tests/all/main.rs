@@ -1,0 +1,8 @@
+//! Tests of evaluation: judgements against known judges, alpaca_eval and statsmodels.
+
+// A failed check is a panic, in what the tests share as in themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod fake;
+mod judge;
+mod oracle;

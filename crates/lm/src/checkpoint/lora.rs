@@ -1,0 +1,327 @@
+//! Low-rank adapters: which linear maps have one, how large, and how they begin.
+//!
+//! # Formula
+//!
+//! An adapted map is y = W x + b + s B (A x), with A of shape [rank, in] and B of shape [out, rank]. W and b are frozen. The scaling s
+//! is α / rank, or α / √rank (rank-stabilised). A begins uniform between ±1 / √in, as in PEFT, and B as zero, so the adapted model
+//! begins as the model itself, to the last bit.
+//!
+//! Source: arXiv 2106.09685, and arXiv 2312.03732 for the rank-stabilised scaling. A and B are in what the model computes in; where
+//! that is 16 bits, the optimizer treats them as it does any other weight.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter, EnumString, IntoEnumIterator, VariantNames};
+use tch::{Device, Kind, Tensor};
+
+use crate::checkpoint::config::ModelConfig;
+use crate::error::{LmError, refuse};
+use crate::transformer::model::{Adapted, Shape, adapted};
+
+/// A linear map of a layer, by its name in a checkpoint.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Display,
+    EnumIter,
+    EnumString,
+    VariantNames,
+    Serialize,
+    Deserialize,
+)]
+pub enum Projection {
+    /// Queries of attention.
+    #[serde(rename = "q_proj")]
+    #[strum(serialize = "q_proj")]
+    Query,
+    /// Keys.
+    #[serde(rename = "k_proj")]
+    #[strum(serialize = "k_proj")]
+    Key,
+    /// Values.
+    #[serde(rename = "v_proj")]
+    #[strum(serialize = "v_proj")]
+    Value,
+    /// What attention answers.
+    #[serde(rename = "o_proj")]
+    #[strum(serialize = "o_proj")]
+    Output,
+    /// The gate of the feed-forward network.
+    #[serde(rename = "gate_proj")]
+    #[strum(serialize = "gate_proj")]
+    Gate,
+    /// What is gated.
+    #[serde(rename = "up_proj")]
+    #[strum(serialize = "up_proj")]
+    Up,
+    /// What the feed-forward network answers.
+    #[serde(rename = "down_proj")]
+    #[strum(serialize = "down_proj")]
+    Down,
+}
+
+/// Limit of the rank, above any model's hidden size, so that no shape of an adapter overflows.
+const GREATEST_RANK: usize = 1 << 20;
+
+/// The shape of a model's adapters, the same in each of its layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lora {
+    rank: usize,
+    alpha: f64,
+    /// In the order of a layer's maps.
+    targets: Vec<Projection>,
+    rslora: bool,
+}
+
+/// Where a run's adapters come from, as the table `[lora]` of a recipe says it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Fields", into = "Fields")]
+pub enum Start {
+    /// They begin anew.
+    New(Lora),
+    /// They go on from a folder, or from a model of the hub, in PEFT's layout.
+    Adapter(PathBuf),
+}
+
+/// The fields of that table.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adapter: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rank: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alpha: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    targets: Option<Vec<Projection>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rslora: Option<bool>,
+}
+
+impl Lora {
+    /// Adapters of this rank on these projections.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Record`] naming the field that is out of its range.
+    pub fn new(rank: usize, alpha: f64, targets: &[Projection], rslora: bool) -> Result<Self, LmError> {
+        if rank == 0 {
+            return Err(refuse("rank", "at least 1", rank));
+        }
+        if rank > GREATEST_RANK {
+            return Err(refuse("rank", format!("at most {GREATEST_RANK}"), rank));
+        }
+        if !(alpha > 0.0 && alpha.is_finite()) {
+            return Err(refuse("alpha", "a finite number above 0", alpha));
+        }
+        let mut ordered = targets.to_vec();
+        ordered.sort_unstable();
+        ordered.dedup();
+        if ordered.is_empty() || ordered.len() < targets.len() {
+            let given: Vec<_> = targets.iter().map(Projection::to_string).collect();
+            return Err(refuse("targets", "at least one projection, and each once", format!("[{}]", given.join(", "))));
+        }
+        Ok(Self { rank, alpha, targets: ordered, rslora })
+    }
+
+    /// Rows of A and columns of B.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// What the scaling is made of.
+    pub fn alpha(&self) -> f64 {
+        self.alpha
+    }
+
+    /// Which maps are adapted, in the order of a layer's maps.
+    pub fn targets(&self) -> &[Projection] {
+        &self.targets
+    }
+
+    /// Whether the scaling is α / √rank and not α / rank.
+    pub fn rslora(&self) -> bool {
+        self.rslora
+    }
+
+    /// The factor of B A.
+    pub fn scaling(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.rslora { rank.sqrt() } else { rank }
+    }
+
+    /// Every A and B of a model's adapters by its name in PEFT's files, in the order that gradients, optimizers and files have.
+    pub fn shapes(&self, config: &ModelConfig) -> Vec<Shape> {
+        let maps = adapted(config, self).into_iter();
+        maps.flat_map(|Adapted { name, rows, columns }| self.pair(&name, rows, columns)).collect()
+    }
+
+    /// A and B of a map.
+    fn pair(&self, map: &str, rows: i64, columns: i64) -> [Shape; 2] {
+        let rank = self.rank as i64;
+        let shape = |side, size: [i64; 2]| Shape { name: tensor_name(map, side), size: size.to_vec() };
+        [shape(Side::A, [rank, columns]), shape(Side::B, [rows, rank])]
+    }
+
+    /// Refuses a rank greater than that of every adapted map: the product B A cannot have more than the map itself.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Record`] naming the rank.
+    pub fn fits(&self, config: &ModelConfig) -> Result<(), LmError> {
+        let maps = adapted(config, self).into_iter();
+        let greatest = maps.map(|Adapted { rows, columns, .. }| rows.min(columns).unsigned_abs()).max().unwrap_or(0);
+        if self.rank as u64 <= greatest {
+            return Ok(());
+        }
+        let allowed = format!("at most {greatest}, the greatest rank of a map of this model that is adapted");
+        Err(refuse("lora.rank", allowed, self.rank))
+    }
+
+    /// What each of [`shapes`](Self::shapes) begins as. Each A has its own stream of the seed, whatever else is adapted.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn initial(&self, config: &ModelConfig, seed: u64) -> Result<HashMap<String, Tensor>, LmError> {
+        let mut tensors = HashMap::new();
+        for Adapted { name, rows, columns } in adapted(config, self) {
+            let [a, b] = self.pair(&name, rows, columns);
+            let key = blake3::hash(&[&seed.to_le_bytes(), a.name.as_bytes()].concat());
+            let mut rng = ChaCha8Rng::from_seed(*key.as_bytes());
+            let bound = 1.0 / (columns as f32).sqrt();
+            let values: Vec<f32> = (0..a.size.iter().product()).map(|_| rng.random_range(-bound..bound)).collect();
+            tensors.insert(a.name, Tensor::f_from_slice(&values)?.f_view(&a.size[..])?);
+            tensors.insert(b.name, Tensor::f_zeros(&b.size[..], (Kind::Float, Device::Cpu))?);
+        }
+        Ok(tensors)
+    }
+}
+
+impl TryFrom<Fields> for Start {
+    type Error = LmError;
+
+    fn try_from(Fields { adapter, rank, alpha, targets, rslora }: Fields) -> Result<Self, LmError> {
+        if let Some(folder) = adapter {
+            let given = [
+                ("rank", rank.is_some()),
+                ("alpha", alpha.is_some()),
+                ("targets", targets.is_some()),
+                ("rslora", rslora.is_some()),
+            ];
+            return match given.into_iter().find(|(_, given)| *given) {
+                Some((field, _)) => Err(refuse(field, "nothing, as the adapter's own file says it", "a value")),
+                None => Ok(Self::Adapter(folder)),
+            };
+        }
+        let rank =
+            rank.ok_or_else(|| refuse("rank", "a rank, or adapter = \"FOLDER\" to go on with one", "nothing"))?;
+        let alpha = alpha.ok_or_else(|| refuse("alpha", "a finite number above 0", "nothing"))?;
+        let targets = targets.unwrap_or_else(|| Projection::iter().collect());
+        Ok(Self::New(Lora::new(rank, alpha, &targets, rslora.unwrap_or(false))?))
+    }
+}
+
+impl From<Start> for Fields {
+    fn from(start: Start) -> Self {
+        match start {
+            Start::New(Lora { rank, alpha, targets, rslora }) => Self {
+                adapter: None,
+                rank: Some(rank),
+                alpha: Some(alpha),
+                targets: Some(targets),
+                rslora: Some(rslora),
+            },
+            Start::Adapter(folder) => Self { adapter: Some(folder), ..Self::default() },
+        }
+    }
+}
+
+/// One of the two factors of an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display)]
+pub(crate) enum Side {
+    A,
+    B,
+}
+
+/// A factor's name in PEFT's files.
+pub(crate) fn tensor_name(map: &str, side: Side) -> String {
+    format!("base_model.model.{map}.lora_{side}.weight")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::checkpoint::config::parse_config;
+
+    use super::*;
+
+    fn config() -> ModelConfig {
+        let text = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 8, "hidden_size": 16, "intermediate_size": 24,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}"#;
+        parse_config("config.json".as_ref(), text).unwrap()
+    }
+
+    #[test]
+    fn the_scaling_is_alpha_by_the_rank_or_by_its_root() {
+        let scaling = |rslora| Lora::new(4, 6.0, &[Projection::Query], rslora).unwrap().scaling();
+        assert_eq!((scaling(false), scaling(true)), (1.5, 3.0));
+    }
+
+    #[test]
+    fn an_adapter_begins_within_its_bounds_and_alike_whatever_else_is_adapted() {
+        let initial =
+            |targets: &[Projection], seed| Lora::new(3, 1.0, targets, false).unwrap().initial(&config(), seed).unwrap();
+        let (one, two) = (initial(&[Projection::Down], 5), initial(&[Projection::Query, Projection::Down], 5));
+        assert_eq!((one.len(), two.len()), (4, 8));
+        assert!(one.iter().all(|(name, tensor)| two[name] == *tensor));
+        let (a, b) =
+            ["A", "B"].map(|side| format!("base_model.model.model.layers.1.mlp.down_proj.lora_{side}.weight")).into();
+        assert_eq!((one[&a].size(), one[&b].size()), (vec![3, 24], vec![16, 3]));
+        let greatest = one[&a].abs().max().double_value(&[]);
+        assert!(greatest <= 1.0 / 24.0_f64.sqrt() && greatest > 0.15, "{greatest}");
+        assert_eq!(one[&b].abs().max().double_value(&[]), 0.0);
+        assert!(initial(&[Projection::Down], 6)[&a] != one[&a]);
+    }
+
+    #[test]
+    fn a_rank_is_at_most_that_of_the_widest_map_that_is_adapted() {
+        // Keys are maps of 16 numbers to 8; the feed-forward network's are of 16 to 24 and back.
+        let fits = |rank, target| Lora::new(rank, 1.0, &[target], false).unwrap().fits(&config());
+        assert!(fits(8, Projection::Key).is_ok() && fits(16, Projection::Up).is_ok());
+        let refused = fits(9, Projection::Key).unwrap_err().to_string();
+        let expected = "lora.rank: expected at most 8, the greatest rank of a map of this model that is adapted, got 9";
+        assert_eq!(refused, expected);
+        fits(GREATEST_RANK, Projection::Up).unwrap_err();
+        let refused = Lora::new(GREATEST_RANK + 1, 1.0, &[Projection::Up], false).unwrap_err().to_string();
+        assert_eq!(refused, "rank: expected at most 1048576, got 1048577");
+    }
+
+    #[test]
+    fn what_is_refused_is_named() {
+        let refused = |text: &str, message: &str| {
+            let error = toml::from_str::<Start>(text).unwrap_err().message().to_owned();
+            assert!(error.contains(message), "{error}");
+        };
+        refused("rank = 0\nalpha = 1.0", "rank: expected at least 1, got 0");
+        refused("rank = 1", "alpha: expected a finite number above 0, got nothing");
+        refused("rank = 1\nalpha = 0.0", "alpha: expected a finite number above 0, got 0");
+        refused("alpha = 1.0", "rank: expected a rank, or adapter = \"FOLDER\" to go on with one, got nothing");
+        refused(
+            "rank = 1\nalpha = 1.0\ntargets = []",
+            "targets: expected at least one projection, and each once, got []",
+        );
+        refused("rank = 1\nalpha = 1.0\ntargets = [\"lm_head\"]", "unknown variant `lm_head`");
+        refused("adapter = \"a\"\nrank = 1", "rank: expected nothing, as the adapter's own file says it, got a value");
+    }
+}

@@ -1,0 +1,283 @@
+//! Text that goes on: responses to prompts, a token at a time.
+//!
+//! Prompts go on together ([`super::schedule`]): where one is done, another begins. Each token goes through the model once, and those that
+//! prompts begin with in common once for all of them.
+//!
+//! Each prompt draws from its own stream of the seed, which its index in the whole list chooses, so its response is the same
+//! whatever runs beside it, up to how the engine rounds products of matrices of another shape.
+
+use std::cmp::Reverse;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde::Serialize;
+use strum::IntoStaticStr;
+
+use super::sampling::Sampling;
+use super::schedule::{Engine, Room, Task, Told};
+use crate::checkpoint::config::ModelConfig;
+use crate::checkpoint::generation_config::Drawing;
+use crate::error::{LmError, refuse, refuse_setting};
+use crate::transformer::model::Transformer;
+
+/// Tokens of prompts that go through the model in a step.
+pub const STEP: usize = 1024;
+
+/// Prompts of a group, in multiples of those that run together. How products of matrices are rounded depends on what
+/// runs together, so a resumed list has the same groups, and thus the same answers.
+const GROUP: usize = 4;
+
+/// How responses are made.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Settings {
+    /// The most tokens in a response, at least 1. One whose prompt leaves fewer of the model's positions has no more than those.
+    pub max_tokens: usize,
+    /// What logits are divided by, at least 0. With 0 the most probable token is taken, the first of several.
+    pub temperature: f64,
+    /// How many of the most probable tokens may be drawn, at least 1; none means all. None where the temperature is 0.
+    pub top_k: Option<usize>,
+    /// The probability that the most probable of the tokens left by `top_k` have together if no other is drawn, in (0, 1]; none
+    /// means 1. None where the temperature is 0.
+    pub top_p: Option<f64>,
+    /// Minimum probability of a sampled token, as a fraction of the greatest, in [0, 1]; `None` means 0, and is
+    /// required where the temperature is 0.
+    pub min_p: Option<f64>,
+    /// Repetition penalty, above 0, of tokens that the prompt or the continuation already has: positive logits are
+    /// divided by it, negative ones multiplied; `None` means 1.
+    pub repetition_penalty: Option<f64>,
+    /// Whose streams the tokens are drawn from.
+    pub seed: u64,
+    /// Tokens that end a response, of which they are the last.
+    pub stop: Vec<u32>,
+    /// The most prompts that are answered at once, at least 1.
+    pub batch: usize,
+}
+
+/// Why a response is at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Finish {
+    /// Its last token is one of those that end a response.
+    Stop,
+    /// It has as many tokens as it may.
+    Length,
+}
+
+/// How a prompt goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Continuation {
+    /// Its tokens, the one that ended it included. There is at least one.
+    pub response: Vec<u32>,
+    /// log π of each of them, in nats, whatever it was drawn from: without temperature, `top_k` and `top_p`.
+    pub log_prob: Vec<f64>,
+    /// Why no token follows.
+    pub finish: Finish,
+}
+
+/// A token, and how probable it is behind those before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// The token.
+    pub token: u32,
+    /// log π of it, in nats: without temperature, `top_k` and `top_p`.
+    pub log_prob: f64,
+    /// The most probable tokens there and log π of each, in nats, the greatest first.
+    pub top: Vec<(u32, f64)>,
+}
+
+impl Scored {
+    /// The same with no more than so many of the most probable tokens.
+    pub(super) fn told(&self, top: usize) -> Self {
+        Self { top: self.top.iter().take(top).copied().collect(), ..*self }
+    }
+}
+
+impl Default for Settings {
+    /// The most probable tokens, up to 256 of them, of eight prompts at once.
+    fn default() -> Self {
+        Self {
+            max_tokens: 256,
+            temperature: 0.0,
+            top_k: None,
+            top_p: None,
+            min_p: None,
+            repetition_penalty: None,
+            seed: 0,
+            stop: Vec::new(),
+            batch: 8,
+        }
+    }
+}
+
+impl Settings {
+    /// The sampling parameters, unless the most probable token is taken, and the repetition penalty.
+    fn validate(&self, config: &ModelConfig) -> Result<(Option<Sampling>, f64), LmError> {
+        let Self { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed: _, stop, batch } = self;
+        if *max_tokens == 0 {
+            return Err(refuse_setting("max_tokens", "at least 1", max_tokens));
+        }
+        let sampling = Sampling::of(Drawing {
+            temperature: Some(*temperature),
+            top_k: *top_k,
+            top_p: *top_p,
+            min_p: *min_p,
+            repetition_penalty: *repetition_penalty,
+        })?;
+        if let Some(token) = stop.iter().find(|token| **token as usize >= config.vocabulary) {
+            return Err(refuse_setting("stop", format!("tokens less than {}", config.vocabulary), token));
+        }
+        if *batch == 0 {
+            return Err(refuse_setting("batch", "at least 1", batch));
+        }
+        Ok(sampling)
+    }
+}
+
+fn validate_prompt(index: usize, prompt: &[u32], config: &ModelConfig) -> Result<(), LmError> {
+    let field = format!("prompts[{index}]");
+    // At least one position is left for the response.
+    if prompt.is_empty() || prompt.len() >= config.positions {
+        let allowed = format!("1 to {} tokens", config.positions.saturating_sub(1));
+        return Err(refuse(&field, allowed, prompt.len()));
+    }
+    match prompt.iter().find(|token| **token as usize >= config.vocabulary) {
+        Some(token) => Err(refuse(&field, format!("tokens less than {}", config.vocabulary), token)),
+        None => Ok(()),
+    }
+}
+
+/// Lets every prompt go on. Answers are in the order of the prompts.
+///
+/// # Errors
+///
+/// [`LmError::Setting`]; [`LmError::Record`] for a prompt that is empty, fills all of the model's positions or has tokens that
+/// the model does not know; [`LmError::Logits`] for a model whose numbers overflow; [`LmError::Engine`].
+///
+/// # Examples
+///
+/// ```
+/// use lm::checkpoint::config::Dtype;
+/// use lm::engine::generate::{Settings, generate};
+/// use lm::transformer::model::Transformer;
+///
+/// let folder = "../../tests/oracles/checkpoints/llama".as_ref();
+/// let model = Transformer::read(folder, Dtype::Float32, tch::Device::Cpu)?;
+/// let settings = Settings { max_tokens: 4, stop: vec![2], ..Settings::default() };
+/// let found = generate(&model, &[vec![1, 30, 31], vec![1, 40]], &settings)?;
+/// assert!(found.iter().all(|found| (1..=4).contains(&found.response.len())));
+/// # Ok::<(), lm::error::LmError>(())
+/// ```
+pub fn generate(
+    model: &Transformer,
+    prompts: &[impl AsRef<[u32]>],
+    settings: &Settings,
+) -> Result<Vec<Continuation>, LmError> {
+    let mut found = Vec::with_capacity(prompts.len());
+    generate_each(model, prompts, settings, 0, |continuation| {
+        found.push(continuation);
+        Ok::<_, LmError>(())
+    })?;
+    Ok(found)
+}
+
+/// Generates continuations of all but the first `known` prompts. `each` is called with every continuation in the order
+/// of the prompts, as soon as it and all before it are complete. They equal those of [`generate`], to the last bit.
+///
+/// # Errors
+///
+/// As [`generate`], and those of `each`.
+pub fn generate_each<E: From<LmError>>(
+    model: &Transformer,
+    prompts: &[impl AsRef<[u32]>],
+    settings: &Settings,
+    known: usize,
+    mut each: impl FnMut(Continuation) -> Result<(), E>,
+) -> Result<(), E> {
+    let drawing = settings.validate(model.config())?;
+    let prompts: Vec<&[u32]> = prompts.iter().map(AsRef::as_ref).collect();
+    for (index, prompt) in prompts.iter().enumerate() {
+        validate_prompt(index, prompt, model.config())?;
+    }
+    let size = settings.batch.saturating_mul(GROUP);
+    for (number, group) in prompts.chunks(size).enumerate() {
+        let first = number * size;
+        if first + group.len() > known {
+            generate_group(model, group, first, settings, drawing, |index, continuation| {
+                if index < known { Ok(()) } else { each(continuation) }
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Continues one group of prompts, the first of which has this index in the whole list.
+fn generate_group<E: From<LmError>>(
+    model: &Transformer,
+    prompts: &[&[u32]],
+    first: usize,
+    settings: &Settings,
+    (sampling, penalty): (Option<Sampling>, f64),
+    mut each: impl FnMut(usize, Continuation) -> Result<(), E>,
+) -> Result<(), E> {
+    let task = |index: usize| {
+        let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+        rng.set_stream((first + index) as u64);
+        let prompt = prompts[index].to_vec();
+        Task {
+            max_tokens: settings.max_tokens.min(model.config().positions - prompt.len()),
+            prompt,
+            sampling,
+            penalty,
+            rng,
+            stop: settings.stop.clone(),
+            scores: false,
+            top: 0,
+        }
+    };
+    let mut tasks: Vec<_> = (0..prompts.len()).map(|index| (index, task(index))).collect();
+    // The longest come first, so that a lack of memory shows at once.
+    tasks.sort_by_key(|(_, task)| Reverse(task.prompt.len()));
+    let mut longest: Vec<usize> = tasks.iter().map(|(_, task)| task.tokens()).collect();
+    longest.sort_unstable_by_key(|tokens| Reverse(*tokens));
+    let tokens = longest.iter().take(settings.batch).sum();
+    let mut engine = Engine::new(model, Room { sequences: settings.batch, tokens, step: STEP });
+    for (index, task) in tasks {
+        engine.add(index as u64, task);
+    }
+    let begun = Made { response: Vec::new(), log_prob: Vec::new(), finish: None };
+    let mut found = vec![begun; prompts.len()];
+    let (mut given, mut refused) = (0, None);
+    while !engine.is_idle() {
+        engine.step(&mut |index, told| {
+            let made = &mut found[index as usize];
+            match told {
+                Told::Prompt(_) => {}
+                Told::Token(Scored { token, log_prob, .. }) => {
+                    made.response.push(token);
+                    made.log_prob.push(log_prob);
+                }
+                Told::End(finish) => made.finish = Some(finish),
+                Told::NotNumbers => refused = Some(index as usize),
+            }
+        })?;
+        if let Some(prompt) = refused {
+            return Err(LmError::Logits { prompt: first + prompt }.into());
+        }
+        while let Some(Made { response, log_prob, finish }) = found.get_mut(given)
+            && let Some(finish) = *finish
+        {
+            let (response, log_prob) = (std::mem::take(response), std::mem::take(log_prob));
+            each(first + given, Continuation { response, log_prob, finish })?;
+            given += 1;
+        }
+    }
+    Ok(())
+}
+
+/// A part of a continuation; `finish` is set at its end.
+#[derive(Clone)]
+struct Made {
+    response: Vec<u32>,
+    log_prob: Vec<f64>,
+    finish: Option<Finish>,
+}

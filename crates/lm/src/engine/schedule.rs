@@ -1,0 +1,498 @@
+//! Sequences that go through the model together, each at its own place: some begin while others go on.
+//!
+//! A step takes a token of every sequence that goes on, and as much of the others' prompts as fits beside them. What several
+//! sequences have in common is computed by the first of them (`prefixes.rs`). A sequence begins when there is room for all that it may
+//! become, so that none is ever given up for another.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use tch::{Kind, Tensor, no_grad};
+
+use super::generate::{Finish, Scored};
+use super::pool::{Pass, Pool};
+use super::prefixes::Prefixes;
+use super::sampling::{Sampling, most_probable, penalise};
+use crate::device::send;
+use crate::error::LmError;
+use crate::transformer::head::{Head, Scores};
+use crate::transformer::model::Transformer;
+
+/// Hidden states whose logits are on the host at a time.
+const READ: usize = 256;
+
+/// How much there may be at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Sequences that go on, at least 1.
+    pub sequences: usize,
+    /// Tokens whose keys and values are kept, at least [`Task::tokens`] of the longest.
+    pub tokens: usize,
+    /// Tokens that go through the model in a step, about; at least 1.
+    pub step: usize,
+}
+
+/// A prompt, and what is asked about it.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Its tokens, at least one, all of them the model's. With those that may follow they are no more than its positions.
+    pub prompt: Vec<u32>,
+    /// The most tokens that follow.
+    pub max_tokens: usize,
+    /// How they are drawn; none takes the most probable one, the first of several.
+    pub sampling: Option<Sampling>,
+    /// Repetition penalty of tokens that the prompt or the continuation already has; 1 is none.
+    pub penalty: f64,
+    /// What they are drawn by.
+    pub rng: ChaCha8Rng,
+    /// Tokens that end a response, of which they are the last.
+    pub stop: Vec<u32>,
+    /// Whether the prompt's own tokens are scored.
+    pub scores: bool,
+    /// How many of the most probable tokens are told with each.
+    pub top: usize,
+}
+
+impl Task {
+    /// Tokens that go through the model at most: the last one's successor is nobody's.
+    pub fn tokens(&self) -> usize {
+        (self.prompt.len() + self.max_tokens).saturating_sub(1)
+    }
+}
+
+/// What is told about a sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// How probable the prompt's tokens are from the second on, where that was asked.
+    Prompt(Vec<Scored>),
+    /// The next token.
+    Token(Scored),
+    /// Nothing follows.
+    End(Finish),
+    /// The model's logits are not numbers, and nothing follows.
+    NotNumbers,
+}
+
+/// Sequences on their way, and those that wait.
+#[derive(Debug)]
+pub struct Engine<'a> {
+    model: &'a Transformer,
+    room: Room,
+    prefixes: Prefixes,
+    pool: Pool,
+    waiting: VecDeque<Sequence>,
+    running: Vec<Sequence>,
+    /// Nodes that running sequences may yet hold.
+    promised: usize,
+    done: Done,
+}
+
+/// What steps did, in tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// That went through the model.
+    pub computed: u64,
+    /// Of prompts, that were known when their sequences came to them.
+    pub known: u64,
+}
+
+#[derive(Debug)]
+struct Sequence {
+    id: u64,
+    task: Task,
+    /// The prompt and what follows.
+    tokens: Vec<u32>,
+    /// Nodes that are held, those of the first tokens.
+    path: Vec<usize>,
+    /// Tokens that were gone through.
+    walked: usize,
+    /// What is known of the prompt's tokens.
+    scores: Vec<Option<Scored>>,
+    told_prompt: bool,
+}
+
+/// What is asked of a token's hidden state.
+#[derive(Debug, Default)]
+struct Asked {
+    /// Tokens behind it, each with how many of the most probable ones are told, and the running sequences that ask.
+    scores: BTreeMap<u32, (usize, Vec<usize>)>,
+    /// Running sequences whose next token it makes.
+    next: Vec<usize>,
+    /// The depth of the tokens behind it.
+    depth: usize,
+}
+
+/// Rows of a pass by nodes, and what is asked of rows.
+#[derive(Debug, Default)]
+struct Plan {
+    pass: Pass,
+    rows: HashMap<usize, usize>,
+    asked: BTreeMap<usize, Asked>,
+}
+
+impl Sequence {
+    fn new(id: u64, task: Task) -> Self {
+        let scores = if task.scores { vec![None; task.prompt.len()] } else { Vec::new() };
+        let tokens = task.prompt.clone();
+        Self { id, task, tokens, path: Vec::new(), walked: 0, scores, told_prompt: false }
+    }
+
+    /// Tokens that are gone through before anything else is known.
+    fn end(&self) -> usize {
+        match self.task {
+            Task { max_tokens: 0, scores: false, .. } => 0,
+            Task { max_tokens: 0, .. } => self.tokens.len() - 1,
+            _ => self.tokens.len(),
+        }
+    }
+
+    fn goes_on(&self) -> bool {
+        self.walked >= self.task.prompt.len()
+    }
+
+    fn left(&self) -> usize {
+        self.task.tokens() - self.path.len()
+    }
+}
+
+impl<'a> Engine<'a> {
+    /// Without sequences.
+    pub fn new(model: &'a Transformer, room: Room) -> Self {
+        Self {
+            model,
+            room,
+            prefixes: Prefixes::new(room.tokens),
+            pool: Pool::new(room.tokens),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            promised: 0,
+            done: Done::default(),
+        }
+    }
+
+    /// Lets a sequence wait for its turn. Its id is what it is called when something is told about it.
+    pub fn add(&mut self, id: u64, task: Task) {
+        self.waiting.push_back(Sequence::new(id, task));
+    }
+
+    /// Forgets sequences of which nobody wants to be told any more.
+    pub fn retain(&mut self, wanted: impl Fn(u64) -> bool) {
+        self.waiting.retain(|sequence| wanted(sequence.id));
+        for place in (0..self.running.len()).rev() {
+            if !wanted(self.running[place].id) {
+                self.end(place);
+            }
+        }
+    }
+
+    /// Whether there is no sequence.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Sequences that go on.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// What was done until now.
+    pub fn done(&self) -> Done {
+        self.done
+    }
+
+    /// Takes the sequences one step further.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`], with which nothing that was on its way can go on: there is no sequence afterwards.
+    pub fn step(&mut self, tell: &mut dyn FnMut(u64, Told)) -> Result<(), LmError> {
+        self.begin();
+        let stepped = no_grad(|| self.advance(tell));
+        if stepped.is_err() {
+            let done = self.done;
+            *self = Self { done, ..Self::new(self.model, self.room) };
+        }
+        stepped
+    }
+
+    /// Lets as many begin as there is room for, in the order in which they came.
+    fn begin(&mut self) {
+        while self.running.len() < self.room.sequences
+            && let Some(mut sequence) = self.waiting.pop_front()
+        {
+            let known = self.prefixes.known(&sequence.tokens[..sequence.end()]);
+            let needed = self.prefixes.unheld(&known) + sequence.task.tokens() - known.len();
+            if self.promised + needed > self.prefixes.room() {
+                self.waiting.push_front(sequence);
+                return;
+            }
+            known.iter().for_each(|node| self.prefixes.hold(*node));
+            sequence.path = known;
+            self.promised += sequence.left();
+            self.running.push(sequence);
+        }
+    }
+
+    fn advance(&mut self, tell: &mut dyn FnMut(u64, Told)) -> Result<(), LmError> {
+        let mut plan = Plan::default();
+        // What goes on never waits for what begins.
+        for goes_on in [true, false] {
+            for place in 0..self.running.len() {
+                if self.running[place].goes_on() == goes_on {
+                    self.walk(place, &mut plan);
+                }
+            }
+        }
+        self.done.computed += plan.pass.len() as u64;
+        let mut next: Vec<Option<Option<Scored>>> = vec![None; self.running.len()];
+        if plan.pass.len() > 0 {
+            let hidden = self.pool.forward(self.model, &plan.pass, self.prefixes.places())?;
+            self.read(&hidden, plan.asked, &mut next)?;
+        }
+        for place in (0..self.running.len()).rev() {
+            if self.told(place, next[place].take(), tell) {
+                self.end(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans a sequence's part of a step: the tokens up to its end that are not known, and those whose hidden states are asked for.
+    fn walk(&mut self, place: usize, plan: &mut Plan) {
+        let Self { running, prefixes, room, promised, done, .. } = self;
+        let end = running[place].end();
+        let Sequence { task, tokens, path, scores, walked, .. } = &mut running[place];
+        while *walked < end {
+            let depth = *walked;
+            let parent = depth.checked_sub(1).map(|above| path[above]);
+            let known = path.get(depth).copied().or_else(|| prefixes.child(parent, tokens[depth]));
+            let behind = (task.scores && depth + 1 < task.prompt.len()).then(|| tokens[depth + 1]);
+            let scored = behind.and_then(|behind| {
+                let child = prefixes.child(Some(known?), behind)?;
+                prefixes.scored(child, task.top).cloned()
+            });
+            let is_last = depth + 1 == tokens.len();
+            let is_asked = is_last || (behind.is_some() && scored.is_none());
+            let has_row = known.is_some_and(|node| plan.rows.contains_key(&node));
+            let goes_through = known.is_none() || (is_asked && !has_row);
+            if goes_through && plan.pass.len() >= room.step {
+                return;
+            }
+            let node = match known {
+                Some(node) => node,
+                None => match prefixes.add(parent, tokens[depth]) {
+                    Some(node) => node,
+                    // There is room for what was promised; if there were not, it would come when others end.
+                    None => return,
+                },
+            };
+            if depth == path.len() {
+                if known.is_some() {
+                    prefixes.hold(node);
+                }
+                path.push(node);
+                *promised -= 1;
+            }
+            if goes_through {
+                let row = plan.pass.push(tokens[depth], &path[..=depth], known.is_none());
+                plan.rows.insert(node, row);
+            } else if depth < task.prompt.len() {
+                done.known += 1;
+            }
+            if let Some(Some(scored)) = scores.get(depth) {
+                prefixes.keep(node, scored);
+            }
+            if is_asked && let Some(row) = plan.rows.get(&node) {
+                let asked = plan.asked.entry(*row).or_default();
+                asked.depth = depth + 1;
+                if is_last {
+                    asked.next.push(place);
+                }
+                if let Some(behind) = behind.filter(|_| scored.is_none()) {
+                    let (top, askers) = asked.scores.entry(behind).or_default();
+                    *top = task.top.max(*top);
+                    askers.push(place);
+                }
+            }
+            if let Some(scored) = scored {
+                scores[depth + 1] = Some(scored.told(task.top));
+            }
+            *walked += 1;
+        }
+    }
+
+    /// Answers what is asked of hidden states of shape [tokens, hidden_size]: the scores, and in `next` each sequence's next token,
+    /// none where there are no numbers.
+    fn read(
+        &mut self,
+        hidden: &Tensor,
+        asked: BTreeMap<usize, Asked>,
+        next: &mut [Option<Option<Scored>>],
+    ) -> Result<(), LmError> {
+        let model = self.model;
+        let select = |rows: &[usize]| -> Result<Tensor, LmError> {
+            let rows: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
+            Ok(hidden.f_index_select(0, &send(&rows, Kind::Int64, model.device())?)?)
+        };
+        let running = &self.running;
+        let is_greedy = |place: &usize| {
+            let Task { sampling, penalty, top, .. } = running[*place].task;
+            sampling.is_none() && penalty == 1.0 && top <= 1
+        };
+        let (simple, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, asked)| {
+            asked.scores.values().all(|(top, _)| *top <= 1) && asked.next.iter().all(is_greedy)
+        });
+        if !simple.is_empty() {
+            let rows: Vec<usize> = simple.iter().map(|(row, _)| *row).collect();
+            let hidden = select(&rows)?;
+            let tokens = |(place, (_, asked)): (usize, &(usize, Asked))| -> Vec<(usize, u32)> {
+                asked.scores.keys().map(|token| (place, *token)).collect()
+            };
+            let tokens: Vec<_> = simple.iter().enumerate().flat_map(tokens).collect();
+            let Scores { greedy, log_probs } =
+                Head { hidden: &hidden, weights: model.head(), kept: None }.scored(&tokens)?;
+            let mut log_probs = log_probs.into_iter();
+            for ((_, asked), greatest) in simple.iter().zip(greedy) {
+                let scored = |token: u32, log_prob: f64| Scored { token, log_prob, top: vec![greatest] };
+                let scores = asked.scores.keys().zip(&mut log_probs).map(|(token, log_prob)| scored(*token, log_prob));
+                let (token, log_prob) = greatest;
+                let following = asked.next.iter().map(|place| {
+                    let task = &self.running[*place].task;
+                    ((!log_prob.is_nan()).then(|| scored(token, log_prob).told(task.top)), task.rng.clone())
+                });
+                let found = Found { scores: scores.collect(), next: following.collect() };
+                self.note(asked, found, next);
+            }
+        }
+        for asked in others.chunks(READ) {
+            let rows: Vec<usize> = asked.iter().map(|(row, _)| *row).collect();
+            let hidden = select(&rows)?;
+            Head { hidden: &hidden, weights: model.head(), kept: None }.read_logits(|first, logits, greatest| {
+                let vocabulary = model.config().vocabulary;
+                let asked = &asked[first..];
+                let found: Vec<Found> = {
+                    let running = &self.running;
+                    let rows = asked.par_iter().zip(logits.par_chunks(vocabulary)).zip(greatest);
+                    rows.map(|(((_, asked), logits), greatest)| Found::read(asked, logits, *greatest, running))
+                        .collect()
+                };
+                for ((_, asked), found) in asked.iter().zip(found) {
+                    self.note(asked, found, next);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Gives what was found at a hidden state to those who asked.
+    fn note(&mut self, asked: &Asked, found: Found, next: &mut [Option<Option<Scored>>]) {
+        for ((_, askers), scored) in asked.scores.values().zip(found.scores) {
+            for place in askers {
+                let Sequence { path, scores, task, .. } = &mut self.running[*place];
+                scores[asked.depth] = Some(scored.told(task.top));
+                if let Some(node) = path.get(asked.depth)
+                    && !scored.log_prob.is_nan()
+                {
+                    self.prefixes.keep(*node, &scored);
+                }
+            }
+        }
+        for (place, (scored, rng)) in asked.next.iter().zip(found.next) {
+            self.running[*place].task.rng = rng;
+            next[*place] = Some(scored);
+        }
+    }
+
+    /// Tells what a step brought a sequence, and whether it is at its end.
+    fn told(&mut self, place: usize, next: Option<Option<Scored>>, tell: &mut dyn FnMut(u64, Told)) -> bool {
+        let sequence = &mut self.running[place];
+        let id = sequence.id;
+        let at_end = sequence.walked >= sequence.end();
+        if sequence.task.scores && at_end && !sequence.told_prompt {
+            let scores: Vec<Scored> = sequence.scores.drain(..).flatten().collect();
+            if scores.iter().any(|scored| scored.log_prob.is_nan()) {
+                tell(id, Told::NotNumbers);
+                return true;
+            }
+            sequence.told_prompt = true;
+            tell(id, Told::Prompt(scores));
+        }
+        match next {
+            None if at_end && sequence.task.max_tokens == 0 => {
+                tell(id, Told::End(Finish::Length));
+                true
+            }
+            None => false,
+            Some(None) => {
+                tell(id, Told::NotNumbers);
+                true
+            }
+            Some(Some(scored)) => {
+                let token = scored.token;
+                sequence.tokens.push(token);
+                tell(id, Told::Token(scored));
+                let finish = if sequence.task.stop.contains(&token) {
+                    Some(Finish::Stop)
+                } else {
+                    let response = sequence.tokens.len() - sequence.task.prompt.len();
+                    (response >= sequence.task.max_tokens).then_some(Finish::Length)
+                };
+                if let Some(finish) = finish {
+                    tell(id, Told::End(finish));
+                }
+                finish.is_some()
+            }
+        }
+    }
+
+    /// Takes a sequence out; what is known of its tokens stays.
+    fn end(&mut self, place: usize) {
+        let sequence = self.running.remove(place);
+        self.promised -= sequence.left();
+        self.prefixes.leave(&sequence.path);
+    }
+}
+
+/// What logits tell those who asked.
+struct Found {
+    scores: Vec<Scored>,
+    /// With the generators behind what was drawn.
+    next: Vec<(Option<Scored>, ChaCha8Rng)>,
+}
+
+impl Found {
+    /// Chooses a token from the logits z − max z of every token, and max z.
+    fn read(asked: &Asked, logits: &[f32], max: f32, running: &[Sequence]) -> Self {
+        let log_sum = logits.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
+        let log_prob = |token: u32| f64::from(logits[token as usize]) - log_sum;
+        let tops = asked.scores.values().map(|(top, _)| *top);
+        let tops = tops.chain(asked.next.iter().map(|place| running[*place].task.top));
+        let greatest = most_probable(logits, tops.max().unwrap_or(0).max(1));
+        let scored = |token: u32, top: usize| Scored {
+            token,
+            log_prob: log_prob(token),
+            top: greatest.iter().take(top).map(|token| (*token, log_prob(*token))).collect(),
+        };
+        let scores = asked.scores.iter().map(|(token, (top, _))| scored(*token, *top)).collect();
+        let next = asked.next.iter().map(|place| {
+            let task = &running[*place].task;
+            let mut rng = task.rng.clone();
+            let token = match task.sampling {
+                sampling if task.penalty != 1.0 => {
+                    let mut logits = logits.to_vec();
+                    penalise(&mut logits, max, &running[*place].tokens, task.penalty);
+                    match sampling {
+                        None => most_probable(&logits, 1).first().copied(),
+                        Some(sampling) => sampling.draw(&logits, &mut rng),
+                    }
+                }
+                None => greatest.first().copied(),
+                Some(sampling) => sampling.draw(logits, &mut rng),
+            };
+            (token.filter(|_| !log_sum.is_nan()).map(|token| scored(token, task.top)), rng)
+        });
+        Self { scores, next: next.collect() }
+    }
+}

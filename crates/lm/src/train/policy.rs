@@ -1,0 +1,254 @@
+//! A language model as the policy that every objective trains.
+
+use std::rc::Rc;
+
+use enumset::EnumSet;
+use objective::{Freeze, Statistic, TokenStatistics};
+use tch::{Device, Kind, Tensor, no_grad};
+use training::{Frozen, Policy, Ranks, agree};
+
+use crate::error::LmError;
+use crate::train::optimizer::Optimizer;
+use crate::train::ranks::Processes;
+use crate::transformer::batch::States;
+use crate::transformer::head::{Head, Kept};
+use crate::transformer::model::{Shape, Tape, Transformer, tape::Keep};
+
+/// A model and the gradient of what it trains: its adapters where it has some, or else every parameter.
+#[derive(Debug)]
+pub struct LmPolicy {
+    model: Transformer,
+    /// In 32 bits, whatever the parameters are in, so that the sum over micro-batches does not depend on the split; none where
+    /// nothing was added yet.
+    gradients: Vec<Option<Tensor>>,
+    keep: Keep,
+    /// Those that take each step together, if this one is not alone.
+    processes: Option<Rc<Processes>>,
+}
+
+/// A forward pass: hidden states of the tokens before each response token, and the output's weights.
+#[derive(Debug)]
+pub struct Forward {
+    hidden: Tensor,
+    weights: Tensor,
+    tape: Tape,
+    kept: Kept,
+}
+
+impl Forward {
+    /// Of known hidden states, which is not pulled back.
+    pub fn of(hidden: Tensor, weights: &Tensor) -> Self {
+        Self { hidden, weights: weights.shallow_clone(), tape: Tape::default(), kept: Kept::default() }
+    }
+
+    /// Hidden states of shape [response tokens, hidden_size].
+    pub fn hidden(&self) -> &Tensor {
+        &self.hidden
+    }
+
+    /// What statistics are made of.
+    pub fn head(&self) -> Head<'_> {
+        // What is never pulled back keeps nothing.
+        let kept = (!self.tape.is_empty()).then_some(&self.kept);
+        Head { hidden: &self.hidden, weights: &self.weights, kept }
+    }
+}
+
+impl LmPolicy {
+    /// A policy that learns. `keep` says what its forward passes keep for the pull-back.
+    pub fn trained(model: Transformer, keep: Keep) -> Self {
+        if keep != Keep::Nothing {
+            model.trained().into_iter().for_each(|(_, parameter)| {
+                // The engine's answer is the same tensor.
+                let _same = parameter.set_requires_grad(true);
+            });
+        }
+        let gradients = model.trained().iter().map(|_| None).collect();
+        Self { model, gradients, keep, processes: None }
+    }
+
+    /// A policy that stays as it is.
+    pub fn frozen(model: Transformer) -> Self {
+        Self::trained(model, Keep::Nothing)
+    }
+
+    /// The policy as one of several that take each step together.
+    pub fn among(self, processes: Option<Rc<Processes>>) -> Self {
+        Self { processes, ..self }
+    }
+
+    /// What forward passes keep from now on.
+    pub fn keep(&mut self, keep: Keep) {
+        self.keep = keep;
+    }
+
+    /// The policy as it is at any time, without a gradient: it shares the weights.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn view(&self) -> Result<Self, LmError> {
+        Ok(Self::frozen(self.model.view()?).among(self.processes.clone()))
+    }
+
+    /// The policy as it is now, which stays so.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn copy(&self) -> Result<Self, LmError> {
+        Ok(Self::frozen(self.model.copy()?))
+    }
+
+    /// The policy without its adapters, which stays as it is: it shares the weights.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn base(&self) -> Result<Self, LmError> {
+        Ok(Self::frozen(self.model.base()?))
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Transformer {
+        &self.model
+    }
+
+    /// What is trained, with names, in the one order.
+    pub fn parameters(&self) -> Vec<(Shape, &Tensor)> {
+        self.model.trained()
+    }
+
+    /// The gradient of each parameter in that order; none where nothing was pulled back.
+    pub fn gradients(&self) -> &[Option<Tensor>] {
+        &self.gradients
+    }
+
+    /// The gradient's slot of a parameter, filled.
+    fn gradient<'a>(slot: &'a mut Option<Tensor>, parameter: &Tensor) -> Result<&'a mut Tensor, LmError> {
+        let gradient = match slot.take() {
+            Some(gradient) => gradient,
+            None => Tensor::f_zeros(parameter.size(), (Kind::Float, parameter.device()))?,
+        };
+        Ok(slot.insert(gradient))
+    }
+}
+
+/// Calls a function with the heads of the forward passes.
+fn with_heads<T>(frozen: Frozen<'_, Forward>, function: impl FnOnce(Frozen<'_, Head<'_>>) -> T) -> T {
+    let reference = frozen.reference.map(Forward::head);
+    let teacher = frozen.teacher.map(|(forward, divergence)| (forward.head(), divergence));
+    let teacher = teacher.as_ref().map(|(head, divergence)| (head, *divergence));
+    function(Frozen { reference: reference.as_ref(), teacher })
+}
+
+impl Policy for LmPolicy {
+    type States = States;
+    type Forward = Forward;
+    type Optimizer = Optimizer;
+    type Error = LmError;
+
+    fn forward(&self, states: &States) -> Result<Forward, LmError> {
+        let embeddings = states.embeddings(&self.model)?;
+        let (hidden, tape) = self.model.forward(&embeddings, &states.places(), self.keep)?;
+        Ok(Forward { hidden, weights: self.model.head().shallow_clone(), tape, kept: Kept::default() })
+    }
+
+    fn anticipate(&self, states: &States, lambda: f64, freeze: Freeze) -> Result<States, LmError> {
+        let embeddings = states.embeddings(&self.model)?;
+        let (hidden, _) = self.model.forward(&embeddings, &states.places(), Keep::Nothing)?;
+        let greedy = Head { hidden: &hidden, weights: self.model.head(), kept: None }.greedy()?;
+        states.anticipated(&greedy, lambda, freeze)
+    }
+
+    fn statistics(
+        &self,
+        forward: &Forward,
+        frozen: Frozen<'_, Forward>,
+        tokens: &[usize],
+        wanted: EnumSet<Statistic>,
+        out: &mut TokenStatistics,
+    ) -> Result<(), LmError> {
+        with_heads(frozen, |frozen| forward.head().statistics(frozen, tokens, wanted, out))
+    }
+
+    fn pull_back(
+        &mut self,
+        states: &States,
+        forward: Forward,
+        frozen: Frozen<'_, Forward>,
+        tokens: &[usize],
+        cotangents: &TokenStatistics,
+    ) -> Result<(), LmError> {
+        let Self { model, gradients, .. } = self;
+        let parameters = model.parameters();
+        let head = if model.config().tied_embeddings { 0 } else { parameters.len() - 1 };
+        let cotangent = {
+            let gradient = match model.lora() {
+                Some(_) => None,
+                None => Some(Self::gradient(&mut gradients[head], parameters[head])?),
+            };
+            with_heads(frozen, |frozen| forward.head().pull_back(frozen, tokens, cotangents, gradient))?
+        };
+        let tape = forward.tape;
+        let mut add = |index: usize, gradient: Tensor| -> Result<(), LmError> {
+            let gradient = gradient.f_to_kind(Kind::Float)?;
+            match &mut gradients[index] {
+                Some(sum) => _ = no_grad(|| sum.f_add_(&gradient))?,
+                slot => *slot = Some(gradient),
+            }
+            Ok(())
+        };
+        let embeddings = model.pull_back(tape, &states.places(), &cotangent, &mut add)?;
+        if let Some(cotangent) = embeddings {
+            let gradient = Self::gradient(&mut gradients[0], parameters[0])?;
+            no_grad(|| states.pull_back_embeddings(&cotangent, gradient))?;
+        }
+        Ok(())
+    }
+
+    fn ranks(&self) -> Option<&dyn Ranks<LmError>> {
+        self.processes.as_deref().map(|processes| processes as &dyn Ranks<LmError>)
+    }
+
+    fn sum_gradient(&mut self) -> Result<(), LmError> {
+        let Some(processes) = &self.processes else { return Ok(()) };
+        // What nothing was pulled back to anywhere has no gradient anywhere.
+        let own: Vec<_> = self.gradients.iter().map(Option::is_some).collect();
+        let all: Vec<Vec<bool>> = agree(self.ranks(), Ok::<_, LmError>(own))?;
+        let somewhere = |index| all.iter().any(|given| given.get(index) == Some(&true));
+        let fill = |(index, (slot, (_, parameter))): (usize, (&mut Option<Tensor>, (Shape, &Tensor)))| {
+            if somewhere(index) {
+                let gradient = Self::gradient(slot, parameter)?;
+                *gradient = gradient.f_contiguous()?;
+            }
+            Ok(())
+        };
+        let filled: Result<(), LmError> =
+            self.gradients.iter_mut().zip(self.model.trained()).enumerate().try_for_each(fill);
+        // Nobody waits for the sum of one that has no memory for it.
+        agree(self.ranks(), filled)?;
+        processes.sum(&self.gradients.iter().flatten().collect::<Vec<_>>())
+    }
+
+    fn clear_gradient(&mut self) {
+        self.gradients.fill_with(|| None);
+    }
+
+    fn gradient_norm(&self) -> Result<f64, LmError> {
+        no_grad(|| {
+            let norms: Vec<_> =
+                self.gradients.iter().flatten().map(|gradient| gradient.f_norm()).collect::<Result<_, _>>()?;
+            if norms.is_empty() {
+                return Ok(0.0);
+            }
+            let squares = Tensor::f_stack(&norms, 0)?.f_to_kind(Kind::Double)?.f_square()?;
+            Ok(squares.f_sum(Kind::Double)?.f_sqrt()?.f_to_device(Device::Cpu)?.f_double_value(&[])?)
+        })
+    }
+
+    fn update(&mut self, optimizer: &mut Optimizer, learning_rate: f64, gradient_scale: f64) -> Result<(), LmError> {
+        let trained: Vec<_> = self.model.trained().into_iter().map(|(_, tensor)| tensor).collect();
+        optimizer.update(&trained, &self.gradients, learning_rate, gradient_scale)
+    }
+}

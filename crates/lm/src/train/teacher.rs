@@ -1,0 +1,86 @@
+//! The teacher of a stage that distils: another checkpoint with the policy's tokenizer.
+
+use std::path::Path;
+
+use enumset::EnumSet;
+use objective::{Constant, Requirements, Statistic, TokenStatistics};
+use tch::Device;
+use training::{Frozen, Policy};
+
+use crate::checkpoint::config::{Dtype, ModelConfig, read_config};
+use crate::checkpoint::folder::{self, Replaced, Text};
+use crate::error::{LmError, refuse};
+use crate::train::micro_batch::{LmMicroBatch, Plan};
+use crate::train::policy::LmPolicy;
+use crate::train::recipe::default_now;
+use crate::transformer::batch::Packing;
+use crate::transformer::model::Transformer;
+
+/// A frozen model whose distributions a policy is drawn to.
+#[derive(Debug)]
+pub struct Teacher(LmPolicy);
+
+impl Teacher {
+    /// Refuses a teacher that reads or writes other tokens than the policy: log-probabilities of different vocabularies
+    /// cannot be compared. `place` is the recipe's field.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Record`] naming the teacher; any other [`LmError`] for a folder that holds no model.
+    pub fn check(place: &str, name: &str, own: &Text, config: &ModelConfig) -> Result<(), LmError> {
+        let source = folder::find(name)?;
+        let theirs = read_config(&source)?;
+        let text = Text::read(&source, &Replaced::default(), default_now()?)?;
+        let is_same = match (&own.tokenizer, &text.tokenizer) {
+            (Some(own), Some(theirs)) => own.has_vocabulary_of(theirs),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_same {
+            return Err(refuse(place, "a model with the policy's tokenizer", format!("{name}, which has another one")));
+        }
+        if theirs.vocabulary != config.vocabulary {
+            let allowed = format!("a model with the policy's {} logits a token", config.vocabulary);
+            return Err(refuse(place, allowed, format!("{name}, which has {}", theirs.vocabulary)));
+        }
+        Ok(())
+    }
+
+    /// Reads the model of this name.
+    ///
+    /// # Errors
+    ///
+    /// Any [`LmError`] for a folder that holds no model.
+    pub fn read(name: &str, dtype: Dtype, device: Device) -> Result<Self, LmError> {
+        Ok(Self::of(Transformer::read(Path::new(&folder::find(name)?), dtype, device)?))
+    }
+
+    /// A model that is in memory.
+    pub fn of(model: Transformer) -> Self {
+        Self(LmPolicy::frozen(model))
+    }
+
+    /// Fills what an objective requires of a teacher: its log-probabilities of the responses, and its distributions.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Engine`].
+    pub fn fill(
+        &self,
+        requirements: &Requirements,
+        plan: &Plan<'_>,
+        packing: Packing,
+        micro_batch: &mut LmMicroBatch,
+    ) -> Result<(), LmError> {
+        // The angles of positions are a model's own.
+        let LmMicroBatch { states, tokens, .. } = plan.micro_batch(self.0.model(), packing)?;
+        let forward = self.0.forward(&states)?;
+        if requirements.constants.contains(Constant::TeacherLogProb) {
+            let (wanted, mut statistics) = (EnumSet::only(Statistic::LogProb), TokenStatistics::default());
+            self.0.statistics(&forward, Frozen::default(), &tokens, wanted, &mut statistics)?;
+            micro_batch.constants.teacher_log_prob = statistics.log_prob;
+        }
+        micro_batch.teacher = requirements.teacher.is_some().then_some(forward);
+        Ok(())
+    }
+}

@@ -1,0 +1,40 @@
+//! An adapter of a linear map: what it adds, and what of it is merged.
+
+use tch::{Kind, Tensor};
+
+use super::layer::Convert;
+use crate::error::LmError;
+
+/// s B A, which is added to a frozen map ([`crate::checkpoint::lora`]).
+#[derive(Debug)]
+pub struct LowRank {
+    /// A, of shape [rank, in].
+    pub(super) inner: Tensor,
+    /// B, of shape [out, rank].
+    pub(super) outer: Tensor,
+    /// s.
+    pub(super) scaling: f64,
+}
+
+impl LowRank {
+    /// y + B (s A x). Where B is zero, that is y to the last bit.
+    pub(super) fn add(&self, y: &Tensor, x: &Tensor) -> Result<Tensor, LmError> {
+        let inner = x.f_linear(&self.inner, None::<&Tensor>)?.f_mul_scalar(self.scaling)?;
+        Ok(y.f_add(&inner.f_linear(&self.outer, None::<&Tensor>)?)?)
+    }
+
+    /// W + s B A, computed in 32 bits and rounded to what W is.
+    pub(super) fn merge(&self, weight: &Tensor) -> Result<Tensor, LmError> {
+        let wide = |tensor: &Tensor| tensor.f_detach()?.f_to_kind(Kind::Float);
+        let product = wide(&self.outer)?.f_matmul(&wide(&self.inner)?)?.f_mul_scalar(self.scaling)?;
+        Ok(wide(weight)?.f_add(&product)?.f_to_kind(weight.f_kind()?)?)
+    }
+
+    pub(super) fn map(&self, convert: &Convert<'_>) -> Result<Self, LmError> {
+        Ok(Self { inner: convert(&self.inner)?, outer: convert(&self.outer)?, scaling: self.scaling })
+    }
+
+    pub(super) fn tensors(&self) -> [&Tensor; 2] {
+        [&self.inner, &self.outer]
+    }
+}

@@ -16,8 +16,8 @@ mod work;
 const OF_SUMS: u64 = 48;
 /// More than one takes that has an exponential or a logarithm for each token.
 const OF_EXPONENTIALS: u64 = 200;
-/// More than one takes that has four: its ratio, a gate or a correction, and the divergence from a reference.
-const OF_CHOICES: u64 = 320;
+/// More than one takes that has several: a ratio, a gate, a mask or a correction, and the divergence from a reference.
+const OF_CHOICES: u64 = 400;
 
 fn within(instructions: u64) -> LibraryBenchmarkConfig {
     let mut config = LibraryBenchmarkConfig::default();
@@ -30,8 +30,15 @@ fn within(instructions: u64) -> LibraryBenchmarkConfig {
 /// A method, parameters that differ from its defaults as JSON, and a number of tokens.
 type Case = (&'static str, &'static str, usize);
 
-/// What policy gradients have beside the defaults of their presets: divergences, corrections, ratios of whole responses.
+/// Policy gradients with masks, divergences, corrections, and ratios of whole responses.
 const CHOICES: &[(&str, &str)] = &[
+    ("dppo_tv", "{}"),
+    ("dppo_kl", "{}"),
+    ("clip_cov", "{}"),
+    ("kl_cov", "{}"),
+    ("tis", "{}"),
+    ("mis", "{}"),
+    ("icepop", "{}"),
     ("grpo", r#"{"beta": 0.1}"#),
     ("grpo", r#"{"beta": 0.1, "divergence_place": "loss"}"#),
     ("grpo", r#"{"beta": 0.1, "divergence": "k2", "divergence_clip": 10.0}"#),
@@ -50,7 +57,7 @@ fn choices(tokens: usize) -> impl Iterator<Item = Case> {
     CHOICES.iter().map(move |&(name, parameters)| (name, parameters, tokens))
 }
 
-/// Every method of the kind, with a number of tokens. Importance ratios are a token's own, and so are IFT's weights; a weighted
+/// Every method of the kind that is not among the choices, with a number of tokens. Importance ratios are a token's own, and so are IFT's weights; a weighted
 /// sum evaluates each of its terms.
 fn methods(tokens: usize, sums: bool) -> impl Iterator<Item = Case> {
     let adds_up = |requirements: Requirements| {
@@ -58,10 +65,10 @@ fn methods(tokens: usize, sums: bool) -> impl Iterator<Item = Case> {
     };
     let named = move |method: &Method| {
         let requirements = (method.build)(&Parameters::new()).unwrap().requirements();
-        let is_sum = adds_up(requirements) && method.name != "weighted_sum";
+        let is_sum = adds_up(requirements) && method.name != "sum";
         (is_sum == sums).then_some((method.name, "{}", tokens))
     };
-    METHODS.iter().filter_map(named)
+    METHODS.iter().filter(|method| !CHOICES.contains(&(method.name, "{}"))).filter_map(named)
 }
 
 /// A step whose buffers have grown.

@@ -175,7 +175,9 @@ objective! {
         /// Weight of the squared log-ratio, per squared nat.
         quadratic_weight: f64 [NON_NEGATIVE] = 1.0 => unused |own| own.without(TrustRegion::Quadratic),
         /// Share of the step's tokens that are selected by their covariance, at least one token.
-        covariance_share: f64 [SHARE] = 2e-4 => unused |own| own.without_covariance(),
+        covariance_share: f64 [SHARE] = 2e-4 => unused |own| {
+            (!own.has_covariance()).then(|| named("trust_region", own.trust_region))
+        },
         /// Covariance above which a token may be selected.
         covariance_min: f64 [NON_NEGATIVE] = 1.0 => unused |own| own.without(TrustRegion::ClipCov),
         /// Covariance below which a token may be selected.
@@ -248,9 +250,9 @@ impl PolicyGradient {
         (self.trust_region != region).then(|| named("trust_region", self.trust_region))
     }
 
-    fn without_covariance(&self) -> Option<String> {
-        let selects = matches!(self.trust_region, TrustRegion::ClipCov | TrustRegion::KlCov);
-        (!selects).then(|| named("trust_region", self.trust_region))
+    /// Whether tokens are selected by their covariance.
+    fn has_covariance(&self) -> bool {
+        matches!(self.trust_region, TrustRegion::ClipCov | TrustRegion::KlCov)
     }
 
     fn without_divergence(&self) -> Option<String> {
@@ -296,10 +298,7 @@ impl PolicyGradient {
 
     /// Whether a response's loss depends on others of the step.
     fn is_coupled(&self) -> bool {
-        !self.advantage.is_column()
-            || self.correction.rejects()
-            || self.entropy_share < 1.0
-            || self.without_covariance().is_none()
+        !self.advantage.is_column() || self.correction.rejects() || self.entropy_share < 1.0 || self.has_covariance()
     }
 
     /// Refuses choices that make no sense together.

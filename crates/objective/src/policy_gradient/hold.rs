@@ -65,7 +65,7 @@ struct Columns {
 
 impl Columns {
     fn of(own: &PolicyGradient) -> Self {
-        let selects = own.without_covariance().is_none();
+        let selects = own.has_covariance();
         Self {
             advantages: own.advantage == Advantage::Batch || selects,
             weights: own.trust_region.is_weighted()
@@ -232,7 +232,7 @@ pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held
             *weight = 0.0;
         }
     }
-    if own.without_covariance().is_none() {
+    if own.has_covariance() {
         let log_prob = batch.columns().log_prob;
         let behaviour = batch.columns().behaviour_log_prob;
         let clip = Clip { delta: f64::INFINITY, ..own.clip() };

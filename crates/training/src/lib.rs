@@ -6,7 +6,7 @@
 //! | the step: anticipate, forward, evaluate, pull back, clip, update | [`step`] |
 //! | why a step is refused | [`error`] |
 //! | processes that take a step together | [`ranks`] |
-//! | what a step needs of a frozen reference policy | [`reference`] |
+//! | what a step needs of a frozen reference policy | [`mod@reference`] |
 //! | what a step needs to know of sampled responses | [`rollout`] |
 //! | RMSprop, AdamW and SGD over slices | [`optimizer`] |
 //! | learning rates over a run | [`schedule`] |

@@ -16,7 +16,7 @@ use crate::solver::{Solution, TransitionMatrix, boltzmann};
 /// Temperature of a teacher without one: low enough to prefer a shorter way, whose value is a discount away.
 const TEMPERATURE: f64 = 0.01;
 
-/// How teachers are spelled.
+/// Accepted spellings of a teacher, for errors and help.
 pub const SPELLING: &str = "optimal, optimal:TEMPERATURE with 0 < TEMPERATURE <= 1e6, or a file with a policy's table";
 
 /// The policy that distillation learns from.

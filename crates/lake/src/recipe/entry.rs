@@ -19,7 +19,7 @@ use crate::spelling::suggest;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(into = "MethodSpelling", try_from = "MethodSpelling")]
 pub struct MethodRecipe {
-    /// What the result is called; the method's name where left out.
+    /// Label of the result in tables and figures; the method's name where it is left out.
     pub label: Option<String>,
     /// Methods that train before it, one behind the other and each for as many steps.
     pub after: Vec<Configured>,
@@ -56,12 +56,12 @@ pub(super) struct MethodSpelling {
 }
 
 impl MethodRecipe {
-    /// What the result is called.
+    /// Label of the result in tables and figures.
     pub fn label(&self) -> &str {
         self.label.as_deref().unwrap_or(self.name())
     }
 
-    /// The registered name of its method.
+    /// Name of the method in the registry.
     pub fn name(&self) -> &'static str {
         self.method.method().name
     }

@@ -23,7 +23,7 @@ pub use resolving::default_now;
 
 /// The list of stages.
 const STAGE: &str = "stage";
-/// What a stage distils from.
+/// The teacher of a stage: the model that `distillation` learns from.
 pub(crate) const TEACHER: &str = "teacher";
 /// Where a stage's reference comes from.
 const REFERENCE: &str = "reference";

@@ -4,13 +4,14 @@ use std::io::Write;
 use std::process::Stdio;
 
 use escargot::CargoBuild;
-use lake::environment::{Dynamics, Environment, Rewards};
-use lake::map::{Action, Map};
+use lake::demonstration::trajectory;
+use lake::measure;
 use lake::measure::performance;
-use lake::network::{Encoding, Inputs, Network};
+use lake::policy::network::{Encoding, Inputs, Network};
 use lake::policy::{LakePolicy, given};
 use lake::solver::{Target, optimal_policy, value_iteration};
-use lake::{measure, trajectory};
+use lake::world::environment::{Dynamics, Environment, Rewards};
+use lake::world::map::{Action, Map};
 use objective::{Parameters, registry};
 use serde_json::Value;
 use tests::{assert_close, numbers, oracle};

@@ -1,16 +1,16 @@
 //! What `lake --explain` measures, and where it says so.
 
-use lake::environment::Environment;
-use lake::explanation::{
+use lake::audit::{
     COMPARED_RUNS, Origin, Reads, bellman_residuals, bias, cosine, divergence, gradient, is_displaced, log_prob,
     overlap, priors, running, visitation,
 };
-use lake::map::{ACTIONS, Map, Trajectory};
-use lake::measure::greedy_action;
-use lake::network::{Encoding, Forward, Inputs, Network, States};
+use lake::policy::network::{Encoding, Forward, Inputs, Network, States};
+use lake::policy::rollout::{Dice, sample};
 use lake::policy::{LakePolicy, given};
-use lake::rollout::{Dice, sample};
-use lake::solver::TransitionMatrix;
+use lake::world::environment::Environment;
+use lake::world::map::{ACTIONS, Map, Trajectory};
+use lake::world::policy_table::TransitionMatrix;
+use lake::world::policy_table::greedy_action;
 use objective::{Objective, Parameters, Source, registry};
 use proptest::prelude::*;
 use proptest::sample::select;

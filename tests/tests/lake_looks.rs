@@ -1,9 +1,9 @@
 //! A method's look is the same in the figures and on the page, whichever methods are beside it.
 
 use lake::experiment::Experiment;
-use lake::figures::{self, Figure};
-use lake::page;
-use lake::recipe::{Overrides, Recipe};
+use lake::experiment::recipe::{Overrides, Recipe};
+use lake::render::figures::{self, Figure};
+use lake::render::page;
 use program::figure::{Colour, INK, contrast};
 use program::look::Look;
 

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use lake::map::{ACTIONS, Action, Map};
-use lake::measure::greedy_action;
-use lake::policy_file;
-use lake::recipe::{Overrides, Recipe};
-use lake::setting::Setting;
-use lake::solver::{TransitionMatrix, uniform_policy};
+use lake::experiment::recipe::{Overrides, Recipe};
+use lake::experiment::setting::Setting;
+use lake::policy::policy_file;
+use lake::world::map::{ACTIONS, Action, Map};
+use lake::world::policy_table::greedy_action;
+use lake::world::policy_table::{TransitionMatrix, uniform_policy};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -375,7 +375,7 @@ fn every_map_is_exported_and_what_scores_say_of_it_is_measured() {
             word.push(action.letter());
         }
         assert_eq!(key["trajectories"]["demonstration"], word);
-        assert_eq!(word, lake::trajectory::resolve(map, "optimal").unwrap().word);
+        assert_eq!(word, lake::demonstration::trajectory::resolve(map, "optimal").unwrap().word);
         prompts.sort();
         prompts.dedup();
         assert_eq!(prompts.len(), evaluation.len());

@@ -1,8 +1,8 @@
 //! The page that `lake --out` writes.
 
 use lake::experiment::Experiment;
-use lake::page;
-use lake::recipe::{Overrides, Recipe};
+use lake::experiment::recipe::{Overrides, Recipe};
+use lake::render::page;
 use serde_json::Value;
 use tests::command::program;
 

@@ -1,15 +1,16 @@
 //! Theory that the lake, its solver, its network and the training step must satisfy.
 
 use enumset::EnumSet;
-use lake::environment::Environment;
 use lake::experiment::Experiment;
-use lake::map::{ACTIONS, Action, Map, Trajectory};
-use lake::measure::{greedy, greedy_action, performance};
-use lake::network::{Encoding, Forward, Inputs, Network, States};
+use lake::experiment::recipe::{Overrides, Recipe};
+use lake::measure::performance;
+use lake::policy::network::{Encoding, Forward, Inputs, Network, States};
+use lake::policy::teacher;
 use lake::policy::{LakePolicy, given};
-use lake::recipe::{Overrides, Recipe};
 use lake::solver::{TEMPERATURE, Target, optimal_policy, value_iteration};
-use lake::teacher;
+use lake::world::environment::Environment;
+use lake::world::map::{ACTIONS, Action, Map, Trajectory};
+use lake::world::policy_table::{greedy, greedy_action};
 use objective::{
     Anticipation, Constant, Data, Evaluation, Feedback, Freeze, Held, METHODS, Metrics, Objective, ObjectiveState,
     Parameters, Requirements, Response, Statistic, StepTotals, TeacherDivergence, TokenColumns, TokenConstants,

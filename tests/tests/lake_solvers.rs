@@ -1,11 +1,13 @@
 //! What every solver owes: the same answer, and a certificate that holds.
 
-use lake::environment::{Dynamics, Environment, Rewards};
-use lake::generate::Generated;
-use lake::map::{ACTIONS, Action, Map};
-use lake::measure::{distance as policy_distance, greedy_action, performance};
-use lake::rollout::{Dice, Episode};
-use lake::solver::{ACCURACY, Solution, Solver, Target, TransitionMatrix, optimal_policy, solve, solve_fast};
+use lake::measure::{distance as policy_distance, performance};
+use lake::policy::rollout::{Dice, Episode};
+use lake::solver::{ACCURACY, Solution, Solver, Target, optimal_policy, solve, solve_fast};
+use lake::world::environment::{Dynamics, Environment, Rewards};
+use lake::world::generate::Generated;
+use lake::world::map::{ACTIONS, Action, Map};
+use lake::world::policy_table::TransitionMatrix;
+use lake::world::policy_table::greedy_action;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};

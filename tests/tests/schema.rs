@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jsonschema::Validator;
-use lake::recipe::{Overrides, Recipe};
+use lake::experiment::recipe::{Overrides, Recipe};
 use objective::parameter::Kind;
 use objective::{Configured, METHODS, Method, Parameter, Parameters, Value};
 use proptest::prelude::*;

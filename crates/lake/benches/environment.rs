@@ -6,8 +6,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lake::environment::Environment;
-use lake::map::{Action, Map};
+use lake::world::environment::Environment;
+use lake::world::map::{Action, Map};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;

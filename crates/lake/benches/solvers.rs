@@ -8,9 +8,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use lake::environment::Environment;
-use lake::map::Map;
 use lake::solver::{Solver, solve};
+use lake::world::environment::Environment;
+use lake::world::map::Map;
 
 const SIDES: [usize; 4] = [64, 200, 1000, 2000];
 

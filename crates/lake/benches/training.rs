@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use lake::experiment::Experiment;
-use lake::recipe::{Overrides, Recipe};
+use lake::experiment::recipe::{Overrides, Recipe};
 
 fn runs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("run");

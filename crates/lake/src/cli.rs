@@ -1,14 +1,16 @@
 //! The arguments of `lake`, which are its manual page.
 
+pub(crate) mod meant;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lake::LakeError;
+use lake::experiment::recipe::{self, DEFAULT, Overrides, is_label, taken};
 use lake::export::State;
-use lake::network::Encoding;
-use lake::recipe::{self, DEFAULT, Overrides, is_label, taken};
+use lake::policy::network::Encoding;
 use lake::solver::{ACCURACY, Solver, Target};
 use lake::study::shard::Shard;
 use objective::{METHODS, Parameter};

@@ -1,52 +1,39 @@
 //! Running a recipe: every method over every seed, in parallel, in an order that no thread count changes.
 
+pub mod recipe;
+pub mod report;
+pub mod setting;
+mod snapshots;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use ndarray_rand::rand_distr::StandardNormal;
 use objective::{Configured, Data, Metrics, Objective, ObjectiveState, Requirements, Source, Statistic};
 use rand::Rng;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 use training::{MicroBatch, Optimizer, Schedule, Step, StepError, StepReport, StepSettings, fill_reference};
 
-use crate::environment::Environment;
+use crate::audit::{self, Account, COMPARED_RUNS, Observation, Subject};
+use crate::demonstration::trajectory;
 use crate::error::LakeError;
-use crate::explanation::{self, Account, COMPARED_RUNS, Observation, Subject};
-use crate::map::Trajectory;
+use crate::experiment::recipe::Recipe;
+use crate::experiment::report::{MethodReport, Paired, PolicyReport, Report, Sampled};
+use crate::experiment::setting::Setting;
+use crate::experiment::snapshots::Snapshots;
+use crate::measure::statistics::{Curve, Summary};
 use crate::measure::{Measured, distance};
-use crate::network::{Forward, Inputs, Network, States};
+use crate::policy::network::{Forward, Inputs, Network, States};
+use crate::policy::rollout::{Dice, sample};
+use crate::policy::start;
+use crate::policy::teacher;
 use crate::policy::{LakePolicy, given};
-use crate::recipe::Recipe;
-use crate::report::{Curve, MethodReport, Paired, PolicyReport, Report, Sampled, Summary};
-use crate::rollout::{Dice, sample};
-use crate::setting::Setting;
-use crate::snapshots::Snapshots;
-use crate::solver::{TransitionMatrix, uniform_policy};
-use crate::start;
-use crate::teacher;
-use crate::trajectory;
-
-/// The stream of a run's seed that initial parameters are drawn from. Every further source of randomness takes its own
-/// stream, so that adding one changes no other's numbers.
-const INITIALISATION: u64 = 0;
-/// The stream of the noise of λ.
-const LAMBDA_NOISE: u64 = 1;
-/// The stream of a value head's initial parameters.
-const VALUE_HEAD: u64 = 2;
-/// The stream of the actions that the policy samples.
-const ACTION: u64 = 3;
-/// The stream of the lake's slips in sampled episodes.
-const SLIP: u64 = 4;
-/// The stream of the actions that are sampled to explain a policy.
-const EXPLAINED_ACTION: u64 = 5;
-/// The stream of the lake's slips where a policy is explained.
-const EXPLAINED_SLIP: u64 = 6;
-/// The stream of the cells in which a policy is wrong before training.
-const START: u64 = 8;
-/// The stream of a parameterised target's initial parameters.
-pub(crate) const TARGET: u64 = 9;
+use crate::seeds::{
+    ACTION, EXPLAINED_ACTION, EXPLAINED_SLIP, INITIALISATION, LAMBDA_NOISE, SLIP, START, VALUE_HEAD, stream,
+};
+use crate::world::environment::Environment;
+use crate::world::map::Trajectory;
+use crate::world::policy_table::{TransitionMatrix, uniform_policy};
 
 /// A recipe with everything derived and checked: nothing can fail after this but training itself.
 #[derive(Debug)]
@@ -466,7 +453,7 @@ impl Experiment {
             explanation: (!accounts.is_empty()).then(|| {
                 let labels: Vec<_> = self.recipe.method.iter().map(|entry| entry.label()).collect();
                 let (map, steps) = (self.environment().map(), &self.curve_steps);
-                explanation::summarise(map, &self.demonstration, &accounts, &labels, steps)
+                audit::summarise(map, &self.demonstration, &accounts, &labels, steps)
             }),
             policy: PolicyReport::new(self.label(method), runs.into_iter().map(|run| run.measured).collect()),
         }
@@ -484,13 +471,6 @@ fn equipped<'a>(
         true => Ok(network.with_value_head(&mut stream(seed, 0, VALUE_HEAD))?),
         false => Ok(network),
     }
-}
-
-/// A stream of a run's seed, apart from those of other stages.
-pub(crate) fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream((stage as u64) << 32 | number);
-    rng
 }
 
 /// Whether an objective learns from the rejected trajectory.

@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 
-use crate::environment::Environment;
 use crate::error::LakeError;
-use crate::map::{ACTIONS, Action, Cell, Map, Trajectory};
 use crate::solver::Solution;
+use crate::world::environment::Environment;
+use crate::world::map::{ACTIONS, Action, Cell, Map, Trajectory};
 
 /// The most cells of a lake that is told: each cell's state tells of every hole.
 pub const MOST_CELLS: usize = 4096;

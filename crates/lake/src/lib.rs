@@ -5,53 +5,30 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | maps and their trajectories | [`map`], [`generate`], [`trajectory`], [`drawn`] |
-//! | Gymnasium's dynamics, P(s'\|s,a) | [`environment`] |
+//! | the lake itself: maps, Gymnasium's dynamics P(s'\|s,a), policies as tables | [`world`] |
 //! | V*, Q* and T* | [`solver`] |
-//! | the two-layer policy and its backward pass | [`network`], [`policy`] |
-//! | the policy before training | [`start`] |
-//! | what distillation learns from | [`teacher`] |
-//! | episodes that a policy samples | [`rollout`] |
-//! | distance, success rate, return | [`measure`] |
-//! | what to run | [`recipe`] |
-//! | running it, and what policies are measured against | [`experiment`], [`setting`] |
+//! | trajectories to learn from | [`demonstration`] |
+//! | the two-layer policy, its start, its teacher, the episodes that it samples | [`policy`] |
+//! | distance, success rate, return, and their means over runs | [`measure`] |
+//! | recipes, running them, and what came out | [`experiment`] |
+//! | why it came out so | [`audit`] |
 //! | the same methods over many designs | [`study`] |
-//! | why it came out so | [`explanation`] |
-//! | policies as files, of any program's | [`policy_file`] |
+//! | results as text, figures and a page | [`render`] |
 //! | the lake as conversations | [`export`] |
-//! | what came out | [`report`], [`figures`], [`page`], [`drawing`], [`fitted`] |
 
-pub mod drawing;
-pub mod drawn;
-pub mod environment;
+pub mod audit;
+pub mod demonstration;
 pub mod error;
 pub mod experiment;
-pub mod explanation;
 pub mod export;
-#[cfg(feature = "program")]
-pub mod figures;
-pub mod fitted;
-pub mod generate;
-pub mod map;
 pub mod measure;
-pub mod network;
-mod number;
-#[cfg(feature = "program")]
-pub mod page;
 pub mod policy;
-#[cfg(feature = "program")]
-pub mod policy_file;
-pub mod recipe;
-pub mod report;
-pub mod rollout;
-pub mod setting;
-mod snapshots;
+pub mod render;
+mod seeds;
 pub mod solver;
 mod spelling;
-pub mod start;
 #[cfg(feature = "program")]
 pub mod study;
-pub mod teacher;
-pub mod trajectory;
+pub mod world;
 
 pub use error::LakeError;

@@ -1,7 +1,6 @@
 //! The command line of `lake`.
 
 mod cli;
-mod meant;
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -9,29 +8,33 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use lake::environment::Environment;
+use lake::demonstration::trajectory;
 use lake::experiment::Experiment;
+use lake::experiment::recipe::Recipe;
+use lake::experiment::report::Report;
+use lake::experiment::setting::Setting;
 use lake::export::Conversations;
-use lake::figures::Figure;
-use lake::fitted::{self, COLUMNS};
-use lake::generate::SPELLING;
-use lake::map::{Cell, EMBEDDED, Map};
-use lake::policy_file::Sums;
-use lake::recipe::Recipe;
-use lake::report::Report;
-use lake::setting::Setting;
-use lake::solver::{Solver, optimal_policy, solve, uniform_policy};
+use lake::policy::policy_file;
+use lake::policy::policy_file::Sums;
+use lake::render::figures::Figure;
+use lake::render::fitted::{self, COLUMNS};
+use lake::render::{drawing, figures, page};
+use lake::solver::{Solver, optimal_policy, solve};
 use lake::study::Study;
 use lake::study::analysis::analyse;
 use lake::study::report::StudyReport;
 use lake::study::shard::{Shard, merge, run_shard};
 use lake::study::summary::{self, Layout};
-use lake::{drawing, figures, page, policy_file, trajectory};
+use lake::world::environment::Environment;
+use lake::world::generate::SPELLING;
+use lake::world::map::{Cell, EMBEDDED, Map};
+use lake::world::policy_table::uniform_policy;
 use program::{FolderLock, OutputFolder, Progress, exit_code};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Serialize;
 use terminal_size::{Width, terminal_size_of};
 
+use crate::cli::meant;
 use crate::cli::{
     Arguments, Command, ExportArguments, Format, MeasureArguments, PolicyArgument, SolveArguments, StudyArguments,
     TrainArguments,

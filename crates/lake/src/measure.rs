@@ -1,8 +1,10 @@
 //! What a policy is worth: its distance from the optimal one, and how it fares on the lake.
 
-use crate::environment::Environment;
-use crate::map::{ACTIONS, Action, Cell};
-use crate::solver::TransitionMatrix;
+pub mod statistics;
+
+use crate::world::environment::Environment;
+use crate::world::map::{ACTIONS, Action, Cell};
+use crate::world::policy_table::TransitionMatrix;
 
 /// How a policy fares from the start, exactly.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,18 +46,6 @@ pub fn distance(policy: &TransitionMatrix, optimal: &TransitionMatrix, cells: &[
         policy[*cell].iter().zip(&optimal[*cell]).map(|(policy, optimal)| (policy - optimal).powi(2)).sum()
     };
     cells.iter().map(squared).sum::<f64>() / (cells.len() * ACTIONS) as f64
-}
-
-/// The most probable action of a row, the first on ties.
-pub fn greedy_action(row: &[f64; ACTIONS]) -> Action {
-    let better = |best: Action, action: Action| if row[action as usize] > row[best as usize] { action } else { best };
-    Action::ALL.into_iter().fold(Action::Left, better)
-}
-
-/// The policy that always takes the most probable action.
-pub fn greedy(policy: &TransitionMatrix) -> TransitionMatrix {
-    let certain = |row| std::array::from_fn(|action| f64::from(action == greedy_action(row) as usize));
-    policy.iter().map(certain).collect()
 }
 
 /// How a policy moves on the lake: P(s'|s) = Σₐ T(a|s) P(s'|s,a), by direction.
@@ -145,7 +135,7 @@ pub fn performance_of(environment: &Environment, moves: &Moves) -> Performance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::map::Map;
+    use crate::world::map::Map;
 
     #[test]
     fn moves_into_walls_are_one_way_to_stay() {

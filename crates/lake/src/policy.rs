@@ -1,5 +1,12 @@
 //! The network as a [`Policy`]: what the training step needs to know of a lake.
 
+pub mod network;
+#[cfg(feature = "program")]
+pub mod policy_file;
+pub mod rollout;
+pub mod start;
+pub mod teacher;
+
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::ops::Range;
@@ -9,10 +16,10 @@ use objective::numerics::sum_of_squares;
 use objective::{Data, Feedback, Freeze, Pair, Response, Statistic, TokenConstants, TokenStatistics, mismatches};
 use training::{Frozen, MicroBatch, Optimizer, Policy};
 
-use crate::map::{ACTIONS, Action, Map, Trajectory};
-use crate::measure::greedy_action;
-use crate::network::{Forward, Fusion, Network, States};
-use crate::teacher;
+use crate::policy::network::{Forward, Fusion, Network, States};
+use crate::policy::teacher;
+use crate::world::map::{ACTIONS, Action, Map, Trajectory};
+use crate::world::policy_table::greedy_action;
 
 /// The network on a map.
 pub struct LakePolicy<'a> {

@@ -23,15 +23,12 @@ mod value_iteration;
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 
-use crate::environment::Environment;
 use crate::error::LakeError;
-use crate::map::{ACTIONS, Action, Cell, Map};
+use crate::world::environment::Environment;
+use crate::world::map::{ACTIONS, Action, Cell, Map};
 
 use certificate::{Certificate, Choice};
 use plane::Plane;
-
-/// Probabilities of the four actions, one row a cell: T(a|s).
-pub type TransitionMatrix = Vec<[f64; ACTIONS]>;
 
 /// Temperature of the soft target, in units of return.
 pub const TEMPERATURE: f64 = 0.1;
@@ -193,11 +190,6 @@ pub fn solve_fast(environment: &Environment, gamma: f64) -> Solution {
 /// Value iteration at the default accuracy.
 pub fn value_iteration(environment: &Environment, gamma: f64) -> Solution {
     solve(environment, gamma, Solver::ValueIteration, ACCURACY)
-}
-
-/// The policy that takes every action alike, everywhere.
-pub fn uniform_policy(map: &Map) -> TransitionMatrix {
-    vec![[1.0 / ACTIONS as f64; ACTIONS]; map.cells().len()]
 }
 
 /// The optimal policy T*(a|s); rows of terminal cells are uniform.

@@ -30,8 +30,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::error::LakeError;
+use crate::experiment::recipe::{Overrides, Recipe, is_field};
 use crate::experiment::{Experiment, curve_steps};
-use crate::recipe::{Overrides, Recipe, is_field};
 
 /// What a level writes where each design is to have a number of its own: `generated:5x5,seed={draw}`.
 const DRAW: &str = "{draw}";

@@ -1,7 +1,7 @@
 //! What a page or a Node program calls: one evaluation, and one run of a lake.
 
 use lake::experiment::Experiment;
-use lake::recipe::{Overrides, Recipe};
+use lake::experiment::recipe::{Overrides, Recipe};
 use wasm_bindgen::prelude::wasm_bindgen;
 
 #[path = "../../../crates/objective/examples/evaluate/protocol.rs"]

@@ -22,7 +22,7 @@
 //! A cell whose value is 0, which can go on for ever without a reward and has no action that earns any, has the value 0
 //! exactly.
 
-use crate::map::ACTIONS;
+use crate::world::map::ACTIONS;
 
 use super::ACCURACY;
 use super::plane::{Plane, greater};

@@ -1,7 +1,7 @@
 //! A lake's values in memory: one number a cell, its neighbours at fixed distances, no transitions.
 
-use crate::environment::Environment;
-use crate::map::ACTIONS;
+use crate::world::environment::Environment;
+use crate::world::map::ACTIONS;
 
 use super::Solution;
 use super::certificate::Certificate;

@@ -5,7 +5,7 @@
 //! lakes, and a few sweeps at a time in the modified form (Puterman and Shin 1978), by sweeps in place from a V that
 //! no backup lowers.
 
-use crate::map::ACTIONS;
+use crate::world::map::ACTIONS;
 
 use super::gauss_seidel::sweep_cells;
 use super::plane::Plane;

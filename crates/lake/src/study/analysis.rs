@@ -352,7 +352,7 @@ fn difference(observations: &[&Observation]) -> Estimate {
     if differences.is_empty() {
         return Estimate { mean: f64::NAN, ci95: None };
     }
-    let summary = crate::report::Summary::new(differences);
+    let summary = crate::measure::statistics::Summary::new(differences);
     Estimate { mean: summary.mean, ci95: summary.ci95 }
 }
 

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::LakeError;
 use crate::experiment::Experiment;
-use crate::map::Cell;
 use crate::measure::{Moves, distance, performance_of};
-use crate::solver::TransitionMatrix;
+use crate::world::map::Cell;
+use crate::world::policy_table::TransitionMatrix;
 
 use super::{Design, UNTRAINED};
 

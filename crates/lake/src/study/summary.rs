@@ -9,9 +9,9 @@ use program::figure::{Area, COLOURS, Drawn, FAINT, INK, heading, label, readable
 
 use super::report::{Answer, Effect, Estimate, LevelAnswer, PairReport, Share, StudyReport};
 use crate::error::LakeError;
-use crate::figures::{Figure, figure, shade};
-use crate::fitted;
-use crate::number::{fixed, signed};
+use crate::render::figures::{Figure, figure, shade};
+use crate::render::fitted;
+use crate::render::number::{fixed, signed};
 
 /// Factors whose levels are listed for each order, and drawn.
 const STRONGEST: usize = 6;

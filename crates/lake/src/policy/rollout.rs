@@ -8,11 +8,12 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use training::{Frozen, MicroBatch, Outcome, Policy, fill_behaviour};
 
-use crate::environment::Environment;
-use crate::map::Action;
-use crate::network::{Forward, States};
+use crate::policy::network::{Forward, States};
 use crate::policy::{LakePolicy, empty, push};
-use crate::solver::TransitionMatrix;
+use crate::seeds::draw;
+use crate::world::environment::Environment;
+use crate::world::map::Action;
+use crate::world::policy_table::TransitionMatrix;
 
 /// Where the policy's choices and the lake's slips are drawn from: each its own stream of a run's seed.
 #[derive(Clone, Debug)]
@@ -74,21 +75,6 @@ impl Episode {
     pub fn discounted_return(&self, discount: f64) -> f64 {
         self.rewards.iter().rev().fold(0.0, |rest, reward| reward + discount * rest)
     }
-}
-
-/// A place, as often as its share in the total says; the last place where rounding leaves the sum below the draw, and none where
-/// all weights are 0.
-pub(crate) fn draw(weights: &[f64], total: f64, rng: &mut ChaCha8Rng) -> Option<usize> {
-    let mut left = total * rng.random::<f64>();
-    let mut last = None;
-    for (place, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
-        last = Some(place);
-        if left < weight {
-            break;
-        }
-        left -= weight;
-    }
-    last
 }
 
 /// Samples episodes from the policy and makes of them what the objective learns from, with all that it requires of the policy

@@ -14,19 +14,19 @@ use strum::VariantNames;
 use toml::Table;
 use training::{OptimizerSettings, Shape};
 
-use crate::environment::{Dynamics, Rewards};
 use crate::error::LakeError;
-use crate::network::Encoding;
+use crate::policy::network::Encoding;
+use crate::policy::start::{self, Start};
+use crate::policy::teacher::{self, Teacher};
 use crate::solver::Target;
 use crate::spelling::suggest;
-use crate::start::{self, Start};
-use crate::teacher::{self, Teacher};
+use crate::world::environment::{Dynamics, Rewards};
 
 pub use self::entry::MethodRecipe;
 use self::entry::{OptimizerSpelling, Spelling, name_first};
 
 /// The recipe whose fields every other one replaces.
-pub const DEFAULT: &str = include_str!("../../../experiments/default.toml");
+pub const DEFAULT: &str = include_str!("../../../../experiments/default.toml");
 /// Name of the recipe in errors, as the owner of its fields.
 const OWNER: &str = "recipe";
 /// The field of the teacher, which needs a method that reads it.

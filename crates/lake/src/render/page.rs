@@ -8,15 +8,16 @@ use program::figure::{spread, ticks};
 use program::look::Look;
 use serde::Serialize;
 
-use crate::drawing;
-use crate::environment::Environment;
+use crate::audit::Explored;
 use crate::error::LakeError;
-use crate::explanation::Explored;
-use crate::fitted::COLUMNS as PAGE_COLUMNS;
-use crate::map::{ACTIONS, Action, Cell, Map};
-use crate::measure::greedy_action;
-use crate::report::{MethodReport, PolicyReport, Report, Summary};
-use crate::solver::TransitionMatrix;
+use crate::experiment::report::{MethodReport, PolicyReport, Report};
+use crate::measure::statistics::Summary;
+use crate::render::drawing;
+use crate::render::fitted::COLUMNS as PAGE_COLUMNS;
+use crate::world::environment::Environment;
+use crate::world::map::{ACTIONS, Action, Cell, Map};
+use crate::world::policy_table::TransitionMatrix;
+use crate::world::policy_table::greedy_action;
 
 /// Units of a drawn cell's side.
 const SIDE: usize = 100;
@@ -214,9 +215,9 @@ pub fn draw(environment: &Environment, report: &Report) -> Result<String, LakeEr
     let data = serde_json::to_string(&data).map_err(|error| fail(error.to_string()))?.replace('<', "\\u003c");
     let parts = drawing::explanation_parts(report);
     let page = Page {
-        style: include_str!("../templates/report.css"),
-        explanation_style: if parts.is_empty() { "" } else { include_str!("../templates/explanation.css") },
-        script: include_str!("../templates/report.js"),
+        style: include_str!("../../templates/report.css"),
+        explanation_style: if parts.is_empty() { "" } else { include_str!("../../templates/explanation.css") },
+        script: include_str!("../../templates/report.js"),
         data,
         title: drawing::title(environment, report),
         map,

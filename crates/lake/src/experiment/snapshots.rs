@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::map::ACTIONS;
-use crate::solver::TransitionMatrix;
+use crate::world::map::ACTIONS;
+use crate::world::policy_table::TransitionMatrix;
 
 /// What one method's policies were at each step of the curve, summed over its runs. Sums of integers are the same in
 /// whatever order the runs end, and no run's own policies need to be kept.

@@ -1,14 +1,16 @@
 //! Lakes and tables as text.
 
-use crate::environment::Environment;
-use crate::explanation::{Cosine, Explanation, Explored, Origin, Standing};
-use crate::fitted::{self, COLUMNS, side_by_side};
-use crate::map::{Action, Cell, Map};
-use crate::measure::greedy_action;
-use crate::number::{fixed, signed};
-use crate::report::{Curve, MeasureReport, MethodReport, Optimal, Paired, PolicyReport, Report, Summary};
-use crate::solver::{Solution, TransitionMatrix};
-use crate::start::Start;
+use crate::audit::{Cosine, Explanation, Explored, Origin, Standing};
+use crate::experiment::report::{MeasureReport, MethodReport, Optimal, Paired, PolicyReport, Report};
+use crate::measure::statistics::{Curve, Summary};
+use crate::policy::start::Start;
+use crate::render::fitted::{self, COLUMNS, side_by_side};
+use crate::render::number::{fixed, signed};
+use crate::solver::Solution;
+use crate::world::environment::Environment;
+use crate::world::map::{Action, Cell, Map};
+use crate::world::policy_table::TransitionMatrix;
+use crate::world::policy_table::greedy_action;
 
 /// The marks of cells, the same wherever a lake is drawn.
 pub(crate) const START: char = '◆';

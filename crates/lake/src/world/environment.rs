@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use crate::map::{ACTIONS, Action, Cell, Map};
+use crate::world::map::{ACTIONS, Action, Cell, Map};
 
 /// How a lake answers moves: Gymnasium's `is_slippery`, `success_rate` and `reward_schedule`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -174,8 +174,8 @@ impl Environment {
     /// # Examples
     ///
     /// ```
-    /// use lake::environment::Environment;
-    /// use lake::map::{Action, Map};
+    /// use lake::world::environment::Environment;
+    /// use lake::world::map::{Action, Map};
     ///
     /// let environment = Environment::new(Map::load("4x4")?, true);
     /// let (slipped, went) = (environment.step(0, Action::Down, 0.9), environment.step(0, Action::Down, 0.5));
@@ -241,7 +241,7 @@ impl IntoIterator for Outcomes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{Overrides, Recipe};
+    use crate::experiment::recipe::{Overrides, Recipe};
 
     #[test]
     fn the_default_recipe_is_gymnasiums_default() {

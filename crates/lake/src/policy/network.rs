@@ -21,8 +21,8 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 
-use crate::map::{ACTIONS, Map};
-use crate::solver::TransitionMatrix;
+use crate::world::map::{ACTIONS, Map};
+use crate::world::policy_table::TransitionMatrix;
 
 /// What the network reads of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantNames)]

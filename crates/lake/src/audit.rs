@@ -49,8 +49,8 @@ mod measures;
 
 use serde::{Serialize, Serializer};
 
-use crate::map::{Map, Trajectory};
-use crate::report::{Curve, Summary};
+use crate::measure::statistics::{Curve, Summary};
+use crate::world::map::{Map, Trajectory};
 
 pub(crate) use account::{Account, Observation, Subject};
 use account::{OfRun, pairs};

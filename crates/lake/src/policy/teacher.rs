@@ -8,10 +8,11 @@ use objective::{Constant, Requirements, TeacherDivergence};
 use serde::{Deserialize, Serialize};
 use training::MicroBatch;
 
-use crate::environment::Environment;
 use crate::error::LakeError;
-use crate::network::{Forward, States};
-use crate::solver::{Solution, TransitionMatrix, boltzmann};
+use crate::policy::network::{Forward, States};
+use crate::solver::{Solution, boltzmann};
+use crate::world::environment::Environment;
+use crate::world::policy_table::TransitionMatrix;
 
 /// Temperature of a teacher without one: low enough to prefer a shorter way, whose value is a discount away.
 const TEMPERATURE: f64 = 0.01;
@@ -37,12 +38,12 @@ impl Teacher {
     ///
     /// # Errors
     ///
-    /// Those of [`policy_file::read`](crate::policy_file::read).
+    /// Those of [`policy_file::read`](crate::policy::policy_file::read).
     pub(crate) fn table(&self, environment: &Environment, solution: &Solution) -> Result<TransitionMatrix, LakeError> {
         match self {
             Self::Optimal { temperature } => Ok(boltzmann(environment, solution, *temperature)),
             #[cfg(feature = "program")]
-            Self::File(path) => crate::policy_file::read(environment.map(), path),
+            Self::File(path) => crate::policy::policy_file::read(environment.map(), path),
             #[cfg(not(feature = "program"))]
             Self::File(path) => Err(LakeError::Field {
                 field: "recipe.teacher".to_owned(),

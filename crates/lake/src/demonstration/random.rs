@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::error::LakeError;
-use crate::map::{ACTIONS, Action, Cell, Map};
-use crate::rollout::draw;
-use crate::solver::TransitionMatrix;
+use crate::seeds::{WORD, draw};
 use crate::spelling::Spelled;
+use crate::world::map::{ACTIONS, Action, Cell, Map};
+use crate::world::policy_table::TransitionMatrix;
 
 /// What the name of a drawn trajectory begins with.
 pub const PREFIX: &str = "drawn:";
@@ -21,7 +21,7 @@ pub const SPELLING: &str = "drawn:KIND[,moves=COUNT][,seed=SEED]";
 
 /// The seed where a name leaves it out.
 const SEED: u64 = 0;
-/// The stream of the seed that words are drawn from, beyond those of an experiment's runs and of generated lakes.
+
 const STREAM: u64 = 257;
 /// Moves beyond the fewest to a goal, where a name leaves their number out: up to 8 on Gymnasium's 4x4.
 const MORE: usize = 2;
@@ -74,8 +74,8 @@ impl Drawn {
     /// # Examples
     ///
     /// ```
-    /// use lake::drawn::Drawn;
-    /// use lake::map::Map;
+    /// use lake::demonstration::random::Drawn;
+    /// use lake::world::map::Map;
     ///
     /// let map = Map::load("4x4")?;
     /// let uniform = vec![[0.25; 4]; map.cells().len()];
@@ -87,7 +87,7 @@ impl Drawn {
         let fewest = map.moves_to_goal()[map.start()].unwrap_or(0);
         let most = self.moves.unwrap_or(fewest + MORE);
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(STREAM);
+        rng.set_stream(WORD);
         let is_goal = |cell| cell == Cell::Goal;
         let word = match self.kind {
             Kind::Shortest => Words::new(map, most, is_goal).draw(fewest..=most.min(fewest), &mut rng),

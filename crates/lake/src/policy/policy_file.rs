@@ -17,8 +17,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::LakeError;
-use crate::map::{ACTIONS, Map};
-use crate::solver::{TransitionMatrix, uniform_policy};
+use crate::world::map::{ACTIONS, Map};
+use crate::world::policy_table::{TransitionMatrix, uniform_policy};
 
 /// How far from 1 the sum of a row may be: what numbers of six digits, or of 32 bits, are rounded by.
 pub const TOLERANCE: f64 = 1e-5;

@@ -6,12 +6,12 @@ use objective::{Anticipation, Feedback, Objective, Requirements, Source};
 use training::{MicroBatch, Policy, Step, StepError};
 
 use super::Origin;
-use crate::environment::Environment;
-use crate::map::{Map, Trajectory};
 use crate::measure::{Moves, distance};
-use crate::network::{Forward, Network, States};
 use crate::policy::LakePolicy;
-use crate::solver::TransitionMatrix;
+use crate::policy::network::{Forward, Network, States};
+use crate::world::environment::Environment;
+use crate::world::map::{Map, Trajectory};
+use crate::world::policy_table::TransitionMatrix;
 
 /// How often each cell was read, by origin.
 #[derive(Clone, Debug, PartialEq)]

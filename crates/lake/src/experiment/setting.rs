@@ -1,15 +1,16 @@
 //! A lake with what policies are measured against there.
 
-use crate::environment::Environment;
 use crate::error::LakeError;
-use crate::experiment::{TARGET, stream};
-use crate::map::Map;
+use crate::experiment::recipe::Recipe;
+use crate::experiment::report::{MeasureReport, Optimal, Paired, PolicyReport};
 use crate::measure::{Measured, performance};
-use crate::network::{Inputs, Network};
-use crate::recipe::Recipe;
-use crate::report::{MeasureReport, Optimal, Paired, PolicyReport};
-use crate::solver::{Solution, Target, TransitionMatrix, optimal_policy, solve_fast};
-use crate::start;
+use crate::policy::network::{Inputs, Network};
+use crate::policy::start;
+use crate::seeds::{TARGET, stream};
+use crate::solver::{Solution, Target, optimal_policy, solve_fast};
+use crate::world::environment::Environment;
+use crate::world::map::Map;
+use crate::world::policy_table::TransitionMatrix;
 
 /// A lake with what policies are measured against there.
 #[derive(Debug)]

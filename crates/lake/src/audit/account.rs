@@ -11,14 +11,14 @@ use super::measures::{
     Reads, bellman_residuals, bias, cosine, distances, divergence, gradient, log_prob, overlap, priors, running,
     visitation,
 };
-use crate::environment::Environment;
 use crate::error::LakeError;
-use crate::map::Trajectory;
-use crate::network::{Forward, Network, States};
+use crate::policy::network::{Forward, Network, States};
+use crate::policy::rollout::{Dice, sample};
+use crate::policy::teacher;
 use crate::policy::{LakePolicy, given};
-use crate::rollout::{Dice, sample};
-use crate::solver::TransitionMatrix;
-use crate::teacher;
+use crate::world::environment::Environment;
+use crate::world::map::Trajectory;
+use crate::world::policy_table::TransitionMatrix;
 
 /// Of one run, whose gradients may have no direction.
 pub(super) type OfRun = Standing<f64, Option<f64>>;

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use training::{AdamW, Optimizer, OptimizerSettings};
 
 use crate::error::LakeError;
-use crate::map::{ACTIONS, Map};
-use crate::measure::greedy_action;
-use crate::network::{Network, States};
-use crate::solver::TransitionMatrix;
+use crate::policy::network::{Network, States};
+use crate::world::map::{ACTIONS, Map};
+use crate::world::policy_table::TransitionMatrix;
+use crate::world::policy_table::greedy_action;
 
 /// Updates of a fit.
 const UPDATES: usize = 300;
@@ -152,10 +152,10 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng;
 
     use super::*;
-    use crate::environment::Environment;
     use crate::measure::distance;
-    use crate::network::{Encoding, Inputs};
+    use crate::policy::network::{Encoding, Inputs};
     use crate::solver::{Target, optimal_policy, value_iteration};
+    use crate::world::environment::Environment;
 
     fn optimal(map: &Map) -> TransitionMatrix {
         let environment = Environment::new(map.clone(), false);

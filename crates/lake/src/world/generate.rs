@@ -8,8 +8,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use crate::error::LakeError;
-use crate::map::{Cell, MOST_CELLS};
+use crate::seeds::LAKE;
 use crate::spelling::Spelled;
+use crate::world::map::{Cell, MOST_CELLS};
 
 /// What the name of a generated lake begins with.
 pub const PREFIX: &str = "generated:";
@@ -20,8 +21,6 @@ pub const SPELLING: &str = "generated:HEIGHTxWIDTH[,holes=NUMBER][,seed=SEED]";
 const HOLES: f64 = 0.2;
 /// The seed where a name leaves it out.
 const SEED: u64 = 0;
-/// The stream of the seed that lakes are drawn from, beyond those of an experiment's runs.
-const STREAM: u64 = 256;
 
 /// A random lake, spelled as in `generated:8x8,holes=0.2,seed=7`.
 ///
@@ -50,7 +49,7 @@ impl Generated {
     /// # Examples
     ///
     /// ```
-    /// use lake::map::Map;
+    /// use lake::world::map::Map;
     ///
     /// let map = Map::load("generated:4x5,holes=0.3,seed=1")?;
     /// assert_eq!(map.moves_to_goal()[map.start()], Some(7));
@@ -59,7 +58,7 @@ impl Generated {
     pub fn cells(&self) -> Vec<Cell> {
         let Self { height, width, holes, seed } = *self;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(STREAM);
+        rng.set_stream(LAKE);
         let mut way = vec![false; height * width];
         let (mut down, mut right) = (height as u64 - 1, width as u64 - 1);
         let mut cell = 0;
@@ -119,7 +118,7 @@ impl FromStr for Generated {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::map::Map;
+    use crate::world::map::Map;
 
     fn rows(name: &str) -> Vec<String> {
         Map::load(name).unwrap().rows()

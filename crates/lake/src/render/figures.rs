@@ -9,14 +9,14 @@ use program::figure::{Area, Drawn, FAINT, FONT, INK, heading, label, readable_on
 use program::look::Look;
 use resvg::{tiny_skia, usvg};
 
-use crate::drawing::{measure_title, shortened, start};
-use crate::environment::Environment;
 use crate::error::LakeError;
-use crate::map::{ACTIONS, Cell, Map};
-use crate::measure::greedy_action;
-use crate::number::fixed;
-use crate::report::{MeasureReport, MethodReport, Optimal, PolicyReport, Report};
-use crate::solver::TransitionMatrix;
+use crate::experiment::report::{MeasureReport, MethodReport, Optimal, PolicyReport, Report};
+use crate::render::drawing::{measure_title, shortened, start};
+use crate::render::number::fixed;
+use crate::world::environment::Environment;
+use crate::world::map::{ACTIONS, Cell, Map};
+use crate::world::policy_table::TransitionMatrix;
+use crate::world::policy_table::greedy_action;
 
 /// A drawn figure.
 #[derive(Clone, Debug)]

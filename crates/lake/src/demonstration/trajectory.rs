@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use crate::drawn::{Drawn, PREFIX, SPELLING};
-use crate::environment::{Environment, Rewards};
+use crate::demonstration::random::{Drawn, PREFIX, SPELLING};
 use crate::error::LakeError;
-use crate::map::{Action, Cell, Map, Trajectory};
-use crate::solver::{TransitionMatrix, uniform_policy};
 use crate::spelling::suggest;
+use crate::world::environment::{Environment, Rewards};
+use crate::world::map::{Action, Cell, Map, Trajectory};
+use crate::world::policy_table::{TransitionMatrix, uniform_policy};
 
 /// The name of the trajectory that every map has: the shortest way to a goal, first action on ties.
 pub const OPTIMAL: &str = "optimal";
@@ -200,7 +200,7 @@ fn hole_word(map: &Map) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::environment::Dynamics;
+    use crate::world::environment::Dynamics;
 
     fn map(rows: &[&str]) -> Map {
         let rows: Vec<_> = rows.iter().map(|row| format!("{row:?}")).collect();
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_named_optimal_trajectories_are_the_derived_ones() {
-        for (name, _) in crate::map::EMBEDDED {
+        for (name, _) in crate::world::map::EMBEDDED {
             let map = Map::load(name).unwrap();
             assert_eq!(resolve(&map, OPTIMAL).unwrap().word, optimal_word(&map), "{name}");
         }

@@ -1,0 +1,4 @@
+//! Trajectories that methods learn from: named, spelled or random.
+
+pub mod random;
+pub mod trajectory;

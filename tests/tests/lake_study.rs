@@ -386,8 +386,8 @@ fn a_wrong_study_is_an_error_that_names_the_field() {
 
 #[test]
 fn the_studies_of_the_project_are_valid_and_large_enough() {
-    Study::load(&root().join("experiments/reproduction-4x4.toml"), None).unwrap();
-    let study = Study::load(&root().join("experiments/reproduction.toml"), None).unwrap();
+    Study::load(&root().join("experiments/reproduction-4x4.toml"), None, &[]).unwrap();
+    let study = Study::load(&root().join("experiments/reproduction.toml"), None, &[]).unwrap();
     assert!(study.designs >= 10_000);
     for number in [0, 1, 2, study.designs - 1] {
         assert_eq!(study.design(number).unwrap().levels.len(), study.factors().count());

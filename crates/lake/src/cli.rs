@@ -5,18 +5,16 @@ pub(crate) mod meant;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lake::LakeError;
-use lake::experiment::recipe::{self, DEFAULT, Overrides, is_label, taken};
+use lake::experiment::recipe::{Overrides, declaration, is_label, taken};
 use lake::export::State;
-use lake::policy::network::Encoding;
-use lake::solver::{ACCURACY, Solver, Target};
+use lake::solver::{ACCURACY, Solver};
 use lake::study::shard::Shard;
 use objective::{METHODS, Parameter};
-use strum::VariantNames;
-use toml::Table;
-use training::{OPTIMIZERS, Shape};
+use recipe::Declaration;
+use recipe::document::document;
+use recipe::options::{Groups, Options, Print};
+use training::OPTIMIZERS;
 
 /// Measure what an alignment objective teaches, on a lake whose optimal policy is known exactly.
 ///
@@ -45,70 +43,59 @@ pub(crate) enum Command {
     Measure(MeasureArguments),
     /// Write a lake as conversations, for a language model to learn from and to be measured on.
     Export(ExportArguments),
-    /// Print the JSON schema of recipes, for editors and other languages.
-    Schema,
+    /// Print what recipes and studies may say: a JSON schema for editors and other languages, or every default as a
+    /// commented recipe.
+    Schema(SchemaArguments),
 }
 
-/// The lake, for every command.
-#[derive(Debug, Args)]
-struct LakeArguments {
-    /// A map that comes with the program (see `lake maps`), a generated one (`generated:8x8,holes=0.2,seed=7`), a list
-    /// of rows as Gymnasium's `desc`, or a file: lines of letters, or TOML with `rows` and `[trajectories]`.
-    #[arg(long, value_name = "NAME|FILE", help_heading = "Lake")]
-    map: Option<String>,
+/// The lake: options of every command.
+#[derive(Debug)]
+pub(crate) struct Lake;
 
-    /// Slip: go the intended way with the success rate, and at right angles to it otherwise.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Lake")]
-    slippery: Option<bool>,
+/// The lake, and the trajectories on it.
+#[derive(Debug)]
+pub(crate) struct LakeAndData;
 
-    /// The probability of the intended move on a slippery lake; the right angles share the rest evenly.
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Lake")]
-    success_rate: Option<f64>,
+/// Every field of a recipe that has an option.
+#[derive(Debug)]
+pub(crate) struct Whole;
 
-    /// Rewards on arrival in a goal, in a hole, and on ice.
-    #[arg(
-        long,
-        value_name = "GOAL,HOLE,FROZEN",
-        value_delimiter = ',',
-        allow_negative_numbers = true,
-        help_heading = "Lake"
-    )]
-    #[arg(allow_hyphen_values = true)]
-    reward_schedule: Option<Vec<f64>>,
+impl Groups for Lake {
+    const GROUPS: &'static [&'static str] = &["Lake"];
 
-    /// The environment's discount, from 0 to below 1.
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Lake")]
-    gamma: Option<f64>,
-
-    /// The optimal policy to measure against: the first of the best actions, all of them alike, or Boltzmann over Q* at
-    /// temperature 0.1.
-    #[arg(long, value_parser = PossibleValuesParser::new(Target::VARIANTS), help_heading = "Lake")]
-    target: Option<String>,
+    fn declaration() -> &'static Declaration {
+        declaration()
+    }
 }
 
-/// What is learned from.
-#[derive(Debug, Args)]
-struct TrajectoryArguments {
-    /// The trajectory to imitate: a name that the map has (`optimal`, `hole`, ...), a word over L, D, R, U, or one drawn
-    /// (`drawn:shortest,seed=7`; shortest, longer, falling, any, looping or sampled; `moves=8` is the most).
-    #[arg(long, value_name = "NAME|WORD", help_heading = "Data")]
-    demonstration: Option<String>,
+impl Groups for LakeAndData {
+    const GROUPS: &'static [&'static str] = &["Lake", "Data"];
 
-    /// The trajectory to avoid, read by methods that compare.
-    #[arg(long, value_name = "NAME|WORD", help_heading = "Data")]
-    rejected: Option<String>,
+    fn declaration() -> &'static Declaration {
+        declaration()
+    }
+}
+
+impl Groups for Whole {
+    const GROUPS: &'static [&'static str] = &["Lake", "Data", "Training"];
+
+    fn declaration() -> &'static Declaration {
+        declaration()
+    }
 }
 
 /// `lake [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
-    /// What to train: registered methods, names or labels of the recipe's entries, or `all`; joined by `+` (`sft+dpo`) they train
-    /// one behind the other. One table compares them.
+    /// Methods to train and to compare: registered methods, names or labels of the recipe's entries, or `all`. Joined by `+`
+    /// (`sft+dpo`), methods train one after the other. Parameters follow a colon (`dpo:beta=0.05,dpo:beta=0.5`), further ones
+    /// a semicolon (`'dpo:beta=0.05;label_smoothing=0.1'`); rows of equal methods have their parameters as label.
     #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', help_heading = "Method")]
     method: Vec<String>,
 
-    /// A method's parameter (`dpo.beta=0.2`, or `beta=0.2` where one method is chosen), or the optimizer's
-    /// (`optimizer.momentum=0.9`). May be repeated.
+    /// Replace a field of the recipe (`steps=10`), a method's parameter (`dpo.beta=0.2`, or `beta=0.2` where one chosen
+    /// method has it), the optimizer's (`optimizer.momentum=0.9`), or one of a stage (`stage.0.method.beta=0.2`).
+    /// Repeatable.
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Method")]
     set: Vec<String>,
 
@@ -117,73 +104,17 @@ pub(crate) struct TrainArguments {
     pub(crate) recipe: Option<PathBuf>,
 
     #[command(flatten)]
-    lake: LakeArguments,
-
-    /// Measure against what the policy's own network becomes when it is fitted to the optimal policy.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
-    parameterised_target: Option<bool>,
-
-    /// The policy before training: `random`, fitted to T* mixed with the uniform policy (`noisy:0.5`), to T* in a share of
-    /// the cells and a wrong action in the rest (`right:0.5`), or trained by another method (`after:sft`).
-    #[arg(long, value_name = "START", help_heading = "Training")]
-    start: Option<String>,
-
-    /// The policy that distillation learns from: Boltzmann over Q* at temperature 0.01 (`optimal`) or another one
-    /// (`optimal:0.5`), or a file with a policy's table, as `lake measure` reads it.
-    #[arg(long, value_name = "FILE|optimal", help_heading = "Training")]
-    teacher: Option<String>,
-
-    #[command(flatten)]
-    trajectories: TrajectoryArguments,
-
-    /// What the policy reads of a cell: which one it is, or its row and its column, which it shares with others.
-    #[arg(long, value_parser = PossibleValuesParser::new(Encoding::VARIANTS), help_heading = "Training")]
-    encoding: Option<String>,
-
-    /// Units in the policy's hidden layer.
-    #[arg(long, value_name = "UNITS", value_parser = count("hidden"), help_heading = "Training")]
-    #[arg(allow_negative_numbers = true)]
-    hidden: Option<i64>,
-
-    /// The optimizer, with PyTorch's formulas and defaults.
-    #[arg(long, value_parser = PossibleValuesParser::new(OPTIMIZERS.iter().map(|kind| kind.name)), help_heading = "Training")]
-    optimizer: Option<String>,
-
-    /// The greatest learning rate.
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Training")]
-    learning_rate: Option<f64>,
-
-    /// Schedule of the learning rate after its warm-up.
-    #[arg(long, value_parser = PossibleValuesParser::new(Shape::VARIANTS), help_heading = "Training")]
-    schedule: Option<String>,
-
-    /// Share of the steps over which the learning rate rises from 0.
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Training")]
-    warmup_ratio: Option<f64>,
-
-    /// Clip the gradient to this Euclidean norm.
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Training")]
-    clip_norm: Option<f64>,
-
-    /// Full-batch optimizer steps.
-    #[arg(long, value_name = "COUNT", value_parser = count("steps"), help_heading = "Training")]
-    #[arg(allow_negative_numbers = true)]
-    steps: Option<i64>,
-
-    /// Independent runs; the confidence interval is over them.
-    #[arg(long, value_name = "COUNT", value_parser = count("seeds"), help_heading = "Training")]
-    #[arg(allow_negative_numbers = true)]
-    seeds: Option<i64>,
-
-    /// The first run's seed; run i takes seed + i. Equal seeds give equal bytes.
-    #[arg(long, value_name = "SEED", value_parser = count("seed"), help_heading = "Training")]
-    #[arg(allow_negative_numbers = true)]
-    seed: Option<i64>,
+    fields: Options<Whole>,
 
     /// Threads; by default one a core. No result depends on them.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Output")]
     #[arg(allow_negative_numbers = true)]
     pub(crate) threads: Option<u16>,
+
+    /// Print the resolved recipe, or only the fields that differ from the defaults, and train nothing.
+    #[arg(long, value_enum, value_name = "FIELDS", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    #[arg(help_heading = "Output")]
+    pub(crate) print: Option<Print>,
 
     /// Print the whole result as JSON.
     #[arg(long, help_heading = "Output")]
@@ -219,7 +150,7 @@ pub(crate) struct MeasureArguments {
     pub(crate) normalise: bool,
 
     #[command(flatten)]
-    lake: LakeArguments,
+    fields: Options<Lake>,
 
     /// The recipe whose lake and optimal policy they are measured on and against. Options given here replace its fields.
     #[arg(long, value_name = "FILE", help_heading = "Lake")]
@@ -263,10 +194,7 @@ pub(crate) struct ExportArguments {
     pub(crate) out: PathBuf,
 
     #[command(flatten)]
-    lake: LakeArguments,
-
-    #[command(flatten)]
-    trajectories: TrajectoryArguments,
+    fields: Options<LakeAndData>,
 
     /// Format of the conversations.
     #[arg(long, value_enum, default_value_t = Format::Lm, help_heading = "Output")]
@@ -288,7 +216,7 @@ pub(crate) enum Format {
 #[derive(Debug, Args)]
 pub(crate) struct SolveArguments {
     #[command(flatten)]
-    lake: LakeArguments,
+    fields: Options<Lake>,
 
     /// Algorithm that computes V*; by default the fastest one on the lake. All give the same result, each with a
     /// certificate.
@@ -308,6 +236,25 @@ pub(crate) struct SolveArguments {
     /// Print the solution as JSON.
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
+}
+
+/// `lake schema`.
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArguments {
+    /// Content to print.
+    #[arg(value_enum, default_value_t = Content::Recipe)]
+    pub(crate) content: Content,
+}
+
+/// Content of `lake schema`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Content {
+    /// The JSON schema of recipes.
+    Recipe,
+    /// The JSON schema of studies.
+    Study,
+    /// A recipe of every default, with comments.
+    Defaults,
 }
 
 /// `lake study [OPTIONS]`.
@@ -339,6 +286,10 @@ pub(crate) struct StudyArguments {
     #[arg(long, value_name = "COUNT", allow_negative_numbers = true, help_heading = "Designs")]
     pub(crate) designs: Option<usize>,
 
+    /// Replace a field of the study: `designs=100`, `recipe.steps=20`. Repeatable.
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "redraw", help_heading = "Designs")]
+    pub(crate) set: Vec<String>,
+
     /// Print the recipe of this design, to be run with `lake --recipe`, and nothing else.
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Designs")]
     pub(crate) design: Option<usize>,
@@ -353,85 +304,35 @@ pub(crate) struct StudyArguments {
     pub(crate) json: bool,
 }
 
-impl LakeArguments {
-    fn fields(&self) -> Table {
-        let mut fields = Table::new();
-        put(&mut fields, "map", self.map.clone());
-        put(&mut fields, "slippery", self.slippery);
-        put(&mut fields, "success_rate", self.success_rate);
-        put(&mut fields, "reward_schedule", self.reward_schedule.clone());
-        put(&mut fields, "gamma", self.gamma);
-        put(&mut fields, "target", self.target.clone());
-        fields
-    }
-}
-
-impl TrajectoryArguments {
-    fn fields(&self) -> Table {
-        let mut fields = Table::new();
-        put(&mut fields, "demonstration", self.demonstration.clone());
-        put(&mut fields, "rejected", self.rejected.clone());
-        fields
-    }
-}
-
 impl TrainArguments {
     pub(crate) fn overrides(&self) -> Overrides {
-        let mut fields = self.lake.fields();
-        put(&mut fields, "parameterised_target", self.parameterised_target);
-        put(&mut fields, "start", self.start.clone());
-        put(&mut fields, "teacher", self.teacher.clone());
-        fields.extend(self.trajectories.fields());
-        put(&mut fields, "encoding", self.encoding.clone());
-        put(&mut fields, "learning_rate", self.learning_rate);
-        put(&mut fields, "schedule", self.schedule.clone());
-        put(&mut fields, "warmup_ratio", self.warmup_ratio);
-        put(&mut fields, "clip_norm", self.clip_norm);
-        for (name, count) in
-            [("hidden", self.hidden), ("steps", self.steps), ("seeds", self.seeds), ("seed", self.seed)]
-        {
-            put(&mut fields, name, count);
-        }
-        let optimizer = self.optimizer.clone().map(|name| Table::from_iter([("name".to_owned(), name.into())]));
-        put(&mut fields, "optimizer", optimizer);
+        let fields = self.fields.fields.clone();
         Overrides { fields, methods: self.method.clone(), assignments: self.set.clone() }
     }
 }
 
 impl MeasureArguments {
     pub(crate) fn overrides(&self) -> Overrides {
-        Overrides { fields: self.lake.fields(), ..Overrides::default() }
+        Overrides { fields: self.fields.fields.clone(), ..Overrides::default() }
     }
 }
 
 impl ExportArguments {
     pub(crate) fn overrides(&self) -> Overrides {
-        let fields = self.lake.fields().into_iter().chain(self.trajectories.fields()).collect();
-        Overrides { fields, ..Overrides::default() }
+        Overrides { fields: self.fields.fields.clone(), ..Overrides::default() }
     }
 }
 
 impl SolveArguments {
     pub(crate) fn overrides(&self) -> Overrides {
-        Overrides { fields: self.lake.fields(), ..Overrides::default() }
+        Overrides { fields: self.fields.fields.clone(), ..Overrides::default() }
     }
-}
-
-/// Parser of a count, such as seeds or steps, with the range of that field in a recipe.
-fn count(field: &'static str) -> impl Fn(&str) -> Result<i64, LakeError> + Clone {
-    move |text| recipe::count(field, text)
 }
 
 /// An accuracy that is one.
 fn accuracy(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| *number > 0.0 && *number <= 1.0);
     number.ok_or_else(|| format!("expected a number, 0 < accuracy <= 1, got {text}"))
-}
-
-fn put(fields: &mut Table, name: &str, value: Option<impl Into<toml::Value>>) {
-    if let Some(value) = value {
-        fields.insert(name.to_owned(), value.into());
-    }
 }
 
 /// The default recipe, and methods and optimizers with their parameters, from the registries.
@@ -449,7 +350,7 @@ fn manual() -> String {
         .iter()
         .map(|kind| format!("  {}: {}\n{}", kind.name, kind.summary, described(&(kind.parameters)())))
         .collect();
-    let defaults: String = DEFAULT.lines().map(|line| format!("  {line}\n")).collect();
+    let defaults: String = document(declaration()).lines().map(|line| format!("  {line}\n")).collect();
     format!(
         "Methods and their parameters, with defaults:\n{methods}\n\
          Optimizers and their parameters, with defaults (--set optimizer.NAME=VALUE):\n{optimizers}\n\
@@ -458,6 +359,7 @@ fn manual() -> String {
            lake --method ift\n  \
            lake --method all --rejected detour\n  \
            lake --method dpo --set beta=0.5 --slippery --seeds 1024\n  \
+           lake --method dpo:beta=0.05,dpo:beta=0.5,ift\n  \
            lake --recipe experiments/propagation.toml --out result\n  \
            lake --method ift --policies policies\n  \
            lake measure --policy ift=policies/ift-0.csv --policy ift=policies/ift-1.csv\n  \

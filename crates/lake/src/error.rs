@@ -56,6 +56,9 @@ pub enum LakeError {
         /// The value given.
         given: String,
     },
+    /// A refused field of a recipe.
+    #[error(transparent)]
+    Refused(recipe::Refusal),
     /// A recipe that is not TOML, or a field of another type.
     #[error("{path}: {problem}")]
     Parse {

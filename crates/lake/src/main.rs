@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Parser;
 use lake::demonstration::trajectory;
 use lake::experiment::Experiment;
-use lake::experiment::recipe::Recipe;
+use lake::experiment::recipe::{self as recipes, Recipe};
 use lake::experiment::report::Report;
 use lake::experiment::setting::Setting;
 use lake::export::Conversations;
@@ -31,13 +31,15 @@ use lake::world::map::{Cell, EMBEDDED, Map};
 use lake::world::policy_table::uniform_policy;
 use program::{FolderLock, OutputFolder, Progress, exit_code};
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use recipe::document::document;
+use recipe::options::Print;
 use serde::Serialize;
 use terminal_size::{Width, terminal_size_of};
 
 use crate::cli::meant;
 use crate::cli::{
-    Arguments, Command, ExportArguments, Format, MeasureArguments, PolicyArgument, SolveArguments, StudyArguments,
-    TrainArguments,
+    Arguments, Command, Content, ExportArguments, Format, MeasureArguments, PolicyArgument, SchemaArguments,
+    SolveArguments, StudyArguments, TrainArguments,
 };
 
 /// Name of the file that holds a study's results.
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
         Some(Command::Measure(arguments)) => measure(arguments),
         Some(Command::Export(arguments)) => export(arguments),
         Some(Command::Maps) => maps(),
-        Some(Command::Schema) => print_json(&schemars::schema_for!(Recipe)),
+        Some(Command::Schema(arguments)) => schema(arguments),
     };
     exit_code(outcome)
 }
@@ -78,8 +80,22 @@ fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(output.flush()?)
 }
 
+fn schema(arguments: &SchemaArguments) -> anyhow::Result<()> {
+    match arguments.content {
+        Content::Recipe => print_json(recipes::declaration().schema()),
+        Content::Study => print_json(lake::study::declaration().schema()),
+        Content::Defaults => print(&document(recipes::declaration())),
+    }
+}
+
 fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     let recipe = Recipe::resolve(arguments.recipe.as_deref(), &arguments.overrides())?;
+    if let Some(fields) = arguments.print {
+        return print(&match fields {
+            Print::All => toml::to_string(&recipe)?,
+            Print::Changes => recipe.changes().to_string(),
+        });
+    }
     let mut experiment = Experiment::new(recipe)?;
     if arguments.explain {
         experiment = experiment.explained();
@@ -190,7 +206,8 @@ fn study(arguments: &StudyArguments) -> anyhow::Result<()> {
         let report = serde_path_to_error::deserialize(&mut json).with_context(|| path.display().to_string())?;
         return tell_study(&report, folder, Vec::new(), arguments.json);
     }
-    let study = arguments.file.as_deref().map(|file| Study::load(file, arguments.designs)).transpose()?;
+    let study =
+        arguments.file.as_deref().map(|file| Study::load(file, arguments.designs, &arguments.set)).transpose()?;
     if let (Some(number), Some(study)) = (arguments.design, &study) {
         return print(&toml::to_string(study.design(number)?.experiment.recipe())?);
     }

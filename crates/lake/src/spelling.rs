@@ -1,6 +1,8 @@
 //! Names with parameters (`generated:8x8,holes=0.2,seed=7`, `drawn:falling,moves=8`), and suggestions for misspelled
 //! names.
 
+use recipe::refusal::nearest;
+
 use crate::error::LakeError;
 
 /// A name, taken apart.
@@ -47,9 +49,6 @@ impl<'a> Spelled<'a> {
     }
 }
 
-/// Limit of suggested names.
-const MOST_SUGGESTED: usize = 3;
-
 /// The error, with suggestions if existing names are spelled like the given one.
 pub(crate) fn suggest<'a>(error: LakeError, given: &str, names: impl IntoIterator<Item = &'a str>) -> LakeError {
     match nearest(given, names).as_slice() {
@@ -58,39 +57,6 @@ pub(crate) fn suggest<'a>(error: LakeError, given: &str, names: impl IntoIterato
         [names @ .., last] => {
             let meant = format!("{} or {last}", names.join(", "));
             LakeError::Misspelled { error: Box::new(error), meant }
-        }
-    }
-}
-
-/// The names that differ from the given one in case only, or else those with the fewest edits, at most one edit for
-/// three letters.
-pub(crate) fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let lower = given.to_lowercase();
-    let most = (given.chars().count() / 3).max(1);
-    let edits = |name: &str| strsim::osa_distance(&lower, &name.to_lowercase());
-    let mut near: Vec<_> =
-        names.into_iter().map(|name| (edits(name), name)).filter(|(edits, _)| *edits <= most).collect();
-    let least = near.iter().map(|(edits, _)| *edits).min();
-    near.retain(|(edits, _)| Some(*edits) == least);
-    near.truncate(MOST_SUGGESTED);
-    near.into_iter().map(|(_, name)| name).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_names_are_those_of_the_fewest_edits_whatever_their_case() {
-        let names = ["sft", "dpo", "ift", "orpo", "online_dpo"];
-        for (given, expected) in [
-            ("DPO", &["dpo"][..]),
-            ("iftt", &["ift"]),
-            ("onlinedpo", &["online_dpo"]),
-            ("fst", &["sft"]),
-            ("perplexity", &[]),
-        ] {
-            assert_eq!(nearest(given, names), expected, "{given}");
         }
     }
 }

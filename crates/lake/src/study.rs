@@ -22,15 +22,18 @@ mod table;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use recipe::{Declaration, assign, layers};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::error::LakeError;
-use crate::experiment::recipe::{Overrides, Recipe, is_field};
+use crate::experiment::recipe::{self as recipes, Overrides, Recipe};
 use crate::experiment::{Experiment, curve_steps};
 
 /// What a level writes where each design is to have a number of its own: `generated:5x5,seed={draw}`.
@@ -48,40 +51,54 @@ pub const STOP: &str = "stop";
 /// The factor whose levels are the distances.
 pub const DISTANCE: &str = "distance";
 
+/// Name of a study in errors, as the owner of its fields.
+const OWNER: &str = "study";
+
+/// The declared fields of studies.
+static DECLARATION: LazyLock<Declaration> = LazyLock::new(Declaration::of::<Study>);
+
+/// The declared fields of studies: names, help, ranges and JSON schema.
+pub fn declaration() -> &'static Declaration {
+    &DECLARATION
+}
+
 /// What a study file declares.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Study {
-    /// Designs drawn from the space.
+    /// Number of designs drawn from the space.
+    #[schemars(range(min = 1, max = MOST_DESIGNS))]
     pub designs: usize,
-    /// What they are drawn with.
+    /// Seed that designs are drawn with.
+    #[schemars(range(max = i64::MAX))]
     pub seed: u64,
     /// Updates after which policies are measured: points of the curve.
     pub stops: Vec<usize>,
-    /// The order that is claimed, least distance first: labels of methods.
+    /// Claimed order of methods, by their labels, smallest distance first.
     pub order: Vec<String>,
-    /// Fields of every design's recipe; `seeds` is their number a design, each design with its own.
+    /// Fields of every design's recipe; `seeds` is the number of runs of a design, each design with its own seeds.
     #[serde(default)]
+    #[schemars(with = "Recipe")]
     pub recipe: Table,
     /// The space: a recipe's field (`slippery`), a method's parameter (`dpo.beta`) or a name, with its levels.
     pub factor: BTreeMap<String, Levels>,
-    /// What is asked of the results beside the order.
+    /// Further claims to hold against the results.
     #[serde(default)]
     pub question: Vec<Question>,
 }
 
 /// A factor's levels.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Levels {
     /// Values of the field or parameter.
-    Values(Vec<Value>),
+    Values(#[schemars(with = "Vec<serde_json::Value>")] Vec<Value>),
     /// By name, the fields that each sets; `set` lists assignments of parameters.
-    Named(BTreeMap<String, Table>),
+    Named(#[schemars(with = "BTreeMap<String, BTreeMap<String, serde_json::Value>>")] BTreeMap<String, Table>),
 }
 
 /// A claim to be held against the results.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
     /// The claim in words.
@@ -97,7 +114,7 @@ pub struct Question {
 }
 
 /// One level, or several.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Selected {
     /// The only one.
@@ -124,12 +141,16 @@ impl Study {
     ///
     /// [`LakeError`] naming the file, the field, what is allowed and what was given; every level of every factor has then been
     /// tried by itself.
-    pub fn load(path: &Path, designs: Option<usize>) -> Result<Self, LakeError> {
+    pub fn load(path: &Path, designs: Option<usize>, assignments: &[String]) -> Result<Self, LakeError> {
         let text = std::fs::read_to_string(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;
         let parse = |problem: String| LakeError::Parse { path: path.display().to_string(), problem };
-        let deserializer = toml::Deserializer::parse(&text).map_err(|error| parse(error.to_string()))?;
-        let mut study: Self =
-            serde_path_to_error::deserialize(deserializer).map_err(|error| parse(error.to_string()))?;
+        let mut table = layers::parse(&text).map_err(parse)?;
+        for assignment in assignments {
+            assign(&mut table, &DECLARATION, &[], assignment)
+                .map_err(|refusal| LakeError::Parse { path: "--set".to_owned(), problem: refusal.to_string() })?;
+        }
+        DECLARATION.check(&table).map_err(|refusal| parse(refusal.within(OWNER).to_string()))?;
+        let mut study: Self = layers::read(table).map_err(|error| parse(error.to_string()))?;
         study.designs = designs.unwrap_or(study.designs);
         study.validate()?;
         Ok(study)
@@ -277,7 +298,8 @@ impl Study {
         for (level, name) in names.into_iter().enumerate() {
             let mut overrides = Overrides::default();
             levels.apply(level, factor, &mut overrides);
-            let wrong = |field: &&String| !is_field(field) || SHARED.contains(&field.as_str());
+            let wrong =
+                |field: &&String| recipes::declaration().field(field).is_none() || SHARED.contains(&field.as_str());
             if let Some(wrong) = overrides.fields.keys().find(wrong) {
                 let allowed = format!("fields of recipes but {}, or method.parameter", SHARED.join(", "));
                 return Err(fail(&field, &allowed, format!("\"{wrong}\"")));
@@ -290,7 +312,7 @@ impl Study {
 }
 
 fn fail(field: &str, allowed: &str, given: impl Display) -> LakeError {
-    LakeError::Field { field: format!("study.{field}"), allowed: allowed.to_owned(), given: given.to_string() }
+    LakeError::Field { field: format!("{OWNER}.{field}"), allowed: allowed.to_owned(), given: given.to_string() }
 }
 
 /// Whether an order is of at least two methods that there are.

@@ -5,9 +5,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use lm::checkpoint::config::Dtype;
 use lm::train::checkpoint::Position;
+use recipe::options::Print;
 use strum::VariantNames;
 use text::data::instruction::Layout;
 
@@ -43,17 +44,21 @@ pub(crate) enum Command {
     Compare(CompareArguments),
     /// Show a model's architecture and parameters, and the memory that a recipe needs.
     Inspect(InspectArguments),
+    /// Print what recipes may say: a JSON schema for editors and other languages, or every default as a commented
+    /// recipe.
+    Schema(SchemaArguments),
 }
 
 /// `lm train`.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
-    /// Recipe of the training: a model, and stages with a method and data each. Absent fields have the values of
-    /// `experiments/lm/default.toml`.
+    /// Recipe of the training: a model, and stages with a method and data each. Absent fields have the values of `lm
+    /// schema defaults`.
     #[arg(value_name = "RECIPE.toml")]
     pub(crate) recipe: PathBuf,
 
-    /// Replace a field: `learning_rate=1e-6` for every stage, `stage.0.method.beta=0.2` for one. Repeatable.
+    /// Replace a field: `learning_rate=1e-6` for every stage, `stage.0.method.beta=0.2` for one, `beta=0.2` for the only
+    /// method with such a parameter. Repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) assignments: Vec<String>,
 
@@ -66,9 +71,26 @@ pub(crate) struct TrainArguments {
     #[arg(long)]
     pub(crate) resume: bool,
 
-    /// Print the resolved recipe and do nothing.
-    #[arg(long)]
-    pub(crate) print: bool,
+    /// Print the resolved recipe, or only the fields that differ from the defaults, and do nothing.
+    #[arg(long, value_enum, value_name = "FIELDS", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    pub(crate) print: Option<Print>,
+}
+
+/// `lm schema`.
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArguments {
+    /// Content to print.
+    #[arg(value_enum, default_value_t = Content::Recipe)]
+    pub(crate) content: Content,
+}
+
+/// Content of `lm schema`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Content {
+    /// The JSON schema of recipes.
+    Recipe,
+    /// A recipe of every default, with comments.
+    Defaults,
 }
 
 /// The model, its device and its type of numbers.

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::cli::{
-    Arguments, Command, CompareArguments, ExportArguments, GenerateArguments, InspectArguments, JudgeArguments,
-    MergeArguments, ModelArguments, ScoreArguments, ServeArguments, TrainArguments,
+    Arguments, Command, CompareArguments, Content, ExportArguments, GenerateArguments, InspectArguments,
+    JudgeArguments, MergeArguments, ModelArguments, SchemaArguments, ScoreArguments, ServeArguments, TrainArguments,
 };
 use crate::signal::Asked;
 use anyhow::Context;
@@ -36,10 +36,12 @@ use lm::inspect::score::{refuse_longer, score};
 use lm::serve::{self, Limits, serve};
 use lm::train::policy::LmPolicy;
 use lm::train::ranks::Worker;
-use lm::train::recipe::{Recipe, default_now};
+use lm::train::recipe::{Recipe, declaration, default_now};
 use lm::train::run::{ACCURACY, Ended, Event, Row, Run, Start, Summary, export};
 use lm::transformer::model::Transformer;
 use program::{OutputFile, OutputFolder, Progress, exit_code};
+use recipe::document::document;
+use recipe::options::Print;
 use serde::Serialize;
 use text::chat::{CHAT_TEMPLATE_FILE, Message, Role};
 use text::data::instruction::{Instruction, encode_instructions, read_instructions};
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Export(arguments) => write_checkpoint(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Compare(arguments) => compare(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Inspect(arguments) => inspect(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Schema(arguments) => schema(&arguments).map(|()| ExitCode::SUCCESS),
     })
 }
 
@@ -66,10 +69,20 @@ fn print(text: &str) -> anyhow::Result<()> {
     Ok(output.flush()?)
 }
 
+fn schema(arguments: &SchemaArguments) -> anyhow::Result<()> {
+    print(&match arguments.content {
+        Content::Recipe => serde_json::to_string_pretty(declaration().schema())? + "\n",
+        Content::Defaults => document(declaration()),
+    })
+}
+
 fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     let recipe = Recipe::resolve(&arguments.recipe, &arguments.assignments)?;
-    if arguments.print {
-        print(&toml::to_string(&recipe)?)?;
+    if let Some(fields) = arguments.print {
+        print(&match fields {
+            Print::All => toml::to_string(&recipe)?,
+            Print::Changes => recipe.changes()?.to_string(),
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     let out = arguments.out.as_deref().context("--out: expected a folder, got nothing")?;

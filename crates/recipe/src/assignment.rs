@@ -55,7 +55,11 @@ pub fn assign(
     assignment: &str,
 ) -> Result<(), Refusal> {
     let Some((key, value)) = assignment.split_once('=') else {
-        return Err(Refusal::new("", "KEY=VALUE, such as steps=10 or dpo.beta=0.2", format!("\"{assignment}\"")));
+        return Err(Refusal::new(
+            "assignment",
+            "KEY=VALUE, such as steps=10 or dpo.beta=0.2",
+            format!("\"{assignment}\""),
+        ));
     };
     let (key, value) = (key.trim(), value.trim());
     if !key.contains('.') {
@@ -170,7 +174,11 @@ fn assign_path(table: &mut Table, declaration: &Declaration, parts: &[&str], val
             path.push(index);
             let (spelled, length) = (path.join("."), list.len());
             next = index.parse::<usize>().ok().and_then(|index| list.get_mut(index)).ok_or_else(|| {
-                let allowed = if length == 0 { "no place, as the list is empty".to_owned() } else { format!("0 to {}", length - 1) };
+                let allowed = if length == 0 {
+                    "no place, as the list is empty".to_owned()
+                } else {
+                    format!("0 to {}", length - 1)
+                };
                 Refusal::new(spelled, allowed, format!("\"{index}\""))
             })?;
             kind = match kind {

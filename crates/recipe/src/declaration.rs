@@ -28,6 +28,8 @@ pub struct Field {
     pub kind: Kind,
     /// The default value, if there is one.
     pub default: Option<Value>,
+    /// Name of the field's option on a command line, with hyphens.
+    pub option: String,
     /// Heading of the option in a program's help; no option without one.
     pub group: Option<String>,
     /// Placeholder of the option's value.
@@ -124,6 +126,7 @@ impl Field {
             help: text("description").unwrap_or_default(),
             kind: Kind::of(root, schema),
             default: Value::try_from(&schema["default"]).ok(),
+            option: name.replace('_', "-"),
             group: text("x-group"),
             placeholder: text("x-value"),
             instead_of: text("x-instead-of"),

@@ -54,7 +54,7 @@ fn changed(fields: &[Field], table: &Table, preset: &dyn Fn(&str) -> Table) -> T
 fn changed_value(kind: Option<&Kind>, value: &Value, preset: &dyn Fn(&str) -> Table) -> Value {
     match (kind, value) {
         (Some(Kind::List { items, .. }), Value::Array(list)) => {
-            list.iter().map(|item| changed_value(Some(items), item, preset)).collect()
+            Value::Array(list.iter().map(|item| changed_value(Some(items), item, preset)).collect())
         }
         (Some(Kind::Table { fields, .. }), Value::Table(table)) => Value::Table(changed(fields, table, preset)),
         (Some(Kind::Named(_)), Value::Table(table)) => Value::Table(changed_parameters(table, preset)),

@@ -82,10 +82,9 @@ impl Kind {
             () if is("integer") => {
                 Self::Count { min: schema["minimum"].as_u64().unwrap_or(0), max: schema["maximum"].as_u64() }
             }
-            () if is("number") => Self::Number {
-                range: interval(schema),
-                infinite: schema["x-infinite"].as_bool().unwrap_or(false),
-            },
+            () if is("number") => {
+                Self::Number { range: interval(schema), infinite: schema["x-infinite"].as_bool().unwrap_or(false) }
+            }
             () if is("string") => Self::Text,
             () if is("array") => {
                 let count = |name: &str| schema[name].as_u64().map(|count| count as usize);
@@ -144,7 +143,10 @@ impl Kind {
         };
         let is_valid = match (self, value) {
             (Self::Number { range, infinite }, value) => match number(value) {
-                Some(number) => (number.is_finite() && range_contains(range, number)) || (*infinite && number > 0.0 && number.is_infinite()),
+                Some(number) => {
+                    (number.is_finite() && range_contains(range, number))
+                        || (*infinite && number > 0.0 && number.is_infinite())
+                }
                 None => false,
             },
             (Self::Count { min, max }, Value::Integer(count)) => {
@@ -160,7 +162,8 @@ impl Kind {
                 if list.len() < *min || max.is_some_and(|max| list.len() > max) {
                     return refuse();
                 }
-                let mut items = list.iter().enumerate().map(|(index, item)| items.check(&format!("{path}[{index}]"), item));
+                let mut items =
+                    list.iter().enumerate().map(|(index, item)| items.check(&format!("{path}[{index}]"), item));
                 return items.find(Result::is_err).unwrap_or(Ok(()));
             }
             (Self::Table { fields, open }, Value::Table(table)) => return check_fields(path, fields, *open, table),
@@ -247,7 +250,11 @@ fn interval(schema: &Json) -> Interval {
     (bound("minimum", "exclusiveMinimum"), bound("maximum", "exclusiveMaximum"))
 }
 
-fn bound(bound: Bound<f64>, included: fn(objective::Value) -> String, excluded: fn(objective::Value) -> String) -> String {
+fn bound(
+    bound: Bound<f64>,
+    included: fn(objective::Value) -> String,
+    excluded: fn(objective::Value) -> String,
+) -> String {
     match bound {
         Bound::Included(number) => included(number.into()),
         Bound::Excluded(number) => excluded(number.into()),

@@ -97,7 +97,10 @@ mod tests {
         let parsed = parse("dpo:beta=0.05;label_smoothing=0.1").unwrap();
         assert_eq!(parsed, ["name = \"dpo\"\nbeta = 0.05\nlabel_smoothing = 0.1".parse::<Table>().unwrap()]);
         let joined = parse("sft+dpo:beta=1e+3").unwrap();
-        assert_eq!(joined, [r#"name = "sft""#, "name = \"dpo\"\nbeta = 1000.0"].map(|text| text.parse::<Table>().unwrap()));
+        assert_eq!(
+            joined,
+            [r#"name = "sft""#, "name = \"dpo\"\nbeta = 1000.0"].map(|text| text.parse::<Table>().unwrap())
+        );
     }
 
     #[test]

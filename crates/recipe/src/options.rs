@@ -1,7 +1,6 @@
 //! Options of a command line, one for each declared field of a group.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -10,6 +9,18 @@ use toml::{Table, Value};
 use crate::declaration::{Declaration, Field};
 use crate::document::plain;
 use crate::kind::Kind;
+
+/// Fields of a resolved recipe that `--print` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Print {
+    /// Every field.
+    All,
+    /// Fields that differ from the defaults.
+    Changes,
+}
+
+/// Name of the recipe in errors, as the owner of its fields.
+const OWNER: &str = "recipe";
 
 /// A choice of a declaration's groups.
 pub trait Groups {
@@ -76,15 +87,14 @@ fn argument(field: &'static Field) -> Arg {
         value => value.to_string(),
     });
     let default = default.map_or(String::new(), |default| format!(" [default: {default}]"));
-    let argument = Arg::new(&*field.name).long(field.name.replace('_', "-")).help(format!("{text}{default}"));
+    let argument = Arg::new(&*field.name).long(&*field.option).help(format!("{text}{default}"));
     let argument = match &field.group {
         Some(group) => argument.help_heading(&**group),
         None => argument,
     };
     let placeholder = field.placeholder.as_deref();
-    let parse = |kind: &'static Kind| {
-        move |text: &str| kind.parse(&field.name, text).map_err(Arc::new)
-    };
+    let parse =
+        |kind: &'static Kind| move |text: &str| kind.parse(&field.name, text).map_err(|refusal| refusal.within(OWNER));
     match &field.kind {
         Kind::Switch => argument
             .value_name("BOOL")

@@ -11,9 +11,9 @@ pub fn names<T: VariantNames>(_: &mut SchemaGenerator) -> Schema {
 
 /// A table with the name of an optimizer and its parameters.
 pub fn optimizer(generator: &mut SchemaGenerator) -> Schema {
-    let tables = OPTIMIZERS.iter().map(|entry| {
-        objective::schema::table(generator, entry.name, entry.summary, &(entry.parameters)(), &[])
-    });
+    let tables = OPTIMIZERS
+        .iter()
+        .map(|entry| objective::schema::table(generator, entry.name, entry.summary, &(entry.parameters)(), &[]));
     json_schema!({ "oneOf": tables.collect::<Vec<_>>() })
 }
 

@@ -103,7 +103,10 @@ fn defaults_help_ranges_and_order_come_from_the_struct_alone() {
     let names: Vec<_> = declaration.fields().iter().map(|field| field.name.as_str()).collect();
     assert_eq!(names[..5], ["model", "threads", "share", "clip", "schedule"]);
     let recipe: Recipe = read(declaration.defaults()).unwrap();
-    assert_eq!((recipe.model.as_str(), recipe.share, recipe.clip, recipe.optimizer.name()), ("small", 0.5, None, "sgd"));
+    assert_eq!(
+        (recipe.model.as_str(), recipe.share, recipe.clip, recipe.optimizer.name()),
+        ("small", 0.5, None, "sgd")
+    );
     let text = document::document(&declaration);
     assert!(text.starts_with("# Name of the model, or its folder.\nmodel = \"small\"\n"), "{text}");
     assert!(text.contains("# Share of the steps. Allowed: a number, 0 <= share < 1.\nshare = 0.5\n"), "{text}");
@@ -171,7 +174,7 @@ fn a_dotted_key_leads_to_a_stage_a_method_by_its_name_or_a_parameter_of_the_defa
 
 #[test]
 fn an_assignment_that_leads_nowhere_is_refused() {
-    refused("steps", "expected KEY=VALUE, such as steps=10 or dpo.beta=0.2, got \"steps\"");
+    refused("steps", "assignment: expected KEY=VALUE, such as steps=10 or dpo.beta=0.2, got \"steps\"");
     refused("stage.2.steps=1", "stage.2: expected 0 to 1, got \"2\"");
     refused(
         "stage.0.step=1",
@@ -184,7 +187,10 @@ fn an_assignment_that_leads_nowhere_is_refused() {
     );
     refused("share.a=1", "share: expected a table, as a dot leads into it, got 0.25");
     let misspelled = assigned(&["betta=1"]).unwrap_err().to_string();
-    assert!(misspelled.ends_with("or a parameter of a chosen method, got \"betta\"; did you mean beta?"), "{misspelled}");
+    assert!(
+        misspelled.ends_with("or a parameter of a chosen method, got \"betta\"; did you mean beta?"),
+        "{misspelled}"
+    );
     let mut table = FILE.parse().unwrap();
     let twice = places().map(|place| MethodPlace { name: "dpo".to_owned(), label: "dpo".to_owned(), ..place });
     let several = assign(&mut table, &declaration(), &twice, "beta=1").unwrap_err().to_string();

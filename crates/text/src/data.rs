@@ -50,6 +50,7 @@ use enumset::EnumSet;
 use objective::{Constant, TokenConstants};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use strum::VariantNames;
 
 use self::source::{Format, Taken};
 use crate::error::TextError;
@@ -134,8 +135,9 @@ pub struct Line<T> {
 }
 
 /// Part of a line that becomes a demonstration, for lines that leave a choice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, VariantNames, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Learnt {
     /// The last turn of `messages`, which must be the assistant's.
     #[default]

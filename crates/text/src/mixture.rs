@@ -15,6 +15,7 @@
 
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
+use strum::VariantNames;
 
 use crate::error::{TextError, refuse};
 use crate::random::generator;
@@ -29,8 +30,9 @@ pub struct Share {
 }
 
 /// The order in which a set is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantNames, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Order {
     /// The order of the file, in every pass.
     Given,

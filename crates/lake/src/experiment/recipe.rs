@@ -1,40 +1,39 @@
-//! What to run: the default recipe, a recipe file, and the command line, each replacing fields of the one before.
+//! What to run: the declared defaults, a recipe file, and the command line, each replacing fields of the one before.
 
+mod choosing;
 mod entry;
 
-use std::ops::{Bound, RangeInclusive};
 use std::path::Path;
+use std::sync::LazyLock;
 
-use objective::parameter::{BELOW_ONE, Interval, POSITIVE, UNIT, check_number};
-use objective::{Configured, schema};
+use objective::Configured;
+use recipe::schema::names;
+use recipe::{Declaration, Refusal, assign, difference, layers};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use strum::VariantNames;
-use toml::Table;
+use serde_json::{Value as Json, json};
+use toml::{Table, Value};
 use training::{OptimizerSettings, Shape};
 
 use crate::error::LakeError;
 use crate::policy::network::Encoding;
-use crate::policy::start::{self, Start};
-use crate::policy::teacher::{self, Teacher};
+use crate::policy::start::Start;
+use crate::policy::teacher::Teacher;
 use crate::solver::Target;
-use crate::spelling::suggest;
 use crate::world::environment::{Dynamics, Rewards};
 
+use self::choosing::Chosen;
 pub use self::entry::MethodRecipe;
-use self::entry::{OptimizerSpelling, Spelling, name_first};
+use self::entry::{MethodSpelling, OptimizerSpelling, name_first};
 
-/// The recipe whose fields every other one replaces.
-pub const DEFAULT: &str = include_str!("../../../../experiments/default.toml");
 /// Name of the recipe in errors, as the owner of its fields.
 const OWNER: &str = "recipe";
 /// The field of the teacher, which needs a method that reads it.
 const TEACHER: &str = "teacher";
-/// The fields without a default.
-const WITHOUT_DEFAULT: [&str; 2] = ["clip_norm", METHOD];
 /// The field of the methods.
 const METHOD: &str = "method";
+/// The field of the stages.
+const STAGE: &str = "stage";
 /// The word that stands for every registered method.
 const ALL: &str = "all";
 /// The field of the optimizer, and the prefix of its parameters among `--set` assignments.
@@ -42,8 +41,8 @@ const OPTIMIZER: &str = "optimizer";
 /// The fields that say on which lake policies are measured, and against what.
 const LAKE: [&str; 7] =
     ["map", "slippery", "success_rate", "reward_schedule", "gamma", "target", "parameterised_target"];
-/// Letters in a label.
-const LONGEST_LABEL: usize = 40;
+/// Limit of letters in a label.
+const LONGEST_LABEL: usize = 80;
 /// Reserved labels, which name rows of the tables or words of the command line, with their meanings.
 const RESERVED: [(&str, &str); 4] = [
     ("optimal", "the row of the optimal policy"),
@@ -51,117 +50,115 @@ const RESERVED: [(&str, &str); 4] = [
     (ALL, "every registered method"),
     (OPTIMIZER, "the owner of the optimizer's parameters"),
 ];
+/// Limit of the first run's seed, so that every run's seed is one that TOML can hold.
+const SEED_MAX: u64 = i64::MAX as u64 - 1_000_000;
 
-/// Everything that determines a result. Fields left out take the values of `experiments/default.toml`.
+/// The declared fields of recipes: names, help, ranges, defaults and JSON schema.
+static DECLARATION: LazyLock<Declaration> = LazyLock::new(Declaration::of::<Recipe>);
+
+/// The declared fields of recipes: names, help, ranges, defaults and JSON schema.
+pub fn declaration() -> &'static Declaration {
+    &DECLARATION
+}
+
+/// Everything that determines a result. Fields left out have their defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(transform = with_defaults_and_limits)]
+#[schemars(transform = with_stages)]
 pub struct Recipe {
-    /// A map that comes with the program, `generated:8x8,holes=0.2,seed=7`, a list of rows, or a file.
+    /// Map of the lake: one that comes with the program (see `lake maps`), a generated one
+    /// (`generated:8x8,holes=0.2,seed=7`), a list of rows as Gymnasium's `desc`, or a file: lines of letters, or TOML with
+    /// `rows` and `[trajectories]`.
+    #[schemars(extend("default" = "4x4", "x-group" = "Lake", "x-value" = "NAME|FILE"))]
     pub map: String,
-    /// Whether moves slip at right angles.
+    /// Whether the lake is slippery: a move then goes the intended way with the success rate, and at right angles to it
+    /// otherwise.
+    #[schemars(extend("default" = false, "x-group" = "Lake"))]
     pub slippery: bool,
-    /// The probability of the intended move on a slippery lake.
+    /// Probability of the intended move on a slippery lake; the right angles share the rest evenly.
+    #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.3333333333333333, "x-group" = "Lake"))]
     pub success_rate: f64,
     /// Rewards on arrival in a goal, in a hole, and on ice.
-    #[schemars(schema_with = "reward_schedule_schema")]
+    #[schemars(inner(range(min = -1e6, max = 1e6)))]
+    #[schemars(extend("default" = [1.0, 0.0, 0.0], "x-group" = "Lake", "x-value" = "GOAL,HOLE,FROZEN"))]
     pub reward_schedule: [f64; 3],
-    /// The environment's discount.
+    /// Discount of the environment.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0, "default" = 0.99, "x-group" = "Lake"))]
     pub gamma: f64,
-    /// What counts as the optimal policy.
-    #[schemars(schema_with = "target_schema")]
+    /// Optimal policy to measure against: the first of the best actions, all of them alike, or Boltzmann over Q* at
+    /// temperature 0.1.
+    #[schemars(schema_with = "names::<Target>", extend("default" = "greedy", "x-group" = "Lake"))]
     pub target: Target,
-    /// Whether the optimal policy is what the policy's own network becomes when it is fitted to T*.
+    /// Whether policies are measured against what their own network becomes when it is fitted to the optimal policy.
+    #[schemars(extend("default" = false, "x-group" = "Training"))]
     pub parameterised_target: bool,
-    /// What the policy is before training: random, or fitted to a policy that is partly right.
+    /// Policy before training: `random`, fitted to T* mixed with the uniform policy (`noisy:0.5`), to T* in a share of the
+    /// cells and a wrong action in the rest (`right:0.5`), or trained by another method (`after:sft`).
     #[schemars(schema_with = "start_schema")]
+    #[schemars(extend("default" = "random", "x-group" = "Training", "x-value" = "START"))]
     pub start: Start,
-    /// The policy that distillation learns from; there where a method reads it.
+    /// Policy that distillation learns from: Boltzmann over Q* at temperature 0.01 (`optimal`) or another one
+    /// (`optimal:0.5`), or a file with a policy's table, as `lake measure` reads it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "teacher_schema")]
+    #[schemars(extend("default" = "optimal", "x-group" = "Training", "x-value" = "FILE|optimal"))]
     pub teacher: Option<Teacher>,
-    /// The trajectory to imitate: a name that the map has, `drawn:shortest,seed=7`, or a word over L, D, R, U.
+    /// Trajectory to imitate: a name that the map has (`optimal`, `hole`, ...), a word over L, D, R, U, or a random one
+    /// (`drawn:shortest,seed=7`; shortest, longer, falling, any, looping or sampled; `moves=8` limits the length).
+    #[schemars(extend("default" = "optimal", "x-group" = "Data", "x-value" = "NAME|WORD"))]
     pub demonstration: String,
-    /// The trajectory to avoid, read by methods that compare.
+    /// Trajectory to avoid, which methods that compare read.
+    #[schemars(extend("default" = "hole", "x-group" = "Data", "x-value" = "NAME|WORD"))]
     pub rejected: String,
-    /// What the policy's network reads of a cell.
-    #[schemars(schema_with = "encoding_schema")]
+    /// Input of the policy for a cell: its number, or its row and its column, which it shares with other cells.
+    #[schemars(schema_with = "names::<Encoding>", extend("default" = "one_hot", "x-group" = "Training"))]
     pub encoding: Encoding,
     /// Units in the policy's hidden layer.
+    #[schemars(range(min = 1, max = 65_536), extend("default" = 64, "x-group" = "Training", "x-value" = "UNITS"))]
     pub hidden: usize,
-    /// The greatest learning rate.
+    /// Greatest learning rate.
+    #[schemars(range(max = 1e6))]
+    #[schemars(extend("exclusiveMinimum" = 0.0, "default" = 1e-3, "x-group" = "Training"))]
     pub learning_rate: f64,
-    /// How the learning rate goes on after its warm-up.
-    #[schemars(schema_with = "schedule_schema")]
+    /// Schedule of the learning rate after its warm-up.
+    #[schemars(schema_with = "names::<Shape>", extend("default" = "constant", "x-group" = "Training"))]
     pub schedule: Shape,
     /// Share of the steps over which the learning rate rises from 0.
+    #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.0, "x-group" = "Training"))]
     pub warmup_ratio: f64,
-    /// The greatest Euclidean norm of the gradient; left out, it is not clipped.
+    /// Euclidean norm that the gradient is clipped to; by default it is not clipped.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "f64")]
+    #[schemars(with = "f64", range(max = 1e6), extend("exclusiveMinimum" = 0.0, "x-group" = "Training"))]
     pub clip_norm: Option<f64>,
     /// Full-batch optimizer steps.
+    #[schemars(range(min = 1, max = 10_000_000), extend("default" = 300, "x-group" = "Training"))]
     pub steps: usize,
-    /// Independent runs.
+    /// Independent runs; the confidence interval is over them.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 128, "x-group" = "Training"))]
     pub seeds: usize,
-    /// The first run's seed; run i takes seed + i.
+    /// Seed of the first run; run i has seed + i. Equal seeds give equal bytes.
+    #[schemars(range(min = 0, max = SEED_MAX))]
+    #[schemars(extend("default" = 0, "x-group" = "Training", "x-value" = "SEED"))]
     pub seed: u64,
-    /// The optimizer.
+    /// Optimizer, with PyTorch's formulas and defaults.
     #[serde(serialize_with = "name_first")]
-    #[schemars(with = "OptimizerSpelling")]
+    #[schemars(schema_with = "recipe::schema::optimizer")]
+    #[schemars(extend("default" = { "name": "rmsprop" }, "x-group" = "Training"))]
     pub optimizer: OptimizerSettings,
-    /// What is trained; every registered method where none is listed.
+    /// Methods to train and to compare; every registered method where none is listed.
     #[serde(default)]
     pub method: Vec<MethodRecipe>,
 }
 
-/// A field's range.
-struct Limit<R, V> {
-    field: &'static str,
-    range: R,
-    value: fn(&Recipe) -> V,
-}
-
-impl Limit<RangeInclusive<u64>, u64> {
-    fn fail(&self, given: impl std::fmt::Display) -> LakeError {
-        let allowed = format!("{} to {}", self.range.start(), self.range.end());
-        field(&format!("{OWNER}.{}", self.field), &allowed, given)
-    }
-}
-
-/// −10⁶ ≤ x ≤ 10⁶.
-const REWARD: Interval = (Bound::Included(-1e6), Bound::Included(1e6));
-
-/// The only place of the ranges of numbers.
-const NUMBERS: &[Limit<Interval, Option<f64>>] = &[
-    Limit { field: "gamma", range: BELOW_ONE, value: |recipe| Some(recipe.gamma) },
-    Limit { field: "learning_rate", range: POSITIVE, value: |recipe| Some(recipe.learning_rate) },
-    Limit { field: "success_rate", range: UNIT, value: |recipe| Some(recipe.success_rate) },
-    Limit { field: "reward_schedule", range: REWARD, value: |recipe| Some(recipe.reward_schedule[0]) },
-    Limit { field: "reward_schedule", range: REWARD, value: |recipe| Some(recipe.reward_schedule[1]) },
-    Limit { field: "reward_schedule", range: REWARD, value: |recipe| Some(recipe.reward_schedule[2]) },
-    Limit { field: "warmup_ratio", range: UNIT, value: |recipe| Some(recipe.warmup_ratio) },
-    Limit { field: "clip_norm", range: POSITIVE, value: |recipe| recipe.clip_norm },
-];
-
-/// The only place of the ranges of counts.
-const COUNTS: &[Limit<RangeInclusive<u64>, u64>] = &[
-    Limit { field: "hidden", range: 1..=65_536, value: |recipe| recipe.hidden as u64 },
-    Limit { field: "steps", range: 1..=10_000_000, value: |recipe| recipe.steps as u64 },
-    Limit { field: "seeds", range: 1..=1_000_000, value: |recipe| recipe.seeds as u64 },
-    // Every run's seed is one that TOML can hold.
-    Limit { field: "seed", range: 0..=i64::MAX as u64 - 1_000_000, value: |recipe| recipe.seed },
-];
-
-/// What a command line says beside a recipe file.
+/// Changes of a command line to a recipe file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// Fields of the recipe.
     pub fields: Table,
-    /// Registered names, the recipe's names or labels, `all`, or names joined by `+`, which train one behind the other; none
-    /// means the recipe's list, or all.
+    /// Registered names, the recipe's names or labels, or `all`; with parameters (`dpo:beta=0.05;label_smoothing=0.1`) or
+    /// joined by `+`, which train one after the other. None means the recipe's list, or all.
     pub methods: Vec<String>,
-    /// `parameter=value`, `method.parameter=value` or `optimizer.parameter=value`.
+    /// `field=value`, `parameter=value`, `method.parameter=value`, or a path into the recipe.
     pub assignments: Vec<String>,
 }
 
@@ -174,15 +171,11 @@ impl Recipe {
     ///
     /// [`LakeError`] naming the file, the field, what is allowed and what was given.
     pub fn resolve(file: Option<&Path>, overrides: &Overrides) -> Result<Self, LakeError> {
-        let mut fields = Table::new();
-        let mut origin = "recipe".to_owned();
-        if let Some(path) = file {
-            let text =
-                std::fs::read_to_string(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;
-            origin = path.display().to_string();
-            fields = parse(&origin, &text)?;
-        }
-        Self::resolve_fields(&origin, fields, overrides)
+        let Some(path) = file else { return Self::resolve_over(Table::new(), overrides) };
+        let text = std::fs::read_to_string(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;
+        let origin = path.display().to_string();
+        let fields = layers::parse(&text).map_err(|problem| LakeError::Parse { path: origin.clone(), problem })?;
+        Self::resolve_fields(Some(&origin), fields, overrides)
     }
 
     /// The same with fields in the place of a file's.
@@ -191,28 +184,50 @@ impl Recipe {
     ///
     /// As [`resolve`](Self::resolve).
     pub fn resolve_over(fields: Table, overrides: &Overrides) -> Result<Self, LakeError> {
-        Self::resolve_fields("recipe", fields, overrides)
+        Self::resolve_fields(None, fields, overrides)
     }
 
-    fn resolve_fields(origin: &str, fields: Table, overrides: &Overrides) -> Result<Self, LakeError> {
-        let mut table = parse("default recipe", DEFAULT)?;
-        let names: Vec<_> = table.keys().cloned().chain(WITHOUT_DEFAULT.map(str::to_owned)).collect();
-        let teaches = fields.contains_key(TEACHER) || overrides.fields.contains_key(TEACHER);
-        table.extend(fields);
-        table.extend(overrides.fields.clone());
-        let unknown = table.keys().find(|name| !names.contains(name)).cloned();
-        let spelled = [OPTIMIZER, METHOD].map(|name| table.remove_entry(name));
-        let mut spelling: Spelling = read(origin, spelled.into_iter().flatten().collect())?;
-        spelling.select(&overrides.methods)?;
+    fn resolve_fields(origin: Option<&str>, fields: Table, overrides: &Overrides) -> Result<Self, LakeError> {
+        let refuse = |refusal: Refusal| match origin {
+            Some(origin) => LakeError::Parse { path: origin.to_owned(), problem: refusal.to_string() },
+            None => LakeError::Refused(refusal.within(OWNER)),
+        };
+        DECLARATION.check(&fields).map_err(refuse)?;
+        DECLARATION.check(&overrides.fields).map_err(|refusal| LakeError::Refused(refusal.within(OWNER)))?;
+        let mut table = DECLARATION.defaults();
+        // The default teacher is nobody's choice.
+        let default_teacher = table.remove(TEACHER);
+        DECLARATION.overlay(&mut table, fields);
+        DECLARATION.overlay(&mut table, overrides.fields.clone());
+        let chosen = Chosen::new(&mut table, &overrides.methods)?;
         for assignment in &overrides.assignments {
-            spelling.assign(assignment)?;
+            let assignment = chosen.path(&table, assignment)?;
+            let places = chosen.places(&table);
+            assign(&mut table, &DECLARATION, &places, &assignment)
+                .map_err(|refusal| LakeError::Parse { path: "--set".to_owned(), problem: refusal.to_string() })?;
         }
-        let Spelling { optimizer, method } = spelling;
-        let optimizer = toml::Value::try_from(OptimizerSettings::try_from(optimizer)?);
-        table.extend(optimizer.map(|optimizer| (OPTIMIZER.to_owned(), optimizer)));
-        let mut recipe: Self = read(origin, table).map_err(|error| {
-            suggest(error, unknown.as_deref().unwrap_or_default(), names.iter().map(String::as_str))
-        })?;
+        chosen.label(&mut table)?;
+        let teaches = table.contains_key(TEACHER);
+        if let Some(teacher) = default_teacher.filter(|_| !teaches) {
+            table.insert(TEACHER.to_owned(), teacher);
+        }
+
+        let read_error = |error: layers::ReadError| LakeError::Parse {
+            path: origin.unwrap_or(OWNER).to_owned(),
+            problem: error.to_string(),
+        };
+        let spelled = table.remove(METHOD).into_iter().map(|methods| (METHOD.to_owned(), methods)).collect();
+        let Methods { method } = layers::read(spelled).map_err(read_error)?;
+        if let Some(optimizer) = table.remove(OPTIMIZER) {
+            let spelled = match optimizer {
+                Value::Table(table) => table,
+                _ => Table::new(),
+            };
+            let optimizer =
+                OptimizerSettings::try_from(layers::read::<OptimizerSpelling>(spelled).map_err(read_error)?)?;
+            table.extend(Value::try_from(optimizer).map(|optimizer| (OPTIMIZER.to_owned(), optimizer)));
+        }
+        let mut recipe: Self = layers::read(table).map_err(read_error)?;
         recipe.method = method.into_iter().map(MethodRecipe::try_from).collect::<Result<_, _>>()?;
         recipe.validate()?;
         if !recipe.learns_from_teacher() {
@@ -222,6 +237,12 @@ impl Recipe {
             }
         }
         Ok(recipe)
+    }
+
+    /// The fields that differ from the defaults: a recipe that resolves to this one.
+    pub fn changes(&self) -> Table {
+        let resolved = Table::try_from(self).unwrap_or_default();
+        difference::changes(&DECLARATION, &resolved, &|_| Table::new())
     }
 
     /// How the lake answers moves.
@@ -251,17 +272,6 @@ impl Recipe {
 
     /// Checks every range, and that methods fit the lake and labels tell them apart.
     fn validate(&self) -> Result<(), LakeError> {
-        for limit in NUMBERS {
-            if let Some(value) = (limit.value)(self) {
-                check_number(OWNER, limit.field, limit.range, value)?;
-            }
-        }
-        for limit in COUNTS {
-            let value = (limit.value)(self);
-            if !limit.range.contains(&value) {
-                return Err(limit.fail(value));
-            }
-        }
         let default = Dynamics::from(false).success_rate;
         if !self.slippery && self.success_rate != default {
             let allowed = format!("{default} where slippery = false, as no move slips");
@@ -272,7 +282,7 @@ impl Recipe {
         for (index, entry) in self.method.iter().enumerate() {
             let label = entry.label();
             if !is_label(label) {
-                let allowed = format!("1 to {LONGEST_LABEL} letters, digits, -, _ or +");
+                let allowed = format!("1 to {LONGEST_LABEL} letters, digits, -, _, + or .");
                 return Err(field("method.label", &allowed, format!("\"{label}\"")));
             }
             if let Some(meaning) = taken(label) {
@@ -290,93 +300,50 @@ impl Recipe {
     }
 }
 
-fn target_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "enum": Target::VARIANTS })
-}
-
 fn start_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "pattern": "^(random|(noisy|right):[0-9.eE+-]+|after:[a-z0-9_]+)$", "description": start::SPELLING })
+    json_schema!({ "type": "string", "pattern": "^(random|(noisy|right):[0-9.eE+-]+|after:[a-z0-9_]+)$" })
 }
 
 fn teacher_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "minLength": 1, "description": teacher::SPELLING })
+    json_schema!({ "type": "string", "minLength": 1 })
 }
 
-fn encoding_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "enum": Encoding::VARIANTS })
-}
-
-fn reward_schedule_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": schema::number(REWARD), "minItems": 3, "maxItems": 3 })
-}
-
-fn schedule_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "enum": Shape::VARIANTS })
-}
-
-/// A recipe needs no field, as each has a default.
-fn with_defaults_and_limits(schema: &mut Schema) {
+/// A recipe needs no field, as each has a default, and may have stages in the place of methods.
+fn with_stages(schema: &mut Schema) {
     schema.remove("required");
-    let Some(fields) = schema.get_mut("properties").and_then(serde_json::Value::as_object_mut) else { return };
-    let defaults = parse("default recipe", DEFAULT).unwrap_or_default();
-    for (name, field) in fields {
-        let Some(field) = field.as_object_mut() else { continue };
-        let is_number = !field.contains_key("items");
-        if let Some(limit) = NUMBERS.iter().find(|limit| limit.field == name && is_number) {
-            field.extend(schema::number(limit.range).as_object().cloned().unwrap_or_default());
-        }
-        if let Some(Limit { range, .. }) = COUNTS.iter().find(|limit| limit.field == name) {
-            field.remove("format");
-            field.extend([
-                ("minimum".to_owned(), (*range.start()).into()),
-                ("maximum".to_owned(), (*range.end()).into()),
-            ]);
-        }
-        if let Some(default) = defaults.get(name).filter(|default| !default.is_table()) {
-            field.insert("default".to_owned(), serde_json::to_value(default).unwrap_or_default());
-        }
+    let stages = json!({
+        "type": "array",
+        "minItems": 1,
+        "description": "Stages of one policy, in the place of [[method]]: each trains its method from the policy that the \
+                        one before left.",
+        "items": {
+            "type": "object",
+            "properties": { METHOD: { "$ref": "#/$defs/Method", "description": "Method of the stage." } },
+            "required": [METHOD],
+            "additionalProperties": false,
+        },
+    });
+    if let Some(fields) = schema.get_mut("properties").and_then(Json::as_object_mut) {
+        fields.insert(STAGE.to_owned(), stages);
     }
+}
+
+/// The methods of a recipe before their parameters are checked.
+#[derive(Deserialize)]
+struct Methods {
+    #[serde(default)]
+    method: Vec<MethodSpelling>,
 }
 
 /// Whether a result may be called so.
 pub fn is_label(text: &str) -> bool {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_+.".contains(c);
     (1..=LONGEST_LABEL).contains(&text.len()) && text.chars().all(is_word)
 }
 
 /// The meaning of a reserved label in tables or on the command line, if it is one.
 pub fn taken(label: &str) -> Option<&'static str> {
     RESERVED.into_iter().find(|(name, _)| *name == label).map(|(_, meaning)| meaning)
-}
-
-/// A count, such as seeds or steps, parsed from text and checked against its field's range.
-///
-/// # Errors
-///
-/// [`LakeError::Field`] naming the field, its range and the text.
-pub fn count(name: &'static str, text: &str) -> Result<i64, LakeError> {
-    let Some(limit) = COUNTS.iter().find(|limit| limit.field == name) else {
-        return Err(field(name, "a field whose value is a count", text));
-    };
-    let number = text.parse::<u64>().ok().filter(|number| limit.range.contains(number));
-    number.and_then(|number| i64::try_from(number).ok()).ok_or_else(|| limit.fail(text))
-}
-
-/// Whether a recipe has a field of this name.
-#[cfg(feature = "program")]
-pub(crate) fn is_field(name: &str) -> bool {
-    WITHOUT_DEFAULT.contains(&name) || parse("default recipe", DEFAULT).is_ok_and(|fields| fields.contains_key(name))
-}
-
-fn parse(origin: &str, text: &str) -> Result<Table, LakeError> {
-    text.parse()
-        .map_err(|error: toml::de::Error| LakeError::Parse { path: origin.to_owned(), problem: error.to_string() })
-}
-
-/// Fields as a type, with the path to a field of another one in the error.
-fn read<T: DeserializeOwned>(origin: &str, table: Table) -> Result<T, LakeError> {
-    serde_path_to_error::deserialize(toml::Value::Table(table))
-        .map_err(|error| LakeError::Parse { path: origin.to_owned(), problem: error.to_string() })
 }
 
 fn field(field: &str, allowed: &str, given: impl std::fmt::Display) -> LakeError {

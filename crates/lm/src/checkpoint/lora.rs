@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumIter, EnumString, IntoEnumIterator, VariantNames};
 use tch::{Device, Kind, Tensor};
@@ -84,7 +85,7 @@ pub struct Lora {
 }
 
 /// Where a run's adapters come from, as the table `[lora]` of a recipe says it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Fields", into = "Fields")]
 pub enum Start {
     /// They begin anew.
@@ -94,19 +95,32 @@ pub enum Start {
 }
 
 /// The fields of that table.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Lora")]
 struct Fields {
+    /// Adapter to continue, in PEFT's layout: a folder, or a model of the hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     adapter: Option<PathBuf>,
+    /// Rank of new adapters.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = GREATEST_RANK))]
     rank: Option<usize>,
+    /// Scale of new adapters: B A is multiplied by alpha / rank.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     alpha: Option<f64>,
+    /// Linear maps that have adapters; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "targets")]
     targets: Option<Vec<Projection>>,
+    /// Whether B A is multiplied by alpha / sqrt(rank) instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     rslora: Option<bool>,
+}
+
+fn targets(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "enum": Projection::VARIANTS } })
 }
 
 impl Lora {

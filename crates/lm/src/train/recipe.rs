@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use jiff::civil::{Date, DateTime};
 use objective::{Anticipation, Configured, Freeze, Requirements, Source, Statistic};
+use recipe::schema::names;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, VariantNames};
 use text::data::Learnt;
@@ -19,7 +21,7 @@ use crate::error::{LmError, refuse};
 use crate::train::optimizer::Precision;
 use crate::transformer::batch::Packing;
 
-pub use resolving::default_now;
+pub use resolving::{declaration, default_now};
 
 /// The list of stages.
 const STAGE: &str = "stage";
@@ -29,127 +31,163 @@ pub(crate) const TEACHER: &str = "teacher";
 const REFERENCE: &str = "reference";
 
 /// Limit of the engine's threads, more than any machine has cores.
-const MOST_THREADS: usize = 1 << 12;
+const THREADS_MAX: usize = 1 << 12;
 /// Limit of records of a step or a micro-batch, more than fit into any memory.
-const MOST_RECORDS: usize = 1 << 20;
+const RECORDS_MAX: usize = 1 << 20;
 /// Limit of steps of a stage, so that the number of all its records can be counted.
-const MOST_STEPS: u64 = 1 << 40;
+const STEPS_MAX: u64 = 1 << 40;
 
-/// Everything that determines a run.
-#[derive(Debug, Serialize, Deserialize)]
+/// Everything that determines a run of `lm train`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// A folder, or a model of the hub as `owner/name`.
+    /// Model to train: a folder, or a model of the hub as `owner/name`.
     pub model: String,
-    /// Where it computes.
+    /// Device that computes: `cpu`, `cuda` or `cuda:INDEX`.
+    #[schemars(extend("default" = "cpu"))]
     pub device: String,
-    /// What it computes in, and is saved as.
+    /// Type of numbers that the model computes in and is saved as.
+    #[schemars(schema_with = "names::<Dtype>", extend("default" = "float32"))]
     pub dtype: Dtype,
-    /// Of every source of randomness.
+    /// Seed of every source of randomness: the order of the data, the noise of lambda, and random rounding.
+    #[schemars(range(max = i64::MAX), extend("default" = 0))]
     pub seed: u64,
-    /// How many threads the engine adds on a CPU with: the order of a sum depends on it, and so do its last bits.
+    /// Number of threads of the engine on a CPU; 0 means one a core. The last bits of sums depend on it.
+    #[schemars(range(max = THREADS_MAX), extend("default" = 0))]
     pub threads: usize,
-    /// What chat templates that ask are told.
+    /// Date for chat templates that ask for one, so that no example depends on the day on which it is read.
+    #[schemars(schema_with = "recipe::schema::date", extend("default" = "2024-07-26"))]
     pub date: Date,
-    /// A chat template, in place of the model's own; the trained model has it then.
+    /// Jinja template that replaces the model's own chat template, also in the trained model. Base models have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<PathBuf>,
-    /// The token that ends a response, in place of the tokenizer's `eos_token`; the trained model's tokenizer has it
-    /// then.
+    /// Token that ends a response, in place of the tokenizer's `eos_token`, also in the trained model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eos_token: Option<String>,
-    /// Where statistics of reference policies are kept; the run's own folder unless given.
+    /// Folder for statistics of reference policies; by default the run's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
-    /// The adapters that are trained, if not every weight is.
+    /// Adapters to train while every other weight is frozen: `rank` and `alpha`, with `targets` and `rslora` if not
+    /// their defaults, or `adapter = "FOLDER"` to continue one in PEFT's layout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Start>,
-    /// What is trained, one behind the other, each from where the one before ended.
+    /// Stages in the order in which they train, each from the policy that the one before left. A field of stages that
+    /// stands above the first one holds for all of them.
     pub stage: Vec<Stage>,
 }
 
 /// One method on its data.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// The order in which each data set is read.
+    /// Order in which each data set is read.
+    #[schemars(schema_with = "names::<Order>", extend("default" = "shuffled"))]
     pub order: Order,
-    /// The longest example, in tokens.
+    /// Limit of tokens of an example: longer responses are cut before their end.
+    #[schemars(range(min = 1), extend("default" = 1024))]
     pub max_length: usize,
-    /// Treatment of records that no method can learn from.
+    /// Treatment of records that no method can learn from: malformed, empty or equal responses, prompts that leave no
+    /// room for a response. `skip` counts them by kind, with the line of the first.
+    #[schemars(schema_with = "names::<Invalid>", extend("default" = "error"))]
     pub invalid: Invalid,
-    /// Records of a step.
+    /// Records (demonstrations, pairs, labelled responses, groups) of an optimizer step.
+    #[schemars(range(min = 1, max = RECORDS_MAX), extend("default" = 64))]
     pub batch: usize,
-    /// Records that go through the model at once.
+    /// Records that pass through the model at once. Results depend on it by rounding only.
+    #[schemars(range(min = 1, max = RECORDS_MAX), extend("default" = 4))]
     pub micro_batch: usize,
-    /// How they lie in memory.
+    /// Layout of sequences in memory. Results depend on it by rounding only.
+    #[schemars(schema_with = "names::<Packing>", extend("default" = "packed"))]
     pub packing: Packing,
-    /// Whether activations are computed a second time rather than kept.
+    /// Whether activations are computed a second time rather than kept: less memory, more time.
+    #[schemars(extend("default" = false))]
     pub activation_checkpointing: bool,
-    /// How often as many examples are read as there are.
+    /// Length of the stage in passes over its data.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = 1.0, "exclusiveMinimum" = 0.0, "x-instead-of" = "steps"))]
     pub epochs: Option<f64>,
-    /// Optimizer steps.
+    /// Length of the stage in optimizer steps, in place of `epochs`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = STEPS_MAX), extend("x-instead-of" = "epochs"))]
     pub steps: Option<u64>,
-    /// The greatest learning rate.
+    /// Greatest learning rate.
+    #[schemars(extend("default" = 5e-7, "exclusiveMinimum" = 0.0))]
     pub learning_rate: f64,
-    /// How the learning rate goes on after its warm-up.
+    /// Schedule of the learning rate after its warm-up.
+    #[schemars(schema_with = "names::<Shape>", extend("default" = "cosine"))]
     pub schedule: Shape,
     /// Share of the steps over which the learning rate rises from 0.
+    #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.1))]
     pub warmup_ratio: f64,
-    /// The greatest norm of the gradient; may be infinite.
+    /// Greatest norm of the gradient; `inf` does not clip.
+    #[schemars(extend("default" = 10.0, "exclusiveMinimum" = 0.0, "x-infinite" = true))]
     pub clip_norm: f64,
-    /// How 16-bit weights take small steps.
+    /// Treatment of steps that are smaller than the last bit of 16-bit weights.
+    #[schemars(schema_with = "names::<Precision>", extend("default" = "masters"))]
     pub precision: Precision,
-    /// Where the reference policy's statistics come from.
+    /// Source of the reference policy's statistics: computed before the stage and kept on disk (`cache`), or computed
+    /// by a reference in memory (`hold`), which is the model without its adapters where it has some (`base`). With
+    /// adapters, the default is `base` while they add nothing yet, and `hold` after that.
+    #[schemars(schema_with = "names::<Keeping>", extend("default" = "cache"))]
     pub reference: Keeping,
-    /// The model that distillation learns from, a folder or a model of the hub, with the policy's tokenizer.
+    /// Model that distillation learns from, with the policy's tokenizer: a folder, or a model of the hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher: Option<String>,
-    /// Steps from one evaluation to the next; 0 for one before and one after.
+    /// Steps from one evaluation to the next; 0 evaluates before the first step and after the last one only.
+    #[schemars(extend("default" = 0))]
     pub evaluate_every: u64,
-    /// Steps from one checkpoint to the next; 0 for one at the stage's end.
+    /// Steps from one checkpoint to the next; 0 writes one at the end of the stage and on Ctrl-C or SIGTERM only.
+    /// `--resume` continues a checkpoint bit for bit.
+    #[schemars(extend("default" = 0))]
     pub checkpoint_every: u64,
-    /// The newest checkpoints that stay.
+    /// Number of the newest checkpoints that are kept.
+    #[schemars(range(min = 1), extend("default" = 2))]
     pub keep_last: usize,
-    /// Whether the model with the best held-out score stays too.
+    /// Whether the model with the best held-out score of the stage is kept too, in OUT/best.
+    #[schemars(extend("default" = false))]
     pub keep_best: bool,
-    /// The score: a metric, of which more is better; the loss, of which less is, unless given.
+    /// Metric that scores a model, greater values being better; by default the loss, smaller values being better.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<String>,
-    /// The optimizer.
+    /// Optimizer: a table of its `name` and parameters, which have PyTorch's defaults.
+    #[schemars(schema_with = "recipe::schema::optimizer", extend("default" = { "name": "rmsprop" }))]
     pub optimizer: OptimizerSettings,
-    /// The method, by name, with its parameters.
+    /// Method: a table of its `name` and parameters, which have the defaults of the method. `ift` has
+    /// `freeze_embeddings = "all"`, as its authors' code.
     pub method: Configured,
-    /// What it learns from.
+    /// Data sets to learn from.
+    #[schemars(length(min = 1))]
     pub data: Vec<DataSet>,
-    /// What it is measured on.
+    /// Held-out data sets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluation: Vec<DataSet>,
 }
 
 /// A file of data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataSet {
-    /// JSON lines, a JSON list or Parquet.
+    /// File of JSON lines, a JSON list or Parquet.
     pub path: PathBuf,
-    /// Its part of the mixture; as many as its records unless given, so that each is read once an epoch.
+    /// Share of the mixture; by default the number of records, so that each is read once an epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub weight: Option<f64>,
-    /// What is learnt of each line.
+    /// Part of each line that becomes a demonstration.
     #[serde(default)]
+    #[schemars(schema_with = "names::<Learnt>")]
     pub learnt: Learnt,
-    /// Number of its first records to read, not counting skipped ones; all unless given.
+    /// Number of the first records to read, not counting skipped ones; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub limit: Option<usize>,
 }
 
 /// Treatment of records that no method can learn from: malformed, empty, equal, too long, of another kind, or
 /// impossible to encode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantNames, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Invalid {
     /// Report the first as an error, with its line.
     Error,
@@ -184,9 +222,6 @@ impl Recipe {
     fn validate(&self) -> Result<(), LmError> {
         if self.dtype == Dtype::Float16 {
             return Err(refuse("dtype", "float32 or bfloat16, as small gradients vanish in float16", self.dtype));
-        }
-        if self.threads > MOST_THREADS {
-            return Err(refuse("threads", format!("0 to {MOST_THREADS}; 0 is one a core"), self.threads));
         }
         for (index, stage) in self.stage.iter().enumerate() {
             let place = |field: &str| format!("{STAGE}[{index}].{field}");
@@ -227,65 +262,22 @@ impl Stage {
             (Some(steps), _) => steps,
             (None, epochs) => {
                 let steps = (epochs.unwrap_or(1.0) * epoch as f64 / self.batch as f64).ceil().max(1.0) as u64;
-                steps.min(MOST_STEPS)
+                steps.min(STEPS_MAX)
             }
         }
     }
 
     fn validate(&self, place: &dyn Fn(&str) -> String) -> Result<(), LmError> {
-        let at_least_one = [
-            ("max_length", self.max_length),
-            ("batch", self.batch),
-            ("micro_batch", self.micro_batch),
-            ("keep_last", self.keep_last),
-            ("data", self.data.len()),
-            ("steps", self.steps.map_or(1, |steps| usize::try_from(steps).unwrap_or(usize::MAX))),
-        ];
-        for (field, value) in at_least_one {
-            if value == 0 {
-                return Err(refuse(&place(field), "at least 1", 0));
-            }
-        }
-        for (field, value) in [("batch", self.batch), ("micro_batch", self.micro_batch)] {
-            if value > MOST_RECORDS {
-                return Err(refuse(&place(field), format!("at most {MOST_RECORDS}"), value));
-            }
-        }
-        if let Some(steps) = self.steps.filter(|steps| *steps > MOST_STEPS) {
-            return Err(refuse(&place("steps"), format!("at most {MOST_STEPS}"), steps));
-        }
-        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            return Err(refuse(&place("learning_rate"), "a finite number above 0", self.learning_rate));
-        }
-        if self.clip_norm.is_nan() || self.clip_norm <= 0.0 {
-            return Err(refuse(&place("clip_norm"), "a number above 0, or inf", self.clip_norm));
-        }
         if self.keep_best && self.evaluation.is_empty() {
             return Err(refuse(&place("keep_best"), "false, as there are no held-out data to tell the best by", true));
         }
         if let Some(best) = self.best.as_ref().filter(|_| !self.keep_best) {
             return Err(refuse(&place("best"), "nothing, as keep_best is false", best));
         }
-        if let Some(epochs) = self.epochs.filter(|epochs| !(*epochs > 0.0 && epochs.is_finite())) {
-            return Err(refuse(&place("epochs"), "a finite number above 0", epochs));
-        }
-        if !(0.0..=1.0).contains(&self.warmup_ratio) {
-            return Err(refuse(&place("warmup_ratio"), "0 to 1", self.warmup_ratio));
-        }
-        for (list, sets) in [("data", &self.data), ("evaluation", &self.evaluation)] {
-            for (index, set) in sets.iter().enumerate() {
-                let place = |field: &str| place(&format!("{list}[{index}].{field}"));
-                if let Some(weight) = set.weight.filter(|weight| !(*weight > 0.0 && weight.is_finite())) {
-                    return Err(refuse(&place("weight"), "a finite number above 0", weight));
-                }
-                if list == "evaluation"
-                    && let Some(weight) = set.weight
-                {
-                    return Err(refuse(&place("weight"), "nothing, as every record is measured once", weight));
-                }
-                if set.limit == Some(0) {
-                    return Err(refuse(&place("limit"), "at least 1", 0));
-                }
+        for (index, set) in self.evaluation.iter().enumerate() {
+            if let Some(weight) = set.weight {
+                let field = place(&format!("evaluation[{index}].weight"));
+                return Err(refuse(&field, "nothing, as every record is measured once", weight));
             }
         }
         let requirements = self.requirements();

@@ -123,7 +123,7 @@ fn adapters_are_trained_saved_applied_and_merged() {
     fails(&["score", "--data", &data, "--model", &qwen, "--adapter", &adapter], "expected the shape");
     fails(&["score", "--data", &data, "--model", &base, "--adapter", &base], "adapter_config.json: No such file");
     let elsewhere = folder.path().join("elsewhere").display().to_string();
-    fails(&["train", &recipe, "--out", &elsewhere, "--set", "lora.rank=0"], "lora: rank: expected at least 1, got 0");
+    fails(&["train", &recipe, "--out", &elsewhere, "--set", "lora.rank=0"], "lora.rank: expected 1 to 1048576, got 0");
 }
 
 #[test]
@@ -472,7 +472,7 @@ fn what_is_wrong_is_named_before_anything_is_trained() {
     let out = folder.path().join("out").display().to_string();
     let refused =
         |assignment: &str, message: &str| fails(&["train", &recipe, "--out", &out, "--set", assignment], message);
-    refused("batch=0", "stage[0].batch: expected at least 1, got 0");
+    refused("batch=0", "batch: expected 1 to 1048576, got 0");
     refused("model=/no/such/folder", "model \"/no/such/folder\": expected a folder that exists, or a model of the hub");
     refused("device=gpu", "device \"gpu\": expected cpu, cuda or cuda:INDEX");
     refused("stage.1.method.name=pdo", "recipe.toml: stage[1].method: pdo: unknown method; allowed: sft, dpo");

@@ -352,7 +352,7 @@ fn the_newest_checkpoints_stay_and_the_best_model() {
     };
     refused(&["keep_best=true", "best=beauty"], "stage[0].best: expected one of loss, ");
     refused(&[best], "stage[0].best: expected nothing, as keep_best is false, got rewards/accuracies");
-    refused(&["keep_last=0"], "stage[0].keep_last: expected at least 1, got 0");
+    refused(&["keep_last=0"], "keep_last: expected at least 1, got 0");
     refused(
         &["keep_best=true", "stage.1.evaluation=[]"],
         "stage[1].keep_best: expected false, as there are no held-out data",

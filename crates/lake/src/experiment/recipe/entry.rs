@@ -2,16 +2,13 @@
 
 use std::borrow::Cow;
 
-use objective::{
-    Anticipation, Configured, Constant, METHODS, Parameters, Requirements, Source, Statistic, Value, registry, schema,
-};
+use objective::{Anticipation, Configured, Constant, Parameters, Requirements, Source, Statistic, registry, schema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
-use training::{OPTIMIZERS, OptimizerSettings};
+use training::OptimizerSettings;
 
-use super::{ALL, LONGEST_LABEL, OPTIMIZER, field};
+use super::{LONGEST_LABEL, field};
 use crate::error::LakeError;
-use crate::spelling::suggest;
 
 /// A method with valid parameters, what trains before it, and a label where a recipe lists it more than once.
 ///
@@ -25,14 +22,6 @@ pub struct MethodRecipe {
     pub after: Vec<Configured>,
     /// The method.
     pub method: Configured,
-}
-
-/// Methods and optimizer before their parameters are checked: a command line still changes them one by one.
-#[derive(Deserialize)]
-pub(super) struct Spelling {
-    pub(super) optimizer: OptimizerSpelling,
-    #[serde(default)]
-    pub(super) method: Vec<MethodSpelling>,
 }
 
 /// An optimizer by name, with the parameters given.
@@ -112,92 +101,6 @@ fn check_data(label: &str, requirements: &Requirements) -> Result<(), LakeError>
     }
 }
 
-impl Spelling {
-    /// Replaces the list by the wanted methods: its entries by their names or labels, others at their defaults.
-    pub(super) fn select(&mut self, wanted: &[String]) -> Result<(), LakeError> {
-        let every = || METHODS.iter().map(|method| method.name.to_owned());
-        let names: Vec<_> = match wanted {
-            [] if !self.method.is_empty() => return Ok(()),
-            [] => every().collect(),
-            names => names
-                .iter()
-                .map(|name| name.trim())
-                .flat_map(|name| if name == ALL { every().collect() } else { vec![name.to_owned()] })
-                .collect(),
-        };
-        let mut chosen = Vec::new();
-        for name in names {
-            let listed: Vec<_> = self.method.iter().filter(|entry| entry.answers_to(&name)).cloned().collect();
-            if listed.is_empty() {
-                chosen.push(MethodSpelling::sequence(&name)?);
-            }
-            chosen.extend(listed);
-        }
-        self.method = chosen;
-        Ok(())
-    }
-
-    /// Sets a parameter of the optimizer or of chosen methods: `parameter=value` or `owner.parameter=value`.
-    pub(super) fn assign(&mut self, assignment: &str) -> Result<(), LakeError> {
-        let fail = |allowed: &str, given: &str| field("--set", allowed, given);
-        let Some((key, value)) = assignment.split_once('=') else {
-            return Err(fail("method.parameter=value", &format!("\"{assignment}\"")));
-        };
-        let Ok(value) = value.trim().parse::<Value>();
-        let (owner, parameter) = match key.trim().rsplit_once('.') {
-            Some((owner, parameter)) => (Some(owner), parameter),
-            None => (None, key.trim()),
-        };
-        if owner == Some(OPTIMIZER) {
-            self.optimizer.parameters.insert(parameter.to_owned(), value);
-            return Ok(());
-        }
-        let labels: Vec<_> = self.method.iter().map(|entry| entry.label().to_owned()).collect();
-        let mut entries: Vec<_> = match owner {
-            Some(owner) => self.method.iter_mut().filter(|entry| entry.answers_to(owner)).collect(),
-            None => self.method.iter_mut().collect(),
-        };
-        match (owner, entries.len()) {
-            (Some(owner), 0) => {
-                let error = fail(&format!("{OPTIMIZER} or a chosen method before the dot: {}", labels.join(", ")), key);
-                Err(suggest(error, owner, labels.iter().map(String::as_str).chain([OPTIMIZER])))
-            }
-            (None, 2..) => {
-                Err(fail(&format!("method.parameter=value where {} methods are chosen", labels.len()), assignment))
-            }
-            _ => {
-                for entry in &mut entries {
-                    entry.parameters.insert(parameter.to_owned(), value.clone());
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-impl MethodSpelling {
-    /// Methods joined by `+`, at their defaults.
-    fn sequence(names: &str) -> Result<Self, LakeError> {
-        let (before, own) = names.rsplit_once('+').map_or((None, names), |(before, own)| (Some(before), own));
-        let named = |name: &str| {
-            registry::find(name)?;
-            Ok(Parameters::from([("name".to_owned(), name.into())]))
-        };
-        let after = before.into_iter().flat_map(|before| before.split('+')).map(named);
-        let after = after.collect::<Result<Vec<_>, LakeError>>()?;
-        let name = registry::find(own)?.name.to_owned();
-        Ok(Self { name, label: before.map(|_| names.to_owned()), after, parameters: Parameters::new() })
-    }
-
-    fn label(&self) -> &str {
-        self.label.as_deref().unwrap_or(&self.name)
-    }
-
-    fn answers_to(&self, name: &str) -> bool {
-        self.label() == name || self.name == name
-    }
-}
-
 impl TryFrom<MethodSpelling> for MethodRecipe {
     type Error = LakeError;
 
@@ -232,19 +135,6 @@ pub(super) fn name_first<S: Serializer>(optimizer: &OptimizerSettings, serialize
     OptimizerSpelling { name, parameters }.serialize(serializer)
 }
 
-impl JsonSchema for OptimizerSpelling {
-    fn schema_name() -> Cow<'static, str> {
-        "Optimizer".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let tables = OPTIMIZERS
-            .iter()
-            .map(|entry| schema::table(generator, entry.name, entry.summary, &(entry.parameters)(), &[]));
-        json_schema!({ "oneOf": tables.collect::<Vec<_>>() })
-    }
-}
-
 impl JsonSchema for MethodRecipe {
     fn schema_name() -> Cow<'static, str> {
         "Entry".into()
@@ -253,7 +143,7 @@ impl JsonSchema for MethodRecipe {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let label = json_schema!({
             "type": "string",
-            "pattern": format!("^[A-Za-z0-9_+-]{{1,{LONGEST_LABEL}}}$"),
+            "pattern": format!("^[A-Za-z0-9_+.-]{{1,{LONGEST_LABEL}}}$"),
             "description": "what the result is called; by default the name",
         });
         let after = json_schema!({

@@ -1,48 +1,70 @@
-//! How a recipe comes about: the default recipe, a file, and assignments, each replacing fields of the one before; and how two differ.
+//! Resolution of a recipe: the declared defaults, a file, and assignments, each replacing fields of the one before.
 
-use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use jiff::civil::{Date, DateTime};
+use recipe::{Declaration, MethodPlace, assign, declaration, difference, layers};
+use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::{Keeping, REFERENCE, Recipe, STAGE, fail};
+use super::{Keeping, REFERENCE, Recipe, STAGE, Stage, fail};
 use crate::error::{LmError, refuse};
 
-/// The recipe whose fields every other one replaces.
-const DEFAULT: &str = include_str!("../../../../../experiments/lm/default.toml");
 /// The table of adapters.
 const LORA: &str = "lora";
-/// Fields that no stage has.
-const WHOLE: [&str; 11] =
-    ["model", "device", "dtype", "seed", THREADS, DATE, "chat_template", "eos_token", "cache", LORA, STAGE];
-/// What chat templates are told.
+/// The method of a stage.
+const METHOD: &str = "method";
+/// The date for chat templates.
 const DATE: &str = "date";
-/// How many threads the engine has.
+/// The number of the engine's threads.
 const THREADS: &str = "threads";
-/// Parameters of methods, by their names, whose defaults differ here.
-const METHODS: &str = "methods";
-/// The two ways to say how long a stage is.
-const LENGTHS: [&str; 2] = ["epochs", "steps"];
+/// Parameters of methods whose defaults differ from those of the registry: the method, the parameter and the value.
+/// No embedding that IFT's second forward pass reads has a gradient, as in its authors' code.
+const PRESETS: [(&str, &str, &str); 1] = [("ift", "freeze_embeddings", "all")];
 
-/// What the default recipe says that chat templates are told: where there is no recipe, answers do not depend on the day either.
+/// The declared fields of recipes. Those of stages are fields of the recipe too.
+static DECLARATION: LazyLock<Declaration> = LazyLock::new(|| {
+    let mut schema = schemars::schema_for!(Recipe);
+    let stage = schema.as_value().pointer("/$defs/Stage/properties").and_then(Json::as_object).cloned();
+    if let Some(fields) = schema.get_mut("properties").and_then(Json::as_object_mut) {
+        fields.extend(stage.into_iter().flatten());
+    }
+    // Every field has a default, or may stand above the stages.
+    schema.insert("required".to_owned(), Json::from(vec!["model", STAGE]));
+    if let Some(stage) = schema.pointer_mut("/$defs/Stage").and_then(Json::as_object_mut) {
+        stage.remove("required");
+    }
+    let order: Vec<_> = [declaration::names::<Recipe>(), declaration::names::<Stage>()].concat();
+    Declaration::new(schema, &order)
+});
+
+/// The declared fields of recipes: names, help, ranges, defaults and JSON schema.
+pub fn declaration() -> &'static Declaration {
+    &DECLARATION
+}
+
+/// Date for chat templates where there is no recipe: answers do not depend on the day either.
 ///
 /// # Errors
 ///
-/// [`LmError::Recipe`] for a default recipe that says it wrongly.
+/// [`LmError::Recipe`] for a default that is no date.
 pub fn default_now() -> Result<DateTime, LmError> {
-    let date = defaults()?.remove(DATE).unwrap_or(Value::Boolean(false));
-    let date: Date = date.try_into().map_err(|error| fail("default recipe", error))?;
+    let date = DECLARATION.field(DATE).and_then(|field| field.default.as_ref()?.as_str()).unwrap_or_default();
+    let date: Date = date.parse().map_err(|error| fail("default recipe", error))?;
     Ok(date.at(0, 0, 0, 0))
 }
 
-fn defaults() -> Result<Table, LmError> {
-    DEFAULT.parse().map_err(|error| fail("default recipe", error))
+/// The parameters of a method whose defaults differ from those of the registry.
+fn preset(method: &str) -> Table {
+    let own = PRESETS.iter().filter(|(name, ..)| *name == method);
+    own.map(|(_, parameter, value)| ((*parameter).to_owned(), (*value).into())).collect()
 }
 
 impl Recipe {
-    /// The default recipe, its fields replaced by those of a file, and these by assignments `key=value`, where a key may lead into
-    /// the recipe by dots: `learning_rate=1e-6` for every stage, `stage.0.method.beta=0.2` for one.
+    /// The defaults, their fields replaced by those of a file, and these by assignments `key=value`, where a key may
+    /// lead into the recipe by dots: `learning_rate=1e-6` for every stage, `stage.0.method.beta=0.2` for one,
+    /// `beta=0.2` for the only method that has such a parameter.
     ///
     /// # Errors
     ///
@@ -50,92 +72,92 @@ impl Recipe {
     pub fn resolve(file: &Path, assignments: &[String]) -> Result<Self, LmError> {
         let origin = file.display().to_string();
         let text = std::fs::read_to_string(file).map_err(|source| LmError::File { path: file.to_owned(), source })?;
-        let table = text.parse::<Table>().map_err(|error| fail(&origin, error))?;
+        let table = layers::parse(&text).map_err(|error| fail(&origin, error))?;
         Self::resolve_table(&origin, table, assignments)
     }
 
     fn resolve_table(origin: &str, mut table: Table, assignments: &[String]) -> Result<Self, LmError> {
+        misplaced(&table).map_err(|error| fail(origin, error))?;
         for assignment in assignments {
-            assign(&mut table, assignment).map_err(|error| fail("--set", error))?;
+            let places = places(&table);
+            assign(&mut table, &DECLARATION, &places, assignment).map_err(|error| fail("--set", error))?;
         }
-        let mut defaults = defaults()?;
-        let methods = defaults.remove(METHODS);
+        misplaced(&table).map_err(|error| fail(origin, error))?;
+        DECLARATION.check(&table).map_err(|error| fail(origin, error))?;
         let stages = match table.remove(STAGE) {
             Some(Value::Array(stages)) if !stages.is_empty() => stages,
             _ => return Err(fail(origin, refuse(STAGE, "at least one [[stage]] with a method and its data", "none"))),
         };
-        misplaced(&table, &stages).map_err(|error| fail(origin, error))?;
         let names_reference = table.contains_key(REFERENCE);
         let lora = table.get(LORA).and_then(Value::as_table).map(|lora| lora.contains_key("adapter"));
-        overlay(&mut defaults, table);
-        let (whole, shared): (Table, Table) = defaults.into_iter().partition(|(key, _)| WHOLE.contains(&key.as_str()));
-        let mut resolved = whole;
-        let stages = stages.into_iter().enumerate().map(|(index, stage)| match stage {
-            Value::Table(stage) => {
-                let mut fields = shared.clone();
-                if let Some(goes_on) = lora.filter(|_| !names_reference) {
-                    // The reference is the policy as the stage finds it: without its adapters while they add nothing yet.
-                    let keeping = if index == 0 && !goes_on { Keeping::Base } else { Keeping::Hold };
-                    fields.insert(REFERENCE.to_owned(), keeping.to_string().into());
-                }
-                overlay(&mut fields, stage);
-                if let Some(Value::Table(method)) = fields.get_mut("method") {
-                    let name = method.get("name").and_then(Value::as_str).unwrap_or_default();
-                    let own = methods.as_ref().and_then(|methods| methods.get(name)?.as_table());
-                    let left_out: Vec<_> =
-                        own.into_iter().flatten().filter(|(parameter, _)| !method.contains_key(*parameter)).collect();
-                    left_out
-                        .into_iter()
-                        .for_each(|(parameter, value)| _ = method.insert(parameter.clone(), value.clone()));
-                }
-                Value::Table(fields)
+        let mut fields = DECLARATION.defaults();
+        DECLARATION.overlay(&mut fields, table);
+        let (shared, mut resolved): (Table, Table) = fields.into_iter().partition(|(name, _)| is_of_stages(name));
+        let stages = stages.into_iter().enumerate().filter_map(|(index, stage)| {
+            let Value::Table(stage) = stage else { return None };
+            let mut fields = shared.clone();
+            if let Some(continues) = lora.filter(|_| !names_reference) {
+                // The reference is the policy as the stage finds it: without its adapters while they add nothing yet.
+                let keeping = if index == 0 && !continues { Keeping::Base } else { Keeping::Hold };
+                fields.insert(REFERENCE.to_owned(), keeping.to_string().into());
             }
-            other => other,
+            DECLARATION.overlay(&mut fields, stage);
+            if let Some(Value::Table(method)) = fields.get_mut(METHOD) {
+                let name = method.get("name").and_then(Value::as_str).unwrap_or_default();
+                preset(name).into_iter().for_each(|(name, value)| _ = method.entry(name).or_insert(value));
+            }
+            Some(Value::Table(fields))
         });
         resolved.insert(STAGE.to_owned(), Value::Array(stages.collect()));
         if resolved.get(THREADS).and_then(Value::as_integer) == Some(0) {
             let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as i64);
             resolved.insert(THREADS.to_owned(), cores.into());
         }
-        let recipe: Self = serde_path_to_error::deserialize(Value::Table(resolved)).map_err(|error| {
-            let field = error.path().to_string();
-            fail(origin, format!("{field}: {}", error.into_inner().message()))
-        })?;
+        let recipe: Self = layers::read(resolved).map_err(|error| fail(origin, error))?;
         recipe.validate().map_err(|error| fail(origin, error))?;
         Ok(recipe)
     }
 
-    /// The first field in which this recipe is not another one, by its path, and what the two say there.
+    /// The first field in which this recipe is not another one, by its path, and the two values there.
     ///
     /// # Errors
     ///
     /// [`LmError::Recipe`] for a recipe that cannot be written.
     pub fn difference(&self, other: &Self) -> Result<Option<(String, String, String)>, LmError> {
-        let table = |recipe: &Self| Value::try_from(recipe).map_err(|error| fail("recipe", error));
-        Ok(difference(String::new(), Some(&table(self)?), Some(&table(other)?)))
+        Ok(difference::first(&self.table()?, &other.table()?))
+    }
+
+    /// The fields that differ from the defaults: a recipe that resolves to this one.
+    ///
+    /// # Errors
+    ///
+    /// [`LmError::Recipe`] for a recipe that cannot be written.
+    pub fn changes(&self) -> Result<Table, LmError> {
+        Ok(difference::changes(&DECLARATION, &self.table()?, &preset))
+    }
+
+    fn table(&self) -> Result<Table, LmError> {
+        Table::try_from(self).map_err(|error| fail("recipe", error))
     }
 }
 
-/// The first place at which two values differ.
-fn difference(path: String, one: Option<&Value>, other: Option<&Value>) -> Option<(String, String, String)> {
-    let inner = |part: &str| if path.is_empty() { part.to_owned() } else { format!("{path}.{part}") };
-    match (one, other) {
-        (Some(Value::Table(one)), Some(Value::Table(other))) => {
-            let keys: BTreeSet<_> = one.keys().chain(other.keys()).collect();
-            keys.into_iter().find_map(|key| difference(inner(key), one.get(key), other.get(key)))
-        }
-        (Some(Value::Array(one)), Some(Value::Array(other))) => (0..one.len().max(other.len()))
-            .find_map(|index| difference(inner(&index.to_string()), one.get(index), other.get(index))),
-        (one, other) if one == other => None,
-        (one, other) => {
-            let said = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);
-            Some((path, said(one), said(other)))
-        }
-    }
+/// Whether stages have a field of this name.
+fn is_of_stages(name: &str) -> bool {
+    DECLARATION.items(STAGE).iter().any(|field| field.name == name)
+}
+
+/// The method of each stage, for assignments.
+fn places(table: &Table) -> Vec<MethodPlace> {
+    let stages = table.get(STAGE).and_then(Value::as_array).into_iter().flatten().enumerate();
+    let place = |(index, stage): (usize, &Value)| {
+        let name = stage.get(METHOD)?.get("name")?.as_str()?.to_owned();
+        Some(MethodPlace { path: format!("{STAGE}.{index}.{METHOD}"), label: name.clone(), name })
+    };
+    stages.filter_map(place).collect()
 }
 
 /// Refuses fields in the wrong place, and old names, with the correct form.
-fn misplaced(whole: &Table, stages: &[Value]) -> Result<(), LmError> {
+fn misplaced(whole: &Table) -> Result<(), LmError> {
     const OVERLONG: &str = "overlong";
     let replaced = |place: String| {
         let allowed = "invalid = \"error\" or \"skip\", which holds for all records that cannot be learnt from";
@@ -144,69 +166,18 @@ fn misplaced(whole: &Table, stages: &[Value]) -> Result<(), LmError> {
     if whole.contains_key(OVERLONG) {
         return replaced(OVERLONG.to_owned());
     }
-    for (index, stage) in stages.iter().enumerate() {
+    let stages = whole.get(STAGE).and_then(Value::as_array);
+    for (index, stage) in stages.into_iter().flatten().enumerate() {
         let Some(stage) = stage.as_table() else { continue };
         if stage.contains_key(OVERLONG) {
             return replaced(format!("{STAGE}[{index}].{OVERLONG}"));
         }
-        if let Some(field) = WHOLE.iter().find(|field| stage.contains_key(**field)) {
+        let is_whole = |name: &&String| DECLARATION.field(name).is_some() && !is_of_stages(name);
+        if let Some(field) = stage.keys().find(is_whole) {
             let allowed = "the field above the first [[stage]], as it holds for the whole run";
             return Err(refuse(&format!("{STAGE}[{index}].{field}"), allowed, "it in a stage"));
         }
     }
-    Ok(())
-}
-
-/// Replaces fields. A length takes the place of a length that is spelled otherwise.
-fn overlay(fields: &mut Table, with: Table) {
-    if LENGTHS.iter().any(|length| with.contains_key(*length)) {
-        LENGTHS.iter().for_each(|length| _ = fields.remove(*length));
-    }
-    fields.extend(with);
-}
-
-fn assign(table: &mut Table, assignment: &str) -> Result<(), LmError> {
-    let Some((key, value)) = assignment.split_once('=') else {
-        return Err(refuse("assignment", "key=value", format!("\"{assignment}\"")));
-    };
-    let (key, value) = (key.trim(), value.trim());
-    // What is no number, switch, list or table is text, and needs no quotes.
-    let value = format!("value = {value}")
-        .parse::<Table>()
-        .ok()
-        .and_then(|mut table| table.remove("value"))
-        .unwrap_or_else(|| Value::String(value.to_owned()));
-    if !key.contains('.') && !WHOLE.contains(&key) {
-        // It holds for every stage, whatever the file says of one.
-        if let Some(Value::Array(stages)) = table.get_mut(STAGE) {
-            for stage in stages.iter_mut().filter_map(Value::as_table_mut) {
-                let other = LENGTHS.contains(&key);
-                stage.retain(|name, _| name != key && !(other && LENGTHS.contains(&name)));
-            }
-        }
-        if LENGTHS.contains(&key) {
-            LENGTHS.iter().for_each(|length| _ = table.remove(*length));
-        }
-        table.insert(key.to_owned(), value);
-        return Ok(());
-    }
-    let unknown =
-        |part: &str| refuse(key, "a key that leads into the recipe", format!("\"{part}\", which is not there"));
-    let (path, last) = key.rsplit_once('.').map_or((None, key), |(path, last)| (Some(path), last));
-    let mut place = table;
-    let mut parts = path.into_iter().flat_map(|path| path.split('.'));
-    while let Some(part) = parts.next() {
-        place = match place.entry(part).or_insert_with(|| Value::Table(Table::new())) {
-            Value::Table(table) => table,
-            Value::Array(list) => {
-                let index = parts.next().unwrap_or_default();
-                let entry = index.parse::<usize>().ok().and_then(|index| list.get_mut(index));
-                entry.and_then(Value::as_table_mut).ok_or_else(|| unknown(index))?
-            }
-            _ => return Err(unknown(part)),
-        };
-    }
-    place.insert(last.to_owned(), value);
     Ok(())
 }
 
@@ -306,6 +277,43 @@ mod tests {
         assert_eq!(recipe.stage[1].method.objective().parameters()["beta"], 0.5.into());
     }
 
+    #[test]
+    fn the_short_name_of_a_parameter_reaches_the_only_method_that_has_it() {
+        let beta = |assignment| {
+            let recipe = resolve(FILE, &[assignment]).unwrap();
+            recipe.stage[1].method.objective().parameters()["beta"].clone()
+        };
+        assert_eq!(beta("beta=0.7"), 0.7.into());
+        assert_eq!(beta("dpo.beta=0.6"), 0.6.into());
+    }
+
+    #[test]
+    fn the_changes_of_a_recipe_are_short_and_resolve_to_the_same_recipe() {
+        for assignments in [
+            &[][..],
+            &["lora.rank=4", "lora.alpha=8"],
+            &["stage.0.method={ name = \"ift\" }"],
+            &["stage.0.method={ name = \"ift\", freeze_embeddings = \"none\" }", "steps=3", "threads=2"],
+        ] {
+            let recipe = resolve(FILE, assignments).unwrap();
+            let changes = recipe.changes().unwrap();
+            assert!(!changes.contains_key("dtype") && !changes.contains_key("device"), "{changes}");
+            let again = resolve(&changes.to_string(), &[]).unwrap();
+            assert_eq!(again.difference(&recipe).unwrap(), None, "{changes}");
+        }
+    }
+
+    #[test]
+    fn every_default_and_every_recipe_that_resolves_is_valid_by_the_schema() {
+        let defaults = recipe::document::document(declaration());
+        assert_eq!(defaults.parse::<Table>().unwrap(), declaration().defaults());
+        declaration().check(&resolve(FILE, &["clip_norm=inf"]).unwrap().table().unwrap()).unwrap();
+        let schema = declaration().schema().as_value();
+        assert_eq!(schema["properties"]["learning_rate"], schema["$defs"]["Stage"]["properties"]["learning_rate"]);
+        assert_eq!(schema["properties"]["batch"]["maximum"], 1 << 20);
+        assert_eq!(schema["required"], serde_json::json!(["model", "stage"]));
+    }
+
     #[track_caller]
     fn refused(assignments: &[&str], message: &str) {
         assert_eq!(resolve(FILE, assignments).unwrap_err(), message);
@@ -313,49 +321,47 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_named() {
-        refused(&["batch=0"], "run.toml: stage[0].batch: expected at least 1, got 0");
-        refused(&["batch=1048577"], "run.toml: stage[0].batch: expected at most 1048576, got 1048577");
-        refused(
-            &["micro_batch=9000000000"],
-            "run.toml: stage[0].micro_batch: expected at most 1048576, got 9000000000",
-        );
-        refused(&["threads=4097"], "run.toml: threads: expected 0 to 4096; 0 is one a core, got 4097");
-        refused(
-            &["steps=9000000000000"],
-            "run.toml: stage[0].steps: expected at most 1099511627776, got 9000000000000",
-        );
-        refused(
-            &["overlong=skip"],
-            "run.toml: overlong: expected invalid = \"error\" or \"skip\", which holds for all records that cannot be \
-             learnt from, got overlong",
-        );
-        refused(
-            &["stage.1.lora={ rank = 4, alpha = 8 }"],
-            "run.toml: stage[1].lora: expected the field above the first [[stage]], as it holds for the whole run, got it \
-             in a stage",
-        );
-        refused(&["learning_rate=-1"], "run.toml: stage[0].learning_rate: expected a finite number above 0, got -1");
-        refused(&["warmup_ratio=2"], "run.toml: stage[0].warmup_ratio: expected 0 to 1, got 2");
+        refused(&["batch=0"], "--set: batch: expected 1 to 1048576, got 0");
+        refused(&["stage.1.batch=0"], "--set: stage.1.batch: expected 1 to 1048576, got 0");
+        refused(&["batch=1048577"], "--set: batch: expected 1 to 1048576, got 1048577");
+        refused(&["micro_batch=9000000000"], "--set: micro_batch: expected 1 to 1048576, got 9000000000");
+        refused(&["threads=4097"], "--set: threads: expected 0 to 4096, got 4097");
+        refused(&["steps=9000000000000"], "--set: steps: expected 1 to 1099511627776, got 9000000000000");
+        refused(&["learning_rate=-1"], "--set: learning_rate: expected a number, 0 < learning_rate, got -1");
+        refused(&["warmup_ratio=2"], "--set: warmup_ratio: expected a number, 0 <= warmup_ratio <= 1, got 2");
+        refused(&["lora.rank=0"], "--set: lora.rank: expected 1 to 1048576, got 0");
         refused(
             &["dtype=float16"],
             "run.toml: dtype: expected float32 or bfloat16, as small gradients vanish in float16, got float16",
         );
-        refused(&["nonsense"], "--set: assignment: expected key=value, got \"nonsense\"");
         refused(
-            &["stage.5.steps=1"],
-            "--set: stage.5.steps: expected a key that leads into the recipe, got \"5\", which is not there",
+            &["nonsense"],
+            "--set: assignment: expected KEY=VALUE, such as steps=10 or dpo.beta=0.2, got \"nonsense\"",
         );
+        refused(&["stage.5.steps=1"], "--set: stage.5: expected 0 to 1, got \"5\"");
         let ppo = resolve(FILE, &["stage.0.method={ name = \"ppo\" }"]).unwrap_err();
         assert!(ppo.starts_with("run.toml: stage[0].method: expected a method that learns from data"), "{ppo}");
         assert_eq!(resolve(FILE, &["epochs=1e300"]).unwrap().stage[0].steps(130), 1 << 40);
         for (assignment, part) in [
             ("stage.0.method.beta=1", "sft.beta: unknown parameter"),
-            ("stage.0.colour=1", "unknown field `colour`"),
-            ("packing=loose", "unknown variant `loose`, expected `padded` or `packed`"),
+            ("stage.0.colour=1", "--set: stage.0.colour: expected a field: one of "),
+            ("learnig_rate=1", "did you mean learning_rate?"),
+            ("betta=1", "did you mean beta?"),
+            ("packing=loose", "--set: packing: expected one of padded, packed, got loose"),
         ] {
             let error = resolve(FILE, &[assignment]).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
+        let within = |text: &str| {
+            let refused = resolve(&format!("{text}\n{FILE}"), &[]).unwrap_err();
+            refused.strip_prefix("run.toml: ").map(str::to_owned).unwrap_or(refused)
+        };
+        assert_eq!(within("bacth = 1").split(": ").next(), Some("bacth"));
+        assert!(within("bacth = 1").ends_with("did you mean batch?"));
+        assert!(within("overlong = \"skip\"").starts_with("overlong: expected invalid = \"error\" or \"skip\""));
+        let misplaced = resolve(&format!("{FILE}\n[stage.lora]\nrank = 4\nalpha = 8"), &[]).unwrap_err();
+        let expected = "run.toml: stage[1].lora: expected the field above the first [[stage]]";
+        assert!(misplaced.starts_with(expected), "{misplaced}");
         let none = Recipe::resolve_table("run.toml", Table::new(), &[]).unwrap_err().to_string();
         assert_eq!(none, "run.toml: stage: expected at least one [[stage]] with a method and its data, got none");
     }

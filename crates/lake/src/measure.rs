@@ -4,7 +4,7 @@ pub mod statistics;
 
 use crate::world::environment::Environment;
 use crate::world::map::{ACTIONS, Action, Cell};
-use crate::world::policy_table::TransitionMatrix;
+use crate::world::policy_table::{TransitionMatrix, greedy};
 
 /// How a policy fares from the start, exactly.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -17,7 +17,6 @@ use objective::{Data, Feedback, Freeze, Pair, Response, Statistic, TokenConstant
 use training::{Frozen, MicroBatch, Optimizer, Policy};
 
 use crate::policy::network::{Forward, Fusion, Network, States};
-use crate::policy::teacher;
 use crate::world::map::{ACTIONS, Action, Map, Trajectory};
 use crate::world::policy_table::greedy_action;
 

@@ -26,6 +26,7 @@ use strum::{IntoStaticStr, VariantNames};
 use crate::error::LakeError;
 use crate::world::environment::Environment;
 use crate::world::map::{ACTIONS, Action, Cell, Map};
+use crate::world::policy_table::TransitionMatrix;
 
 use certificate::{Certificate, Choice};
 use plane::Plane;

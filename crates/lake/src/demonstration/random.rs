@@ -21,8 +21,6 @@ pub const SPELLING: &str = "drawn:KIND[,moves=COUNT][,seed=SEED]";
 
 /// The seed where a name leaves it out.
 const SEED: u64 = 0;
-
-const STREAM: u64 = 257;
 /// Moves beyond the fewest to a goal, where a name leaves their number out: up to 8 on Gymnasium's 4x4.
 const MORE: usize = 2;
 /// The most moves of a name.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::audit::{Explanation, or_undefined};
 use crate::experiment::recipe::Recipe;
 use crate::measure::Measured;
+use crate::measure::statistics::{Curve, Summary};
 use crate::world::map::ACTIONS;
 use crate::world::policy_table::TransitionMatrix;
 

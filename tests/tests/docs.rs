@@ -232,9 +232,7 @@ fn every_command_without_a_mark_prints_what_the_docs_say() {
     for page in pages() {
         // The commands of a page run one after another in a folder that has what they read.
         let folder = tempfile::tempdir().unwrap();
-        for shared in ["experiments", "envs"] {
-            std::os::unix::fs::symlink(root().join(shared), folder.path().join(shared)).unwrap();
-        }
+        std::os::unix::fs::symlink(root().join("experiments"), folder.path().join("experiments")).unwrap();
         let mut printed = None;
         for Block { language, mark, text } in commands(&page) {
             match (language.as_str(), mark, printed.take()) {
@@ -262,4 +260,20 @@ fn every_command_without_a_mark_prints_what_the_docs_say() {
         }
     }
     assert!(ran >= 20, "only {ran} blocks were run");
+}
+
+#[test]
+fn no_crate_includes_a_file_from_outside_of_itself_so_that_its_package_has_all_that_it_reads() {
+    for source in files(&root().join("crates"), "rs").iter().filter(|path| path.iter().any(|part| part == "src")) {
+        let text = std::fs::read_to_string(source).unwrap();
+        for (_, rest) in ["include_str!(\"", "include_bytes!(\""].into_iter().flat_map(|name| {
+            text.match_indices(name).map(|(place, name)| (place, &text[place + name.len()..])).collect::<Vec<_>>()
+        }) {
+            let included = source.parent().unwrap().join(rest.split('"').next().unwrap());
+            let mut owner = source.ancestors().filter(|folder| folder.join("Cargo.toml").exists());
+            let [included, owner] =
+                [included, owner.next().unwrap().to_owned()].map(|path| path.canonicalize().unwrap());
+            assert!(included.starts_with(&owner), "{}: {}", source.display(), included.display());
+        }
+    }
 }

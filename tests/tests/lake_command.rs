@@ -384,10 +384,16 @@ fn help_is_a_manual_of_every_method_and_parameter() {
 #[test]
 fn wrong_methods_and_parameters_are_errors_that_name_what_is_allowed() {
     fails(&["--method", "spo"], &["spo: unknown method", "sft, dpo, orpo"]);
-    fails(&["--method", "dpo", "--set", "gamma=0.5"], &["dpo.gamma: unknown parameter", "beta, label_smoothing"]);
+    fails(&["--method", "dpo", "--set", "dpo.gamma=0.5"], &["dpo.gamma: unknown parameter", "beta, label_smoothing"]);
+    fails(
+        &["--method", "dpo", "--set", "bata=0.5"],
+        &["--set: bata", "a parameter of dpo: beta", "did you mean beta?"],
+    );
+    fails(&["--method", "dpo", "--set", "stpes=5"], &["--set: stpes", "one of map", "did you mean steps?"]);
+    fails(&["--method", "dpo", "--set", "steps=0"], &["--set: steps", "1 to 10000000", "got 0"]);
     fails(&["--method", "dpo", "--set", "beta=-1"], &["dpo.beta", "1e-9 <= beta <= 1e6", "got -1"]);
     fails(&["--method", "dpo", "--set", "beta=much"], &["dpo.beta", "a number", "\"much\""]);
-    fails(&["--method", "dpo", "--set", "beta"], &["--set", "method.parameter=value", "\"beta\""]);
+    fails(&["--method", "dpo", "--set", "beta"], &["--set", "KEY=VALUE", "dpo.beta=0.2", "\"beta\""]);
     fails(&["--method", "dpo,orpo", "--set", "beta=1"], &["--set", "2 methods are chosen"]);
     fails(&["--method", "dpo", "--set", "ift.gamma=1"], &["--set", "dpo", "ift.gamma"]);
     fails(&["--method", "ift", "--set", "propagation=none", "--set", "gamma=0.9"], &["ift.gamma", "not used"]);
@@ -522,4 +528,83 @@ fn a_sequence_of_methods_names_the_unknown_one() {
     fails(&["--method", "sft+spo"], &["spo: unknown method; allowed: sft"]);
     fails(&["--method", "spo+sft"], &["spo: unknown method"]);
     fails(&["--method", "sft+"], &["unknown method"]);
+}
+
+#[test]
+fn an_assignment_sets_a_field_of_the_recipe_a_parameter_by_its_short_name_or_one_of_a_stage() {
+    let recipe = |extra: &[&str]| json(&[extra, &["--set", "steps=3", "--set", "seeds=1"]].concat())["recipe"].clone();
+    let short = recipe(&["--method", "dpo,ift", "--set", "beta=0.2", "--set", "map=8x8", "--set", "optimizer=sgd"]);
+    assert_eq!((&short["steps"], &short["seeds"], &short["map"]), (&3.into(), &1.into(), &"8x8".into()));
+    assert_eq!((&short["method"][0]["beta"], &short["optimizer"]["name"]), (&0.2.into(), &"sgd".into()));
+    // A method's parameter comes before a field of the recipe of the same name.
+    let gamma = recipe(&["--method", "ift", "--set", "gamma=0.5"]);
+    assert_eq!((&gamma["gamma"], &gamma["method"][0]["gamma"]), (&0.99.into(), &0.5.into()));
+    let one = recipe(&["--method", "dpo", "--set", "stage.0.method.beta=0.2"]);
+    assert_eq!(one["method"][0]["beta"], 0.2);
+    let both =
+        recipe(&["--method", "orpo+dpo", "--set", "stage.0.method.beta=0.3", "--set", "stage.1.method.beta=0.4"]);
+    assert_eq!((&both["method"][0]["after"][0]["beta"], &both["method"][0]["beta"]), (&0.3.into(), &0.4.into()));
+    fails(&["--method", "dpo,ift", "--set", "stage.0.method.beta=1"], &["--set", "2 methods are chosen"]);
+    fails(&["--method", "dpo", "--set", "stage.1.method.beta=1"], &["--set", "a stage from 0 to 0"]);
+}
+
+#[test]
+fn stages_of_a_recipe_train_one_after_the_other_as_methods_joined_by_a_plus_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "steps = 5\nseeds = 2\n[[stage]]\nmethod = { name = \"sft\" }\n[[stage]]\nmethod = { name = \"dpo\" }";
+    let recipe = file(&folder, "stages.toml", text);
+    let setting = ["--set", "beta=0.2", "--json"];
+    let joined = succeeds(&[&["--method", "sft+dpo", "--seeds", "2", "--steps", "5"], &setting[..]].concat());
+    assert_eq!(succeeds(&[&["--recipe", &recipe], &setting[..]].concat()), joined);
+    let broken = |text: &str, expected: &[&str]| fails(&["--recipe", &file(&folder, "broken.toml", text)], expected);
+    broken("[[stage]]\nmethod = { name = \"sft\" }\n[[method]]\nname = \"dpo\"", &["recipe.stage", "got both"]);
+    broken("[[stage]]\nsteps = 3", &["broken.toml: stage[0].steps", "above the first [[stage]]"]);
+    broken("[[stage]]\nmethods = 3", &["broken.toml: stage[0].methods", "did you mean method?"]);
+}
+
+#[test]
+fn one_method_is_compared_at_several_parameters_and_its_rows_have_them_as_label() {
+    let report =
+        json(&["--method", "dpo:beta=0.05,dpo:beta=0.5;label_smoothing=0.1,ift", "--seeds", "2", "--steps", "9"]);
+    let rows: std::collections::BTreeMap<_, _> = report["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["method"].as_str().unwrap(), &row["parameters"]["beta"]))
+        .collect();
+    let labels: Vec<_> = rows.keys().copied().collect();
+    assert_eq!(labels, ["dpo-beta-0.05", "dpo-beta-0.5-label_smoothing-0.1", "ift"]);
+    assert_eq!((rows["dpo-beta-0.05"], rows["dpo-beta-0.5-label_smoothing-0.1"]), (&0.05.into(), &0.5.into()));
+    // A method in a single row keeps its name.
+    let single = json(&["--method", "sft+dpo:beta=0.5,dpo:beta=0.2", "--seeds", "1", "--steps", "1"]);
+    let labels: Vec<_> =
+        single["recipe"]["method"].as_array().unwrap().iter().map(|row| row["label"].as_str()).collect();
+    assert_eq!(labels, [Some("sft+dpo"), None]);
+    fails(&["--method", "dpo:beta"], &["dpo", "NAME:PARAMETER=VALUE", "\"beta\""]);
+    fails(&["--method", "dpo:bata=1"], &["dpo.bata: unknown parameter", "did you mean beta?"]);
+    fails(&["--method", "dpo:beta=1,dpo:beta=1"], &["method.label", "twice"]);
+}
+
+#[test]
+fn a_recipe_is_printed_whole_or_as_what_differs_from_the_defaults_and_both_run_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--method", "sft+dpo:beta=0.2,ift", "--seeds", "2", "--steps", "4", "--slippery"];
+    let expected = succeeds(&[&arguments[..], &["--json"]].concat());
+    let printed = |print| succeeds(&[&arguments[..], &[print]].concat());
+    for print in ["--print", "--print=changes"] {
+        let recipe = file(&folder, "printed.toml", &printed(print));
+        assert_eq!(succeeds(&["--recipe", &recipe, "--json"]), expected, "{print}");
+    }
+    let changes: toml::Table = printed("--print=changes").parse().unwrap();
+    assert_eq!(changes.keys().collect::<Vec<_>>(), ["method", "seeds", "slippery", "steps"]);
+    assert_eq!(changes["method"][1].as_table().unwrap().len(), 1);
+}
+
+#[test]
+fn the_printed_defaults_are_a_recipe_that_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let defaults = succeeds(&["schema", "defaults"]);
+    let recipe = file(&folder, "defaults.toml", &defaults);
+    assert_eq!(succeeds(&["--recipe", &recipe, "--method", "ift", "--print=changes"]), "[[method]]\nname = \"ift\"\n");
+    assert!(succeeds(&["--help"]).contains("Allowed: a number, 0 <= gamma < 1."));
 }

@@ -321,7 +321,8 @@ fn two_processes_do_not_run_one_shard() {
 fn a_wrong_study_is_an_error_that_names_the_field() {
     for (from, to, texts) in [
         ("designs = 30", "designs = 0", vec!["study.designs", "1 to 1000000", "got 0"]),
-        ("designs = 30", "designs = 30\nshots = 1", vec!["study.toml", "shots"]),
+        ("designs = 30", "designs = 30\nshots = 1", vec!["study.toml", "study.shots", "one of designs"]),
+        ("designs = 30", "desings = 30", vec!["study.toml", "study.desings", "did you mean designs?"]),
         ("stops = [5, 20, 40]", "stops = [7]", vec!["study.stops", "1, 2, 5, 10, 20, 40", "got 7"]),
         ("stops = [5, 20, 40]", "stops = [20, 5]", vec!["study.stops", "each greater"]),
         ("seeds = 3", "seeds = 1", vec!["study.recipe.seeds", "at least 2", "got 1"]),
@@ -374,6 +375,14 @@ fn a_wrong_study_is_an_error_that_names_the_field() {
         fails(&["study", &study, "--out", &within(&home, "out")], &texts);
     }
     let (_home, study) = folder(SMALL);
+    for (assignment, texts) in [
+        ("desings=3", vec!["--set: desings", "did you mean designs?"]),
+        ("recipe.stpes=3", vec!["--set: recipe.stpes", "did you mean steps?"]),
+        ("recipe.steps=0", vec!["--set: recipe.steps", "1 to 10000000", "got 0"]),
+        ("designs=0", vec!["--set: designs", "1 to 1000000", "got 0"]),
+    ] {
+        fails(&["study", &study, "--design", "0", "--set", assignment], &texts);
+    }
     for (arguments, texts) in [
         (vec!["--out", "x", "--shard", "4/3"], vec!["--shard", "1 <= NUMBER <= OF", "4/3"]),
         (vec!["--out", "x", "--shard", "0/3"], vec!["--shard", "1 <= NUMBER <= OF", "0/3"]),
@@ -382,6 +391,15 @@ fn a_wrong_study_is_an_error_that_names_the_field() {
         fails(&[&["study", &study][..], &arguments].concat(), &texts);
     }
     fails(&["study", "missing.toml", "--out", "x"], &["missing.toml", "No such file"]);
+}
+
+#[test]
+fn an_assignment_replaces_a_field_of_a_study_and_of_its_recipe() {
+    let (_home, study) = folder(SMALL);
+    let designs = ["study", &study, "--set", "designs=4", "--set", "recipe.seeds=2"];
+    let recipe = succeeds(&[&designs[..], &["--design", "3"]].concat());
+    assert!(recipe.contains("\nseeds = 2\n"), "{recipe}");
+    assert_ne!(recipe, succeeds(&["study", &study, "--design", "3"]));
 }
 
 #[test]

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use jsonschema::Validator;
 use lake::experiment::recipe::{Overrides, Recipe};
+use lake::study::Study;
 use objective::parameter::Kind;
 use objective::{Configured, METHODS, Method, Parameter, Parameters, Value};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::json;
-use tests::command::recipes;
+use tests::command::{recipes, root};
 
 fn validator<T: schemars::JsonSchema>() -> Validator {
     jsonschema::validator_for(&serde_json::to_value(schemars::schema_for!(T)).unwrap()).unwrap()
@@ -130,6 +131,20 @@ fn recipes_that_come_with_the_project_and_what_runs_record_are_valid_by_the_sche
 }
 
 #[test]
+fn studies_that_come_with_the_project_are_valid_by_the_schema_of_studies() {
+    let schema = validator::<Study>();
+    for name in ["reproduction", "reproduction-4x4"] {
+        let text = std::fs::read_to_string(root().join(format!("experiments/{name}.toml"))).unwrap();
+        let study: toml::Table = text.parse().unwrap();
+        schema.validate(&serde_json::to_value(&study).unwrap()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        for (field, value) in [("designs", 0.into()), ("design", 1.into()), ("recipe", "steps".into())] {
+            let wrong: toml::Table = study.clone().into_iter().chain([(field.to_owned(), value)]).collect();
+            assert!(!schema.is_valid(&serde_json::to_value(wrong).unwrap()), "{name}: {field}");
+        }
+    }
+}
+
+#[test]
 fn a_recipe_is_invalid_by_the_schema_where_the_program_refuses_it() {
     let schema = validator::<Recipe>();
     let accepts = |text: &str| {
@@ -165,6 +180,10 @@ fn a_recipe_is_invalid_by_the_schema_where_the_program_refuses_it() {
         ("method = [{name = \"dpo\", label = \"a-b\", beta = 1}]", true),
         ("method = [{name = \"dpo\", label = \"a b\"}]", false),
         ("method = [{name = \"spo\"}]", false),
+        ("stage = [{method = {name = \"sft\"}}, {method = {name = \"dpo\", beta = 0.2}}]", true),
+        ("stage = [{method = {name = \"dpo\", beta = -1}}]", false),
+        ("stage = [{steps = 3}]", false),
+        ("stage = []", false),
         ("colour = 1", false),
     ] {
         let table: toml::Table = text.parse().unwrap();

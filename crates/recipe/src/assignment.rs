@@ -13,12 +13,9 @@
 use objective::registry;
 use toml::{Table, Value};
 
-use crate::declaration::{Declaration, Field};
+use crate::declaration::{Declaration, Field, STAGE};
 use crate::kind::{Kind, guess};
 use crate::refusal::Refusal;
-
-/// The list of stages.
-const STAGE: &str = "stage";
 
 /// A chosen method, and the names that assignments have for it.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,6 +8,7 @@
 //! | `x-value` | placeholder of the option's value, such as `NAME\|FILE` |
 //! | `x-infinite` | whether an infinite number is allowed, which JSON cannot express |
 //! | `x-instead-of` | another field that says the same, which this one replaces |
+//! | `x-unused` | whether the field is only allowed where something reads it; only there does it have its default |
 
 use schemars::{JsonSchema, Schema};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
@@ -16,6 +17,9 @@ use toml::{Table, Value};
 
 use crate::kind::Kind;
 use crate::refusal::Refusal;
+
+/// The list of stages.
+pub(crate) const STAGE: &str = "stage";
 
 /// A declared field.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +40,8 @@ pub struct Field {
     pub placeholder: Option<String>,
     /// Name of the field that this one replaces.
     pub instead_of: Option<String>,
+    /// Whether the field is only allowed where something reads it; only there does it have its default.
+    pub unused: bool,
 }
 
 /// The declared fields of a recipe.
@@ -59,7 +65,7 @@ impl Declaration {
             Kind::Table { fields, open } => (fields, open),
             _ => (Vec::new(), true),
         };
-        fields.sort_by_key(|field| order.iter().position(|name| *name == field.name));
+        fields.sort_by_key(|field| order.iter().position(|name| *name == field.name).unwrap_or(order.len()));
         Self { schema, fields, open }
     }
 
@@ -89,18 +95,31 @@ impl Declaration {
         }
     }
 
-    /// The default of every field that has one.
+    /// The default of every field that has one under all other values.
     pub fn defaults(&self) -> Table {
         let default = |field: &Field| Some((field.name.clone(), field.default.clone()?));
-        self.fields.iter().filter_map(default).collect()
+        self.fields.iter().filter(|field| !field.unused).filter_map(default).collect()
     }
 
-    /// Checks the names, kinds and ranges of a table's fields. No field has to be there.
+    /// Whether each stage has a field of this name.
+    pub fn is_of_stages(&self, name: &str) -> bool {
+        self.items(STAGE).iter().any(|field| field.name == name)
+    }
+
+    /// Checks the names, places, kinds and ranges of a table's fields. No field has to be there.
     ///
     /// # Errors
     ///
     /// [`Refusal`] of the first wrong field.
     pub fn check(&self, table: &Table) -> Result<(), Refusal> {
+        let stages = table.get(STAGE).and_then(Value::as_array).into_iter().flatten();
+        let is_misplaced = |name: &&String| self.field(name).is_some() && !self.is_of_stages(name);
+        for (index, stage) in stages.enumerate().filter_map(|(index, stage)| Some((index, stage.as_table()?))) {
+            if let Some(name) = stage.keys().find(is_misplaced) {
+                let allowed = "the field above the first [[stage]], as it holds for every stage";
+                return Err(Refusal::new(format!("{STAGE}[{index}].{name}"), allowed, "it in a stage"));
+            }
+        }
         Kind::Table { fields: self.fields.clone(), open: self.open }.check("", &Value::Table(table.clone()))
     }
 
@@ -130,6 +149,7 @@ impl Field {
             group: text("x-group"),
             placeholder: text("x-value"),
             instead_of: text("x-instead-of"),
+            unused: schema["x-unused"] == true,
         }
     }
 }

@@ -15,7 +15,8 @@ pub fn document(declaration: &Declaration) -> String {
         declaration.fields().iter().filter(|field| !is_listed(field)).partition(is_table);
     let values = values.into_iter().map(|field| {
         let name = &field.name;
-        let line = field.default.as_ref().map_or(format!("# {name} ="), |default| format!("{name} = {default}"));
+        let mark = if field.unused { "# " } else { "" };
+        let line = field.default.as_ref().map_or(format!("# {name} ="), |default| format!("{mark}{name} = {default}"));
         format!("{}{line}\n", comment(field))
     });
     let tables = tables.into_iter().map(|field| {

@@ -107,7 +107,7 @@ fn argument(field: &'static Field) -> Arg {
             let typed = clap::builder::TypedValueParser::map(PossibleValuesParser::new(names), |name| {
                 field.kind.parse(&field.name, &name).unwrap_or(Value::String(name))
             });
-            argument.value_parser(typed)
+            argument.value_name(placeholder.unwrap_or("NAME")).value_parser(typed)
         }
         Kind::List { items, .. } => argument
             .value_name(placeholder.unwrap_or("LIST"))

@@ -143,6 +143,10 @@ fn an_unknown_field_is_refused_with_the_names_that_exist_and_the_nearest_one() {
     assert!(unknown.starts_with("thread: expected a field: one of "), "{unknown}");
     assert!(unknown.ends_with("got \"thread\"; did you mean threads?"), "{unknown}");
     assert_eq!(
+        message("[[stage]]\nmodel = \"a\""),
+        "stage[0].model: expected the field above the first [[stage]], as it holds for every stage, got it in a stage"
+    );
+    assert_eq!(
         message("[[stage]]\nstep = 1"),
         "stage[0].step: expected a field: one of epochs, method, steps, got \"step\"; did you mean steps?"
     );

@@ -101,7 +101,7 @@ pub struct Recipe {
     /// (`optimal:0.5`), or a file with a policy's table, as `lake measure` reads it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "teacher_schema")]
-    #[schemars(extend("default" = "optimal", "x-group" = "Training", "x-value" = "FILE|optimal"))]
+    #[schemars(extend("default" = "optimal", "x-unused" = true, "x-group" = "Training", "x-value" = "FILE|optimal"))]
     pub teacher: Option<Teacher>,
     /// Trajectory to imitate: a name that the map has (`optimal`, `hole`, ...), a word over L, D, R, U, or a random one
     /// (`drawn:shortest,seed=7`; shortest, longer, falling, any, looping or sampled; `moves=8` limits the length).
@@ -195,8 +195,6 @@ impl Recipe {
         DECLARATION.check(&fields).map_err(refuse)?;
         DECLARATION.check(&overrides.fields).map_err(|refusal| LakeError::Refused(refusal.within(OWNER)))?;
         let mut table = DECLARATION.defaults();
-        // The default teacher is nobody's choice.
-        let default_teacher = table.remove(TEACHER);
         DECLARATION.overlay(&mut table, fields);
         DECLARATION.overlay(&mut table, overrides.fields.clone());
         let chosen = Chosen::new(&mut table, &overrides.methods)?;
@@ -208,8 +206,8 @@ impl Recipe {
         }
         chosen.label(&mut table)?;
         let teaches = table.contains_key(TEACHER);
-        if let Some(teacher) = default_teacher.filter(|_| !teaches) {
-            table.insert(TEACHER.to_owned(), teacher);
+        if let Some(teacher) = DECLARATION.field(TEACHER).and_then(|field| field.default.clone()) {
+            table.entry(TEACHER).or_insert(teacher);
         }
 
         let read_error = |error: layers::ReadError| LakeError::Parse {

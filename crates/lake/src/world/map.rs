@@ -12,7 +12,7 @@ use crate::world::generate::{Generated, PREFIX, SPELLING};
 
 /// The maps that come with the program.
 pub const EMBEDDED: &[(&str, &str)] =
-    &[("4x4", include_str!("../../../../envs/4x4.toml")), ("8x8", include_str!("../../../../envs/8x8.toml"))];
+    &[("4x4", include_str!("../../envs/4x4.toml")), ("8x8", include_str!("../../envs/8x8.toml"))];
 
 /// Actions in every cell.
 pub const ACTIONS: usize = 4;

@@ -77,12 +77,12 @@ impl Recipe {
     }
 
     fn resolve_table(origin: &str, mut table: Table, assignments: &[String]) -> Result<Self, LmError> {
-        misplaced(&table).map_err(|error| fail(origin, error))?;
+        renamed(&table).map_err(|error| fail(origin, error))?;
         for assignment in assignments {
             let places = places(&table);
             assign(&mut table, &DECLARATION, &places, assignment).map_err(|error| fail("--set", error))?;
         }
-        misplaced(&table).map_err(|error| fail(origin, error))?;
+        renamed(&table).map_err(|error| fail(origin, error))?;
         DECLARATION.check(&table).map_err(|error| fail(origin, error))?;
         let stages = match table.remove(STAGE) {
             Some(Value::Array(stages)) if !stages.is_empty() => stages,
@@ -92,7 +92,8 @@ impl Recipe {
         let lora = table.get(LORA).and_then(Value::as_table).map(|lora| lora.contains_key("adapter"));
         let mut fields = DECLARATION.defaults();
         DECLARATION.overlay(&mut fields, table);
-        let (shared, mut resolved): (Table, Table) = fields.into_iter().partition(|(name, _)| is_of_stages(name));
+        let (shared, mut resolved): (Table, Table) =
+            fields.into_iter().partition(|(name, _)| DECLARATION.is_of_stages(name));
         let stages = stages.into_iter().enumerate().filter_map(|(index, stage)| {
             let Value::Table(stage) = stage else { return None };
             let mut fields = shared.clone();
@@ -141,11 +142,6 @@ impl Recipe {
     }
 }
 
-/// Whether stages have a field of this name.
-fn is_of_stages(name: &str) -> bool {
-    DECLARATION.items(STAGE).iter().any(|field| field.name == name)
-}
-
 /// The method of each stage, for assignments.
 fn places(table: &Table) -> Vec<MethodPlace> {
     let stages = table.get(STAGE).and_then(Value::as_array).into_iter().flatten().enumerate();
@@ -156,8 +152,8 @@ fn places(table: &Table) -> Vec<MethodPlace> {
     stages.filter_map(place).collect()
 }
 
-/// Refuses fields in the wrong place, and old names, with the correct form.
-fn misplaced(whole: &Table) -> Result<(), LmError> {
+/// Refuses the old name of a field, with the new one.
+fn renamed(whole: &Table) -> Result<(), LmError> {
     const OVERLONG: &str = "overlong";
     let replaced = |place: String| {
         let allowed = "invalid = \"error\" or \"skip\", which holds for all records that cannot be learnt from";
@@ -168,14 +164,8 @@ fn misplaced(whole: &Table) -> Result<(), LmError> {
     }
     let stages = whole.get(STAGE).and_then(Value::as_array);
     for (index, stage) in stages.into_iter().flatten().enumerate() {
-        let Some(stage) = stage.as_table() else { continue };
-        if stage.contains_key(OVERLONG) {
+        if stage.as_table().is_some_and(|stage| stage.contains_key(OVERLONG)) {
             return replaced(format!("{STAGE}[{index}].{OVERLONG}"));
-        }
-        let is_whole = |name: &&String| DECLARATION.field(name).is_some() && !is_of_stages(name);
-        if let Some(field) = stage.keys().find(is_whole) {
-            let allowed = "the field above the first [[stage]], as it holds for the whole run";
-            return Err(refuse(&format!("{STAGE}[{index}].{field}"), allowed, "it in a stage"));
         }
     }
     Ok(())

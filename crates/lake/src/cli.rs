@@ -37,7 +37,8 @@ pub(crate) enum Command {
     Solve(SolveArguments),
     /// List the maps that come with the program, with their trajectories.
     Maps,
-    /// Train the same methods over many designs drawn from a declared space, and say in which of them one ends closer than another.
+    /// Train the same methods over many designs drawn from a declared space, and say in which of them one ends closer
+    /// than another.
     Study(StudyArguments),
     /// Measure policies that any program trained, as `lake` measures its own.
     Measure(MeasureArguments),
@@ -87,9 +88,10 @@ impl Groups for Whole {
 /// `lake [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
-    /// Methods to train and to compare: registered methods, names or labels of the recipe's entries, or `all`. Joined by `+`
-    /// (`sft+dpo`), methods train one after the other. Parameters follow a colon (`dpo:beta=0.05,dpo:beta=0.5`), further ones
-    /// a semicolon (`'dpo:beta=0.05;label_smoothing=0.1'`); rows of equal methods have their parameters as label.
+    /// Methods to train and to compare: registered methods, names or labels of the recipe's entries, or `all`. Joined
+    /// by `+` (`sft+dpo`), methods train one after the other. Parameters follow a colon (`dpo:beta=0.05,dpo:beta=0.5`),
+    /// further ones a semicolon (`'dpo:beta=0.05;label_smoothing=0.1'`); rows of equal methods have their parameters as
+    /// label.
     #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', help_heading = "Method")]
     method: Vec<String>,
 
@@ -112,7 +114,8 @@ pub(crate) struct TrainArguments {
     pub(crate) threads: Option<u16>,
 
     /// Print the resolved recipe, or only the fields that differ from the defaults, and train nothing.
-    #[arg(long, value_enum, value_name = "FIELDS", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    #[arg(long, value_enum, value_name = "FIELDS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "all")]
     #[arg(help_heading = "Output")]
     pub(crate) print: Option<Print>,
 
@@ -120,8 +123,8 @@ pub(crate) struct TrainArguments {
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 
-    /// Also say why each method ends where it does: what its training read, how far that is from where the policy goes, what
-    /// became of the trajectories' probabilities, and how far the methods' gradients agree.
+    /// Also say why each method ends where it does: what its training read, how far that is from where the policy goes,
+    /// what became of the trajectories' probabilities, and how far the methods' gradients agree.
     #[arg(long, help_heading = "Output")]
     pub(crate) explain: bool,
 
@@ -137,10 +140,10 @@ pub(crate) struct TrainArguments {
 /// `lake measure [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArguments {
-    /// A policy, and the method that it is a run of. Repeatable: those of one method are its runs, and the confidence interval is over
-    /// them. A file is a table of T(a|s) with a row a non-terminal cell: CSV with the columns cell, left, down, right, up, or the same
-    /// fields as lines of JSON (.jsonl); probabilities, or logarithms in log_left, log_down, log_right, log_up. Or it is what `lm
-    /// score` answers to the evaluation.jsonl of `lake export`.
+    /// A policy, and the method that it is a run of. Repeatable: those of one method are its runs, and the confidence
+    /// interval is over them. A file is a table of T(a|s) with a row a non-terminal cell: CSV with the columns cell,
+    /// left, down, right, up, or the same fields as lines of JSON (.jsonl); probabilities, or logarithms in log_left,
+    /// log_down, log_right, log_up. Or it is what `lm score` answers to the evaluation.jsonl of `lake export`.
     #[arg(long = "policy", value_name = "[METHOD=]FILE", required = true, help_heading = "Policies")]
     pub(crate) policies: Vec<PolicyArgument>,
 
@@ -152,7 +155,8 @@ pub(crate) struct MeasureArguments {
     #[command(flatten)]
     fields: Options<Lake>,
 
-    /// The recipe whose lake and optimal policy they are measured on and against. Options given here replace its fields.
+    /// The recipe whose lake and optimal policy they are measured on and against. Options given here replace its
+    /// fields.
     #[arg(long, value_name = "FILE", help_heading = "Lake")]
     pub(crate) recipe: Option<PathBuf>,
 
@@ -188,8 +192,8 @@ impl FromStr for PolicyArgument {
 /// `lake export [OPTIONS] DIR`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
-    /// The folder to write demonstrations.jsonl, preferences.jsonl, evaluation.jsonl and lake.json into, which says which line is which
-    /// cell and action.
+    /// The folder to write demonstrations.jsonl, preferences.jsonl, evaluation.jsonl and lake.json into, which says
+    /// which line is which cell and action.
     #[arg(value_name = "DIR")]
     pub(crate) out: PathBuf,
 
@@ -272,8 +276,8 @@ pub(crate) struct StudyArguments {
     #[arg(long, value_name = "NUMBER/OF", conflicts_with_all = ["merge", "design"], help_heading = "Designs")]
     pub(crate) shard: Option<Shard>,
 
-    /// Put the shards in this folder together, and write tables and figures beside them. The claims are those of the file, or without
-    /// one those that the shards were made for.
+    /// Put the shards in this folder together, and write tables and figures beside them. The claims are those of the
+    /// file, or without one those that the shards were made for.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "design"], help_heading = "Output")]
     pub(crate) merge: Option<PathBuf>,
 

@@ -58,7 +58,7 @@ pub enum LakeError {
     },
     /// A refused field of a recipe.
     #[error(transparent)]
-    Refused(recipe::Refusal),
+    Refused(#[from] recipe::Refusal),
     /// A recipe that is not TOML, or a field of another type.
     #[error("{path}: {problem}")]
     Parse {

@@ -57,8 +57,8 @@ pub(crate) struct TrainArguments {
     #[arg(value_name = "RECIPE.toml")]
     pub(crate) recipe: PathBuf,
 
-    /// Replace a field: `learning_rate=1e-6` for every stage, `stage.0.method.beta=0.2` for one, `beta=0.2` for the only
-    /// method with such a parameter. Repeatable.
+    /// Replace a field: `learning_rate=1e-6` for every stage, `stage.0.method.beta=0.2` for one, `beta=0.2` for the
+    /// only method with such a parameter. Repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) assignments: Vec<String>,
 
@@ -72,7 +72,8 @@ pub(crate) struct TrainArguments {
     pub(crate) resume: bool,
 
     /// Print the resolved recipe, or only the fields that differ from the defaults, and do nothing.
-    #[arg(long, value_enum, value_name = "FIELDS", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    #[arg(long, value_enum, value_name = "FIELDS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "all")]
     pub(crate) print: Option<Print>,
 }
 

@@ -67,7 +67,8 @@ pub fn declaration() -> &'static Declaration {
 #[schemars(transform = with_stages)]
 pub struct Recipe {
     /// Map of the lake: one that comes with the program (see `lake maps`), a generated one
-    /// (`generated:8x8,holes=0.2,seed=7`), a list of rows as Gymnasium's `desc`, or a file: lines of letters, or TOML with
+    /// (`generated:8x8,holes=0.2,seed=7`), a list of rows as Gymnasium's `desc`, or a file: lines of letters, or TOML
+    /// with
     /// `rows` and `[trajectories]`.
     #[schemars(extend("default" = "4x4", "x-group" = "Lake", "x-value" = "NAME|FILE"))]
     pub map: String,
@@ -92,8 +93,8 @@ pub struct Recipe {
     /// Whether policies are measured against what their own network becomes when it is fitted to the optimal policy.
     #[schemars(extend("default" = false, "x-group" = "Training"))]
     pub parameterised_target: bool,
-    /// Policy before training: `random`, fitted to T* mixed with the uniform policy (`noisy:0.5`), to T* in a share of the
-    /// cells and a wrong action in the rest (`right:0.5`), or trained by another method (`after:sft`).
+    /// Policy before training: `random`, fitted to T* mixed with the uniform policy (`noisy:0.5`), to T* in a share of
+    /// the cells and a wrong action in the rest (`right:0.5`), or trained by another method (`after:sft`).
     #[schemars(schema_with = "start_schema")]
     #[schemars(extend("default" = "random", "x-group" = "Training", "x-value" = "START"))]
     pub start: Start,
@@ -155,8 +156,8 @@ pub struct Recipe {
 pub struct Overrides {
     /// Fields of the recipe.
     pub fields: Table,
-    /// Registered names, the recipe's names or labels, or `all`; with parameters (`dpo:beta=0.05;label_smoothing=0.1`) or
-    /// joined by `+`, which train one after the other. None means the recipe's list, or all.
+    /// Registered names, the recipe's names or labels, or `all`; with parameters (`dpo:beta=0.05;label_smoothing=0.1`)
+    /// or joined by `+`, which train one after the other. None means the recipe's list, or all.
     pub methods: Vec<String>,
     /// `field=value`, `parameter=value`, `method.parameter=value`, or a path into the recipe.
     pub assignments: Vec<String>,

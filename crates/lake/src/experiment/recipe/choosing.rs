@@ -1,7 +1,7 @@
 //! The methods of a recipe before their parameters are checked: chosen by a command line, and found by assignments.
 
 use objective::{METHODS, registry};
-use recipe::{MethodPlace, Refusal, method};
+use recipe::{MethodPlace, method};
 use toml::{Table, Value};
 
 use super::{ALL, METHOD, STAGE, field};
@@ -191,10 +191,4 @@ fn stage_names(entry: &Table) -> String {
 
 fn answers_to(entry: &Table, name: &str) -> bool {
     label(entry) == name || text(entry, NAME) == name
-}
-
-impl From<Refusal> for LakeError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
 }

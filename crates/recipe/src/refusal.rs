@@ -1,5 +1,8 @@
 //! Refused fields, with suggestions for misspelled names.
 
+use objective::{ParameterError, RegistryError};
+use training::OptimizerError;
+
 /// Limit of suggested names.
 const SUGGESTED_MAX: usize = 3;
 
@@ -37,6 +40,41 @@ impl Refusal {
         };
         Self { field, ..self }
     }
+}
+
+/// The error of a method or optimizer, with the names that are spelled like an unknown one.
+///
+/// # Examples
+///
+/// ```
+/// use recipe::refusal::{MethodError, explained};
+///
+/// let error = objective::registry::find("pdo").unwrap_err();
+/// assert!(explained(&MethodError::from(error)).ends_with("; did you mean dpo?"));
+/// ```
+pub fn explained(error: &MethodError) -> String {
+    let unknown = match error {
+        MethodError::Method(RegistryError::Unknown { name, allowed })
+        | MethodError::Optimizer(OptimizerError::Unknown { name, allowed }) => Some((name, allowed)),
+        MethodError::Method(RegistryError::Parameter(ParameterError::Unknown { name, allowed, .. }))
+        | MethodError::Optimizer(OptimizerError::Parameter(ParameterError::Unknown { name, allowed, .. })) => {
+            Some((name, allowed))
+        }
+        _ => None,
+    };
+    let names = unknown.map_or(Vec::new(), |(name, allowed)| nearest(name, allowed.split(", ")));
+    format!("{error}{}", did_you_mean(&names))
+}
+
+/// A refused method or optimizer.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum MethodError {
+    /// A method.
+    #[error(transparent)]
+    Method(#[from] RegistryError),
+    /// An optimizer.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
 }
 
 /// The question that suggests names: empty without a name, else `; did you mean a, b or c?`.

@@ -4,9 +4,12 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use jiff::civil::{Date, DateTime};
+use objective::{Configured, Parameters};
+use recipe::refusal::{MethodError, explained};
 use recipe::{Declaration, MethodPlace, assign, declaration, difference, layers};
 use serde_json::Value as Json;
 use toml::{Table, Value};
+use training::OptimizerSettings;
 
 use super::{Keeping, REFERENCE, Recipe, STAGE, Stage, fail};
 use crate::error::{LmError, refuse};
@@ -15,6 +18,8 @@ use crate::error::{LmError, refuse};
 const LORA: &str = "lora";
 /// The method of a stage.
 const METHOD: &str = "method";
+/// The optimizer of a stage.
+const OPTIMIZER: &str = "optimizer";
 /// The date for chat templates.
 const DATE: &str = "date";
 /// The number of the engine's threads.
@@ -109,7 +114,13 @@ impl Recipe {
             }
             Some(Value::Table(fields))
         });
-        resolved.insert(STAGE.to_owned(), Value::Array(stages.collect()));
+        let stages: Vec<_> = stages.collect();
+        stages
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, stage)| named(index, stage))
+            .map_err(|error| fail(origin, error))?;
+        resolved.insert(STAGE.to_owned(), Value::Array(stages));
         if resolved.get(THREADS).and_then(Value::as_integer) == Some(0) {
             let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as i64);
             resolved.insert(THREADS.to_owned(), cores.into());
@@ -140,6 +151,16 @@ impl Recipe {
     fn table(&self) -> Result<Table, LmError> {
         Table::try_from(self).map_err(|error| fail("recipe", error))
     }
+}
+
+/// Checks the method and the optimizer of a stage, to suggest names for unknown ones.
+fn named(index: usize, stage: &Value) -> Result<(), String> {
+    let parameters = |name| stage.get(name).and_then(|table| table.clone().try_into::<Parameters>().ok());
+    let method = || Ok(parameters(METHOD).map(Configured::try_from).transpose().map(drop)?);
+    let optimizer = || Ok(parameters(OPTIMIZER).map(OptimizerSettings::try_from).transpose().map(drop)?);
+    let refuse = |name, error: MethodError| format!("{STAGE}[{index}].{name}: {}", explained(&error));
+    method().map_err(|error| refuse(METHOD, error))?;
+    optimizer().map_err(|error| refuse(OPTIMIZER, error))
 }
 
 /// The method of each stage, for assignments.
@@ -337,6 +358,13 @@ mod tests {
             ("stage.0.colour=1", "--set: stage.0.colour: expected a field: one of "),
             ("learnig_rate=1", "did you mean learning_rate?"),
             ("betta=1", "did you mean beta?"),
+            ("stage.1.method.betta=1", "run.toml: stage[1].method: dpo.betta: unknown parameter; allowed: beta, "),
+            ("stage.1.method.betta=1", "; did you mean beta?"),
+            ("stage.1.method.name=pdo", "; did you mean dpo?"),
+            (
+                "optimizer=sdg",
+                "stage[0].optimizer: optimizer: expected one of rmsprop, adamw, sgd, got \"sdg\"; did you",
+            ),
             ("packing=loose", "--set: packing: expected one of padded, packed, got loose"),
         ] {
             let error = resolve(FILE, &[assignment]).unwrap_err();

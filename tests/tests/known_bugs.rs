@@ -108,8 +108,8 @@ fn no_option_is_accepted_and_ignored() {
                     let mut given = company(method.name, parameter.name);
                     given.push((parameter.name, value.clone()));
                     let objective = build(method, &given);
-                    let Evaluation { loss, cotangents, .. } = evaluate(&*objective);
-                    (loss, cotangents, format!("{:?}", objective.requirements()))
+                    let evaluation = evaluate(&*objective);
+                    (evaluation.loss, evaluation.cotangents().clone(), format!("{:?}", objective.requirements()))
                 })
                 .collect();
             for (index, variant) in variants.iter().enumerate() {
@@ -171,7 +171,7 @@ fn the_first_and_the_last_token_of_every_response_count() {
             batch.constants.rollout_log_prob.clone_from(&batch.constants.behaviour_log_prob);
         }
         let first = objective.requirements().statistics.iter().next().unwrap();
-        let cotangents = batch.evaluate(&*objective).cotangents.column(first).to_vec();
+        let cotangents = batch.evaluate(&*objective).cotangents().column(first).to_vec();
         for response in batch.responses.iter().filter(|response| response.is_learned()) {
             let (first, last) = (cotangents[response.tokens.start], cotangents[response.tokens.end - 1]);
             assert!(first != 0.0 && last != 0.0, "{}: {response:?}", method.name);

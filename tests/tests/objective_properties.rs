@@ -139,7 +139,7 @@ fn largest_term(responses: &[Tokens]) -> f64 {
 
 /// Cotangents of the first statistic that is read, response by response.
 fn by_response(batch: &OwnedBatch, evaluation: &Evaluation) -> Vec<Vec<f64>> {
-    let columns = EnumSet::<Statistic>::all().iter().map(|statistic| evaluation.cotangents.column(statistic));
+    let columns = EnumSet::<Statistic>::all().iter().map(|statistic| evaluation.cotangents().column(statistic));
     let column = columns.filter(|column| !column.is_empty()).collect::<Vec<_>>()[0];
     batch.responses.iter().map(|r| column[r.tokens.clone()].to_vec()).collect()
 }
@@ -151,7 +151,7 @@ proptest! {
     ) {
         let batch = OwnedBatch::new(&objective.requirements(), &responses);
         let evaluation = batch.evaluate(&*objective);
-        let Evaluation { loss, cotangents, .. } = &evaluation;
+        let (loss, cotangents) = (evaluation.loss, evaluation.cotangents());
         // The loss is rounded, be it a difference of terms around 1, and so are the sums that it is a function of.
         let OwnedBatch { statistics, constants, .. } = &batch;
         let columns = [&statistics.log_prob, &constants.reference_log_prob, &constants.behaviour_log_prob];
@@ -190,9 +190,6 @@ proptest! {
             batch.totals = StepTotals::of(&batch.responses, &batch.pairs);
         }
         let mut used = batch.evaluate(&*objective);
-        for statistic in objective.requirements().statistics {
-            used.cotangents.column_mut(statistic).iter_mut().for_each(|cotangent| *cotangent = f64::NAN);
-        }
         batch.evaluate_into(&*objective, &mut used);
         prop_assert_eq!(used, batch.evaluate(&*objective));
     }
@@ -231,7 +228,7 @@ proptest! {
         let order: Vec<_> = order[count - half..].iter().chain(&order[..count - half]).copied().collect();
         let turned = batch.select(&order);
         let (evaluation, other) = (batch.evaluate(&*objective), turned.evaluate(&*objective));
-        let largest = evaluation.cotangents.log_prob.iter().fold(1e-300, |most: f64, c| most.max(c.abs()));
+        let largest = evaluation.cotangents().log_prob.iter().fold(1e-300, |most: f64, c| most.max(c.abs()));
         let sampled = if batch.constants.behaviour_log_prob.is_empty() { 0.0 } else { largest_term(&responses) };
         assert_close(&[other.loss], &[evaluation.loss], 1e-12, 1e-13 * sampled + 1e-300, "loss");
         let expected = by_response(&batch, &evaluation);
@@ -247,7 +244,7 @@ proptest! {
         let evaluation = OwnedBatch::new(&objective.requirements(), &responses).evaluate(&*objective);
         prop_assert!(evaluation.loss.is_finite(), "{objective:?}: loss {}", evaluation.loss);
         for statistic in objective.requirements().statistics {
-            let cotangents = evaluation.cotangents.column(statistic);
+            let cotangents = evaluation.cotangents().column(statistic);
             prop_assert!(cotangents.iter().all(|c| c.is_finite()), "{objective:?}: {statistic:?} {cotangents:?}");
         }
         prop_assert!(evaluation.metrics.iter().all(|(_, value)| value.is_finite()), "{:?}", evaluation);
@@ -291,7 +288,7 @@ proptest! {
         let batch = OwnedBatch::new(&sft.requirements(), &responses);
         let (ours, theirs) = (batch.evaluate(&ift), batch.evaluate(&sft));
         assert_close(&[ours.loss], &[theirs.loss], 1e-14, 1e-300, "loss");
-        assert_close(&ours.cotangents.log_prob, &theirs.cotangents.log_prob, 1e-14, 0.0, "cotangents");
+        assert_close(&ours.cotangents().log_prob, &theirs.cotangents().log_prob, 1e-14, 0.0, "cotangents");
     }
 
     #[test]
@@ -299,10 +296,10 @@ proptest! {
         // The gradient passes through the weights: raising a later loss changes every earlier cotangent of `algorithm1`.
         let ift = Ift { propagation: Propagation::Algorithm1, gamma, ..Ift::default() };
         let mut batch = OwnedBatch::new(&ift.requirements(), &responses[..1]);
-        let before = batch.evaluate(&ift).cotangents.log_prob;
+        let before = batch.evaluate(&ift).cotangents().log_prob.clone();
         let last = before.len() - 1;
         batch.statistics.log_prob[last] -= 1.0;
-        let after = batch.evaluate(&ift).cotangents.log_prob;
+        let after = batch.evaluate(&ift).cotangents().log_prob.clone();
         // ∂/∂lₜ gains γᴺ⁻ᵗ for every t before the last, where it gains 2.
         let gains: Vec<_> = (0..last).map(|t| -gamma.powi((last - t) as i32)).chain([-2.0]).collect();
         let differences: Vec<_> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
@@ -328,7 +325,7 @@ fn orpo_is_finite_and_flat_in_the_odds_at_certainty() {
         let batch = OwnedBatch::new(&orpo.requirements(), &[vec![Token::new(-1.0)], vec![Token::new(certain)]]);
         let evaluation = batch.evaluate(&orpo);
         assert!(evaluation.loss.is_finite());
-        assert_eq!(evaluation.cotangents.log_prob[1], 0.0, "a stop-gradient on the odds at {certain:e}");
+        assert_eq!(evaluation.cotangents().log_prob[1], 0.0, "a stop-gradient on the odds at {certain:e}");
     }
 }
 
@@ -342,7 +339,7 @@ fn the_weights_of_dynamic_fine_tuning_pass_no_gradient() {
         let evaluation = OwnedBatch::new(&dft.requirements(), &responses).evaluate(&dft);
         let log_prob = [-0.5_f64, -2.0, -1.0];
         let expected: Vec<_> = log_prob.iter().zip(scales).map(|(log_prob, scale)| -scale * log_prob.exp()).collect();
-        assert_close(&evaluation.cotangents.log_prob, &expected, 1e-15, 0.0, "cotangents");
+        assert_close(&evaluation.cotangents().log_prob, &expected, 1e-15, 0.0, "cotangents");
         let loss: f64 = expected.iter().zip(log_prob).map(|(cotangent, log_prob)| cotangent * log_prob).sum();
         assert_close(&[evaluation.loss], &[loss], 1e-15, 0.0, "loss");
     }
@@ -353,7 +350,7 @@ fn agrees_with_frozen(objective: &dyn Objective, batch: &OwnedBatch, frozen: imp
     let evaluation = batch.evaluate(objective);
     let log_prob = &batch.statistics.log_prob;
     assert_close(&[evaluation.loss], &[frozen(log_prob)], 1e-13, 0.0, "loss");
-    for (token, &cotangent) in evaluation.cotangents.log_prob.iter().enumerate() {
+    for (token, &cotangent) in evaluation.cotangents().log_prob.iter().enumerate() {
         let moved = |value: f64| {
             let mut moved = log_prob.clone();
             moved[token] = value;
@@ -404,7 +401,7 @@ fn the_weights_of_wpo_pass_no_gradient() {
         };
         weights.iter().enumerate().map(|(pair, weight)| weight * loss(pair)).sum()
     });
-    assert!(batch.evaluate(&*weighted).cotangents.log_sum_square_prob.iter().all(|cotangent| *cotangent == 0.0));
+    assert!(batch.evaluate(&*weighted).cotangents().log_sum_square_prob.iter().all(|cotangent| *cotangent == 0.0));
 }
 
 #[test]
@@ -419,7 +416,7 @@ fn the_mismatched_responses_of_kto_pass_no_gradient_and_its_baseline_is_never_ne
     let mismatched: Vec<_> = (0..6).filter(|&response| !batch.responses[response].is_learned()).collect();
     for &response in &mismatched {
         let tokens = batch.responses[response].tokens.clone();
-        assert!(evaluation.cotangents.log_prob[tokens].iter().all(|cotangent| *cotangent == 0.0));
+        assert!(evaluation.cotangents().log_prob[tokens].iter().all(|cotangent| *cotangent == 0.0));
     }
     let mean = mismatched.iter().map(|&response| ratio(response)).sum::<f64>() / mismatched.len() as f64;
     let kl = evaluation.metrics.mean(Metric::Kl).unwrap();
@@ -512,7 +509,7 @@ fn equal_rewards_teach_a_group_nothing() {
         let mut responses = variety();
         responses.iter_mut().flatten().for_each(|token| token.value = 0.7);
         let evaluation = OwnedBatch::new(&objective.requirements(), &responses).evaluate(&*objective);
-        assert!(evaluation.cotangents.log_prob.iter().all(|cotangent| *cotangent == 0.0), "{method}");
+        assert!(evaluation.cotangents().log_prob.iter().all(|cotangent| *cotangent == 0.0), "{method}");
     }
 }
 
@@ -563,7 +560,7 @@ fn pairs_that_teach_nothing_show_in_the_metrics() {
         let objective = named(method, &[]);
         let evaluation = OwnedBatch::new(&objective.requirements(), &responses).evaluate(&*objective);
         assert_eq!(evaluation.metrics.mean(Metric::ZeroGradientPairs), Some(1.0), "{method}");
-        assert!(evaluation.cotangents.log_prob.iter().all(|cotangent| *cotangent == 0.0), "{method}");
+        assert!(evaluation.cotangents().log_prob.iter().all(|cotangent| *cotangent == 0.0), "{method}");
     }
 }
 
@@ -646,7 +643,7 @@ fn on_policy_every_group_loss_is_the_policy_gradient() {
         for response in &batch.responses {
             for token in response.tokens.clone() {
                 let expected = -advantages[token] * share(response.tokens.len() as f64, advantages.len() as f64);
-                assert_close(&[evaluation.cotangents.log_prob[token]], &[expected], 1e-12, 1e-16, method);
+                assert_close(&[evaluation.cotangents().log_prob[token]], &[expected], 1e-12, 1e-16, method);
             }
         }
     }
@@ -663,9 +660,9 @@ fn a_sum_is_the_sum_of_its_terms_and_imitates_the_chosen_responses() {
     let pairs = OwnedBatch::new(&dpo.requirements(), &variety()).evaluate(&*dpo);
     let chosen = OwnedBatch::new(&sft.requirements(), &variety()[..3]).evaluate(&*sft);
     assert_close(&[ours.loss], &[0.5 * pairs.loss + 2.0 * chosen.loss], 1e-14, 0.0, "loss");
-    for (token, cotangent) in ours.cotangents.log_prob.iter().enumerate() {
-        let imitation = chosen.cotangents.log_prob.get(token).copied().unwrap_or(0.0);
-        let expected = 0.5 * pairs.cotangents.log_prob[token] + 2.0 * imitation;
+    for (token, cotangent) in ours.cotangents().log_prob.iter().enumerate() {
+        let imitation = chosen.cotangents().log_prob.get(token).copied().unwrap_or(0.0);
+        let expected = 0.5 * pairs.cotangents().log_prob[token] + 2.0 * imitation;
         assert_close(&[*cotangent], &[expected], 1e-14, 0.0, "cotangent");
     }
 }
@@ -697,7 +694,7 @@ fn bnpo_and_dapo_are_one_normalisation_where_every_step_is_exact() {
     let [bnpo, dapo] = ["bnpo", "dapo"].map(|name| {
         let objective = named(name, &[("clip_high", 0.2.into())]);
         let evaluation = OwnedBatch::new(&objective.requirements(), &variety()).evaluate(&*objective);
-        (evaluation.loss, evaluation.cotangents)
+        (evaluation.loss, evaluation.cotangents().clone())
     });
     assert_eq!(bnpo, dapo);
 }
@@ -710,7 +707,7 @@ fn where_every_loss_is_zero_the_weights_of_ift_are_uniform() {
         let certain = vec![Token::new(0.0); 4];
         let evaluation = OwnedBatch::new(&ift.requirements(), &[certain]).evaluate(&*ift);
         assert_eq!(evaluation.loss, 0.0);
-        assert_eq!(evaluation.cotangents.log_prob, [-0.25; 4]);
+        assert_eq!(evaluation.cotangents().log_prob, [-0.25; 4]);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The columns over response tokens: one table of names, meanings and permitted values.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use enumset::{EnumSet, EnumSetType};
 use serde::{Deserialize, Serialize};
@@ -215,13 +215,36 @@ impl Constant {
     }
 }
 
+/// Cotangents are written from the first token on. A slot comes into being where it is first written, while its place in
+/// memory is in the processor's first cache: zeros for all tokens beforehand would take as long as a whole loss.
 impl TokenStatistics {
-    /// A number of 0 for each of this many tokens, in the columns of these statistics; none in the others.
-    pub(crate) fn zero(&mut self, statistics: EnumSet<Statistic>, tokens: usize) {
-        for statistic in EnumSet::all() {
-            let slots = self.column_mut(statistic);
-            slots.clear();
-            slots.resize(if statistics.contains(statistic) { tokens } else { 0 }, 0.0);
+    /// No slots yet, and room for so many in the columns of these statistics.
+    pub(crate) fn clear(&mut self, statistics: EnumSet<Statistic>, tokens: usize) {
+        EnumSet::all().iter().for_each(|statistic| self.column_mut(statistic).clear());
+        statistics.iter().for_each(|statistic| self.column_mut(statistic).reserve(tokens));
+    }
+
+    /// The slots of these tokens: 0 where nothing has been added.
+    pub(crate) fn slots(&mut self, statistic: Statistic, tokens: Range<usize>) -> &mut [f64] {
+        let column = self.column_mut(statistic);
+        if column.len() < tokens.end {
+            column.resize(tokens.end, 0.0);
         }
+        &mut column[tokens]
+    }
+
+    /// Adds a number to the slots of these tokens.
+    pub(crate) fn add(&mut self, statistic: Statistic, tokens: Range<usize>, value: f64) {
+        let column = self.column_mut(statistic);
+        if column.len() == tokens.start {
+            column.resize(tokens.end, 0.0 + value);
+        } else {
+            self.slots(statistic, tokens).iter_mut().for_each(|slot| *slot += value);
+        }
+    }
+
+    /// Slots of 0 for the tokens of these statistics behind the last that was written.
+    pub(crate) fn fill_up(&mut self, statistics: EnumSet<Statistic>, tokens: usize) {
+        statistics.iter().for_each(|statistic| self.column_mut(statistic).resize(tokens, 0.0));
     }
 }

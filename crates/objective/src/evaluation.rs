@@ -1,11 +1,13 @@
 //! What an objective answers: a loss, its cotangents, and metrics.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::Objective;
 use crate::batch::{BatchError, StepTotals, TokenBatch, TokenColumns};
-use crate::columns::TokenStatistics;
+use crate::columns::{Statistic, TokenStatistics};
 use crate::held::Held;
 use crate::state::ObjectiveState;
 
@@ -14,8 +16,7 @@ use crate::state::ObjectiveState;
 pub struct Evaluation {
     /// The batch's share of the step's loss.
     pub loss: f64,
-    /// ∂loss/∂statistic for each response token.
-    pub cotangents: TokenStatistics,
+    pub(crate) cotangents: TokenStatistics,
     /// What the field logs beside the loss.
     pub metrics: Metrics,
     /// Numbers for objectives that need more than the cotangents' slots.
@@ -149,7 +150,7 @@ impl Evaluation {
     /// let (totals, mut state) = (StepTotals::of(responses, &[]), ObjectiveState::default());
     /// let mut evaluation = Evaluation::default();
     /// evaluation.update(&Sft::default(), &mut state, &columns, totals)?;
-    /// assert_eq!((evaluation.loss, evaluation.cotangents.log_prob), (1.5, vec![-0.5, -0.5]));
+    /// assert_eq!((evaluation.loss, &evaluation.cotangents().log_prob[..]), (1.5, &[-0.5, -0.5][..]));
     /// Ok::<(), objective::BatchError>(())
     /// ```
     ///
@@ -185,6 +186,18 @@ impl Evaluation {
         Ok(())
     }
 
+    /// ∂loss/∂statistic for each response token of the last evaluation.
+    pub fn cotangents(&self) -> &TokenStatistics {
+        &self.cotangents
+    }
+
+    /// Slots for an objective's own cotangents: one for each of these tokens, 0 where it has added nothing yet.
+    ///
+    /// A loss is fastest where it writes response after response, as they stand in the batch.
+    pub fn slots(&mut self, statistic: Statistic, tokens: Range<usize>) -> &mut [f64] {
+        self.cotangents.slots(statistic, tokens)
+    }
+
     /// The numbers behind a stop-gradient in the last evaluation.
     pub fn held(&self) -> &Held {
         &self.held
@@ -199,22 +212,14 @@ impl Evaluation {
     }
 
     pub(crate) fn evaluate_held(&mut self, objective: &dyn Objective, batch: &TokenBatch<'_>, held: &Held) {
-        self.reset(batch);
+        let (statistics, tokens) = (batch.statistics(), batch.tokens());
+        self.loss = 0.0;
+        self.metrics = Metrics::default();
+        self.cotangents.clear(statistics, tokens);
         objective.loss(batch, held, self);
+        self.cotangents.fill_up(statistics, tokens);
         self.metrics.merge(&held.metrics);
     }
-
-    /// No loss, no metrics, and a cotangent of 0 for each token of the batch's columns.
-    pub(crate) fn reset(&mut self, batch: &TokenBatch<'_>) {
-        self.loss = 0.0;
-        self.cotangents.zero(batch.statistics(), batch.tokens());
-        self.metrics = Metrics::default();
-    }
-}
-
-/// Adds a number to every slot.
-pub(crate) fn add(slots: &mut [f64], value: f64) {
-    slots.iter_mut().for_each(|slot| *slot += value);
 }
 
 /// What was not observed has no mean and is not listed:

@@ -180,7 +180,7 @@ pub use state::{ObjectiveState, RunningMean};
 ///         for response in 0..batch.responses().len() {
 ///             out.loss -= share * batch.statistic(Statistic::Entropy, response).iter().sum::<f64>();
 ///         }
-///         out.cotangents.entropy.fill(-share);
+///         out.slots(Statistic::Entropy, 0..batch.tokens()).fill(-share);
 ///     }
 /// }
 ///
@@ -219,8 +219,8 @@ pub trait Objective: Send + Sync + std::fmt::Debug {
     /// Computes every number behind a stop-gradient, and updates the state. `held` arrives empty.
     fn hold(&self, _batch: &TokenBatch<'_>, _state: &mut ObjectiveState, _held: &mut Held) {}
 
-    /// Adds the batch's share of the step's loss, its cotangents and metrics to `out`, whose slots arrive zeroed. The
-    /// cotangents are the derivatives of the loss at fixed held numbers.
+    /// Adds the batch's share of the step's loss, its metrics and, to [`Evaluation::slots`], its cotangents: the
+    /// derivatives of the loss at fixed held numbers. Slots arrive zeroed, and stay so where nothing is added.
     fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation);
 }
 

@@ -5,6 +5,7 @@ mod recurrence;
 
 use std::f64::consts::LN_2;
 
+pub(crate) use exponential::{NEAR, exp_near};
 pub use exponential::{exp_excess_slice, exp_m1_slice, exp_slice, sigmoid_slice};
 pub(crate) use recurrence::{Direction, Discount};
 
@@ -52,6 +53,20 @@ pub fn sum_of_products(a: &[f64], b: &[f64]) -> f64 {
         lanes.iter_mut().zip(a.iter().zip(b)).for_each(|(lane, (a, b))| *lane += a * b);
     }
     lanes.into_iter().chain(a_rest.iter().zip(b_rest).map(|(a, b)| a * b)).sum()
+}
+
+/// The least and the greatest of all values; infinity and its opposite where there is none.
+pub(crate) fn extent(values: &[f64]) -> (f64, f64) {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let (mut low, mut high) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+    for chunk in chunks {
+        for ((low, high), &value) in low.iter_mut().zip(&mut high).zip(chunk) {
+            *low = if value < *low { value } else { *low };
+            *high = if value > *high { value } else { *high };
+        }
+    }
+    let least = low.into_iter().chain(rest.iter().copied()).fold(f64::INFINITY, f64::min);
+    (least, high.into_iter().chain(rest.iter().copied()).fold(f64::NEG_INFINITY, f64::max))
 }
 
 /// The least of all values; infinity where there is none.

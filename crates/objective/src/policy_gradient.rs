@@ -2,6 +2,7 @@
 
 mod advantage;
 mod aggregation;
+mod clipped;
 mod correction;
 mod covariance;
 mod divergence;
@@ -12,8 +13,12 @@ mod numbers;
 pub(crate) mod presets;
 mod ratio;
 mod returns;
+mod scores;
+mod shares;
 mod trust_region;
 mod value;
+mod view;
+mod weights;
 
 use enumset::EnumSet;
 

@@ -270,7 +270,7 @@ impl<'a> Step<'a> {
                     None => {
                         let passed = forward(*policy, requirements, micro_batch, lambda, statistics)?;
                         tokens = tokens.end..tokens.end + micro_batch.tokens.len();
-                        copy_tokens(requirements.statistics, &evaluation.cotangents, tokens.clone(), statistics);
+                        copy_tokens(requirements.statistics, evaluation.cotangents(), tokens.clone(), statistics);
                         (passed, &*statistics)
                     }
                 };

@@ -157,7 +157,7 @@ fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
     let columns = |side: Range<usize>| {
         let ragged =
             |column: &[f64]| responses[side.clone()].iter().map(|r| column[r.tokens.clone()].to_vec()).collect();
-        let column = |s: Statistic| (s.name(), ragged(evaluation.cotangents.column(s)));
+        let column = |s: Statistic| (s.name(), ragged(evaluation.cotangents().column(s)));
         requirements.statistics.iter().map(column).collect()
     };
     Ok(Answer::Evaluated {

@@ -7,7 +7,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::batch::TokenBatch;
 use crate::columns::Statistic;
 use crate::data::Demonstrations;
-use crate::evaluation::{Evaluation, Metric, add};
+use crate::evaluation::{Evaluation, Metric};
 use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::losses::sft::Normalisation;
@@ -157,7 +157,7 @@ impl Objective for Distillation {
                 };
             out.loss += scale * divergence;
             out.metrics.record_sum(Metric::TeacherDivergence, divergence, tokens.len());
-            add(&mut out.cotangents.teacher_divergence[tokens], scale);
+            out.cotangents.add(Statistic::TeacherDivergence, tokens, scale);
         }
     }
 }

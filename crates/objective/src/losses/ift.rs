@@ -3,6 +3,7 @@
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::batch::TokenBatch;
+use crate::columns::Statistic;
 use crate::data::Demonstrations;
 use crate::evaluation::{Evaluation, Metric};
 use crate::evaluator::LearnsFrom;
@@ -168,7 +169,7 @@ impl Objective for Ift {
         let weights = Weights { item: self.item, side: self.side, norm: self.norm };
         for (index, response) in batch.responses().iter().enumerate() {
             let log_prob = batch.log_prob(index);
-            let slots = &mut out.cotangents.log_prob[response.tokens.clone()];
+            let slots = out.cotangents.slots(Statistic::LogProb, response.tokens.clone());
             let losses = 0.0 - sum(log_prob);
             out.metrics.record_sum(Metric::NegativeLogLikelihood, losses, log_prob.len());
             let loss = match self.propagation {

@@ -1,7 +1,7 @@
 //! On-policy distillation from the teacher's log-probabilities of sampled tokens.
 
 use crate::batch::TokenBatch;
-use crate::columns::Constant;
+use crate::columns::{Constant, Statistic};
 use crate::data::Rollouts;
 use crate::evaluation::Evaluation;
 use crate::evaluator::LearnsFrom;
@@ -104,7 +104,7 @@ impl Objective for IwOpd {
         let share = 1.0 / batch.totals().tokens as f64;
         for (index, response) in batch.responses().iter().enumerate() {
             let (tokens, share) = (response.tokens.clone(), share * batch.weight(index));
-            let slots = &mut out.cotangents.log_prob[tokens.clone()];
+            let slots = out.cotangents.slots(Statistic::LogProb, tokens.clone());
             for ((log_prob, advantage), slot) in batch.log_prob(index).iter().zip(&held.tokens[tokens]).zip(slots) {
                 let pull = -share * advantage;
                 *slot += pull;

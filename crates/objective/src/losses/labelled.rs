@@ -5,8 +5,8 @@
 //! ℓ, b and w are. No gradient passes through b.
 
 use crate::batch::{Feedback, TokenBatch};
-use crate::columns::Constant;
-use crate::evaluation::{Evaluation, Metric, Metrics, add};
+use crate::columns::{Constant, Statistic};
+use crate::evaluation::{Evaluation, Metric, Metrics};
 use crate::held::Held;
 use crate::numerics::{sigmoid, sum};
 use crate::requirements::{Coupling, Data, Requirements};
@@ -96,7 +96,7 @@ pub(crate) fn loss<L: LabelLoss>(own: &L, batch: &TokenBatch<'_>, held: &Held, o
         let weight = share * batch.weight(index) * own.weight(desirable);
         let (value, slope) = own.label(sign * (reward - shift));
         *loss += weight * value;
-        add(&mut cotangents.log_prob[response.tokens.clone()], weight * sign * beta * slope);
+        cotangents.add(Statistic::LogProb, response.tokens.clone(), weight * sign * beta * slope);
 
         let log_prob = batch.log_prob(index);
         let total = sum(log_prob);

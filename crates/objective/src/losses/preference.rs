@@ -3,12 +3,14 @@
 //! A [`MarginLoss`] is a function of the difference of two scores, a [`PairLoss`] one of both. This module computes the
 //! scores, pulls the derivatives back to the tokens, and takes the mean over the step's pairs.
 
+use std::ops::Range;
+
 use enumset::EnumSet;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::batch::{Pair, TokenBatch};
 use crate::columns::{Constant, Statistic};
-use crate::evaluation::{Evaluation, Metric, Metrics, add};
+use crate::evaluation::{Evaluation, Metric, Metrics};
 use crate::held::Held;
 use crate::losses::divergence::Divergence;
 use crate::numerics::sum;
@@ -246,11 +248,10 @@ pub(crate) fn loss<L: PairLoss>(own: &L, batch: &TokenBatch<'_>, held: &Held, ou
         out.loss += share * gradient.loss;
         let mut silent = true;
         for (response, derivative, scored) in [(chosen, gradient.chosen, &w), (rejected, gradient.rejected, &l)] {
-            let slots = &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()];
-            let (body_slots, tail_slots) = slots.split_at_mut(shared);
+            let Range { start, end } = batch.responses()[response].tokens;
             let (body, tail) = (share * derivative * scored.body, share * derivative * scored.tail);
-            add(body_slots, body);
-            add(tail_slots, tail);
+            out.cotangents.add(Statistic::LogProb, start..start + shared, body);
+            out.cotangents.add(Statistic::LogProb, start + shared..end, tail);
             silent &= body == 0.0 && tail == 0.0;
         }
         record_pair([w.sum, l.sum], [beta * w.rewarded, beta * l.rewarded], chosen_tokens, &mut out.metrics);

@@ -3,8 +3,9 @@
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::batch::TokenBatch;
+use crate::columns::Statistic;
 use crate::data::Demonstrations;
-use crate::evaluation::{Evaluation, Metric, add};
+use crate::evaluation::{Evaluation, Metric};
 use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::numerics::sum;
@@ -124,13 +125,13 @@ impl Objective for Sft {
             };
             let scale = batch.weight(response) * scale;
             let negative = 0.0 - sum(log_prob);
-            let slots = &mut out.cotangents.log_prob[tokens.clone()];
             match self.weighting {
                 TokenWeighting::None => {
                     out.loss += scale * negative;
-                    add(slots, -scale);
+                    out.cotangents.add(Statistic::LogProb, tokens, -scale);
                 }
                 TokenWeighting::Dft => {
+                    let slots = out.cotangents.slots(Statistic::LogProb, tokens.clone());
                     for ((log_prob, weight), slot) in log_prob.iter().zip(&held.tokens[tokens]).zip(slots) {
                         let pull = -scale * weight;
                         *slot += pull;

@@ -5,7 +5,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::batch::{Pair, TokenBatch};
 use crate::columns::{Constant, Statistic};
 use crate::data::Pairs;
-use crate::evaluation::{Evaluation, Metric, add};
+use crate::evaluation::{Evaluation, Metric};
 use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::losses::preference::record_pair;
@@ -131,8 +131,8 @@ impl Objective for Tdpo {
                 [(chosen, slope, learns * alpha * slope), (rejected, -slope, -alpha * slope)]
             {
                 let tokens = batch.responses()[response].tokens.clone();
-                add(&mut out.cotangents.log_prob[tokens.clone()], log_prob);
-                add(&mut out.cotangents.reference_kl[tokens], kl);
+                out.cotangents.add(Statistic::LogProb, tokens.clone(), log_prob);
+                out.cotangents.add(Statistic::ReferenceKl, tokens, kl);
             }
             let log_prob = [chosen, rejected].map(|response| sum(batch.log_prob(response)));
             let tokens = batch.log_prob(chosen).len();

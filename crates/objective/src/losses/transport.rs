@@ -1,9 +1,9 @@
 //! Alignment via optimal transport.
 
 use crate::batch::{Pair, TokenBatch};
-use crate::columns::Constant;
+use crate::columns::{Constant, Statistic};
 use crate::data::Pairs;
-use crate::evaluation::{Evaluation, Metric, add};
+use crate::evaluation::{Evaluation, Metric};
 use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::losses::dpo::smoothed;
@@ -168,7 +168,7 @@ fn loss(comparison: Comparison, beta: f64, label_smoothing: f64, batch: &TokenBa
             Comparison::Rewards => [(chosen, u), (rejected, v)],
         };
         for (response, pull) in pulls {
-            add(&mut cotangents.log_prob[batch.responses()[response].tokens.clone()], pull);
+            cotangents.add(Statistic::LogProb, batch.responses()[response].tokens.clone(), pull);
         }
         let sides = [chosen, rejected];
         let rewards = sides.map(|response| beta * batch.log_ratio(response));

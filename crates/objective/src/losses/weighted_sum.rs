@@ -1,7 +1,5 @@
 //! Weighted sums.
 
-use enumset::EnumSet;
-
 use crate::batch::TokenBatch;
 use crate::configured::{Configured, NAME};
 use crate::data::Batch;
@@ -221,16 +219,14 @@ impl Objective for WeightedSum {
         let mut part = out.term.take().unwrap_or_default();
         for (term, held) in self.terms.iter().zip(&held.terms) {
             let view = term.view(batch);
-            part.reset(&view);
-            term.method.objective().loss(&view, held, &mut part);
+            part.evaluate_held(term.method.objective(), &view, held);
             out.loss += term.weight * part.loss;
-            for statistic in EnumSet::all() {
-                let slots = out.cotangents.column_mut(statistic).iter_mut();
+            for statistic in view.statistics() {
+                let slots = out.cotangents.slots(statistic, 0..batch.tokens()).iter_mut();
                 slots.zip(part.cotangents.column(statistic)).for_each(|(slot, own)| *slot += term.weight * own);
             }
             // Terms that report the same metric report the same quantity, so that its mean stays what it is.
             out.metrics.merge(&part.metrics);
-            out.metrics.merge(&held.metrics);
         }
         out.term = Some(part);
     }

@@ -129,6 +129,15 @@ fn replace(values: &mut [f64], near: impl Fn(f64) -> f64, far: impl Fn(f64, Redu
     }
 }
 
+/// Below this magnitude n is 0.
+pub(crate) const NEAR: f64 = 0.34;
+
+/// eˣ of a number that is [`NEAR`] 0: to the last bit what [`exp_slice`] makes of it.
+#[inline(always)]
+pub(crate) fn exp_near(x: f64) -> f64 {
+    1.0 + (x + excess_near(x))
+}
+
 /// Replaces every x by eˣ, to within 1 unit in the last place, subnormal results included.
 ///
 /// ```
@@ -137,7 +146,7 @@ fn replace(values: &mut [f64], near: impl Fn(f64) -> f64, far: impl Fn(f64, Redu
 /// assert_eq!(values, [1.0, (-1.0_f64).exp(), f64::INFINITY, 0.0]);
 /// ```
 pub fn exp_slice(values: &mut [f64]) {
-    replace(values, |x| 1.0 + (x + excess_near(x)), |_, reduced| reduced.exp());
+    replace(values, exp_near, |_, reduced| reduced.exp());
 }
 
 /// Replaces every x by eˣ − 1, to within 3 units in the last place.
@@ -178,7 +187,7 @@ pub fn sigmoid_slice(values: &mut [f64]) {
     let quotient = |x: f64, tail: f64| if x >= 0.0 { 1.0 } else { tail } / (1.0 + tail);
     let near = |x: f64| {
         let down = -x.abs();
-        quotient(x, 1.0 + (down + excess_near(down)))
+        quotient(x, exp_near(down))
     };
     replace(values, near, |x, _| quotient(x, Reduced::new(-x.abs()).exp()));
 }
@@ -261,6 +270,15 @@ mod tests {
                     "{x:e}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn near_zero_an_exponential_is_to_the_last_bit_that_of_a_slice() {
+        for x in grid().into_iter().filter(|x| x.abs() <= NEAR) {
+            let mut values = [x, 300.0];
+            exp_slice(&mut values);
+            assert_eq!(exp_near(x).to_bits(), values[0].to_bits(), "{x:e}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Importance ratios of whole responses, several tokens at a time.
 
-use crate::numerics::{STEEPEST, exp_slice};
+use crate::numerics::{NEAR, STEEPEST, exp_near, exp_slice, extent};
 
 /// Tokens whose ratios are computed together.
 pub(super) const BLOCK: usize = 64;
@@ -22,17 +22,22 @@ impl Block {
         Self { log_ratios: [0.0; BLOCK], slopes: [0.0; BLOCK] }
     }
 
-    /// The log-ratios and slopes of at most [`BLOCK`] tokens.
-    pub(super) fn fill(&mut self, log_prob: &[f64], behaviour: &[f64]) -> (&[f64], &[f64]) {
+    /// The log-ratios and slopes of at most [`BLOCK`] tokens, and the least and the greatest of the log-ratios.
+    pub(super) fn fill(&mut self, log_prob: &[f64], behaviour: &[f64]) -> (&[f64], &[f64], (f64, f64)) {
         let tokens = log_prob.len().min(behaviour.len()).min(BLOCK);
         let (log_ratios, slopes) = (&mut self.log_ratios[..tokens], &mut self.slopes[..tokens]);
-        for (((own, other), log_ratio), slope) in log_prob.iter().zip(behaviour).zip(&mut *log_ratios).zip(&mut *slopes)
-        {
+        for ((own, other), log_ratio) in log_prob.iter().zip(behaviour).zip(&mut *log_ratios) {
             *log_ratio = own - other;
-            *slope = log_ratio.min(STEEPEST);
         }
-        exp_slice(slopes);
-        (log_ratios, slopes)
+        let extent = extent(log_ratios);
+        let pairs = slopes.iter_mut().zip(&*log_ratios);
+        if -NEAR <= extent.0 && extent.1 <= NEAR {
+            pairs.for_each(|(slope, log_ratio)| *slope = exp_near(*log_ratio));
+        } else {
+            pairs.for_each(|(slope, log_ratio)| *slope = log_ratio.min(STEEPEST));
+            exp_slice(slopes);
+        }
+        (log_ratios, slopes, extent)
     }
 }
 
@@ -41,7 +46,7 @@ pub(super) fn for_each_ratio(log_prob: &[f64], behaviour: &[f64], mut each: impl
     let mut block = Block::new();
     let blocks = log_prob.chunks(BLOCK).zip(behaviour.chunks(BLOCK));
     for (begin, (own, other)) in blocks.enumerate().map(|(index, columns)| (index * BLOCK, columns)) {
-        let (log_ratios, slopes) = block.fill(own, other);
+        let (log_ratios, slopes, _) = block.fill(own, other);
         for (place, (&log_ratio, &slope)) in log_ratios.iter().zip(slopes).enumerate() {
             each(begin + place, log_ratio, (along_tangent(log_ratio, slope), slope));
         }

@@ -2,19 +2,20 @@
 
 use std::ops::Range;
 
+use super::clipped::Clipped;
 use super::divergence::Estimates;
 use super::exponentials::{BLOCK, Block, along_tangent, for_each_ratio};
-use super::hold::{Clipped, View};
 use super::numbers::Numbers;
 use super::ratio::log_ratio;
 use super::trust_region::{
     Clip, Surrogate, bounded_log_ratio, free, gated, quadratic, ratio_excess, sapo, temperature,
 };
 use super::value::value_loss;
+use super::view::View;
 use super::{Place, PolicyGradient, Ratio, TrustRegion};
 use crate::batch::TokenBatch;
-use crate::columns::Constant;
-use crate::evaluation::{Evaluation, Metric, Metrics, add};
+use crate::columns::{Constant, Statistic};
+use crate::evaluation::{Evaluation, Metric, Metrics};
 use crate::held::Held;
 use crate::numerics::{STEEPEST, exp_m1_slice, exp_slice, exponential, sum};
 
@@ -65,7 +66,7 @@ pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, ou
             log_prob: batch.log_prob(index),
             behaviour,
         };
-        let slots = &mut cotangents.log_prob[place.clone()];
+        let slots = cotangents.slots(Statistic::LogProb, place.clone());
         *loss += own.policy_loss(&response, slots, &mut clipped);
         if matches!(own.place(), Some(Place::Loss | Place::Corrected)) {
             let reference = batch.constant(Constant::ReferenceLogProb, index);
@@ -74,13 +75,14 @@ pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, ou
         if own.entropy_coefficient > 0.0 {
             let entropy = &batch.columns().entropy[place.clone()];
             *loss -= own.entropy_coefficient * weighted(shares, entropy);
-            for (token, slot) in cotangents.entropy[place.clone()].iter_mut().enumerate() {
+            for (token, slot) in cotangents.slots(Statistic::Entropy, place.clone()).iter_mut().enumerate() {
                 *slot -= shares.at(token) * own.entropy_coefficient;
             }
             metrics.record_sum(Metric::Entropy, sum(entropy), place.len());
         }
         if own.value_coefficient > 0.0 && own.advantage.is_column() {
-            *loss += own.value_function_loss(batch, place, shares, &mut cotangents.value, metrics);
+            let slots = cotangents.slots(Statistic::Value, place.clone());
+            *loss += own.value_function_loss(batch, place, shares, slots, metrics);
         }
     }
     if !own.trust_region.is_weighted() {
@@ -187,7 +189,8 @@ impl PolicyGradient {
             let (total, Surrogate { loss, slope, clipped: bound }) =
                 (share * count, surrogate(log_ratio, ratio, advantage));
             clipped.count(bound);
-            add(slots, if self.ratio == Ratio::Product { total * slope } else { share * slope });
+            let pull = if self.ratio == Ratio::Product { total * slope } else { share * slope };
+            slots.iter_mut().for_each(|slot| *slot += pull);
             return total * loss;
         }
         let (mut total, mut pull) = (0.0, 0.0);
@@ -262,7 +265,7 @@ impl PolicyGradient {
             let scale = shares.at(place) * self.value_coefficient;
             total += value;
             loss += scale * value;
-            slots[token] += scale * slope;
+            slots[place] += scale * slope;
         }
         metrics.record_sum(Metric::ValueLoss, total, place.len());
         loss
@@ -307,6 +310,9 @@ fn by_token(
     total
 }
 
+/// More than what rounding moves a logarithm within the range of ratios by, nats.
+const ROUNDING: f64 = 1e-12;
+
 /// The clipped loss of tokens that share an advantage and a share in the step. Blocks of tokens of which none is clipped, which
 /// most are, have no branch a token.
 fn clipped_tokens(
@@ -323,11 +329,14 @@ fn clipped_tokens(
     let (least, most) = clip.bounds(advantage);
     // Below the tangent a ratio is its own slope.
     let most = most.min(STEEPEST.exp().next_down());
+    // Log-ratios whose ratios are within the bounds, however both are rounded.
+    let (low, high) = (least.ln() + ROUNDING, most.ln() - ROUNDING);
     let (mut block, mut total) = (Block::new(), 0.0);
     let columns = response.log_prob.chunks(BLOCK).zip(response.behaviour.chunks(BLOCK)).zip(slots.chunks_mut(BLOCK));
     for ((own, other), slots) in columns {
-        let (log_ratios, slopes) = block.fill(own, other);
-        if slopes.iter().fold(true, |free, slope| free & (*slope >= least) & (*slope <= most)) {
+        let (log_ratios, slopes, extent) = block.fill(own, other);
+        let free = low <= extent.0 && extent.1 <= high;
+        if free || slopes.iter().fold(true, |free, slope| free & (*slope >= least) & (*slope <= most)) {
             slots.iter_mut().zip(slopes).for_each(|(slot, slope)| *slot -= share * (slope * advantage));
             total -= advantage * sum(slopes);
             clipped.count_free(slots.len());
@@ -350,7 +359,7 @@ fn gated_tokens(temperatures: [f64; 2], response: &Response<'_>, slots: &mut [f6
     let columns = response.log_prob.chunks(BLOCK).zip(response.behaviour.chunks(BLOCK)).zip(slots.chunks_mut(BLOCK));
     for (index, ((own, other), slots)) in columns.enumerate() {
         let (begin, tokens) = (index * BLOCK, slots.len());
-        let (log_ratios, slopes) = block.fill(own, other);
+        let (log_ratios, slopes, _) = block.fill(own, other);
         let (gates, tails) = (&mut gates[..tokens], &mut tails[..tokens]);
         gates.iter_mut().zip(log_ratios).for_each(|(gate, log_ratio)| *gate = log_ratio.min(STEEPEST));
         exp_m1_slice(gates);

@@ -266,7 +266,7 @@ impl<'a> Step<'a> {
             let mut tokens = begin.map_or(0..0, |begin| begin..begin);
             for micro_batch in part {
                 let (passed, cotangents) = match passed.take() {
-                    Some(passed) => (passed, &evaluation.cotangents),
+                    Some(passed) => (passed, evaluation.cotangents()),
                     None => {
                         let passed = forward(*policy, requirements, micro_batch, lambda, statistics)?;
                         tokens = tokens.end..tokens.end + micro_batch.tokens.len();

@@ -361,6 +361,13 @@ mod tests {
         }
         assert_eq!(within_binary_kl([0.0, 0.99 * kl, 20.0], [more, half, 1.5], 1.0), (0.0, Some(Bounded::Above)));
         assert!(within_binary_kl([0.0, 1.01 * kl, 20.0], [more, half, 1.5], 1.0).0 > 0.0);
+        // At the bound itself a token is kept, in both directions.
+        for (token, advantage) in [([more, half, 1.5], 1.0), ([half, more, 2.0 / 3.0], -1.0)] {
+            let bound = binary_kl(token[1], token[0]);
+            assert_eq!(within_binary_kl([bound, bound, 20.0], token, advantage), (token[2], None));
+            let below = bound.next_down();
+            assert_eq!(within_binary_kl([below, below, 20.0], token, advantage).0, 0.0);
+        }
         assert!(within_binary_kl([0.0, 0.0, 1.25], [more, half, 1.5], -1.0) == (1.25, None));
     }
 

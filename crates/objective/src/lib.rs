@@ -140,12 +140,15 @@ pub use evaluator::{Answer, AnswerOf, Evaluator, LearnsFrom};
 pub use held::Held;
 pub use losses::*;
 pub use method::Method;
-pub use parameter::{Parameter, ParameterError, Parameters, Value};
+pub use parameter::declaration::Parameter;
+pub use parameter::error::ParameterError;
+pub use parameter::value::{Parameters, Value};
 pub use policy_gradient::{
     Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion,
     generalised_advantages, normalise,
 };
-pub use registry::{METHODS, RegistryError};
+pub use registry::error::RegistryError;
+pub use registry::methods::METHODS;
 pub use requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Source, TeacherDivergence};
 pub use sampling::Sampling;
 pub use state::{ObjectiveState, RunningMean};

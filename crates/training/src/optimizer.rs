@@ -6,8 +6,8 @@ mod sgd;
 
 use std::ops::Range;
 
-use objective::Method;
-use objective::parameter::{ParameterError, Parameters, Registered, in_force};
+use objective::parameter::{Registered, in_force};
+use objective::{Method, ParameterError, Parameters};
 use pulp::{Arch, Simd, WithSimd};
 use serde::{Deserialize, Serialize};
 

@@ -139,57 +139,22 @@ pub(crate) fn exp_near(x: f64) -> f64 {
 }
 
 /// Replaces every x by eˣ, to within 1 unit in the last place, subnormal results included.
-///
-/// ```
-/// let mut values = [0.0, -1.0, 1000.0, f64::NEG_INFINITY];
-/// objective::numerics::exp_slice(&mut values);
-/// assert_eq!(values, [1.0, (-1.0_f64).exp(), f64::INFINITY, 0.0]);
-/// ```
-pub fn exp_slice(values: &mut [f64]) {
+pub(crate) fn exp_slice(values: &mut [f64]) {
     replace(values, exp_near, |_, reduced| reduced.exp());
 }
 
 /// Replaces every x by eˣ − 1, to within 3 units in the last place.
-///
-/// ```
-/// let mut values = [0.0, 1e-20, -1000.0];
-/// objective::numerics::exp_m1_slice(&mut values);
-/// assert_eq!(values, [0.0, 1e-20, -1.0]);
-/// ```
-pub fn exp_m1_slice(values: &mut [f64]) {
+pub(crate) fn exp_m1_slice(values: &mut [f64]) {
     replace(values, |x| x + excess_near(x), |_, reduced| reduced.exp_m1());
 }
 
 /// Replaces every x by eˣ − 1 − x ≥ 0, to within 10 units in the last place, near 0 too, where the terms cancel.
-///
-/// ```
-/// let mut values = [0.0, 1e-9, -1000.0];
-/// objective::numerics::exp_excess_slice(&mut values);
-/// assert_eq!((values[0], values[2]), (0.0, 999.0));
-/// assert!((values[1] / 5e-19 - 1.0).abs() < 1e-8); // x²/2 to first order
-/// ```
-pub fn exp_excess_slice(values: &mut [f64]) {
+pub(crate) fn exp_excess_slice(values: &mut [f64]) {
     let far = |x: f64, reduced: Reduced| {
         let difference = reduced.exp_m1() - if x > REACH.1 { REACH.1 } else { x };
         if reduced.r == x { excess_near(x) } else { difference } // they are equal where n is 0
     };
     replace(values, excess_near, far);
-}
-
-/// Replaces every x by σ(x) = 1 / (1 + e⁻ˣ), to within 3 units in the last place.
-///
-/// ```
-/// let mut values = [0.0, 1000.0, -1000.0];
-/// objective::numerics::sigmoid_slice(&mut values);
-/// assert_eq!(values, [0.5, 1.0, 0.0]);
-/// ```
-pub fn sigmoid_slice(values: &mut [f64]) {
-    let quotient = |x: f64, tail: f64| if x >= 0.0 { 1.0 } else { tail } / (1.0 + tail);
-    let near = |x: f64| {
-        let down = -x.abs();
-        quotient(x, exp_near(down))
-    };
-    replace(values, near, |x, _| quotient(x, Reduced::new(-x.abs()).exp()));
 }
 
 #[cfg(test)]
@@ -248,7 +213,6 @@ mod tests {
         // The functions of numbers are within 1 unit of the exact value themselves; the excess is exact to 1e-19 by its series.
         assert!(distance(exp_slice, f64::exp) <= 1.0);
         assert!(distance(exp_m1_slice, f64::exp_m1) <= 3.0);
-        assert!(distance(sigmoid_slice, crate::numerics::sigmoid) <= 4.0);
         let series = |x: f64| (3..30).rev().fold(1.0, |sum, k| 1.0 + sum * x / f64::from(k)) * x * x / 2.0;
         let excess = |x: f64| if x.abs() < 1.0 { series(x) } else { x.exp_m1() - x.min(800.0) };
         assert!(distance(exp_excess_slice, excess) <= 12.0);
@@ -257,7 +221,7 @@ mod tests {
     #[test]
     fn an_exponential_does_not_depend_on_the_numbers_beside_it() {
         let grid = grid();
-        for function in [exp_slice, exp_m1_slice, exp_excess_slice, sigmoid_slice] {
+        for function in [exp_slice, exp_m1_slice, exp_excess_slice] {
             let mut together = grid.clone();
             function(&mut together);
             for (x, together) in grid.iter().zip(together).step_by(7) {
@@ -284,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_stays_none_and_spoils_no_other() {
-        for function in [exp_slice, exp_m1_slice, exp_excess_slice, sigmoid_slice] {
+        for function in [exp_slice, exp_m1_slice, exp_excess_slice] {
             let (mut values, mut alone) = ([f64::NAN, 0.25], [0.25]);
             function(&mut values);
             function(&mut alone);

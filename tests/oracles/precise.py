@@ -1231,7 +1231,7 @@ def merge(family, count, found):
         own["numbers"] += numbers
         own["beyond_4_units"] += beyond
         if units > own["most_units"]:
-            own["most_units"] = round(units, 3)
+            own["most_units"] = round(min(units, 1e300), 3)
             if units > 4:
                 own["example"] = example
 

@@ -58,3 +58,39 @@ fn hostile_numbers_are_within_four_units_of_the_condition_of_their_256_bit_value
     }
     assert!(numbers > 5000, "{numbers}");
 }
+
+/// Objectives of which a number of the recorded run was more than that off, and where: `tests/oracles/README.md` says why.
+const BEYOND: &[&str] = &[
+    "preferences: aot loss",
+    "preferences: orpo loss",
+    "preferences: cpo loss",
+    "preferences: ipo alpha loss",
+    "groups: grpo log_prob",
+    "groups: rloo loss",
+    "groups: sapo log_prob",
+    "groups: policy_gradient clip",
+    "groups: policy_gradient none",
+    "groups: policy_gradient sapo",
+    "rollouts: ppo loss",
+];
+
+#[test]
+fn a_million_inputs_of_each_family_were_within_four_units_but_for_those_that_are_listed() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/oracles/precise.json");
+    let recorded: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let families = recorded["families"].as_object().unwrap();
+    assert!(families.len() >= 4, "{}", families.len());
+    for (family, own) in families {
+        assert!(own["inputs"].as_u64().unwrap() >= 1_000_000, "{family}");
+        assert!(own["responses_of_32k"].as_u64().unwrap() >= 100, "{family}");
+        let (mut numbers, mut beyond) = (0, 0);
+        for (objective, counts) in own["objectives"].as_object().unwrap() {
+            let name = format!("{family}: {objective}");
+            let off = counts["beyond_4_units"].as_u64().unwrap();
+            assert!(off == 0 || BEYOND.iter().any(|listed| name.starts_with(listed)), "{name}: {off}");
+            numbers += counts["numbers"].as_u64().unwrap();
+            beyond += off;
+        }
+        assert!(numbers >= 1_000_000 && beyond * 100_000 < numbers, "{family}: {beyond} of {numbers}");
+    }
+}

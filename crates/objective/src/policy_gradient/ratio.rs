@@ -25,6 +25,9 @@ use crate::numerics::sum_of_differences;
 ///
 /// Where a correction rejects tokens, means and sums are over those that it keeps.
 ///
+/// `sequence_token` holds log π of each token less the mean of u, and takes that from log π again. Where |log π| is so great that
+/// this rounds, the mean of u is lost: beyond 10¹⁶ nats all of it.
+///
 /// # Source
 ///
 /// `token`: arXiv 1707.06347; `sequence`: C. Zheng et al., "GSPO", arXiv 2507.18071, equation 7; `sequence_token`: equations

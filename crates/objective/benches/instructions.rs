@@ -13,11 +13,11 @@ use crate::work::Work;
 mod work;
 
 /// More than a loss takes that adds up log-probabilities response by response.
-const OF_SUMS: u64 = 48;
+const OF_SUMS: u64 = 26;
 /// More than one takes that has an exponential or a logarithm for each token.
-const OF_EXPONENTIALS: u64 = 200;
+const OF_EXPONENTIALS: u64 = 190;
 /// More than one takes that has several: a ratio, a gate, a mask or a correction, and the divergence from a reference.
-const OF_CHOICES: u64 = 400;
+const OF_CHOICES: u64 = 370;
 
 fn within(instructions: u64) -> LibraryBenchmarkConfig {
     let mut config = LibraryBenchmarkConfig::default();

@@ -89,7 +89,7 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
                 skipped.count()
             ));
         }
-        Event::Resumed(at) => eprintln!("goes on behind step {} of stage {}", at.step, at.stage + 1),
+        Event::Resumed(at) => eprintln!("resuming after step {} of stage {}", at.step, at.stage + 1),
         Event::Stage { stage, stages, method, steps, done } => {
             eprintln!("stage {} of {stages}: {method}, {steps} steps", stage + 1);
             progress.replace(Progress::new("steps")).end();
@@ -97,7 +97,7 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
             course.replace(Course::new());
         }
         Event::Reference(micro_batches) => {
-            progress.replace(Progress::new("micro-batches of the reference")).end();
+            progress.replace(Progress::new("reference micro-batches")).end();
             progress.borrow().begin(micro_batches, 0);
         }
         Event::ReferenceDone => progress.borrow().advance(),
@@ -115,7 +115,7 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     match run.train()? {
         Ended::Finished(model) => {
             if worker.is_first() {
-                // A run without its metrics file has its model all the same.
+                // Without a readable metrics file, the model is complete all the same.
                 let summary = Summary::read(out.path(), &recipe).map_or_else(|_| String::new(), |it| format!("{it}\n"));
                 print(&format!("{summary}written: {}\n", model.display()))?;
             }
@@ -123,7 +123,7 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
         }
         Ended::Stopped(checkpoint) => {
             if worker.is_first() {
-                eprintln!("stopped at {}; the same command with --resume goes on from there", checkpoint.display());
+                eprintln!("stopped at {}; the same command with --resume continues from there", checkpoint.display());
             }
             Ok(ExitCode::from(asked.exit_code()))
         }
@@ -153,7 +153,7 @@ impl Course {
     }
 }
 
-/// An evaluation in a line.
+/// One line about an evaluation.
 fn told(row: &Row) -> String {
     let metrics = row.metrics.iter().filter_map(|(name, value)| Some(format!("{name} {:.4}", value.as_f64()?)));
     let numbers: Vec<_> = [format!("loss {:.4}", row.loss)].into_iter().chain(metrics).collect();
@@ -171,7 +171,7 @@ impl Loaded {
         let device = device(&arguments.device)?;
         let folder = find(&arguments.model)?;
         let adapter = arguments.adapter.as_ref().map(|adapter| find(adapter).context("--adapter")).transpose()?;
-        // Files in the adapters' folder are those that they were trained with.
+        // A file in the adapters' folder takes precedence over the model's: the adapters were trained with it.
         let own = |name| adapter.as_ref().map(|adapter| adapter.join(name)).filter(|path| path.exists());
         let replaced = Replaced { chat_template: own(CHAT_TEMPLATE_FILE), eos_token: None };
         let mut text = Text::read(&folder, &replaced, default_now()?)?;
@@ -185,7 +185,7 @@ impl Loaded {
         Ok(Self { text, model })
     }
 
-    /// Replaces the model's `generation_config.json` by another file; `none` removes it.
+    /// Reads a model's texts, with its `generation_config.json` replaced by another file; `none` removes it.
     fn read_with(arguments: &ModelArguments, generation: Option<&Path>) -> anyhow::Result<Self> {
         let generation = match generation {
             Some(path) if path == Path::new("none") => Some(GenerationConfig::default()),
@@ -198,7 +198,7 @@ impl Loaded {
     }
 }
 
-/// Prints lines, or writes them to a file that appears when all are there.
+/// Prints lines, or writes them to a file that appears once it is complete.
 fn answer(out: Option<&Path>, lines: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let Some(path) = out else {
         let mut output = BufWriter::new(std::io::stdout().lock());
@@ -238,7 +238,7 @@ fn write_line(writer: &mut dyn Write, line: &impl Serialize) -> anyhow::Result<(
     Ok(writer.write_all(b"\n")?)
 }
 
-/// What `lm generate` prints of a prompt.
+/// Output of `lm generate` for one prompt.
 #[derive(Serialize)]
 struct Answer<'a> {
     response_ids: &'a [u32],
@@ -249,7 +249,7 @@ struct Answer<'a> {
 }
 
 fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
-    // Checks the output before anything is computed.
+    // Checks the output path before anything is computed.
     let layout = if arguments.format.is_some() { Layout::Document } else { Layout::Lines };
     let file = arguments.out.as_deref().map(|path| AnswerFile::check(path, layout, arguments.resume)).transpose();
     let file = file.context("--out")?;
@@ -376,7 +376,7 @@ fn answer_requests(arguments: &ServeArguments) -> anyhow::Result<()> {
     settings.validate()?;
     let Loaded { text, model } = Loaded::read_with(model, arguments.generation_config.as_deref())?;
     let asked = Asked::listen().context("signals")?;
-    let ready = |address| eprintln!("answers at http://{address}/v1");
+    let ready = |address| eprintln!("serving at http://{address}/v1");
     Ok(serve(model, text, settings, ready, &|| asked.stops())?)
 }
 
@@ -403,7 +403,7 @@ fn ask_judge(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
         Judging::Begins { questions, answered } => progress.begin(questions as u64, answered as u64),
         Judging::Answered => progress.advance(),
         Judging::Waits { problem, pause } => {
-            progress.line(&format!("asks again in {:.1} s: {problem}", pause.as_secs_f64()));
+            progress.line(&format!("retrying in {:.1} s: {problem}", pause.as_secs_f64()));
         }
     });
     progress.end();
@@ -413,7 +413,7 @@ fn ask_judge(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         None => {
-            eprintln!("stopped; the same command goes on with the verdicts in {}", out.path().display());
+            eprintln!("stopped; the same command continues with the verdicts in {}", out.path().display());
             Ok(ExitCode::from(asked.exit_code()))
         }
     }
@@ -428,7 +428,7 @@ fn write_merged(arguments: &MergeArguments) -> anyhow::Result<()> {
 fn write_checkpoint(arguments: &ExportArguments) -> anyhow::Result<()> {
     let ExportArguments { run, checkpoint, out } = arguments;
     let at = export(run, *checkpoint, out)?;
-    print(&format!("written: {}, of checkpoint {}\n", out.display(), at.name()))
+    print(&format!("written: {}, from checkpoint {}\n", out.display(), at.name()))
 }
 
 fn compare(arguments: &CompareArguments) -> anyhow::Result<()> {

@@ -1,8 +1,8 @@
-//! `generation_config.json` of a model's folder: the tokens that end a response, and defaults of sampling.
+//! `generation_config.json` of a model's folder: tokens that end a response, and default sampling parameters.
 //!
 //! Libraries interpret the file differently. transformers samples only if `do_sample` is true, and then from the 50
-//! most probable tokens unless there is `top_k`. vLLM ignores `do_sample` and takes absent fields from its API's
-//! defaults. `lm generate` follows transformers, `lm serve` vLLM.
+//! most probable tokens unless `top_k` is set. vLLM ignores `do_sample` and takes absent fields from its API's
+//! defaults. `lm generate` follows transformers, `lm serve` follows vLLM.
 
 use std::path::Path;
 
@@ -11,14 +11,13 @@ use text::json;
 
 use crate::error::LmError;
 
-/// The file's name in a model's folder.
+/// Name of the file in a model's folder.
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 
 /// Default of `top_k` in transformers where `do_sample` is true.
 const TOP_K: usize = 50;
 
-/// Fields that would change what transformers generates and are not supported here, each with its values without
-/// effect.
+/// Unsupported fields that change what transformers generates, each with the values that have no effect.
 const NOT_COMPUTED: [(&str, &[f64]); 25] = [
     ("bad_words_ids", &[]),
     ("begin_suppress_tokens", &[]),
@@ -50,34 +49,34 @@ const NOT_COMPUTED: [(&str, &[f64]); 25] = [
 /// Sampling parameters, each of which may be absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Drawing {
-    /// Number that logits are divided by; 0 takes the most probable token.
+    /// Divisor of the logits; 0 takes the most probable token.
     pub temperature: Option<f64>,
     /// Number of most probable tokens to sample from; 0 means all.
     pub top_k: Option<usize>,
-    /// Total probability of the most probable tokens to sample from; 1 means all tokens.
+    /// Total probability of the most probable tokens to sample from; 1 means all.
     pub top_p: Option<f64>,
-    /// Minimum probability of a sampled token, as a fraction of the greatest; 0 means any.
+    /// Minimum probability of a sampled token, as a fraction of the greatest probability; 0 means any.
     pub min_p: Option<f64>,
-    /// Repetition penalty: positive logits of tokens that the text already has are divided by it, negative ones
-    /// multiplied; 1 is none.
+    /// Repetition penalty: positive logits of tokens that already occur in the text are divided by it, negative ones
+    /// are multiplied; 1 means no penalty.
     pub repetition_penalty: Option<f64>,
 }
 
 /// Contents of the file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// The tokens that end a response, if the file names some. They replace those of `config.json`.
+    /// Tokens that end a response, if the file names them. They replace those of `config.json`.
     pub eos: Option<Vec<u32>>,
-    /// Whether transformers samples tokens; otherwise it takes the most probable one.
+    /// Whether transformers samples tokens instead of taking the most probable one.
     pub do_sample: bool,
-    /// The sampling parameters.
+    /// Default sampling parameters.
     pub drawing: Drawing,
-    /// Fields of the file that would change what transformers generates and are not supported here.
+    /// Unsupported fields of the file that change what transformers generates.
     pub not_computed: Vec<&'static str>,
 }
 
 impl Drawing {
-    /// These parameters, with absent ones taken from the other.
+    /// Fills absent parameters from the other set.
     fn or(self, other: Self) -> Self {
         Self {
             temperature: self.temperature.or(other.temperature),
@@ -88,13 +87,13 @@ impl Drawing {
         }
     }
 
-    /// These parameters without `top_k`, `top_p` and `min_p`, except for those in `given`: at temperature 0 the file's
-    /// have no effect, and the user's are refused.
+    /// Removes `top_k`, `top_p` and `min_p` except for those in `given`: at temperature 0 the file's have no effect,
+    /// and the user's are rejected.
     fn uncut(self, given: Self) -> Self {
         Self { top_k: given.top_k, top_p: given.top_p, min_p: given.min_p, ..self }
     }
 
-    /// These parameters without those that have no effect.
+    /// Removes parameters that have no effect.
     fn effective(self) -> Self {
         Self {
             top_k: self.top_k.filter(|top_k| *top_k != 0),
@@ -121,12 +120,12 @@ impl GenerationConfig {
     ///
     /// # Errors
     ///
-    /// [`LmError::File`], [`LmError::Json`], and [`LmError::Field`] for a field that is out of its range.
+    /// [`LmError::File`], [`LmError::Json`], and [`LmError::Field`] for a value that is out of range.
     pub fn read(path: &Path) -> Result<Self, LmError> {
         Reader { path, fields: json::read(path)? }.read()
     }
 
-    /// Sampling parameters of `lm generate` for options `given`, as transformers combines them.
+    /// Combines the options `given` with the file as transformers does, for `lm generate`.
     #[must_use]
     pub fn as_transformers(&self, given: Drawing) -> Drawing {
         let own = match self.do_sample {
@@ -138,7 +137,7 @@ impl GenerationConfig {
         Self::resolved(given, file.or(own).or(greedy))
     }
 
-    /// Sampling parameters of `lm serve` for a request's fields `given`, as vLLM combines them.
+    /// Combines a request's fields `given` with the file as vLLM does, for `lm serve`.
     #[must_use]
     pub fn as_vllm(&self, given: Drawing) -> Drawing {
         let own = Drawing { temperature: Some(1.0), ..Drawing::default() };
@@ -152,7 +151,7 @@ impl GenerationConfig {
     }
 }
 
-/// A file that is being read.
+/// Parsed file, and its path for errors.
 struct Reader<'a> {
     path: &'a Path,
     fields: Map<String, Value>,
@@ -180,7 +179,7 @@ impl Reader<'_> {
         Ok(GenerationConfig { eos: self.eos()?, do_sample, drawing, not_computed })
     }
 
-    /// A field, unless it is absent or null.
+    /// Value of a field, unless it is absent or null.
     fn field(&self, name: &str) -> Option<&Value> {
         self.fields.get(name).filter(|value| !value.is_null())
     }
@@ -200,7 +199,7 @@ impl Reader<'_> {
 
     fn whole(&self, field: &str) -> Result<Option<usize>, LmError> {
         let Some(value) = self.field(field) else { return Ok(None) };
-        // Both 0 and -1 mean all.
+        // Both 0 and -1 mean all tokens.
         let given = if value.as_i64() == Some(-1) { Some(0) } else { value.as_u64() };
         match given.and_then(|given| usize::try_from(given).ok()) {
             Some(given) => Ok(Some(given)),
@@ -220,9 +219,9 @@ impl Reader<'_> {
     }
 }
 
-/// The file of a model that was trained to end its responses with `ends`; `None` if the source's file, or its absence,
-/// already implies them. `source` is the folder of the model that was trained, `config` the fields of its
-/// `config.json`, and `known` the end tokens that these name.
+/// Contents of `generation_config.json` for a model that was trained to end its responses with `ends`; `None` if the
+/// source's file, or its absence, already implies them. `source` is the folder of the model before training, `config`
+/// the fields of its `config.json`, and `known` the end tokens that these name.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! `/v1/chat/completions`: the assistant's next turn, by the model's chat template.
+//! `/v1/chat/completions`: the assistant's next message, by the model's chat template.
 
 use std::sync::Arc;
 
@@ -17,19 +17,19 @@ use super::refusal::Refusal;
 use super::request::{Asked, Budget, Detail, Fields, Length};
 use super::wording::Wording;
 
-/// The most of the most probable tokens that are told.
+/// Maximum of `top_logprobs`.
 const MOST: usize = 20;
 
 /// An in-flight answer.
 struct Chat {
     asked: Asked,
-    /// Whether the answer has its tokens' log-probabilities.
+    /// Whether the answer has the log-probabilities of its tokens.
     words: bool,
     reading: Reading,
 }
 
 impl Chat {
-    /// Reads a request and adds it to the queue of the model.
+    /// Reads a request and adds it to the model's queue.
     fn prepare(server: &Server, body: &[u8]) -> Result<Self, Refusal> {
         let mut fields = Fields::read(body)?;
         let asked = Asked::read(&mut fields, server, &CHAT)?;
@@ -112,7 +112,7 @@ pub(super) async fn answer(State(server): State<Arc<Server>>, body: Bytes) -> Re
     }))
 }
 
-/// An answer or a part of one.
+/// A response or an event of a stream.
 #[derive(Serialize)]
 struct Answer<'a> {
     choices: Vec<Choice<'a>>,

@@ -1,4 +1,4 @@
-//! `/v1/completions`: prompts go on, and are scored where they are echoed.
+//! `/v1/completions`: completions of prompts, and log-probabilities of the prompts' own tokens if they are echoed.
 
 use std::sync::Arc;
 
@@ -17,21 +17,21 @@ use super::request::{Asked, Budget, Detail, Fields, Length, short};
 use super::stopping::Stop;
 use super::wording::Wording;
 
-/// Tokens that follow unless it is said.
+/// Default of `max_tokens`.
 const MAX_TOKENS: usize = 16;
-/// The most of the most probable tokens that are told.
+/// Maximum of `logprobs`.
 const MOST: usize = 5;
 
 /// In-flight answers of one request.
 struct Completion {
     asked: Asked,
-    /// How many of the most probable tokens are told with each token, if that is told of.
+    /// Number of most probable tokens to report with each token; `None` if log-probabilities are not wanted.
     log_probs: Option<usize>,
     readings: Vec<Reading>,
 }
 
 impl Completion {
-    /// Reads a request and adds its prompts to the queue of the model.
+    /// Reads a request and adds its prompts to the model's queue.
     fn prepare(server: &Server, body: &[u8]) -> Result<Self, Refusal> {
         let mut fields = Fields::read(body)?;
         let asked = Asked::read(&mut fields, server, &COMPLETIONS)?;
@@ -110,7 +110,7 @@ pub(super) async fn answer(State(server): State<Arc<Server>>, body: Bytes) -> Re
     }))
 }
 
-/// Answers or parts of them.
+/// A response or an event of a stream.
 #[derive(Serialize)]
 struct Answer<'a> {
     choices: Vec<Choice<'a>>,
@@ -126,7 +126,7 @@ struct Choice<'a> {
     finish_reason: Option<&'static str>,
 }
 
-/// How probable tokens are.
+/// Log-probabilities of an answer's tokens.
 #[derive(Serialize)]
 struct LogProbs<'a> {
     tokens: Vec<&'a str>,
@@ -143,7 +143,7 @@ struct Tops<'a> {
 }
 
 impl<'a> Choice<'a> {
-    /// A part of an answer, after `offset` characters of earlier tokens.
+    /// Converts a piece that begins after `offset` characters.
     fn new(piece: &'a Piece, log_probs: Option<usize>, offset: &mut usize, wording: &'a Wording) -> Self {
         let Piece { index, text, words, finish, .. } = piece;
         let logprobs = log_probs.map(|top| LogProbs::new(words, top, offset, wording));
@@ -179,7 +179,7 @@ impl Serialize for Tops<'_> {
     }
 }
 
-/// The prompts: a text, texts, token ids or lists of them.
+/// Reads the prompts: a text, texts, token ids or lists of token ids.
 fn prompts(value: Option<Value>) -> Result<Vec<Prompt>, Refusal> {
     const ALLOWED: &str = "text, token ids, or a list of texts or of lists of token ids";
     let refuse = |given: &Value| Err(Refusal::field("prompt", ALLOWED, short(given)));

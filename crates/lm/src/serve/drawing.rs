@@ -1,4 +1,4 @@
-//! Sampling parameters of a request, with defaults from the model's `generation_config.json`, as vLLM has them.
+//! Sampling parameters of a request, with defaults from the model's `generation_config.json` as in vLLM.
 
 use super::Server;
 use super::refusal::Refusal;
@@ -6,7 +6,7 @@ use super::request::Fields;
 use crate::checkpoint::generation_config::Drawing;
 use crate::engine::sampling::Sampling;
 
-/// The sampling parameters, if tokens are sampled, and the repetition penalty.
+/// Reads the sampling parameters (`None` for greedy decoding) and the repetition penalty.
 pub(super) fn read(fields: &mut Fields, server: &Server) -> Result<(Option<Sampling>, f64), Refusal> {
     let given = Drawing {
         temperature: fields.take("temperature", "a number of at least 0")?,
@@ -16,7 +16,7 @@ pub(super) fn read(fields: &mut Fields, server: &Server) -> Result<(Option<Sampl
         repetition_penalty: fields.take("repetition_penalty", "a number above 0")?,
     };
     let refuse = |error| Refusal::of(&error, "temperature");
-    // Values out of range are refused at any temperature.
+    // Values out of range are rejected at any temperature.
     let range = Drawing { temperature: Some(1.0), top_k: None, ..given };
     _ = Sampling::of(range).map_err(refuse)?;
     let drawing = server.generation.as_vllm(given);
@@ -28,7 +28,7 @@ pub(super) fn read(fields: &mut Fields, server: &Server) -> Result<(Option<Sampl
 
 const TOP_K: &str = "a whole number of at least 0, or -1";
 
-/// Number of tokens to sample from; -1 means 0, all of them.
+/// Number of tokens to sample from; -1 and 0 mean all of them.
 fn top_k(given: i64) -> Result<usize, Refusal> {
     if given == -1 { Ok(0) } else { usize::try_from(given).map_err(|_| Refusal::field("top_k", TOP_K, given)) }
 }

@@ -1,7 +1,7 @@
-//! Checks of `Host` and `Origin` by a server on a loopback address, so that no web page in a browser on the machine can
-//! use it.
+//! Checks of `Host` and `Origin` on a loopback address, so that no web page in a browser on this machine can use the
+//! server.
 //!
-//! A web page may send requests to any address. Its host is in `Origin`, and in `Host` too if its name is made to
+//! A web page may send requests to any address. Its host is in `Origin`, and in `Host` too if its name was made to
 //! resolve to this machine. A server on another address needs a key, which no page has.
 
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use super::Settings;
 use super::refusal::Refusal;
 
-/// Refuses a request whose `Host` is not this server's, or whose `Origin` is another server's page.
+/// Rejects a request whose `Host` is not this server's, or whose `Origin` is a page of another server.
 pub(super) fn check(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     if !settings.address.ip().is_loopback() && settings.host_names.is_empty() {
         return Ok(());
@@ -49,7 +49,7 @@ fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// Whether a name or address always means this machine, independent of DNS.
+/// Whether a name or address always refers to this machine, whatever DNS says.
 fn is_local(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     match name.parse::<IpAddr>() {

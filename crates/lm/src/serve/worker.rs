@@ -1,4 +1,4 @@
-//! The thread that has the model: it takes what waits, and lets all of it go on together.
+//! The thread that owns the model: it takes tasks from the queue and generates for all of them together.
 
 use std::collections::HashMap;
 
@@ -9,21 +9,22 @@ use super::metrics::Metrics;
 use crate::engine::schedule::{Engine, Room, Task, Told};
 use crate::transformer::model::Transformer;
 
-/// A prompt that waits.
+/// A queued prompt.
 pub(super) struct Job {
     pub(super) task: Task,
-    /// Who is told. Has room for all that is told of a task; closed where nobody wants to be told any more.
+    /// Receiver of the reports. Its channel has room for all reports of a task; it is closed when the client has
+    /// disconnected.
     pub(super) asker: Sender<Result<Told, String>>,
-    /// Its place in the queue, which is free when it is done.
+    /// Place in the queue, which is freed when the job ends.
     pub(super) place: OwnedSemaphorePermit,
 }
 
-/// Everything that is told of a task: the prompt, each token, the end.
+/// Maximum number of reports about a task: the prompt, each token, the end.
 pub(super) fn told_at_most(task: &Task) -> usize {
     task.max_tokens + 2
 }
 
-/// Does jobs until nobody can ask for more.
+/// Processes jobs until the queue is closed.
 pub(super) fn work(model: &Transformer, room: Room, mut jobs: Receiver<Vec<Job>>, metrics: &Metrics) {
     let mut engine = Engine::new(model, room);
     let mut askers: HashMap<u64, (Sender<Result<Told, String>>, OwnedSemaphorePermit)> = HashMap::new();
@@ -53,7 +54,7 @@ pub(super) fn work(model: &Transformer, room: Room, mut jobs: Receiver<Vec<Job>>
                 metrics.generated.inc();
             }
             if let Some((asker, _)) = askers.get(&id) {
-                // Who has hung up is forgotten before the next step.
+                // Sequences of clients that have disconnected are removed before the next step.
                 _ = asker.try_send(Ok(told));
             }
             if is_end {
@@ -61,7 +62,7 @@ pub(super) fn work(model: &Transformer, room: Room, mut jobs: Receiver<Vec<Job>>
             }
         });
         if let Err(error) = stepped {
-            // Nothing that was on its way can go on.
+            // No running sequence can continue after an error.
             for (_, (asker, _)) in askers.drain() {
                 _ = asker.try_send(Err(error.to_string()));
             }

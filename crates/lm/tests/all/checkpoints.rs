@@ -12,7 +12,7 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 use training::{Frozen, Policy};
 
-/// Log-probabilities of all tokens but the first of each sequence, given those before.
+/// Log-probabilities of all tokens but the first of each sequence, given the tokens before.
 fn log_probs(policy: &LmPolicy, sequences: &[Vec<u32>], packing: Packing) -> Vec<f64> {
     let sequences: Vec<_> = sequences.iter().map(|ids| Sequence { prompt: &ids[..1], response: &ids[1..] }).collect();
     let tokens: Vec<usize> =
@@ -53,7 +53,7 @@ fn logits_agree_with_transformers_for_every_architecture() {
         let model = model(name);
         for case in answer["sequences"].as_array().unwrap() {
             let mut ids = ids(&case["ids"]);
-            // A response's last token is not read, so one more makes all of them a state.
+            // A response's last token is not an input, so one more token makes all of them states.
             ids.push(0);
             let sequence = Sequence { prompt: &ids[..1], response: &ids[1..] };
             let states = States::new(&model, &[sequence], Packing::Padded).unwrap();
@@ -79,7 +79,7 @@ fn sixteen_bits_are_near_thirty_two() {
         for packing in [Packing::Padded, Packing::Packed] {
             let found = log_probs(&narrow, &[ids(&case["ids"])], packing);
             let expected = numbers(&case["log_prob"]);
-            // 0.036 has been seen.
+            // Differences of up to 0.036 were observed.
             close(&found, &expected, 0.1, &format!("{name}, {packing}"));
         }
     }
@@ -96,8 +96,8 @@ fn greedy_tokens_are_the_most_probable_ones() {
     assert_eq!(greedy, expected);
 }
 
-/// What a file holds by transformers' rule: the output's weights are the embedding table where they have the same
-/// numbers or only one of the two is there, whatever the configuration says (`tests/oracles/tied.py`).
+/// Tests transformers' rule: the output weights are the embedding table if both have the same numbers or only one of
+/// the two exists, whatever the configuration says (`tests/oracles/tied.py`).
 #[test]
 fn output_weights_that_differ_from_the_table_are_loaded_and_written_as_they_are() {
     use safetensors::SafeTensors;
@@ -122,7 +122,7 @@ fn output_weights_that_differ_from_the_table_are_loaded_and_written_as_they_are(
         let read = |folder: &std::path::Path| Transformer::read(folder, Dtype::Float32, device()).unwrap();
         let model = read(place.path());
         assert_eq!(model.config().tied_embeddings, case["tied"], "{name}");
-        // The weights that were loaded are written, with a configuration that loads them again.
+        // The loaded weights are written with a configuration that loads them again.
         let target = place.path().join("written");
         lm::checkpoint::folder::write(&target, place.path(), &model.trained(), Dtype::Float32).unwrap();
         assert_eq!(lm::checkpoint::config::read_config(&target).unwrap().tied_embeddings, case["tied"], "{name}");

@@ -1,4 +1,4 @@
-//! Prompts go on as transformers lets them, alone and beside others, and as often as the model says.
+//! Generated responses agree with transformers, alone and beside others, and have the model's frequencies.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,8 +14,8 @@ use objective::{Statistic, TokenStatistics};
 use tch::no_grad;
 use training::{Frozen, Policy};
 
-/// What two ways of adding the same numbers of 32 bits may differ by, where logits reach ten; whatever sees a wrong token or
-/// position is off by a thousand times that.
+/// Bound of the differences between two summation orders of the same 32-bit numbers, for logits of about ten; a wrong
+/// token or position causes a thousand times as much.
 const ROUNDING: f64 = 5e-5;
 
 const CHECKPOINTS: [&str; 6] = ["llama", "llama-sharded", "mistral", "gemma", "qwen2", "qwen2-sliding"];
@@ -42,7 +42,7 @@ fn responses(continuations: &[Continuation]) -> Vec<Vec<u32>> {
     continuations.iter().map(|continuation| continuation.response.clone()).collect()
 }
 
-/// Log-probabilities of a response's tokens as training computes them.
+/// Log-probabilities of a response's tokens, computed as in training.
 pub(crate) fn log_probs(policy: &LmPolicy, prompt: &[u32], response: &[u32]) -> Vec<f64> {
     let states = States::new(policy.model(), &[Sequence { prompt, response }], Packing::Padded).unwrap();
     let forward = policy.forward(&states).unwrap();
@@ -52,7 +52,7 @@ pub(crate) fn log_probs(policy: &LmPolicy, prompt: &[u32], response: &[u32]) -> 
     statistics.log_prob
 }
 
-/// The model's distribution after a prompt.
+/// Distribution of the model after a prompt.
 fn distribution(policy: &LmPolicy, prompt: &[u32]) -> Vec<f64> {
     let vocabulary = policy.model().config().vocabulary as u32;
     (0..vocabulary).map(|token| log_probs(policy, prompt, &[token])[0].exp()).collect()
@@ -83,7 +83,7 @@ fn greedy_continuations_are_those_of_transformers_alone_and_beside_others() {
 fn rows_of_a_batch_go_on_as_they_do_alone() {
     for name in CHECKPOINTS {
         let model = model(name);
-        // Longer than a block of the cache, so that it grows.
+        // The response is longer than a block of the cache, so that the cache grows.
         let together = generate(&model, &prompts(), &greedy(70, 11)).unwrap();
         for (prompt, found) in prompts().iter().zip(&together) {
             let alone = generate(&model, &[prompt], &greedy(70, 1)).unwrap();
@@ -122,7 +122,7 @@ fn greedy_tokens_are_the_most_probable_after_all_before_them() {
     }
 }
 
-/// Pearson's χ² of counts, over its degrees of freedom; tokens that are expected less than five times are taken together.
+/// Pearson's χ² of counts, with its degrees of freedom; tokens with expected counts below five are pooled.
 fn chi_square(counts: &[usize], probs: &[f64]) -> (f64, f64) {
     let draws: usize = counts.iter().sum();
     let (mut sum, mut cells) = (0.0, 0.0);
@@ -146,7 +146,7 @@ fn chi_square(counts: &[usize], probs: &[f64]) -> (f64, f64) {
     (sum, cells - 1.0)
 }
 
-/// How often each token is drawn first.
+/// Number of times that each token is sampled first.
 fn counts(model: &Transformer, prompt: &[u32], draws: usize, settings: &Settings) -> Vec<usize> {
     let mut counts = vec![0; model.config().vocabulary];
     for found in generate(model, &vec![prompt; draws], settings).unwrap() {
@@ -155,7 +155,7 @@ fn counts(model: &Transformer, prompt: &[u32], draws: usize, settings: &Settings
     counts
 }
 
-/// Whether counts are what these probabilities make likely: χ² has the mean f and the variance 2 f.
+/// Whether counts are likely under these probabilities: χ² has mean f and variance 2 f.
 fn is_likely(counts: &[usize], probs: &[f64]) -> bool {
     let (sum, freedom) = chi_square(counts, probs);
     sum < freedom + 4.0 * (2.0 * freedom).sqrt()
@@ -184,7 +184,7 @@ fn tokens_are_drawn_as_often_as_the_model_says() {
     for (settings, own) in &cases {
         let counts = counts(policy.model(), &prompt, 6000, settings);
         for (_, probs) in &cases {
-            // What is drawn from another distribution has to show.
+            // A sample from another distribution must be detected.
             assert_eq!(is_likely(&counts, probs), std::ptr::eq(*own, *probs), "{settings:?}");
         }
     }
@@ -225,7 +225,7 @@ fn the_same_seed_gives_the_same_tokens_whatever_the_batch_and_another_gives_othe
         assert_eq!(of(sampled(20, batch)), expected, "batches of {batch}");
     }
     assert_ne!(of(Settings { seed: 1, ..sampled(20, 11) }), expected);
-    // Equal prompts have streams of their own.
+    // Equal prompts have different streams.
     let twice = responses(&generate(&model, &[&all[0], &all[0]], &sampled(20, 2)).unwrap());
     assert_eq!(twice[0], expected[0]);
     assert_ne!(twice[0], twice[1]);
@@ -237,7 +237,7 @@ fn a_row_ends_with_its_first_stop_token_and_the_others_go_on() {
     let all = prompts();
     let free = generate(&model, &all, &sampled(80, 11)).unwrap();
     let token = |row: usize, place: usize| free[row].response[place];
-    // The second goes on long enough for the cache to grow when some rows are gone.
+    // The second response is long enough for the cache to grow after some rows have ended.
     for (max_tokens, stop) in [(12, vec![token(0, 3), token(5, 7), token(8, 0)]), (80, vec![token(1, 2)])] {
         let cut = generate(&model, &all, &Settings { stop: stop.clone(), ..sampled(max_tokens, 11) }).unwrap();
         let mut lengths = BTreeSet::new();
@@ -253,7 +253,7 @@ fn a_row_ends_with_its_first_stop_token_and_the_others_go_on() {
         assert!(finishes.iter().all(|finish| cut.iter().any(|cut| cut.finish == *finish)), "{lengths:?}");
         assert!(lengths.len() > 3, "{lengths:?}");
     }
-    // A stop token at the end of a prompt is no end of its response.
+    // A stop token at the end of a prompt does not end its response.
     let after = Settings { stop: vec![*all[0].last().unwrap()], ..greedy(1, 1) };
     assert_eq!(generate(&model, &all[..1], &after).unwrap()[0].response.len(), 1);
 }
@@ -292,7 +292,7 @@ fn prompts_and_settings_out_of_range_are_refused_by_name() {
         let expected = format!("top_p: expected greater than 0, at most 1, got {top_p}");
         assert_eq!(setting(Settings { top_p: Some(top_p), ..of(1.0) }), expected);
     }
-    let unused = "expected nothing where temperature is 0, as it would be without effect, got";
+    let unused = "expected nothing at temperature 0, as it would have no effect, got";
     assert_eq!(setting(Settings { top_k: Some(5), ..of(0.0) }), format!("top_k: {unused} 5"));
     assert_eq!(setting(Settings { top_p: Some(0.5), ..of(0.0) }), format!("top_p: {unused} 0.5"));
     assert_eq!(setting(Settings { stop: vec![2, 100], ..of(0.0) }), "stop: expected tokens less than 96, got 100");

@@ -1,4 +1,4 @@
-//! Tokens are drawn by a `generation_config.json` as transformers does; `tests/oracles/generation.py` recorded it.
+//! Sampling by a `generation_config.json` agrees with transformers; `tests/oracles/generation.py` recorded it.
 
 use std::collections::BTreeMap;
 
@@ -76,7 +76,7 @@ fn generate_reads_the_file_and_options_take_its_place() {
     file(json!({"do_sample": true, "temperature": 9.0, "eos_token_id": [plain[1]]}));
     let drawn = response(&["--seed", "1"]);
     assert_ne!(drawn, response(&["--seed", "2"]));
-    // Its end stands in the place of the configuration's.
+    // The end token of the file replaces that of the configuration.
     let ended = response(&["--temperature", "0"]);
     assert!(plain.starts_with(&ended) && ended.len() <= 2, "{ended:?}");
     assert_eq!(response(&["--generation-config", "none"]), plain);

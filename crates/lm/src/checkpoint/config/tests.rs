@@ -201,7 +201,7 @@ fn what_is_not_computed_is_refused_by_name() {
         (
             "LlamaForCausalLM",
             json!({"quantization_config": {"bits": 4}}),
-            "quantization_config: expected nothing: weights that are not quantised, got {\"bits\":4}",
+            "quantization_config: expected nothing, as quantised weights are not supported, got {\"bits\":4}",
         ),
         (
             "MistralForCausalLM",

@@ -41,7 +41,7 @@ fn ends_and_drawing_are_the_file_s_unless_a_request_says_otherwise() {
         answer(json!({"repetition_penalty": 1.5}), json!({"temperature": 0, "repetition_penalty": 1})),
         length(&greedy)
     );
-    // Its ends take the place of the configuration's.
+    // Its end tokens replace those of the configuration.
     let ended = answer(json!({"temperature": 0, "eos_token_id": [95, greedy[end]]}), json!({}));
     assert_eq!(ended.1, "stop");
     assert!(text(&greedy).starts_with(&ended.0), "{ended:?}");

@@ -169,7 +169,7 @@ impl ChatTemplate {
         }
         if ending == Ending::Continued {
             let Some(end) = text.rfind(MARK.trim_end()) else {
-                return Err(fail("the last turn is left out, so that nothing can go on from it".to_owned()));
+                return Err(fail("the template omits the last turn, so that the model cannot continue it".to_owned()));
             };
             let is_trimmed = !text[end..].starts_with(MARK);
             text.truncate(end);

@@ -12,7 +12,7 @@ pub enum TextError {
     File {
         /// Path of the file.
         path: PathBuf,
-        /// Reason that the system gives.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// A git-lfs pointer in place of a file.
@@ -56,7 +56,7 @@ pub enum TextError {
     Template {
         /// Path of the file that contains the template.
         path: PathBuf,
-        /// Description of the error, with its place in the template.
+        /// Description of the error, with its position in the template.
         problem: String,
     },
     /// A file that is not Parquet, or is damaged.
@@ -117,7 +117,7 @@ pub enum TextError {
     },
     /// A conversation whose rendered prompt is not the beginning of the rendered conversation.
     #[error(
-        "the chat template renders the prompt as {prompt:?}, with which the whole conversation does not begin: {whole:?}"
+        "the chat template renders the prompt as {prompt:?}, but the whole conversation begins differently: {whole:?}"
     )]
     Boundary {
         /// The rendered prompt.

@@ -190,7 +190,7 @@ impl Tokenizer {
         let text = std::fs::read(&path).map_err(|source| TextError::File { path: path.clone(), source })?;
         check_file(&path, &text)?;
         let mut tokenizer = guarded(&path, || tokenizers::Tokenizer::from_bytes(&text))?;
-        // A file may ask for both, as whoever saved it last did. Lengths are ours to decide.
+        // A file may have both settings from its last use, but here the caller determines lengths.
         tokenizer.with_padding(None);
         guarded(&path, || tokenizer.with_truncation(None).map(|_| ()))?;
         let added = tokenizer.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.content)).collect();
@@ -198,7 +198,7 @@ impl Tokenizer {
         read.eos = read.special(folder, settings, "eos_token")?.ok_or_else(|| TextError::Field {
             path: folder.join(TOKENIZER_CONFIG_FILE),
             field: "eos_token".to_owned(),
-            allowed: "a token, with which responses end".to_owned(),
+            allowed: "a token that ends responses".to_owned(),
             given: "nothing".to_owned(),
         })?;
         let bos = read.special(folder, settings, "bos_token")?;
@@ -267,7 +267,7 @@ impl Tokenizer {
                 return Ok(rest.to_vec());
             }
         }
-        let problem = format!("merges {text:?} with what stands before it");
+        let problem = format!("merges {text:?} with the text before it");
         Err(TextError::Tokenizer { path: self.path.clone(), problem })
     }
 
@@ -303,7 +303,7 @@ impl Tokenizer {
     pub fn word(&self, id: u32) -> Result<String, TextError> {
         let text = self.decode(&[id])?;
         let name = self.tokenizer.id_to_token(id).unwrap_or_default();
-        // Alone, a token of SentencePiece's kind loses its space.
+        // Decoded alone, a SentencePiece token loses its space.
         Ok(match name.starts_with('▁') && !text.starts_with(' ') {
             _ if text.contains('\u{fffd}') => name,
             true => format!(" {text}"),
@@ -327,7 +327,7 @@ impl Tokenizer {
     ///
     /// [`TextError::Tokenizer`] if the tokenizer fails.
     pub fn is_white_space(&self, id: u32) -> Result<bool, TextError> {
-        // Alone, a token of SentencePiece's kind may lose its space, and a part of a character has none to lose.
+        // Decoded alone, a SentencePiece token may lose its space, and an incomplete character has no text.
         let text = self.decode(&[id])?;
         Ok(text.chars().all(char::is_whitespace))
     }
@@ -359,7 +359,7 @@ impl Tokenizer {
     }
 
     fn guards(&self) -> Result<Vec<(&'static str, Vec<u32>)>, TextError> {
-        // A text without a space whose first token has one got it from the tokenizer.
+        // If the first token of a text without a space begins with a space, the tokenizer added it.
         let first = self.ids("a", false)?.first().and_then(|id| self.tokenizer.id_to_token(*id)).unwrap_or_default();
         if !first.starts_with(['▁', 'Ġ']) {
             return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! AdamW.
+//! The optimizer AdamW.
 
 use objective::objective;
 use objective::parameter::{BELOW_ONE, NON_NEGATIVE, POSITIVE};
@@ -20,13 +20,13 @@ objective! {
         "arXiv 1711.05101; PyTorch 2.11, torch.optim.AdamW",
         OptimizerSettings of "optimizer"
     {
-        /// Memory of the mean gradient.
+        /// Decay rate β₁ of the mean gradient.
         beta1: f64 [BELOW_ONE] = 0.9,
-        /// Memory of the mean squared gradient.
+        /// Decay rate β₂ of the mean squared gradient.
         beta2: f64 [BELOW_ONE] = 0.999,
-        /// Number added to the root of the mean squared gradient.
+        /// Number ε added to the root of the mean squared gradient.
         epsilon: f64 [POSITIVE] = 1e-8,
-        /// Share of the parameters that is taken away per unit of learning rate.
+        /// Fraction of the parameters that is subtracted per unit of learning rate.
         weight_decay: f64 [NON_NEGATIVE] = 0.01,
     }
 }

@@ -1,4 +1,4 @@
-//! RMSprop.
+//! The optimizer RMSprop.
 
 use objective::objective;
 use objective::parameter::{BELOW_ONE, NON_NEGATIVE, POSITIVE};
@@ -19,11 +19,11 @@ objective! {
         "PyTorch 2.11, torch.optim.RMSprop",
         OptimizerSettings of "optimizer"
     {
-        /// Memory of the mean squared gradient.
+        /// Decay rate s of the mean squared gradient.
         smoothing: f64 [BELOW_ONE] = 0.99,
-        /// Number added to the root of the mean squared gradient.
+        /// Number ε added to the root of the mean squared gradient.
         epsilon: f64 [POSITIVE] = 1e-8,
-        /// Memory of the update.
+        /// Decay rate m of the momentum.
         momentum: f64 [BELOW_ONE] = 0.0,
         /// Multiple of the parameters that is added to the gradient.
         weight_decay: f64 [NON_NEGATIVE] = 0.0,

@@ -33,9 +33,9 @@ fn main() -> anyhow::Result<()> {
     let [model, data, method, optimizer, steps, rest @ ..] = &arguments[..] else {
         anyhow::bail!("expected MODEL DATA.jsonl METHOD OPTIMIZER STEPS [WORD...]")
     };
-    let asked = |word: &str| rest.iter().any(|given| given == word);
-    let packing = if asked("padded") { Packing::Padded } else { Packing::Packed };
-    let keep = if asked("checkpointing") { Keep::LayerInputs } else { Keep::Activations };
+    let has = |word: &str| rest.iter().any(|given| given == word);
+    let packing = if has("padded") { Packing::Padded } else { Packing::Packed };
+    let keep = if has("checkpointing") { Keep::LayerInputs } else { Keep::Activations };
     let (folder, data) = (Path::new(model), Path::new(data));
     let objective = serde_json::from_str::<Configured>(method)?.into_objective();
     let requirements = objective.requirements();
@@ -43,14 +43,13 @@ fn main() -> anyhow::Result<()> {
     let config = read_config(folder)?;
     let encoder = Encoder { tokenizer: None, template: None, vocabulary: config.vocabulary };
     let lines = encode_lines(data, &read_records(data, learnt)?, &encoder, usize::MAX)?;
-    let dtype = if asked("bfloat16") { Dtype::Bfloat16 } else { Dtype::Float32 };
-    let device = device(if asked("cuda") { "cuda" } else { "cpu" })?;
-    let model =
-        if asked("random") { random(config, dtype, device)? } else { Transformer::read(folder, dtype, device)? };
+    let dtype = if has("bfloat16") { Dtype::Bfloat16 } else { Dtype::Float32 };
+    let device = device(if has("cuda") { "cuda" } else { "cpu" })?;
+    let model = if has("random") { random(config, dtype, device)? } else { Transformer::read(folder, dtype, device)? };
     let mut policy = LmPolicy::trained(model, keep);
     let records: Vec<_> = lines.iter().map(|line| &line.record).collect();
     let plans = plan(&requirements, &records, records.len())?;
-    let held = asked("held");
+    let held = has("held");
     // Before training, the policy equals its reference: unless the reference is held, a view of the policy serves as it
     // and takes no memory.
     let reference = Reference::Held(Box::new(if held { policy.copy()? } else { policy.view()? }));

@@ -13,7 +13,7 @@ use crate::cli::{
     Arguments, Command, CompareArguments, ExportArguments, GenerateArguments, InspectArguments, JudgeArguments,
     MergeArguments, ModelArguments, ScoreArguments, ServeArguments, TrainArguments,
 };
-use crate::signal::Asked;
+use crate::signal::StopSignal;
 use anyhow::Context;
 use clap::Parser;
 use evaluation::compare::Comparison;
@@ -26,11 +26,11 @@ use evaluation::outputs::{Output, Outputs, to_json};
 use lm::checkpoint::adapter::{self, Use};
 use lm::checkpoint::config::read_config;
 use lm::checkpoint::folder::{Replaced, Text, find};
-use lm::checkpoint::generation_config::{Drawing, GENERATION_CONFIG_FILE, GenerationConfig};
+use lm::checkpoint::generation_config::{GENERATION_CONFIG_FILE, GenerationConfig, SamplingParameters};
 use lm::checkpoint::merge::merge;
 use lm::device::device;
 use lm::engine::answers::{AnswerFile, Answering, Layout, fingerprint};
-use lm::engine::generate::{Continuation, Finish, Settings, generate_each};
+use lm::engine::generate::{Continuation, Finish, GenerationSettings, generate_each};
 use lm::inspect::inspection::Inspection;
 use lm::inspect::score::{refuse_longer, score};
 use lm::serve::{self, Limits, serve};
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => run_recipe(&arguments),
         Command::Score(arguments) => score_file(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => ask_judge(&arguments),
-        Command::Generate(arguments) => go_on(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Generate(arguments) => generate(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Serve(arguments) => answer_requests(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Merge(arguments) => write_merged(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Export(arguments) => write_checkpoint(&arguments).map(|()| ExitCode::SUCCESS),
@@ -74,12 +74,12 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     }
     let out = arguments.out.as_deref().context("--out: expected a folder, got nothing")?;
     let out = OutputFolder::create(out).context("--out")?;
-    let asked = Asked::listen().context("signals")?;
+    let signal = StopSignal::listen().context("signals")?;
     let start = if arguments.resume { Start::Resumed } else { Start::Anew };
     let progress = RefCell::new(Progress::new("steps"));
     let course = RefCell::new(Course::new());
     let worker = Worker::join(&recipe.device)?;
-    let stops = || asked.stops();
+    let stops = || signal.stops();
     let tell = |event: Event<'_>| match event {
         Event::Warning(warning) => progress.borrow().line(&format!("warning: {warning}")),
         Event::Skipped { path, records, skipped } => {
@@ -107,7 +107,7 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
         }
         Event::Evaluation(row) => {
             course.borrow_mut().held_out = Some(row.loss);
-            progress.borrow().line(&told(row));
+            progress.borrow().line(&evaluation_line(row));
         }
         Event::StageDone => progress.borrow().end(),
     };
@@ -125,7 +125,7 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
             if worker.is_first() {
                 eprintln!("stopped at {}; the same command with --resume continues from there", checkpoint.display());
             }
-            Ok(ExitCode::from(asked.exit_code()))
+            Ok(ExitCode::from(signal.exit_code()))
         }
     }
 }
@@ -154,7 +154,7 @@ impl Course {
 }
 
 /// One line about an evaluation.
-fn told(row: &Row) -> String {
+fn evaluation_line(row: &Row) -> String {
     let metrics = row.metrics.iter().filter_map(|(name, value)| Some(format!("{name} {:.4}", value.as_f64()?)));
     let numbers: Vec<_> = [format!("loss {:.4}", row.loss)].into_iter().chain(metrics).collect();
     format!("step {}, held out: {}", row.step, numbers.join(", "))
@@ -248,18 +248,18 @@ struct Answer<'a> {
     finish: &'static str,
 }
 
-fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
+fn generate(arguments: &GenerateArguments) -> anyhow::Result<()> {
     // Checks the output path before anything is computed.
     let layout = if arguments.format.is_some() { Layout::Document } else { Layout::Lines };
     let file = arguments.out.as_deref().map(|path| AnswerFile::check(path, layout, arguments.resume)).transpose();
     let file = file.context("--out")?;
     let (format, data) = (arguments.format, arguments.data.as_deref());
-    let asked = format.zip(data).map(|(layout, path)| read_instructions(path, layout)).transpose()?;
-    let read = data.filter(|_| asked.is_none()).map(read_prompts).transpose()?;
+    let instructions = format.zip(data).map(|(layout, path)| read_instructions(path, layout)).transpose()?;
+    let read = data.filter(|_| instructions.is_none()).map(read_prompts).transpose()?;
     let Loaded { text, model } = Loaded::read_with(&arguments.model, arguments.generation_config.as_deref())?;
     let encoder = text.encoder(model.config());
-    let prompts = match (data, read, &asked) {
-        (Some(path), _, Some(asked)) => encode_instructions(path, asked, &encoder)?,
+    let prompts = match (data, read, &instructions) {
+        (Some(path), _, Some(instructions)) => encode_instructions(path, instructions, &encoder)?,
         (Some(path), Some(prompts), _) => encode_prompts(path, &prompts, &encoder)?,
         _ => {
             let said = |text: &String| match encoder.template {
@@ -273,13 +273,15 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
     stop.extend(&arguments.stop);
     let GenerateArguments { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, batch, .. } =
         *arguments;
-    for field in &text.generation.not_computed {
+    for field in &text.generation.unsupported {
         eprintln!("warning: {GENERATION_CONFIG_FILE}: {field} is not supported here, and is ignored");
     }
-    let given = Drawing { temperature, top_k, top_p, min_p, repetition_penalty };
-    let Drawing { temperature, top_k, top_p, min_p, repetition_penalty } = text.generation.as_transformers(given);
+    let given = SamplingParameters { temperature, top_k, top_p, min_p, repetition_penalty };
+    let SamplingParameters { temperature, top_k, top_p, min_p, repetition_penalty } =
+        text.generation.as_transformers(given);
     let temperature = temperature.unwrap_or(0.0);
-    let settings = Settings { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, batch };
+    let settings =
+        GenerationSettings { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, batch };
     let decode = |Continuation { response, finish, .. }: &Continuation| {
         let said = match finish {
             Finish::Stop => &response[..response.len() - 1],
@@ -304,11 +306,11 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
         answers = Some(file.begin(&answering)?);
     }
     let known = answers.as_ref().map_or(0, |answers| answers.known().count());
-    let mut outputs: Vec<Output> = match (&asked, &answers) {
+    let mut outputs: Vec<Output> = match (&instructions, &answers) {
         (Some(_), Some(answers)) => answers.known().map(strict_json::from_slice).collect::<Result<_, _>>()?,
         _ => Vec::new(),
     };
-    let mut asked_next = asked.iter().flatten().skip(known);
+    let mut next_instructions = instructions.iter().flatten().skip(known);
     let mut stdout = std::io::stdout().lock();
     let progress = Progress::new("prompts");
     if answers.is_some() {
@@ -316,7 +318,7 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
     }
     generate_each(&model, &prompts, &settings, known, |continuation| -> anyhow::Result<()> {
         let text = decode(&continuation)?;
-        if let Some(Instruction { text: instruction, dataset, .. }) = asked_next.next() {
+        if let Some(Instruction { text: instruction, dataset, .. }) = next_instructions.next() {
             let output = Output {
                 instruction: instruction.clone(),
                 output: text.unwrap_or_default().trim().to_owned(),
@@ -342,7 +344,7 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
         Ok(())
     })?;
     progress.end();
-    if asked.is_some() {
+    if instructions.is_some() {
         let document = to_json(&outputs)?;
         match (file, answers) {
             (Some(file), Some(answers)) => file.finish(&document, answers)?,
@@ -355,7 +357,7 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
 fn answer_requests(arguments: &ServeArguments) -> anyhow::Result<()> {
     let ServeArguments { model, name, host, port, api_key, .. } = arguments;
     let last = || model.model.trim_end_matches('/').rsplit('/').next().unwrap_or(&model.model).to_owned();
-    let settings = serve::Settings {
+    let settings = serve::ServerSettings {
         address: (*host, *port).into(),
         api_key: api_key.clone(),
         name: name.clone().unwrap_or_else(last),
@@ -375,15 +377,15 @@ fn answer_requests(arguments: &ServeArguments) -> anyhow::Result<()> {
     };
     settings.validate()?;
     let Loaded { text, model } = Loaded::read_with(model, arguments.generation_config.as_deref())?;
-    let asked = Asked::listen().context("signals")?;
+    let signal = StopSignal::listen().context("signals")?;
     let ready = |address| eprintln!("serving at http://{address}/v1");
-    Ok(serve(model, text, settings, ready, &|| asked.stops())?)
+    Ok(serve(model, text, settings, ready, &|| signal.stops())?)
 }
 
 fn ask_judge(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
     let (a, b) = (Outputs::read(&arguments.a)?, Outputs::read(&arguments.b)?);
     let template = Template::read(arguments.template.as_deref())?;
-    let settings = ask::Settings {
+    let settings = ask::JudgeSettings {
         url: arguments.judge.clone(),
         model: arguments.model.clone(),
         temperature: arguments.temperature,
@@ -396,10 +398,10 @@ fn ask_judge(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
     let key = std::env::var("LM_JUDGE_KEY").ok().filter(|key| !key.is_empty());
     let third = Judge::new(settings, key)?;
     let out = OutputFolder::create(&arguments.out).context("--out")?;
-    let asked = Asked::listen().context("signals")?;
+    let signal = StopSignal::listen().context("signals")?;
     let progress = Progress::new("verdicts");
     let case = Case { a: &a, b: &b, judge: &third, template: &template, concurrency: arguments.concurrency };
-    let judgement = judge(case, &out, &|| asked.stops(), &|event| match event {
+    let judgement = judge(case, &out, &|| signal.stops(), &|event| match event {
         Judging::Begins { questions, answered } => progress.begin(questions as u64, answered as u64),
         Judging::Answered => progress.advance(),
         Judging::Waits { problem, pause } => {
@@ -414,7 +416,7 @@ fn ask_judge(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
         }
         None => {
             eprintln!("stopped; the same command continues with the verdicts in {}", out.path().display());
-            Ok(ExitCode::from(asked.exit_code()))
+            Ok(ExitCode::from(signal.exit_code()))
         }
     }
 }

@@ -16,7 +16,6 @@ mod chat;
 mod completions;
 mod connections;
 mod documented;
-mod drawing;
 mod json;
 mod messages;
 mod metrics;
@@ -25,6 +24,7 @@ mod places;
 mod refusal;
 mod request;
 mod routes;
+mod sampling_fields;
 mod stopping;
 mod wording;
 mod worker;
@@ -52,9 +52,9 @@ use worker::Job;
 /// to the text.
 const PREPARED: usize = 2;
 
-/// Settings of a server.
+/// ServerSettings of a server.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ServerSettings {
     /// Address to listen on. An address other than a loopback address requires an API key. Port 0 picks a free port.
     pub address: SocketAddr,
     /// Key that every request must send as `Authorization: Bearer KEY`, if any.
@@ -98,7 +98,7 @@ pub struct Limits {
 
 /// State that all request handlers share.
 struct Server {
-    settings: Settings,
+    settings: ServerSettings,
     config: ModelConfig,
     wording: Wording,
     /// Defaults of sampling parameters that a request does not set.
@@ -116,7 +116,7 @@ struct Server {
     created: u64,
 }
 
-impl Settings {
+impl ServerSettings {
     /// Validates the settings before the model is loaded.
     ///
     /// # Errors
@@ -166,7 +166,7 @@ fn now() -> u64 {
 pub fn serve(
     model: Transformer,
     text: Text,
-    settings: Settings,
+    settings: ServerSettings,
     ready: impl FnOnce(SocketAddr),
     stops: &dyn Fn() -> bool,
 ) -> Result<(), LmError> {
@@ -186,8 +186,8 @@ pub fn serve(
     let places = Arc::new(Semaphore::new(limits.queue));
     let preparing = Arc::new(Semaphore::new(PREPARED));
     let room = Room { sequences: limits.batch, tokens: limits.cache_tokens, step: STEP };
-    let told = Arc::clone(&metrics);
-    let worker = std::thread::spawn(move || worker::work(&model, room, queue, &told));
+    let worker_metrics = Arc::clone(&metrics);
+    let worker = std::thread::spawn(move || worker::work(&model, room, queue, &worker_metrics));
     let server =
         Arc::new(Server { settings, config, wording, generation, ends, jobs, places, preparing, metrics, created });
     ready(opened);

@@ -7,9 +7,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 /// Signal that requested the stop: its number, or 0 before any.
-pub(crate) struct Asked(Arc<AtomicUsize>);
+pub(crate) struct StopSignal(Arc<AtomicUsize>);
 
-impl Asked {
+impl StopSignal {
     /// Installs the signal handlers.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Sums that do not wait, and logistic and exponential functions that neither overflow nor cancel.
+//! Fast sums, and logistic and exponential functions that neither overflow nor cancel.
 
 mod exponential;
 mod recurrence;
@@ -8,7 +8,7 @@ use std::f64::consts::LN_2;
 pub use exponential::{exp_excess_slice, exp_m1_slice, exp_slice, sigmoid_slice};
 pub(crate) use recurrence::{Direction, Discount};
 
-/// Partial sums that do not wait for one another, so that a sum takes as long as reading its terms.
+/// Number of independent partial sums, so that a sum takes only as long as reading its terms.
 const LANES: usize = 8;
 
 /// The sum of all values.
@@ -54,7 +54,7 @@ pub fn sum_of_products(a: &[f64], b: &[f64]) -> f64 {
     lanes.into_iter().chain(a_rest.iter().zip(b_rest).map(|(a, b)| a * b)).sum()
 }
 
-/// The least of all values; infinity where there is none.
+/// The minimum of all values; infinity if there are none.
 ///
 /// ```
 /// assert_eq!(objective::numerics::least(&[-0.5, -1.5, 2.0]), -1.5);
@@ -120,7 +120,7 @@ pub fn softplus(x: f64) -> f64 {
 ///
 /// Two forms, so that neither end cancels: M. Mächler, "Accurately Computing log(1 − exp(−|a|))", 2012.
 ///
-/// Of a probability p it makes log(1 − p):
+/// It maps the logarithm of a probability p to log(1 − p):
 ///
 /// ```
 /// use objective::numerics::log1mexp;
@@ -132,10 +132,10 @@ pub fn log1mexp(x: f64) -> f64 {
     if x > -LN_2 { (-x.exp_m1()).ln() } else { (-x.exp()).ln_1p() }
 }
 
-/// The greatest exponent that is not replaced by a tangent.
+/// Exponent beyond which the exponential is replaced by its tangent.
 pub(crate) const STEEPEST: f64 = 100.0;
 
-/// eˣ and its derivative. Beyond x = 100 it goes on along its tangent, so that both stay finite.
+/// eˣ and its derivative. Beyond x = 100 the function continues along its tangent, so that both stay finite.
 ///
 /// ```
 /// use objective::numerics::exponential;
@@ -151,7 +151,7 @@ pub fn exponential(x: f64) -> (f64, f64) {
 
 /// ((eˣ)ᵏ − 1) / k, the Box-Cox transform of order k ≠ 0 of eˣ, and its derivative by x.
 ///
-/// Exponents k x of more than 100 go on along their tangent, so that value and derivative stay finite.
+/// For exponents k x above 100 the function continues along its tangent, so that value and derivative stay finite.
 ///
 /// ```
 /// use objective::numerics::box_cox;
@@ -171,7 +171,7 @@ pub fn box_cox(order: f64, x: f64) -> (f64, f64) {
 /// use objective::numerics::exponential_excess;
 ///
 /// assert_eq!(exponential_excess(0.0), (0.0, 0.0));
-/// // x²/2 to first order; of the three terms as they stand only rounding errors would be left.
+/// // x²/2 to first order; the three terms computed directly would leave only rounding errors.
 /// assert!((exponential_excess(1e-9).0 / 5e-19 - 1.0).abs() < 1e-8);
 /// ```
 pub fn exponential_excess(x: f64) -> (f64, f64) {

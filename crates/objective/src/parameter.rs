@@ -25,79 +25,79 @@ pub use self::value::{Parameters, Value};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parameter {
-    /// The name in recipes and on the command line.
+    /// Name in recipes and on the command line.
     pub name: &'static str,
-    /// Kind of value, what is allowed, and the default.
+    /// Kind, allowed values and default.
     pub kind: Kind,
     /// One sentence for manuals.
     pub purpose: &'static str,
 }
 
-/// The lower and the upper bound of a number.
+/// Lower and upper bound of a number.
 pub type Interval = (Bound<f64>, Bound<f64>);
 
-/// Kind of a parameter's value, what is allowed, and the default.
+/// Kind of a parameter's value, with its allowed values and default.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// A finite number in an interval.
     Number {
-        /// Used where none is given.
+        /// Default value.
         default: f64,
         /// Allowed values.
         range: Interval,
     },
-    /// A finite number in an interval that follows another parameter until it is set.
+    /// A finite number in an interval that is derived from another parameter until it is set.
     Derived {
-        /// How it follows, for manuals.
+        /// Description of the derivation, for manuals.
         default: &'static str,
         /// Allowed values.
         range: Interval,
     },
     /// A whole number.
     Count {
-        /// Used where none is given.
+        /// Default value.
         default: usize,
-        /// The least allowed.
+        /// Minimum of the allowed values.
         least: usize,
-        /// The greatest allowed.
+        /// Maximum of the allowed values.
         most: usize,
     },
     /// One of a list of names.
     Choice {
-        /// Used where none is given.
+        /// Default value.
         default: &'static str,
         /// Allowed names.
         options: &'static [&'static str],
     },
     /// On or off.
     Switch {
-        /// Used where none is given.
+        /// Default value.
         default: bool,
     },
     /// Weighted methods.
     Terms {
-        /// Names and weights used where none are given.
+        /// Names and weights of the default.
         default: &'static [(&'static str, f64)],
     },
 }
 
-/// 10⁻⁹ ≤ x ≤ 10⁶: a scale whose products and quotients with a permitted log-probability are finite.
+/// Interval 10⁻⁹ ≤ x ≤ 10⁶: scales whose products and quotients with a permitted log-probability are finite.
 pub const SCALE: Interval = (Bound::Included(1e-9), Bound::Included(1e6));
-/// 0 < x ≤ 10⁶.
+/// Interval 0 < x ≤ 10⁶.
 pub const POSITIVE: Interval = (Bound::Excluded(0.0), Bound::Included(1e6));
-/// 0 ≤ x ≤ 10⁶.
+/// Interval 0 ≤ x ≤ 10⁶.
 pub const NON_NEGATIVE: Interval = (Bound::Included(0.0), Bound::Included(1e6));
-/// 0 ≤ x ≤ 1.
+/// Interval 0 ≤ x ≤ 1.
 pub const UNIT: Interval = (Bound::Included(0.0), Bound::Included(1.0));
-/// 0 ≤ x < 1.
+/// Interval 0 ≤ x < 1.
 pub const BELOW_ONE: Interval = (Bound::Included(0.0), Bound::Excluded(1.0));
 
-/// low ≤ x ≤ high.
+/// Interval low ≤ x ≤ high.
 pub const fn interval(low: f64, high: f64) -> Interval {
     (Bound::Included(low), Bound::Included(high))
 }
 
-/// `value`, if it is finite and in the range.
+/// Returns `value` if it is finite and in the range.
 ///
 /// # Errors
 ///
@@ -144,7 +144,7 @@ fn allowed_numbers(name: &str, (low, high): Interval) -> String {
     format!("a number, {low}{name}{high}")
 }
 
-/// Why a set of parameters was refused.
+/// Reason why a parameter is rejected.
 ///
 /// ```
 /// let refusal = |method: &str, name: &str, value: f64| {
@@ -159,44 +159,44 @@ fn allowed_numbers(name: &str, (low, high): Interval) -> String {
 /// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ParameterError {
-    /// No such parameter.
+    /// An unknown parameter.
     #[error("{owner}.{name}: unknown parameter; allowed: {allowed}")]
     Unknown {
-        /// What the parameter was given for.
+        /// Name of the method or optimizer.
         owner: &'static str,
-        /// The name given.
+        /// Given name.
         name: String,
-        /// The names that exist.
+        /// Names of all parameters.
         allowed: String,
     },
     /// A value outside of its range or of the wrong kind.
     #[error("{owner}.{name}: expected {allowed}, got {given}")]
     Invalid {
-        /// What the parameter was given for.
+        /// Name of the method or optimizer.
         owner: &'static str,
-        /// The parameter.
+        /// Name of the parameter.
         name: &'static str,
-        /// What is allowed.
+        /// Description of the allowed values.
         allowed: String,
-        /// The value given.
+        /// Given value.
         given: String,
     },
-    /// A parameter that the other values leave without effect.
+    /// A parameter without effect under the other values.
     #[error("{owner}.{name}: not used where {because}, so it must not be set (got {given})")]
     Unused {
-        /// What the parameter was given for.
+        /// Name of the method or optimizer.
         owner: &'static str,
-        /// The parameter.
+        /// Name of the parameter.
         name: &'static str,
-        /// The setting that makes it ineffective.
+        /// Setting that makes it ineffective.
         because: String,
-        /// The value given.
+        /// Given value.
         given: String,
     },
 }
 
 impl Parameter {
-    /// `value`, if it is in the parameter's range.
+    /// Returns `value` if it is in the parameter's range.
     ///
     /// # Errors
     ///
@@ -208,7 +208,7 @@ impl Parameter {
         }
     }
 
-    /// What is allowed, in words.
+    /// Description of the allowed values.
     pub fn allowed(&self) -> String {
         match self.kind {
             Kind::Number { range, .. } | Kind::Derived { range, .. } => allowed_numbers(self.name, range),
@@ -219,7 +219,7 @@ impl Parameter {
         }
     }
 
-    /// The default value; how it follows another parameter, if it does.
+    /// Default value, or the description of its derivation from another parameter.
     pub fn default(&self) -> Value {
         match self.kind {
             Kind::Number { default, .. } => Value::Number(default),

@@ -1,4 +1,4 @@
-//! Policy gradients: one objective with six choices.
+//! Policy gradients as one objective with six choices.
 
 mod advantage;
 mod aggregation;
@@ -48,9 +48,9 @@ objective! {
     ///
     /// A policy gradient learns from its own attempts: it raises the probability of the responses that turned out better than
     /// expected and lowers that of the others. Every published variant answers the same six questions, each independently of the
-    /// rest: better than what (`advantage`), how responses of an older policy count (`ratio`), how far one step may go
-    /// (`trust_region`), what to do about a sampler that is not quite the trainer (`correction`), what keeps the policy near a
-    /// reference (`divergence`), and what a token weighs (`aggregation`). A published name is a preset, made by a constructor of
+    /// rest: relative to which baseline (`advantage`), how to reweight responses of an older policy (`ratio`), how far one step may go
+    /// (`trust_region`), how to correct a sampler that differs from the trainer (`correction`), what keeps the policy near a
+    /// reference (`divergence`), and which weight a token has (`aggregation`). A published name is a preset, made by a constructor of
     /// its own: a set of answers.
     ///
     /// # Formula
@@ -112,17 +112,17 @@ objective! {
     pub struct PolicyGradient = "policy_gradient", "policy gradients on sampled responses, by six choices",
         "the sources of its choices"
     {
-        /// What a response's reward is compared with.
+        /// Baseline that a response's reward is compared with.
         advantage: Advantage = Advantage::GroupMean,
         /// Standard deviation that advantages are divided by.
         scale: Scale = Scale::Group => unused |own| {
             (!own.advantage.is_scaled()).then(|| named("advantage", own.advantage))
         },
-        /// How several rewards a response become one advantage.
+        /// Combination of several rewards of a response into one advantage.
         rewards: Rewards = Rewards::Together => unused |own| {
             (own.advantage != Advantage::GroupMean).then(|| named("advantage", own.advantage))
         },
-        /// Discount of rewards, a token.
+        /// Discount of rewards per token.
         discount: f64 [UNIT] = 1.0 => unused |own| {
             (own.advantage != Advantage::Batch).then(|| named("advantage", own.advantage))
         },
@@ -134,29 +134,29 @@ objective! {
         gae_lambda: f64 [UNIT] = 0.95 => unused |own| {
             (own.advantage != Advantage::Gae).then(|| named("advantage", own.advantage))
         },
-        /// Whose probability is compared with the policy that sampled the response.
+        /// Importance ratio: the probability in training relative to the policy that sampled the response.
         ratio: Ratio = Ratio::Token => unused |own| {
             (!own.trust_region.has_ratio()).then(|| named("trust_region", own.trust_region))
         },
-        /// How far a step may move away from the policy that sampled the responses.
+        /// Limit of how far a step may move away from the policy that sampled the responses.
         trust_region: TrustRegion = TrustRegion::Clip,
         /// Lower bound: how far an importance ratio may fall below 1 (clip, clip_cov), a log-ratio below 0 (geometric_mean), a
         /// probability (total_variation), or the divergence of one that falls (binary_kl); also the upper one where
         /// clip_high is not set.
         clip: f64 [UNIT] = 0.2 => unused |own| (!own.has_bounds()).then(|| named("trust_region", own.trust_region)),
-        /// Upper bound, in the same way.
+        /// Upper bound, with the same meanings.
         clip_high: Option<f64> [NON_NEGATIVE, "clip"] = None
             => unused |own| (!own.has_bounds()).then(|| named("trust_region", own.trust_region))
             => follows |own| Some(own.clip),
-        /// Greatest importance ratio that a negative advantage counts with (two-sided clipping).
+        /// Maximum importance ratio of a negative advantage (two-sided clipping).
         delta: Option<f64> [ABOVE_ONE, "off"] = None => unused |own| {
             (own.trust_region != TrustRegion::Clip).then(|| named("trust_region", own.trust_region))
         },
-        /// Greatest importance ratio that a token is weighted with.
+        /// Maximum importance ratio that weights a token.
         max_ratio: Option<f64> [RATIO, "5 for cispo, 20 for total_variation and binary_kl"] = None
             => unused |own| own.default_max_ratio().is_none().then(|| named("trust_region", own.trust_region))
             => follows |own| own.default_max_ratio(),
-        /// Least importance ratio that a token is weighted with.
+        /// Minimum importance ratio that weights a token.
         min_ratio: f64 [NON_NEGATIVE] = 0.0 => unused |own| {
             (own.trust_region != TrustRegion::Cispo).then(|| named("trust_region", own.trust_region))
         },
@@ -184,16 +184,16 @@ objective! {
         covariance_max: f64 [NON_NEGATIVE] = 5.0 => unused |own| own.without(TrustRegion::ClipCov),
         /// Weight of a selected token's absolute log-ratio, per nat.
         covariance_weight: f64 [NON_NEGATIVE] = 1.0 => unused |own| own.without(TrustRegion::KlCov),
-        /// How a sampler that is not the trainer is corrected for.
+        /// Correction for a sampler whose probabilities differ from the trainer's.
         correction: Correction = Correction::None,
-        /// Least weight of the correction.
+        /// Minimum weight of the correction.
         correction_min: Option<f64> [NON_NEGATIVE, "0.5 for icepop, otherwise 0"] = None
             => unused |own| {
                 matches!(own.correction, Correction::None | Correction::OffPolicySequence)
                     .then(|| named("correction", own.correction))
             }
             => follows |own| Some(own.correction.default_bounds()[0]),
-        /// Greatest weight of the correction; for off_policy_sequence the greatest mean of log-ratios, nats.
+        /// Maximum weight of the correction; for off_policy_sequence the maximum mean of log-ratios, nats.
         correction_max: Option<f64> [NON_NEGATIVE, "5 for icepop, 0.5 for off_policy_sequence, otherwise 2"] = None
             => unused |own| (own.correction == Correction::None).then(|| named("correction", own.correction))
             => follows |own| Some(own.correction.default_bounds()[1]),
@@ -203,9 +203,9 @@ objective! {
         divergence: Estimator = Estimator::K3 => unused |own| own.without_divergence(),
         /// Place of the divergence, where beta > 0: corrected adds it to the loss, times the token's importance ratio.
         divergence_place: Place = Place::Corrected => unused |own| own.without_divergence(),
-        /// Greatest log-ratio to the reference that the divergence counts, in both directions, nats.
+        /// Maximum log-ratio to the reference that the divergence counts, in both directions, nats.
         divergence_clip: Option<f64> [RATIO, "off"] = None => unused |own| own.without_divergence(),
-        /// What a token weighs in the step's loss.
+        /// Weight of a token in the step's loss.
         aggregation: Aggregation = Aggregation::ResponseMean,
         /// Length that each response's sum is divided by, tokens.
         max_tokens: usize [1, 1 << 30] = 256 => unused |own| {
@@ -215,7 +215,7 @@ objective! {
         entropy_coefficient: f64 [NON_NEGATIVE] = 0.0,
         /// Share of the step's tokens, those with the highest entropy, that the policy learns from.
         entropy_share: f64 [SHARE] = 1.0,
-        /// Weight of the value function's squared error; 0 does without a value function.
+        /// Weight of the value function's squared error; 0 needs no value function.
         value_coefficient: f64 [NON_NEGATIVE] = 0.0 => unused |own| {
             (!own.advantage.is_column()).then(|| named("advantage", own.advantage))
         },
@@ -229,7 +229,7 @@ objective! {
     }
 }
 
-/// A setting as an error names it.
+/// Setting as an error names it.
 fn named(name: &str, value: impl Into<&'static str>) -> String {
     format!("{name} = {}", value.into())
 }
@@ -271,7 +271,7 @@ impl PolicyGradient {
         }
     }
 
-    /// The bounds below and above, as the trust region counts them.
+    /// Lower and upper bound, in the quantity that the trust region bounds.
     fn bounds(&self) -> [f64; 2] {
         [self.clip, self.clip_high.unwrap_or(self.clip)]
     }
@@ -301,11 +301,11 @@ impl PolicyGradient {
         !self.advantage.is_column() || self.correction.rejects() || self.entropy_share < 1.0 || self.has_covariance()
     }
 
-    /// Refuses choices that make no sense together.
+    /// Rejects choices that contradict one another.
     ///
     /// # Errors
     ///
-    /// [`ParameterError::Invalid`] with the choice at fault and what the others leave of it.
+    /// [`ParameterError::Invalid`] with the contradicting choice and its remaining values.
     pub(crate) fn check_choices(&self, owner: &'static str) -> Result<(), ParameterError> {
         let refuse = |name: &'static str, allowed: String, given: String| {
             Err(ParameterError::Invalid { owner, name, allowed, given })
@@ -359,7 +359,7 @@ impl PolicyGradient {
     }
 }
 
-/// Of rollouts, with `advantage = gae`, groups and rewards are empty.
+/// Rollouts, for `advantage = gae`, have no groups and rewards.
 impl LearnsFrom for PolicyGradient {
     type Data<'a> = Groups<'a>;
 }

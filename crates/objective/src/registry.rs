@@ -1,4 +1,4 @@
-//! Every objective by its name.
+//! Registry of all objectives by name.
 
 use crate::Objective;
 use crate::losses::*;
@@ -6,7 +6,7 @@ use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters, Registered};
 use crate::policy_gradient::presets;
 
-/// Every method, in the order of `--method all`.
+/// All methods, in the order of `--method all`.
 pub const METHODS: &[Method] = &{
     let mut all = [PREFERENCES[0]; PREFERENCES.len() + presets::METHODS.len()];
     let mut place = 0;
@@ -20,7 +20,7 @@ pub const METHODS: &[Method] = &{
     all
 };
 
-/// The methods that are no policy gradients.
+/// Methods other than policy gradients.
 const PREFERENCES: &[Method] = &[
     Sft::METHOD,
     Dpo::METHOD,
@@ -53,10 +53,10 @@ const PREFERENCES: &[Method] = &[
     WeightedSum::METHOD,
 ];
 
-/// Methods over columns that no policy fills by itself: advantages that somebody computed, and scores.
+/// Methods over columns that a policy cannot fill by itself: given advantages, and scores.
 pub const GIVEN: &[Method] = &[A2po::METHOD, RewardModel::METHOD];
 
-/// Why no objective was built.
+/// Error about a method's name or its parameters.
 ///
 /// ```
 /// use objective::{Configured, Parameters, registry};
@@ -70,21 +70,21 @@ pub const GIVEN: &[Method] = &[A2po::METHOD, RewardModel::METHOD];
 /// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RegistryError {
-    /// No method of this name.
+    /// An unknown method.
     #[error("{name}: unknown method; allowed: {allowed}")]
     Unknown {
-        /// The name given.
+        /// Given name.
         name: String,
-        /// The names that exist.
+        /// Names of all methods.
         allowed: String,
     },
-    /// No method's name.
+    /// A value that is not the name of a method.
     #[error("name: expected a method's name, got {given}")]
     Unnamed {
-        /// What was given.
+        /// Given value.
         given: String,
     },
-    /// A parameter that the method refuses.
+    /// An invalid parameter.
     #[error(transparent)]
     Parameter(#[from] ParameterError),
 }

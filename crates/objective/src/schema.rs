@@ -1,8 +1,6 @@
-//! JSON schema of methods and parameters, from the registry: what an editor or another language needs to check a
-//! recipe.
+//! JSON schema of methods and parameters, made from the registry, for editors and programs that check recipes.
 //!
-//! A schema knows names, kinds and ranges; that a parameter is without effect beside others only building an objective
-//! tells.
+//! The schema contains names, kinds and ranges. Only building an objective detects a parameter without effect.
 
 use std::borrow::Cow;
 use std::ops::Bound;
@@ -17,7 +15,7 @@ use crate::parameter::Registered;
 use crate::parameter::{Interval, Kind, Parameter};
 use crate::registry::METHODS;
 
-/// A table with the name and the parameters of any method, and with the properties `beside` them.
+/// Schema of a table with the name and the parameters of any method, and the additional properties `beside`.
 ///
 /// ```
 /// let schema = objective::schema::methods(&mut schemars::SchemaGenerator::default(), &[]);
@@ -30,7 +28,7 @@ pub fn methods(generator: &mut SchemaGenerator, beside: &[(&str, Value)]) -> Sch
     json_schema!({ "oneOf": tables.collect::<Vec<_>>() })
 }
 
-/// A table with this name, any of these parameters, and the properties `beside` them.
+/// Schema of a table with this name, any of these parameters, and the additional properties `beside`.
 ///
 /// ```
 /// use objective::{Parameter, parameter::{Kind, UNIT}};
@@ -60,19 +58,13 @@ pub fn table(
     })
 }
 
-/// What a parameter may be.
-///
-/// ```
-/// let tdpo = (objective::registry::find("tdpo").unwrap().parameters)();
-/// let schema = objective::schema::parameter(&mut schemars::SchemaGenerator::default(), &tdpo[2]);
-/// assert_eq!(schema.as_value()["enum"], serde_json::json!(["1", 1, "2", 2]));
-/// ```
+/// Schema of a parameter.
 pub fn parameter(generator: &mut SchemaGenerator, parameter: &Parameter) -> Schema {
     let mut schema = match parameter.kind {
         Kind::Number { range, .. } | Kind::Derived { range, .. } => number(range),
         Kind::Count { least, most, .. } => json_schema!({ "type": "integer", "minimum": least, "maximum": most }),
         Kind::Choice { options, .. } => {
-            // Variants may be numbered.
+            // The names of variants may be numbers.
             let spellings = |option: &&str| [Some(json!(option)), option.parse::<u64>().ok().map(Value::from)];
             json_schema!({ "enum": options.iter().flat_map(spellings).flatten().collect::<Vec<_>>() })
         }
@@ -96,13 +88,7 @@ pub fn parameter(generator: &mut SchemaGenerator, parameter: &Parameter) -> Sche
     schema
 }
 
-/// A number in an interval.
-///
-/// ```
-/// let schema = objective::schema::number(objective::parameter::BELOW_ONE);
-/// assert_eq!(schema.as_value()["minimum"], 0.0);
-/// assert_eq!(schema.as_value()["exclusiveMaximum"], 1.0);
-/// ```
+/// Schema of a number in an interval.
 pub fn number((low, high): Interval) -> Schema {
     let mut schema = json_schema!({ "type": "number" });
     for (bound, inclusive, exclusive) in [(low, "minimum", "exclusiveMinimum"), (high, "maximum", "exclusiveMaximum")] {
@@ -125,7 +111,7 @@ impl JsonSchema for Configured {
     }
 }
 
-/// A term of a sum; no sum itself.
+/// A term of a sum, which cannot itself be a sum.
 struct Term;
 
 impl JsonSchema for Term {

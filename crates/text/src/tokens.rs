@@ -21,9 +21,9 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Name of the file that assigns roles to special tokens, and that contains the chat template of older folders.
 pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 
-/// Settings of `tokenizer_config.json`.
+/// TokenizerSettings of `tokenizer_config.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct TokenizerSettings {
     /// Special tokens by their roles, such as `eos_token`, under which a chat template reads them.
     pub special_tokens: Vec<(String, String)>,
     /// Source of the chat template.
@@ -94,7 +94,7 @@ impl Pieces<'_> {
 ///
 /// [`TextError::File`], [`TextError::Json`], and [`TextError::Field`] for named chat templates none of which is
 /// `default`.
-pub fn read_settings(folder: &Path) -> Result<Settings, TextError> {
+pub fn read_settings(folder: &Path) -> Result<TokenizerSettings, TextError> {
     let path = folder.join(TOKENIZER_CONFIG_FILE);
     let text = json::read_text(&path)?;
     let raw: RawSettings =
@@ -141,7 +141,7 @@ pub fn read_settings(folder: &Path) -> Result<Settings, TextError> {
         Some("CodeLlamaTokenizer" | "CodeLlamaTokenizerFast") => Some(true),
         _ => None,
     };
-    Ok(Settings { special_tokens, chat_template, add_bos })
+    Ok(TokenizerSettings { special_tokens, chat_template, add_bos })
 }
 
 #[derive(Deserialize)]
@@ -184,7 +184,7 @@ impl Tokenizer {
     ///
     /// [`TextError::Tokenizer`] for an invalid file, and [`TextError::Field`] for settings without `eos_token`, or with
     /// a token that the vocabulary does not contain.
-    pub fn read(folder: &Path, settings: &Settings) -> Result<Self, TextError> {
+    pub fn read(folder: &Path, settings: &TokenizerSettings) -> Result<Self, TextError> {
         let path = folder.join(TOKENIZER_FILE);
         json::refuse_pointer_at(&path)?;
         let text = std::fs::read(&path).map_err(|source| TextError::File { path: path.clone(), source })?;
@@ -345,7 +345,7 @@ impl Tokenizer {
         Ok(whole[..begin].to_vec())
     }
 
-    fn special(&self, folder: &Path, settings: &Settings, field: &str) -> Result<Option<u32>, TextError> {
+    fn special(&self, folder: &Path, settings: &TokenizerSettings, field: &str) -> Result<Option<u32>, TextError> {
         let Some((_, token)) = settings.special_tokens.iter().find(|(name, _)| name == field) else { return Ok(None) };
         match self.tokenizer.token_to_id(token) {
             Some(id) => Ok(Some(id)),

@@ -16,7 +16,7 @@ use crate::error::{EvaluationError, refuse_setting};
 
 /// Settings of the requests to a judge.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct JudgeSettings {
     /// Address of the judge; requests go to `/chat/completions` below it.
     pub url: String,
     /// Name of the model that answers.
@@ -46,7 +46,7 @@ const MAX_BYTES: u64 = 4 << 20;
 
 /// Client of a judge.
 pub struct Judge {
-    settings: Settings,
+    settings: JudgeSettings,
     address: reqwest::Url,
     key: Option<String>,
     client: Client,
@@ -118,8 +118,8 @@ impl Judge {
     ///
     /// [`EvaluationError::Setting`] for an invalid address, an address with a password, and a setting that is out of
     /// its range; [`EvaluationError::Judge`] if the system offers no encryption.
-    pub fn new(settings: Settings, key: Option<String>) -> Result<Self, EvaluationError> {
-        let settings = Settings { url: settings.url.trim_end_matches('/').to_owned(), ..settings };
+    pub fn new(settings: JudgeSettings, key: Option<String>) -> Result<Self, EvaluationError> {
+        let settings = JudgeSettings { url: settings.url.trim_end_matches('/').to_owned(), ..settings };
         let allowed = "an address such as http://localhost:8000/v1";
         let address = format!("{}/chat/completions", settings.url);
         let address = reqwest::Url::parse(&address)
@@ -154,7 +154,7 @@ impl Judge {
     }
 
     /// The settings of the requests.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &JudgeSettings {
         &self.settings
     }
 
@@ -164,7 +164,7 @@ impl Judge {
     ///
     /// An error of `serde_json`, which text does not cause.
     pub fn body(&self, question: &str) -> Result<String, EvaluationError> {
-        let Settings { model, temperature, seed, max_tokens, .. } = &self.settings;
+        let JudgeSettings { model, temperature, seed, max_tokens, .. } = &self.settings;
         let body = Body {
             model,
             messages: [Said { role: "user", content: question }],
@@ -188,7 +188,7 @@ impl Judge {
         stops: &dyn Fn() -> bool,
         waits: &dyn Fn(&str, Duration),
     ) -> Result<Option<Answer>, EvaluationError> {
-        let Settings { tries, pause, .. } = self.settings;
+        let JudgeSettings { tries, pause, .. } = self.settings;
         let pauses = ExponentialBuilder::new()
             .with_min_delay(pause)
             .with_max_delay(MAX_PAUSE)
@@ -329,8 +329,8 @@ fn causes(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
-    fn settings(url: &str) -> Settings {
-        Settings {
+    fn settings(url: &str) -> JudgeSettings {
+        JudgeSettings {
             url: url.to_owned(),
             model: "m".to_owned(),
             temperature: 0.0,
@@ -374,8 +374,8 @@ mod tests {
         assert_eq!(refused(settings("ftp://a/b")), format!("{address} \"ftp://a/b\""));
         let secret = refused(settings("http://me:secret@localhost/v1"));
         assert!(secret.starts_with("judge: expected an address without a password") && !secret.contains("secret"));
-        let other = Settings { temperature: f64::NAN, ..settings("http://a") };
+        let other = JudgeSettings { temperature: f64::NAN, ..settings("http://a") };
         assert_eq!(refused(other), "temperature: expected a number of 0 or more, got NaN");
-        assert_eq!(refused(Settings { tries: 0, ..settings("http://a") }), "tries: expected at least 1, got 0");
+        assert_eq!(refused(JudgeSettings { tries: 0, ..settings("http://a") }), "tries: expected at least 1, got 0");
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use evaluation::judge::ask::{Judge, Settings};
+use evaluation::judge::ask::{Judge, JudgeSettings};
 use evaluation::judge::judgement::Judgement;
 use evaluation::judge::question::{Pair, Template};
 use evaluation::judge::rates::{Controlled, Counts, Rate, Rates};
@@ -32,8 +32,8 @@ fn outputs(name: &str, texts: &[&str]) -> Outputs {
     }
 }
 
-fn settings(fake: &Fake) -> Settings {
-    Settings {
+fn settings(fake: &Fake) -> JudgeSettings {
+    JudgeSettings {
         url: fake.url.clone(),
         model: "fake".to_owned(),
         temperature: 0.0,
@@ -46,7 +46,7 @@ fn settings(fake: &Fake) -> Settings {
 }
 
 /// Compares the answers in a new folder.
-fn compare(settings: Settings, a: &[&str], b: &[&str]) -> Result<Judgement, String> {
+fn compare(settings: JudgeSettings, a: &[&str], b: &[&str]) -> Result<Judgement, String> {
     let folder = tempfile::tempdir().unwrap();
     let out = OutputFolder::create(folder.path()).unwrap();
     let (judge_, template) = (Judge::new(settings, None).unwrap(), Template::read(None).unwrap());
@@ -156,7 +156,7 @@ fn a_judge_that_is_busy_is_asked_again_when_it_says() {
         _ => Reply::Says("first"),
     });
     // If the requested pause were ignored, this would take minutes.
-    let settings = Settings { pause: Duration::from_secs(60), ..settings(&fake) };
+    let settings = JudgeSettings { pause: Duration::from_secs(60), ..settings(&fake) };
     let begun = Instant::now();
     let Judgement { rates, .. } = compare(settings, &["a"], &["b"]).unwrap();
     assert!((1..60).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
@@ -171,7 +171,7 @@ fn a_judge_that_is_late_or_is_no_judge_for_a_while_is_asked_again() {
         1 => Reply::Fails(200, None, "<html>starting</html>"),
         _ => Reply::Says("first"),
     });
-    let settings = Settings { timeout: Duration::from_secs(1), tries: 9, ..settings(&fake) };
+    let settings = JudgeSettings { timeout: Duration::from_secs(1), tries: 9, ..settings(&fake) };
     assert_eq!(compare(settings, &["a"], &["b"]).unwrap().rates.first.unwrap().rate, 1.0);
 }
 
@@ -183,10 +183,10 @@ fn a_judge_that_does_not_answer_is_given_up_with_what_it_said() {
     assert!(failed.ends_with(", got out of memory, 3 times"), "{failed}");
     // A permanent failure is not retried.
     let fake = Fake::new(|_| Reply::Fails(401, None, "{\"error\": \"no key\"}"));
-    let failed = compare(Settings { tries: 9, ..settings(&fake) }, &["a"], &["b"]).unwrap_err();
+    let failed = compare(JudgeSettings { tries: 9, ..settings(&fake) }, &["a"], &["b"]).unwrap_err();
     assert!(failed.ends_with(", got {\"error\": \"no key\"}"), "{failed}");
     assert!(fake.asked().into_values().all(|times| times == 1));
-    let nobody = Settings { url: "http://127.0.0.1:1/v1".to_owned(), ..settings(&fake) };
+    let nobody = JudgeSettings { url: "http://127.0.0.1:1/v1".to_owned(), ..settings(&fake) };
     let failed = compare(nobody, &["a"], &["b"]).unwrap_err();
     assert!(failed.starts_with("judge http://127.0.0.1:1/v1: ") && failed.contains("refused"), "{failed}");
 }
@@ -195,7 +195,7 @@ fn a_judge_that_does_not_answer_is_given_up_with_what_it_said() {
 fn a_judge_that_answers_without_end_is_cut_off_and_its_control_codes_are_not_printed() {
     let long: &str = Box::leak("x".repeat(5 << 20).into_boxed_str());
     let fake = Fake::new(move |_| Reply::Fails(200, None, long));
-    let failed = compare(Settings { tries: 1, ..settings(&fake) }, &["a"], &["b"]).unwrap_err();
+    let failed = compare(JudgeSettings { tries: 1, ..settings(&fake) }, &["a"], &["b"]).unwrap_err();
     assert!(failed.ends_with("expected a response of at most 4194304 bytes, got more, 1 times"), "{failed}");
     let fake = Fake::new(|_| Reply::Fails(400, None, "\u{1b}]0;title\u{7}no\u{9b}2J \u{202e}model"));
     let failed = compare(settings(&fake), &["a"], &["b"]).unwrap_err();

@@ -18,7 +18,7 @@ pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 const TOP_K: usize = 50;
 
 /// Unsupported fields that change what transformers generates, each with the values that have no effect.
-const NOT_COMPUTED: [(&str, &[f64]); 25] = [
+const UNSUPPORTED: [(&str, &[f64]); 25] = [
     ("bad_words_ids", &[]),
     ("begin_suppress_tokens", &[]),
     ("constraints", &[]),
@@ -48,7 +48,7 @@ const NOT_COMPUTED: [(&str, &[f64]); 25] = [
 
 /// Sampling parameters, each of which may be absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Drawing {
+pub struct SamplingParameters {
     /// Divisor of the logits; 0 takes the most probable token.
     pub temperature: Option<f64>,
     /// Number of most probable tokens to sample from; 0 means all.
@@ -70,12 +70,12 @@ pub struct GenerationConfig {
     /// Whether transformers samples tokens instead of taking the most probable one.
     pub do_sample: bool,
     /// Default sampling parameters.
-    pub drawing: Drawing,
+    pub sampling: SamplingParameters,
     /// Unsupported fields of the file that change what transformers generates.
-    pub not_computed: Vec<&'static str>,
+    pub unsupported: Vec<&'static str>,
 }
 
-impl Drawing {
+impl SamplingParameters {
     /// Fills absent parameters from the other set.
     fn or(self, other: Self) -> Self {
         Self {
@@ -127,27 +127,28 @@ impl GenerationConfig {
 
     /// Combines the options `given` with the file as transformers does, for `lm generate`.
     #[must_use]
-    pub fn as_transformers(&self, given: Drawing) -> Drawing {
+    pub fn as_transformers(&self, given: SamplingParameters) -> SamplingParameters {
         let own = match self.do_sample {
-            true => Drawing { temperature: Some(1.0), top_k: Some(TOP_K), ..Drawing::default() },
-            false => Drawing::default(),
+            true => SamplingParameters { temperature: Some(1.0), top_k: Some(TOP_K), ..SamplingParameters::default() },
+            false => SamplingParameters::default(),
         };
-        let greedy = Drawing { temperature: Some(0.0), ..Drawing::default() };
-        let file = if self.do_sample { self.drawing } else { Drawing { temperature: None, ..self.drawing } };
+        let greedy = SamplingParameters { temperature: Some(0.0), ..SamplingParameters::default() };
+        let file =
+            if self.do_sample { self.sampling } else { SamplingParameters { temperature: None, ..self.sampling } };
         Self::resolved(given, file.or(own).or(greedy))
     }
 
     /// Combines a request's fields `given` with the file as vLLM does, for `lm serve`.
     #[must_use]
-    pub fn as_vllm(&self, given: Drawing) -> Drawing {
-        let own = Drawing { temperature: Some(1.0), ..Drawing::default() };
-        Self::resolved(given, self.drawing.or(own))
+    pub fn as_vllm(&self, given: SamplingParameters) -> SamplingParameters {
+        let own = SamplingParameters { temperature: Some(1.0), ..SamplingParameters::default() };
+        Self::resolved(given, self.sampling.or(own))
     }
 
-    fn resolved(given: Drawing, defaults: Drawing) -> Drawing {
-        let drawing = given.or(defaults);
-        let drawing = if drawing.temperature == Some(0.0) { drawing.uncut(given) } else { drawing };
-        drawing.effective()
+    fn resolved(given: SamplingParameters, defaults: SamplingParameters) -> SamplingParameters {
+        let sampling = given.or(defaults);
+        let sampling = if sampling.temperature == Some(0.0) { sampling.uncut(given) } else { sampling };
+        sampling.effective()
     }
 }
 
@@ -159,7 +160,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&self) -> Result<GenerationConfig, LmError> {
-        let drawing = Drawing {
+        let sampling = SamplingParameters {
             temperature: self.number("temperature", "a number of at least 0", |given| given >= 0.0)?,
             top_k: self.whole("top_k")?,
             top_p: self.number("top_p", "greater than 0, at most 1", |given| given > 0.0 && given <= 1.0)?,
@@ -175,8 +176,8 @@ impl Reader<'_> {
             Some(Value::Array(list)) => !list.is_empty(),
             Some(value) => value.as_f64().is_none_or(|value| !nothing.contains(&value)),
         };
-        let not_computed = NOT_COMPUTED.iter().filter(|field| asks(field)).map(|(field, _)| *field).collect();
-        Ok(GenerationConfig { eos: self.eos()?, do_sample, drawing, not_computed })
+        let unsupported = UNSUPPORTED.iter().filter(|field| asks(field)).map(|(field, _)| *field).collect();
+        Ok(GenerationConfig { eos: self.eos()?, do_sample, sampling, unsupported })
     }
 
     /// Value of a field, unless it is absent or null.
@@ -262,26 +263,26 @@ mod tests {
         reader.read().map_err(|error| error.to_string())
     }
 
-    fn drawing(temperature: f64, top_k: Option<usize>, top_p: Option<f64>) -> Drawing {
-        Drawing { temperature: Some(temperature), top_k, top_p, ..Drawing::default() }
+    fn sampling(temperature: f64, top_k: Option<usize>, top_p: Option<f64>) -> SamplingParameters {
+        SamplingParameters { temperature: Some(temperature), top_k, top_p, ..SamplingParameters::default() }
     }
 
     #[test]
     fn a_file_that_says_do_sample_is_drawn_from_as_transformers_does_and_any_by_serve_as_vllm_does() {
-        let nothing = Drawing::default();
+        let nothing = SamplingParameters::default();
         let file = parse(r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [7, 8]}"#).unwrap();
         assert_eq!(file.eos, Some(vec![7, 8]));
-        assert_eq!(file.as_transformers(nothing), drawing(0.6, Some(50), Some(0.9)));
-        assert_eq!(file.as_vllm(nothing), drawing(0.6, None, Some(0.9)));
+        assert_eq!(file.as_transformers(nothing), sampling(0.6, Some(50), Some(0.9)));
+        assert_eq!(file.as_vllm(nothing), sampling(0.6, None, Some(0.9)));
         // Without `do_sample` transformers takes the most probable token.
         let file = parse(r#"{"temperature": 0.6, "top_k": 20, "eos_token_id": 7}"#).unwrap();
-        assert_eq!((file.eos.as_deref(), file.as_transformers(nothing)), (Some(&[7][..]), drawing(0.0, None, None)));
-        assert_eq!(file.as_vllm(nothing), drawing(0.6, Some(20), None));
+        assert_eq!((file.eos.as_deref(), file.as_transformers(nothing)), (Some(&[7][..]), sampling(0.0, None, None)));
+        assert_eq!(file.as_vllm(nothing), sampling(0.6, Some(20), None));
         // Without a file nothing is sampled, and requests have the API's temperature.
         let none = GenerationConfig::default();
         assert_eq!(
             (none.as_transformers(nothing), none.as_vllm(nothing)),
-            (drawing(0.0, None, None), drawing(1.0, None, None))
+            (sampling(0.0, None, None), sampling(1.0, None, None))
         );
     }
 
@@ -289,19 +290,23 @@ mod tests {
     fn whatever_a_file_says_can_be_said_otherwise() {
         let text = r#"{"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.2}"#;
         let file = parse(text).unwrap();
-        let penalised = |drawing: Drawing| Drawing { repetition_penalty: Some(1.2), ..drawing };
-        let off = Drawing { top_k: Some(0), top_p: Some(1.0), min_p: Some(0.0), ..Drawing::default() };
-        assert_eq!(file.as_transformers(off), penalised(drawing(0.6, None, None)));
+        let penalised = |sampling: SamplingParameters| SamplingParameters { repetition_penalty: Some(1.2), ..sampling };
+        let off =
+            SamplingParameters { top_k: Some(0), top_p: Some(1.0), min_p: Some(0.0), ..SamplingParameters::default() };
+        assert_eq!(file.as_transformers(off), penalised(sampling(0.6, None, None)));
         // At temperature 0 the file's truncations are dropped, and its other parameters are kept.
-        let greedy = Drawing { temperature: Some(0.0), ..Drawing::default() };
-        assert_eq!(file.as_transformers(greedy), penalised(drawing(0.0, None, None)));
-        assert_eq!(file.as_vllm(Drawing { top_k: Some(3), ..greedy }), penalised(drawing(0.0, Some(3), None)));
-        let plain = Drawing { repetition_penalty: Some(1.0), ..greedy };
-        assert_eq!(file.as_vllm(plain), drawing(0.0, None, None));
+        let greedy = SamplingParameters { temperature: Some(0.0), ..SamplingParameters::default() };
+        assert_eq!(file.as_transformers(greedy), penalised(sampling(0.0, None, None)));
+        assert_eq!(
+            file.as_vllm(SamplingParameters { top_k: Some(3), ..greedy }),
+            penalised(sampling(0.0, Some(3), None))
+        );
+        let plain = SamplingParameters { repetition_penalty: Some(1.0), ..greedy };
+        assert_eq!(file.as_vllm(plain), sampling(0.0, None, None));
     }
 
     #[test]
-    fn what_is_out_of_range_is_refused_and_what_is_not_computed_is_named() {
+    fn values_out_of_range_are_rejected_and_unsupported_fields_are_named() {
         for (text, message) in [
             (r#"{"temperature": -1}"#, "g.json: temperature: expected a number of at least 0, got -1"),
             (r#"{"top_k": 1.5}"#, "g.json: top_k: expected a whole number of at least 0, or -1, got 1.5"),
@@ -317,6 +322,6 @@ mod tests {
             assert_eq!(parse(text).unwrap_err(), message);
         }
         let text = r#"{"num_beams": 4, "typical_p": 1.0, "no_repeat_ngram_size": 3, "bad_words_ids": [], "min_length": 0, "top_k": -1}"#;
-        assert_eq!(parse(text).unwrap().not_computed, ["no_repeat_ngram_size", "num_beams"]);
+        assert_eq!(parse(text).unwrap().unsupported, ["no_repeat_ngram_size", "num_beams"]);
     }
 }

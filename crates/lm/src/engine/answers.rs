@@ -11,11 +11,11 @@ use program::{Journal, OutputFolder};
 use serde::Serialize;
 use text::resumption::is_the_same;
 
-use super::generate::Settings;
+use super::generate::GenerationSettings;
 use crate::checkpoint::config::Dtype;
 use crate::error::LmError;
 
-/// Settings that determine the answers.
+/// GenerationSettings that determine the answers.
 #[derive(Debug, Serialize)]
 pub struct Answering<'a> {
     /// Fingerprint of the model's weights, adapters included.
@@ -28,7 +28,7 @@ pub struct Answering<'a> {
     pub device: &'a str,
     /// Sampling settings, and the number of prompts that are generated together.
     #[serde(flatten)]
-    pub settings: &'a Settings,
+    pub settings: &'a GenerationSettings,
     /// Format of the document, if the output is one.
     pub format: Option<&'static str>,
     /// Name of the model in the document.
@@ -118,10 +118,10 @@ impl AnswerFile {
         };
         let file = Self { folder: OutputFolder::create(parent)?, name, path: path.to_owned(), layout, kind };
         if let (Kind::New, Layout::Document) = (&file.kind, layout)
-            && file.beside(LINES).exists()
+            && file.beside(LINES_SUFFIX).exists()
         {
             return Err(LmError::Taken {
-                path: file.beside(LINES),
+                path: file.beside(LINES_SUFFIX),
                 problem: "a file of unfinished answers exists: --resume continues it; another --out starts over",
             });
         }
@@ -137,16 +137,16 @@ impl AnswerFile {
     /// # Errors
     ///
     /// As [`AnswerFile::begin`].
-    pub fn is_whole(&self, asked: &impl Serialize) -> Result<bool, LmError> {
+    pub fn is_whole(&self, settings: &impl Serialize) -> Result<bool, LmError> {
         let is_whole = self.layout == Layout::Document && matches!(self.kind, Kind::Resumed) && self.path.exists();
         if is_whole {
-            self.hold(asked)?;
+            self.hold(settings)?;
         }
         Ok(is_whole)
     }
 
-    fn hold(&self, asked: &impl Serialize) -> Result<(), LmError> {
-        Ok(is_the_same(&self.beside(ASKED), asked, "as for the answers that the file has")?)
+    fn hold(&self, settings: &impl Serialize) -> Result<(), LmError> {
+        Ok(is_the_same(&self.beside(SETTINGS_SUFFIX), settings, "as for the answers that the file has")?)
     }
 
     /// Opens the file to append after its existing answers.
@@ -155,7 +155,7 @@ impl AnswerFile {
     ///
     /// [`LmError::Field`] naming the first setting that differs from the file's; [`LmError::Taken`] if another process
     /// appends to the file, or if its settings are missing; [`LmError::File`].
-    pub fn begin(&self, asked: &impl Serialize) -> Result<Answers, LmError> {
+    pub fn begin(&self, settings: &impl Serialize) -> Result<Answers, LmError> {
         let fail = |source| LmError::File { path: self.path.clone(), source };
         if let Kind::Stream = self.kind {
             let lines = match self.layout {
@@ -166,18 +166,18 @@ impl AnswerFile {
         }
         let path = match self.layout {
             Layout::Lines => self.path.clone(),
-            Layout::Document => self.beside(LINES),
+            Layout::Document => self.beside(LINES_SUFFIX),
         };
         let taken = |problem| LmError::Taken { path: path.clone(), problem };
         let is_there = path.exists();
         let (journal, known) =
             Journal::open(&path)?.ok_or_else(|| taken("another process is writing answers to this file"))?;
         // A command that ended before its first line leaves an empty file.
-        if is_there && self.beside(ASKED).exists() {
-            self.hold(asked)?;
+        if is_there && self.beside(SETTINGS_SUFFIX).exists() {
+            self.hold(settings)?;
         } else if known.is_empty() {
-            let bytes = serde_json::to_vec_pretty(asked).map_err(|error| fail(error.into()))?;
-            self.folder.write(&format!("{}{ASKED}", self.name), &bytes)?;
+            let bytes = serde_json::to_vec_pretty(settings).map_err(|error| fail(error.into()))?;
+            self.folder.write(&format!("{}{SETTINGS_SUFFIX}", self.name), &bytes)?;
         } else {
             return Err(taken("the settings of these answers are unknown, as their .asked.json is missing"));
         }
@@ -196,15 +196,15 @@ impl AnswerFile {
             return written.map_err(|source| LmError::File { path: self.path.clone(), source });
         }
         self.folder.write(&self.name, document)?;
-        let lines = self.beside(LINES);
+        let lines = self.beside(LINES_SUFFIX);
         std::fs::remove_file(&lines).map_err(|source| LmError::File { path: lines, source })
     }
 }
 
 /// Suffix of the file of settings.
-const ASKED: &str = ".asked.json";
+const SETTINGS_SUFFIX: &str = ".asked.json";
 /// Suffix of the file of a document's lines.
-const LINES: &str = ".jsonl";
+const LINES_SUFFIX: &str = ".jsonl";
 
 impl Answers {
     /// Existing answers of the file, one per line.

@@ -14,9 +14,9 @@ use serde::Serialize;
 use strum::IntoStaticStr;
 
 use super::sampling::Sampling;
-use super::schedule::{Engine, Room, Task, Told};
+use super::schedule::{Engine, Report, Room, Task};
 use crate::checkpoint::config::ModelConfig;
-use crate::checkpoint::generation_config::Drawing;
+use crate::checkpoint::generation_config::SamplingParameters;
 use crate::error::{LmError, refuse, refuse_setting};
 use crate::transformer::model::Transformer;
 
@@ -27,9 +27,9 @@ pub const STEP: usize = 1024;
 /// generated together, so a resumed list forms the same groups and thus gets the same answers.
 const GROUP: usize = 4;
 
-/// Settings of generation.
+/// GenerationSettings of generation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
+pub struct GenerationSettings {
     /// Maximum number of tokens of a response, at least 1. The positions of the model that the prompt leaves free also
     /// limit it.
     pub max_tokens: usize,
@@ -88,12 +88,12 @@ pub struct Scored {
 
 impl Scored {
     /// Copy with at most this many of the most probable tokens.
-    pub(super) fn told(&self, top: usize) -> Self {
+    pub(super) fn with_top(&self, top: usize) -> Self {
         Self { top: self.top.iter().take(top).copied().collect(), ..*self }
     }
 }
 
-impl Default for Settings {
+impl Default for GenerationSettings {
     /// Greedy decoding of up to 256 tokens, for eight prompts at a time.
     fn default() -> Self {
         Self {
@@ -110,7 +110,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl GenerationSettings {
     /// Validates the settings, and returns the sampling parameters (`None` for greedy decoding) and the repetition
     /// penalty.
     fn validate(&self, config: &ModelConfig) -> Result<(Option<Sampling>, f64), LmError> {
@@ -118,7 +118,7 @@ impl Settings {
         if *max_tokens == 0 {
             return Err(refuse_setting("max_tokens", "at least 1", max_tokens));
         }
-        let sampling = Sampling::of(Drawing {
+        let sampling = Sampling::of(SamplingParameters {
             temperature: Some(*temperature),
             top_k: *top_k,
             top_p: *top_p,
@@ -159,12 +159,12 @@ fn validate_prompt(index: usize, prompt: &[u32], config: &ModelConfig) -> Result
 ///
 /// ```
 /// use lm::checkpoint::config::Dtype;
-/// use lm::engine::generate::{Settings, generate};
+/// use lm::engine::generate::{GenerationSettings, generate};
 /// use lm::transformer::model::Transformer;
 ///
 /// let folder = "../../tests/oracles/checkpoints/llama".as_ref();
 /// let model = Transformer::read(folder, Dtype::Float32, tch::Device::Cpu)?;
-/// let settings = Settings { max_tokens: 4, stop: vec![2], ..Settings::default() };
+/// let settings = GenerationSettings { max_tokens: 4, stop: vec![2], ..GenerationSettings::default() };
 /// let found = generate(&model, &[vec![1, 30, 31], vec![1, 40]], &settings)?;
 /// assert!(found.iter().all(|found| (1..=4).contains(&found.response.len())));
 /// # Ok::<(), lm::error::LmError>(())
@@ -172,7 +172,7 @@ fn validate_prompt(index: usize, prompt: &[u32], config: &ModelConfig) -> Result
 pub fn generate(
     model: &Transformer,
     prompts: &[impl AsRef<[u32]>],
-    settings: &Settings,
+    settings: &GenerationSettings,
 ) -> Result<Vec<Continuation>, LmError> {
     let mut found = Vec::with_capacity(prompts.len());
     generate_each(model, prompts, settings, 0, |continuation| {
@@ -191,11 +191,11 @@ pub fn generate(
 pub fn generate_each<E: From<LmError>>(
     model: &Transformer,
     prompts: &[impl AsRef<[u32]>],
-    settings: &Settings,
+    settings: &GenerationSettings,
     known: usize,
     mut each: impl FnMut(Continuation) -> Result<(), E>,
 ) -> Result<(), E> {
-    let drawing = settings.validate(model.config())?;
+    let sampling = settings.validate(model.config())?;
     let prompts: Vec<&[u32]> = prompts.iter().map(AsRef::as_ref).collect();
     for (index, prompt) in prompts.iter().enumerate() {
         validate_prompt(index, prompt, model.config())?;
@@ -204,7 +204,7 @@ pub fn generate_each<E: From<LmError>>(
     for (number, group) in prompts.chunks(size).enumerate() {
         let first = number * size;
         if first + group.len() > known {
-            generate_group(model, group, first, settings, drawing, |index, continuation| {
+            generate_group(model, group, first, settings, sampling, |index, continuation| {
                 if index < known { Ok(()) } else { each(continuation) }
             })?;
         }
@@ -217,7 +217,7 @@ fn generate_group<E: From<LmError>>(
     model: &Transformer,
     prompts: &[&[u32]],
     first: usize,
-    settings: &Settings,
+    settings: &GenerationSettings,
     (sampling, penalty): (Option<Sampling>, f64),
     mut each: impl FnMut(usize, Continuation) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -250,16 +250,16 @@ fn generate_group<E: From<LmError>>(
     let mut found = vec![begun; prompts.len()];
     let (mut given, mut refused) = (0, None);
     while !engine.is_idle() {
-        engine.step(&mut |index, told| {
+        engine.step(&mut |index, report| {
             let made = &mut found[index as usize];
-            match told {
-                Told::Prompt(_) => {}
-                Told::Token(Scored { token, log_prob, .. }) => {
+            match report {
+                Report::Prompt(_) => {}
+                Report::Token(Scored { token, log_prob, .. }) => {
                     made.response.push(token);
                     made.log_prob.push(log_prob);
                 }
-                Told::End(finish) => made.finish = Some(finish),
-                Told::NotNumbers => refused = Some(index as usize),
+                Report::End(finish) => made.finish = Some(finish),
+                Report::NotNumbers => refused = Some(index as usize),
             }
         })?;
         if let Some(prompt) = refused {

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use rand::Rng;
 
-use crate::checkpoint::generation_config::Drawing;
+use crate::checkpoint::generation_config::SamplingParameters;
 use crate::error::{LmError, refuse_setting};
 
 /// Description for errors of the allowed value of a truncation parameter at temperature 0.
@@ -65,8 +65,8 @@ impl Sampling {
     ///
     /// As [`new`](Self::new), and [`LmError::Setting`] for `min_p` outside of [0, 1] or at temperature 0, and for a
     /// penalty that is not a finite number above 0. Absent parameters have no effect; an absent temperature is 1.
-    pub fn of(drawing: Drawing) -> Result<(Option<Self>, f64), LmError> {
-        let Drawing { temperature, top_k, top_p, min_p, repetition_penalty } = drawing;
+    pub fn of(parameters: SamplingParameters) -> Result<(Option<Self>, f64), LmError> {
+        let SamplingParameters { temperature, top_k, top_p, min_p, repetition_penalty } = parameters;
         let penalty = repetition_penalty.unwrap_or(1.0);
         if !(penalty.is_finite() && penalty > 0.0) {
             return Err(refuse_setting("repetition_penalty", "a number above 0", penalty));
@@ -286,18 +286,23 @@ mod tests {
     fn min_p_keeps_what_has_a_share_of_the_greatest_probability_at_the_temperature() {
         let logits: Vec<f32> = [1.0_f32, 0.25, 0.125, 0.0625].map(f32::ln).to_vec();
         let kept = |temperature, min_p| {
-            let drawing = Drawing { temperature: Some(temperature), min_p: Some(min_p), ..Drawing::default() };
-            tokens(&Sampling::of(drawing).unwrap().0.unwrap().candidates(&logits))
+            let parameters = SamplingParameters {
+                temperature: Some(temperature),
+                min_p: Some(min_p),
+                ..SamplingParameters::default()
+            };
+            tokens(&Sampling::of(parameters).unwrap().0.unwrap().candidates(&logits))
         };
         assert_eq!(kept(1.0, 0.2), [0, 1]);
         assert_eq!(kept(1.0, 0.0), [0, 1, 2, 3]);
         // At temperature 2 the weights are 1, 0.5, 0.35 and 0.25.
         assert_eq!(kept(2.0, 0.3), [0, 1, 2]);
-        let refused = |drawing| Sampling::of(drawing).unwrap_err().to_string();
-        let drawing = Drawing { temperature: Some(0.0), min_p: Some(0.5), ..Drawing::default() };
-        assert_eq!(refused(drawing), format!("min_p: expected {UNUSED}, got 0.5"));
-        let drawing = Drawing { repetition_penalty: Some(0.0), ..Drawing::default() };
-        assert_eq!(refused(drawing), "repetition_penalty: expected a number above 0, got 0");
+        let refused = |parameters| Sampling::of(parameters).unwrap_err().to_string();
+        let parameters =
+            SamplingParameters { temperature: Some(0.0), min_p: Some(0.5), ..SamplingParameters::default() };
+        assert_eq!(refused(parameters), format!("min_p: expected {UNUSED}, got 0.5"));
+        let parameters = SamplingParameters { repetition_penalty: Some(0.0), ..SamplingParameters::default() };
+        assert_eq!(refused(parameters), "repetition_penalty: expected a number above 0, got 0");
     }
 
     #[test]

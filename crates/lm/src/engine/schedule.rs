@@ -65,7 +65,7 @@ impl Task {
 
 /// A report about a sequence.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub enum Report {
     /// Log-probabilities of the prompt's tokens from the second on, if they are wanted.
     Prompt(Vec<Scored>),
     /// The next token.
@@ -111,12 +111,12 @@ struct Sequence {
     walked: usize,
     /// Log-probabilities of the prompt's tokens, where they are known.
     scores: Vec<Option<Scored>>,
-    told_prompt: bool,
+    reported_prompt: bool,
 }
 
 /// Outputs that are wanted from a token's hidden state.
 #[derive(Debug, Default)]
-struct Asked {
+struct Wanted {
     /// Tokens after it to be scored, each with the number of most probable tokens to report, and the running sequences
     /// that want the score.
     scores: BTreeMap<u32, (usize, Vec<usize>)>,
@@ -131,14 +131,14 @@ struct Asked {
 struct Plan {
     pass: Pass,
     rows: HashMap<usize, usize>,
-    asked: BTreeMap<usize, Asked>,
+    wanted: BTreeMap<usize, Wanted>,
 }
 
 impl Sequence {
     fn new(id: u64, task: Task) -> Self {
         let scores = if task.scores { vec![None; task.prompt.len()] } else { Vec::new() };
         let tokens = task.prompt.clone();
-        Self { id, task, tokens, path: Vec::new(), walked: 0, scores, told_prompt: false }
+        Self { id, task, tokens, path: Vec::new(), walked: 0, scores, reported_prompt: false }
     }
 
     /// Number of tokens to process before anything is sampled.
@@ -150,7 +150,7 @@ impl Sequence {
         }
     }
 
-    fn goes_on(&self) -> bool {
+    fn continues(&self) -> bool {
         self.walked >= self.task.prompt.len()
     }
 
@@ -209,9 +209,9 @@ impl<'a> Engine<'a> {
     /// # Errors
     ///
     /// [`LmError::Engine`], after which all sequences are lost: neither a running nor a waiting one is left.
-    pub fn step(&mut self, tell: &mut dyn FnMut(u64, Told)) -> Result<(), LmError> {
+    pub fn step(&mut self, on_report: &mut dyn FnMut(u64, Report)) -> Result<(), LmError> {
         self.begin();
-        let stepped = no_grad(|| self.advance(tell));
+        let stepped = no_grad(|| self.advance(on_report));
         if stepped.is_err() {
             let done = self.done;
             *self = Self { done, ..Self::new(self.model, self.room) };
@@ -237,12 +237,12 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn advance(&mut self, tell: &mut dyn FnMut(u64, Told)) -> Result<(), LmError> {
+    fn advance(&mut self, on_report: &mut dyn FnMut(u64, Report)) -> Result<(), LmError> {
         let mut plan = Plan::default();
         // Running sequences take precedence over those that begin.
-        for goes_on in [true, false] {
+        for continues in [true, false] {
             for place in 0..self.running.len() {
-                if self.running[place].goes_on() == goes_on {
+                if self.running[place].continues() == continues {
                     self.walk(place, &mut plan);
                 }
             }
@@ -251,10 +251,10 @@ impl<'a> Engine<'a> {
         let mut next: Vec<Option<Option<Scored>>> = vec![None; self.running.len()];
         if plan.pass.len() > 0 {
             let hidden = self.pool.forward(self.model, &plan.pass, self.prefixes.places())?;
-            self.read(&hidden, plan.asked, &mut next)?;
+            self.read(&hidden, plan.wanted, &mut next)?;
         }
         for place in (0..self.running.len()).rev() {
-            if self.told(place, next[place].take(), tell) {
+            if self.report(place, next[place].take(), on_report) {
                 self.end(place);
             }
         }
@@ -276,9 +276,9 @@ impl<'a> Engine<'a> {
                 prefixes.scored(child, task.top).cloned()
             });
             let is_last = depth + 1 == tokens.len();
-            let is_asked = is_last || (behind.is_some() && scored.is_none());
+            let is_wanted = is_last || (behind.is_some() && scored.is_none());
             let has_row = known.is_some_and(|node| plan.rows.contains_key(&node));
-            let goes_through = known.is_none() || (is_asked && !has_row);
+            let goes_through = known.is_none() || (is_wanted && !has_row);
             if goes_through && plan.pass.len() >= room.step {
                 return;
             }
@@ -306,20 +306,20 @@ impl<'a> Engine<'a> {
             if let Some(Some(scored)) = scores.get(depth) {
                 prefixes.keep(node, scored);
             }
-            if is_asked && let Some(row) = plan.rows.get(&node) {
-                let asked = plan.asked.entry(*row).or_default();
-                asked.depth = depth + 1;
+            if is_wanted && let Some(row) = plan.rows.get(&node) {
+                let wanted = plan.wanted.entry(*row).or_default();
+                wanted.depth = depth + 1;
                 if is_last {
-                    asked.next.push(place);
+                    wanted.next.push(place);
                 }
                 if let Some(behind) = behind.filter(|_| scored.is_none()) {
-                    let (top, askers) = asked.scores.entry(behind).or_default();
+                    let (top, readers) = wanted.scores.entry(behind).or_default();
                     *top = task.top.max(*top);
-                    askers.push(place);
+                    readers.push(place);
                 }
             }
             if let Some(scored) = scored {
-                scores[depth + 1] = Some(scored.told(task.top));
+                scores[depth + 1] = Some(scored.with_top(task.top));
             }
             *walked += 1;
         }
@@ -330,7 +330,7 @@ impl<'a> Engine<'a> {
     fn read(
         &mut self,
         hidden: &Tensor,
-        asked: BTreeMap<usize, Asked>,
+        wanted: BTreeMap<usize, Wanted>,
         next: &mut [Option<Option<Scored>>],
     ) -> Result<(), LmError> {
         let model = self.model;
@@ -343,45 +343,45 @@ impl<'a> Engine<'a> {
             let Task { sampling, penalty, top, .. } = running[*place].task;
             sampling.is_none() && penalty == 1.0 && top <= 1
         };
-        let (simple, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, asked)| {
-            asked.scores.values().all(|(top, _)| *top <= 1) && asked.next.iter().all(is_greedy)
+        let (simple, others): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|(_, wanted)| {
+            wanted.scores.values().all(|(top, _)| *top <= 1) && wanted.next.iter().all(is_greedy)
         });
         if !simple.is_empty() {
             let rows: Vec<usize> = simple.iter().map(|(row, _)| *row).collect();
             let hidden = select(&rows)?;
-            let tokens = |(place, (_, asked)): (usize, &(usize, Asked))| -> Vec<(usize, u32)> {
-                asked.scores.keys().map(|token| (place, *token)).collect()
+            let tokens = |(place, (_, wanted)): (usize, &(usize, Wanted))| -> Vec<(usize, u32)> {
+                wanted.scores.keys().map(|token| (place, *token)).collect()
             };
             let tokens: Vec<_> = simple.iter().enumerate().flat_map(tokens).collect();
             let Scores { greedy, log_probs } =
                 Head { hidden: &hidden, weights: model.head(), kept: None }.scored(&tokens)?;
             let mut log_probs = log_probs.into_iter();
-            for ((_, asked), greatest) in simple.iter().zip(greedy) {
+            for ((_, wanted), greatest) in simple.iter().zip(greedy) {
                 let scored = |token: u32, log_prob: f64| Scored { token, log_prob, top: vec![greatest] };
-                let scores = asked.scores.keys().zip(&mut log_probs).map(|(token, log_prob)| scored(*token, log_prob));
+                let scores = wanted.scores.keys().zip(&mut log_probs).map(|(token, log_prob)| scored(*token, log_prob));
                 let (token, log_prob) = greatest;
-                let following = asked.next.iter().map(|place| {
+                let following = wanted.next.iter().map(|place| {
                     let task = &self.running[*place].task;
-                    ((!log_prob.is_nan()).then(|| scored(token, log_prob).told(task.top)), task.rng.clone())
+                    ((!log_prob.is_nan()).then(|| scored(token, log_prob).with_top(task.top)), task.rng.clone())
                 });
                 let found = Found { scores: scores.collect(), next: following.collect() };
-                self.note(asked, found, next);
+                self.note(wanted, found, next);
             }
         }
-        for asked in others.chunks(READ) {
-            let rows: Vec<usize> = asked.iter().map(|(row, _)| *row).collect();
+        for wanted in others.chunks(READ) {
+            let rows: Vec<usize> = wanted.iter().map(|(row, _)| *row).collect();
             let hidden = select(&rows)?;
             Head { hidden: &hidden, weights: model.head(), kept: None }.read_logits(|first, logits, greatest| {
                 let vocabulary = model.config().vocabulary;
-                let asked = &asked[first..];
+                let wanted = &wanted[first..];
                 let found: Vec<Found> = {
                     let running = &self.running;
-                    let rows = asked.par_iter().zip(logits.par_chunks(vocabulary)).zip(greatest);
-                    rows.map(|(((_, asked), logits), greatest)| Found::read(asked, logits, *greatest, running))
+                    let rows = wanted.par_iter().zip(logits.par_chunks(vocabulary)).zip(greatest);
+                    rows.map(|(((_, wanted), logits), greatest)| Found::read(wanted, logits, *greatest, running))
                         .collect()
                 };
-                for ((_, asked), found) in asked.iter().zip(found) {
-                    self.note(asked, found, next);
+                for ((_, wanted), found) in wanted.iter().zip(found) {
+                    self.note(wanted, found, next);
                 }
                 Ok(())
             })?;
@@ -390,52 +390,52 @@ impl<'a> Engine<'a> {
     }
 
     /// Distributes the results of a hidden state to the sequences that want them.
-    fn note(&mut self, asked: &Asked, found: Found, next: &mut [Option<Option<Scored>>]) {
-        for ((_, askers), scored) in asked.scores.values().zip(found.scores) {
-            for place in askers {
+    fn note(&mut self, wanted: &Wanted, found: Found, next: &mut [Option<Option<Scored>>]) {
+        for ((_, readers), scored) in wanted.scores.values().zip(found.scores) {
+            for place in readers {
                 let Sequence { path, scores, task, .. } = &mut self.running[*place];
-                scores[asked.depth] = Some(scored.told(task.top));
-                if let Some(node) = path.get(asked.depth)
+                scores[wanted.depth] = Some(scored.with_top(task.top));
+                if let Some(node) = path.get(wanted.depth)
                     && !scored.log_prob.is_nan()
                 {
                     self.prefixes.keep(*node, &scored);
                 }
             }
         }
-        for (place, (scored, rng)) in asked.next.iter().zip(found.next) {
+        for (place, (scored, rng)) in wanted.next.iter().zip(found.next) {
             self.running[*place].task.rng = rng;
             next[*place] = Some(scored);
         }
     }
 
     /// Reports the results of a step for a sequence, and returns whether it has ended.
-    fn told(&mut self, place: usize, next: Option<Option<Scored>>, tell: &mut dyn FnMut(u64, Told)) -> bool {
+    fn report(&mut self, place: usize, next: Option<Option<Scored>>, on_report: &mut dyn FnMut(u64, Report)) -> bool {
         let sequence = &mut self.running[place];
         let id = sequence.id;
         let at_end = sequence.walked >= sequence.end();
-        if sequence.task.scores && at_end && !sequence.told_prompt {
+        if sequence.task.scores && at_end && !sequence.reported_prompt {
             let scores: Vec<Scored> = sequence.scores.drain(..).flatten().collect();
             if scores.iter().any(|scored| scored.log_prob.is_nan()) {
-                tell(id, Told::NotNumbers);
+                on_report(id, Report::NotNumbers);
                 return true;
             }
-            sequence.told_prompt = true;
-            tell(id, Told::Prompt(scores));
+            sequence.reported_prompt = true;
+            on_report(id, Report::Prompt(scores));
         }
         match next {
             None if at_end && sequence.task.max_tokens == 0 => {
-                tell(id, Told::End(Finish::Length));
+                on_report(id, Report::End(Finish::Length));
                 true
             }
             None => false,
             Some(None) => {
-                tell(id, Told::NotNumbers);
+                on_report(id, Report::NotNumbers);
                 true
             }
             Some(Some(scored)) => {
                 let token = scored.token;
                 sequence.tokens.push(token);
-                tell(id, Told::Token(scored));
+                on_report(id, Report::Token(scored));
                 let finish = if sequence.task.stop.contains(&token) {
                     Some(Finish::Stop)
                 } else {
@@ -443,7 +443,7 @@ impl<'a> Engine<'a> {
                     (response >= sequence.task.max_tokens).then_some(Finish::Length)
                 };
                 if let Some(finish) = finish {
-                    tell(id, Told::End(finish));
+                    on_report(id, Report::End(finish));
                 }
                 finish.is_some()
             }
@@ -467,19 +467,19 @@ struct Found {
 
 impl Found {
     /// Computes the results from the logits z − max z of every token, and max z.
-    fn read(asked: &Asked, logits: &[f32], max: f32, running: &[Sequence]) -> Self {
+    fn read(wanted: &Wanted, logits: &[f32], max: f32, running: &[Sequence]) -> Self {
         let log_sum = logits.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
         let log_prob = |token: u32| f64::from(logits[token as usize]) - log_sum;
-        let tops = asked.scores.values().map(|(top, _)| *top);
-        let tops = tops.chain(asked.next.iter().map(|place| running[*place].task.top));
+        let tops = wanted.scores.values().map(|(top, _)| *top);
+        let tops = tops.chain(wanted.next.iter().map(|place| running[*place].task.top));
         let greatest = most_probable(logits, tops.max().unwrap_or(0).max(1));
         let scored = |token: u32, top: usize| Scored {
             token,
             log_prob: log_prob(token),
             top: greatest.iter().take(top).map(|token| (*token, log_prob(*token))).collect(),
         };
-        let scores = asked.scores.iter().map(|(token, (top, _))| scored(*token, *top)).collect();
-        let next = asked.next.iter().map(|place| {
+        let scores = wanted.scores.iter().map(|(token, (top, _))| scored(*token, *top)).collect();
+        let next = wanted.next.iter().map(|place| {
             let task = &running[*place].task;
             let mut rng = task.rng.clone();
             let token = match task.sampling {

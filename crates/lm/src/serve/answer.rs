@@ -19,7 +19,7 @@ use super::Server;
 use super::refusal::Refusal;
 use super::stopping::{Stop, Stopping};
 use crate::engine::generate::{Finish, Scored};
-use crate::engine::schedule::Told;
+use crate::engine::schedule::Report;
 use crate::error::LmError;
 
 /// Number of pieces that are buffered for a client.
@@ -33,7 +33,7 @@ pub(super) struct Reading {
     /// Whether the answer has the log-probabilities of its tokens.
     pub(super) words: bool,
     pub(super) stops: Arc<[Stop]>,
-    pub(super) told: Receiver<Result<Told, String>>,
+    pub(super) reports: Receiver<Result<Report, String>>,
 }
 
 /// A piece of an answer.
@@ -149,7 +149,7 @@ async fn follow(
     index: usize,
     to: &Sender<Result<Piece, Refusal>>,
 ) -> Result<(), Refusal> {
-    let Reading { prompt, mut echo, words, stops, mut told } = reading;
+    let Reading { prompt, mut echo, words, stops, mut reports } = reading;
     let fail = |error: TextError| Refusal::of_text(&error, "prompt");
     let word = |Scored { token, log_prob, top }: Scored| Word {
         token,
@@ -159,12 +159,12 @@ async fn follow(
     };
     let mut growing = server.wording.grow(&prompt).map_err(fail)?;
     let mut stopping = Stopping::new(&stops);
-    while let Some(told) = told.recv().await {
+    while let Some(report) = reports.recv().await {
         let mut piece = Piece { index, ..Piece::default() };
-        let told = told.map_err(|message| Refusal::internal(&message))?;
+        let report = report.map_err(|message| Refusal::internal(&message))?;
         if let Some(echo) = echo.take() {
             piece.text = echo;
-            if let Told::Prompt(_) = told {
+            if let Report::Prompt(_) = report {
                 piece.words.extend(prompt.first().map(|&token| Word {
                     token,
                     characters: server.wording.characters(token),
@@ -173,11 +173,11 @@ async fn follow(
                 }));
             }
         }
-        match told {
-            Told::Prompt(scores) => {
+        match report {
+            Report::Prompt(scores) => {
                 piece.words.extend(scores.into_iter().map(word));
             }
-            Told::Token(scored) => {
+            Report::Token(scored) => {
                 piece.tokens = 1;
                 if !server.ends.contains(&scored.token) {
                     let (text, stops) = stopping.push(&growing.push(scored.token).map_err(fail)?);
@@ -190,7 +190,7 @@ async fn follow(
                     piece.words.push(if is_special { Word { characters: 0, ..word } } else { word });
                 }
             }
-            Told::End(finish) => {
+            Report::End(finish) => {
                 let (text, stops) = stopping.push(&growing.rest().map_err(fail)?);
                 piece.text.push_str(&text);
                 if !stops {
@@ -198,7 +198,7 @@ async fn follow(
                 }
                 piece.finish = Some(if stops { Finish::Stop } else { finish }.into());
             }
-            Told::NotNumbers => {
+            Report::NotNumbers => {
                 let message = LmError::Logits { prompt: index }.to_string();
                 return Err(Refusal::internal(&message));
             }

@@ -38,10 +38,10 @@ pub(super) async fn answer(listener: TcpListener, server: Arc<Server>, stops: &d
     let refused = Arc::new(Semaphore::new(REFUSED));
     let (stopping, stopped) = watch::channel(());
     let mut open = JoinSet::new();
-    let mut asked = interval(CHECK_INTERVAL);
+    let mut checks = interval(CHECK_INTERVAL);
     while !stops() {
         let accepted = tokio::select! {
-            _ = asked.tick() => continue,
+            _ = checks.tick() => continue,
             Some(_) = open.join_next() => continue,
             accepted = listener.accept() => accepted,
         };

@@ -15,10 +15,10 @@ use super::drawing;
 use super::refusal::Refusal;
 use super::stopping::{Stop, stops};
 use super::wording::TOO_LONG;
-use super::worker::{Job, told_at_most};
+use super::worker::{Job, max_reports};
 use super::{Server, json};
 use crate::engine::sampling::Sampling;
-use crate::engine::schedule::{Task, Told};
+use crate::engine::schedule::{Report, Task};
 
 /// Fields of a request, or of an object within it, that have not been read yet.
 pub(super) struct Fields {
@@ -28,7 +28,7 @@ pub(super) struct Fields {
 }
 
 /// Fields that both routes have.
-pub(super) struct Asked {
+pub(super) struct CommonFields {
     pub(super) sampling: Option<Sampling>,
     /// Repetition penalty for tokens that already occur in the prompt or the answer.
     penalty: f64,
@@ -46,7 +46,7 @@ pub(super) struct Asked {
 #[derive(Clone, Copy)]
 pub(super) enum Length {
     /// An explicit number from this field, which must fit.
-    Asked(&'static str, usize),
+    Exactly(&'static str, usize),
     /// A maximum, reduced to the available room.
     AtMost(usize),
 }
@@ -113,7 +113,7 @@ impl Fields {
     }
 }
 
-impl Asked {
+impl CommonFields {
     /// Reads the fields that both routes have, and rejects unsupported values of this route's fields.
     pub(super) fn read(fields: &mut Fields, server: &Server, unsupported: &[Unsupported]) -> Result<Self, Refusal> {
         let name = &server.settings.name;
@@ -123,7 +123,7 @@ impl Asked {
             return Err(server.no_such_model(&model));
         }
         refuse_unsupported(fields, unsupported)?;
-        let (sampling, penalty) = drawing::read(fields, server)?;
+        let (sampling, penalty) = sampling_fields::read(fields, server)?;
         let seed = match fields.value("seed").filter(|seed| *seed != -1) {
             Some(seed) => seed.as_u64().ok_or_else(|| {
                 Refusal::field("seed", "a whole number of at least 0, or -1 for a random one", short(&seed))
@@ -175,7 +175,7 @@ impl Asked {
         }
         let room = (positions - prompt.len()).min(limits.max_tokens);
         let max_tokens = match length {
-            Length::Asked(field, asked) if asked > room => {
+            Length::Exactly(field, count) if count > room => {
                 let behind = format!("{room} after {} tokens of the prompt", prompt.len());
                 // The error names the strictest of the three limits.
                 let allowed = if room == limits.max_tokens {
@@ -185,9 +185,9 @@ impl Asked {
                 } else {
                     format!("at most {behind}, as the server's --cache-tokens is {positions}")
                 };
-                return Err(Refusal::field(field, allowed, asked));
+                return Err(Refusal::field(field, allowed, count));
             }
-            Length::Asked(_, asked) => asked,
+            Length::Exactly(_, count) => count,
             Length::AtMost(most) => most.min(room),
         };
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
@@ -239,16 +239,16 @@ impl Server {
         &self,
         tasks: Vec<Task>,
         mut places: OwnedSemaphorePermit,
-    ) -> Result<Vec<Receiver<Result<Told, String>>>, Refusal> {
-        let (mut jobs, mut told) = (Vec::with_capacity(tasks.len()), Vec::with_capacity(tasks.len()));
+    ) -> Result<Vec<Receiver<Result<Report, String>>>, Refusal> {
+        let (mut jobs, mut reports) = (Vec::with_capacity(tasks.len()), Vec::with_capacity(tasks.len()));
         for task in tasks {
-            let (asker, answers) = mpsc::channel(told_at_most(&task));
+            let (client, answers) = mpsc::channel(max_reports(&task));
             let place = places.split(1).ok_or_else(Refusal::gone)?;
-            jobs.push(Job { task, asker, place });
-            told.push(answers);
+            jobs.push(Job { task, client, place });
+            reports.push(answers);
         }
         self.jobs.try_send(jobs).map_err(|_| Refusal::gone())?;
-        Ok(told)
+        Ok(reports)
     }
 
     /// Maximum number of tokens of a sequence.
@@ -258,7 +258,7 @@ impl Server {
 
     /// Maximum number of tokens of a prompt, which leaves room for at least one more if any may follow.
     pub(super) fn longest_prompt(&self, length: Length) -> usize {
-        self.positions() - usize::from(!matches!(length, Length::Asked(_, 0)))
+        self.positions() - usize::from(!matches!(length, Length::Exactly(_, 0)))
     }
 }
 

@@ -237,8 +237,8 @@ mod tests {
             (example(1, &[2, 3]), known(&[0.5], &[-1.0, -2.0])),
             (example(1, &[4, 5]), known(&[-1.0, 1.0], &[-3.0, -4.0])),
         ]);
-        let asked = policy_gradient(&[("advantage", "given"), ("correction", "truncate_token")]);
-        let constants = plan(&asked, &[&group], 1).unwrap().remove(0).constants;
+        let requirements = policy_gradient(&[("advantage", "given"), ("correction", "truncate_token")]);
+        let constants = plan(&requirements, &[&group], 1).unwrap().remove(0).constants;
         assert_eq!(constants.advantage, [0.5, 0.5, -1.0, 1.0]);
         assert_eq!(constants.rollout_log_prob, [-1.0, -2.0, -3.0, -4.0]);
         assert!(constants.behaviour_log_prob.iter().all(|log_prob| log_prob.is_nan()));

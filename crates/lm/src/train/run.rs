@@ -410,9 +410,10 @@ impl Search<'_> {
                 format!("{METRICS} has {length} bytes, fewer than the {} at the checkpoint", progress.metrics);
             return Err(refuse(problem));
         }
-        let asked = recipe.stage.get(at.stage).is_some_and(|stage| Wanted::of(&stage.requirements()).is_some());
+        let needs_reference =
+            recipe.stage.get(at.stage).is_some_and(|stage| Wanted::of(&stage.requirements()).is_some());
         let begun = steps.get(at.stage).is_some_and(|steps| at.step < *steps);
-        let before = match at.stage.checked_sub(1).filter(|_| asked && begun) {
+        let before = match at.stage.checked_sub(1).filter(|_| needs_reference && begun) {
             Some(stage) => Some(Checkpoint::read(&folder.join(Position { stage, step: steps[stage] }.name()))?),
             None => None,
         };

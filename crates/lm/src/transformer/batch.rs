@@ -114,7 +114,7 @@ impl States {
     /// Layout of the tokens, and the places whose hidden states are read.
     pub fn places(&self) -> Places<'_> {
         let Sequences { layout, angles, predicting, .. } = &*self.sequences;
-        Places { layout, angles, asked: predicting }
+        Places { layout, angles, read: predicting }
     }
 
     /// Fuses the states with predictions: `greedy` has the most probable token in each state.

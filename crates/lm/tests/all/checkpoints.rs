@@ -2,7 +2,7 @@
 
 use crate::oracle::{answers, checkpoint, close, copy_files, device, ids, model, model_in, numbers};
 use lm::checkpoint::config::Dtype;
-use lm::engine::generate::{Settings, generate};
+use lm::engine::generate::{GenerationSettings, generate};
 use lm::train::policy::LmPolicy;
 use lm::transformer::batch::{Packing, Sequence, States};
 use lm::transformer::model::Transformer;
@@ -128,7 +128,7 @@ fn output_weights_that_differ_from_the_table_are_loaded_and_written_as_they_are(
         assert_eq!(lm::checkpoint::config::read_config(&target).unwrap().tied_embeddings, case["tied"], "{name}");
         let prompt = ids(&case["ids"]);
         for model in [model, read(&target)] {
-            let settings = Settings { max_tokens: 8, ..Settings::default() };
+            let settings = GenerationSettings { max_tokens: 8, ..GenerationSettings::default() };
             let greedy = generate(&model, &[&prompt], &settings).unwrap();
             assert_eq!(greedy[0].response, ids(&case["greedy"]), "{name}");
             let found = log_probs(&LmPolicy::frozen(model), std::slice::from_ref(&prompt), Packing::Padded);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::oracle::{answers, close, device, ids, model, numbers};
 use lm::checkpoint::config::Dtype;
-use lm::engine::generate::{Continuation, Finish, Settings, generate};
+use lm::engine::generate::{Continuation, Finish, GenerationSettings, generate};
 use lm::error::LmError;
 use lm::train::policy::LmPolicy;
 use lm::transformer::batch::{Packing, Sequence, States};
@@ -20,12 +20,12 @@ const ROUNDING: f64 = 5e-5;
 
 const CHECKPOINTS: [&str; 6] = ["llama", "llama-sharded", "mistral", "gemma", "qwen2", "qwen2-sliding"];
 
-fn greedy(max_tokens: usize, batch: usize) -> Settings {
-    Settings { max_tokens, batch, ..Settings::default() }
+fn greedy(max_tokens: usize, batch: usize) -> GenerationSettings {
+    GenerationSettings { max_tokens, batch, ..GenerationSettings::default() }
 }
 
-fn sampled(max_tokens: usize, batch: usize) -> Settings {
-    Settings { temperature: 1.0, ..greedy(max_tokens, batch) }
+fn sampled(max_tokens: usize, batch: usize) -> GenerationSettings {
+    GenerationSettings { temperature: 1.0, ..greedy(max_tokens, batch) }
 }
 
 /// Prompts of several lengths, some of them equal.
@@ -97,7 +97,7 @@ fn rows_of_a_batch_go_on_as_they_do_alone() {
 fn log_probabilities_are_those_that_training_computes() {
     for name in CHECKPOINTS {
         let policy = LmPolicy::frozen(model(name));
-        let narrowed = Settings { temperature: 1.7, top_k: Some(60), top_p: Some(0.9), ..sampled(70, 6) };
+        let narrowed = GenerationSettings { temperature: 1.7, top_k: Some(60), top_p: Some(0.9), ..sampled(70, 6) };
         for settings in [greedy(70, 6), sampled(70, 4), narrowed] {
             let found = generate(policy.model(), &prompts(), &settings).unwrap();
             for (prompt, found) in prompts().iter().zip(found) {
@@ -147,7 +147,7 @@ fn chi_square(counts: &[usize], probs: &[f64]) -> (f64, f64) {
 }
 
 /// Number of times that each token is sampled first.
-fn counts(model: &Transformer, prompt: &[u32], draws: usize, settings: &Settings) -> Vec<usize> {
+fn counts(model: &Transformer, prompt: &[u32], draws: usize, settings: &GenerationSettings) -> Vec<usize> {
     let mut counts = vec![0; model.config().vocabulary];
     for found in generate(model, &vec![prompt; draws], settings).unwrap() {
         counts[found.response[0] as usize] += 1;
@@ -178,8 +178,8 @@ fn tokens_are_drawn_as_often_as_the_model_says() {
     let of_ten = normalized(probs.iter().map(|prob| if *prob >= sorted[9] { *prob } else { 0.0 }));
     let cases = [
         (sampled(1, 500), &probs),
-        (Settings { temperature: 1.3, ..sampled(1, 500) }, &warm),
-        (Settings { top_k: Some(10), ..sampled(1, 500) }, &of_ten),
+        (GenerationSettings { temperature: 1.3, ..sampled(1, 500) }, &warm),
+        (GenerationSettings { top_k: Some(10), ..sampled(1, 500) }, &of_ten),
     ];
     for (settings, own) in &cases {
         let counts = counts(policy.model(), &prompt, 6000, settings);
@@ -203,8 +203,8 @@ fn tokens_beyond_top_k_and_top_p_are_never_drawn() {
         sum >= 0.6
     });
     for (settings, kept) in [
-        (Settings { top_k: Some(4), ..sampled(1, 500) }, 4),
-        (Settings { top_p: Some(0.6), ..sampled(1, 500) }, reaches.unwrap() + 1),
+        (GenerationSettings { top_k: Some(4), ..sampled(1, 500) }, 4),
+        (GenerationSettings { top_p: Some(0.6), ..sampled(1, 500) }, reaches.unwrap() + 1),
     ] {
         let counts = counts(policy.model(), &prompt, 3000, &settings);
         let mut drawn: Vec<_> = (0..probs.len()).filter(|token| counts[*token] > 0).collect();
@@ -219,12 +219,12 @@ fn tokens_beyond_top_k_and_top_p_are_never_drawn() {
 fn the_same_seed_gives_the_same_tokens_whatever_the_batch_and_another_gives_others() {
     let model = model("qwen2-sliding");
     let all = prompts();
-    let of = |settings: Settings| responses(&generate(&model, &all, &settings).unwrap());
+    let of = |settings: GenerationSettings| responses(&generate(&model, &all, &settings).unwrap());
     let expected = of(sampled(20, 11));
     for batch in [1, 2, 3, 100] {
         assert_eq!(of(sampled(20, batch)), expected, "batches of {batch}");
     }
-    assert_ne!(of(Settings { seed: 1, ..sampled(20, 11) }), expected);
+    assert_ne!(of(GenerationSettings { seed: 1, ..sampled(20, 11) }), expected);
     // Equal prompts have different streams.
     let twice = responses(&generate(&model, &[&all[0], &all[0]], &sampled(20, 2)).unwrap());
     assert_eq!(twice[0], expected[0]);
@@ -239,7 +239,8 @@ fn a_row_ends_with_its_first_stop_token_and_the_others_go_on() {
     let token = |row: usize, place: usize| free[row].response[place];
     // The second response is long enough for the cache to grow after some rows have ended.
     for (max_tokens, stop) in [(12, vec![token(0, 3), token(5, 7), token(8, 0)]), (80, vec![token(1, 2)])] {
-        let cut = generate(&model, &all, &Settings { stop: stop.clone(), ..sampled(max_tokens, 11) }).unwrap();
+        let cut =
+            generate(&model, &all, &GenerationSettings { stop: stop.clone(), ..sampled(max_tokens, 11) }).unwrap();
         let mut lengths = BTreeSet::new();
         for (free, cut) in free.iter().zip(&cut) {
             let free_to = &free.response[..max_tokens];
@@ -254,7 +255,7 @@ fn a_row_ends_with_its_first_stop_token_and_the_others_go_on() {
         assert!(lengths.len() > 3, "{lengths:?}");
     }
     // A stop token at the end of a prompt does not end its response.
-    let after = Settings { stop: vec![*all[0].last().unwrap()], ..greedy(1, 1) };
+    let after = GenerationSettings { stop: vec![*all[0].last().unwrap()], ..greedy(1, 1) };
     assert_eq!(generate(&model, &all[..1], &after).unwrap()[0].response.len(), 1);
 }
 
@@ -276,26 +277,30 @@ fn no_prompts_have_no_answers() {
 fn prompts_and_settings_out_of_range_are_refused_by_name() {
     let model = model("mistral");
     let prompt: &[u32] = &[1, 2];
-    let refused =
-        |prompts: &[&[u32]], settings: &Settings| generate(&model, prompts, settings).unwrap_err().to_string();
-    let setting = |settings: Settings| refused(&[prompt], &settings);
+    let refused = |prompts: &[&[u32]], settings: &GenerationSettings| {
+        generate(&model, prompts, settings).unwrap_err().to_string()
+    };
+    let setting = |settings: GenerationSettings| refused(&[prompt], &settings);
     assert_eq!(refused(&[prompt, &[]], &greedy(1, 1)), "prompts[1]: expected 1 to 127 tokens, got 0");
     assert_eq!(refused(&[&[0; 128]], &greedy(1, 1)), "prompts[0]: expected 1 to 127 tokens, got 128");
     assert_eq!(refused(&[&[1, 96]], &greedy(1, 1)), "prompts[0]: expected tokens less than 96, got 96");
     assert_eq!(setting(greedy(0, 1)), "max_tokens: expected at least 1, got 0");
     assert_eq!(setting(greedy(1, 0)), "batch: expected at least 1, got 0");
-    let of = |temperature| Settings { temperature, ..greedy(1, 1) };
+    let of = |temperature| GenerationSettings { temperature, ..greedy(1, 1) };
     assert_eq!(setting(of(-0.5)), "temperature: expected a number of at least 0, got -0.5");
     assert_eq!(setting(of(f64::NAN)), "temperature: expected a number of at least 0, got NaN");
-    assert_eq!(setting(Settings { top_k: Some(0), ..of(1.0) }), "top_k: expected at least 1, got 0");
+    assert_eq!(setting(GenerationSettings { top_k: Some(0), ..of(1.0) }), "top_k: expected at least 1, got 0");
     for top_p in [0.0, 1.5, f64::NAN] {
         let expected = format!("top_p: expected greater than 0, at most 1, got {top_p}");
-        assert_eq!(setting(Settings { top_p: Some(top_p), ..of(1.0) }), expected);
+        assert_eq!(setting(GenerationSettings { top_p: Some(top_p), ..of(1.0) }), expected);
     }
     let unused = "expected nothing at temperature 0, as it would have no effect, got";
-    assert_eq!(setting(Settings { top_k: Some(5), ..of(0.0) }), format!("top_k: {unused} 5"));
-    assert_eq!(setting(Settings { top_p: Some(0.5), ..of(0.0) }), format!("top_p: {unused} 0.5"));
-    assert_eq!(setting(Settings { stop: vec![2, 100], ..of(0.0) }), "stop: expected tokens less than 96, got 100");
+    assert_eq!(setting(GenerationSettings { top_k: Some(5), ..of(0.0) }), format!("top_k: {unused} 5"));
+    assert_eq!(setting(GenerationSettings { top_p: Some(0.5), ..of(0.0) }), format!("top_p: {unused} 0.5"));
+    assert_eq!(
+        setting(GenerationSettings { stop: vec![2, 100], ..of(0.0) }),
+        "stop: expected tokens less than 96, got 100"
+    );
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lm::checkpoint::generation_config::{Drawing, GENERATION_CONFIG_FILE, GenerationConfig};
-use lm::engine::generate::{Settings, generate};
+use lm::checkpoint::generation_config::{GENERATION_CONFIG_FILE, GenerationConfig, SamplingParameters};
+use lm::engine::generate::{GenerationSettings, generate};
 use lm::engine::sampling::{Sampling, penalise};
 use serde_json::{Value, json};
 
@@ -22,8 +22,8 @@ fn probabilities_of_what_is_drawn_agree_with_transformers() {
     let (prompt, logits) = (ids(&answers["ids"]), numbers(&answers["logits"]));
     let greatest = logits.iter().copied().fold(f64::MIN, f64::max);
     for case in answers["cases"].as_array().unwrap() {
-        let drawing = config(&case["file"]).as_transformers(Drawing::default());
-        let (sampling, penalty) = Sampling::of(drawing).unwrap();
+        let parameters = config(&case["file"]).as_transformers(SamplingParameters::default());
+        let (sampling, penalty) = Sampling::of(parameters).unwrap();
         let Some(expected) = case["drawn"].as_object() else {
             assert_eq!(sampling, None, "{}", case["file"]);
             continue;
@@ -49,9 +49,10 @@ fn repetition_is_penalised_as_by_transformers() {
     let answers = answers("generation.json");
     let model = model(answers["checkpoint"].as_str().unwrap());
     for case in answers["cases"].as_array().unwrap() {
-        let Drawing { repetition_penalty, .. } = config(&case["file"]).drawing;
+        let SamplingParameters { repetition_penalty, .. } = config(&case["file"]).sampling;
         for batch in [1, 3] {
-            let settings = Settings { max_tokens: 12, repetition_penalty, batch, ..Settings::default() };
+            let settings =
+                GenerationSettings { max_tokens: 12, repetition_penalty, batch, ..GenerationSettings::default() };
             let prompts = vec![ids(&answers["ids"]); batch];
             for found in generate(&model, &prompts, &settings).unwrap() {
                 assert_eq!(found.response, ids(&case["greedy"]), "{}", case["file"]);

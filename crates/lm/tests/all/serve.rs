@@ -2,12 +2,12 @@
 //! block others.
 
 mod bounds;
-mod drawing;
 mod harness;
 mod locks;
 mod openai;
 mod origin;
 mod running;
+mod sampling_fields;
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +15,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lm::engine::generate::{Continuation, Settings, generate};
+use lm::engine::generate::{Continuation, GenerationSettings, generate};
 use lm::serve::Limits;
 use lm::train::policy::LmPolicy;
 use reqwest::{Client, StatusCode};
@@ -55,8 +55,8 @@ fn spelt(text: &Value) -> Vec<u32> {
     text.as_str().unwrap().split_whitespace().map(|id| id.parse().unwrap()).collect()
 }
 
-fn settings(max_tokens: usize, temperature: f64, seed: u64) -> Settings {
-    Settings { max_tokens, temperature, seed, stop: vec![2], batch: 1, ..Settings::default() }
+fn settings(max_tokens: usize, temperature: f64, seed: u64) -> GenerationSettings {
+    GenerationSettings { max_tokens, temperature, seed, stop: vec![2], batch: 1, ..GenerationSettings::default() }
 }
 
 /// Response without its stop token, as the text has it.

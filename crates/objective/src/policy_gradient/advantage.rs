@@ -1,4 +1,4 @@
-//! Advantages: how much better a response is than what it is compared with.
+//! Advantages: the difference between a response's reward and a baseline.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::evaluation::{Metric, Metrics};
 
-/// What a response's reward is compared with.
+/// Baseline that a response's reward is compared with.
 ///
 /// A policy gradient raises the probability of what turned out better than expected and lowers the rest. What "expected"
 /// means is the baseline. A baseline that does not depend on the response leaves the expected gradient as it is and only
@@ -57,22 +57,22 @@ use crate::evaluation::{Metric, Metrics};
 pub enum Advantage {
     /// Advantages from the host, a number a token or a number a response.
     Given,
-    /// The mean of the group, the response included.
+    /// The reward minus the mean of the group, which includes the response.
     #[default]
     GroupMean,
-    /// The mean of the others of the group.
+    /// The reward minus the mean of the other responses of the group.
     LeaveOneOut,
     /// Discounted returns, whitened over the step.
     Batch,
-    /// The mean of the group, whitened over the step.
+    /// The reward minus the mean of the group, whitened over the step.
     BatchBaseline,
-    /// The mean of the group weighted by lengths.
+    /// The reward minus the mean of the group weighted by lengths.
     LengthWeighted,
-    /// The reward of the greedy response to the same prompt.
+    /// The reward minus that of the greedy response to the same prompt.
     Greedy,
-    /// The mean of the group, by which the difference is divided.
+    /// The reward minus the mean of the group, divided by that mean.
     MaxRl,
-    /// The best of the other responses in sets of `pass_k`.
+    /// The reward minus the best of the other responses, over sets of `pass_k` responses.
     PassAtK,
     /// Generalised advantage estimates from the host.
     Gae,
@@ -91,14 +91,14 @@ pub enum Scale {
     None,
 }
 
-/// How several rewards a response become one advantage.
+/// Combination of several rewards of a response into one advantage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Rewards {
-    /// They are added, and the sums compared.
+    /// Rewards are added, and the sums compared.
     #[default]
     Together,
-    /// They are compared one by one; the advantages are added, then shifted and scaled over the step's responses.
+    /// Rewards are compared separately; the advantages are added, then shifted and scaled over the step's responses.
     Apart,
 }
 
@@ -114,10 +114,10 @@ impl Advantage {
     }
 }
 
-/// What is added to a standard deviation before it divides.
+/// Number added to a standard deviation before the division.
 const SCALE_OFFSET: f64 = 1e-4;
 
-/// What is added to a variance before its root divides.
+/// Number added to a variance before the division by its root.
 const VARIANCE_OFFSET: f64 = 1e-8;
 
 /// Replaces the scores of a step, one a response, by advantages. A score that is not a number abstains, and its advantage is
@@ -142,7 +142,7 @@ pub(super) fn compare(
             metrics.record(Metric::RewardStandardDeviation, 0.0);
             continue;
         }
-        // Relative to the first, so that equal rewards have advantages of exactly 0.
+        // Values relative to the first, so that equal rewards have advantages of exactly 0.
         members.iter_mut().for_each(|score| *score -= first);
         let present = || members.iter().copied().filter(|score| !score.is_nan());
         let mean = present().sum::<f64>() / size as f64;
@@ -218,7 +218,7 @@ pub(super) fn standardise(values: &mut [f64]) {
 /// Subtracts the mean of the values that are numbers and divides by `divisor`; the others become 0.
 fn centre_and_divide(values: &mut [f64], divisor: f64) {
     let present = || values.iter().copied().filter(|value| !value.is_nan());
-    // Relative to the first, so that equal values become exactly 0.
+    // Values relative to the first, so that equal values become exactly 0.
     let (count, first) = (present().count() as f64, present().next().unwrap_or(0.0));
     let mean = present().map(|value| value - first).sum::<f64>() / count;
     for value in values {

@@ -1,11 +1,11 @@
-//! Aggregations: what a token weighs in the step's loss.
+//! Aggregations: the weight of a token in the step's loss.
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-/// What a token weighs in the step's loss.
+/// Weight of a token in the step's loss.
 ///
-/// Responses differ in length, and a mean has to say of what. A mean over tokens lets long responses speak for most of the
-/// step; a mean over responses gives each the same say, so that a token of a long response counts for little; a sum divided by
+/// Responses differ in length, so a mean can be over tokens or responses. A mean over tokens lets long responses dominate the
+/// step; a mean over responses gives each the same weight, so that a token of a long response counts little; a sum divided by
 /// a fixed length does neither, and is the one whose gradient is a policy gradient's without bias.
 ///
 /// # Formula
@@ -52,16 +52,16 @@ pub enum Aggregation {
 /// Counts by which losses are divided.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Counts {
-    /// Tokens of the step.
+    /// Number of tokens of the step.
     pub(super) tokens: usize,
-    /// Responses of the step.
+    /// Number of responses of the step.
     pub(super) responses: usize,
-    /// Groups of the step.
+    /// Number of groups of the step.
     pub(super) groups: usize,
 }
 
 impl Aggregation {
-    /// What each of a response's tokens weighs.
+    /// Weight of each of a response's tokens.
     pub(super) fn share(self, tokens: usize, group_tokens: usize, max_tokens: usize, step: Counts) -> f64 {
         let responses = step.responses as f64;
         match self {

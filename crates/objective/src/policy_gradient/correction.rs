@@ -1,15 +1,15 @@
-//! Corrections for a sampler that is not the trainer.
+//! Corrections for a sampler whose probabilities differ from the trainer's.
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use super::exponentials::for_each_ratio;
 use crate::numerics::{exponential, sum_of_differences};
 
-/// How a sampler that is not the trainer is corrected for.
+/// Correction for a sampler whose probabilities differ from the trainer's.
 ///
 /// A fast sampler and the trainer give the same weights different probabilities: kernels, precision and stale weights differ.
-/// Responses are then not samples of the policy that the trainer calls the behaviour policy, and the gradient is biased without
-/// anybody noticing. A correction weighs each token, or each response, by the ratio of the two, bounded so that its variance
+/// Responses are then not samples of the behaviour policy as the trainer computes it, and the gradient is silently
+/// biased. A correction weights each token, or each response, by the ratio of the two, bounded so that its variance
 /// stays bounded, or rejects what the two disagree about.
 ///
 /// # Formula
@@ -46,7 +46,7 @@ use crate::numerics::{exponential, sum_of_differences};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Correction {
-    /// The sampler is the behaviour policy.
+    /// No correction: the sampler is the behaviour policy.
     #[default]
     None,
     /// Each token's ratio, truncated.
@@ -67,7 +67,7 @@ pub enum Correction {
     OffPolicySequence,
 }
 
-/// Which ratio a correction bounds.
+/// Level at which a correction computes its ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Token,
@@ -81,7 +81,7 @@ impl Correction {
         matches!(self, Self::MaskToken | Self::MaskSequence | Self::MaskGeometric)
     }
 
-    /// `correction_min` and `correction_max` where they are not set.
+    /// Default values of `correction_min` and `correction_max`.
     pub(super) fn default_bounds(self) -> [f64; 2] {
         match self {
             Self::Icepop => [0.5, 5.0],
@@ -98,7 +98,7 @@ impl Correction {
         }
     }
 
-    /// The weight of each token of a response; a rejected token's is not a number.
+    /// Weight of each token of a response; that of a rejected token is NaN.
     pub(super) fn weights(self, bounds: [f64; 2], behaviour: &[f64], rollout: &[f64], out: &mut [f64]) {
         let whole = match self.level() {
             Level::Token => {
@@ -123,7 +123,7 @@ impl Correction {
     }
 }
 
-/// Whether the policy has drifted too far from a response's sampler to learn what is bad about it (DeepSeek-V3.2).
+/// Whether the policy has drifted too far from a response's sampler to learn from a negative advantage (DeepSeek-V3.2).
 pub(super) fn is_stale(most: f64, log_prob: &[f64], rollout: &[f64]) -> bool {
     sum_of_differences(rollout, log_prob) / log_prob.len() as f64 > most
 }

@@ -1,4 +1,4 @@
-//! Everything of a policy gradient that passes no gradient: advantages, what tokens weigh, corrections and masks.
+//! Held numbers of policy gradients: advantages, weights of tokens, corrections and masks.
 
 use std::ops::Range;
 
@@ -30,7 +30,7 @@ pub(super) struct Clipped {
 }
 
 impl Clipped {
-    /// Counts a ratio under the bound at which it is clipped, if any.
+    /// Counts a ratio, under the bound at which it is clipped, if any.
     pub(super) fn count(&mut self, bound: Option<Bounded>) {
         self.ratios += 1;
         match bound {
@@ -40,12 +40,12 @@ impl Clipped {
         }
     }
 
-    /// Counts so many ratios of which none is clipped.
+    /// Counts ratios of which none is clipped.
     pub(super) fn count_free(&mut self, ratios: usize) {
         self.ratios += ratios;
     }
 
-    /// Records the shares of clipped ratios as metrics, if there is any ratio.
+    /// Records the shares of clipped ratios as metrics, if there are ratios.
     pub(super) fn record(self, metrics: &mut Metrics) {
         metrics.record_sum(Metric::ClipFraction, (self.below + self.above) as f64, self.ratios);
         metrics.record_sum(Metric::ClipFractionLow, self.below as f64, self.ratios);
@@ -53,7 +53,7 @@ impl Clipped {
     }
 }
 
-/// Which columns of held numbers a choice of parameters has, one number a token each.
+/// Columns of held numbers for a choice of parameters, with one number per token each.
 #[derive(Clone, Copy)]
 struct Columns {
     advantages: bool,
@@ -84,7 +84,7 @@ impl Columns {
     }
 }
 
-/// The held numbers of a batch, as the loss reads them.
+/// Held numbers of a batch, in the form that the loss reads.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     by_response: &'a [f64],
@@ -122,7 +122,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The advantages of a response's tokens.
+    /// Advantages of a response's tokens.
     pub(super) fn advantage(&self, response: usize, tokens: Range<usize>) -> Numbers<'a> {
         match self.advantages {
             Some(column) => Numbers::Each(&column[tokens]),
@@ -131,7 +131,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What each of a response's tokens weighs in the step.
+    /// Weight of each of a response's tokens in the step.
     pub(super) fn share(&self, response: usize, tokens: Range<usize>) -> Numbers<'a> {
         match self.shares {
             Some(column) => Numbers::Each(&column[tokens]),
@@ -139,28 +139,28 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The weights of the policy's loss, if tokens differ in it.
+    /// Weights of the tokens in the policy's loss, if they differ.
     pub(super) fn weights(&self, tokens: Range<usize>) -> Option<&'a [f64]> {
         self.weights.map(|column| &column[tokens])
     }
 
-    /// log π of each token, less the logarithm of its response's ratio, if each token passes its own gradient alone.
+    /// log π of each token minus the log-ratio of its response, if each token passes only its own gradient.
     pub(super) fn anchors(&self, tokens: Range<usize>) -> Option<&'a [f64]> {
         self.anchors.map(|column| &column[tokens])
     }
 
-    /// The weights of the absolute log-ratios that are penalised.
+    /// Weights of the penalised absolute log-ratios.
     pub(super) fn penalties(&self, tokens: Range<usize>) -> Option<&'a [f64]> {
         self.penalties.map(|column| &column[tokens])
     }
 }
 
-/// The numbers of a response in a column that has one a response, or one a token.
+/// Numbers of a response in a column with one number per response or per token.
 fn of_column(column: &[f64], responses: usize, response: usize, tokens: Range<usize>) -> Numbers<'_> {
     if column.len() == responses { Numbers::Same(column[response]) } else { Numbers::Each(&column[tokens]) }
 }
 
-/// The groups of a batch: where responses of one prompt stand.
+/// Groups of a batch: ranges of responses to one prompt.
 fn groups<'a>(batch: &TokenBatch<'a>) -> impl Iterator<Item = Range<usize>> + use<'a> {
     let batch = *batch;
     let mut begin = 0;
@@ -174,7 +174,7 @@ fn groups<'a>(batch: &TokenBatch<'a>) -> impl Iterator<Item = Range<usize>> + us
     })
 }
 
-/// Fills the held numbers of a batch. `responses` has the advantages, where they are not a column, and then the shares.
+/// Fills the held numbers of a batch. `responses` has the advantages, unless they are a column, and then the weights.
 pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held) {
     let tokens = batch.tokens();
     let responses = batch.responses().len();
@@ -256,7 +256,7 @@ pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held
     }
 }
 
-/// log π of the token, less the logarithm of its response's ratio.
+/// Fills log π of each token minus the log-ratio of its response.
 fn fill_anchors(batch: &TokenBatch<'_>, shares: &[f64], anchors: &mut [f64]) {
     for (index, response) in batch.responses().iter().enumerate() {
         let own = if shares.is_empty() { Numbers::Same(1.0) } else { Numbers::Each(&shares[response.tokens.clone()]) };
@@ -269,7 +269,7 @@ fn fill_anchors(batch: &TokenBatch<'_>, shares: &[f64], anchors: &mut [f64]) {
     }
 }
 
-/// Makes advantages of the rewards: one a response in `scores`, or one a token in `advantages`.
+/// Computes advantages from the rewards: one per response in `scores`, or one per token in `advantages`.
 fn fill_scores(
     own: &PolicyGradient,
     batch: &TokenBatch<'_>,
@@ -349,7 +349,7 @@ fn fill_scores(
                 scratch.iter_mut().zip(&*scores).for_each(|(sum, score)| *sum += score);
             }
             for (index, (score, sum)) in scores.iter_mut().zip(&*scratch).enumerate() {
-                // A response whose rewards all abstain has no part in the step's mean.
+                // A response without any reward does not contribute to the step's mean.
                 *score = if batch.constant(Constant::Reward, index).iter().all(|reward| reward.is_nan()) {
                     f64::NAN
                 } else {
@@ -362,7 +362,7 @@ fn fill_scores(
     }
 }
 
-/// Whitens numbers of responses as those of their tokens.
+/// Whitens numbers of responses, weighted by their number of tokens.
 fn whiten_by_length(scores: &mut [f64], length: impl Fn(usize) -> usize, scratch: &mut Vec<f64>) {
     scratch.clear();
     for (index, &score) in scores.iter().enumerate() {
@@ -376,7 +376,8 @@ fn whiten_by_length(scores: &mut [f64], length: impl Fn(usize) -> usize, scratch
     }
 }
 
-/// Fills the weights of the correction, and 1 for kept and 0 for rejected tokens in `kept`, where there are any.
+/// Fills the weights of the correction, and in `kept` 1 for kept and 0 for rejected tokens, if the correction rejects
+/// any.
 fn fill_corrections<'a>(
     own: &PolicyGradient,
     batch: &TokenBatch<'_>,
@@ -410,7 +411,7 @@ fn fill_corrections<'a>(
     metrics.record_sum(Metric::Rejected, zero as f64, weights.len());
 }
 
-/// Fills what tokens weigh in the step: a number a response, or a number a token where some are rejected.
+/// Fills the weights in the step: one number per response, or one per token if some are rejected.
 fn fill_shares(own: &PolicyGradient, batch: &TokenBatch<'_>, kept: &mut [f64], shares: &mut [f64]) {
     let totals = batch.totals();
     let rejects = own.correction.rejects();
@@ -423,7 +424,7 @@ fn fill_shares(own: &PolicyGradient, batch: &TokenBatch<'_>, kept: &mut [f64], s
         let responses = batch.responses();
         responses[members.start].tokens.start..responses[members.end - 1].tokens.end
     };
-    // Where tokens are rejected the batch is the whole step.
+    // If tokens are rejected, the batch is the whole step.
     let step = match rejects {
         true => Counts {
             tokens: count(0..kept.len()),
@@ -524,7 +525,7 @@ fn fill_region_weights<'a>(
     clipped.record(metrics);
 }
 
-/// The value below which a share of the numbers lies, between two of them in proportion.
+/// Quantile of the numbers at a fraction, with linear interpolation.
 fn quantile(values: &[f64], share: f64, scratch: &mut Vec<f64>) -> f64 {
     scratch.clear();
     scratch.extend_from_slice(values);

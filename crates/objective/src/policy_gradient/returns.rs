@@ -61,7 +61,7 @@ pub fn generalised_advantages(
 /// assert_eq!(equal, [0.0; 3]);
 /// ```
 pub fn normalise(advantages: &mut [f64]) {
-    /// Keeps rounding errors of nearly equal advantages from being magnified.
+    /// Offset that keeps rounding errors of nearly equal advantages from being magnified.
     const OFFSET: f64 = 1e-8;
     let count = advantages.len() as f64;
     let mean = advantages.iter().sum::<f64>() / count;

@@ -153,7 +153,7 @@ fn a_head_may_be_wider_than_its_share() {
 }
 
 #[test]
-fn what_is_not_computed_is_refused_by_name() {
+fn unsupported_values_are_rejected_by_name() {
     let known = "LlamaForCausalLM, MistralForCausalLM, GemmaForCausalLM, Qwen2ForCausalLM";
     refused("GPT2LMHeadModel", json!({}), &format!("architectures: expected one of {known}, got GPT2LMHeadModel"));
     refused(

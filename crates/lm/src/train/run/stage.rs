@@ -89,13 +89,13 @@ impl<'a> StageRun<'a> {
             let made = self.make(step_index, policy, &reference, &mut learning);
             self.rescue(made, before, policy, &learning)?;
             let after = step_index + 1;
-            let is_asked = worker.any(stops())?;
+            let is_stopped = worker.any(stops())?;
             let is_due = stage.checkpoint_every > 0 && after.is_multiple_of(stage.checkpoint_every);
             // After the last step, the end of the stage precedes a stop.
-            if after < steps && (is_asked || is_due) {
+            if after < steps && (is_stopped || is_due) {
                 let progress = self.progress(after, learning.step.state());
                 let checkpoint = worker.first(|| self.save(progress, policy, &learning))?;
-                if is_asked {
+                if is_stopped {
                     return Ok(Some(checkpoint));
                 }
             }
@@ -168,8 +168,8 @@ impl<'a> StageRun<'a> {
         let at = progress.at;
         let written = Checkpoint::write(self.checkpoints, progress, policy, &learning.optimizer)?;
         // Until the stage is complete, its reference needs the initial weights.
-        let is_asked = at.step < self.steps && Wanted::of(&self.stage.requirements()).is_some();
-        let needed = self.before.filter(|_| is_asked);
+        let is_needed = at.step < self.steps && Wanted::of(&self.stage.requirements()).is_some();
+        let needed = self.before.filter(|_| is_needed);
         // Later ones are damaged, or the run would have resumed from them.
         let passed: Vec<_> =
             positions(self.checkpoints.path())?.into_iter().filter(|position| *position <= at).collect();

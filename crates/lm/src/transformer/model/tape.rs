@@ -46,7 +46,7 @@ pub struct Places<'a> {
     /// Rotary angles of their positions.
     pub angles: &'a Angles,
     /// Tokens whose hidden states are read, by their places in the concatenated rows.
-    pub asked: &'a Tensor,
+    pub read: &'a Tensor,
 }
 
 impl Transformer {
@@ -140,7 +140,7 @@ impl Transformer {
     fn segment(&self, segment: usize, x: &Tensor, places: &Places<'_>) -> Result<Tensor, LmError> {
         match self.layers.get(segment) {
             Some(_) => self.layer(segment, x, places.angles, places.layout),
-            None => self.norm.forward(&x.f_flatten(0, 1)?.f_index_select(0, places.asked)?),
+            None => self.norm.forward(&x.f_flatten(0, 1)?.f_index_select(0, places.read)?),
         }
     }
 

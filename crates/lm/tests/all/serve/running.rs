@@ -45,7 +45,7 @@ impl Running {
     pub(crate) fn of(folder: &Path, limits: Limits, api_key: Option<&str>) -> Self {
         let model = Transformer::read(folder, Dtype::Float32, Device::Cpu).unwrap();
         let text = Text::read(folder, &Replaced::default(), date(2024, 7, 26).at(12, 0, 0, 0)).unwrap();
-        let settings = serve::Settings {
+        let settings = serve::ServerSettings {
             address: ([127, 0, 0, 1], 0).into(),
             api_key: api_key.map(str::to_owned),
             name: "tiny".to_owned(),

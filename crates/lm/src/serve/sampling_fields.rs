@@ -3,12 +3,12 @@
 use super::Server;
 use super::refusal::Refusal;
 use super::request::Fields;
-use crate::checkpoint::generation_config::Drawing;
+use crate::checkpoint::generation_config::SamplingParameters;
 use crate::engine::sampling::Sampling;
 
 /// Reads the sampling parameters (`None` for greedy decoding) and the repetition penalty.
 pub(super) fn read(fields: &mut Fields, server: &Server) -> Result<(Option<Sampling>, f64), Refusal> {
-    let given = Drawing {
+    let given = SamplingParameters {
         temperature: fields.take("temperature", "a number of at least 0")?,
         top_k: fields.take::<i64>("top_k", TOP_K)?.map(top_k).transpose()?,
         top_p: fields.take("top_p", "a number greater than 0, at most 1")?,
@@ -17,12 +17,13 @@ pub(super) fn read(fields: &mut Fields, server: &Server) -> Result<(Option<Sampl
     };
     let refuse = |error| Refusal::of(&error, "temperature");
     // Values out of range are rejected at any temperature.
-    let range = Drawing { temperature: Some(1.0), top_k: None, ..given };
+    let range = SamplingParameters { temperature: Some(1.0), top_k: None, ..given };
     _ = Sampling::of(range).map_err(refuse)?;
-    let drawing = server.generation.as_vllm(given);
+    let parameters = server.generation.as_vllm(given);
     // At temperature 0, no truncation of the distribution removes the most probable token.
-    let is_greedy = drawing.temperature == Some(0.0);
-    let cut = if is_greedy { Drawing { top_k: None, top_p: None, min_p: None, ..drawing } } else { drawing };
+    let is_greedy = parameters.temperature == Some(0.0);
+    let cut =
+        if is_greedy { SamplingParameters { top_k: None, top_p: None, min_p: None, ..parameters } } else { parameters };
     Sampling::of(cut).map_err(refuse)
 }
 

@@ -82,8 +82,8 @@ impl Token {
 }
 
 impl OwnedBatch {
-    /// A whole step of an even number of responses, with the columns that are required: pairs of their first and second half,
-    /// labels by turns, groups of three rewarded by their first value.
+    /// A whole step of an even number of responses, with the columns that are required: pairs of their first and second
+    /// half, labels by turns, groups of three rewarded by their first value.
     pub fn new(requirements: &Requirements, responses: &[Tokens]) -> Self {
         let flat = || responses.iter().flatten();
         let mut end = 0;
@@ -124,8 +124,8 @@ impl OwnedBatch {
         Self { totals, statistics, constants, responses: ranges, pairs, state }
     }
 
-    /// These responses, in this order, as a part of the same step; the first half of them are paired with the second half where
-    /// there are pairs. Groups are numbered anew.
+    /// These responses, in this order, as a part of the same step; the first half of them are paired with the second
+    /// half where there are pairs. Groups are numbered anew.
     pub fn select(&self, responses: &[usize]) -> Self {
         let (mut statistics, mut constants) = (TokenStatistics::default(), TokenConstants::default());
         let (mut selected, mut groups) = (Vec::<Response>::new(), Vec::new());

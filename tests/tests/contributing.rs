@@ -73,9 +73,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Cargo's settings in the copy. Libraries come from the folder where this very test was compiled. Programs go elsewhere,
-/// and the copy's packages have a profile of their own: cargo names what it compiles by profile and by paths within the
-/// workspace, so they would otherwise take the place of this workspace's.
+/// Cargo's settings in the copy. Libraries come from the folder where this very test was compiled. Programs go
+/// elsewhere, and the copy's packages have a profile of their own: cargo names what it compiles by profile and by paths
+/// within the workspace, so they would otherwise take the place of this workspace's.
 fn settings(scratch: &Path) -> String {
     let compiled = scratch.parent().unwrap();
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();

@@ -33,7 +33,8 @@ fn named_objectives() -> impl Strategy<Value = (&'static Method, Box<dyn Objecti
     })
 }
 
-/// Builds the objective, without the parameters that the others leave unused and the choices that make no sense together.
+/// Builds the objective, without the parameters that the others leave unused and the choices that make no sense
+/// together.
 fn build(method: &Method, mut parameters: Parameters) -> Box<dyn Objective> {
     loop {
         match (method.build)(&parameters) {
@@ -127,8 +128,8 @@ fn parts(batch: &OwnedBatch) -> Vec<Vec<usize>> {
     }
 }
 
-/// What the loss of a sampled token may come to, from its importance ratio, its advantage and its squared error: losses of
-/// sampled responses are differences of such terms.
+/// What the loss of a sampled token may come to, from its importance ratio, its advantage and its squared error: losses
+/// of sampled responses are differences of such terms.
 fn largest_term(responses: &[Tokens]) -> f64 {
     let term = |token: &Token| {
         let ratio = (token.log_prob - token.behaviour_log_prob).exp();
@@ -296,7 +297,8 @@ proptest! {
 
     #[test]
     fn the_losses_of_later_tokens_reach_earlier_ones(responses in responses(moderate()), gamma in 0.05..=1.0) {
-        // The gradient passes through the weights: raising a later loss changes every earlier cotangent of `algorithm1`.
+        // The gradient passes through the weights: raising a later loss changes every earlier cotangent of
+        // `algorithm1`.
         let ift = Ift { propagation: Propagation::Algorithm1, gamma, ..Ift::default() };
         let mut batch = OwnedBatch::new(&ift.requirements(), &responses[..1]);
         let before = batch.evaluate(&ift).cotangents.log_prob;
@@ -348,7 +350,8 @@ fn the_weights_of_dynamic_fine_tuning_pass_no_gradient() {
     }
 }
 
-/// The loss and cotangents of a batch are those of `frozen`, a loss whose weights are the numbers that the stop-gradient holds.
+/// The loss and cotangents of a batch are those of `frozen`, a loss whose weights are the numbers that the
+/// stop-gradient holds.
 fn agrees_with_frozen(objective: &dyn Objective, batch: &OwnedBatch, frozen: impl Fn(&[f64]) -> f64) {
     let evaluation = batch.evaluate(objective);
     let log_prob = &batch.statistics.log_prob;

@@ -225,8 +225,8 @@ pub fn policies(report: &Report) -> impl Iterator<Item = &PolicyReport> {
     report.results.iter().map(|result| &result.policy)
 }
 
-/// What every table says of policies and, in its last row, of the optimal one: name, distance, distance from the row above, success
-/// rates, returns.
+/// What every table says of policies and, in its last row, of the optimal one: name, distance, distance from the row
+/// above, success rates, returns.
 fn shared<'a>(
     policies: impl Iterator<Item = &'a PolicyReport>,
     paired: &[Paired],

@@ -52,8 +52,8 @@ pub enum Kind {
 /// A random trajectory, spelled as in `drawn:falling,moves=8,seed=7`: without a move into a wall, by intended moves
 /// alone, and to the episode's end.
 ///
-/// Every word of the kind is as likely as another, but for `sampled`, whose moves are the policy's, of those that no wall
-/// stops.
+/// Every word of the kind is as likely as another, but for `sampled`, whose moves are the policy's, of those that no
+/// wall stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drawn {
     /// The kind.

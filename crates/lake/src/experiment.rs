@@ -341,7 +341,8 @@ impl Experiment {
         observation.account(trained, &subject, value_head, dice)
     }
 
-    /// Trains the policy with one objective for the recipe's steps; `measure` sees it at those of the curve but the last.
+    /// Trains the policy with one objective for the recipe's steps; `measure` sees it at those of the curve but the
+    /// last.
     ///
     /// # Errors
     ///

@@ -1,38 +1,44 @@
 //! Why one objective gets closer to the optimal policy than another.
 //!
-//! All of it is about a method's own training, the last stage where methods train in sequence: *before* is the policy that this
-//! stage begins with and takes as reference, untrained unless other methods came first, and *trained* is what it leaves behind.
+//! All of it is about a method's own training, the last stage where methods train in sequence: *before* is the policy
+//! that this stage begins with and takes as reference, untrained unless other methods came first, and *trained* is what
+//! it leaves behind.
 //!
 //! # Formula
 //!
-//! **Reads.** Each update reads every state of the responses that it learns from once; a fused state reads the demonstrated cell
-//! with weight 1 − λ and the anticipated one with weight λ. Counts are sums of weights over the updates.
+//! **Reads.** Each update reads every state of the responses that it learns from once; a fused state reads the
+//! demonstrated cell with weight 1 − λ and the anticipated one with weight λ. Counts are sums of weights over the
+//! updates.
 //!
-//! **Parts of the distance.** The distance from the optimal policy T* is the sum over the C non-terminal cells of
-//! Σₐ (T(a|s) − T*(a|s))² / 4C. Its parts are the sums over the demonstration's cells, over the others that the training read, and
-//! over those that it never read, where all that is learned is what cells share.
+//! **Parts of the distance.** The distance from the optimal policy T* is the sum over the C non-terminal cells of Σₐ
+//! (T(a|s) − T*(a|s))² / 4C. Its parts are the sums over the demonstration's cells, over the others that the training
+//! read, and over those that it never read, where all that is learned is what cells share.
 //!
-//! **Alignment.** q(s) is the share of a non-terminal cell in the reads of the non-terminal cells, and d(s) its share in the
-//! expected visits, d(s) ∝ Σₜ P(sₜ = s), t from 0 to below Gymnasium's horizon, with sₜ where the policy moves from at time t.
-//! Overlap is Σₛ min(q, d), in [0, 1]; divergence is KL(q || d) = Σₛ q log(q / d), nats, and none where q > 0 = d.
+//! **Alignment.** q(s) is the share of a non-terminal cell in the reads of the non-terminal cells, and d(s) its share
+//! in the expected visits, d(s) ∝ Σₜ P(sₜ = s), t from 0 to below Gymnasium's horizon, with sₜ where the policy moves
+//! from at time t. Overlap is Σₛ min(q, d), in [0, 1]; divergence is KL(q || d) = Σₛ q log(q / d), nats, and none where
+//! q > 0 = d.
 //!
-//! **Bias of the preference estimate** (Table 1 of *Intuitive Fine-Tuning*, arXiv 2405.11870). What an objective teaches about the
-//! states at time n is weighed by a prior qₙ over cells, where ρₙ(s) = π_θ(sₙ, ρ₀) would be due, the policy's own distribution:
+//! **Bias of the preference estimate** (Table 1 of *Intuitive Fine-Tuning*, arXiv 2405.11870). What an objective
+//! teaches about the states at time n is weighed by a prior qₙ over cells, where ρₙ(s) = π_θ(sₙ, ρ₀) would be due, the
+//! policy's own distribution:
 //!
 //! > biasₙ = ½ Σₛ |qₙ(s) − ρₙ(s)|, ρₙ(s) = P(sₙ = s | the episode still runs at n)
 //!
-//! and qₙ is the mean over the responses that still run at n of (1 − λ) δ(sₙ) + λ δ(s^θₙ), with λ = 0 but for anticipated states.
-//! So all of it is on the demonstrated state for `sft`; half on the chosen and half on the rejected one for methods on pairs as
-//! long as both run; and for methods that sample it is the empirical distribution of the responses that one step learns from,
-//! sampled from the policy in question. The report has the mean over the times n of the demonstration's moves, those left out at
-//! which no response, or no episode of the policy, runs any more. λ is what it is after the warm-up and without noise. qₙ and
-//! ρₙ say where an objective looks, not in which direction it pushes.
+//! and qₙ is the mean over the responses that still run at n of (1 − λ) δ(sₙ) + λ δ(s^θₙ), with λ = 0 but for
+//! anticipated states. So all of it is on the demonstrated state for `sft`; half on the chosen and half on the rejected
+//! one for methods on pairs as long as both run; and for methods that sample it is the empirical distribution of the
+//! responses that one step learns from, sampled from the policy in question. The report has the mean over the times n
+//! of the demonstration's moves, those left out at which no response, or no episode of the policy, runs any more. λ is
+//! what it is after the warm-up and without noise. qₙ and ρₙ say where an objective looks, not in which direction it
+//! pushes.
 //!
-//! **Probability of the demonstration** Πₙ π(a*ₙ|s*ₙ): what the policy itself gives to the whole trajectory, slips aside.
+//! **Probability of the demonstration** Πₙ π(a*ₙ|s*ₙ): what the policy itself gives to the whole trajectory, slips
+//! aside.
 //!
-//! **Displacement.** log π of a trajectory is the sum over its moves, nats; margin is that of the chosen (the demonstration) less that
-//! of the rejected trajectory. A run is displaced where the chosen one is less probable than before although the margin grew: the
-//! rejected one fell further, and what both lost went elsewhere.
+//! **Displacement.** log π of a trajectory is the sum over its moves, nats; margin is that of the chosen (the
+//! demonstration) less that of the rejected trajectory. A run is displaced where the chosen one is less probable than
+//! before although the margin grew: the rejected one fell further, and what both lost went elsewhere.
 //!
 //! **Bellman residual** of Vₜ = exp(−Lₜ), with Lₜ = Σ_{k≥t} −log π(a*ₖ|s*ₖ) undiscounted (A.3 of the paper):
 //!
@@ -40,9 +46,9 @@
 //!
 //! which is 0 exactly where the demonstrated action is greedy.
 //!
-//! **Gradient cosine** ⟨g, g'⟩ / (‖g‖ ‖g'‖) of two methods' gradients by all parameters at the same policy, each with the data, the
-//! reference and the anticipation that it trains with; undefined where either gradient is zero. A method that samples
-//! has one step's sample, all from the same streams of random numbers.
+//! **Gradient cosine** ⟨g, g'⟩ / (‖g‖ ‖g'‖) of two methods' gradients by all parameters at the same policy, each with
+//! the data, the reference and the anticipation that it trains with; undefined where either gradient is zero. A method
+//! that samples has one step's sample, all from the same streams of random numbers.
 
 mod account;
 mod measures;
@@ -89,7 +95,8 @@ pub struct Explanation {
     pub before: Standing<Summary, Cosine>,
     /// At the policy that it left behind.
     pub trained: Standing<Summary, Cosine>,
-    /// How probable the chosen and the rejected trajectory were along the way; none if no method of the recipe reads the latter.
+    /// How probable the chosen and the rejected trajectory were along the way; none if no method of the recipe reads
+    /// the latter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub displacement: Option<Displacement>,
 }
@@ -195,8 +202,8 @@ impl Origin {
     }
 }
 
-/// Summarises the accounts of a method's runs, in the order of seeds; `labels` are those of the recipe's methods and `steps` those
-/// of the curve.
+/// Summarises the accounts of a method's runs, in the order of seeds; `labels` are those of the recipe's methods and
+/// `steps` those of the curve.
 pub(crate) fn summarise(
     map: &Map,
     demonstration: &Trajectory,

@@ -1,4 +1,5 @@
-//! The lake as conversations: a state is what the user says, and an action what the assistant answers. Lines of JSON, as `lm` reads them.
+//! The lake as conversations: a state is what the user says, and an action what the assistant answers. Lines of JSON,
+//! as `lm` reads them.
 //!
 //! | a line of | is |
 //! |---|---|
@@ -6,9 +7,10 @@
 //! | `preferences.jsonl` | two answers to one state: `prompt`, `chosen`, `rejected` |
 //! | `evaluation.jsonl` | one non-terminal cell with all four answers: `prompt`, `completions`, and as `rewards` Q*(s,a) |
 //!
-//! A state is told by itself, so that what is asked of a language model is a policy T(a|s) as the lake's. Of each cell that the
-//! trajectories visit, preferences say what they say: a move of the demonstration is better than any move that it does not make there;
-//! and where only the rejected trajectory comes, any move is better than those that this one makes there.
+//! A state is told by itself, so that what is asked of a language model is a policy T(a|s) as the lake's. Of each cell
+//! that the trajectories visit, preferences say what they say: a move of the demonstration is better than any move that
+//! it does not make there; and where only the rejected trajectory comes, any move is better than those that this one
+//! makes there.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Figures of a report: drawn once as SVG and rasterised from that, with an embedded font, so that the same report has the
-//! same bytes on every machine.
+//! Figures of a report: drawn once as SVG and rasterised from that, with an embedded font, so that the same report has
+//! the same bytes on every machine.
 
 use std::sync::Arc;
 
@@ -192,7 +192,8 @@ fn distances(area: &Area<'_>, setting: &str, policies: &[&PolicyReport], untrain
     Ok(())
 }
 
-/// The measured steps are about geometric, so that places along the axis are taken instead of a logarithm: 0 has one too.
+/// The measured steps are about geometric, so that places along the axis are taken instead of a logarithm: 0 has one
+/// too.
 fn curves(area: &Area<'_>, report: &Report) -> Drawn {
     heading(area, "Distance from the optimal policy during training", &setting(report))?;
     let steps = &report.results[0].curve.steps;

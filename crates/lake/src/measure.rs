@@ -99,8 +99,8 @@ impl Moves {
         }
     }
 
-    /// The distance between two policies' moves over the given cells: Σ over s' of the squared differences of P(s'|s), by the
-    /// number of actions, so that it is on the scale of [`distance`].
+    /// The distance between two policies' moves over the given cells: Σ over s' of the squared differences of P(s'|s),
+    /// by the number of actions, so that it is on the scale of [`distance`].
     pub fn distance(&self, other: &Self, cells: &[usize]) -> f64 {
         let squared = |&cell: &usize| -> f64 {
             let (mut moved, mut stayed) = (0.0, 0.0);

@@ -2,13 +2,13 @@
 //!
 //! # Formula
 //!
-//! The encoding of a cell, layer 1 before its activation, is E(s) = W₁ₛ + b₁ with W₁ₛ row s of W₁ (one-hot), or
-//! E(s) = W₁ᵣ + W₁ₕ₊ₖ + b₁ for the cell in row r and column k of a lake h cells high (row and column). Logits are
-//! z = ReLU(E) W₂ + b₂, and π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s'). A network with a value head
+//! The encoding of a cell, layer 1 before its activation, is E(s) = W₁ₛ + b₁ with W₁ₛ row s of W₁ (one-hot), or E(s) =
+//! W₁ᵣ + W₁ₕ₊ₖ + b₁ for the cell in row r and column k of a lake h cells high (row and column). Logits are z = ReLU(E)
+//! W₂ + b₂, and π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s'). A network with a value head
 //! also has V(s) = ReLU(E) · w + c.
 //!
-//! Backward is the usual chain; layer 1's gradient goes to the rows of W₁ that a state reads, its every other input being zero.
-//! States are few and rows short, so plain loops over slices are several times as fast as matrix products.
+//! Backward is the usual chain; layer 1's gradient goes to the rows of W₁ that a state reads, its every other input
+//! being zero. States are few and rows short, so plain loops over slices are several times as fast as matrix products.
 
 use std::ops::Range;
 
@@ -68,8 +68,8 @@ pub struct Fusion {
 /// Hidden units that are computed side by side.
 const LANES: usize = 4;
 
-/// Parameters and gradient of the network, each flat: W₁ row by row, b₁, W₂ column by column, b₂, and w and c if it has a value
-/// head. So every loop runs over hidden units that lie side by side.
+/// Parameters and gradient of the network, each flat: W₁ row by row, b₁, W₂ column by column, b₂, and w and c if it has
+/// a value head. So every loop runs over hidden units that lie side by side.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     inputs: Inputs,
@@ -304,8 +304,8 @@ impl Network {
         logits
     }
 
-    /// Adds to the gradient what is pulled back from the logits, which stand in the place of the policy of `forward`, and from
-    /// the values. No values are all zeros. The activations are overwritten.
+    /// Adds to the gradient what is pulled back from the logits, which stand in the place of the policy of `forward`,
+    /// and from the values. No values are all zeros. The activations are overwritten.
     pub fn backward(&mut self, states: &States, forward: &mut Forward, values: &[f64]) {
         Arch::new().dispatch(PullBack { network: self, states, forward, values });
     }
@@ -380,8 +380,8 @@ impl Network {
     }
 }
 
-/// A forward pass, compiled for the vectors that the processor has. All that it calls is inlined always: what is not, is
-/// compiled for the vectors that every processor has.
+/// A forward pass, compiled for the vectors that the processor has. All that it calls is inlined always: what is not,
+/// is compiled for the vectors that every processor has.
 struct Pass<'a> {
     network: &'a Network,
     states: &'a States,

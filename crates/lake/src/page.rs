@@ -1,5 +1,5 @@
-//! One page of a report that opens from disk: the table, the learning curves, and the lake with the optimal and the learned
-//! policy at each measured step of training. It reads the report's rows, and asks nothing of any network.
+//! One page of a report that opens from disk: the table, the learning curves, and the lake with the optimal and the
+//! learned policy at each measured step of training. It reads the report's rows, and asks nothing of any network.
 
 use std::fmt::Write;
 

@@ -57,7 +57,8 @@ impl<'a> LakePolicy<'a> {
     }
 }
 
-/// A whole step's data from a data set: the demonstration, and where the objective compares, the rejected trajectory beside it.
+/// A whole step's data from a data set: the demonstration, and where the objective compares, the rejected trajectory
+/// beside it.
 ///
 /// Both start from the one prompt there is, the start cell: the mismatched response to it is the other's.
 pub fn given(data: Data, demonstration: &Trajectory, rejected: Option<&Trajectory>) -> MicroBatch<States, Forward> {

@@ -96,8 +96,8 @@ pub fn read(map: &Map, path: &Path) -> Result<TransitionMatrix, LakeError> {
 ///
 /// # Errors
 ///
-/// [`LakeError::File`] for a file that cannot be read, and [`LakeError::Policy`] for one that does not hold one row of four
-/// probabilities for each non-terminal cell of the map.
+/// [`LakeError::File`] for a file that cannot be read, and [`LakeError::Policy`] for one that does not hold one row of
+/// four probabilities for each non-terminal cell of the map.
 pub fn read_as(map: &Map, path: &Path, sums: Sums) -> Result<TransitionMatrix, LakeError> {
     let text = std::fs::read_to_string(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;
     // Some programs begin a text with a byte order mark.

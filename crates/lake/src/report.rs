@@ -44,12 +44,13 @@ pub struct MeasureReport {
     pub optimal: Optimal,
     /// One row a name, the least distance first.
     pub results: Vec<PolicyReport>,
-    /// Every two names of as many policies, in the order of the rows; the first policy of one is held against the first of the other.
+    /// Every two names of as many policies, in the order of the rows; the first policy of one is held against the first
+    /// of the other.
     pub paired: Vec<Paired>,
 }
 
-/// How much further from the optimal policy one method ends than another. Both have the same seeds, and so the same policies
-/// before training: the interval of the differences is narrower than those of the distances suggest.
+/// How much further from the optimal policy one method ends than another. Both have the same seeds, and so the same
+/// policies before training: the interval of the differences is narrower than those of the distances suggest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Paired {
     /// The method that ends closer.
@@ -105,8 +106,8 @@ pub struct MethodReport {
     pub objective: String,
     /// The objective's parameters in force.
     pub parameters: Parameters,
-    /// The methods that trained before it, with their parameters; the curve and what is said of before training are of what
-    /// they left behind.
+    /// The methods that trained before it, with their parameters; the curve and what is said of before training are of
+    /// what they left behind.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<Configured>,
     /// The distance before training.

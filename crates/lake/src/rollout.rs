@@ -76,8 +76,8 @@ impl Episode {
     }
 }
 
-/// A place, as often as its share in the total says; the last place where rounding leaves the sum below the draw, and none where
-/// all weights are 0.
+/// A place, as often as its share in the total says; the last place where rounding leaves the sum below the draw, and
+/// none where all weights are 0.
 pub(crate) fn draw(weights: &[f64], total: f64, rng: &mut ChaCha8Rng) -> Option<usize> {
     let mut left = total * rng.random::<f64>();
     let mut last = None;
@@ -91,9 +91,9 @@ pub(crate) fn draw(weights: &[f64], total: f64, rng: &mut ChaCha8Rng) -> Option<
     last
 }
 
-/// Samples episodes from the policy and makes of them what the objective learns from, with all that it requires of the policy
-/// that sampled them. The lake has one prompt, its start; rewards of whole responses and the ranks of pairs are discounted
-/// returns.
+/// Samples episodes from the policy and makes of them what the objective learns from, with all that it requires of the
+/// policy that sampled them. The lake has one prompt, its start; rewards of whole responses and the ranks of pairs are
+/// discounted returns.
 pub fn sample(
     environment: &Environment,
     policy: &LakePolicy<'_>,

@@ -126,8 +126,8 @@ pub struct Solution {
 }
 
 impl Solution {
-    /// The greatest bound of |V(s) − V*(s)|, relative to |V(s)| where that is below 1: what `accuracy` asks for. Infinite
-    /// where a value may be 0 that is not 0 for certain.
+    /// The greatest bound of |V(s) − V*(s)|, relative to |V(s)| where that is below 1: what `accuracy` asks for.
+    /// Infinite where a value may be 0 that is not 0 for certain.
     pub fn relative_error_bound(&self) -> f64 {
         let relative = |(value, bound): (&f64, &f64)| if *bound == 0.0 { 0.0 } else { bound / value.abs().min(1.0) };
         self.value.iter().zip(&self.value_error_bound).map(relative).fold(0.0, f64::max)
@@ -141,9 +141,10 @@ impl Solution {
 ///
 /// Q(s,a) = Σ P(s'|s,a) (r(s') + γ V(s')), with V = 0 in terminal cells, and V = B V with B V(s) = maxₐ Q(s,a). As B
 /// brings any two V closer by the factor γ, |V − V*| ≤ |B V − V| / (1 − γ), whichever way V was found. So every solver
-/// goes on until its residual is below `accuracy` (1 − γ) / 2 or four units of rounding in the largest value. Then cells
-/// are swept on, the same way for all, until each is settled relative to its own value, as often as the bound of each
-/// cell's error (`value_error_bound`) asks for; and one more backup computes V, Q and the residual that is reported.
+/// goes on until its residual is below `accuracy` (1 − γ) / 2 or four units of rounding in the largest value. Then
+/// cells are swept on, the same way for all, until each is settled relative to its own value, as often as the bound of
+/// each cell's error (`value_error_bound`) asks for; and one more backup computes V, Q and the residual that is
+/// reported.
 ///
 /// Sweeps begin at a V that no backup lowers, or none raises. As rounding respects order, values go on in that
 /// direction to the end, so that sweeps end; those of [`Solver::Accelerated`] end where plain ones would no longer
@@ -207,8 +208,9 @@ pub fn uniform_policy(map: &Map) -> TransitionMatrix {
 ///
 /// # Errors
 ///
-/// [`LakeError::Undecided`] for a cell whose actions cannot be told apart even so: values below 1e-290, which are about to
-/// round to 0, or values whose difference is below the bound of its rounding while that bound is no small share of them.
+/// [`LakeError::Undecided`] for a cell whose actions cannot be told apart even so: values below 1e-290, which are about
+/// to round to 0, or values whose difference is below the bound of its rounding while that bound is no small share of
+/// them.
 pub fn optimal_policy(
     environment: &Environment,
     solution: &Solution,

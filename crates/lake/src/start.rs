@@ -1,4 +1,5 @@
-//! The policy before training: as it is initialised, fitted to a policy that is partly right, or trained by another method.
+//! The policy before training: as it is initialised, fitted to a policy that is partly right, or trained by another
+//! method.
 
 use std::fmt;
 use std::str::FromStr;
@@ -84,8 +85,8 @@ impl Start {
     }
 }
 
-/// Fits a network to a policy in the given cells: 300 full-batch updates of Adam at learning rate 0.01 along the gradient of
-/// the mean cross-entropy −Σₐ T(a|s) log π(a|s).
+/// Fits a network to a policy in the given cells: 300 full-batch updates of Adam at learning rate 0.01 along the
+/// gradient of the mean cross-entropy −Σₐ T(a|s) log π(a|s).
 pub fn fit(network: &mut Network, policy: &TransitionMatrix, cells: &[usize]) {
     let states = States { cells: cells.to_vec(), begins: vec![0], fusion: None };
     let mut optimizer = Optimizer::new(ADAM, network.parameters.len());

@@ -8,9 +8,9 @@
 //! | what the results say | `analysis`, `report` |
 //! | tables and figures of that | `summary` |
 //!
-//! Designs are a simple random sample of the declared space: design n draws a level of every factor from stream n of the
-//! study's seed. So a share over designs estimates the share over the space, any subset of levels is itself such a sample, and
-//! no design depends on which others are run, where, or in what order.
+//! Designs are a simple random sample of the declared space: design n draws a level of every factor from stream n of
+//! the study's seed. So a share over designs estimates the share over the space, any subset of levels is itself such a
+//! sample, and no design depends on which others are run, where, or in what order.
 
 pub mod analysis;
 pub mod reading;
@@ -122,8 +122,8 @@ impl Study {
     ///
     /// # Errors
     ///
-    /// [`LakeError`] naming the file, the field, what is allowed and what was given; every level of every factor has then been
-    /// tried by itself.
+    /// [`LakeError`] naming the file, the field, what is allowed and what was given; every level of every factor has
+    /// then been tried by itself.
     pub fn load(path: &Path, designs: Option<usize>) -> Result<Self, LakeError> {
         let text = std::fs::read_to_string(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;
         let parse = |problem: String| LakeError::Parse { path: path.display().to_string(), problem };

@@ -28,7 +28,8 @@ pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
     resolve_sampled(map, name_or_word, &uniform_policy(map))
 }
 
-/// The trajectory of a name or word, as [`resolve`]; episodes are sampled from a policy rather than from the uniform one.
+/// The trajectory of a name or word, as [`resolve`]; episodes are sampled from a policy rather than from the uniform
+/// one.
 fn resolve_sampled(map: &Map, name_or_word: &str, policy: &TransitionMatrix) -> Result<Trajectory, LakeError> {
     if let Some(word) = map.trajectories().get(name_or_word) {
         return map.walk(word);

@@ -23,8 +23,8 @@ const LIBRARY: &str = "libtorch_cuda.so";
 
 /// Opens the CUDA half of libtorch for the rest of the program, with its symbols visible to all other libraries.
 pub(crate) fn open() -> Result<(), libloading::Error> {
-    // SAFETY: the library is PyTorch's own, of the version that this program is linked to, and its initialisers do nothing but
-    // register kernels. It is never closed, so nothing of it is used after its end.
+    // SAFETY: the library is PyTorch's own, of the version that this program is linked to, and its initialisers do
+    // nothing but register kernels. It is never closed, so nothing of it is used after its end.
     let library = unsafe { Library::open(Some(LIBRARY), RTLD_NOW | RTLD_GLOBAL) }?;
     std::mem::forget(library);
     Ok(())
@@ -73,8 +73,9 @@ impl Nccl {
         let (own, kind) = (own.f_contiguous()?, own.f_kind()?);
         let stored = if kind == Kind::Uint8 { sys::ncclDataType_t::ncclUint8 } else { sys::ncclDataType_t::ncclInt64 };
         let all = Tensor::f_empty([self.size as i64 * own.numel() as i64], (kind, self.device))?;
-        // SAFETY: both tensors are contiguous, of this kind and on this GPU, and hold as many numbers as are sent and received. The
-        // null stream is libtorch's own here, so that what it does before and after comes before and after.
+        // SAFETY: both tensors are contiguous, of this kind and on this GPU, and hold as many numbers as are sent and
+        // received. The null stream is libtorch's own here, so that what it does before and after comes before and
+        // after.
         answered("ncclAllGather", unsafe {
             let (from, to): (*const c_void, *mut c_void) = (own.data_ptr(), all.data_ptr());
             result::all_gather(from, to, own.numel(), stored, self.communicator, std::ptr::null_mut())
@@ -108,8 +109,8 @@ impl Link for Nccl {
         for tensor in tensors {
             debug_assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float);
             let (memory, stored) = (tensor.data_ptr(), sys::ncclDataType_t::ncclFloat32);
-            // SAFETY: the tensor is contiguous, in 32 bits and on this GPU; the sum may be where the numbers were. The null stream
-            // is libtorch's own here.
+            // SAFETY: the tensor is contiguous, in 32 bits and on this GPU; the sum may be where the numbers were. The
+            // null stream is libtorch's own here.
             answered("ncclAllReduce", unsafe {
                 let (count, operation) = (tensor.numel(), sys::ncclRedOp_t::ncclSum);
                 let stream = std::ptr::null_mut();

@@ -1,7 +1,9 @@
-//! A guard of the hot loops that no other load on the machine disturbs: instructions and allocations, counted by Valgrind.
+//! A guard of the hot loops that no other load on the machine disturbs: instructions and allocations, counted by
+//! Valgrind.
 //!
-//! Every method must stay within the same number of instructions a token at 4k and at 64k tokens, so that its time is linear in
-//! them, and, once its buffers have grown, allocate nothing. Needs Valgrind and `cargo install gungraun-runner`.
+//! Every method must stay within the same number of instructions a token at 4k and at 64k tokens, so that its time is
+//! linear in them, and, once its buffers have grown, allocate nothing. Needs Valgrind and `cargo install
+//! gungraun-runner`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use gungraun::prelude::*;
@@ -57,8 +59,8 @@ fn choices(tokens: usize) -> impl Iterator<Item = Case> {
     CHOICES.iter().map(move |&(name, parameters)| (name, parameters, tokens))
 }
 
-/// Every method of the kind that is not among the choices, with a number of tokens. Importance ratios are a token's own, and so are IFT's weights; a weighted
-/// sum evaluates each of its terms.
+/// Every method of the kind that is not among the choices, with a number of tokens. Importance ratios are a token's
+/// own, and so are IFT's weights; a weighted sum evaluates each of its terms.
 fn methods(tokens: usize, sums: bool) -> impl Iterator<Item = Case> {
     let adds_up = |requirements: Requirements| {
         requirements.source == Source::Given && requirements.anticipation == Anticipation::Off

@@ -91,8 +91,8 @@ impl<O: Objective + LearnsFrom> Evaluator<O> {
 
     /// Evaluates a batch with the held numbers of another evaluation: the loss whose derivatives the cotangents are.
     ///
-    /// Dynamic fine-tuning weights a token by its probability, which is held; with the weights of log π = −1 the loss is
-    /// linear:
+    /// Dynamic fine-tuning weights a token by its probability, which is held; with the weights of log π = −1 the loss
+    /// is linear:
     ///
     /// ```
     /// use objective::{Demonstrations, Sft, Side, TokenWeighting};

@@ -3,8 +3,8 @@
 use crate::Objective;
 use crate::parameter::{Parameter, ParameterError, Parameters};
 
-/// An entry of a catalogue: name, origin, parameters and constructor of an objective, or of something else that is built
-/// from declared parameters.
+/// An entry of a catalogue: name, origin, parameters and constructor of an objective, or of something else that is
+/// built from declared parameters.
 ///
 /// ```
 /// let orpo = objective::registry::find("orpo")?;

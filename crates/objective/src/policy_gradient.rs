@@ -46,24 +46,24 @@ const SHARE: crate::parameter::Interval = (std::ops::Bound::Excluded(0.0), std::
 objective! {
     /// A policy gradient on sampled responses; its default is group relative policy optimisation.
     ///
-    /// A policy gradient learns from its own attempts: it raises the probability of the responses that turned out better than
-    /// expected and lowers that of the others. Every published variant answers the same six questions, each independently of the
-    /// rest: relative to which baseline (`advantage`), how to reweight responses of an older policy (`ratio`), how far one step may go
-    /// (`trust_region`), how to correct a sampler that differs from the trainer (`correction`), what keeps the policy near a
-    /// reference (`divergence`), and which weight a token has (`aggregation`). A published name is a preset, made by a constructor of
-    /// its own: a set of answers.
+    /// A policy gradient learns from its own attempts: it raises the probability of the responses that turned out
+    /// better than expected and lowers that of the others. Every published variant answers the same six questions, each
+    /// independently of the rest: relative to which baseline (`advantage`), how to reweight responses of an older
+    /// policy (`ratio`), how far one step may go (`trust_region`), how to correct a sampler that differs from the
+    /// trainer (`correction`), what keeps the policy near a reference (`divergence`), and which weight a token has
+    /// (`aggregation`). A published name is a preset, made by a constructor of its own: a set of answers.
     ///
     /// # Formula
     ///
-    /// With ℓₜ the loss that the trust region makes of a token's advantage and ratio, cₜ the correction's weight, eₜ = 1 for the
-    /// share `entropy_share` of the step's tokens with the highest entropy H and 0 for the others, kₜ the divergence's estimate, and
-    /// sₜ what a token weighs:
+    /// With ℓₜ the loss that the trust region makes of a token's advantage and ratio, cₜ the correction's weight, eₜ =
+    /// 1 for the share `entropy_share` of the step's tokens with the highest entropy H and 0 for the others, kₜ the
+    /// divergence's estimate, and sₜ what a token weighs:
     ///
     /// L = Σₜ sₜ (cₜ eₜ ℓₜ + β kₜ − c_H Hₜ + c_V vₜ)
     ///
-    /// v is the value function's loss, where there is one. Everything but log π, H and V in it is held: advantages, weights, masks and
-    /// counts are computed by [`hold`](crate::Objective::hold) and pass no gradient. The formulas, sources and departures of a choice
-    /// are in its own file:
+    /// v is the value function's loss, where there is one. Everything but log π, H and V in it is held: advantages,
+    /// weights, masks and counts are computed by [`hold`](crate::Objective::hold) and pass no gradient. The formulas,
+    /// sources and departures of a choice are in its own file:
     ///
     /// | choice | type |
     /// |---|---|
@@ -88,9 +88,10 @@ objective! {
     /// | `grpo`, `gspo`, `gspo_token`, `gmpo`, `sapo` | (G − 1)/G times the covariance of R with ∇log π(y)/N, N the response's length: (G − 1)/G ∇E\[R\]/N for equal lengths |
     /// | `dapo`, `bnpo`, `cispo`, `vespo`, `gpg`, `dppo_tv`, `dppo_kl`, `dro`, `clip_cov`, `kl_cov`, `tis`, `mis`, `icepop` | a ratio of sums over the step's tokens: (G − 1)/G ∇E\[R\]/N for equal lengths N |
     ///
-    /// `scale = group` divides each prompt by the standard deviation of its rewards: prompts that are nearly always or nearly never
-    /// solved count more. `reinforce_plus_plus` and `reinforce_plus_plus_baseline` are whitened: of an expected direction that depends
-    /// on the step. `dro` adds the gradient of its penalty, `kl_cov` none on policy, and `clip_cov` leaves tokens out.
+    /// `scale = group` divides each prompt by the standard deviation of its rewards: prompts that are nearly always or
+    /// nearly never solved count more. `reinforce_plus_plus` and `reinforce_plus_plus_baseline` are whitened: of an
+    /// expected direction that depends on the step. `dro` adds the gradient of its penalty, `kl_cov` none on policy,
+    /// and `clip_cov` leaves tokens out.
     ///
     /// # Examples
     ///
@@ -140,9 +141,9 @@ objective! {
         },
         /// Limit of how far a step may move away from the policy that sampled the responses.
         trust_region: TrustRegion = TrustRegion::Clip,
-        /// Lower bound: how far an importance ratio may fall below 1 (clip, clip_cov), a log-ratio below 0 (geometric_mean), a
-        /// probability (total_variation), or the divergence of one that falls (binary_kl); also the upper one where
-        /// clip_high is not set.
+        /// Lower bound: how far an importance ratio may fall below 1 (clip, clip_cov), a log-ratio below 0
+        /// (geometric_mean), a probability (total_variation), or the divergence of one that falls (binary_kl); also the
+        /// upper one where clip_high is not set.
         clip: f64 [UNIT] = 0.2 => unused |own| (!own.has_bounds()).then(|| named("trust_region", own.trust_region)),
         /// Upper bound, with the same meanings.
         clip_high: Option<f64> [NON_NEGATIVE, "clip"] = None

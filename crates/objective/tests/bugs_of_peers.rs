@@ -183,8 +183,8 @@ fn the_odds_of_a_certain_response_are_finite_on_either_side() {
 
 #[test]
 fn the_odds_near_certainty_keep_their_digits() {
-    // The chosen response has odds of 1; log(1 − e^m) of the rejected one is −27.631021115929048 (mpmath 1.3, 40 digits), of
-    // which 1 − e^m as it stands leaves five digits.
+    // The chosen response has odds of 1; log(1 − e^m) of the rejected one is −27.631021115929048 (mpmath 1.3, 40
+    // digits), of which 1 − e^m as it stands leaves five digits.
     let pair = Responses { log_prob: vec![-LN_2, -1e-12], ..Responses::of(&[1, 1]) };
     let odds: f64 = 27.631_021_115_929_048 - 1e-12;
     let expected = LN_2 + odds + (-odds).exp().ln_1p();
@@ -504,7 +504,8 @@ const POLICY: [f64; 3] = [0.5, 0.2, 0.3];
 const REFERENCE: [f64; 3] = [0.1, 0.6, 0.3];
 const SAMPLER: [f64; 3] = [0.25, 0.35, 0.4];
 
-/// The expected gradient by the logits of a divergence of weight 1, over all actions of one state, sampled by `sampler`.
+/// The expected gradient by the logits of a divergence of weight 1, over all actions of one state, sampled by
+/// `sampler`.
 fn expected_gradient(divergence: &str, place: &str, sampler: [f64; 3]) -> [f64; 3] {
     let choices = [
         ("advantage", Value::from("given")),

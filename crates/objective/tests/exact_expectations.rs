@@ -1,7 +1,7 @@
 //! Expected gradients of policy gradients, by enumeration of all responses and of all groups of them.
 //!
-//! Three actions, and a state for each beginning of a response. In the tree of fixed length every response has as many tokens; in
-//! the other one action 0 ends it. An expectation over groups of G responses is a sum over all tuples of G.
+//! Three actions, and a state for each beginning of a response. In the tree of fixed length every response has as many
+//! tokens; in the other one action 0 ends it. An expectation over groups of G responses is a sum over all tuples of G.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed check is a panic")]
 
 use objective::{
@@ -122,8 +122,8 @@ impl<'a> Policies<'a> {
     }
 }
 
-/// The direction that an objective ascends on average: minus the expectation of its gradient over groups of `size` responses of
-/// the sampler.
+/// The direction that an objective ascends on average: minus the expectation of its gradient over groups of `size`
+/// responses of the sampler.
 fn ascent(
     objective: PolicyGradient,
     tree: &Tree,

@@ -1,5 +1,5 @@
-//! Agreement with the peers' recorded answers, by the line protocol of the `evaluate` example; `tests/oracles/README.md` says
-//! where each comes from.
+//! Agreement with the peers' recorded answers, by the line protocol of the `evaluate` example;
+//! `tests/oracles/README.md` says where each comes from.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed check is a panic")]
 
 #[path = "../examples/evaluate/protocol.rs"]

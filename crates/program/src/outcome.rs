@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::process::{ExitCode, Termination};
 
-/// 0 for what went well, or the code that it answers, and 0 for a reader that has seen enough (`lake ... | head`). Any other error is
-/// printed as one line, and the code is 2.
+/// 0 for what went well, or the code that it answers, and 0 for a reader that has seen enough (`lake ... | head`). Any
+/// other error is printed as one line, and the code is 2.
 pub fn exit_code(outcome: anyhow::Result<impl Termination>) -> ExitCode {
     match outcome {
         Ok(done) => done.report(),

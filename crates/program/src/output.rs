@@ -104,8 +104,9 @@ impl OutputFolder {
         Ok(path)
     }
 
-    /// Keeps other processes from locking the folder for as long as the answer lives; none where one of them has locked it. The system
-    /// gives the lock back however the process ends. Where the file system has no locks, everybody has it.
+    /// Keeps other processes from locking the folder for as long as the answer lives; none where one of them has locked
+    /// it. The system gives the lock back however the process ends. Where the file system has no locks, everybody has
+    /// it.
     ///
     /// # Errors
     ///
@@ -264,7 +265,8 @@ impl NewFolder {
         sync(&self.parent)
     }
 
-    /// The same, in the place of a folder of this name. At no time is none there, where the file system can exchange two names.
+    /// The same, in the place of a folder of this name. At no time is none there, where the file system can exchange
+    /// two names.
     ///
     /// # Errors
     ///

@@ -87,8 +87,8 @@ impl Observation {
         self.log_probs.extend(rejected.map(|rejected| [demonstration, rejected].map(|word| log_prob(network, word))));
     }
 
-    /// What is to be said of the run that left this network behind. `value_head` is where the value head is drawn from that a
-    /// compared method may need and the run's own does without.
+    /// What is to be said of the run that left this network behind. `value_head` is where the value head is drawn from
+    /// that a compared method may need and the run's own does without.
     ///
     /// # Errors
     ///

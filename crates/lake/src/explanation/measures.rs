@@ -110,7 +110,8 @@ fn for_each_read(
     }
 }
 
-/// qₙ for each n below `times`: the states that an objective weighs at time n, over all cells; none at which nothing runs.
+/// qₙ for each n below `times`: the states that an objective weighs at time n, over all cells; none at which nothing
+/// runs.
 pub fn priors(
     policy: &LakePolicy<'_>,
     requirements: &Requirements,
@@ -220,8 +221,8 @@ pub fn cosine(one: &[f64], other: &[f64]) -> Option<f64> {
     Some((product(&one, &other) / (product(&one, &one) * product(&other, &other)).sqrt()).clamp(-1.0, 1.0))
 }
 
-/// The gradient by all parameters of an objective's loss on a batch, at the end of its warm-up and without what it carries from
-/// step to step.
+/// The gradient by all parameters of an objective's loss on a batch, at the end of its warm-up and without what it
+/// carries from step to step.
 ///
 /// # Errors
 ///

@@ -7,17 +7,18 @@
 //! > (F e)(s) = max{ minₐ [V(s) − Q(s,a) + ρ(s,a) + γ Σ P(s'|s,a) e(s')], maxₐ [Q(s,a) − V(s) + ρ(s,a) + γ Σ P(s'|s,a) e(s')] }
 //!
 //! bounds |V(s) − V*(s)| too: V*(s) is at least what any action is worth, and at most what the best is. An action that
-//! is clearly worse than the best adds nothing, whatever it leads to. F brings any two e closer by γ, so that repeated it
-//! shrinks a first bound to the residuals and the rounding that a cell's own way meets, which are as small as its values.
+//! is clearly worse than the best adds nothing, whatever it leads to. F brings any two e closer by γ, so that repeated
+//! it shrinks a first bound to the residuals and the rounding that a cell's own way meets, which are as small as its
+//! values.
 //!
 //! First bounds are c = max F 0 / (1 − γ) in every cell and, where V ≥ 0 and γ Σ P(s'|s,a) V(s') ≤ V(s) for every
 //! action,
 //!
 //! > e(s) = δ V(s) (V̂ / V(s))ˣ / (1 − γˣ), 0 < x ≤ 1, with F 0 ≤ δ V and V̂ = max V.
 //!
-//! For P V¹⁻ˣ ≤ (P V)¹⁻ˣ by Jensen's inequality, so γ P V¹⁻ˣ ≤ γˣ V¹⁻ˣ, and F e ≤ δ V + γˣ e ≤ e. With
-//! x = 1 / ln(V̂ / V(s)) that is about e δ V(s) times the moves by which V(s) is discounted. V stands here for V + 10⁻³⁰⁰,
-//! beside which nothing is lost by underflow.
+//! For P V¹⁻ˣ ≤ (P V)¹⁻ˣ by Jensen's inequality, so γ P V¹⁻ˣ ≤ γˣ V¹⁻ˣ, and F e ≤ δ V + γˣ e ≤ e. With x = 1 / ln(V̂ /
+//! V(s)) that is about e δ V(s) times the moves by which V(s) is discounted. V stands here for V + 10⁻³⁰⁰, beside which
+//! nothing is lost by underflow.
 //!
 //! A cell whose value is 0, which can go on for ever without a reward and has no action that earns any, has the value 0
 //! exactly.

@@ -1,9 +1,10 @@
 //! Value iteration in blocks until every cell is settled relative to its own value, however small that is.
 //!
 //! Every solver's own search ends at an absolute change, below which lie whole regions of a lake whose reward is small,
-//! far away or much discounted. What it leaves there is made good here: blocks are swept, those with the greatest change
-//! first, until no backup changes a cell by more than a share of what it becomes. So a block waits until the greater
-//! values that it draws on have settled. Where the solver has been exact already, this looks at every cell once.
+//! far away or much discounted. What it leaves there is made good here: blocks are swept, those with the greatest
+//! change first, until no backup changes a cell by more than a share of what it becomes. So a block waits until the
+//! greater values that it draws on have settled. Where the solver has been exact already, this looks at every cell
+//! once.
 
 use super::plane::{BLOCK, Plane, greater};
 use super::prioritised::{Blocks, edges};
@@ -40,8 +41,8 @@ pub(super) fn solve(plane: &mut Plane, share: f64) -> usize {
 }
 
 /// Gives 0 to cells that may go on for ever without a loss and whose value is below it, or above it by no more than the
-/// solver's search may have left. They are worth no less, and sweeps that begin elsewhere would only come closer to 0 for as
-/// long as numbers can.
+/// solver's search may have left. They are worth no less, and sweeps that begin elsewhere would only come closer to 0
+/// for as long as numbers can.
 fn raise(plane: &mut Plane) {
     let rules = plane.rules;
     let open = plane.open();

@@ -2,20 +2,22 @@
 //!
 //! # Formula
 //!
-//! A reading is one design at one stop in one distance. In it, an order holds if each method's mean over the seeds is less than the
-//! next one's, and holds significantly if moreover each paired difference over the seeds is greater than the half-width of its 95%
-//! confidence interval (Student's t). A share is the mean over designs of the share of a design's readings; its interval is
-//! Wilson's for as many observations as there are designs, which is exact for one reading a design and wider than need be for
-//! several, whose shares vary less. A difference is the mean over designs of a design's mean paired difference, with Student's
-//! interval over designs.
+//! A reading is one design at one stop in one distance. In it, an order holds if each method's mean over the seeds is
+//! less than the next one's, and holds significantly if moreover each paired difference over the seeds is greater than
+//! the half-width of its 95% confidence interval (Student's t). A share is the mean over designs of the share of a
+//! design's readings; its interval is Wilson's for as many observations as there are designs, which is exact for one
+//! reading a design and wider than need be for several, whose shares vary less. A difference is the mean over designs
+//! of a design's mean paired difference, with Student's interval over designs.
 //!
-//! The variance that a factor explains is η² = Σₗ nₗ (pₗ − p)² / Σ (x − p)², over readings x of 0 or 1 and the factor's levels l. Each
-//! factor is drawn by itself, so that those of different factors add up, but for what only their combinations explain.
+//! The variance that a factor explains is η² = Σₗ nₗ (pₗ − p)² / Σ (x − p)², over readings x of 0 or 1 and the factor's
+//! levels l. Each factor is drawn by itself, so that those of different factors add up, but for what only their
+//! combinations explain.
 //!
 //! # Sources
 //!
-//! E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927. J. H. Friedman and N. I. Fisher,
-//! "Bump hunting in high-dimensional data", 1999, whose idea of a region, found step by step, is that of [`Region`].
+//! E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927. J. H. Friedman and N. I.
+//! Fisher, "Bump hunting in high-dimensional data", 1999, whose idea of a region, found step by step, is that of
+//! [`Region`].
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 

@@ -17,15 +17,17 @@ use super::{Design, UNTRAINED};
 pub const DISTANCES: [&str; 4] = ["non_terminal", "all", "demonstrated", "state_state"];
 /// What is known of a design beside the levels of its factors.
 pub const ATTRIBUTES: [&str; 4] = ["rejected_ends", "rejected_takes_optimal", "rejected_length", "rejected_shares"];
-/// Their levels: where the rejected trajectory ends, whether it takes any action of the deterministic optimal policy, how long it is
-/// beside the demonstration, and whether it comes to a cell of the demonstration but the start; none where no method reads it.
+/// Their levels: where the rejected trajectory ends, whether it takes any action of the deterministic optimal policy,
+/// how long it is beside the demonstration, and whether it comes to a cell of the demonstration but the start; none
+/// where no method reads it.
 pub const ATTRIBUTE_LEVELS: [&[&str]; ATTRIBUTES.len()] = [
     &["hole", "goal", "ice", "none"],
     &["yes", "no", "none"],
     &["shorter", "equal", "longer", "none"],
     &["yes", "no", "none"],
 ];
-/// The stop with the greatest return of the curve, the earliest on ties: what a validation that knows nothing of T* would keep.
+/// The stop with the greatest return of the curve, the earliest on ties: what a validation that knows nothing of T*
+/// would keep.
 pub const BEST: &str = "best";
 
 /// A policy along its training. Seven digits are kept.

@@ -145,8 +145,8 @@ pub struct LevelEffect {
     pub difference: Estimate,
 }
 
-/// Levels at which an order holds most often: added one by one, each the one that raises the share most, on the designs of even
-/// number; measured on those of odd number, which had no part in that.
+/// Levels at which an order holds most often: added one by one, each the one that raises the share most, on the designs
+/// of even number; measured on those of odd number, which had no part in that.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Region {
     /// Factors and their levels.

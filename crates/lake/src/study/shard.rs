@@ -1,9 +1,9 @@
 //! Results of a study on disk: one Parquet file a shard, whole or not at all.
 //!
-//! While a shard runs, each finished design is a line of its journal: a checksum and JSON. Whatever ends the run, the same
-//! command goes on behind the last whole line. When every design is there, the shard's file is made from the journal in the
-//! order of designs and appears by rename, and the journal goes. So the file's bytes do not depend on how often a run was
-//! ended, nor on threads.
+//! While a shard runs, each finished design is a line of its journal: a checksum and JSON. Whatever ends the run, the
+//! same command goes on behind the last whole line. When every design is there, the shard's file is made from the
+//! journal in the order of designs and appears by rename, and the journal goes. So the file's bytes do not depend on
+//! how often a run was ended, nor on threads.
 //!
 //! A file's name ends in a checksum of its bytes: `shard-3-of-100-1a2b3c4d.parquet`. What is in it, `table` says.
 
@@ -82,13 +82,13 @@ impl FromStr for Shard {
     }
 }
 
-/// Runs a shard's designs on rayon's current threads, but for those that are there already, and writes its file; `begun` hears how
-/// many there are and how many are left, `finished` is called once a design.
+/// Runs a shard's designs on rayon's current threads, but for those that are there already, and writes its file;
+/// `begun` hears how many there are and how many are left, `finished` is called once a design.
 ///
 /// # Errors
 ///
-/// [`LakeError`] of a design; [`LakeError::File`] where nothing can be written; [`LakeError::Shard`] for a corrupt journal or file,
-/// one of another study, or one that another process is writing. Nothing that is finished is lost.
+/// [`LakeError`] of a design; [`LakeError::File`] where nothing can be written; [`LakeError::Shard`] for a corrupt
+/// journal or file, one of another study, or one that another process is writing. Nothing that is finished is lost.
 pub fn run_shard(
     study: &Study,
     shard: Shard,

@@ -1,4 +1,5 @@
-//! Readings as a Parquet table: one row each; a run that diverged has one that says so, without numbers. Its metadata holds the study.
+//! Readings as a Parquet table: one row each; a run that diverged has one that says so, without numbers. Its metadata
+//! holds the study.
 
 use std::sync::Arc;
 

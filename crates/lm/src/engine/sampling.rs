@@ -273,7 +273,8 @@ mod tests {
 
     #[test]
     fn top_p_is_of_what_top_k_left_at_the_temperature() {
-        // At temperature 2 the weights 1, 1/4, 1/16 and 1/64 become 1, 1/2, 1/4 and 1/8. Of the first three, 1 and 1/2 are 6/7.
+        // At temperature 2 the weights 1, 1/4, 1/16 and 1/64 become 1, 1/2, 1/4 and 1/8. Of the first three, 1 and 1/2
+        // are 6/7.
         let logits: Vec<f32> = (0..4).map(|power| -(power as f32) * 4_f32.ln()).collect();
         let kept = |top_k, top_p| tokens(&Sampling { temperature: 2.0, top_k, top_p, min_p: None }.candidates(&logits));
         assert_eq!(kept(Some(3), Some(0.85)), [0, 1]);

@@ -1,9 +1,9 @@
 //! The statistics head: maps hidden states to one number per token, without a tensor of all tokens × vocabulary.
 //!
-//! Logits are computed for a chunk of tokens at a time, reduced to the statistics that an objective reads, and discarded.
-//! Once the cotangents are known, the same chunks are computed again and pulled back, into the gradient of the output
-//! weights and the cotangents of the hidden states. If there is only one chunk and log p is the only statistic, the chunk
-//! may be kept instead.
+//! Logits are computed for a chunk of tokens at a time, reduced to the statistics that an objective reads, and
+//! discarded. Once the cotangents are known, the same chunks are computed again and pulled back, into the gradient of
+//! the output weights and the cotangents of the hidden states. If there is only one chunk and log p is the only
+//! statistic, the chunk may be kept instead.
 //!
 //! # Formula
 //!

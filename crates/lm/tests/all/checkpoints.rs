@@ -1,4 +1,5 @@
-//! Logits and log-probabilities of tiny checkpoints agree with transformers; `tests/oracles/checkpoints.py` recorded them.
+//! Logits and log-probabilities of tiny checkpoints agree with transformers; `tests/oracles/checkpoints.py` recorded
+//! them.
 
 use crate::oracle::{answers, checkpoint, close, copy_files, device, ids, model, model_in, numbers};
 use lm::checkpoint::config::Dtype;

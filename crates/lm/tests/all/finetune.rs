@@ -1,4 +1,5 @@
-//! Losses, gradients and twenty optimizer steps agree with PyTorch; `tests/oracles/finetune.py` recorded them in float64.
+//! Losses, gradients and twenty optimizer steps agree with PyTorch; `tests/oracles/finetune.py` recorded them in
+//! float64.
 
 use lm::checkpoint::config::Dtype;
 use lm::train::micro_batch::{LmMicroBatch, plan};

@@ -9,7 +9,8 @@ use crate::requirements::Coupling;
 use crate::state::ObjectiveState;
 
 objective! {
-    /// Binary classifier optimisation: a classifier that separates desirable from undesirable responses by their reward.
+    /// Binary classifier optimisation: a classifier that separates desirable from undesirable responses by their
+    /// reward.
     ///
     /// The policy itself is the classifier: the implicit reward is the logit of "this response is desirable". The
     /// boundary lies at the mean of all rewards seen so far, so that a drift of all rewards together changes no class.

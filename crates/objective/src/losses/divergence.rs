@@ -26,7 +26,8 @@
 //!
 //! # Departures
 //!
-//! Exponentials of more than 100 nats continue along their tangent, so that scores and slopes stay finite (TRL overflows).
+//! Exponentials of more than 100 nats continue along their tangent, so that scores and slopes stay finite (TRL
+//! overflows).
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 

@@ -110,8 +110,8 @@ impl Weights {
     #[cfg(test)]
     const RELEASED: Self = Self { item: Item::Loss, side: Side::Left, norm: Norm::L1 };
 
-    /// The loss L of a response with discount γ > 0 whose losses have the sum `losses`; leaves `share` ∂L/∂lₜ in `slots`.
-    /// `scratch` is a buffer to be used again.
+    /// The loss L of a response with discount γ > 0 whose losses have the sum `losses`; leaves `share` ∂L/∂lₜ in
+    /// `slots`. `scratch` is a buffer to be used again.
     pub(crate) fn loss(
         self,
         discount: &Discount,
@@ -122,7 +122,8 @@ impl Weights {
         scratch: &mut Vec<f64>,
     ) -> f64 {
         let tokens = log_prob.len() as f64;
-        // Losses in a unit of the size of their sum, where the norm does not see it: no product leaves the range of f64.
+        // Losses in a unit of the size of their sum, where the norm does not see it: no product leaves the range of
+        // f64.
         let unit = match self.norm {
             Norm::L1 | Norm::L2 => power_of_two(losses),
             Norm::Softmax | Norm::Log => 1.0,
@@ -197,8 +198,8 @@ struct Propagated<'a> {
 }
 
 impl Propagated<'_> {
-    /// The loss with v = `weight`(C), and `pull`(x, C, v) = x ∂v/∂C in an order of operations that stays finite. Each loop is a
-    /// function of one place, for the compiler to compute several at a time.
+    /// The loss with v = `weight`(C), and `pull`(x, C, v) = x ∂v/∂C in an order of operations that stays finite. Each
+    /// loop is a function of one place, for the compiler to compute several at a time.
     #[inline(always)]
     fn loss(self, weight: impl Fn(f64) -> f64, pull: impl Fn(f64, f64, f64) -> f64) -> f64 {
         let Self { share, unit, slope, discount, log_prob, slots, sums, spare, raised, back } = self;

@@ -1,17 +1,17 @@
 //! Exponential functions of whole slices, several numbers at a time.
 //!
-//! A loss that needs an exponential a token spends most of its time in it. These loops have no call and no branch a number, so
-//! that the compiler turns them into vector instructions.
+//! A loss that needs an exponential a token spends most of its time in it. These loops have no call and no branch a
+//! number, so that the compiler turns them into vector instructions.
 //!
 //! # Formula
 //!
-//! With n the integer nearest to x / log 2 and r = x − n log 2, |r| ≤ (log 2)/2, eˣ = 2ⁿ (1 + r + r² q(r)). The polynomial q has
-//! degree 10, q(0) = 1/2 and a relative error below 2⁻⁵⁷: it interpolates (eʳ − 1 − r)/r² at Chebyshev nodes, computed with 60
-//! digits (mpmath 1.3) and rounded. Where n is 0 for a whole block of numbers, reduction and scaling are left out: they would
-//! not change a bit.
+//! With n the integer nearest to x / log 2 and r = x − n log 2, |r| ≤ (log 2)/2, eˣ = 2ⁿ (1 + r + r² q(r)). The
+//! polynomial q has degree 10, q(0) = 1/2 and a relative error below 2⁻⁵⁷: it interpolates (eʳ − 1 − r)/r² at Chebyshev
+//! nodes, computed with 60 digits (mpmath 1.3) and rounded. Where n is 0 for a whole block of numbers, reduction and
+//! scaling are left out: they would not change a bit.
 //!
-//! The result for a number depends on that number alone: not on the numbers beside it and, as products and sums are never
-//! contracted, not on the width of the processor's vectors.
+//! The result for a number depends on that number alone: not on the numbers beside it and, as products and sums are
+//! never contracted, not on the width of the processor's vectors.
 
 use std::f64::consts::LOG2_E;
 
@@ -74,7 +74,8 @@ impl Reduced {
         Self { r: (x - n * LN_2.0) - n * LN_2.1, shifted }
     }
 
-    /// Two powers of 2 whose product is 2ⁿ, and the inverse of the second. Each is in the range of f64 though 2ⁿ may not be.
+    /// Two powers of 2 whose product is 2ⁿ, and the inverse of the second. Each is in the range of f64 though 2ⁿ may
+    /// not be.
     #[inline(always)]
     fn scale(self) -> (f64, f64, f64) {
         let sum = self.shifted.to_bits() & 0xfff;

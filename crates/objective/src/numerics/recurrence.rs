@@ -2,10 +2,10 @@
 //!
 //! # Formula
 //!
-//! S_t = x_t + γ S_{t+1}, or x_t + γ S_{t−1}. As it stands, every place waits for the one before it. A block of 8 places first
-//! forms its own sums, by doubling: of 2 places, then of 4, then of 8; then the sum of the next block arrives times the powers of
-//! γ. Blocks wait for one another once in 8 places. For items of one sign the result is within a few units in the last place of the
-//! recurrence's own.
+//! S_t = x_t + γ S_{t+1}, or x_t + γ S_{t−1}. As it stands, every place waits for the one before it. A block of 8
+//! places first forms its own sums, by doubling: of 2 places, then of 4, then of 8; then the sum of the next block
+//! arrives times the powers of γ. Blocks wait for one another once in 8 places. For items of one sign the result is
+//! within a few units in the last place of the recurrence's own.
 
 use std::array::from_fn;
 

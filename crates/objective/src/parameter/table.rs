@@ -288,11 +288,10 @@ pub const fn purpose(doc: &'static str) -> &'static str {
 /// - `=> follows |own| ..` answers the value of an `Option<f64>` that is not set (`None`: no such value).
 /// - A field that many objectives share is its name and a semicolon (`weighting;`); it is written out in the macro.
 /// - The struct gets `Default` and [`Declared`]. `pub struct Dpo = "dpo", "summary", "source" { .. }` gets
-///   [`Registered`] too; it implements [`Objective`](crate::Objective) with `in_force(self)` as its parameters.
-///   `pub struct Sgd = "sgd", "summary", "source", Optimizer of "optimizer" { .. }` is no objective but a variant of the
-///   enum `Optimizer`, and errors name its parameters as those of `optimizer`. A
-///   preset is another base: `read("preset", &Example { beta: 2.0, ..Example::default() }, given)`, with
-///   `declared(&base)` as its parameters.
+///   [`Registered`] too; it implements [`Objective`](crate::Objective) with `in_force(self)` as its parameters. `pub
+///   struct Sgd = "sgd", "summary", "source", Optimizer of "optimizer" { .. }` is no objective but a variant of the
+///   enum `Optimizer`, and errors name its parameters as those of `optimizer`. A preset is another base:
+///   `read("preset", &Example { beta: 2.0, ..Example::default() }, given)`, with `declared(&base)` as its parameters.
 #[macro_export]
 macro_rules! objective {
     (

@@ -7,10 +7,10 @@ use crate::numerics::{exponential, sum_of_differences};
 
 /// Correction for a sampler whose probabilities differ from the trainer's.
 ///
-/// A fast sampler and the trainer give the same weights different probabilities: kernels, precision and stale weights differ.
-/// Responses are then not samples of the behaviour policy as the trainer computes it, and the gradient is silently
-/// biased. A correction weights each token, or each response, by the ratio of the two, bounded so that its variance
-/// stays bounded, or rejects what the two disagree about.
+/// A fast sampler and the trainer give the same weights different probabilities: kernels, precision and stale weights
+/// differ. Responses are then not samples of the behaviour policy as the trainer computes it, and the gradient is
+/// silently biased. A correction weights each token, or each response, by the ratio of the two, bounded so that its
+/// variance stays bounded, or rejects what the two disagree about.
 ///
 /// # Formula
 ///
@@ -26,23 +26,24 @@ use crate::numerics::{exponential, sum_of_differences};
 /// | `icepop` | w of the token where a ≤ w ≤ b, otherwise 0 | none: a weight of 0 stays in the denominator |
 /// | `off_policy_sequence` | 0 where A < 0 and the response's mean of log π_rollout − log π is above b, otherwise 1 | none |
 ///
-/// All of it is held. A rejected token leaves the step: it has no loss of any kind, no part in a response's ratio, and no place
-/// in a denominator, so that a step in which half of the tokens are rejected is as large as one of the other half alone. The
-/// weights of `icepop` and `off_policy_sequence` are 0 as their papers have them, under sums divided by all tokens: there, the
-/// more is rejected, the smaller is the step.
+/// All of it is held. A rejected token leaves the step: it has no loss of any kind, no part in a response's ratio, and
+/// no place in a denominator, so that a step in which half of the tokens are rejected is as large as one of the other
+/// half alone. The weights of `icepop` and `off_policy_sequence` are 0 as their papers have them, under sums divided by
+/// all tokens: there, the more is rejected, the smaller is the step.
 ///
 /// # Source
 ///
-/// Truncation: F. Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025, and verl 0.9.1's
-/// `rollout_is`. Masks: J. Liu et al., "When Speed Kills Stability", 2025, and verl's `rollout_rs`. `icepop`: "Every Step Evolves",
-/// arXiv 2510.18855. `off_policy_sequence`: DeepSeek-AI, "DeepSeek-V3.2", arXiv 2512.02556, equation 9: M = 0 where Â < 0 and
+/// Truncation: F. Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025, and verl
+/// 0.9.1's `rollout_is`. Masks: J. Liu et al., "When Speed Kills Stability", 2025, and verl's `rollout_rs`. `icepop`:
+/// "Every Step Evolves", arXiv 2510.18855. `off_policy_sequence`: DeepSeek-AI, "DeepSeek-V3.2", arXiv 2512.02556,
+/// equation 9: M = 0 where Â < 0 and
 /// |o|⁻¹ Σₜ log(π_old/π_θ) > δ, otherwise 1.
 ///
 /// # Departures
 ///
-/// verl's rejection masks alone have no weight; here the weight of what is kept is w, as in the paper. TRL keeps masked tokens
-/// in the denominator. `vespo` has its own weight of a response's ratio: the logarithms of the token weights are added to it, as
-/// in TRL.
+/// verl's rejection masks alone have no weight; here the weight of what is kept is w, as in the paper. TRL keeps masked
+/// tokens in the denominator. `vespo` has its own weight of a response's ratio: the logarithms of the token weights are
+/// added to it, as in TRL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Correction {

@@ -1,19 +1,20 @@
 //! Selection of the tokens with the greatest covariance between log-probability and advantage.
 //!
-//! A policy loses its entropy through the few tokens that are both likely and rewarded: the change of entropy in a step is, to first
-//! order, minus the covariance of log π and A. Clip-Cov takes the gradient of some of them away, and KL-Cov ties them to the policy
-//! that sampled them.
+//! A policy loses its entropy through the few tokens that are both likely and rewarded: the change of entropy in a step
+//! is, to first order, minus the covariance of log π and A. Clip-Cov takes the gradient of some of them away, and
+//! KL-Cov ties them to the policy that sampled them.
 //!
 //! # Formula
 //!
-//! The covariance of a token is (A − mean A)(log π − mean log π), means over the step's tokens. With n tokens and share s =
-//! `covariance_share`, max(1, ⌊s n⌋) tokens are selected: the greatest of all for `kl_cov`; for `clip_cov` the greatest of those
-//! that lie strictly between `covariance_min` and `covariance_max` and are not clipped anyway, or fewer where there are fewer.
+//! The covariance of a token is (A − mean A)(log π − mean log π), means over the step's tokens. With n tokens and share
+//! s = `covariance_share`, max(1, ⌊s n⌋) tokens are selected: the greatest of all for `kl_cov`; for `clip_cov` the
+//! greatest of those that lie strictly between `covariance_min` and `covariance_max` and are not clipped anyway, or
+//! fewer where there are fewer.
 //!
 //! # Source
 //!
-//! G. Cui et al., "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models", arXiv 2505.22617, and verl
-//! 0.9.1's `clip_cov` and `kl_cov`.
+//! G. Cui et al., "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models", arXiv 2505.22617,
+//! and verl 0.9.1's `clip_cov` and `kl_cov`.
 //!
 //! # Departures
 //!

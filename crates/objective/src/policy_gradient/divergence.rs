@@ -7,10 +7,10 @@ use crate::numerics::{STEEPEST, exp_excess_slice, exp_m1_slice, exp_slice, expon
 
 /// Estimator of the divergence from a sampled token.
 ///
-/// Rewards cover little of what a language model has learned. A divergence from the policy before training preserves what they do
-/// not cover: a token that is more probable than under the reference is pushed down, a less probable one is pulled up.
-/// The estimators agree in value, and their gradients differ: which divergence is descended depends on the estimator and on where
-/// it is put.
+/// Rewards cover little of what a language model has learned. A divergence from the policy before training preserves
+/// what they do not cover: a token that is more probable than under the reference is pushed down, a less probable one
+/// is pulled up. The estimators agree in value, and their gradients differ: which divergence is descended depends on
+/// the estimator and on where it is put.
 ///
 /// # Formula
 ///
@@ -28,8 +28,8 @@ use crate::numerics::{STEEPEST, exp_excess_slice, exp_m1_slice, exp_slice, expon
 /// | `corrected` | β ρ k, the ratio differentiated | β ρ (k + ∂k/∂log π), for k3 β ρ d |
 /// | `reward` | nothing: β Σ k of the behaviour policy is taken off the reward, held | through the advantage |
 ///
-/// Expected gradients at the states visited, their distribution held; of `loss` and `reward` on policy, of `corrected` whichever
-/// policy sampled the tokens:
+/// Expected gradients at the states visited, their distribution held; of `loss` and `reward` on policy, of `corrected`
+/// whichever policy sampled the tokens:
 ///
 /// | | `loss` | `corrected` | `reward` |
 /// |---|---|---|---|
@@ -37,19 +37,19 @@ use crate::numerics::{STEEPEST, exp_excess_slice, exp_m1_slice, exp_slice, expon
 /// | `k2` | KL(π \|\| π_ref) | E_π\[d²\]/2 | no divergence's |
 /// | `k3` | KL(π_ref \|\| π) | KL(π \|\| π_ref) | KL(π \|\| π_ref) − KL(π_ref \|\| π) |
 ///
-/// Only `k1` in the reward, summed over the response, gives the divergence of whole responses. `divergence_clip` = c bounds d to
-/// ±c: beyond, the estimate is that of the bound, and only the ratio of `corrected` moves.
+/// Only `k1` in the reward, summed over the response, gives the divergence of whole responses. `divergence_clip` = c
+/// bounds d to ±c: beyond, the estimate is that of the bound, and only the ratio of `corrected` moves.
 ///
 /// # Source
 ///
-/// J. Schulman, "Approximating KL Divergence", 2020; `corrected` with k3: DeepSeek-AI, "DeepSeek-V3.2", arXiv 2512.02556,
-/// equation 7, which is TRL's default (`use_bias_correction_kl`); k1 in the reward: arXiv 2402.14740.
+/// J. Schulman, "Approximating KL Divergence", 2020; `corrected` with k3: DeepSeek-AI, "DeepSeek-V3.2", arXiv
+/// 2512.02556, equation 7, which is TRL's default (`use_bias_correction_kl`); k1 in the reward: arXiv 2402.14740.
 ///
 /// # Departures
 ///
-/// TRL multiplies by the ratio that its importance sampling has, which is the sequence's where that is asked for; the gradient is
-/// then no divergence's. verl bounds the value of k3 to ±10 and passes no gradient beyond. Exponentials of more than 100 nats
-/// continue along their tangent.
+/// TRL multiplies by the ratio that its importance sampling has, which is the sequence's where that is asked for; the
+/// gradient is then no divergence's. verl bounds the value of k3 to ±10 and passes no gradient beyond. Exponentials of
+/// more than 100 nats continue along their tangent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Estimator {
@@ -129,8 +129,8 @@ impl Estimates {
         Self { values: [0.0; BLOCK], slopes: [0.0; BLOCK], ratios: [0.0; BLOCK] }
     }
 
-    /// The estimates of at most [`BLOCK`] tokens and their derivatives, with d bounded: times the importance ratios where
-    /// there is a behaviour policy.
+    /// The estimates of at most [`BLOCK`] tokens and their derivatives, with d bounded: times the importance ratios
+    /// where there is a behaviour policy.
     pub(super) fn fill(
         &mut self,
         estimator: Estimator,

@@ -1,4 +1,5 @@
-//! Published policy gradients as presets: each is [`PolicyGradient`] with other defaults, and takes all of its parameters.
+//! Published policy gradients as presets: each is [`PolicyGradient`] with other defaults, and takes all of its
+//! parameters.
 
 use super::{Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion};
 use crate::Objective;

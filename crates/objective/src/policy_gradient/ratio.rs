@@ -7,9 +7,10 @@ use crate::numerics::sum_of_differences;
 
 /// Importance ratio of the policy in training to the policy that sampled the response.
 ///
-/// A policy gradient estimated from the responses of an older policy weights each by how much more likely the policy in training
-/// makes it. The ratio of a whole response is the exact weight and the noisiest one; the ratio of a token is the common
-/// approximation; the geometric mean over a response lies between them, at a scale that does not depend on the length.
+/// A policy gradient estimated from the responses of an older policy weights each by how much more likely the policy in
+/// training makes it. The ratio of a whole response is the exact weight and the noisiest one; the ratio of a token is
+/// the common approximation; the geometric mean over a response lies between them, at a scale that does not depend on
+/// the length.
 ///
 /// # Formula
 ///
@@ -27,8 +28,8 @@ use crate::numerics::sum_of_differences;
 ///
 /// # Source
 ///
-/// `token`: arXiv 1707.06347; `sequence`: C. Zheng et al., "GSPO", arXiv 2507.18071, equation 7; `sequence_token`: equations
-/// 13 and 14 there; `product`: TRL's `RLOOTrainer`; `none`: R. J. Williams, 1992, and GPG, arXiv 2504.02546.
+/// `token`: arXiv 1707.06347; `sequence`: C. Zheng et al., "GSPO", arXiv 2507.18071, equation 7; `sequence_token`:
+/// equations 13 and 14 there; `product`: TRL's `RLOOTrainer`; `none`: R. J. Williams, 1992, and GPG, arXiv 2504.02546.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Ratio {

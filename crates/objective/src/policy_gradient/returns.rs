@@ -4,8 +4,8 @@
 ///
 /// # Formula
 ///
-/// With rₜ the reward on yₜ, Vₜ the value of sₜ, V after the last token the `bootstrap` (0 where the episode ended, the value
-/// of the state where it was cut off), δₜ = rₜ + γ Vₜ₊₁ − Vₜ:
+/// With rₜ the reward on yₜ, Vₜ the value of sₜ, V after the last token the `bootstrap` (0 where the episode ended, the
+/// value of the state where it was cut off), δₜ = rₜ + γ Vₜ₊₁ − Vₜ:
 ///
 /// Aₜ = δₜ + γ λ Aₜ₊₁, Rₜ = Aₜ + Vₜ
 ///

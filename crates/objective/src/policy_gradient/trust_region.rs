@@ -7,10 +7,10 @@ use crate::numerics::{STEEPEST, log1mexp};
 
 /// Limit of how far a policy gradient may move away from the policy that sampled the responses.
 ///
-/// Responses are samples of the policy that generated them. Once the policy in training differs from it, their gradient is
-/// right only with importance weights, whose variance grows without bound. A trust region bounds how much a token, or a
-/// response, may still pull when its importance ratio is far from 1: by cutting its gradient off, by capping its weight, or by
-/// a smooth gate.
+/// Responses are samples of the policy that generated them. Once the policy in training differs from it, their gradient
+/// is right only with importance weights, whose variance grows without bound. A trust region bounds how much a token,
+/// or a response, may still pull when its importance ratio is far from 1: by cutting its gradient off, by capping its
+/// weight, or by a smooth gate.
 ///
 /// # Formula
 ///
@@ -34,28 +34,29 @@ use crate::numerics::{STEEPEST, log1mexp};
 ///
 /// KL is that of two outcomes, this token or another one: π_b log(π_b/π) + (1 − π_b) log((1 − π_b)/(1 − π)) with π_b =
 /// π_behaviour. Covariances are (A − mean A)(log π − mean log π), means over the step's tokens; `clip_cov` takes the
-/// greatest of those between `covariance_min` and `covariance_max`, `kl_cov` the greatest of all. w's logarithm is clamped
-/// to ±20 nats a token and to [log 10⁻⁸, 20] over all; k and λ are those of the sign of A (A ≥ 0 counts as positive).
+/// greatest of those between `covariance_min` and `covariance_max`, `kl_cov` the greatest of all. w's logarithm is
+/// clamped to ±20 nats a token and to [log 10⁻⁸, 20] over all; k and λ are those of the sign of A (A ≥ 0 counts as
+/// positive).
 ///
-/// Cotangents follow: −ρ A where a clip does not hold, 0 where it does; −weight A of a held weight; −4 A ρ σ(y) σ(−y) with y =
-/// τ (ρ − 1); −A + c u.
+/// Cotangents follow: −ρ A where a clip does not hold, 0 where it does; −weight A of a held weight; −4 A ρ σ(y) σ(−y)
+/// with y = τ (ρ − 1); −A + c u.
 ///
 /// # Source
 ///
 /// `clip`: J. Schulman et al., arXiv 1707.06347, equation 7; ε' ≠ ε from DAPO, arXiv 2503.14476, equation 8; δ from
-/// INTELLECT-2, arXiv 2505.07291. `cispo`: MiniMax-M1, arXiv 2506.13585, equations 4 and 5. `sapo`: C. Gao et al., arXiv
-/// 2511.20347. `vespo`: arXiv 2602.10693. `geometric_mean`: Y. Zhao et al., "GMPO", arXiv 2507.20673. `total_variation`,
-/// `binary_kl`: "DPPO", arXiv 2602.04879. `quadratic`: P. Richemond et al., "Offline Regularised Reinforcement Learning", arXiv
-/// 2405.19107, as verl 0.9.1's `dro`. `clip_cov`, `kl_cov`: G. Cui et al., arXiv 2505.22617; verl draws at random
-/// among the tokens between the two bounds, of which the greatest are taken here. `topr`: N. Le Roux et al.,
-/// "Tapered Off-Policy REINFORCE", arXiv 2503.14286, section 3: ∇J = Σ_{R ≥ 0} μ R ∇log π + Σ_{R < 0} μ [π/μ]₀¹ R ∇log π, the
-/// sums over responses and [·]₀¹ the ratio clipped to [0, 1].
+/// INTELLECT-2, arXiv 2505.07291. `cispo`: MiniMax-M1, arXiv 2506.13585, equations 4 and 5. `sapo`: C. Gao et al.,
+/// arXiv 2511.20347. `vespo`: arXiv 2602.10693. `geometric_mean`: Y. Zhao et al., "GMPO", arXiv 2507.20673.
+/// `total_variation`, `binary_kl`: "DPPO", arXiv 2602.04879. `quadratic`: P. Richemond et al., "Offline Regularised
+/// Reinforcement Learning", arXiv 2405.19107, as verl 0.9.1's `dro`. `clip_cov`, `kl_cov`: G. Cui et al., arXiv
+/// 2505.22617; verl draws at random among the tokens between the two bounds, of which the greatest are taken here.
+/// `topr`: N. Le Roux et al., "Tapered Off-Policy REINFORCE", arXiv 2503.14286, section 3: ∇J = Σ_{R ≥ 0} μ R ∇log π +
+/// Σ_{R < 0} μ [π/μ]₀¹ R ∇log π, the sums over responses and [·]₀¹ the ratio clipped to [0, 1].
 ///
 /// # Departures
 ///
-/// Exponentials of more than 100 nats continue along their tangent. `vespo`: the logarithm of a weight ends at 100. verl adds 10⁻⁸ to
-/// both 1 − π of `binary_kl`; here they are 1 − eˣ in full precision. verl's dual clip is on (δ = 3) unless set, and acts on
-/// negative advantages alone, as δ does here wherever δ ≥ 1 + ε'.
+/// Exponentials of more than 100 nats continue along their tangent. `vespo`: the logarithm of a weight ends at 100.
+/// verl adds 10⁻⁸ to both 1 − π of `binary_kl`; here they are 1 − eˣ in full precision. verl's dual clip is on (δ = 3)
+/// unless set, and acts on negative advantages alone, as δ does here wherever δ ≥ 1 + ε'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum TrustRegion {

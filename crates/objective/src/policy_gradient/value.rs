@@ -2,8 +2,8 @@
 //!
 //! # Formula
 //!
-//! With V the value, R its return: max((V − R)², (V̂ − R)²)/2, V̂ = V_behaviour + clip(V − V_behaviour, ±v) with `value_clip` = v,
-//! otherwise V. The derivative by V is V − R where the maximum moves with V, otherwise 0.
+//! With V the value, R its return: max((V − R)², (V̂ − R)²)/2, V̂ = V_behaviour + clip(V − V_behaviour, ±v) with
+//! `value_clip` = v, otherwise V. The derivative by V is V − R where the maximum moves with V, otherwise 0.
 //!
 //! # Source
 //!

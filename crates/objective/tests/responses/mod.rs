@@ -108,8 +108,8 @@ impl Responses {
         }
     }
 
-    /// Passes the responses as data of the kind that is required: of pairs and of mismatched responses, the second half are
-    /// the rejected or mismatched ones.
+    /// Passes the responses as data of the kind that is required: of pairs and of mismatched responses, the second half
+    /// are the rejected or mismatched ones.
     pub(crate) fn with_batch<T>(&self, requirements: &Requirements, then: impl FnOnce(&Batch<'_>) -> T) -> T {
         let (count, half) = (self.lengths.len(), self.lengths.len() / 2);
         let all = || self.side(requirements, 0..count);

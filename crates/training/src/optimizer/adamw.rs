@@ -8,12 +8,12 @@ use super::{OptimizerSettings, Slices};
 objective! {
     /// The mean gradient over the root of its mean square, with weight decay apart from both.
     ///
-    /// With θ the parameters, g the gradient, η the learning rate, d the weight decay and k the update's number, from 1, element
-    /// by element: θ −= η d θ; a = β₁ a + (1 − β₁) g; v = β₂ v + (1 − β₂) g²;
-    /// θ −= η (a / (1 − β₁ᵏ)) / (√(v / (1 − β₂ᵏ)) + ε).
+    /// With θ the parameters, g the gradient, η the learning rate, d the weight decay and k the update's number, from
+    /// 1, element by element: θ −= η d θ; a = β₁ a + (1 − β₁) g; v = β₂ v + (1 − β₂) g²; θ −= η (a / (1 − β₁ᵏ)) / (√(v
+    /// / (1 − β₂ᵏ)) + ε).
     ///
-    /// Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101; formula and defaults of
-    /// PyTorch 2.11, `torch.optim.AdamW`.
+    /// Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101; formula and
+    /// defaults of PyTorch 2.11, `torch.optim.AdamW`.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct AdamW = "adamw",
         "the mean gradient over the root of its mean square, with decoupled weight decay",

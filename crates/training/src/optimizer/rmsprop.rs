@@ -6,13 +6,15 @@ use objective::parameter::{BELOW_ONE, NON_NEGATIVE, POSITIVE};
 use super::{OptimizerSettings, Slices};
 
 objective! {
-    /// The gradient over the root of its mean square: every parameter moves about as far, however steep the loss is along it.
+    /// The gradient over the root of its mean square: every parameter moves about as far, however steep the loss is
+    /// along it.
     ///
-    /// With θ the parameters, g the gradient, η the learning rate, d the weight decay, s the smoothing and m the momentum, element
-    /// by element: g += d θ; v = s v + (1 − s) g²; u = g / (√v + ε); with momentum b = m b + u, u = b; θ −= η u.
+    /// With θ the parameters, g the gradient, η the learning rate, d the weight decay, s the smoothing and m the
+    /// momentum, element by element: g += d θ; v = s v + (1 − s) g²; u = g / (√v + ε); with momentum b = m b + u, u =
+    /// b; θ −= η u.
     ///
-    /// Source: G. Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012; formula and defaults of PyTorch 2.11,
-    /// `torch.optim.RMSprop`.
+    /// Source: G. Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012; formula and defaults of PyTorch
+    /// 2.11, `torch.optim.RMSprop`.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct RmsProp = "rmsprop",
         "the gradient over the root of its mean square",

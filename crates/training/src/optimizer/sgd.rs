@@ -8,8 +8,9 @@ use super::{OptimizerSettings, Slices};
 objective! {
     /// The gradient, with momentum if wanted.
     ///
-    /// With θ the parameters, g the gradient, η the learning rate, d the weight decay and m the momentum, element by element:
-    /// g += d θ; with momentum b = m b + g (b = g at first) and u = b, or u = g + m b (Nesterov); without it u = g; θ −= η u.
+    /// With θ the parameters, g the gradient, η the learning rate, d the weight decay and m the momentum, element by
+    /// element: g += d θ; with momentum b = m b + g (b = g at first) and u = b, or u = g + m b (Nesterov); without it u
+    /// = g; θ −= η u.
     ///
     /// Source: formula and defaults of PyTorch 2.11, `torch.optim.SGD`.
     #[derive(Clone, Copy, Debug, PartialEq)]

@@ -415,8 +415,8 @@ fn the_explanation_stands_under_the_table_and_on_the_page() {
     let titles = [
         "Reads of each cell",
         "Cells that the training read",
-        "Where the distance is left",
-        "against where the policy goes",
+        "Where the remaining distance is",
+        "compared with those that the policy visits",
         "Bias of the preference estimate",
         "Bellman residual",
         "Displacement",

@@ -1,4 +1,4 @@
-//! What a study found, as typed rows: `analysis` says what the numbers mean, `summary` shows them.
+//! Results of a study as typed rows: `analysis` defines the numbers, `summary` formats them.
 
 use std::collections::BTreeMap;
 
@@ -6,46 +6,46 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Question, Study};
 
-/// What a study found.
+/// Results of a study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StudyReport {
-    /// The program's version that trained.
+    /// Version of the program that trained.
     pub version: String,
-    /// The study.
+    /// Study of the results.
     pub study: Study,
-    /// What was trained.
+    /// Amount of training.
     pub scale: Scale,
-    /// Runs that diverged, by method.
+    /// Number of diverged runs, by method.
     pub diverged: BTreeMap<String, usize>,
-    /// The claimed order.
+    /// Results on the claimed order.
     pub order: OrderReport,
-    /// Every two of its methods, in the claimed order.
+    /// All pairs of its methods, in the claimed order.
     pub pairs: Vec<PairReport>,
-    /// Answers to the study's questions.
+    /// Answers to the study's claims.
     pub questions: Vec<Answer>,
 }
 
-/// How much was trained.
+/// Amount of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scale {
-    /// Designs.
+    /// Number of designs.
     pub designs: usize,
-    /// Runs, over designs, methods and seeds.
+    /// Number of runs, over designs, methods and seeds.
     pub runs: usize,
-    /// Readings of each method.
+    /// Number of readings of each method.
     pub readings: usize,
 }
 
 /// A share of readings, and its 95% interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share {
-    /// Designs that it is over.
+    /// Number of designs.
     pub designs: usize,
-    /// The share.
+    /// Share of the readings.
     pub share: f64,
-    /// The interval's lower end.
+    /// Lower end of the interval.
     pub low: f64,
-    /// The interval's upper end.
+    /// Upper end of the interval.
     pub high: f64,
 }
 

@@ -59,7 +59,7 @@ impl Shard {
         (self.number - 1..designs).step_by(self.of)
     }
 
-    /// What its files' names begin with.
+    /// Prefix of its files' names.
     fn stem(&self) -> String {
         format!("shard-{}-of-{}", self.number, self.of)
     }
@@ -196,7 +196,7 @@ impl Origin {
     }
 }
 
-/// The finished designs of a shard that is not.
+/// Journal of an unfinished shard's finished designs.
 struct Journal {
     file: File,
     path: PathBuf,
@@ -207,7 +207,7 @@ impl Journal {
         folder.join(format!("{}.journal", shard.stem()))
     }
 
-    /// The journal, and what is in it; a last line that is not whole is cut off.
+    /// Opens the journal and reads its contents; an incomplete last line is removed.
     fn open(folder: &Path, origin: &Origin) -> Result<(Self, Vec<DesignResult>), LakeError> {
         let path = Self::path(folder, origin.shard);
         let io = |source| LakeError::File { path: path.clone(), source };
@@ -254,14 +254,14 @@ impl Journal {
     }
 }
 
-/// The JSON of a journal's line whose checksum is right.
+/// JSON of a journal's line with a correct checksum.
 fn checked(line: &[u8]) -> Option<&[u8]> {
     let (sum, json) = line.split_at_checked(9)?;
     let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?.strip_suffix(' ')?, 16).ok()?;
     (crc32fast::hash(json) == sum).then_some(json)
 }
 
-/// Every shard's file in a folder, in order.
+/// All shards' files in a folder, in order.
 fn files(folder: &Path) -> Result<Vec<(Shard, PathBuf)>, LakeError> {
     let io = |source| LakeError::File { path: folder.to_owned(), source };
     let mut files = Vec::new();
@@ -283,13 +283,13 @@ fn find(folder: &Path, shard: Shard) -> Result<Option<PathBuf>, LakeError> {
     Ok(files(folder)?.into_iter().find(|(other, _)| *other == shard).map(|(_, path)| path))
 }
 
-/// The shard and the checksum in a file's name.
+/// Shard and checksum in a file's name.
 fn named(name: &str) -> Option<(Shard, u32)> {
     let (shard, sum) = name.strip_prefix("shard-")?.strip_suffix(".parquet")?.rsplit_once('-')?;
     Some((shard.replace("-of-", "/").parse().ok()?, u32::from_str_radix(sum, 16).ok()?))
 }
 
-/// What a shard's file says.
+/// Contents of a shard's file.
 fn read(path: &Path) -> Result<(Origin, Vec<DesignResult>), LakeError> {
     let fail = |problem: &str| LakeError::Shard { path: path.to_owned(), problem: problem.to_owned() };
     let bytes = std::fs::read(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;

@@ -1,4 +1,4 @@
-//! What the tests share: ragged batches, central differences, the oracles' answers, and the program.
+//! Code that the tests share: ragged batches, central differences, the oracles' answers, and the program.
 
 pub mod command;
 
@@ -22,7 +22,7 @@ pub struct OwnedBatch {
     pub pairs: Vec<Pair>,
     /// Counts of the whole step.
     pub totals: StepTotals,
-    /// What the objective carries into the step.
+    /// State of the objective before the step.
     pub state: ObjectiveState,
 }
 

@@ -38,7 +38,7 @@ fn evaluate(objective: &dyn Objective) -> Evaluation {
     OwnedBatch::new(&objective.requirements(), &responses()).evaluate(objective)
 }
 
-/// What must be set beside a parameter for it to be used at all.
+/// Other parameters that must be set for a parameter to have an effect.
 fn company(method: &str, parameter: &str) -> Vec<(&'static str, Value)> {
     match (method, parameter) {
         (_, "divergence_alpha") => vec![("divergence", "alpha".into())],

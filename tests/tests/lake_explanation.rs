@@ -1,4 +1,4 @@
-//! What `lake --explain` measures, and where it says so.
+//! Tests of the measurements of `lake --explain` and of their presentation.
 
 use lake::environment::Environment;
 use lake::explanation::{

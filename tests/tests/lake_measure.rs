@@ -40,8 +40,8 @@ fn export(folder: &TempDir, arguments: &[&str]) -> PathBuf {
     out
 }
 
-/// What `lm score` would answer if its model had this policy, and said something else than an action with most of its
-/// probability.
+/// Output of `lm score` for a model that has this policy, but gives most of its probability to texts other than
+/// actions.
 fn scores(map: &Map, policy: &TransitionMatrix) -> String {
     let line = |cell: usize| {
         let completions = policy[cell].iter().enumerate().map(|(action, probability)| {

@@ -41,7 +41,7 @@ fn cells(page: &str, table: &str) -> Vec<Vec<String>> {
     body.split("</tr>").map(row).filter(|row| row.len() > 1).map(|mut row| (row.pop(), row).1).collect()
 }
 
-/// What the page's script reads.
+/// Data for the page's script.
 fn data(page: &str) -> Value {
     serde_json::from_str(between(page, "<script type=\"application/json\" id=\"data\">", "</script>")).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What every solver owes: the same answer, and a certificate that holds.
+//! Tests of all solvers: they give the same result, with a valid certificate.
 
 use lake::environment::{Dynamics, Environment, Rewards};
 use lake::generate::Generated;

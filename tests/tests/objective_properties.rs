@@ -1,4 +1,4 @@
-//! What must hold for every objective, whatever its parameters and the batch.
+//! Properties of every objective, for all parameters and batches.
 
 use std::ops::Bound;
 
@@ -128,8 +128,8 @@ fn parts(batch: &OwnedBatch) -> Vec<Vec<usize>> {
     }
 }
 
-/// What the loss of a sampled token may come to, from its importance ratio, its advantage and its squared error: losses
-/// of sampled responses are differences of such terms.
+/// Bound of a sampled token's loss, from its importance ratio, its advantage and its squared error: losses of sampled
+/// responses are differences of such terms.
 fn largest_term(responses: &[Tokens]) -> f64 {
     let term = |token: &Token| {
         let ratio = (token.log_prob - token.behaviour_log_prob).exp();

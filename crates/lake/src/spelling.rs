@@ -5,9 +5,9 @@ use crate::error::LakeError;
 
 /// A name, taken apart.
 pub(crate) struct Spelled<'a> {
-    /// What its errors call it.
+    /// Name in error messages.
     subject: &'static str,
-    /// What stands before the first comma.
+    /// Text before the first comma.
     pub(crate) head: &'a str,
     /// The others, each a field and its value.
     pub(crate) fields: Vec<(&'a str, &'a str)>,

@@ -87,7 +87,7 @@ pub fn sum_of_differences(a: &[f64], b: &[f64]) -> f64 {
     lanes.into_iter().chain(rest).sum()
 }
 
-/// σ(x) = 1 / (1 + e⁻ˣ).
+/// Logistic function σ(x) = 1 / (1 + e⁻ˣ).
 ///
 /// Small values keep their relative precision:
 ///

@@ -73,7 +73,7 @@ impl Tree {
         gradient
     }
 
-    /// ∇E[f(y)].
+    /// Gradient ∇E[f(y)] of an expectation.
     fn gradient_of_mean(&self, policy: &Policy, f: impl Fn(usize) -> f64) -> Gradient {
         self.sum_of_scores(policy, |index| probability(policy, &self.walks[index]) * f(index))
     }
@@ -440,7 +440,7 @@ fn divergences(tree: &Tree, policies: Policies<'_>) -> [Gradient; 3] {
     gradients
 }
 
-/// What β adds to the direction that is descended, for one unit of β.
+/// Contribution of one unit of β to the descent direction.
 fn descent_of_divergence(
     (divergence, place): (Estimator, Place),
     plain: PolicyGradient,

@@ -72,7 +72,7 @@ fn values(parameter: &Parameter, text: &str) -> Vec<Value> {
     }
 }
 
-/// What other choices a parameter may need beside it.
+/// Other choices that a parameter may need beside it.
 fn company() -> Vec<Vec<(&'static str, Value)>> {
     vec![
         vec![],

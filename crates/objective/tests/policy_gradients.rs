@@ -1,4 +1,4 @@
-//! What must hold for policy gradients whatever their choices: which choices make sense, what is refused, and how steps
+//! Properties of policy gradients for all choices: which choices make sense, what is refused, and how steps
 //! add up.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed check is a panic")]
 

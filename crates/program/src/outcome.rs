@@ -1,4 +1,4 @@
-//! How an error is told, and with which exit code.
+//! Printing of errors, and exit codes.
 
 use std::io::ErrorKind;
 use std::process::{ExitCode, Termination};

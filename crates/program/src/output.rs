@@ -10,7 +10,7 @@ use tempfile::{NamedTempFile, TempDir};
 
 use self::destination::Destination;
 
-/// How names begin of what is not finished. What a killed process left under such a name is of no use to anyone.
+/// Prefix of the names of unfinished files. Those that a killed process leaves behind can be deleted.
 const UNFINISHED: &str = ".unfinished-";
 
 /// Number of random letters that make a temporary name unique.
@@ -22,7 +22,7 @@ const DRAWN: usize = 6;
 pub struct OutputError {
     /// The file or folder.
     pub path: PathBuf,
-    /// Why.
+    /// Error of the operating system.
     pub source: std::io::Error,
 }
 

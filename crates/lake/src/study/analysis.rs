@@ -1,4 +1,4 @@
-//! What a study's results say: how often an order of methods holds, by how much, and what it depends on.
+//! Analysis of a study's results: how often an order of methods holds, by how much, and on which factors it depends.
 //!
 //! # Formula
 //!

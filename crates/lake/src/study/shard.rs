@@ -25,15 +25,15 @@ use super::reading::{DesignResult, run};
 use super::table::{Origin, decode, encode};
 use crate::error::LakeError;
 
-/// The most shards.
+/// Maximum number of shards.
 const MOST_SHARDS: usize = 100_000;
 
 /// A part of a study's designs: every `of`-th, from `number` on, which counts from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
-    /// Which.
+    /// Number of the shard, from 1.
     pub number: usize,
-    /// Of how many.
+    /// Number of all shards.
     pub of: usize,
 }
 

@@ -42,7 +42,7 @@ struct Side {
     reward: Option<Vec<Rewards>>,
 }
 
-/// What rewards a response: one number, or several of which some may abstain.
+/// Rewards of a response: one number, or several of which some may be absent.
 struct Rewards(Vec<Option<f64>>);
 
 #[derive(Deserialize, Default)]

@@ -14,7 +14,7 @@ use crate::parameter::{UNIT, choices};
 use crate::requirements::{Anticipation, Data, Freeze, Lambda, Requirements};
 use crate::{Objective, declared_parameters};
 
-/// How later losses reach earlier tokens in [`Ift`].
+/// Propagation of later losses to earlier tokens in [`Ift`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Propagation {
@@ -119,15 +119,15 @@ objective! {
             Propagation::Released | Propagation::Algorithm1 => None,
             Propagation::Equation21 | Propagation::None => own.propagates(),
         },
-        /// How later losses reach earlier tokens: the authors' code, Algorithm 1, equation 21, or not at all.
+        /// Propagation of later losses to earlier tokens: the authors' code, Algorithm 1, equation 21, or none.
         propagation: Propagation = Propagation::Released,
-        /// What is propagated: losses over the response's length, losses, or ones (the released code's type).
+        /// Propagated quantity: losses over the response's length, losses, or ones (the released code's type).
         item: Item = Item::Loss => unused Ift::without_weights,
         /// Whether weights gather the later items (left) or, inverted, the earlier ones (right).
         side: Side = Side::Left => unused Ift::without_weights,
-        /// What makes weights of the discounted sums.
+        /// Mapping from discounted sums to weights.
         norm: Norm = Norm::L1 => unused Ift::without_weights,
-        /// Which encodings of an anticipated state pass no gradient.
+        /// Encodings of an anticipated state through which no gradient passes.
         freeze_embeddings: Freeze = Freeze::None,
     }
 }

@@ -16,7 +16,7 @@ pub(super) enum Destination {
     Stream(PathBuf),
 }
 
-/// What a path resolves to when its symbolic links are followed.
+/// Destination of a path after its symbolic links are followed.
 enum Followed {
     Absent(PathBuf),
     Descriptor(PathBuf),

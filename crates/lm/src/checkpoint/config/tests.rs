@@ -1,4 +1,4 @@
-//! What is read, what is taken for granted, and what is refused.
+//! Tests of supported values, defaults and rejected values of `config.json`.
 
 use serde_json::{Value, json};
 

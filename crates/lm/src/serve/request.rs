@@ -11,8 +11,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::documented::{Unsupported, refuse_unsupported};
-use super::drawing;
 use super::refusal::Refusal;
+use super::sampling_fields;
 use super::stopping::{Stop, stops};
 use super::wording::TOO_LONG;
 use super::worker::{Job, max_reports};

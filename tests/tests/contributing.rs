@@ -9,14 +9,14 @@ use tests::command::root;
 /// Folders that the page does not mention and the copy does not need.
 const LEFT_OUT: [&str; 4] = ["target", ".git", ".cargo", "plots"];
 
-/// A step of the recipe.
+/// A step of CONTRIBUTING's instructions.
 #[derive(Debug)]
 enum Step {
     /// A new file with this content.
     Write(PathBuf, String),
-    /// Lines to find in a file, and those to put in their place.
+    /// Lines to find in a file, and their replacement.
     Change(PathBuf, String, String),
-    /// Commands.
+    /// Commands to run.
     Run(String),
 }
 

@@ -1,4 +1,4 @@
-//! Policies that any program trained are measured as the lake's own, and the lake is told as conversations.
+//! Measurement of policies from other programs, and export of the lake as conversations.
 
 use std::path::{Path, PathBuf};
 

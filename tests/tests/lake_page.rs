@@ -26,7 +26,7 @@ fn draw(methods: &str, fields: &str) -> Drawn {
     Drawn { page, report: serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap() }
 }
 
-/// The text between two others, the first time they come.
+/// Text between the first occurrences of two others.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     text.split_once(before).unwrap().1.split_once(after).unwrap().0
 }

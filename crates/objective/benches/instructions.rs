@@ -14,11 +14,11 @@ use crate::work::Work;
 
 mod work;
 
-/// More than a loss takes that adds up log-probabilities response by response.
+/// Limit of instructions per token for losses that add up log-probabilities response by response.
 const OF_SUMS: u64 = 48;
-/// More than one takes that has an exponential or a logarithm for each token.
+/// Limit for losses with one exponential or logarithm per token.
 const OF_EXPONENTIALS: u64 = 200;
-/// More than one takes that has several: a ratio, a gate, a mask or a correction, and the divergence from a reference.
+/// Limit for losses with several: a ratio, a gate, a mask or a correction, and the divergence from a reference.
 const OF_CHOICES: u64 = 400;
 
 fn within(instructions: u64) -> LibraryBenchmarkConfig {

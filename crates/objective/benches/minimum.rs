@@ -14,7 +14,7 @@ use crate::work::Work;
 
 mod work;
 
-/// Evaluations of 64k tokens; fewer of more.
+/// Number of evaluations of 64k tokens; fewer for more tokens.
 const REPETITIONS: usize = 1000;
 const TOKENS: [usize; 2] = [1 << 16, 1 << 20];
 

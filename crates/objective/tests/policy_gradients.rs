@@ -76,7 +76,7 @@ fn every_preset_is_rebuilt_from_its_parameters_and_may_be_changed_where_it_has_a
     PolicyGradient { beta: 0.0, ..PolicyGradient::rloo() }.evaluator().unwrap();
 }
 
-/// Responses in three groups, with everything that a choice may ask for.
+/// Responses in three groups, with every column that a choice may need.
 struct Data {
     lengths: Vec<usize>,
     group: Vec<usize>,
@@ -105,7 +105,7 @@ impl Data {
         }
     }
 
-    /// The answer for some responses, in a step of these totals or of their own.
+    /// Evaluates some of the responses, in a step with these totals or in a step of their own.
     fn answer(
         &self,
         objective: PolicyGradient,
@@ -309,7 +309,7 @@ fn only_the_tokens_of_high_entropy_are_learned_from() {
     }
 }
 
-/// The loss and the cotangents by log π and V of one token, with this advantage and these columns.
+/// Loss of one token, and its cotangents by log π and V, for this advantage and these columns.
 fn of_token(objective: PolicyGradient, advantage: f64, token: Side<'_>) -> (f64, f64, Option<f64>) {
     let responses = Side { advantage: &[advantage], ..token };
     let mut evaluator = objective.evaluator().unwrap();

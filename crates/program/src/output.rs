@@ -1,4 +1,4 @@
-//! Files and folders that appear whole or not at all.
+//! Files and folders that appear once they are complete.
 
 mod destination;
 
@@ -20,7 +20,7 @@ const DRAWN: usize = 6;
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
 pub struct OutputError {
-    /// The file or folder.
+    /// Path of the file or folder.
     pub path: PathBuf,
     /// Error of the operating system.
     pub source: std::io::Error,
@@ -31,7 +31,7 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> OutputError {
     move |source| OutputError { path: path.clone(), source }
 }
 
-/// A folder that was seen to be writable.
+/// A folder that has been checked to be writable.
 #[derive(Debug)]
 pub struct OutputFolder {
     path: PathBuf,
@@ -48,7 +48,7 @@ impl Drop for OutputFolder {
     }
 }
 
-/// A folder that this process alone writes to.
+/// Exclusive lock of a folder for writing.
 #[derive(Debug)]
 pub struct FolderLock(Option<File>);
 
@@ -83,7 +83,7 @@ impl OutputFolder {
         Ok((folder, lock))
     }
 
-    /// The folder.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -247,7 +247,7 @@ impl NewFolder {
         }
     }
 
-    /// Where its files are written meanwhile.
+    /// Temporary path of the folder while it is filled.
     pub fn path(&self) -> &Path {
         self.unfinished.path()
     }

@@ -7,7 +7,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::outcome::printable;
 
-/// A bar on a terminal, and elsewhere a line every few seconds.
+/// A progress bar on a terminal, and elsewhere a line every few seconds.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,

@@ -40,21 +40,21 @@ pub struct Shard {
 /// All results of a study.
 #[derive(Clone, Debug)]
 pub struct Results {
-    /// The program's version that made them.
+    /// Version of the program that made them.
     pub version: String,
-    /// The study.
+    /// Study of the results.
     pub study: Study,
     /// Labels of the methods.
     pub methods: Vec<String>,
-    /// One a design, in order.
+    /// One result per design, in order.
     pub designs: Vec<DesignResult>,
 }
 
 impl Shard {
-    /// A study in one piece.
+    /// The only shard of an undivided study.
     pub const WHOLE: Self = Self { number: 1, of: 1 };
 
-    /// Numbers of its designs.
+    /// Numbers of the shard's designs.
     pub fn designs(&self, designs: usize) -> impl Iterator<Item = usize> + use<> {
         (self.number - 1..designs).step_by(self.of)
     }
@@ -82,8 +82,8 @@ impl FromStr for Shard {
     }
 }
 
-/// Runs a shard's designs on rayon's current threads, but for those that are there already, and writes its file;
-/// `begun` hears how many there are and how many are left, `finished` is called once a design.
+/// Runs a shard's unfinished designs on rayon's current threads, and writes its file. Calls
+/// `begun` with the number of all and of unfinished designs, and `finished` after each design.
 ///
 /// # Errors
 ///
@@ -136,11 +136,11 @@ pub fn run_shard(
     Ok(path)
 }
 
-/// All results in a folder, with the claims of a study, or of the one that they were made for.
+/// Reads all results in a folder. `claims` replaces the claims of the study that they were made for.
 ///
 /// # Errors
 ///
-/// [`LakeError::Shard`] where shards are missing, corrupt, or of another study.
+/// [`LakeError::Shard`] if shards are missing, corrupt, or of another study.
 pub fn merge(folder: &Path, claims: Option<Study>) -> Result<Results, LakeError> {
     let fail = |problem: String| LakeError::Shard { path: folder.to_owned(), problem };
     let files = files(folder)?;

@@ -87,7 +87,8 @@ fn network_for(encoding: Encoding, map: &Map, seed: u64, objective: &dyn Objecti
     }
 }
 
-/// Both words as the objective reads them. Where it samples, another policy stands for the one that did.
+/// Both trajectories as data of the objective's kind. For objectives that sample, another policy is the behaviour
+/// policy.
 fn batch(map: &Map, objective: &dyn Objective, demonstration: &str, rejected: &str) -> MicroBatch<States, Forward> {
     let requirements = objective.requirements();
     let [demonstration, rejected] = [demonstration, rejected].map(|word| map.walk(word).unwrap());
@@ -426,7 +427,7 @@ fn gradient_accumulation_gives_the_gradient_of_the_whole_step() {
     }
 }
 
-/// The same responses as one micro-batch.
+/// The responses of several micro-batches as one micro-batch.
 fn merge(parts: &[MicroBatch<States, Forward>]) -> MicroBatch<States, Forward> {
     let mut whole = parts[0].clone();
     for part in &parts[1..] {

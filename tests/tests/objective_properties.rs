@@ -19,7 +19,7 @@ fn objectives() -> impl Strategy<Value = Box<dyn Objective>> {
     named_objectives().prop_map(|(_, objective)| objective)
 }
 
-/// The same, with its method.
+/// Any objective, with its method.
 fn named_objectives() -> impl Strategy<Value = (&'static Method, Box<dyn Objective>)> {
     (0..METHODS.len()).prop_flat_map(|index| {
         let method = &METHODS[index];
@@ -119,7 +119,7 @@ fn extreme() -> impl Strategy<Value = f64> + Clone {
     prop_oneof![select(edges), -1e4..=0.0, (-320.0..4.0).prop_map(|exponent: f64| -(10.0_f64.powf(exponent)))]
 }
 
-/// The parts of a batch: pair by pair where there are pairs, otherwise response by response.
+/// Parts of a batch: pair by pair if there are pairs, otherwise response by response.
 fn parts(batch: &OwnedBatch) -> Vec<Vec<usize>> {
     let half = batch.pairs.len();
     match half {
@@ -350,8 +350,8 @@ fn the_weights_of_dynamic_fine_tuning_pass_no_gradient() {
     }
 }
 
-/// The loss and cotangents of a batch are those of `frozen`, a loss whose weights are the numbers that the
-/// stop-gradient holds.
+/// Asserts that the loss and cotangents of a batch equal those of `frozen`, a loss with constant weights equal to the
+/// held numbers.
 fn agrees_with_frozen(objective: &dyn Objective, batch: &OwnedBatch, frozen: impl Fn(&[f64]) -> f64) {
     let evaluation = batch.evaluate(objective);
     let log_prob = &batch.statistics.log_prob;
@@ -489,7 +489,7 @@ fn the_gamma_weights_of_vespo_pass_no_gradient() {
     });
 }
 
-/// Rewards less the mean of their group, one a token.
+/// Rewards minus the mean of their group, one per token.
 fn advantages(batch: &OwnedBatch) -> Vec<f64> {
     let rewards: Vec<_> = batch
         .responses

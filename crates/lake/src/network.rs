@@ -75,9 +75,9 @@ pub struct Network {
     inputs: Inputs,
     hidden: usize,
     valued: bool,
-    /// The parameters.
+    /// Parameters of the network.
     pub parameters: Vec<f64>,
-    /// The gradient.
+    /// Gradient by the parameters.
     pub gradient: Vec<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! Policies as files: a row a non-terminal cell, in whichever form a program writes them.
+//! Policies as files with one row per non-terminal cell, in several formats.
 //!
 //! | a file | has |
 //! |---|---|

@@ -151,7 +151,7 @@ pub struct Sampled {
 /// A mean over runs with its interval.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// The mean.
+    /// Mean over the runs.
     pub mean: f64,
     /// Half-width of the 95% confidence interval of the mean (Student's t); `None` for a single run.
     pub ci95: Option<f64>,

@@ -44,7 +44,7 @@ impl Setting {
         Ok(Self { environment, solution, optimal, greedy })
     }
 
-    /// The lake.
+    /// Lake of the setting.
     pub fn environment(&self) -> &Environment {
         &self.environment
     }

@@ -30,7 +30,7 @@ use crate::map::{ACTIONS, Action, Cell, Map};
 use certificate::{Certificate, Choice};
 use plane::Plane;
 
-/// Probabilities of the four actions, one row a cell: T(a|s).
+/// Transition matrix T(a|s): the probabilities of the four actions, one row per cell.
 pub type TransitionMatrix = Vec<[f64; ACTIONS]>;
 
 /// Temperature of the soft target, in units of return.

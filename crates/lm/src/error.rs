@@ -24,7 +24,7 @@ pub enum LmError {
         path.display(), target.display(), folder.display()
     )]
     Outside {
-        /// The link.
+        /// Path of the link.
         path: PathBuf,
         /// The target of the link.
         target: PathBuf,
@@ -100,7 +100,7 @@ pub enum LmError {
     /// An address that the server cannot listen on.
     #[error("{address}: {source}")]
     Address {
-        /// The address.
+        /// Address that the server should listen on.
         address: std::net::SocketAddr,
         /// Error of the operating system.
         source: std::io::Error,

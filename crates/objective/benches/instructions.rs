@@ -59,8 +59,8 @@ fn choices(tokens: usize) -> impl Iterator<Item = Case> {
     CHOICES.iter().map(move |&(name, parameters)| (name, parameters, tokens))
 }
 
-/// Every method of the kind that is not among the choices, with a number of tokens. Importance ratios are a token's
-/// own, and so are IFT's weights; a weighted sum evaluates each of its terms.
+/// Methods outside of `CHOICES`, with a number of tokens: those that only sum log-probabilities, or those with one
+/// exponential per token.
 fn methods(tokens: usize, sums: bool) -> impl Iterator<Item = Case> {
     let adds_up = |requirements: Requirements| {
         requirements.source == Source::Given && requirements.anticipation == Anticipation::Off

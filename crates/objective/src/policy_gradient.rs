@@ -34,13 +34,13 @@ use crate::{Evaluation, Groups, Held, LearnsFrom, Objective, ObjectiveState, Tok
 
 choices!(Advantage, Rewards, Scale, Aggregation, Correction, Estimator, Place, Ratio, TrustRegion);
 
-/// The range of a ratio that may also be unbounded.
+/// Range of a ratio that may also be unbounded.
 const RATIO: crate::parameter::Interval = (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1e6));
-/// The range of the second clip.
+/// Range of the second clip.
 const ABOVE_ONE: crate::parameter::Interval = (std::ops::Bound::Excluded(1.0), std::ops::Bound::Included(1e6));
-/// The range of a decay.
+/// Range of a decay.
 const DECAY: crate::parameter::Interval = (std::ops::Bound::Included(1e-4), std::ops::Bound::Included(1e6));
-/// The range of a share that is not empty.
+/// Range of a nonzero share.
 const SHARE: crate::parameter::Interval = (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1.0));
 
 objective! {

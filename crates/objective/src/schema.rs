@@ -59,6 +59,12 @@ pub fn table(
 }
 
 /// Schema of a parameter.
+///
+/// ```
+/// let tdpo = (objective::registry::find("tdpo").unwrap().parameters)();
+/// let schema = objective::schema::parameter(&mut schemars::SchemaGenerator::default(), &tdpo[2]);
+/// assert_eq!(schema.as_value()["enum"], serde_json::json!(["1", 1, "2", 2]));
+/// ```
 pub fn parameter(generator: &mut SchemaGenerator, parameter: &Parameter) -> Schema {
     let mut schema = match parameter.kind {
         Kind::Number { range, .. } | Kind::Derived { range, .. } => number(range),
@@ -89,6 +95,12 @@ pub fn parameter(generator: &mut SchemaGenerator, parameter: &Parameter) -> Sche
 }
 
 /// Schema of a number in an interval.
+///
+/// ```
+/// let schema = objective::schema::number(objective::parameter::BELOW_ONE);
+/// assert_eq!(schema.as_value()["minimum"], 0.0);
+/// assert_eq!(schema.as_value()["exclusiveMaximum"], 1.0);
+/// ```
 pub fn number((low, high): Interval) -> Schema {
     let mut schema = json_schema!({ "type": "number" });
     for (bound, inclusive, exclusive) in [(low, "minimum", "exclusiveMinimum"), (high, "maximum", "exclusiveMaximum")] {

@@ -104,9 +104,8 @@ impl OutputFolder {
         Ok(path)
     }
 
-    /// Keeps other processes from locking the folder for as long as the answer lives; none where one of them has locked
-    /// it. The system gives the lock back however the process ends. Where the file system has no locks, everybody has
-    /// it.
+    /// Locks the folder against other processes until the result is dropped; `None` if another process holds the lock.
+    /// The system releases the lock however the process ends. On file systems without locks, every process gets it.
     ///
     /// # Errors
     ///
@@ -252,11 +251,11 @@ impl NewFolder {
         self.unfinished.path()
     }
 
-    /// Brings its files to the disk and lets it appear.
+    /// Flushes its files to the disk and renames it to its final name.
     ///
     /// # Errors
     ///
-    /// [`OutputError`] naming the file; where something else has the name, that stays.
+    /// [`OutputError`] naming the file. A different file of the final name is not changed.
     pub fn appear(self) -> Result<(), OutputError> {
         self.finish()?;
         std::fs::rename(self.path(), &self.target).map_err(at(&self.target))?;
@@ -265,8 +264,7 @@ impl NewFolder {
         sync(&self.parent)
     }
 
-    /// The same, in the place of a folder of this name. At no time is none there, where the file system can exchange
-    /// two names.
+    /// Replaces a folder of the same name. If the file system can exchange two names, a folder exists at all times.
     ///
     /// # Errors
     ///
@@ -357,7 +355,7 @@ fn lock_folder(path: &Path) -> Option<FolderLock> {
 ///
 /// # Errors
 ///
-/// [`OutputError`] naming it.
+/// [`OutputError`] naming the file or folder.
 pub fn sync(path: &Path) -> Result<(), OutputError> {
     // Only here can a folder be opened as a file.
     if cfg!(unix) || path.is_file() {

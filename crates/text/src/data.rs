@@ -66,12 +66,12 @@ pub enum Record<T> {
     Preference {
         /// The preferred response.
         chosen: T,
-        /// The other response.
+        /// The less preferred response.
         rejected: T,
     },
     /// One response to a prompt, with a label.
     Labelled {
-        /// The response.
+        /// Response with the label.
         response: T,
         /// Whether training makes the response more probable or less.
         desirable: bool,
@@ -129,7 +129,7 @@ impl Record<Example> {
 pub struct Line<T> {
     /// Number of the line or of the row, from 1.
     pub line: usize,
-    /// The record.
+    /// Parsed record.
     pub record: Record<T>,
 }
 

@@ -74,7 +74,7 @@ pub enum TextError {
         path: PathBuf,
         /// Number of the line, from 1.
         line: usize,
-        /// The error.
+        /// Error in the line.
         source: Box<TextError>,
     },
     /// An error in a row of a Parquet file.
@@ -84,7 +84,7 @@ pub enum TextError {
         path: PathBuf,
         /// Number of the row, from 1.
         row: usize,
-        /// The error.
+        /// Error in the row.
         source: Box<TextError>,
     },
     /// An error in a record of a JSON list.
@@ -94,7 +94,7 @@ pub enum TextError {
         path: PathBuf,
         /// Position of the record in the list, from 1.
         record: usize,
-        /// The error.
+        /// Error in the record.
         source: Box<TextError>,
     },
     /// A record that no method can learn from.
@@ -102,7 +102,7 @@ pub enum TextError {
     Unusable {
         /// Kind of the problem.
         kind: Unusable,
-        /// The error.
+        /// Error that names the field.
         source: Box<TextError>,
     },
     /// A field of a data record or of a mixture of data sets with a value that is not allowed.

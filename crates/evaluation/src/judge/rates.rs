@@ -37,7 +37,7 @@ use super::verdict::{Choice, Order, Verdict};
 /// A mean of one number in [0, 1] for each pair.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Rate {
-    /// The mean.
+    /// Mean over the pairs.
     pub rate: f64,
     /// 95% interval; `None` for a single pair.
     pub interval: Option<[f64; 2]>,

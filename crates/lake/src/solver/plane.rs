@@ -229,7 +229,7 @@ impl Plane {
             || change <= UNITS * self.largest && change <= UNITS * self.worth.iter().copied().fold(0.0, magnitude)
     }
 
-    /// The change at which the search ends, but for rounding.
+    /// Change at which the search ends, without the allowance for rounding.
     pub(super) fn tolerance(&self) -> f64 {
         self.tolerance.max(4.0 * f64::EPSILON * self.largest_reward)
     }

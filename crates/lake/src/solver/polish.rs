@@ -26,8 +26,9 @@ const LANES: usize = 4;
 /// Maximum number of passes over the lake, times 1 / (1 − γ): rounding may keep changes circulating for ever.
 const PATIENCE: f64 = 50.0;
 
-/// Sweeps until no cell changes by more than a share of its U, and answers updates by cells. For a share that rounding
-/// hides it goes on, for a while, until nothing changes at all: then equal cells have equal values to the last bit.
+/// Sweeps until no cell changes by more than a share of its U, and returns the number of updates divided by the number
+/// of cells. For a share below rounding it continues for a while, until nothing changes at all: then equal cells have
+/// equal values to the last bit.
 pub(super) fn solve(plane: &mut Plane, share: f64) -> usize {
     raise(plane);
     let blocks = Blocks::of(plane);
@@ -40,9 +41,8 @@ pub(super) fn solve(plane: &mut Plane, share: f64) -> usize {
     updates.div_ceil(cells)
 }
 
-/// Gives 0 to cells that may go on for ever without a loss and whose value is below it, or above it by no more than the
-/// solver's search may have left. They are worth no less, and sweeps that begin elsewhere would only come closer to 0
-/// for as long as numbers can.
+/// Sets cells to 0 that can continue for ever without a loss, if their value is below 0, or above it by at most the
+/// error of the solver's search. Their value is at least 0, and sweeps from another value would approach 0 only slowly.
 fn raise(plane: &mut Plane) {
     let rules = plane.rules;
     let open = plane.open();
@@ -68,7 +68,7 @@ fn raise(plane: &mut Plane) {
     }
 }
 
-/// Sweeps for so many passes over the lake and updates at most, and answers the updates.
+/// Sweeps for at most this many passes over the lake and this many updates, and returns the number of updates.
 fn settle(plane: &mut Plane, blocks: Blocks, share: f64, (patience, most_updates): (usize, usize)) -> usize {
     let all = |plane: &Plane| (0..blocks.count()).map(|block| residual(plane, blocks.place(block), share)).collect();
     let mut pending: Vec<f64> = all(plane);

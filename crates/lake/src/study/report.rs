@@ -124,7 +124,7 @@ impl Effect {
 /// A factor's part in whether an order holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
-    /// The factor.
+    /// Name of the factor.
     pub factor: String,
     /// η²: the share of the variance that its levels explain.
     pub explained: f64,
@@ -135,7 +135,7 @@ pub struct Effect {
 /// A level's part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LevelEffect {
-    /// The level.
+    /// Name of the level.
     pub level: String,
     /// Share of the readings in which the order holds at this level.
     pub holds: Share,
@@ -159,7 +159,7 @@ pub struct Region {
     pub confirmed_significant: Share,
 }
 
-/// A reading.
+/// A reading in which the order holds clearly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// Number of the design.

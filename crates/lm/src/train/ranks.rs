@@ -61,11 +61,11 @@ impl Processes {
         Self { link: Box::new(link), apart: Cell::new(false) }
     }
 
-    /// As [`Link::sum`].
+    /// Sums the tensors of all processes in place, as [`Link::sum`].
     ///
     /// # Errors
     ///
-    /// Those of the link.
+    /// An error of the link.
     pub fn sum(&self, tensors: &[&Tensor]) -> Result<(), LmError> {
         self.link.sum(tensors)
     }

@@ -135,7 +135,7 @@ pub struct Stage {
 pub struct DataSet {
     /// JSON lines, a JSON list or Parquet.
     pub path: PathBuf,
-    /// Its part of the mixture; as many as its records unless given, so that each is read once an epoch.
+    /// Weight in the mixture, by default the number of records, so that each is read once per epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
     /// Part of each line that becomes a demonstration.
@@ -162,12 +162,11 @@ pub enum Invalid {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Keeping {
-    /// They are computed before the stage and kept on disk, so that one model is in memory.
+    /// Statistics are computed before the stage and cached on disk, so that only one model is in memory.
     Cache,
-    /// The reference stays in memory, and computes them when they are asked for. Of a model with adapters that is a
-    /// copy of these.
+    /// The reference stays in memory, and computes statistics on demand. With adapters, only these are copied.
     Hold,
-    /// The model without its adapters computes them when they are asked for.
+    /// The model without its adapters computes statistics on demand.
     Base,
 }
 

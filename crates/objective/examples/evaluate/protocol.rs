@@ -81,6 +81,10 @@ struct Flat {
 }
 
 /// Answers a line: an evaluation, or an error that names the field.
+///
+/// # Errors
+///
+/// An answer that cannot be written as JSON.
 pub(crate) fn answer(line: &[u8]) -> serde_json::Result<String> {
     let answer = evaluate(line).unwrap_or_else(|error| Answer::Refused { error: format!("{error:#}") });
     serde_json::to_string(&answer)

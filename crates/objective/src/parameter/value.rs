@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 pub enum Value {
     /// On or off.
     Switch(bool),
-    /// A number.
+    /// A numeric value.
     Number(f64),
-    /// A name.
+    /// A name of a choice.
     Text(String),
     /// Methods by name, each with its parameters and its weight.
     Terms(Vec<Parameters>),

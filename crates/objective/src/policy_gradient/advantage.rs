@@ -56,7 +56,7 @@ use crate::evaluation::{Metric, Metrics};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Advantage {
-    /// Advantages from the host, a number a token or a number a response.
+    /// Advantages from the host, one number per token or per response.
     Given,
     /// The reward minus the mean of the group, which includes the response.
     #[default]
@@ -121,9 +121,8 @@ const SCALE_OFFSET: f64 = 1e-4;
 /// Number added to a variance before the division by its root.
 const VARIANCE_OFFSET: f64 = 1e-8;
 
-/// Replaces the scores of a step, one a response, by advantages. A score that is not a number abstains, and its
-/// advantage is
-/// 0. `group` is where each response's group is, in the order of responses; `length` is a response's number of tokens.
+/// Replaces the scores of a step, one per response, by advantages. A NaN score means no reward, and its advantage is 0.
+/// `group` contains the group of each response, and `length` returns a response's number of tokens.
 pub(super) fn compare(
     (advantage, scale, pass_k): (Advantage, Scale, usize),
     groups: impl Iterator<Item = Range<usize>>,
@@ -203,8 +202,8 @@ fn best_of(k: usize, scores: &mut [f64], order: &mut Vec<usize>) {
     }
 }
 
-/// Shifts numbers, one a token, to mean 0 and variance 1 (divided by their number less one). Those that are not numbers
-/// are left out and become 0; equal ones become 0.
+/// Shifts and scales numbers, one per token, to mean 0 and variance 1 (with n − 1). NaN values are skipped and become
+/// 0; equal values become 0.
 pub(super) fn whiten(values: &mut [f64]) {
     let divisor = deviation(values).hypot(VARIANCE_OFFSET.sqrt());
     centre_and_divide(values, divisor);

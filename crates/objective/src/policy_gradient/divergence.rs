@@ -129,8 +129,8 @@ impl Estimates {
         Self { values: [0.0; BLOCK], slopes: [0.0; BLOCK], ratios: [0.0; BLOCK] }
     }
 
-    /// The estimates of at most [`BLOCK`] tokens and their derivatives, with d bounded: times the importance ratios
-    /// where there is a behaviour policy.
+    /// Estimates for at most [`BLOCK`] tokens and their derivatives, with d bounded, times the importance ratios if
+    /// there is a behaviour policy.
     pub(super) fn fill(
         &mut self,
         estimator: Estimator,

@@ -159,7 +159,7 @@ fn misplaced(whole: &Table, stages: &[Value]) -> Result<(), LmError> {
     Ok(())
 }
 
-/// Replaces fields. A length takes the place of a length that is spelled otherwise.
+/// Replaces fields. One of the two fields for a stage's length replaces the other.
 fn overlay(fields: &mut Table, with: Table) {
     if LENGTHS.iter().any(|length| with.contains_key(*length)) {
         LENGTHS.iter().for_each(|length| _ = fields.remove(*length));

@@ -379,7 +379,7 @@ fn exact(environment: &Environment, gamma: f64, policy: &TransitionMatrix) -> (V
     }
 }
 
-/// Cells in which a policy's most probable action is worse than the best by more than a share of what decides.
+/// Cells in which a policy's most probable action is worse than the best by more than the tolerance of a tie.
 fn contradictions(environment: &Environment, gamma: f64, policy: &TransitionMatrix, share: f64) -> Vec<usize> {
     let (value, _) = exact(environment, gamma, policy);
     let is_worse = |&cell: &usize| {

@@ -307,7 +307,7 @@ fn a_copy_keeps_its_adapters_and_shares_the_base() {
     assert!(model.base().unwrap().adapters().is_empty());
 }
 
-/// `tests/oracles/peft_types.py` recorded the files.
+/// Tests every kind of adapter in the files that `tests/oracles/peft_types.py` recorded.
 #[test]
 fn every_kind_of_adapters_that_peft_has_but_one_is_refused_by_its_name() {
     let answers = answers("peft_types.json");

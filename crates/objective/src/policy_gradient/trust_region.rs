@@ -63,7 +63,7 @@ pub enum TrustRegion {
     /// Importance ratios are clipped (PPO).
     #[default]
     Clip,
-    /// Importance ratios are capped weights (CISPO).
+    /// Importance ratios weight the loss, up to a maximum (CISPO).
     Cispo,
     /// A smooth gate in place of clipping (SAPO).
     Sapo,

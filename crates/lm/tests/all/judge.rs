@@ -191,7 +191,7 @@ fn files_that_cannot_be_compared_are_refused_by_file_and_record_before_anything_
     fails(&missing, "missing.json: No such file");
     fails(
         &["judge", &a, &a, "--judge", "nowhere", "--model", "m", "--out", &out],
-        "judge: expected an address as http",
+        "judge: expected an address such as http",
     );
     assert!(fake.requests().is_empty());
 }

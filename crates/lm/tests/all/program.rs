@@ -184,7 +184,7 @@ fn what_the_reference_says_is_kept_and_found_again() {
     assert_eq!(files().len(), 2);
     std::fs::write(&kept[0], b"damaged").unwrap();
     let out = folder.path().join("d").display().to_string();
-    fails(&["train", &recipe, "--out", &out, "--set", &assignment], "it is made again where it is not there");
+    fails(&["train", &recipe, "--out", &out, "--set", &assignment], "delete the file to have it computed again");
 }
 
 #[test]

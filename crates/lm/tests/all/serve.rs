@@ -461,7 +461,7 @@ fn what_cannot_be_asked_is_refused_by_name() {
         (
             json!({"prompt": long[..100], "max_tokens": 29}),
             "max_tokens",
-            "max_tokens: expected at most 28 behind 100 tokens of the prompt, as the model's max_position_embeddings is 128, got 29",
+            "max_tokens: expected at most 28 after 100 tokens of the prompt, as the model's max_position_embeddings is 128, got 29",
         ),
         (
             json!({"prompt": [1], "max_tokens": -1}),
@@ -722,7 +722,7 @@ fn a_signal_lets_what_is_on_its_way_end_and_takes_nothing_more() {
         .unwrap();
     let mut line = String::new();
     BufReader::new(server.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    let url = line.trim().strip_prefix("answers at ").unwrap().to_owned();
+    let url = line.trim().strip_prefix("serving at ").unwrap().to_owned();
     run(async {
         let client = Client::new();
         let body = json!({"prompt": [3, 4, 5], "max_tokens": 400, "temperature": 2.0, "seed": 4, "stream": true});

@@ -1,4 +1,4 @@
-//! What must hold for every objective, whatever its parameters and the batch.
+//! Properties of every objective, for all parameters and batches.
 
 use std::ops::Bound;
 
@@ -19,7 +19,7 @@ fn objectives() -> impl Strategy<Value = Box<dyn Objective>> {
     named_objectives().prop_map(|(_, objective)| objective)
 }
 
-/// The same, with its method.
+/// Any objective, with its method.
 fn named_objectives() -> impl Strategy<Value = (&'static Method, Box<dyn Objective>)> {
     (0..METHODS.len()).prop_flat_map(|index| {
         let method = &METHODS[index];
@@ -33,7 +33,8 @@ fn named_objectives() -> impl Strategy<Value = (&'static Method, Box<dyn Objecti
     })
 }
 
-/// Builds the objective, without the parameters that the others leave unused and the choices that make no sense together.
+/// Builds the objective, without the parameters that the others leave unused and the choices that make no sense
+/// together.
 fn build(method: &Method, mut parameters: Parameters) -> Box<dyn Objective> {
     loop {
         match (method.build)(&parameters) {
@@ -118,7 +119,7 @@ fn extreme() -> impl Strategy<Value = f64> + Clone {
     prop_oneof![select(edges), -1e4..=0.0, (-320.0..4.0).prop_map(|exponent: f64| -(10.0_f64.powf(exponent)))]
 }
 
-/// The parts of a batch: pair by pair where there are pairs, otherwise response by response.
+/// Parts of a batch: pair by pair if there are pairs, otherwise response by response.
 fn parts(batch: &OwnedBatch) -> Vec<Vec<usize>> {
     let half = batch.pairs.len();
     match half {
@@ -127,8 +128,8 @@ fn parts(batch: &OwnedBatch) -> Vec<Vec<usize>> {
     }
 }
 
-/// What the loss of a sampled token may come to, from its importance ratio, its advantage and its squared error: losses of
-/// sampled responses are differences of such terms.
+/// Bound of a sampled token's loss, from its importance ratio, its advantage and its squared error: losses of sampled
+/// responses are differences of such terms.
 fn largest_term(responses: &[Tokens]) -> f64 {
     let term = |token: &Token| {
         let ratio = (token.log_prob - token.behaviour_log_prob).exp();
@@ -293,7 +294,8 @@ proptest! {
 
     #[test]
     fn the_losses_of_later_tokens_reach_earlier_ones(responses in responses(moderate()), gamma in 0.05..=1.0) {
-        // The gradient passes through the weights: raising a later loss changes every earlier cotangent of `algorithm1`.
+        // The gradient passes through the weights: raising a later loss changes every earlier cotangent of
+        // `algorithm1`.
         let ift = Ift { propagation: Propagation::Algorithm1, gamma, ..Ift::default() };
         let mut batch = OwnedBatch::new(&ift.requirements(), &responses[..1]);
         let before = batch.evaluate(&ift).cotangents().log_prob.clone();
@@ -345,7 +347,8 @@ fn the_weights_of_dynamic_fine_tuning_pass_no_gradient() {
     }
 }
 
-/// The loss and cotangents of a batch are those of `frozen`, a loss whose weights are the numbers that the stop-gradient holds.
+/// Asserts that the loss and cotangents of a batch equal those of `frozen`, a loss with constant weights equal to the
+/// held numbers.
 fn agrees_with_frozen(objective: &dyn Objective, batch: &OwnedBatch, frozen: impl Fn(&[f64]) -> f64) {
     let evaluation = batch.evaluate(objective);
     let log_prob = &batch.statistics.log_prob;
@@ -483,7 +486,7 @@ fn the_gamma_weights_of_vespo_pass_no_gradient() {
     });
 }
 
-/// Rewards less the mean of their group, one a token.
+/// Rewards minus the mean of their group, one per token.
 fn advantages(batch: &OwnedBatch) -> Vec<f64> {
     let rewards: Vec<_> = batch
         .responses

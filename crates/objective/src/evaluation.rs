@@ -1,4 +1,4 @@
-//! What an objective answers: a loss, its cotangents, and metrics.
+//! Results of an objective: a loss, its cotangents, and metrics.
 
 use std::ops::Range;
 
@@ -11,17 +11,17 @@ use crate::columns::{Statistic, TokenStatistics};
 use crate::held::Held;
 use crate::state::ObjectiveState;
 
-/// A loss, its cotangents and metrics. The buffers are the caller's, to be used again.
+/// A loss, its cotangents and metrics, in buffers that can be reused.
 #[derive(Clone, Debug, Default)]
 pub struct Evaluation {
-    /// The batch's share of the step's loss.
+    /// Contribution of the batch to the step's loss.
     pub loss: f64,
     pub(crate) cotangents: TokenStatistics,
-    /// What the field logs beside the loss.
+    /// Metrics of the batch.
     pub metrics: Metrics,
     /// Numbers for objectives that need more than the cotangents' slots.
     pub(crate) scratch: Vec<f64>,
-    /// Places in the scratch, for objectives that sort.
+    /// Indices for objectives that sort.
     pub(crate) order: Vec<usize>,
     /// Held numbers of the batch.
     pub(crate) held: Held,
@@ -37,7 +37,7 @@ impl PartialEq for Evaluation {
     }
 }
 
-/// What the field logs beside a loss. One name means one quantity at one scale, whichever objective reports it.
+/// A metric. One name means one quantity at one scale, whichever objective reports it.
 ///
 /// ```
 /// use objective::Metric;
@@ -92,7 +92,7 @@ pub enum Metric {
     /// Share of pairs whose cotangents are all 0, for example because their margin is beyond a hinge.
     #[strum(serialize = "zero_gradient_pairs")]
     ZeroGradientPairs,
-    /// Share of importance ratios that clipping holds back.
+    /// Share of importance ratios whose gradient clipping removes.
     #[strum(serialize = "clip_fraction")]
     ClipFraction,
     /// Share of importance ratios that are clipped at the lower bound.
@@ -113,7 +113,7 @@ pub enum Metric {
     /// Mean of (V − R)²/2 over tokens, clipped where the loss is.
     #[strum(serialize = "value_loss")]
     ValueLoss,
-    /// The shift of the rewards: their running mean.
+    /// Shift of the rewards, which is their running mean.
     #[strum(serialize = "delta")]
     RewardShift,
 }
@@ -136,9 +136,9 @@ pub struct Metrics {
 }
 
 impl Evaluation {
-    /// Evaluates columns that are a part of a step of these totals, or a whole step. The buffers are used again.
+    /// Evaluates columns that are a part of a step with these totals, or a whole step. The buffers are reused.
     ///
-    /// This is what a host calls that keeps responses in flat columns; others have an [`Evaluator`](crate::Evaluator).
+    /// Hosts that store responses in flat columns call this function; others use an [`Evaluator`](crate::Evaluator).
     ///
     /// ```
     /// use objective::*;
@@ -156,7 +156,7 @@ impl Evaluation {
     ///
     /// # Errors
     ///
-    /// [`BatchError`] for columns that do not fit the objective or one another; the state stays as it was.
+    /// [`BatchError`] for columns that do not fit the objective or one another; the state is then unchanged.
     pub fn update(
         &mut self,
         objective: &dyn Objective,
@@ -186,19 +186,19 @@ impl Evaluation {
         Ok(())
     }
 
-    /// ∂loss/∂statistic for each response token of the last evaluation.
+    /// Cotangents ∂loss/∂statistic of each response token of the last evaluation.
     pub fn cotangents(&self) -> &TokenStatistics {
         &self.cotangents
     }
 
-    /// Slots for an objective's own cotangents: one for each of these tokens, 0 where it has added nothing yet.
+    /// Slots for an objective's cotangents: one for each of these tokens, 0 until the objective adds something.
     ///
-    /// A loss is fastest where it writes response after response, as they stand in the batch.
+    /// Writing the responses in the order of the batch is fastest.
     pub fn slots(&mut self, statistic: Statistic, tokens: Range<usize>) -> &mut [f64] {
         self.cotangents.slots(statistic, tokens)
     }
 
-    /// The numbers behind a stop-gradient in the last evaluation.
+    /// Numbers behind a stop-gradient in the last evaluation.
     pub fn held(&self) -> &Held {
         &self.held
     }
@@ -222,7 +222,7 @@ impl Evaluation {
     }
 }
 
-/// What was not observed has no mean and is not listed:
+/// A metric without observations has no mean and is not listed:
 ///
 /// ```
 /// use objective::{Metric, Metrics};
@@ -232,7 +232,7 @@ impl Evaluation {
 /// assert_eq!((metrics.mean(Metric::Kl), metrics.iter().count()), (None, 0));
 /// ```
 impl Metrics {
-    /// Counts one observation.
+    /// Records one observation.
     ///
     /// ```
     /// use objective::{Metric, Metrics};
@@ -245,13 +245,13 @@ impl Metrics {
         self.record_sum(metric, value, 1);
     }
 
-    /// Counts `count` observations by their sum.
+    /// Records `count` observations by their sum.
     ///
     /// ```
     /// use objective::{Metric, Metrics};
     ///
     /// let mut metrics = Metrics::default();
-    /// metrics.record_sum(Metric::ClipFraction, 1.0, 4); // 1 of 4 ratios held back
+    /// metrics.record_sum(Metric::ClipFraction, 1.0, 4); // 1 of 4 ratios clipped
     /// assert_eq!(metrics.mean(Metric::ClipFraction), Some(0.25));
     /// ```
     pub fn record_sum(&mut self, metric: Metric, sum: f64, count: usize) {
@@ -259,7 +259,7 @@ impl Metrics {
         self.counts[metric as usize] += count;
     }
 
-    /// Adds another batch's observations.
+    /// Adds the observations of another batch.
     ///
     /// ```
     /// use objective::{Metric, Metrics};
@@ -276,7 +276,7 @@ impl Metrics {
         }
     }
 
-    /// The mean of what was observed, if anything was.
+    /// Mean of the observations, if there are any.
     ///
     /// ```
     /// use objective::{Metric, Metrics};
@@ -293,7 +293,7 @@ impl Metrics {
         }
     }
 
-    /// Names and means of what was observed.
+    /// Names and means of the metrics with observations.
     ///
     /// ```
     /// use objective::{Metric, Metrics};

@@ -30,7 +30,7 @@
 //! Ok::<(), objective::Error>(())
 //! ```
 //!
-//! [`Labelled`] responses have a thumb up or down:
+//! [`Labelled`] responses are marked as desirable or undesirable:
 //!
 //! ```
 //! use objective::{Bco, Labelled, Side};
@@ -78,7 +78,7 @@
 //! Ok::<(), objective::Error>(())
 //! ```
 //!
-//! An objective may also be found by its name, with a [`Batch`] of any kind:
+//! An objective can also be looked up by its name, and then takes a [`Batch`] of any kind:
 //!
 //! ```
 //! use objective::{Batch, Demonstrations, Evaluator, Side, registry};
@@ -95,11 +95,11 @@
 //! | the columns that data may have, and their ranges | [`Side`], [`Statistic`], [`Constant`] |
 //! | losses of a step that is split into micro-batches | [`Evaluator::of_step`], [`StepTotals`] |
 //! | stop-gradients as numbers | [`Held`], [`Evaluator::evaluate_held`] |
-//! | the losses of other libraries, and what they are here | [`peers`] |
-//! | what a loss asks of its host | [`Requirements`] |
-//! | an objective by its name, a method at its parameters as a recipe spells it | [`registry`], [`Configured`] |
-//! | parameters: ranges, defaults, errors, and objectives of one's own | [`parameter`], [`objective!`] |
-//! | a door for hosts with flat columns | [`Evaluation::update`], [`TokenColumns`] |
+//! | the equivalents of other libraries' losses | [`peers`] |
+//! | what a loss requires of its host | [`Requirements`] |
+//! | an objective by its name, a method with its parameters as in a recipe | [`registry`], [`Configured`] |
+//! | parameters: ranges, defaults, errors, and custom objectives | [`parameter`], [`objective!`] |
+//! | the entry point for hosts with flat columns | [`Evaluation::update`], [`TokenColumns`] |
 //!
 //! # Methods
 //!
@@ -155,10 +155,10 @@ pub use state::{ObjectiveState, RunningMean};
 
 /// A loss over token statistics with analytic cotangents.
 ///
-/// Equal input gives equal output: an objective holds its parameters and nothing else. What must survive a step is in
+/// Equal input gives equal output: an objective has parameters and nothing else. Its memory between steps is in
 /// its [`ObjectiveState`].
 ///
-/// An objective of one's own, which rewards the policy's entropy:
+/// A custom objective, which rewards the policy's entropy:
 ///
 /// ```
 /// use objective::{
@@ -197,7 +197,7 @@ pub use state::{ObjectiveState, RunningMean};
 /// Ok::<(), objective::Error>(())
 /// ```
 pub trait Objective: Send + Sync + std::fmt::Debug {
-    /// What the host must supply.
+    /// Requirements that the host must fulfil.
     fn requirements(&self) -> Requirements;
 
     /// The parameters in force, defaults included; building the method anew from them gives the same objective.
@@ -219,11 +219,12 @@ pub trait Objective: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 
-    /// Computes every number behind a stop-gradient, and updates the state. `held` arrives empty.
+    /// Computes every number behind a stop-gradient, and updates the state. `held` is empty before the call.
     fn hold(&self, _batch: &TokenBatch<'_>, _state: &mut ObjectiveState, _held: &mut Held) {}
 
-    /// Adds the batch's share of the step's loss, its metrics and, to [`Evaluation::slots`], its cotangents: the
-    /// derivatives of the loss at fixed held numbers. Slots arrive zeroed, and stay so where nothing is added.
+    /// Adds the batch's contribution to the step's loss and its metrics to `out`, and its cotangents to
+    /// [`Evaluation::slots`], which are 0 before the call. The cotangents are the derivatives of the loss at fixed
+    /// held numbers.
     fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation);
 }
 
@@ -256,16 +257,16 @@ macro_rules! pointed_to {
 
 pointed_to!(Box Arc);
 
-/// Why an objective, its parameters or its data were refused.
+/// Error about an objective's name, its parameters or its data.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// A parameter.
+    /// An invalid parameter.
     #[error(transparent)]
     Parameter(#[from] ParameterError),
-    /// A batch.
+    /// An invalid batch.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// The name of a method.
+    /// An unknown method.
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }

@@ -1,4 +1,4 @@
-//! Sums that do not wait, and logistic and exponential functions that neither overflow nor cancel.
+//! Fast sums, and logistic and exponential functions that neither overflow nor cancel.
 
 mod exponential;
 mod recurrence;
@@ -8,7 +8,7 @@ use std::f64::consts::LN_2;
 pub(crate) use exponential::{NEAR, exp_excess_slice, exp_m1_slice, exp_near, exp_slice};
 pub(crate) use recurrence::{Direction, Discount};
 
-/// Partial sums that do not wait for one another, so that a sum takes as long as reading its terms.
+/// Number of independent partial sums, so that a sum takes only as long as reading its terms.
 const LANES: usize = 8;
 
 /// The sum of all values.
@@ -50,7 +50,7 @@ pub(crate) fn sum_of_products(a: &[f64], b: &[f64]) -> f64 {
     lanes.into_iter().chain(a_rest.iter().zip(b_rest).map(|(a, b)| a * b)).sum()
 }
 
-/// The least and the greatest of all values; infinity and its opposite where there is none.
+/// The minimum and the maximum of all values; infinity and minus infinity if there are none.
 pub(crate) fn extent(values: &[f64]) -> (f64, f64) {
     let (chunks, rest) = values.as_chunks::<LANES>();
     let (mut low, mut high) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
@@ -64,7 +64,7 @@ pub(crate) fn extent(values: &[f64]) -> (f64, f64) {
     (least, high.into_iter().chain(rest.iter().copied()).fold(f64::NEG_INFINITY, f64::max))
 }
 
-/// The least of all values; infinity where there is none.
+/// The minimum of all values; infinity if there are none.
 pub(crate) fn least(values: &[f64]) -> f64 {
     let (chunks, rest) = values.as_chunks::<LANES>();
     let mut lanes = [f64::INFINITY; LANES];
@@ -85,7 +85,7 @@ pub(crate) fn sum_of_differences(a: &[f64], b: &[f64]) -> f64 {
     lanes.into_iter().chain(rest).sum()
 }
 
-/// σ(x) = 1 / (1 + e⁻ˣ).
+/// Logistic function σ(x) = 1 / (1 + e⁻ˣ).
 ///
 /// Small values keep their relative precision:
 ///
@@ -121,10 +121,10 @@ pub(crate) fn log1mexp(x: f64) -> f64 {
     if x > -LN_2 { (-x.exp_m1()).ln() } else { (-x.exp()).ln_1p() }
 }
 
-/// The greatest exponent that is not replaced by a tangent.
+/// Exponent beyond which the exponential is replaced by its tangent.
 pub(crate) const STEEPEST: f64 = 100.0;
 
-/// eˣ and its derivative. Beyond x = 100 it goes on along its tangent, so that both stay finite.
+/// eˣ and its derivative. Beyond x = 100 the function continues along its tangent, so that both stay finite.
 pub(crate) fn exponential(x: f64) -> (f64, f64) {
     let slope = x.min(STEEPEST).exp();
     (slope * (1.0 + (x - STEEPEST).max(0.0)), slope)
@@ -132,7 +132,7 @@ pub(crate) fn exponential(x: f64) -> (f64, f64) {
 
 /// ((eˣ)ᵏ − 1) / k, the Box-Cox transform of order k ≠ 0 of eˣ, and its derivative by x.
 ///
-/// Exponents k x of more than 100 go on along their tangent, so that value and derivative stay finite.
+/// For exponents k x above 100 the function continues along its tangent, so that value and derivative stay finite.
 pub(crate) fn box_cox(order: f64, x: f64) -> (f64, f64) {
     let exponent = order * x;
     let (value, slope) = exponential(exponent);

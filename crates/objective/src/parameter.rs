@@ -15,71 +15,71 @@ pub use self::table::{Choice, Declared, Registered, check, declared, in_force, r
 pub use self::table::{Field, Typed, build, purpose};
 pub(crate) use self::value::{Parameters, Value};
 
-/// The lower and the upper bound of a number.
+/// Lower and upper bound of a number.
 pub type Interval = (Bound<f64>, Bound<f64>);
 
-/// Kind of a parameter's value, what is allowed, and the default.
+/// Kind of a parameter's value, with its allowed values and default.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// A finite number in an interval.
     Number {
-        /// Used where none is given.
+        /// Default value.
         default: f64,
         /// Allowed values.
         range: Interval,
     },
-    /// A finite number in an interval that follows another parameter until it is set.
+    /// A finite number in an interval that is derived from another parameter until it is set.
     Derived {
-        /// How it follows, for manuals.
+        /// Description of the derivation, for manuals.
         default: &'static str,
         /// Allowed values.
         range: Interval,
     },
     /// A whole number.
     Count {
-        /// Used where none is given.
+        /// Default value.
         default: usize,
-        /// The least allowed.
+        /// Minimum of the allowed values.
         least: usize,
-        /// The greatest allowed.
+        /// Maximum of the allowed values.
         most: usize,
     },
     /// One of a list of names.
     Choice {
-        /// Used where none is given.
+        /// Default value.
         default: &'static str,
         /// Allowed names.
         options: &'static [&'static str],
     },
     /// On or off.
     Switch {
-        /// Used where none is given.
+        /// Default value.
         default: bool,
     },
     /// Weighted methods.
     Terms {
-        /// Names and weights used where none are given.
+        /// Names and weights of the default.
         default: &'static [(&'static str, f64)],
     },
 }
 
-/// 10⁻⁹ ≤ x ≤ 10⁶: a scale whose products and quotients with a permitted log-probability are finite.
+/// Interval 10⁻⁹ ≤ x ≤ 10⁶: scales whose products and quotients with a permitted log-probability are finite.
 pub const SCALE: Interval = (Bound::Included(1e-9), Bound::Included(1e6));
-/// 0 < x ≤ 10⁶.
+/// Interval 0 < x ≤ 10⁶.
 pub const POSITIVE: Interval = (Bound::Excluded(0.0), Bound::Included(1e6));
-/// 0 ≤ x ≤ 10⁶.
+/// Interval 0 ≤ x ≤ 10⁶.
 pub const NON_NEGATIVE: Interval = (Bound::Included(0.0), Bound::Included(1e6));
-/// 0 ≤ x ≤ 1.
+/// Interval 0 ≤ x ≤ 1.
 pub const UNIT: Interval = (Bound::Included(0.0), Bound::Included(1.0));
-/// 0 ≤ x < 1.
+/// Interval 0 ≤ x < 1.
 pub const BELOW_ONE: Interval = (Bound::Included(0.0), Bound::Excluded(1.0));
 
-/// low ≤ x ≤ high.
+/// Interval low ≤ x ≤ high.
 pub const fn interval(low: f64, high: f64) -> Interval {
     (Bound::Included(low), Bound::Included(high))
 }
 
-/// `value`, if it is finite and in the range.
+/// Returns `value` if it is finite and in the range.
 ///
 /// # Errors
 ///

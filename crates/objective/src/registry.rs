@@ -1,4 +1,4 @@
-//! Every objective by its name.
+//! Registry of all objectives by name.
 
 pub(crate) mod error;
 pub(crate) mod methods;
@@ -10,7 +10,7 @@ use crate::losses::{A2po, RewardModel};
 use crate::method::Method;
 use crate::parameter::{Parameters, Registered};
 
-/// Methods over columns that no policy fills by itself: advantages that somebody computed, and scores.
+/// Methods over columns that a policy cannot fill by itself: given advantages, and scores.
 pub const GIVEN: &[Method] = &[A2po::METHOD, RewardModel::METHOD];
 
 /// The method of this name.

@@ -1,4 +1,5 @@
-//! What must hold for policy gradients whatever their choices: which choices make sense, what is refused, and how steps add up.
+//! Properties of policy gradients for all choices: which choices make sense, what is refused, and how steps
+//! add up.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed check is a panic")]
 
 use objective::{
@@ -75,7 +76,7 @@ fn every_preset_is_rebuilt_from_its_parameters_and_may_be_changed_where_it_has_a
     PolicyGradient { beta: 0.0, ..PolicyGradient::rloo() }.evaluator().unwrap();
 }
 
-/// Responses in three groups, with everything that a choice may ask for.
+/// Responses in three groups, with every column that a choice may need.
 struct Data {
     lengths: Vec<usize>,
     group: Vec<usize>,
@@ -104,7 +105,7 @@ impl Data {
         }
     }
 
-    /// The answer for some responses, in a step of these totals or of their own.
+    /// Evaluates some of the responses, in a step with these totals or in a step of their own.
     fn answer(
         &self,
         objective: PolicyGradient,

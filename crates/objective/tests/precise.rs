@@ -1,4 +1,4 @@
-//! Hostile lines against their answers in 256 bits (`tests/oracles/precise.py`).
+//! Comparison of hostile lines with their answers in 256 bits (`tests/oracles/precise.py`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
 
 #[path = "../examples/evaluate/protocol.rs"]
@@ -6,10 +6,10 @@ mod protocol;
 
 use serde_json::Value;
 
-/// Units in the last place of a number's condition by which an answer may be off.
+/// Allowed error of an answer, in units in the last place of its condition number.
 const UNITS: f64 = 4.0;
 
-/// Units of the condition by which a double is off from a number of two halves. What underflows counts nothing.
+/// Error of a double relative to an exact number of two halves, in units of the condition; underflow is ignored.
 fn off(own: &Value, exact: &Value) -> f64 {
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     let [high, low, condition] = [0, 1, 2].map(|place| number(&exact[place]));
@@ -22,7 +22,7 @@ fn off(own: &Value, exact: &Value) -> f64 {
     if apart.is_nan() { f64::INFINITY } else { apart / (power * f64::EPSILON) }
 }
 
-/// Passes pairs of an answer's numbers and exact ones, by name.
+/// Calls a function with pairs of computed and exact numbers, by name.
 fn for_each(own: &Value, exact: &Value, name: &str, each: &mut impl FnMut(&str, &Value, &Value)) {
     match exact {
         Value::Object(members) => {

@@ -37,7 +37,7 @@ objective! {
     ///
     /// # Departures
     ///
-    /// A margin that the data demand between two scores (TRL's column `margin`) is no parameter: who has one subtracts
+    /// A margin that the data demand between two scores (TRL's column `margin`) is not a parameter: subtract
     /// it from the chosen scores, which gives the same loss and cotangents without centring.
     ///
     /// # Examples

@@ -41,7 +41,7 @@ objective! {
     ///
     /// # Departures
     ///
-    /// Where values tie, the slopes of their ranks are shared among them, so that no order of the pairs shows.
+    /// If values tie, the slopes of their ranks are shared among them, so that the order of the pairs has no influence.
     ///
     /// # Examples
     ///
@@ -98,7 +98,7 @@ objective! {
     }
 }
 
-/// What is sorted and compared.
+/// Quantities that are sorted and compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Comparison {
     /// Margins of the policy with those of the reference.
@@ -179,7 +179,7 @@ fn loss(comparison: Comparison, beta: f64, label_smoothing: f64, batch: &TokenBa
 }
 
 impl Comparison {
-    /// u and v of a pair.
+    /// The quantities u and v of a pair.
     fn values(self, batch: &TokenBatch<'_>, pair: &Pair) -> (f64, f64) {
         let policy = |response: usize| sum(batch.log_prob(response));
         let reference = |response: usize| sum(batch.constant(Constant::ReferenceLogProb, response));

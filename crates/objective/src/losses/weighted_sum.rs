@@ -15,7 +15,7 @@ use crate::requirements::{Coupling, Data, Requirements};
 use crate::state::ObjectiveState;
 use crate::{Objective, declared_parameters};
 
-/// A term's weight.
+/// Declaration of a term's weight.
 pub(crate) const WEIGHT: Parameter = Parameter {
     name: "weight",
     kind: Kind::Number { default: 1.0, range: NON_NEGATIVE },
@@ -30,7 +30,7 @@ objective! {
     ///
     /// # Formula
     ///
-    /// L = Σᵢ wᵢ Lᵢ, and so are its cotangents.
+    /// L = Σᵢ wᵢ Lᵢ, and likewise for the cotangents.
     ///
     /// Each term is a method with its parameters and a `weight` (1 unless given). All learn from the same responses,
     /// through the same states: terms on different data, with different sampling, or with different anticipation are an
@@ -142,7 +142,7 @@ impl Term {
         }
     }
 
-    /// The batch as the term reads it.
+    /// Converts the batch to the term's kind.
     fn view<'a>(&self, batch: &TokenBatch<'a>) -> TokenBatch<'a> {
         match self.method.objective().requirements().data {
             Data::Demonstrations => batch.demonstrations(),
@@ -151,14 +151,14 @@ impl Term {
     }
 }
 
-/// What all terms together require.
+/// Combined requirements of all terms.
 fn merged(terms: &[Term]) -> Result<Requirements, ParameterError> {
     let mut all = terms.iter().map(|term| (term.method.method().name, term.method.objective().requirements()));
     let first = all.next().map_or(Requirements::new(Data::Demonstrations), |(_, requirements)| requirements);
     all.try_fold(first, |before, (name, requirements)| merge(before, name, requirements))
 }
 
-/// What both need, if the same responses serve both.
+/// Combined requirements of two terms, if the same responses serve both.
 fn merge(a: Requirements, name: &str, b: Requirements) -> Result<Requirements, ParameterError> {
     let data = match (a.data, b.data) {
         (Data::Labelled { mismatched: one }, Data::Labelled { mismatched: other }) => {
@@ -225,7 +225,7 @@ impl Objective for WeightedSum {
                 let slots = out.cotangents.slots(statistic, 0..batch.tokens()).iter_mut();
                 slots.zip(part.cotangents.column(statistic)).for_each(|(slot, own)| *slot += term.weight * own);
             }
-            // Terms that report the same metric report the same quantity, so that its mean stays what it is.
+            // Terms that report the same metric report the same quantity, so merging preserves its mean.
             out.metrics.merge(&part.metrics);
         }
         out.term = Some(part);

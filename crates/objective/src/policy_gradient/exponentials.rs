@@ -2,7 +2,7 @@
 
 use crate::numerics::{NEAR, STEEPEST, exp_near, exp_slice, extent};
 
-/// Tokens whose ratios are computed together.
+/// Number of tokens whose ratios are computed together.
 pub(super) const BLOCK: usize = 64;
 
 /// Log-ratios of a block of tokens, and the slopes of their exponentials.
@@ -12,7 +12,8 @@ pub(super) struct Block {
     slopes: [f64; BLOCK],
 }
 
-/// eˣ along its tangent beyond x = 100, of the slope there, as [`exponential`](crate::numerics::exponential) has it.
+/// eˣ continued along its tangent beyond x = 100, where it has this slope, as in
+/// [`exponential`](crate::numerics::exponential).
 pub(super) fn along_tangent(log_ratio: f64, slope: f64) -> f64 {
     slope * (1.0 + (log_ratio - STEEPEST).max(0.0))
 }
@@ -41,7 +42,7 @@ impl Block {
     }
 }
 
-/// Passes every token's place, log-ratio, and the value and slope of its ratio.
+/// Calls a function with every token's position, its log-ratio, and the value and slope of its ratio.
 pub(super) fn for_each_ratio(log_prob: &[f64], behaviour: &[f64], mut each: impl FnMut(usize, f64, (f64, f64))) {
     let mut block = Block::new();
     let blocks = log_prob.chunks(BLOCK).zip(behaviour.chunks(BLOCK));

@@ -1,4 +1,4 @@
-//! Everything of a policy gradient that passes no gradient: advantages, what tokens weigh, corrections and masks.
+//! Held numbers of policy gradients: advantages, weights of tokens, corrections and masks.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::columns::Constant;
 use crate::held::Held;
 use crate::numerics::exponential;
 
-/// Fills the held numbers of a batch. `responses` has the advantages, where they are not a column, and then the shares.
+/// Fills the held numbers of a batch. `responses` has the advantages, unless they are a column, and then the weights.
 pub(super) fn hold(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &mut Held) {
     let responses = batch.responses().len();
     let Held { tokens, responses: by_response, metrics, order, scratch, .. } = held;

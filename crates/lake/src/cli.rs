@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     pub(crate) train: TrainArguments,
 }
 
-/// What else `lake` does.
+/// Further commands of `lake`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Solve a lake: draw V*, Q* and T* on the map, as far as they fit, and say how exactly they are known.
@@ -88,7 +88,7 @@ impl Groups for Whole {
 /// `lake [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
-    /// Methods to train and to compare: registered methods, names or labels of the recipe's entries, or `all`. Joined
+    /// Methods to train: registered methods, names or labels of the recipe's entries, or `all`. Joined
     /// by `+` (`sft+dpo`), methods train one after the other. Parameters follow a colon (`dpo:beta=0.05,dpo:beta=0.5`),
     /// further ones a semicolon (`'dpo:beta=0.05;label_smoothing=0.1'`); rows of equal methods have their parameters as
     /// label.
@@ -179,7 +179,7 @@ pub(crate) struct PolicyArgument {
 impl FromStr for PolicyArgument {
     type Err = String;
 
-    /// What stands before the first `=` is a method where it may be one: `./a=b.csv` is a file.
+    /// Parses METHOD=FILE or FILE. Text before the first `=` that cannot be a method belongs to the file: `./a=b.csv`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (method, file) = text.split_once('=').filter(|(method, _)| is_label(method)).unwrap_or(("policy", text));
         if let Some(meaning) = taken(method) {
@@ -264,7 +264,7 @@ pub(crate) enum Content {
 /// `lake study [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct StudyArguments {
-    /// What to study: a TOML file with the space of designs and the claims, as experiments/reproduction.toml.
+    /// TOML file with the space of designs and the claims, such as experiments/reproduction.toml.
     #[arg(value_name = "FILE", required_unless_present_any = ["merge", "redraw"])]
     pub(crate) file: Option<PathBuf>,
 

@@ -1,4 +1,4 @@
-//! What to run: the declared defaults, a recipe file, and the command line, each replacing fields of the one before.
+//! Recipes of runs: the declared defaults, a recipe file, and the command line, each replacing fields of the one before.
 
 mod choosing;
 mod entry;
@@ -68,8 +68,7 @@ pub fn declaration() -> &'static Declaration {
 pub struct Recipe {
     /// Map of the lake: one that comes with the program (see `lake maps`), a generated one
     /// (`generated:8x8,holes=0.2,seed=7`), a list of rows as Gymnasium's `desc`, or a file: lines of letters, or TOML
-    /// with
-    /// `rows` and `[trajectories]`.
+    /// with `rows` and `[trajectories]`.
     #[schemars(extend("default" = "4x4", "x-group" = "Lake", "x-value" = "NAME|FILE"))]
     pub map: String,
     /// Whether the lake is slippery: a move then goes the intended way with the success rate, and at right angles to it
@@ -121,7 +120,7 @@ pub struct Recipe {
     #[schemars(range(max = 1e6))]
     #[schemars(extend("exclusiveMinimum" = 0.0, "default" = 1e-3, "x-group" = "Training"))]
     pub learning_rate: f64,
-    /// Schedule of the learning rate after its warm-up.
+    /// Course of the learning rate after its warm-up.
     #[schemars(schema_with = "names::<Shape>", extend("default" = "constant", "x-group" = "Training"))]
     pub schedule: Shape,
     /// Share of the steps over which the learning rate rises from 0.
@@ -146,12 +145,12 @@ pub struct Recipe {
     #[schemars(schema_with = "recipe::schema::optimizer")]
     #[schemars(extend("default" = { "name": "rmsprop" }, "x-group" = "Training"))]
     pub optimizer: OptimizerSettings,
-    /// Methods to train and to compare; every registered method where none is listed.
+    /// Methods to train; all registered methods if the list is empty.
     #[serde(default)]
     pub method: Vec<MethodRecipe>,
 }
 
-/// Changes of a command line to a recipe file.
+/// Overrides from the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// Fields of the recipe.
@@ -244,7 +243,7 @@ impl Recipe {
         difference::changes(&DECLARATION, &resolved, &|_| Table::new())
     }
 
-    /// How the lake answers moves.
+    /// Dynamics of the lake.
     pub fn dynamics(&self) -> Dynamics {
         let [goal, hole, frozen] = self.reward_schedule;
         let rewards = Rewards { goal, hole, frozen };
@@ -255,8 +254,8 @@ impl Recipe {
     pub fn lake(&self) -> Table {
         let fields = Table::try_from(self).unwrap_or_default();
         let network: &[&str] = if self.parameterised_target { &["encoding", "hidden", "seed"] } else { &[] };
-        let is_asked = |name: &str| LAKE.contains(&name) || network.contains(&name);
-        fields.into_iter().filter(|(name, _)| is_asked(name)).collect()
+        let is_field = |name: &str| LAKE.contains(&name) || network.contains(&name);
+        fields.into_iter().filter(|(name, _)| is_field(name)).collect()
     }
 
     /// Everything that trains: what does before the methods, and the stages of each.
@@ -334,7 +333,7 @@ struct Methods {
     method: Vec<MethodSpelling>,
 }
 
-/// Whether a result may be called so.
+/// Whether a text is a valid label.
 pub fn is_label(text: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || "-_+.".contains(c);
     (1..=LONGEST_LABEL).contains(&text.len()) && text.chars().all(is_word)

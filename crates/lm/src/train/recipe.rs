@@ -1,4 +1,4 @@
-//! What to train, field by field, and what is allowed in each.
+//! The fields of a training recipe, and their allowed values.
 
 mod resolving;
 
@@ -27,7 +27,7 @@ pub use resolving::{declaration, default_now};
 const STAGE: &str = "stage";
 /// The teacher of a stage: the model that `distillation` learns from.
 pub(crate) const TEACHER: &str = "teacher";
-/// Where a stage's reference comes from.
+/// Source of a stage's reference.
 const REFERENCE: &str = "reference";
 
 /// Limit of the engine's threads, more than any machine has cores.
@@ -43,19 +43,19 @@ const STEPS_MAX: u64 = 1 << 40;
 pub struct Recipe {
     /// Model to train: a folder, or a model of the hub as `owner/name`.
     pub model: String,
-    /// Device that computes: `cpu`, `cuda` or `cuda:INDEX`.
+    /// Device that the model computes on: `cpu`, `cuda` or `cuda:INDEX`.
     #[schemars(extend("default" = "cpu"))]
     pub device: String,
-    /// Type of numbers that the model computes in and is saved as.
+    /// Type of the model's numbers, in computation and when it is saved.
     #[schemars(schema_with = "names::<Dtype>", extend("default" = "float32"))]
     pub dtype: Dtype,
-    /// Seed of every source of randomness: the order of the data, the noise of lambda, and random rounding.
+    /// Seed of every source of randomness: the order of the data, the noise of lambda, and stochastic rounding.
     #[schemars(range(max = i64::MAX), extend("default" = 0))]
     pub seed: u64,
-    /// Number of threads of the engine on a CPU; 0 means one a core. The last bits of sums depend on it.
+    /// Number of libtorch's threads on a CPU, on which the last bits of sums depend; 0 means one per core.
     #[schemars(range(max = THREADS_MAX), extend("default" = 0))]
     pub threads: usize,
-    /// Date for chat templates that ask for one, so that no example depends on the day on which it is read.
+    /// Date for chat templates that render it, so that no example depends on the day it is read.
     #[schemars(schema_with = "recipe::schema::date", extend("default" = "2024-07-26"))]
     pub date: Date,
     /// Jinja template that replaces the model's own chat template, also in the trained model. Base models have none.
@@ -64,15 +64,15 @@ pub struct Recipe {
     /// Token that ends a response, in place of the tokenizer's `eos_token`, also in the trained model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eos_token: Option<String>,
-    /// Folder for statistics of reference policies; by default the run's own.
+    /// Folder of cached statistics of reference policies, by default the run's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
     /// Adapters to train while every other weight is frozen: `rank` and `alpha`, with `targets` and `rslora` if not
     /// their defaults, or `adapter = "FOLDER"` to continue one in PEFT's layout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Start>,
-    /// Stages in the order in which they train, each from the policy that the one before left. A field of stages that
-    /// stands above the first one holds for all of them.
+    /// Stages in sequence, each beginning with the model of the previous one. A field of stages that stands above the
+    /// first one holds for all of them.
     pub stage: Vec<Stage>,
 }
 
@@ -96,13 +96,13 @@ pub struct Stage {
     /// Records that pass through the model at once. Results depend on it by rounding only.
     #[schemars(range(min = 1, max = RECORDS_MAX), extend("default" = 4))]
     pub micro_batch: usize,
-    /// Layout of sequences in memory. Results depend on it by rounding only.
+    /// Arrangement of sequences in a batch. It changes results only by rounding.
     #[schemars(schema_with = "names::<Packing>", extend("default" = "packed"))]
     pub packing: Packing,
     /// Whether activations are computed a second time rather than kept: less memory, more time.
     #[schemars(extend("default" = false))]
     pub activation_checkpointing: bool,
-    /// Length of the stage in passes over its data.
+    /// Number of epochs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = 1.0, "exclusiveMinimum" = 0.0, "x-instead-of" = "steps"))]
     pub epochs: Option<f64>,
@@ -113,7 +113,7 @@ pub struct Stage {
     /// Greatest learning rate.
     #[schemars(extend("default" = 5e-7, "exclusiveMinimum" = 0.0))]
     pub learning_rate: f64,
-    /// Schedule of the learning rate after its warm-up.
+    /// Course of the learning rate after its warm-up.
     #[schemars(schema_with = "names::<Shape>", extend("default" = "cosine"))]
     pub schedule: Shape,
     /// Share of the steps over which the learning rate rises from 0.
@@ -122,7 +122,7 @@ pub struct Stage {
     /// Greatest norm of the gradient; `inf` does not clip.
     #[schemars(extend("default" = 10.0, "exclusiveMinimum" = 0.0, "x-infinite" = true))]
     pub clip_norm: f64,
-    /// Treatment of steps that are smaller than the last bit of 16-bit weights.
+    /// Treatment of small updates of 16-bit weights.
     #[schemars(schema_with = "names::<Precision>", extend("default" = "masters"))]
     pub precision: Precision,
     /// Source of the reference policy's statistics: computed before the stage and kept on disk (`cache`), or computed
@@ -155,10 +155,10 @@ pub struct Stage {
     /// Method: a table of its `name` and parameters, which have the defaults of the method. `ift` has
     /// `freeze_embeddings = "all"`, as its authors' code.
     pub method: Configured,
-    /// Data sets to learn from.
+    /// Training data.
     #[schemars(length(min = 1))]
     pub data: Vec<DataSet>,
-    /// Held-out data sets.
+    /// Held-out data.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluation: Vec<DataSet>,
 }
@@ -169,7 +169,7 @@ pub struct Stage {
 pub struct DataSet {
     /// File of JSON lines, a JSON list or Parquet.
     pub path: PathBuf,
-    /// Share of the mixture; by default the number of records, so that each is read once an epoch.
+    /// Weight in the mixture, by default the number of records, so that each is read once per epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub weight: Option<f64>,
@@ -195,16 +195,16 @@ pub enum Invalid {
     Skip,
 }
 
-/// Where the reference policy's statistics come from.
+/// Source of the reference policy's statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Keeping {
-    /// They are computed before the stage and kept on disk, so that one model is in memory.
+    /// Statistics are computed before the stage and cached on disk, so that only one model is in memory.
     Cache,
-    /// The reference stays in memory, and computes them when they are asked for. Of a model with adapters that is a copy of these.
+    /// The reference stays in memory, and computes statistics on demand. With adapters, only these are copied.
     Hold,
-    /// The model without its adapters computes them when they are asked for.
+    /// The model without its adapters computes statistics on demand.
     Base,
 }
 
@@ -214,7 +214,7 @@ impl Recipe {
         Replaced { chat_template: self.chat_template.clone(), eos_token: self.eos_token.clone() }
     }
 
-    /// What `strftime_now` of a chat template tells.
+    /// Date and time for chat templates that render it.
     pub fn now(&self) -> DateTime {
         self.date.at(0, 0, 0, 0)
     }
@@ -251,12 +251,12 @@ impl Stage {
         Schedule { shape: self.schedule, warmup_ratio: self.warmup_ratio }
     }
 
-    /// What the method asks of its host.
+    /// Requirements of the method.
     pub fn requirements(&self) -> Requirements {
         self.method.objective().requirements()
     }
 
-    /// How many steps the stage has over an epoch of so many records.
+    /// Number of steps of the stage, given the number of records of an epoch.
     pub fn steps(&self, epoch: u64) -> u64 {
         match (self.steps, self.epochs) {
             (Some(steps), _) => steps,

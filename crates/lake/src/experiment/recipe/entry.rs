@@ -20,7 +20,7 @@ pub struct MethodRecipe {
     pub label: Option<String>,
     /// Methods that train before it, one behind the other and each for as many steps.
     pub after: Vec<Configured>,
-    /// The method.
+    /// The method, with its parameters.
     pub method: Configured,
 }
 
@@ -144,7 +144,7 @@ impl JsonSchema for MethodRecipe {
         let label = json_schema!({
             "type": "string",
             "pattern": format!("^[A-Za-z0-9_+.-]{{1,{LONGEST_LABEL}}}$"),
-            "description": "what the result is called; by default the name",
+            "description": "label of the result; by default the name",
         });
         let after = json_schema!({
             "type": "array",

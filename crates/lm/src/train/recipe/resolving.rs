@@ -49,7 +49,7 @@ pub fn declaration() -> &'static Declaration {
     &DECLARATION
 }
 
-/// Date for chat templates where there is no recipe: answers do not depend on the day either.
+/// Date for chat templates in the default recipe: where there is no recipe, answers do not depend on the day either.
 ///
 /// # Errors
 ///

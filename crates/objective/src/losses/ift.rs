@@ -93,6 +93,7 @@ objective! {
     /// which no split preserves. 1/C in `softmax` counts C below 10⁻¹⁰⁰ as 10⁻¹⁰⁰, with no gradient through it.
     /// Sums over later and earlier tokens are computed block after block. With γ = 1 their rounding errors add up over
     /// all blocks: for a response of 32k tokens, cotangents of `algorithm1` were up to 14 units in the last place off.
+    /// Losses of one response that differ by more than 300 decades underflow on the side `right`.
     ///
     /// # Examples
     ///

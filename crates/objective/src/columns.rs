@@ -214,8 +214,8 @@ impl Constant {
     }
 }
 
-/// Cotangents are written from the first token on. A slot comes into being where it is first written, while its place in
-/// memory is in the processor's first cache: zeros for all tokens beforehand would take as long as a whole loss.
+/// Cotangents are written from the first token to the last. A slot is initialised when it is first written, while its
+/// memory is in the processor's first cache. A separate pass that writes zeros would take as long as a whole loss.
 impl TokenStatistics {
     /// Removes all slots, and reserves memory for this many in the columns of these statistics.
     pub(crate) fn clear(&mut self, statistics: EnumSet<Statistic>, tokens: usize) {

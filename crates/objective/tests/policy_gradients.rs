@@ -309,7 +309,7 @@ fn only_the_tokens_of_high_entropy_are_learned_from() {
     }
 }
 
-/// Cotangents of one response with these advantages of its tokens, on policy, of which the sampler knows these log-probabilities.
+/// Cotangents of one response, on policy, with these advantages and these log-probabilities of the sampler by token.
 fn on_policy(objective: PolicyGradient, log_prob: &[f64], rollout: &[f64], advantage: &[f64]) -> Vec<f64> {
     let lengths = [log_prob.len()];
     let responses =

@@ -122,11 +122,11 @@ impl Weights {
         scratch: &mut Vec<f64>,
     ) -> f64 {
         let tokens = log_prob.len() as f64;
-        // Losses in a unit of the size of their sum, where the norm does not see it: no product leaves the range of
-        // f64.
-        let unit = match self.norm {
-            Norm::L1 | Norm::L2 => power_of_two(losses),
-            Norm::Softmax | Norm::Log => 1.0,
+        // On the left, losses in a unit of the size of their sum where the norm does not depend on it: no product leaves
+        // the range of f64. On the right the smallest sums decide, and such a unit would make them 0.
+        let unit = match (self.side, self.norm) {
+            (Side::Left, Norm::L1 | Norm::L2) => power_of_two(losses),
+            _ => 1.0,
         };
         // Items are affine in the log-probabilities.
         let (constant, slope) = match self.item {
@@ -348,6 +348,17 @@ mod tests {
             places.clone().map(|t| times(slope * power(t, j), pulled[t])).fold(add((direct, direct), raised), add)
         };
         (loss, places.clone().map(derivative).collect())
+    }
+
+    #[test]
+    fn the_smallest_losses_decide_on_the_right_beside_losses_that_are_300_decades_larger() {
+        for norm in [Norm::L1, Norm::L2] {
+            let weights = Weights { side: Side::Right, norm, ..Weights::RELEASED };
+            let (log_prob, mut slots) = ([-1e-290, -1.0, -1e10], vec![0.0; 3]);
+            let loss = weights.loss(&Discount::new(0.9), 1.0, -sum(&log_prob), &log_prob, &mut slots, &mut Vec::new());
+            // With L1 the other tokens have v l = (C₁ / C) l, which is also near C₁.
+            assert!(loss > 0.0 && loss < 1e-289, "{norm:?}: {loss:e}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Parameter {
         }
     }
 
-    /// What is allowed, in words.
+    /// Description of the allowed values.
     pub fn allowed(&self) -> String {
         match self.kind {
             Kind::Number { range, .. } | Kind::Derived { range, .. } => allowed_numbers(self.name, range),
@@ -49,7 +49,7 @@ impl Parameter {
         }
     }
 
-    /// The default value; how it follows another parameter, if it does.
+    /// Default value, or the description of its derivation from another parameter.
     pub fn default(&self) -> Value {
         match self.kind {
             Kind::Number { default, .. } => Value::Number(default),

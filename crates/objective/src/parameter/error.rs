@@ -1,6 +1,6 @@
-//! Why parameters are refused.
+//! Errors of parameters.
 
-/// Why a set of parameters was refused.
+/// Reason why a set of parameters is rejected.
 ///
 /// ```
 /// let refusal = |method: &str, name: &str, value: f64| {
@@ -15,38 +15,38 @@
 /// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ParameterError {
-    /// No such parameter.
+    /// An unknown parameter.
     #[error("{owner}.{name}: unknown parameter; allowed: {allowed}")]
     Unknown {
-        /// What the parameter was given for.
+        /// Name of the method or optimizer.
         owner: &'static str,
-        /// The name given.
+        /// Given name.
         name: String,
-        /// The names that exist.
+        /// Names of all parameters.
         allowed: String,
     },
     /// A value outside of its range or of the wrong kind.
     #[error("{owner}.{name}: expected {allowed}, got {given}")]
     Invalid {
-        /// What the parameter was given for.
+        /// Name of the method or optimizer.
         owner: &'static str,
-        /// The parameter.
+        /// Name of the parameter.
         name: &'static str,
-        /// What is allowed.
+        /// Description of the allowed values.
         allowed: String,
-        /// The value given.
+        /// Given value.
         given: String,
     },
-    /// A parameter that the other values leave without effect.
+    /// A parameter without effect under the other values.
     #[error("{owner}.{name}: not used where {because}, so it must not be set (got {given})")]
     Unused {
-        /// What the parameter was given for.
+        /// Name of the method or optimizer.
         owner: &'static str,
-        /// The parameter.
+        /// Name of the parameter.
         name: &'static str,
-        /// The setting that makes it ineffective.
+        /// Setting that makes it ineffective.
         because: String,
-        /// The value given.
+        /// Given value.
         given: String,
     },
 }

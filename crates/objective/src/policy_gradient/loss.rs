@@ -313,8 +313,8 @@ fn by_token(
 /// More than what rounding moves a logarithm within the range of ratios by, nats.
 const ROUNDING: f64 = 1e-12;
 
-/// The clipped loss of tokens that share an advantage and a share in the step. Blocks of tokens of which none is clipped, which
-/// most are, have no branch a token.
+/// The clipped loss of tokens that have the same advantage and the same share in the step. Blocks without a clipped
+/// token, which are most blocks, have no branch per token.
 fn clipped_tokens(
     clip: Clip,
     (share, advantage): (f64, f64),

@@ -26,8 +26,8 @@ use crate::numerics::sum_of_differences;
 ///
 /// Where a correction rejects tokens, means and sums are over those that it keeps.
 ///
-/// `sequence_token` holds log π of each token less the mean of u, and takes that from log π again. Where |log π| is so great that
-/// this rounds, the mean of u is lost: beyond 10¹⁶ nats all of it.
+/// `sequence_token` holds log π of each token minus the mean of u, and subtracts it from log π again. Where |log π| is
+/// so large that this rounds, digits of the mean of u are lost; beyond 10¹⁶ nats, all of them.
 ///
 /// # Source
 ///

@@ -1,4 +1,4 @@
-//! What tokens weigh in the step.
+//! Weights of tokens in the step.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use super::aggregation::Counts;
 use super::{Aggregation, PolicyGradient};
 use crate::batch::TokenBatch;
 
-/// The groups of a batch: where responses of one prompt stand.
+/// Groups of a batch: ranges of responses to one prompt.
 pub(super) fn groups<'a>(batch: &TokenBatch<'a>) -> impl Iterator<Item = Range<usize>> + use<'a> {
     let batch = *batch;
     let mut begin = 0;

@@ -7,7 +7,8 @@ use super::{Advantage, Correction, PolicyGradient, Ratio, TrustRegion};
 use crate::batch::TokenBatch;
 use crate::held::Held;
 
-/// Which columns of held numbers there are, one number a token each: advantages, weights, shares, penalties and anchors.
+/// The columns of held numbers that are present, with one number per token each: advantages, weights, shares,
+/// penalties and anchors.
 fn present(own: &PolicyGradient) -> [bool; 5] {
     let selects = own.has_covariance();
     let weighted = own.trust_region.is_weighted()
@@ -82,7 +83,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The advantages of a response's tokens.
+    /// Advantages of a response's tokens.
     pub(super) fn advantage(&self, response: usize, tokens: Range<usize>) -> Numbers<'a> {
         match self.advantages {
             Some(column) => Numbers::Each(&column[tokens]),
@@ -91,7 +92,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What each of a response's tokens weighs in the step.
+    /// Weight of each of a response's tokens in the step.
     pub(super) fn share(&self, response: usize, tokens: Range<usize>) -> Numbers<'a> {
         match self.shares {
             Some(column) => Numbers::Each(&column[tokens]),
@@ -99,7 +100,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The weights of the policy's loss, if tokens differ in it.
+    /// Weights of the tokens in the policy's loss, if they differ.
     pub(super) fn weights(&self, tokens: Range<usize>) -> Option<&'a [f64]> {
         self.weights.map(|column| &column[tokens])
     }

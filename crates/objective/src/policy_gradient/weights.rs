@@ -1,4 +1,4 @@
-//! What the policy's loss of a token is multiplied by: corrections, trust regions and masks.
+//! Factors of the policy's loss of a token: corrections, trust regions and masks.
 
 use std::ops::Range;
 
@@ -104,8 +104,8 @@ pub(super) fn fill_region_weights<'a>(
     clipped.record(metrics);
 }
 
-/// VESPO's weights of a response's tokens. The correction's weights, which they replace, are part of the ratio, and a rejected
-/// token has no share.
+/// VESPO's weights of a response's tokens. They replace the correction's weights, which are part of the ratio. The share
+/// of a rejected token is 0.
 fn fill_densities(
     own: &PolicyGradient,
     [log_prob, behaviour]: [&[f64]; 2],

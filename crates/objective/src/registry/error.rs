@@ -1,8 +1,8 @@
-//! Why no objective is built.
+//! Errors of the registry.
 
 use crate::parameter::ParameterError;
 
-/// Why no objective was built.
+/// Reason why an objective cannot be built.
 ///
 /// ```
 /// use objective::{Configured, Parameters, registry};
@@ -16,21 +16,21 @@ use crate::parameter::ParameterError;
 /// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RegistryError {
-    /// No method of this name.
+    /// An unknown method.
     #[error("{name}: unknown method; allowed: {allowed}")]
     Unknown {
-        /// The name given.
+        /// Given name.
         name: String,
-        /// The names that exist.
+        /// Names of all methods.
         allowed: String,
     },
-    /// No method's name.
+    /// A missing name, or a value that is no name.
     #[error("name: expected a method's name, got {given}")]
     Unnamed {
-        /// What was given.
+        /// Description of the given value.
         given: String,
     },
-    /// A parameter that the method refuses.
+    /// A parameter that the method rejects.
     #[error(transparent)]
     Parameter(#[from] ParameterError),
 }

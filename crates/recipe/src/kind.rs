@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use crate::declaration::Field;
 use crate::refusal::Refusal;
 
-/// What the value of a field may be.
+/// Allowed values of a field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// A number in an interval.

@@ -1,4 +1,5 @@
-//! Recipes of runs: the declared defaults, a recipe file, and the command line, each replacing fields of the one before.
+//! Recipes of runs: the declared defaults, a recipe file, and the command line, each replacing fields of the one
+//! before.
 
 mod choosing;
 mod entry;

@@ -2,48 +2,23 @@
 
 use std::path::PathBuf;
 
+use gridworld::GridError;
+use gridworld::spelling::{SpellingError, suggestion};
 use objective::{ParameterError, RegistryError};
 use training::{OptimizerError, StepError};
-
-use crate::spelling::suggest;
 
 /// Why the lake refused.
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
-    /// A map that is none.
-    #[error("map {map}: {problem}")]
-    Map {
-        /// Its name or path.
-        map: String,
-        /// What is wrong with it, what was expected, and what was given.
-        problem: String,
-    },
-    /// A trajectory that the map does not have or allow.
-    #[error("trajectory {trajectory}: {problem}")]
-    Trajectory {
-        /// Its name or word.
-        trajectory: String,
-        /// What is wrong with it, at which step.
-        problem: String,
-    },
+    /// A map, a name, a solver or a network.
+    #[error(transparent)]
+    Grid(#[from] GridError),
     /// A trajectory that maps may have, and this one does not.
     #[error("trajectory {trajectory}: {problem}")]
     NoTrajectory {
         /// Its name.
         trajectory: String,
         /// Why it does not, and what to do.
-        problem: String,
-    },
-    /// A cell whose best action cannot be decided, as the error bounds of its actions' values overlap.
-    #[error("optimal policy: in row {row}, column {column}, the actions {actions} cannot be told apart: {problem}")]
-    Undecided {
-        /// The cell's row, from 1.
-        row: usize,
-        /// Its column, from 1.
-        column: usize,
-        /// The actions that may be optimal.
-        actions: String,
-        /// The reason why rounding does not separate them.
         problem: String,
     },
     /// A recipe's field.
@@ -89,9 +64,6 @@ pub enum LakeError {
         /// The suggested names.
         meant: String,
     },
-    /// A network whose parameters do not fit its layers.
-    #[error("network: {0}")]
-    Network(#[from] ndarray::ShapeError),
     /// A run that a step refused.
     #[error("{method}, seed {seed}, step {step}: {source}")]
     Step {
@@ -162,6 +134,20 @@ pub enum LakeError {
         /// Why.
         problem: String,
     },
+}
+
+/// The error, with suggestions if existing names are spelled like the given one.
+pub(crate) fn suggest<'a>(error: LakeError, given: &str, names: impl IntoIterator<Item = &'a str>) -> LakeError {
+    match suggestion(given, names) {
+        None => error,
+        Some(meant) => LakeError::Misspelled { error: Box::new(error), meant },
+    }
+}
+
+impl From<SpellingError> for LakeError {
+    fn from(error: SpellingError) -> Self {
+        Self::Grid(error.into())
+    }
 }
 
 impl From<RegistryError> for LakeError {

@@ -14,12 +14,11 @@ use strum::VariantNames;
 use toml::Table;
 use training::{OptimizerSettings, Shape};
 
-use crate::error::LakeError;
+use crate::error::{LakeError, suggest};
 use crate::policy::network::Encoding;
 use crate::policy::start::{self, Start};
 use crate::policy::teacher::{self, Teacher};
 use crate::solver::Target;
-use crate::spelling::suggest;
 use crate::world::environment::{Dynamics, Rewards};
 
 pub use self::entry::MethodRecipe;

@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use training::{OPTIMIZERS, OptimizerSettings};
 
 use super::{ALL, LONGEST_LABEL, OPTIMIZER, field};
-use crate::error::LakeError;
-use crate::spelling::suggest;
+use crate::error::{LakeError, suggest};
 
 /// A method with valid parameters, what trains before it, and a label where a recipe lists it more than once.
 ///

@@ -1,16 +1,28 @@
 //! Names with parameters (`generated:8x8,holes=0.2,seed=7`, `drawn:falling,moves=8`), and suggestions for misspelled
 //! names.
 
-use crate::error::LakeError;
+use thiserror::Error;
+
+/// A parameter of a name that is not what is allowed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{field}: expected {allowed}, got {given}")]
+pub struct SpellingError {
+    /// Kind of name, and its parameter.
+    pub field: String,
+    /// What is allowed.
+    pub allowed: String,
+    /// The value given.
+    pub given: String,
+}
 
 /// A name, taken apart.
-pub(crate) struct Spelled<'a> {
+pub struct Spelled<'a> {
     /// What its errors call it.
     subject: &'static str,
     /// What stands before the first comma.
-    pub(crate) head: &'a str,
+    pub head: &'a str,
     /// The others, each a field and its value.
-    pub(crate) fields: Vec<(&'a str, &'a str)>,
+    pub fields: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Spelled<'a> {
@@ -18,8 +30,8 @@ impl<'a> Spelled<'a> {
     ///
     /// # Errors
     ///
-    /// [`LakeError::Field`] for a field that is given twice.
-    pub(crate) fn new(subject: &'static str, prefix: &str, name: &'a str) -> Result<Self, LakeError> {
+    /// [`SpellingError`] for a field that is given twice.
+    pub fn new(subject: &'static str, prefix: &str, name: &'a str) -> Result<Self, SpellingError> {
         let mut parts = name.strip_prefix(prefix).unwrap_or(name).split(',').map(str::trim);
         let head = parts.next().unwrap_or_default();
         let mut spelled = Self { subject, head, fields: Vec::new() };
@@ -33,8 +45,8 @@ impl<'a> Spelled<'a> {
     }
 
     /// That a part is not what is allowed.
-    pub(crate) fn fail(&self, part: &str, allowed: &str, given: &str) -> LakeError {
-        LakeError::Field {
+    pub fn fail(&self, part: &str, allowed: &str, given: &str) -> SpellingError {
+        SpellingError {
             field: format!("{}.{part}", self.subject),
             allowed: allowed.to_owned(),
             given: format!("\"{given}\""),
@@ -42,7 +54,7 @@ impl<'a> Spelled<'a> {
     }
 
     /// A seed.
-    pub(crate) fn seed(&self, value: &str) -> Result<u64, LakeError> {
+    pub fn seed(&self, value: &str) -> Result<u64, SpellingError> {
         value.parse().map_err(|_| self.fail("seed", "a whole number, 0 <= seed < 2^64", value))
     }
 }
@@ -50,21 +62,18 @@ impl<'a> Spelled<'a> {
 /// Limit of suggested names.
 const MOST_SUGGESTED: usize = 3;
 
-/// The error, with suggestions if existing names are spelled like the given one.
-pub(crate) fn suggest<'a>(error: LakeError, given: &str, names: impl IntoIterator<Item = &'a str>) -> LakeError {
+/// The known names that are spelled like the given one, to be suggested: "dpo", "dpo, ipo or ppo"; none if there is none.
+pub fn suggestion<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
     match nearest(given, names).as_slice() {
-        [] => error,
-        [name] => LakeError::Misspelled { error: Box::new(error), meant: (*name).to_owned() },
-        [names @ .., last] => {
-            let meant = format!("{} or {last}", names.join(", "));
-            LakeError::Misspelled { error: Box::new(error), meant }
-        }
+        [] => None,
+        [name] => Some((*name).to_owned()),
+        [names @ .., last] => Some(format!("{} or {last}", names.join(", "))),
     }
 }
 
 /// The names that differ from the given one in case only, or else those with the fewest edits, at most one edit for
 /// three letters.
-pub(crate) fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let lower = given.to_lowercase();
     let most = (given.chars().count() / 3).max(1);
     let edits = |name: &str| strsim::osa_distance(&lower, &name.to_lowercase());

@@ -7,30 +7,30 @@ use rand_chacha::rand_core::SeedableRng;
 
 /// The stream of a run's seed that initial parameters are drawn from. Every further source of randomness takes its own
 /// stream, so that adding one changes no other's numbers.
-pub(crate) const INITIALISATION: u64 = 0;
+pub const INITIALISATION: u64 = 0;
 /// The stream of the noise of λ.
-pub(crate) const LAMBDA_NOISE: u64 = 1;
+pub const LAMBDA_NOISE: u64 = 1;
 /// The stream of a value head's initial parameters.
-pub(crate) const VALUE_HEAD: u64 = 2;
+pub const VALUE_HEAD: u64 = 2;
 /// The stream of the actions that the policy samples.
-pub(crate) const ACTION: u64 = 3;
+pub const ACTION: u64 = 3;
 /// The stream of the lake's slips in sampled episodes.
-pub(crate) const SLIP: u64 = 4;
+pub const SLIP: u64 = 4;
 /// The stream of the actions that are sampled to explain a policy.
-pub(crate) const EXPLAINED_ACTION: u64 = 5;
+pub const EXPLAINED_ACTION: u64 = 5;
 /// The stream of the lake's slips where a policy is explained.
-pub(crate) const EXPLAINED_SLIP: u64 = 6;
+pub const EXPLAINED_SLIP: u64 = 6;
 /// The stream of the cells in which a policy is wrong before training.
-pub(crate) const START: u64 = 8;
+pub const START: u64 = 8;
 /// The stream of a parameterised target's initial parameters.
-pub(crate) const TARGET: u64 = 9;
+pub const TARGET: u64 = 9;
 /// The stream of the seed that lakes are drawn from, beyond those of an experiment's runs.
-pub(crate) const LAKE: u64 = 256;
+pub const LAKE: u64 = 256;
 /// The stream of the seed that words are drawn from, beyond those of an experiment's runs and of generated lakes.
-pub(crate) const WORD: u64 = 257;
+pub const WORD: u64 = 257;
 
 /// A stream of a run's seed, apart from those of other stages.
-pub(crate) fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
+pub fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream((stage as u64) << 32 | number);
     rng
@@ -38,7 +38,7 @@ pub(crate) fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
 
 /// A place, as often as its share in the total says; the last place where rounding leaves the sum below the draw, and none where
 /// all weights are 0.
-pub(crate) fn draw(weights: &[f64], total: f64, rng: &mut ChaCha8Rng) -> Option<usize> {
+pub fn draw(weights: &[f64], total: f64, rng: &mut ChaCha8Rng) -> Option<usize> {
     let mut left = total * rng.random::<f64>();
     let mut last = None;
     for (place, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {

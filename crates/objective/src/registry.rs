@@ -7,7 +7,7 @@ use crate::parameter::{ParameterError, Parameters, Registered};
 use crate::policy_gradient::presets;
 
 /// Every method, in the order of `--method all`.
-pub const METHODS: &[Method] = &{
+pub static METHODS: &[Method] = &{
     let mut all = [PREFERENCES[0]; PREFERENCES.len() + presets::METHODS.len()];
     let mut place = 0;
     while place < all.len() {

@@ -362,7 +362,7 @@ pub fn count(name: &'static str, text: &str) -> Result<i64, LakeError> {
 }
 
 /// Whether a recipe has a field of this name.
-#[cfg(feature = "program")]
+#[cfg(feature = "full")]
 pub(crate) fn is_field(name: &str) -> bool {
     WITHOUT_DEFAULT.contains(&name) || parse("default recipe", DEFAULT).is_ok_and(|fields| fields.contains_key(name))
 }

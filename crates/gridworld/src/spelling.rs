@@ -9,19 +9,19 @@ use thiserror::Error;
 pub struct SpellingError {
     /// Kind of name, and its parameter.
     pub field: String,
-    /// What is allowed.
+    /// Description of the allowed values.
     pub allowed: String,
-    /// The value given.
+    /// Given value.
     pub given: String,
 }
 
 /// A name, taken apart.
 pub struct Spelled<'a> {
-    /// What its errors call it.
+    /// Name in error messages.
     subject: &'static str,
-    /// What stands before the first comma.
+    /// Text before the first comma.
     pub head: &'a str,
-    /// The others, each a field and its value.
+    /// Further fields, each with its value.
     pub fields: Vec<(&'a str, &'a str)>,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Spelled<'a> {
         }
     }
 
-    /// A seed.
+    /// Parses a seed.
     pub fn seed(&self, value: &str) -> Result<u64, SpellingError> {
         value.parse().map_err(|_| self.fail("seed", "a whole number, 0 <= seed < 2^64", value))
     }

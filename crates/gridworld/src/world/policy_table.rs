@@ -2,15 +2,15 @@
 
 use crate::world::map::{ACTIONS, Action, Map};
 
-/// Probabilities of the four actions, one row a cell: T(a|s).
+/// Transition matrix T(a|s): the probabilities of the four actions, one row per cell.
 pub type TransitionMatrix = Vec<[f64; ACTIONS]>;
 
-/// The policy that takes every action alike, everywhere.
+/// The uniform policy in every cell.
 pub fn uniform_policy(map: &Map) -> TransitionMatrix {
     vec![[1.0 / ACTIONS as f64; ACTIONS]; map.cells().len()]
 }
 
-/// The most probable action of a row, the first on ties.
+/// The most probable action of a row; the first one if several are.
 pub fn greedy_action(row: &[f64; ACTIONS]) -> Action {
     let better = |best: Action, action: Action| if row[action as usize] > row[best as usize] { action } else { best };
     Action::ALL.into_iter().fold(Action::Left, better)

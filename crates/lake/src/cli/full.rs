@@ -17,13 +17,13 @@ use program::{OutputFolder, Progress};
 
 use crate::{columns, pool, print, print_json, write_all};
 
-/// Name of the file that holds a study's results.
+/// Name of the file with a study's results.
 const STUDY_FILE: &str = "study.json";
 
 /// `lake study [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct StudyArguments {
-    /// What to study: a TOML file with the space of designs and the claims, as experiments/reproduction.toml.
+    /// TOML file with the space of designs and the claims, such as experiments/reproduction.toml.
     #[arg(value_name = "FILE", required_unless_present_any = ["merge", "redraw"])]
     pub(crate) file: Option<PathBuf>,
 
@@ -35,8 +35,8 @@ pub(crate) struct StudyArguments {
     #[arg(long, value_name = "NUMBER/OF", conflicts_with_all = ["merge", "design"], help_heading = "Designs")]
     pub(crate) shard: Option<Shard>,
 
-    /// Put the shards in this folder together, and write tables and figures beside them. The claims are those of the file, or without
-    /// one those that the shards were made for.
+    /// Put the shards in this folder together, and write tables and figures beside them. The claims are those of the
+    /// file, or without one those that the shards were made for.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "design"], help_heading = "Output")]
     pub(crate) merge: Option<PathBuf>,
 
@@ -84,7 +84,7 @@ pub(crate) fn measure_files(
     drawn(figures::draw_measured(environment, report)?)
 }
 
-/// Figures as files.
+/// Figures as contents of files.
 fn drawn(figures: Vec<Figure>) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let files = |figure: Figure| {
         let png = figure.png()?;

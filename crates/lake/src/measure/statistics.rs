@@ -6,22 +6,22 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 /// A mean over runs with its interval.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// The mean.
+    /// Mean over the runs.
     pub mean: f64,
-    /// Half-width of the 95% confidence interval of the mean (Student's t); none for a single run.
+    /// Half-width of the 95% confidence interval of the mean (Student's t); `None` for a single run.
     pub ci95: Option<f64>,
-    /// One value a run, in the order of seeds.
+    /// One value per run, in the order of seeds.
     pub per_seed: Vec<f64>,
 }
 
-/// A quantity along training.
+/// A quantity during training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Curve {
-    /// Updates done.
+    /// Numbers of updates.
     pub steps: Vec<usize>,
     /// Means over the runs.
     pub mean: Vec<f64>,
-    /// Half-widths of the 95% confidence intervals; none for a single run.
+    /// Half-widths of the 95% confidence intervals; `None` for a single run.
     pub ci95: Vec<Option<f64>>,
 }
 

@@ -1,4 +1,4 @@
-//! The policy before training: as it is initialised, fitted to a policy that is partly right, or trained by another method.
+//! The policy before training: randomly initialised, fitted to a partly optimal policy, or trained by another method.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,34 +13,34 @@ use crate::world::map::{ACTIONS, Map};
 use crate::world::policy_table::TransitionMatrix;
 use crate::world::policy_table::greedy_action;
 
-/// How starts are spelled.
+/// Syntax of a start, for errors and help.
 pub const SPELLING: &str = "random, noisy:SHARE or right:SHARE with 0 <= SHARE <= 1, or after:METHOD";
 
-/// What a run's policy is before training.
+/// Policy of a run before training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Start {
-    /// As the network is initialised.
+    /// A network with random weights.
     Random,
-    /// Fitted to (1 − share) T* + share / 4 in each cell.
+    /// A network fitted to (1 − share) T* + share / 4 in each cell.
     Noisy {
-        /// The share.
+        /// Share of the uniform policy.
         share: f64,
     },
-    /// Fitted to T* in a share of the cells, drawn for each run, and to one of the other actions in each of the rest.
+    /// A network fitted to T* in a random share of the cells, and to one of the other actions in each of the rest.
     Right {
-        /// The share.
+        /// Share of the cells.
         share: f64,
     },
-    /// Trained by a method at its defaults, for as many steps as the recipe says and by its optimizer.
+    /// A network trained by a method with its defaults, with the recipe's steps and optimizer.
     After {
-        /// The method.
+        /// Method that trains it.
         method: Configured,
     },
 }
 
 impl Start {
-    /// The method that trains it, if any.
+    /// Method that trains the policy, if there is one.
     pub fn method(&self) -> Option<&Configured> {
         match self {
             Self::After { method } => Some(method),
@@ -48,7 +48,7 @@ impl Start {
         }
     }
 
-    /// The policy to fit to, if any; `optimal` is deterministic.
+    /// Policy to fit the network to, if there is one; `optimal` is deterministic.
     pub fn policy(&self, map: &Map, optimal: &TransitionMatrix, rng: &mut ChaCha8Rng) -> Option<TransitionMatrix> {
         match *self {
             Self::Random | Self::After { .. } => None,
@@ -163,7 +163,7 @@ mod tests {
         let cells = map.non_terminal();
         let right = cells.iter().filter(|cell| policy[**cell] == optimal[**cell]).count();
         assert_eq!(right, cells.len().div_ceil(2));
-        // A wrong action is as far away as can be: 2 of 4 probabilities by 1.
+        // A wrong action has the maximum distance: 2 of 4 probabilities differ by 1.
         let wrong = (cells.len() - right) as f64 / cells.len() as f64 * 0.5;
         assert!((distance(&policy, &optimal, &cells) - wrong).abs() < 1e-12);
     }

@@ -11,7 +11,7 @@ use crate::solver::{Solution, boltzmann};
 use crate::world::environment::Environment;
 use crate::world::policy_table::TransitionMatrix;
 
-/// Temperature of a teacher without one: low enough to prefer a shorter way, whose value is a discount away.
+/// Default temperature, low enough to prefer a shorter path, whose value differs by a factor of the discount.
 const TEMPERATURE: f64 = 0.01;
 
 /// Accepted spellings of a teacher, for errors and help.
@@ -23,10 +23,10 @@ pub const SPELLING: &str = "optimal, optimal:TEMPERATURE with 0 < TEMPERATURE <=
 pub enum Teacher {
     /// The Boltzmann policy over Q*.
     Optimal {
-        /// Its temperature, in units of return.
+        /// Temperature, in units of return.
         temperature: f64,
     },
-    /// A policy in a file, as `lake measure` reads it.
+    /// A policy in a file, in the format of `lake measure`.
     File(PathBuf),
 }
 

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use escargot::{CargoBuild, CargoRun};
 use serde_json::Value;
 
-static LAKE: LazyLock<CargoRun> = LazyLock::new(|| CargoBuild::new().package("lake").bin("lake").run().unwrap());
+static LAKE: LazyLock<CargoRun> =
+    LazyLock::new(|| CargoBuild::new().package("lake").bin("lake").features("full").run().unwrap());
 
 /// The workspace's folder.
 pub fn root() -> PathBuf {

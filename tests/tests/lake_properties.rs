@@ -4,8 +4,8 @@ use enumset::EnumSet;
 use lake::experiment::Experiment;
 use lake::experiment::recipe::{Overrides, Recipe};
 use lake::measure::performance;
+use lake::policy::distillation;
 use lake::policy::network::{Encoding, Forward, Inputs, Network, States};
-use lake::policy::teacher;
 use lake::policy::{LakePolicy, given};
 use lake::solver::{TEMPERATURE, Target, optimal_policy, value_iteration};
 use lake::world::environment::Environment;
@@ -83,7 +83,7 @@ fn build(name: &str, parameters: &[(&str, &str)]) -> Box<dyn Objective> {
 fn network_for(encoding: Encoding, map: &Map, seed: u64, objective: &dyn Objective) -> Network {
     let network = encoding_network(encoding, map, seed);
     match objective.requirements().statistics.contains(Statistic::Value) {
-        true => network.with_value_head(&mut ChaCha8Rng::seed_from_u64(seed)).unwrap(),
+        true => network.with_value_head(&mut ChaCha8Rng::seed_from_u64(seed)),
         false => network,
     }
 }
@@ -120,7 +120,7 @@ fn batch(map: &Map, objective: &dyn Objective, demonstration: &str, rejected: &s
 /// Fills what other policies say: a reference, so that DPO is not at its start, and a teacher.
 fn refer(map: &Map, seed: u64, requirements: &Requirements, batches: &mut [MicroBatch<States, Forward>]) {
     fill_reference(&LakePolicy::new(map, network(map, seed)), requirements, batches).unwrap();
-    teacher::fill(&network(map, seed + 1).transition_matrix(), requirements, batches);
+    distillation::fill(&network(map, seed + 1).transition_matrix(), requirements, batches);
 }
 
 /// A state's log-policy and value, by plain loops: encodings of the demonstrated and the anticipated state come from
@@ -287,7 +287,7 @@ fn every_statistic_is_pulled_back() {
     for (seed, teacher) in (0..).zip(kinds) {
         let data = Requirements::new(Data::Demonstrations);
         let requirements = Requirements { statistics: all, teacher: Some(teacher), ..data };
-        let network = network(&map, seed).with_value_head(&mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
+        let network = network(&map, seed).with_value_head(&mut ChaCha8Rng::seed_from_u64(seed));
         let mut policy = LakePolicy::new(&map, network);
         let mut batches = [given(Data::Demonstrations, &map.walk("RRDDLDRR").unwrap(), None)];
         refer(&map, 1000, &requirements, &mut batches);

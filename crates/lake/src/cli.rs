@@ -1,5 +1,7 @@
 //! The arguments of `lake`, which are its manual page.
 
+#[cfg_attr(not(feature = "full"), path = "cli/without.rs")]
+pub(crate) mod full;
 pub(crate) mod meant;
 
 use std::path::PathBuf;
@@ -9,7 +11,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lake::experiment::recipe::{Overrides, declaration, is_label, taken};
 use lake::export::State;
 use lake::solver::{ACCURACY, Solver};
-use lake::study::shard::Shard;
 use objective::{METHODS, Parameter};
 use recipe::Declaration;
 use recipe::document::document;
@@ -37,9 +38,8 @@ pub(crate) enum Command {
     Solve(SolveArguments),
     /// List the maps that come with the program, with their trajectories.
     Maps,
-    /// Train the same methods over many designs drawn from a declared space, and say in which of them one ends closer
-    /// than another.
-    Study(StudyArguments),
+    /// Train the same methods over many designs drawn from a declared space, and say in which of them one ends closer than another.
+    Study(full::StudyArguments),
     /// Measure policies that any program trained, as `lake` measures its own.
     Measure(MeasureArguments),
     /// Write a lake as conversations, for a language model to learn from and to be measured on.
@@ -129,7 +129,7 @@ pub(crate) struct TrainArguments {
     pub(crate) explain: bool,
 
     /// Also write the result as JSON, the resolved recipe, figures (SVG and PNG) and a page (HTML) into this folder.
-    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    #[arg(long, value_name = "DIR", value_parser = full::folder, help_heading = "Output")]
     pub(crate) out: Option<PathBuf>,
 
     /// Also write the policy of every run into this folder, as a table that `lake measure` reads: METHOD-SEED.csv.
@@ -165,7 +165,7 @@ pub(crate) struct MeasureArguments {
     pub(crate) json: bool,
 
     /// Also write the result as JSON and figures (SVG and PNG) into this folder.
-    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    #[arg(long, value_name = "DIR", value_parser = full::folder, help_heading = "Output")]
     pub(crate) out: Option<PathBuf>,
 }
 
@@ -259,53 +259,6 @@ pub(crate) enum Content {
     Study,
     /// A recipe of every default, with comments.
     Defaults,
-}
-
-/// `lake study [OPTIONS]`.
-#[derive(Debug, Args)]
-pub(crate) struct StudyArguments {
-    /// TOML file with the space of designs and the claims, such as experiments/reproduction.toml.
-    #[arg(value_name = "FILE", required_unless_present_any = ["merge", "redraw"])]
-    pub(crate) file: Option<PathBuf>,
-
-    /// Folder of the results. Repeat the command to continue after an interruption.
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["merge", "redraw", "design"], help_heading = "Output")]
-    pub(crate) out: Option<PathBuf>,
-
-    /// Run one part of the designs only, for machines beside one another: `3/100` is the third of a hundred.
-    #[arg(long, value_name = "NUMBER/OF", conflicts_with_all = ["merge", "design"], help_heading = "Designs")]
-    pub(crate) shard: Option<Shard>,
-
-    /// Put the shards in this folder together, and write tables and figures beside them. The claims are those of the
-    /// file, or without one those that the shards were made for.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "design"], help_heading = "Output")]
-    pub(crate) merge: Option<PathBuf>,
-
-    /// Write the tables and figures of this folder's study.json again, without training.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "merge", "shard", "out", "design", "designs"])]
-    #[arg(help_heading = "Output")]
-    pub(crate) redraw: Option<PathBuf>,
-
-    /// Draw this many designs rather than the file's number; the first are the same.
-    #[arg(long, value_name = "COUNT", allow_negative_numbers = true, help_heading = "Designs")]
-    pub(crate) designs: Option<usize>,
-
-    /// Replace a field of the study: `designs=100`, `recipe.steps=20`. Repeatable.
-    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "redraw", help_heading = "Designs")]
-    pub(crate) set: Vec<String>,
-
-    /// Print the recipe of this design, to be run with `lake --recipe`, and nothing else.
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Designs")]
-    pub(crate) design: Option<usize>,
-
-    /// Threads; by default one a core. No result depends on them.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Output")]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) threads: Option<u16>,
-
-    /// Print what was found as JSON.
-    #[arg(long, conflicts_with = "design", help_heading = "Output")]
-    pub(crate) json: bool,
 }
 
 impl TrainArguments {

@@ -2,48 +2,23 @@
 
 use std::path::PathBuf;
 
+use gridworld::GridError;
 use objective::{ParameterError, RegistryError};
+use recipe::refusal::{did_you_mean, nearest};
 use training::{OptimizerError, StepError};
-
-use crate::spelling::suggest;
 
 /// An error of the lake.
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
-    /// An invalid map.
-    #[error("map {map}: {problem}")]
-    Map {
-        /// Name or path of the map.
-        map: String,
-        /// Description of the error, with the expected and the given value.
-        problem: String,
-    },
-    /// A trajectory that the map does not have or allow.
-    #[error("trajectory {trajectory}: {problem}")]
-    Trajectory {
-        /// Name or word of the trajectory.
-        trajectory: String,
-        /// Description of the error, with the step.
-        problem: String,
-    },
+    /// A map, a name, a solver or a network.
+    #[error(transparent)]
+    Grid(#[from] GridError),
     /// A named trajectory that this map does not have, although maps may have it.
     #[error("trajectory {trajectory}: {problem}")]
     NoTrajectory {
         /// Name of the trajectory.
         trajectory: String,
         /// Reason, and a remedy.
-        problem: String,
-    },
-    /// A cell whose best action cannot be decided, as the error bounds of its actions' values overlap.
-    #[error("optimal policy: in row {row}, column {column}, the actions {actions} cannot be distinguished: {problem}")]
-    Undecided {
-        /// Row of the cell, from 1.
-        row: usize,
-        /// Column of the cell, from 1.
-        column: usize,
-        /// Actions that may be optimal.
-        actions: String,
-        /// The reason why rounding does not separate them.
         problem: String,
     },
     /// An invalid value of a recipe's field.
@@ -85,16 +60,13 @@ pub enum LakeError {
     #[error(transparent)]
     Optimizer(OptimizerError),
     /// An unknown name, with similar existing names.
-    #[error("{error}; did you mean {meant}?")]
+    #[error("{error}{meant}")]
     Misspelled {
         /// Error about the name.
         error: Box<LakeError>,
-        /// Suggested names.
+        /// Question that suggests names.
         meant: String,
     },
-    /// A network whose parameters do not fit its layers.
-    #[error("network: {0}")]
-    Network(#[from] ndarray::ShapeError),
     /// A run with a failed step.
     #[error("{method}, seed {seed}, step {step}: {source}")]
     Step {
@@ -165,6 +137,14 @@ pub enum LakeError {
         /// Description of the error.
         problem: String,
     },
+}
+
+/// Adds suggestions to the error if existing names are similar to the given one.
+pub(crate) fn suggest<'a>(error: LakeError, given: &str, names: impl IntoIterator<Item = &'a str>) -> LakeError {
+    match nearest(given, names) {
+        names if names.is_empty() => error,
+        names => LakeError::Misspelled { error: Box::new(error), meant: did_you_mean(&names) },
+    }
 }
 
 impl From<RegistryError> for LakeError {

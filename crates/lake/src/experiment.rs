@@ -9,11 +9,11 @@ mod snapshots;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use ndarray_rand::rand_distr::StandardNormal;
 use objective::{Configured, Data, Metrics, Objective, ObjectiveState, Requirements, Source, Statistic};
 use rand::Rng;
+use rand_distr::StandardNormal;
 use rayon::prelude::*;
-use training::{MicroBatch, Optimizer, Schedule, Step, StepError, StepReport, StepSettings, fill_reference};
+use training::{MicroBatch, Optimizer, Schedule, Step, StepError, StepReport, StepSettings};
 
 use crate::audit::{self, Account, COMPARED_RUNS, Observation, Subject};
 use crate::demonstration::trajectory;
@@ -24,17 +24,17 @@ use crate::experiment::setting::Setting;
 use crate::experiment::snapshots::Snapshots;
 use crate::measure::statistics::{Curve, Summary};
 use crate::measure::{Measured, distance};
+use crate::policy::distillation;
+use crate::policy::fit::fit;
 use crate::policy::network::{Forward, Inputs, Network, States};
 use crate::policy::rollout::{Dice, sample};
-use crate::policy::start;
-use crate::policy::teacher;
 use crate::policy::{LakePolicy, given};
-use crate::seeds::{
-    ACTION, EXPLAINED_ACTION, EXPLAINED_SLIP, INITIALISATION, LAMBDA_NOISE, SLIP, START, VALUE_HEAD, stream,
-};
 use crate::world::environment::Environment;
 use crate::world::map::Trajectory;
 use crate::world::policy_table::{TransitionMatrix, uniform_policy};
+use gridworld::seeds::{
+    ACTION, EXPLAINED_ACTION, EXPLAINED_SLIP, INITIALISATION, LAMBDA_NOISE, SLIP, START, VALUE_HEAD, stream,
+};
 
 /// A recipe with everything derived and checked: afterwards only training itself can fail.
 #[derive(Debug)]
@@ -222,10 +222,10 @@ impl Experiment {
         let inputs = Inputs::new(recipe.encoding, map);
         let mut network = Network::new(inputs, recipe.hidden, &mut stream(seed, 0, INITIALISATION))?;
         if let Some(policy) = recipe.start.policy(map, self.greedy(), &mut stream(seed, 0, START)) {
-            start::fit(&mut network, &policy, &map.non_terminal());
+            fit(&mut network, &policy, &map.non_terminal());
         }
         let Some(before) = recipe.start.method() else { return Ok(network) };
-        let mut policy = LakePolicy::new(map, equipped(network, [before], seed)?);
+        let mut policy = LakePolicy::new(map, equipped(network, [before], seed));
         self.learn(&mut policy, before.objective(), seed, 0, |_| ()).map_err(|(step, source)| LakeError::Step {
             method: recipe.start.to_string(),
             seed,
@@ -266,7 +266,7 @@ impl Experiment {
         mut measure: impl FnMut(usize, &TransitionMatrix),
     ) -> Result<Taught, LakeError> {
         let entry = &self.recipe.method[method];
-        let mut policy = LakePolicy::new(self.environment().map(), equipped(network, entry.stages(), seed)?);
+        let mut policy = LakePolicy::new(self.environment().map(), equipped(network, entry.stages(), seed));
         let (mut point, mut total) = (0, Learned::default());
         let first = usize::from(self.recipe.start.method().is_some());
         for (stage, configured) in entry.stages().enumerate() {
@@ -354,15 +354,17 @@ impl Experiment {
             requirements.need_reference().then(|| LakePolicy::new(environment.map(), policy.network.clone()));
         let refer = |batches: &mut [MicroBatch<States, Forward>]| {
             if let Some(teacher) = &self.teacher {
-                teacher::fill(teacher, &requirements, batches);
+                distillation::fill(teacher, &requirements, batches);
             }
-            reference.as_ref().map_or(Ok(()), |reference| fill_reference(reference, &requirements, batches))
+            if let Some(reference) = &reference {
+                reference.fill_reference(&requirements, batches);
+            }
         };
         let mut batches = match requirements.source {
             Source::Given => vec![given(requirements.data, &self.demonstration, self.rejected.as_ref())],
             Source::Sampled(_) => Vec::new(),
         };
-        let Ok(()) = refer(&mut batches);
+        refer(&mut batches);
 
         let mut optimizer = Optimizer::new(recipe.optimizer, policy.network.parameters.len());
         let mut noise = stream(seed, stage, LAMBDA_NOISE);
@@ -384,7 +386,7 @@ impl Experiment {
                 learned.episodes += sampling.samples;
                 learned.ties += sampled.ties;
                 batches = Some(sampled.batch).into_iter().filter(|batch| !batch.responses.is_empty()).collect();
-                let Ok(()) = refer(&mut batches);
+                refer(&mut batches);
             }
             let learning_rate = recipe.learning_rate * schedule.factor(update, recipe.steps);
             let draw = noise.sample(StandardNormal);
@@ -397,7 +399,8 @@ impl Experiment {
             if let Some(observation) = &mut learned.observation {
                 observation.read(policy, &requirements, &batches, lambda, &self.demonstration);
             }
-            let report = step.take(policy, &mut optimizer, &batches, settings).map_err(|source| (update, source))?;
+            let report =
+                policy.take(&mut step, &mut optimizer, &batches, settings).map_err(|source| (update, source))?;
             learned.last = Some(report);
         }
         learned.state = std::mem::take(step.state_mut());
@@ -463,16 +466,12 @@ impl Experiment {
     }
 }
 
-/// Adds a value head to the network if any of the methods reads values.
-fn equipped<'a>(
-    network: Network,
-    methods: impl IntoIterator<Item = &'a Configured>,
-    seed: u64,
-) -> Result<Network, LakeError> {
+/// The network, with a value head where any of the methods reads values.
+fn equipped<'a>(network: Network, methods: impl IntoIterator<Item = &'a Configured>, seed: u64) -> Network {
     let reads_values = |method: &Configured| method.objective().requirements().statistics.contains(Statistic::Value);
     match methods.into_iter().any(reads_values) {
-        true => Ok(network.with_value_head(&mut stream(seed, 0, VALUE_HEAD))?),
-        false => Ok(network),
+        true => network.with_value_head(&mut stream(seed, 0, VALUE_HEAD)),
+        false => network,
     }
 }
 

@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 
+use gridworld::GridError;
+
 use crate::error::LakeError;
 use crate::solver::Solution;
 use crate::world::environment::Environment;
@@ -123,7 +125,7 @@ impl Conversations {
     ///
     /// # Errors
     ///
-    /// [`LakeError::Map`] for a lake of more than [`MOST_CELLS`] cells.
+    /// [`GridError::Map`] for a lake of more than [`MOST_CELLS`] cells.
     pub fn new(
         environment: &Environment,
         solution: &Solution,
@@ -134,7 +136,7 @@ impl Conversations {
         let map = environment.map();
         if map.cells().len() > MOST_CELLS {
             let problem = format!("expected at most {MOST_CELLS} cells to tell of, got {}", map.cells().len());
-            return Err(LakeError::Map { map: map.name().to_owned(), problem });
+            return Err(GridError::Map { map: map.name().to_owned(), problem }.into());
         }
         let prompt = |cell: usize| Turn { role: "user", content: prompt(map, cell, state) };
         let moves: Vec<_> = demonstration.cells.iter().copied().zip(demonstration.actions.iter().copied()).collect();

@@ -24,11 +24,8 @@ pub mod export;
 pub mod measure;
 pub mod policy;
 pub mod render;
-mod seeds;
-pub mod solver;
-mod spelling;
-#[cfg(feature = "program")]
+#[cfg(feature = "full")]
 pub mod study;
-pub mod world;
 
 pub use error::LakeError;
+pub use gridworld::{solver, world};

@@ -16,15 +16,9 @@ use lake::experiment::setting::Setting;
 use lake::export::Conversations;
 use lake::policy::policy_file;
 use lake::policy::policy_file::Sums;
-use lake::render::figures::Figure;
+use lake::render::drawing;
 use lake::render::fitted::{self, COLUMNS};
-use lake::render::{drawing, figures, page};
 use lake::solver::{Solver, optimal_policy, solve};
-use lake::study::Study;
-use lake::study::analysis::analyse;
-use lake::study::report::StudyReport;
-use lake::study::shard::{Shard, merge, run_shard};
-use lake::study::summary::{self, Layout};
 use lake::world::environment::Environment;
 use lake::world::generate::SPELLING;
 use lake::world::map::{Cell, EMBEDDED, Map};
@@ -36,21 +30,18 @@ use recipe::options::Print;
 use serde::Serialize;
 use terminal_size::{Width, terminal_size_of};
 
-use crate::cli::meant;
 use crate::cli::{
     Arguments, Command, Content, ExportArguments, Format, MeasureArguments, PolicyArgument, SchemaArguments,
-    SolveArguments, StudyArguments, TrainArguments,
+    SolveArguments, TrainArguments,
 };
-
-/// Name of the file with a study's results.
-const STUDY_FILE: &str = "study.json";
+use crate::cli::{full, meant};
 
 fn main() -> ExitCode {
     let arguments = Arguments::try_parse().unwrap_or_else(|error| meant::explain(error).exit());
     let outcome = match &arguments.command {
         None => train(&arguments.train),
         Some(Command::Solve(arguments)) => solve_lake(arguments),
-        Some(Command::Study(arguments)) => study(arguments),
+        Some(Command::Study(arguments)) => full::study(arguments),
         Some(Command::Measure(arguments)) => measure(arguments),
         Some(Command::Export(arguments)) => export(arguments),
         Some(Command::Maps) => maps(),
@@ -83,7 +74,7 @@ fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 fn schema(arguments: &SchemaArguments) -> anyhow::Result<()> {
     match arguments.content {
         Content::Recipe => print_json(recipes::declaration().schema()),
-        Content::Study => print_json(lake::study::declaration().schema()),
+        Content::Study => full::study_schema(),
         Content::Defaults => print(&document(recipes::declaration())),
     }
 }
@@ -156,7 +147,7 @@ fn measure(arguments: &MeasureArguments) -> anyhow::Result<()> {
     let report = setting.report(&recipe, policies);
     let write = |(folder, _lock): (OutputFolder, FolderLock)| {
         let mut files = vec![("result.json".to_owned(), (serde_json::to_string_pretty(&report)? + "\n").into_bytes())];
-        files.extend(drawn(figures::draw_measured(environment, &report)?)?);
+        files.extend(full::measure_files(environment, &report)?);
         write_all(&folder, &files)
     };
     let written = claimed.map(write).transpose()?;
@@ -198,59 +189,6 @@ fn told(written: Option<Vec<String>>) -> String {
     written.map_or(String::new(), |written| format!("\nwritten: {}\n", written.join(", ")))
 }
 
-fn study(arguments: &StudyArguments) -> anyhow::Result<()> {
-    if let Some(folder) = &arguments.redraw {
-        let path = folder.join(STUDY_FILE);
-        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let report = serde_path_to_error::deserialize(&mut json).with_context(|| path.display().to_string())?;
-        return tell_study(&report, folder, Vec::new(), arguments.json);
-    }
-    let study =
-        arguments.file.as_deref().map(|file| Study::load(file, arguments.designs, &arguments.set)).transpose()?;
-    if let (Some(number), Some(study)) = (arguments.design, &study) {
-        return print(&toml::to_string(study.design(number)?.experiment.recipe())?);
-    }
-    let folder = match (&arguments.merge, &arguments.out, &study) {
-        (Some(folder), ..) => folder,
-        (None, Some(path), Some(study)) => {
-            let folder = OutputFolder::create(path).context("--out")?;
-            let shard = arguments.shard.unwrap_or(Shard::WHOLE);
-            let pool = pool(arguments.threads)?;
-            let progress = Progress::new("designs");
-            let begun = |all: usize, left: usize| progress.begin(all as u64, (all - left) as u64);
-            let file = pool.install(|| run_shard(study, shard, &folder, begun, || progress.advance()))?;
-            progress.end();
-            if shard != Shard::WHOLE {
-                return print(&format!("written: {}\n", file.display()));
-            }
-            path
-        }
-        _ => anyhow::bail!("expected a study's file and --out, or --merge"),
-    };
-    let report = analyse(&merge(folder, study)?);
-    let json = (serde_json::to_string_pretty(&report)? + "\n").into_bytes();
-    tell_study(&report, folder, vec![(STUDY_FILE.to_owned(), json)], arguments.json)
-}
-
-/// Writes a study's tables and figures, and the given files beside them, and prints the report.
-fn tell_study(
-    report: &StudyReport,
-    folder: &Path,
-    mut files: Vec<(String, Vec<u8>)>,
-    as_json: bool,
-) -> anyhow::Result<()> {
-    let page = summary::page(report, Layout::Markdown);
-    files.push(("study.md".to_owned(), page.into_bytes()));
-    files.extend(drawn(summary::figures(report)?)?);
-    let written = write_all(&OutputFolder::create(folder)?, &files)?;
-    if as_json {
-        return print_json(report);
-    }
-    let page = summary::page(report, Layout::Terminal { columns: columns() });
-    print(&format!("{page}\nwritten: {}\n", written.join(", ")))
-}
-
 /// Thread pool of the requested size, by default one thread per core.
 fn pool(threads: Option<u16>) -> anyhow::Result<ThreadPool> {
     Ok(ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0).into()).build()?)
@@ -259,21 +197,11 @@ fn pool(threads: Option<u16>) -> anyhow::Result<ThreadPool> {
 /// Makes all contents before the first file appears.
 fn write(folder: &OutputFolder, environment: &Environment, report: &Report) -> anyhow::Result<Vec<String>> {
     let mut files = vec![
-        ("report.html".to_owned(), page::draw(environment, report)?.into_bytes()),
         ("result.json".to_owned(), (serde_json::to_string_pretty(report)? + "\n").into_bytes()),
         ("recipe.toml".to_owned(), toml::to_string(&report.recipe)?.into_bytes()),
     ];
-    files.extend(drawn(figures::draw(environment.map(), report)?)?);
+    files.extend(full::report_files(environment, report)?);
     write_all(folder, &files)
-}
-
-/// Figures as contents of files.
-fn drawn(figures: Vec<Figure>) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let files = |figure: Figure| {
-        let png = figure.png()?;
-        Ok([(format!("{}.png", figure.name), png), (format!("{}.svg", figure.name), figure.svg.into_bytes())])
-    };
-    Ok(figures.into_iter().map(files).collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 fn write_all(folder: &OutputFolder, files: &[(String, Vec<u8>)]) -> anyhow::Result<Vec<String>> {

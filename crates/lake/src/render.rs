@@ -1,9 +1,9 @@
 //! Reports as text, figures and a page.
 
 pub mod drawing;
-#[cfg(feature = "program")]
+#[cfg(feature = "full")]
 pub mod figures;
 pub mod fitted;
 pub(crate) mod number;
-#[cfg(feature = "program")]
+#[cfg(feature = "full")]
 pub mod page;

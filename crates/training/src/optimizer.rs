@@ -16,7 +16,7 @@ pub use self::rmsprop::RmsProp;
 pub use self::sgd::Sgd;
 
 /// Every optimizer, the default first.
-pub const OPTIMIZERS: &[Method<OptimizerSettings>] = &[RmsProp::METHOD, AdamW::METHOD, Sgd::METHOD];
+pub static OPTIMIZERS: &[Method<OptimizerSettings>] = &[RmsProp::METHOD, AdamW::METHOD, Sgd::METHOD];
 
 /// An optimizer and its parameters. In a recipe it is a table of its `name` and parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use objective::{Objective, Requirements, Source, Statistic};
 use rand_chacha::ChaCha8Rng;
-use training::{MicroBatch, StepError, fill_reference};
+use training::{MicroBatch, StepError};
 
 use super::Standing;
 use super::measures::{
@@ -12,9 +12,9 @@ use super::measures::{
     visitation,
 };
 use crate::error::LakeError;
+use crate::policy::distillation;
 use crate::policy::network::{Forward, Network, States};
 use crate::policy::rollout::{Dice, sample};
-use crate::policy::teacher;
 use crate::policy::{LakePolicy, given};
 use crate::world::environment::Environment;
 use crate::world::map::Trajectory;
@@ -105,7 +105,7 @@ impl Observation {
         let shares = reads.shares(subject.environment.map());
         let valued = |network: &Network| match subject.compared && subject.need_values() {
             true => network.clone().with_value_head(&mut value_head()),
-            false => Ok(network.clone()),
+            false => network.clone(),
         };
         let standing = |network: Network| {
             let Subject { seed, steps: step, .. } = *subject;
@@ -114,7 +114,7 @@ impl Observation {
             subject.standing(network, &reference, shares.as_deref(), &dice).map_err(fail)
         };
         let distances = distances(subject.environment.map(), &trained.transition_matrix(), subject.optimal);
-        let (before, trained) = (standing(valued(&before)?)?, standing(valued(trained)?)?);
+        let (before, trained) = (standing(valued(&before))?, standing(valued(trained))?);
         Ok(Account { reads, distances, before, trained, log_probs })
     }
 }
@@ -174,9 +174,9 @@ impl Subject<'_> {
             }
         };
         let batches = std::slice::from_mut(&mut batch);
-        let Ok(()) = fill_reference(reference, &requirements, batches);
+        reference.fill_reference(&requirements, batches);
         if let Some(teacher) = self.teacher {
-            teacher::fill(teacher, &requirements, batches);
+            distillation::fill(teacher, &requirements, batches);
         }
         (!batch.responses.is_empty()).then_some(batch)
     }

@@ -234,7 +234,7 @@ pub fn gradient(
 ) -> Result<Vec<f64>, StepError<Infallible>> {
     let mut step = Step::new(objective);
     let lambda = step.requirements().anticipation.at(1.0, 0.0);
-    step.accumulate(policy, std::slice::from_ref(batch), lambda)?;
+    policy.accumulate(&mut step, std::slice::from_ref(batch), lambda)?;
     Ok(policy.network.gradient.clone())
 }
 

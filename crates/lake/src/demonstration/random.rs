@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::error::LakeError;
-use crate::seeds::{WORD, draw};
-use crate::spelling::Spelled;
 use crate::world::map::{ACTIONS, Action, Cell, Map};
 use crate::world::policy_table::TransitionMatrix;
+use gridworld::seeds::{WORD, draw};
+use gridworld::spelling::Spelled;
 
 /// Prefix of the name of a random trajectory.
 pub const PREFIX: &str = "drawn:";
@@ -219,7 +219,7 @@ impl FromStr for Drawn {
                     drawn.moves = Some(moves.ok_or_else(|| spelled.fail(field, &allowed, value))?);
                 }
                 "seed" => drawn.seed = spelled.seed(value)?,
-                _ => return Err(spelled.fail(field, &format!("moves or seed, as in {SPELLING}"), value)),
+                _ => return Err(spelled.fail(field, &format!("moves or seed, as in {SPELLING}"), value).into()),
             }
         }
         Ok(drawn)

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
+use gridworld::GridError;
+
 use crate::demonstration::random::{Drawn, PREFIX, SPELLING};
-use crate::error::LakeError;
-use crate::spelling::suggest;
+use crate::error::{LakeError, suggest};
 use crate::world::environment::{Environment, Rewards};
 use crate::world::map::{Action, Cell, Map, Trajectory};
 use crate::world::policy_table::{TransitionMatrix, uniform_policy};
@@ -21,8 +22,8 @@ pub const HOLE: &str = "hole";
 ///
 /// # Errors
 ///
-/// [`LakeError::Trajectory`] for neither a name nor a word, and for a word that cannot be walked;
-/// [`LakeError::NoTrajectory`] for a name of what the map does not have; and [`LakeError::Field`] for a name that says
+/// [`GridError::Trajectory`] for neither a name nor a word, and for a word that cannot be walked;
+/// [`LakeError::NoTrajectory`] for a name of what the map does not have; and [`GridError::Spelling`] for a name that says
 /// wrongly how to draw.
 pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
     resolve_sampled(map, name_or_word, &uniform_policy(map))
@@ -31,13 +32,13 @@ pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
 /// Resolves a name or word like [`resolve`], with episodes sampled from this policy instead of the uniform one.
 fn resolve_sampled(map: &Map, name_or_word: &str, policy: &TransitionMatrix) -> Result<Trajectory, LakeError> {
     if let Some(word) = map.trajectories().get(name_or_word) {
-        return map.walk(word);
+        return Ok(map.walk(word)?);
     }
     match name_or_word {
-        drawn if drawn.starts_with(PREFIX) => map.walk(&drawn.parse::<Drawn>()?.word(map, policy)?),
-        OPTIMAL => map.walk(&optimal_word(map)),
+        drawn if drawn.starts_with(PREFIX) => Ok(map.walk(&drawn.parse::<Drawn>()?.word(map, policy)?)?),
+        OPTIMAL => Ok(map.walk(&optimal_word(map))?),
         HOLE => match hole_word(map) {
-            Some(word) => map.walk(&word),
+            Some(word) => Ok(map.walk(&word)?),
             None => {
                 let why = match map.cells().contains(&Cell::Hole) {
                     true => "every way into a hole takes an action of the optimal policy",
@@ -46,7 +47,7 @@ fn resolve_sampled(map: &Map, name_or_word: &str, policy: &TransitionMatrix) -> 
                 Err(LakeError::NoTrajectory { trajectory: HOLE.to_owned(), problem: format!("{why}; give a word") })
             }
         },
-        word if word.chars().all(|letter| Action::from_letter(letter).is_some()) => map.walk(word),
+        word if word.chars().all(|letter| Action::from_letter(letter).is_some()) => Ok(map.walk(word)?),
         other => {
             let names = names(map);
             let problem = format!("expected one of {}, {SPELLING}, or a word over L, D, R, U", names.join(", "));
@@ -59,7 +60,7 @@ fn resolve_sampled(map: &Map, name_or_word: &str, policy: &TransitionMatrix) -> 
 ///
 /// # Errors
 ///
-/// [`LakeError::Trajectory`] as [`resolve`], and for `optimal` where the rewards make another way than the shortest to
+/// [`GridError::Trajectory`] as [`resolve`], and for `optimal` where the rewards make another way than the shortest to
 /// a goal optimal without slipping: there only a word can say what to imitate.
 pub fn resolve_rewarded(
     environment: &Environment,
@@ -83,7 +84,7 @@ pub fn resolve_rewarded(
 ///
 /// # Errors
 ///
-/// [`LakeError::Trajectory`] for a rejected trajectory that takes the demonstration's actions in the demonstration's
+/// [`GridError::Trajectory`] for a rejected trajectory that takes the demonstration's actions in the demonstration's
 /// cells.
 pub fn check_comparison(demonstration: &Trajectory, rejected: &Trajectory) -> Result<(), LakeError> {
     let moves = |trajectory: &Trajectory| {
@@ -114,7 +115,7 @@ pub fn names(map: &Map) -> Vec<&str> {
 }
 
 fn fail(trajectory: &str, problem: String) -> LakeError {
-    LakeError::Trajectory { trajectory: trajectory.to_owned(), problem }
+    GridError::Trajectory { trajectory: trajectory.to_owned(), problem }.into()
 }
 
 /// Whether the shortest path to a goal has the greatest return from the start, without slipping.

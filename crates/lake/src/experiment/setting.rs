@@ -4,13 +4,13 @@ use crate::error::LakeError;
 use crate::experiment::recipe::Recipe;
 use crate::experiment::report::{MeasureReport, Optimal, Paired, PolicyReport};
 use crate::measure::{Measured, performance};
+use crate::policy::fit::fit;
 use crate::policy::network::{Inputs, Network};
-use crate::policy::start;
-use crate::seeds::{TARGET, stream};
 use crate::solver::{Solution, Target, optimal_policy, solve_fast};
 use crate::world::environment::Environment;
 use crate::world::map::Map;
 use crate::world::policy_table::TransitionMatrix;
+use gridworld::seeds::{TARGET, stream};
 
 /// A lake with what policies are measured against there.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Setting {
         if recipe.parameterised_target {
             let inputs = Inputs::new(recipe.encoding, map);
             let mut network = Network::new(inputs, recipe.hidden, &mut stream(recipe.seed, 0, TARGET))?;
-            start::fit(&mut network, &optimal, &map.non_terminal());
+            fit(&mut network, &optimal, &map.non_terminal());
             let fitted = network.transition_matrix();
             map.non_terminal().into_iter().for_each(|cell| optimal[cell] = fitted[cell]);
         }
@@ -96,5 +96,17 @@ impl Setting {
             success_rate: best.success_rate,
             mean_return: best.mean_return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::experiment::recipe::{Overrides, Recipe};
+    use crate::world::environment::Dynamics;
+
+    #[test]
+    fn the_default_recipe_is_gymnasiums_default() {
+        let recipe = Recipe::resolve(None, &Overrides::default()).unwrap();
+        assert_eq!(recipe.dynamics(), Dynamics::from(false));
     }
 }

@@ -73,7 +73,7 @@ pub fn stops(stops: &[usize]) -> Vec<String> {
 ///
 /// # Errors
 ///
-/// [`LakeError::Network`], never: a run that diverges is a result.
+/// [`LakeError::Grid`], never: a run that diverges is a result.
 pub fn run(design: &Design, stops: &[usize]) -> Result<DesignResult, LakeError> {
     let Design { number, levels, experiment } = design;
     let recipe = experiment.recipe();

@@ -38,7 +38,11 @@ pub trait Declared: Clone + Default + 'static {
 
 /// The declared parameters, with the values of `base` as defaults.
 pub fn declared<T: Declared>(base: &T) -> Vec<Parameter> {
-    T::fields(base).into_iter().map(|field| field.parameter).collect()
+    let mut parameters = Vec::new();
+    for field in T::fields(base) {
+        parameters.push(field.parameter);
+    }
+    parameters
 }
 
 /// Applies the given values to `base`.
@@ -47,19 +51,18 @@ pub fn declared<T: Declared>(base: &T) -> Vec<Parameter> {
 ///
 /// [`ParameterError`] for a parameter that is unknown, out of range or without effect under the others.
 pub fn read<T: Declared>(owner: &'static str, base: &T, given: &Parameters) -> Result<T, ParameterError> {
+    refuse_unknown(owner, &declared(base), given)?;
     let fields = T::fields(base);
-    if let Some(name) = given.keys().find(|name| fields.iter().all(|field| field.parameter.name != name.as_str())) {
-        let names: Vec<_> = fields.iter().map(|field| field.parameter.name).collect();
-        let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        return Err(ParameterError::Unknown { owner, name: name.clone(), allowed });
-    }
     let mut own = base.clone();
-    let set = || fields.iter().filter_map(|field| given.get(field.parameter.name).map(|value| (field, value)));
-    for (field, value) in set() {
-        (field.set)(&mut own, owner, &field.parameter, value)?;
+    for field in &fields {
+        if let Some(value) = given.get(field.parameter.name) {
+            (field.set)(&mut own, owner, &field.parameter, value)?;
+        }
     }
-    for (field, given) in set() {
-        field.refuse_unused(owner, &own, given)?;
+    for field in &fields {
+        if let Some(value) = given.get(field.parameter.name) {
+            refuse_unused(owner, &field.parameter, (field.unused)(&own), value)?;
+        }
     }
     Ok(own)
 }
@@ -75,7 +78,7 @@ pub fn check<T: Declared>(owner: &'static str, base: &T, own: &T) -> Result<(), 
         let Some(value) = (field.get)(own) else { continue };
         (field.set)(&mut own.clone(), owner, &field.parameter, &value)?;
         if (field.get)(base).as_ref() != Some(&value) {
-            field.refuse_unused(owner, own, &value)?;
+            refuse_unused(owner, &field.parameter, (field.unused)(own), &value)?;
         }
     }
     Ok(())
@@ -83,9 +86,20 @@ pub fn check<T: Declared>(owner: &'static str, base: &T, own: &T) -> Result<(), 
 
 /// All parameters that have an effect, with their values, including derived ones.
 pub fn in_force<T: Declared>(own: &T) -> Parameters {
-    let used = T::fields(own).into_iter().filter(|field| (field.unused)(own).is_none());
-    let value = |field: Field<T>| (field.get)(own).or_else(|| (field.follows)(own).map(Value::Number));
-    used.filter_map(|field| Some((field.parameter.name.to_owned(), value(field)?))).collect()
+    let mut values = Parameters::new();
+    for field in T::fields(own) {
+        if (field.unused)(own).is_some() {
+            continue;
+        }
+        let value = match (field.get)(own) {
+            None => (field.follows)(own).map(Value::Number),
+            set => set,
+        };
+        if let Some(value) = value {
+            values.insert(field.parameter.name.to_owned(), value);
+        }
+    }
+    values
 }
 
 /// Builds an objective from its defaults and the given values, for the registry.
@@ -97,15 +111,24 @@ pub fn build<T: Registered + Objective>(given: &Parameters) -> Result<Box<dyn Ob
     Ok(Box::new(read(T::METHOD.name, &T::default(), given)?))
 }
 
-impl<T> Field<T> {
-    fn refuse_unused(&self, owner: &'static str, own: &T, given: &Value) -> Result<(), ParameterError> {
-        match (self.unused)(own) {
-            None => Ok(()),
-            Some(because) => {
-                Err(ParameterError::Unused { owner, name: self.parameter.name, because, given: given.to_string() })
-            }
-        }
-    }
+// What is generic over objectives above is compiled once for each: it has plain loops, and calls these.
+
+fn refuse_unknown(owner: &'static str, declared: &[Parameter], given: &Parameters) -> Result<(), ParameterError> {
+    let is_unknown = |name: &&String| declared.iter().all(|parameter| parameter.name != name.as_str());
+    let Some(name) = given.keys().find(is_unknown) else { return Ok(()) };
+    let names: Vec<_> = declared.iter().map(|parameter| parameter.name).collect();
+    let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Err(ParameterError::Unknown { owner, name: name.clone(), allowed })
+}
+
+fn refuse_unused(
+    owner: &'static str,
+    parameter: &Parameter,
+    unused: Option<String>,
+    given: &Value,
+) -> Result<(), ParameterError> {
+    let Some(because) = unused else { return Ok(()) };
+    Err(ParameterError::Unused { owner, name: parameter.name, because, given: given.to_string() })
 }
 
 /// A field type that a parameter may have.

@@ -6,7 +6,7 @@ use crate::parameter::Registered;
 use crate::policy_gradient::presets;
 
 /// Every method, in the order of `--method all`.
-pub const METHODS: &[Method] = &{
+pub static METHODS: &[Method] = &{
     let mut all = [PREFERENCES[0]; PREFERENCES.len() + presets::METHODS.len()];
     let mut place = 0;
     while place < all.len() {

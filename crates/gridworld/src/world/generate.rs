@@ -6,8 +6,8 @@ use std::str::FromStr;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use recipe::Refusal;
 
-use crate::error::LakeError;
 use crate::seeds::LAKE;
 use crate::spelling::Spelled;
 use crate::world::map::{Cell, MOST_CELLS};
@@ -49,11 +49,11 @@ impl Generated {
     /// # Examples
     ///
     /// ```
-    /// use lake::world::map::Map;
+    /// use gridworld::world::map::Map;
     ///
     /// let map = Map::load("generated:4x5,holes=0.3,seed=1")?;
     /// assert_eq!(map.moves_to_goal()[map.start()], Some(7));
-    /// # Ok::<(), lake::LakeError>(())
+    /// # Ok::<(), gridworld::GridError>(())
     /// ```
     pub fn cells(&self) -> Vec<Cell> {
         let Self { height, width, holes, seed } = *self;
@@ -89,9 +89,9 @@ impl fmt::Display for Generated {
 }
 
 impl FromStr for Generated {
-    type Err = LakeError;
+    type Err = Refusal;
 
-    fn from_str(name: &str) -> Result<Self, LakeError> {
+    fn from_str(name: &str) -> Result<Self, Refusal> {
         let spelled = Spelled::new("map generated", PREFIX, name)?;
         let size = spelled.head;
         let sides = size.split_once('x').and_then(|(height, width)| Some((height.parse().ok()?, width.parse().ok()?)));

@@ -12,15 +12,14 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, ShapeError};
-use ndarray_rand::RandomExt;
-use ndarray_rand::rand_distr::Uniform;
 use objective::Freeze;
 use pulp::{Arch, Simd, WithSimd};
 use rand::Rng;
+use rand::distr::{Distribution, Uniform};
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 
+use crate::error::GridError;
 use crate::world::map::{ACTIONS, Map};
 use crate::world::policy_table::TransitionMatrix;
 
@@ -158,14 +157,14 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// Never: the shapes agree.
-    pub fn new(inputs: Inputs, hidden: usize, rng: &mut impl Rng) -> Result<Self, ShapeError> {
+    /// Never: there are as many parameters as the layers have.
+    pub fn new(inputs: Inputs, hidden: usize, rng: &mut impl Rng) -> Result<Self, GridError> {
         let fan_in = inputs.count();
         let mut parameters = Vec::with_capacity(Self::count(inputs, hidden));
-        for (rows, columns, fan_in) in
-            [(fan_in, hidden, fan_in), (1, hidden, fan_in), (hidden, ACTIONS, hidden), (1, ACTIONS, hidden)]
+        for (count, fan_in) in
+            [(fan_in * hidden, fan_in), (hidden, fan_in), (hidden * ACTIONS, hidden), (ACTIONS, hidden)]
         {
-            parameters.extend(uniform((rows, columns), fan_in, rng)?);
+            parameters.extend(uniform(count, fan_in, rng));
         }
         Self::from_parameters(inputs, hidden, parameters)
     }
@@ -174,31 +173,29 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// [`ShapeError`] if there are not (inputs + 1) hidden + (hidden + 1) 4 of them.
-    pub fn from_parameters(inputs: Inputs, hidden: usize, mut parameters: Vec<f64>) -> Result<Self, ShapeError> {
-        if parameters.len() != Self::count(inputs, hidden) {
-            return Err(ShapeError::from_kind(ndarray::ErrorKind::IncompatibleShape));
+    /// [`GridError::Parameters`] if there are not (inputs + 1) hidden + (hidden + 1) 4 of them.
+    pub fn from_parameters(inputs: Inputs, hidden: usize, mut parameters: Vec<f64>) -> Result<Self, GridError> {
+        let (expected, given) = (Self::count(inputs, hidden), parameters.len());
+        if given != expected {
+            return Err(GridError::Parameters { expected, given });
         }
         let head = &mut parameters[(inputs.count() + 1) * hidden..][..hidden * ACTIONS];
-        let rows = ArrayView2::from_shape((hidden, ACTIONS), &*head)?;
-        let columns: Vec<_> = rows.t().iter().copied().collect();
-        head.copy_from_slice(&columns);
+        let rows = head.to_vec();
+        for (place, slot) in head.iter_mut().enumerate() {
+            *slot = rows[place % hidden * ACTIONS + place / hidden];
+        }
         let gradient = vec![0.0; parameters.len()];
         Ok(Self { inputs, hidden, valued: false, parameters, gradient })
     }
 
     /// The same network with a value head, its weights and bias uniform in ±1/√hidden.
-    ///
-    /// # Errors
-    ///
-    /// Never: the bound is positive.
-    pub fn with_value_head(mut self, rng: &mut impl Rng) -> Result<Self, ShapeError> {
+    pub fn with_value_head(mut self, rng: &mut impl Rng) -> Self {
         if !self.valued {
-            self.parameters.extend(uniform((1, self.hidden + 1), self.hidden, rng)?);
+            self.parameters.extend(uniform(self.hidden + 1, self.hidden, rng));
             self.gradient.resize(self.parameters.len(), 0.0);
             self.valued = true;
         }
-        Ok(self)
+        self
     }
 
     fn count(inputs: Inputs, hidden: usize) -> usize {
@@ -477,11 +474,10 @@ fn scaled_add(slots: &mut [f64], scale: f64, row: &[f64]) {
     slots.iter_mut().zip(row).for_each(|(slot, value)| *slot += scale * value);
 }
 
-/// A matrix uniform in ±1/√fan_in.
-fn uniform(shape: (usize, usize), fan_in: usize, rng: &mut impl Rng) -> Result<Array2<f64>, ShapeError> {
+/// Numbers uniform in ±1/√fan_in.
+fn uniform(count: usize, fan_in: usize, rng: &mut impl Rng) -> Vec<f64> {
     let bound = 1.0 / (fan_in as f64).sqrt();
-    match Uniform::new_inclusive(-bound, bound) {
-        Ok(uniform) => Ok(Array2::random_using(shape, uniform, rng)),
-        Err(_) => Err(ShapeError::from_kind(ndarray::ErrorKind::Unsupported)),
-    }
+    let uniform = Uniform::new_inclusive(-bound, bound);
+    // Bounds are finite and in order wherever a layer has an input.
+    uniform.map_or_else(|_| vec![0.0; count], |uniform| (0..count).map(|_| uniform.sample(rng)).collect())
 }

@@ -174,13 +174,13 @@ impl Environment {
     /// # Examples
     ///
     /// ```
-    /// use lake::world::environment::Environment;
-    /// use lake::world::map::{Action, Map};
+    /// use gridworld::world::environment::Environment;
+    /// use gridworld::world::map::{Action, Map};
     ///
     /// let environment = Environment::new(Map::load("4x4")?, true);
     /// let (slipped, went) = (environment.step(0, Action::Down, 0.9), environment.step(0, Action::Down, 0.5));
     /// assert_eq!((slipped.next, went.next), (1, 4));
-    /// # Ok::<(), lake::LakeError>(())
+    /// # Ok::<(), gridworld::GridError>(())
     /// ```
     #[inline]
     pub fn step(&self, cell: usize, action: Action, draw: f64) -> Transition {
@@ -241,13 +241,6 @@ impl IntoIterator for Outcomes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::recipe::{Overrides, Recipe};
-
-    #[test]
-    fn the_default_recipe_is_gymnasiums_default() {
-        let recipe = Recipe::resolve(None, &Overrides::default()).unwrap();
-        assert_eq!(recipe.dynamics(), Dynamics::from(false));
-    }
 
     #[test]
     fn a_draw_picks_each_outcome_at_its_rate() {

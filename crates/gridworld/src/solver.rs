@@ -23,7 +23,7 @@ mod value_iteration;
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 
-use crate::error::LakeError;
+use crate::error::GridError;
 use crate::world::environment::Environment;
 use crate::world::map::{ACTIONS, Action, Cell, Map};
 use crate::world::policy_table::TransitionMatrix;
@@ -60,7 +60,7 @@ pub enum Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
-#[cfg_attr(feature = "program", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
+#[cfg_attr(feature = "options", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
 pub enum Solver {
     /// Value iteration: V ← B V in all cells at once, on rayon's threads if the lake is large.
     ValueIteration,
@@ -202,14 +202,13 @@ pub fn value_iteration(environment: &Environment, gamma: f64) -> Solution {
 ///
 /// # Errors
 ///
-/// [`LakeError::Undecided`] for a cell whose actions cannot be told apart even so: values below 1e-290, which are about
-/// to round to 0, or values whose difference is below the bound of its rounding while that bound is no small share of
-/// them.
+/// [`GridError::Undecided`] for a cell whose actions cannot be told apart even so: values below 1e-290, which are about to
+/// round to 0, or values whose difference is below the bound of its rounding while that bound is no small share of them.
 pub fn optimal_policy(
     environment: &Environment,
     solution: &Solution,
     target: Target,
-) -> Result<TransitionMatrix, LakeError> {
+) -> Result<TransitionMatrix, GridError> {
     if target == Target::Soft {
         return Ok(boltzmann(environment, solution, TEMPERATURE));
     }
@@ -254,7 +253,7 @@ fn rows(environment: &Environment, weights: impl Fn(usize) -> [f64; ACTIONS]) ->
 }
 
 /// Actions of each cell that are not certainly worse than the best.
-fn best_actions(environment: &Environment, solution: &Solution) -> Result<Vec<[bool; ACTIONS]>, LakeError> {
+fn best_actions(environment: &Environment, solution: &Solution) -> Result<Vec<[bool; ACTIONS]>, GridError> {
     let plane = Plane::resume(environment, solution, ACCURACY);
     let Solution { value, action_value, value_error_bound, .. } = solution;
     let certificate = Certificate::known(&plane, value, action_value, value_error_bound);
@@ -268,14 +267,14 @@ fn best_actions(environment: &Environment, solution: &Solution) -> Result<Vec<[b
     environment.map().cells().iter().enumerate().map(tied).collect()
 }
 
-fn undecided(map: &Map, cell: usize, choice: &Choice) -> LakeError {
+fn undecided(map: &Map, cell: usize, choice: &Choice) -> GridError {
     let Choice { tied, gap, bound, terms, .. } = *choice;
     let actions: Vec<_> = Action::ALL.into_iter().filter(|&action| tied[action as usize]).map(Action::word).collect();
     let problem = match terms < SMALLEST {
         true => format!("the values that decide, {terms:e}, are below {SMALLEST:e} and about to round to 0"),
         false => format!("their values differ by {gap:e}, which is less than the bound {bound:e} of its rounding"),
     };
-    LakeError::Undecided {
+    GridError::Undecided {
         row: cell / map.width() + 1,
         column: cell % map.width() + 1,
         actions: actions.join(", "),

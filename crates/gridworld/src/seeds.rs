@@ -1,5 +1,5 @@
-//! Streams of random numbers: each source of randomness has its own stream of a seed, so that no result depends on
-//! other methods or seeds in a run.
+//! Streams of random numbers: each source of randomness has its own stream of a seed, so that no result depends on what
+//! is drawn beside it.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -7,30 +7,30 @@ use rand_chacha::rand_core::SeedableRng;
 
 /// Stream of a run's seed for initial parameters. Every further source of randomness has its own stream, so that a new
 /// source does not change the numbers of others.
-pub(crate) const INITIALISATION: u64 = 0;
+pub const INITIALISATION: u64 = 0;
 /// Stream of the noise of λ.
-pub(crate) const LAMBDA_NOISE: u64 = 1;
+pub const LAMBDA_NOISE: u64 = 1;
 /// Stream of a value head's initial parameters.
-pub(crate) const VALUE_HEAD: u64 = 2;
+pub const VALUE_HEAD: u64 = 2;
 /// Stream of the actions that the policy samples.
-pub(crate) const ACTION: u64 = 3;
+pub const ACTION: u64 = 3;
 /// Stream of the lake's slips in sampled episodes.
-pub(crate) const SLIP: u64 = 4;
+pub const SLIP: u64 = 4;
 /// Stream of the actions that are sampled to explain a policy.
-pub(crate) const EXPLAINED_ACTION: u64 = 5;
+pub const EXPLAINED_ACTION: u64 = 5;
 /// Stream of the lake's slips in episodes that explain a policy.
-pub(crate) const EXPLAINED_SLIP: u64 = 6;
+pub const EXPLAINED_SLIP: u64 = 6;
 /// Stream of the cells in which a policy is wrong before training.
-pub(crate) const START: u64 = 8;
+pub const START: u64 = 8;
 /// Stream of a parameterised target's initial parameters.
-pub(crate) const TARGET: u64 = 9;
-/// Stream of the seed for lakes, different from those of an experiment's runs.
-pub(crate) const LAKE: u64 = 256;
-/// Stream of the seed for words, different from those of an experiment's runs and of generated lakes.
-pub(crate) const WORD: u64 = 257;
+pub const TARGET: u64 = 9;
+/// The stream of the seed that lakes are drawn from, beyond those of an experiment's runs.
+pub const LAKE: u64 = 256;
+/// The stream of the seed that words are drawn from, beyond those of an experiment's runs and of generated lakes.
+pub const WORD: u64 = 257;
 
 /// A stream of a run's seed, different from those of other stages.
-pub(crate) fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
+pub fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream((stage as u64) << 32 | number);
     rng
@@ -38,7 +38,7 @@ pub(crate) fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
 
 /// Samples an index in proportion to the weights, whose sum is `total`; the last index if rounding leaves the sum below
 /// the random number, and `None` if all weights are 0.
-pub(crate) fn draw(weights: &[f64], total: f64, rng: &mut ChaCha8Rng) -> Option<usize> {
+pub fn draw(weights: &[f64], total: f64, rng: &mut ChaCha8Rng) -> Option<usize> {
     let mut left = total * rng.random::<f64>();
     let mut last = None;
     for (place, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
+use recipe::refusal::{did_you_mean, nearest};
 use serde::Deserialize;
 
-use crate::error::LakeError;
-use crate::spelling::suggest;
+use crate::error::GridError;
 use crate::world::generate::{Generated, PREFIX, SPELLING};
 
 /// The maps that come with the program.
@@ -70,16 +70,16 @@ pub struct Trajectory {
     pub actions: Vec<Action>,
 }
 
-fn unknown(name: &str) -> LakeError {
+fn unknown(name: &str) -> GridError {
     let names: Vec<_> = EMBEDDED.iter().map(|(name, _)| *name).collect();
     let problem = format!("no such map or file; expected {}, {SPELLING}, or a file", names.join(", "));
-    let error = LakeError::Map { map: name.to_owned(), problem };
     let generated = format!("{PREFIX}{name}");
     let sized = generated.parse::<Generated>().is_ok().then_some(generated.as_str());
-    match names.iter().find(|known| known.eq_ignore_ascii_case(name)) {
-        None if sized.is_some() => suggest(error, &generated, sized),
-        _ => suggest(error, name, names),
-    }
+    let suggested = match names.iter().find(|known| known.eq_ignore_ascii_case(name)) {
+        None if sized.is_some() => nearest(&generated, sized),
+        _ => nearest(name, names),
+    };
+    GridError::Map { map: name.to_owned(), problem: problem + &did_you_mean(&suggested) }
 }
 
 #[derive(Deserialize)]
@@ -147,9 +147,9 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`LakeError::File`], [`LakeError::Parse`], or [`LakeError::Map`] and [`LakeError::Trajectory`] as
+    /// [`GridError::File`], [`GridError::Spelling`], or [`GridError::Map`] and [`GridError::Trajectory`] as
     /// [`Map::parse`].
-    pub fn load(name_or_path: &str) -> Result<Self, LakeError> {
+    pub fn load(name_or_path: &str) -> Result<Self, GridError> {
         if let Some((name, text)) = EMBEDDED.iter().find(|(name, _)| *name == name_or_path) {
             return Self::parse(name, text);
         }
@@ -164,7 +164,7 @@ impl Map {
             // Some programs write a byte order mark at the beginning of a text.
             Ok(text) => Self::parse(name_or_path, text.strip_prefix('\u{feff}').unwrap_or(&text)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(unknown(name_or_path)),
-            Err(source) => Err(LakeError::File { path: path.to_owned(), source }),
+            Err(source) => Err(GridError::File { path: path.to_owned(), source }),
         }
     }
 
@@ -184,10 +184,10 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`LakeError::Parse`] for other TOML; [`LakeError::Map`] for rows that are no lake; [`LakeError::Trajectory`]
+    /// [`GridError::Map`] for other TOML and for rows that are no lake; [`GridError::Trajectory`]
     /// for a named trajectory that cannot be walked.
-    pub fn parse(name: &str, text: &str) -> Result<Self, LakeError> {
-        let parse = |problem: String| LakeError::Parse { path: format!("map {name}"), problem };
+    pub fn parse(name: &str, text: &str) -> Result<Self, GridError> {
+        let parse = |problem: String| GridError::Map { map: name.to_owned(), problem };
         let text = text.trim();
         if !text.is_empty() && text.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_whitespace()) {
             return Self::from_rows(name, &text.lines().map(|row| row.trim_end().to_owned()).collect::<Vec<_>>());
@@ -209,8 +209,8 @@ impl Map {
         Ok(map)
     }
 
-    fn from_rows(name: &str, rows: &[String]) -> Result<Self, LakeError> {
-        let fail = |problem: String| LakeError::Map { map: name.to_owned(), problem };
+    fn from_rows(name: &str, rows: &[String]) -> Result<Self, GridError> {
+        let fail = |problem: String| GridError::Map { map: name.to_owned(), problem };
         let width = rows.first().map_or(0, |row| row.chars().count());
         let mut cells = Vec::new();
         for (number, row) in rows.iter().enumerate() {
@@ -309,10 +309,10 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`LakeError::Trajectory`] naming the step: an unknown letter, a move into a wall, a move after a hole or the
+    /// [`GridError::Trajectory`] naming the step: an unknown letter, a move into a wall, a move after a hole or the
     /// goal.
-    pub fn walk(&self, word: &str) -> Result<Trajectory, LakeError> {
-        let fail = |problem: String| LakeError::Trajectory { trajectory: format!("\"{word}\""), problem };
+    pub fn walk(&self, word: &str) -> Result<Trajectory, GridError> {
+        let fail = |problem: String| GridError::Trajectory { trajectory: format!("\"{word}\""), problem };
         if word.is_empty() {
             return Err(fail("expected at least one move, got none".to_owned()));
         }

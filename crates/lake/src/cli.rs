@@ -11,7 +11,7 @@ use lake::network::Encoding;
 use lake::recipe::{self, DEFAULT, Overrides, is_label, taken};
 use lake::solver::{ACCURACY, Solver, Target};
 use lake::study::shard::Shard;
-use objective::{METHODS, Parameter};
+use objective::Parameter;
 use strum::VariantNames;
 use toml::Table;
 use training::{OPTIMIZERS, Shape};
@@ -21,7 +21,8 @@ use training::{OPTIMIZERS, Shape};
 /// Trains a small policy from one demonstrated trajectory (and, for methods that compare, a rejected one) over many
 /// seeds, and reports how far its transition matrix T(a|s) ends from the optimal one.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = "See --help for methods and their parameters.")]
+#[command(version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(after_help = "See --help for the default recipe and the optimizers, and lake methods for the methods.")]
 #[command(after_long_help = manual())]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -43,8 +44,19 @@ pub(crate) enum Command {
     Measure(MeasureArguments),
     /// Write a lake as conversations, for a language model to learn from and to be measured on.
     Export(ExportArguments),
+    /// List the methods by what they learn from, or explain one: idea, formula, parameters, data and source.
+    Methods {
+        /// The method to explain.
+        name: Option<String>,
+    },
     /// Print the JSON schema of recipes, for editors and other languages.
     Schema,
+    /// Explain a command or a method.
+    Help {
+        /// A command or a method.
+        #[arg(value_name = "COMMAND|METHOD")]
+        topic: Option<String>,
+    },
 }
 
 /// The lake, for every command.
@@ -103,7 +115,7 @@ pub(crate) struct TrainArguments {
     /// What to train: registered methods, names or labels of the recipe's entries, or `all`; joined by `+` (`sft+dpo`) they train
     /// one behind the other. One table compares them.
     #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', help_heading = "Method")]
-    method: Vec<String>,
+    pub(crate) method: Vec<String>,
 
     /// A method's parameter (`dpo.beta=0.2`, or `beta=0.2` where one method is chosen), or the optimizer's
     /// (`optimizer.momentum=0.9`). May be repeated.
@@ -432,24 +444,30 @@ fn put(fields: &mut Table, name: &str, value: Option<impl Into<toml::Value>>) {
     }
 }
 
-/// The default recipe, and methods and optimizers with their parameters, from the registries.
+/// Examples of the short help.
+pub(crate) const EXAMPLES: [(&str, &str); 3] = [
+    ("lake --method ift", "train a method, and measure what it learns"),
+    ("lake --method sft,dpo,ift --map 8x8", "compare three on a larger lake"),
+    ("lake solve --map 8x8 --slippery", "draw the optimal policy"),
+];
+
+/// What the short help says last.
+pub(crate) const MORE: &str = "`lake methods` lists the methods, and `lake --help` has all options.";
+
+/// The optimizers with their parameters, from the registry, the default recipe, and examples.
 fn manual() -> String {
     let described = |parameters: &[Parameter]| -> String {
         let lines =
             |p: &Parameter| format!("      {} = {}  ({})\n          {}\n", p.name, p.default(), p.allowed(), p.purpose);
         parameters.iter().map(lines).collect()
     };
-    let methods: String = METHODS
-        .iter()
-        .map(|m| format!("  {}: {}\n      {}\n{}", m.name, m.summary, m.source, described(&(m.parameters)())))
-        .collect();
     let optimizers: String = OPTIMIZERS
         .iter()
         .map(|kind| format!("  {}: {}\n{}", kind.name, kind.summary, described(&(kind.parameters)())))
         .collect();
     let defaults: String = DEFAULT.lines().map(|line| format!("  {line}\n")).collect();
     format!(
-        "Methods and their parameters, with defaults:\n{methods}\n\
+        "Methods: `lake methods` lists them, and `lake methods NAME` explains one.\n\n\
          Optimizers and their parameters, with defaults (--set optimizer.NAME=VALUE):\n{optimizers}\n\
          The default recipe:\n{defaults}\n\
          Examples:\n  \

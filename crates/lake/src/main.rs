@@ -8,12 +8,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use lake::environment::Environment;
 use lake::experiment::Experiment;
 use lake::export::Conversations;
 use lake::figures::Figure;
-use lake::fitted::{self, COLUMNS};
+use lake::fitted;
 use lake::generate::SPELLING;
 use lake::map::{Cell, EMBEDDED, Map};
 use lake::policy_file::Sums;
@@ -26,21 +26,24 @@ use lake::study::analysis::analyse;
 use lake::study::report::StudyReport;
 use lake::study::shard::{Shard, merge, run_shard};
 use lake::study::summary::{self, Layout};
-use lake::{drawing, figures, page, policy_file, trajectory};
-use program::{FolderLock, OutputFolder, Progress, exit_code};
+use lake::{LakeError, drawing, figures, page, policy_file, trajectory};
+use program::terminal::columns;
+use program::{FolderLock, OutputFolder, Progress, exit_code, help, manual, terminal};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Serialize;
-use terminal_size::{Width, terminal_size_of};
 
 use crate::cli::{
-    Arguments, Command, ExportArguments, Format, MeasureArguments, PolicyArgument, SolveArguments, StudyArguments,
-    TrainArguments,
+    Arguments, Command, EXAMPLES, ExportArguments, Format, MORE, MeasureArguments, PolicyArgument, SolveArguments,
+    StudyArguments, TrainArguments,
 };
 
 /// Name of the file that holds a study's results.
 const STUDY_FILE: &str = "study.json";
 
 fn main() -> ExitCode {
+    if std::env::args_os().len() < 2 {
+        return exit_code(print(&help::short(Arguments::command(), &EXAMPLES, MORE)));
+    }
     let arguments = Arguments::try_parse().unwrap_or_else(|error| meant::explain(error).exit());
     let outcome = match &arguments.command {
         None => train(&arguments.train),
@@ -49,22 +52,32 @@ fn main() -> ExitCode {
         Some(Command::Measure(arguments)) => measure(arguments),
         Some(Command::Export(arguments)) => export(arguments),
         Some(Command::Maps) => maps(),
+        Some(Command::Methods { name }) => methods(name.as_deref()),
+        Some(Command::Help { topic }) => explain(topic.as_deref()),
         Some(Command::Schema) => print_json(&schemars::schema_for!(Recipe)),
     };
     exit_code(outcome)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
-    let mut output = std::io::stdout().lock();
-    output.write_all(text.as_bytes())?;
-    Ok(output.flush()?)
+    Ok(terminal::print(text)?)
 }
 
-/// Columns of the output: `COLUMNS` if it is set, else the terminal's width, else [`COLUMNS`].
-fn columns() -> usize {
-    let told = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
-    let seen = || terminal_size_of(std::io::stdout()).map(|(Width(columns), _)| usize::from(columns));
-    told.or_else(seen).unwrap_or(COLUMNS)
+/// Lists the methods, or explains one.
+fn methods(name: Option<&str>) -> anyhow::Result<()> {
+    let shown = match name {
+        Some(name) => manual::page(name, "lake --method NAME", columns()),
+        None => manual::list("lake", columns()),
+    };
+    print(&shown.map_err(LakeError::from)?)
+}
+
+/// Explains a command or a method.
+fn explain(topic: Option<&str>) -> anyhow::Result<()> {
+    match help::long(Arguments::command(), topic) {
+        Some(help) => print(&help),
+        None => methods(topic).context("help: no command of this name"),
+    }
 }
 
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
@@ -76,6 +89,9 @@ fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 }
 
 fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
+    if arguments.method.is_empty() && arguments.recipe.is_none() {
+        anyhow::bail!("--method: expected --method NAME or --method all, got none; `lake methods` lists the names");
+    }
     let recipe = Recipe::resolve(arguments.recipe.as_deref(), &arguments.overrides())?;
     let mut experiment = Experiment::new(recipe)?;
     if arguments.explain {

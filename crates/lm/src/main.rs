@@ -73,7 +73,9 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// Lists the methods, or explains one.
 fn methods(name: Option<&str>) -> anyhow::Result<()> {
     print(&match name {
-        Some(name) => manual::page(name, "method = { name = \"NAME\" }    in a [[stage]] of a recipe for lm train", columns())?,
+        Some(name) => {
+            manual::page(name, "method = { name = \"NAME\" }    in a [[stage]] of a recipe for lm train", columns())?
+        }
         None => manual::list("lm", columns())?,
     })
 }

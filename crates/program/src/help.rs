@@ -5,7 +5,7 @@ use clap::Command;
 use crate::terminal::{HEADING, NAME, styled};
 
 /// The sections of the short help: the options are left to the long one.
-const SHORT: &str = "{about}\n\n{usage-heading} {usage}\n\n{after-help}";
+const SHORT: &str = "{about}\n\n{usage-heading} {usage}{after-help}";
 
 /// What a program shows that is started without arguments: what it is, its commands, and examples, each with what it
 /// does.

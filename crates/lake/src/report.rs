@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use objective::{Configured, ObjectiveState, Parameters};
+use program::statistics::Mean;
 use serde::Serialize;
-use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::explanation::{Explanation, or_undefined};
 use crate::map::ACTIONS;
@@ -189,12 +189,7 @@ pub struct Curve {
 impl Summary {
     /// Mean and interval of at least one value.
     pub fn new(per_seed: Vec<f64>) -> Self {
-        let count = per_seed.len() as f64;
-        let mean = per_seed.iter().sum::<f64>() / count;
-        let squares: f64 = per_seed.iter().map(|value| (value - mean).powi(2)).sum();
-        let ci95 = StudentsT::new(0.0, 1.0, count - 1.0)
-            .ok()
-            .map(|student| student.inverse_cdf(0.975) * (squares / (count - 1.0) / count).sqrt());
+        let Mean { mean, half_width: ci95 } = Mean::of(&per_seed);
         Self { mean, ci95, per_seed }
     }
 }

@@ -2,20 +2,22 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | files and folders that appear whole or not at all | [`output`] |
-//! | files that grow by whole lines | [`journal`] |
+//! | means and shares with their intervals | [`statistics`] |
+//! | files and folders that appear whole or not at all (feature `files`) | `output` |
+//! | files that grow by whole lines (feature `files`) | `journal` |
+//! | how far a run is (feature `files`) | `progress` |
+//! | how an error is printed, and with which exit code (feature `files`) | `outcome` |
 //! | how figures are drawn (feature `figures`) | `figure` |
-//! | colour, dash and marker of a method in figures | `look` |
-//! | how far a run is | [`progress`] |
+//! | colour, dash and marker of a method in figures (feature `figures`) | `look` |
 //! | a terminal's width, and styled text (feature `manual`) | `terminal` |
 //! | help of a command line (feature `manual`) | `help` |
 //! | methods explained in a terminal (feature `manual`) | `manual` |
-//! | how an error is told, and with which exit code | [`outcome`] |
 
 #[cfg(feature = "figures")]
 pub mod figure;
 #[cfg(feature = "manual")]
 pub mod help;
+#[cfg(feature = "files")]
 pub mod journal;
 #[cfg(feature = "figures")]
 pub mod look;
@@ -23,13 +25,21 @@ pub mod look;
 pub mod manual;
 #[cfg(feature = "manual")]
 mod markdown;
+#[cfg(feature = "files")]
 pub mod outcome;
+#[cfg(feature = "files")]
 pub mod output;
+#[cfg(feature = "files")]
 pub mod progress;
+pub mod statistics;
 #[cfg(feature = "manual")]
 pub mod terminal;
 
+#[cfg(feature = "files")]
 pub use journal::Journal;
+#[cfg(feature = "files")]
 pub use outcome::exit_code;
+#[cfg(feature = "files")]
 pub use output::{FolderLock, NewFolder, OutputError, OutputFile, OutputFolder};
+#[cfg(feature = "files")]
 pub use progress::Progress;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::output::{OutputError, open_regular};
 
-/// A file to which this process alone appends whole lines.
+/// A file to which only this process appends whole lines.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,

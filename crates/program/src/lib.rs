@@ -1,13 +1,13 @@
-//! What the programs of this workspace share.
+//! Code that the programs of this workspace share.
 //!
 //! | to find | look in |
 //! |---|---|
 //! | means and shares with their intervals | [`statistics`] |
-//! | files and folders that appear whole or not at all (feature `files`) | `output` |
+//! | files and folders that appear once they are complete (feature `files`) | `output` |
 //! | files that grow by whole lines (feature `files`) | `journal` |
-//! | how far a run is (feature `files`) | `progress` |
-//! | how an error is printed, and with which exit code (feature `files`) | `outcome` |
-//! | how figures are drawn (feature `figures`) | `figure` |
+//! | progress of a run (feature `files`) | `progress` |
+//! | printing of errors, and exit codes (feature `files`) | `outcome` |
+//! | drawing of figures (feature `figures`) | `figure` |
 //! | colour, dash and marker of a method in figures (feature `figures`) | `look` |
 //! | a terminal's width, and styled text (feature `manual`) | `terminal` |
 //! | help of a command line (feature `manual`) | `help` |

@@ -9,7 +9,7 @@ use crate::parameter::{NON_NEGATIVE, SCALE};
 objective! {
     /// DPO-Positive: DPO with a penalty where the chosen response becomes less probable than under the reference.
     ///
-    /// DPO watches a difference alone: both responses of a pair may fall, as long as the rejected one falls further,
+    /// DPO depends only on a difference: both responses of a pair may fall, as long as the rejected one falls further,
     /// and where they differ in a few tokens they often do. DPOP subtracts from the margin whatever the chosen response
     /// has lost against the reference, times a large factor, so that the loss rises until it has been won back.
     ///

@@ -25,8 +25,8 @@ objective! {
     ///
     /// # Source
     ///
-    /// A. Pal et al., "Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive", arXiv 2402.13228,
-    /// equation 3.
+    /// A. Pal et al., "Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive", arXiv 2402.13228, the
+    /// loss named DPOP.
     ///
     /// # Departures
     ///
@@ -51,7 +51,7 @@ objective! {
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct Dpop = "dpop", "DPO with a penalty where the chosen response falls below the reference",
-        "arXiv 2402.13228, equation 3"
+        "arXiv 2402.13228"
     {
         /// Scale of the implicit reward beta (log pi - log pi_ref), per nat.
         beta: f64 [SCALE] = 0.3,

@@ -122,8 +122,8 @@ impl Weights {
         scratch: &mut Vec<f64>,
     ) -> f64 {
         let tokens = log_prob.len() as f64;
-        // On the left, losses in a unit of the size of their sum where the norm does not depend on it: no product leaves
-        // the range of f64. On the right the smallest sums decide, and such a unit would make them 0.
+        // On the left, where the norm does not depend on the unit, losses are in a unit of the size of their sum: no
+        // product leaves the range of f64. On the right the smallest sums decide, and such a unit would make them 0.
         let unit = match (self.side, self.norm) {
             (Side::Left, Norm::L1 | Norm::L2) => power_of_two(losses),
             _ => 1.0,

@@ -63,8 +63,8 @@ pub(super) fn fill_scores(
     }
 }
 
-/// The reward of a response: the sum of its rewards that are present, or the difference to the greedy response's reward.
-/// It is NaN if all are absent.
+/// The reward of a response: the sum of its rewards that are present, or the difference to the reward of the greedy
+/// response. It is NaN if all are absent.
 fn reward(advantage: Advantage, rewards: &[f64], metrics: &mut Metrics) -> f64 {
     let present = || rewards.iter().copied().filter(|reward| !reward.is_nan());
     match (advantage, rewards) {

@@ -124,11 +124,12 @@ fn json_has_every_documented_field() {
 
 #[test]
 fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
-    let run = |threads| succeeds(&["--seeds", "16", "--steps", "60", "--json", "--threads", threads]);
+    let run =
+        |threads| succeeds(&["--method", "all", "--seeds", "16", "--steps", "60", "--json", "--threads", threads]);
     let one = run("1");
     assert_eq!(one, run("2"));
     assert_eq!(one, run("3"));
-    let other = succeeds(&["--seeds", "16", "--steps", "60", "--json", "--seed", "1"]);
+    let other = succeeds(&["--method", "all", "--seeds", "16", "--steps", "60", "--json", "--seed", "1"]);
     assert_ne!(one, other);
 }
 
@@ -140,7 +141,7 @@ fn a_run_does_not_depend_on_the_methods_or_seeds_beside_it() {
         results.iter().find(|r| r["method"] == "ift").unwrap()["distance"]["per_seed"].clone()
     };
     let alone = per_seed(&["--method", "ift", "--seeds", "6", "--steps", "50"]);
-    assert_eq!(alone, per_seed(&["--seeds", "6", "--steps", "50"]));
+    assert_eq!(alone, per_seed(&["--method", "all", "--seeds", "6", "--steps", "50"]));
     let later = per_seed(&["--method", "ift", "--seeds", "3", "--seed", "3", "--steps", "50"]);
     assert_eq!(alone.as_array().unwrap()[3..], later.as_array().unwrap()[..]);
 }
@@ -372,13 +373,38 @@ fn maps_lists_each_map_with_its_trajectories() {
 }
 
 #[test]
-fn help_is_a_manual_of_every_method_and_parameter() {
-    // Long lines are wrapped.
-    let help = succeeds(&["--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
+fn methods_lists_every_method_and_explains_each_with_its_parameters() {
+    let list = succeeds(&["methods"]);
+    assert!(!list.contains('\u{1b}'), "plain where the output is no terminal");
     for method in objective::METHODS {
-        assert!(help.contains(method.name) && help.contains(method.source), "{}", method.name);
-        assert!((method.parameters)().iter().all(|parameter| help.contains(parameter.purpose)), "{}", method.name);
+        assert!(list.lines().any(|line| line.split_whitespace().next() == Some(method.name)), "{}", method.name);
     }
+    for method in [&objective::METHODS[1], &objective::METHODS[5]] {
+        // Long lines are wrapped.
+        let page = succeeds(&["methods", method.name]).split_whitespace().collect::<Vec<_>>().join(" ");
+        for parameter in (method.parameters)() {
+            for text in [parameter.name, parameter.purpose, &parameter.allowed()] {
+                assert!(page.contains(text), "{}: {text}\n{page}", method.name);
+            }
+        }
+    }
+    assert_eq!(succeeds(&["help", "dpo"]), succeeds(&["methods", "dpo"]));
+    fails(&["methods", "dop"], &["dop: unknown method", "did you mean dpo"]);
+    fails(&["help", "sovle"], &["help: no command of this name", "sovle: unknown method"]);
+    assert!(succeeds(&["help", "solve"]).contains("--accuracy <NUMBER>"));
+}
+
+#[test]
+fn lake_without_options_shows_three_examples_and_without_a_method_refuses_to_train() {
+    let help = succeeds(&[]);
+    assert_eq!(help.lines().filter(|line| line.starts_with("  lake ")).count(), 3, "{help}");
+    assert!(help.contains("Commands:\n") && !help.contains("--reward-schedule") && help.lines().count() < 40, "{help}");
+    for arguments in [&["--map", "8x8"][..], &["--json"], &["--set", "beta=1"], &["--seeds", "1", "--out", "x"]] {
+        fails(arguments, &["--method NAME or --method all", "`lake methods`"]);
+    }
+    let recipe = root().join("experiments/propagation.toml");
+    let report = json(&["--recipe", recipe.to_str().unwrap(), "--seeds", "1", "--steps", "1"]);
+    assert!((2..20).contains(&report["results"].as_array().unwrap().len()), "the recipe's methods");
 }
 
 #[test]
@@ -398,30 +424,36 @@ fn wrong_methods_and_parameters_are_errors_that_name_what_is_allowed() {
     fails(&["--method", "dpo", "--set", "ift.gamma=1"], &["--set", "dpo", "ift.gamma"]);
     fails(&["--method", "ift", "--set", "propagation=none", "--set", "gamma=0.9"], &["ift.gamma", "not used"]);
     fails(&["--method", "ift,ift"], &["label", "ift"]);
-    fails(&["--set", "optimizer.beta1=0.5"], &["optimizer.beta1: unknown parameter", "smoothing"]);
-    fails(&["--optimizer", "sgd", "--set", "optimizer.nesterov=true"], &["optimizer.nesterov", "momentum = 0"]);
-    fails(&["--optimizer", "lion"], &["lion", "rmsprop, adamw, sgd"]);
+    fails(&["--method", "dpo", "--set", "optimizer.beta1=0.5"], &["optimizer.beta1: unknown parameter", "smoothing"]);
+    fails(
+        &["--method", "dpo", "--optimizer", "sgd", "--set", "optimizer.nesterov=true"],
+        &["optimizer.nesterov", "momentum = 0"],
+    );
+    fails(&["--method", "dpo", "--optimizer", "lion"], &["lion", "rmsprop, adamw, sgd"]);
 }
 
 #[test]
 fn numbers_out_of_range_are_errors_that_name_field_range_and_value() {
-    fails(&["--learning-rate", "-1"], &["recipe.learning_rate", "0 < learning_rate", "got -1"]);
-    fails(&["--learning-rate", "nan"], &["recipe.learning_rate", "got NaN"]);
-    fails(&["--gamma", "1"], &["recipe.gamma", "gamma < 1", "got 1"]);
-    fails(&["--slippery", "--success-rate", "1.5"], &["recipe.success_rate", "<= 1", "got 1.5"]);
-    fails(&["--success-rate", "0.5"], &["recipe.success_rate", "slippery = false", "got 0.5"]);
-    fails(&["--reward-schedule", "1,0"], &["reward_schedule", "length 2", "3"]);
-    fails(&["--reward-schedule", "1,-1e7,0"], &["recipe.reward_schedule", "-1e6 <= reward_schedule", "got -1e7"]);
-    fails(&["--reward-schedule=-1,inf,0"], &["recipe.reward_schedule", "got inf"]);
-    fails(&["--reward-schedule", "1,0,a"], &["--reward-schedule", "'a'"]);
-    fails(&["--clip-norm", "0"], &["recipe.clip_norm", "0 < clip_norm", "got 0"]);
-    fails(&["--warmup-ratio", "2"], &["recipe.warmup_ratio", "<= 1", "got 2"]);
-    fails(&["--hidden", "0"], &["recipe.hidden", "1 to 65536", "got 0"]);
-    fails(&["--steps", "0"], &["recipe.steps", "got 0"]);
-    fails(&["--seeds", "0"], &["recipe.seeds", "got 0"]);
-    fails(&["--seed", "18446744073709551615"], &["recipe.seed", "0 to"]);
-    fails(&["--threads", "0"], &["--threads", "0"]);
-    fails(&["--target", "best"], &["--target", "greedy, ties, soft"]);
+    fails(&["--method", "dpo", "--learning-rate", "-1"], &["recipe.learning_rate", "0 < learning_rate", "got -1"]);
+    fails(&["--method", "dpo", "--learning-rate", "nan"], &["recipe.learning_rate", "got NaN"]);
+    fails(&["--method", "dpo", "--gamma", "1"], &["recipe.gamma", "gamma < 1", "got 1"]);
+    fails(&["--method", "dpo", "--slippery", "--success-rate", "1.5"], &["recipe.success_rate", "<= 1", "got 1.5"]);
+    fails(&["--method", "dpo", "--success-rate", "0.5"], &["recipe.success_rate", "slippery = false", "got 0.5"]);
+    fails(&["--method", "dpo", "--reward-schedule", "1,0"], &["reward_schedule", "length 2", "3"]);
+    fails(
+        &["--method", "dpo", "--reward-schedule", "1,-1e7,0"],
+        &["recipe.reward_schedule", "-1e6 <= reward_schedule", "got -1e7"],
+    );
+    fails(&["--method", "dpo", "--reward-schedule=-1,inf,0"], &["recipe.reward_schedule", "got inf"]);
+    fails(&["--method", "dpo", "--reward-schedule", "1,0,a"], &["--reward-schedule", "'a'"]);
+    fails(&["--method", "dpo", "--clip-norm", "0"], &["recipe.clip_norm", "0 < clip_norm", "got 0"]);
+    fails(&["--method", "dpo", "--warmup-ratio", "2"], &["recipe.warmup_ratio", "<= 1", "got 2"]);
+    fails(&["--method", "dpo", "--hidden", "0"], &["recipe.hidden", "1 to 65536", "got 0"]);
+    fails(&["--method", "dpo", "--steps", "0"], &["recipe.steps", "got 0"]);
+    fails(&["--method", "dpo", "--seeds", "0"], &["recipe.seeds", "got 0"]);
+    fails(&["--method", "dpo", "--seed", "18446744073709551615"], &["recipe.seed", "0 to"]);
+    fails(&["--method", "dpo", "--threads", "0"], &["--threads", "0"]);
+    fails(&["--method", "dpo", "--target", "best"], &["--target", "greedy, ties, soft"]);
 }
 
 #[test]
@@ -434,7 +466,8 @@ fn a_run_that_diverges_is_an_error_that_names_method_and_seed() {
 #[test]
 fn maps_that_are_none_are_errors_that_name_the_row() {
     let folder = tempfile::tempdir().unwrap();
-    let broken = |rows: &[&str], expected: &[&str]| fails(&["--map", &map_file(&folder, rows)], expected);
+    let broken =
+        |rows: &[&str], expected: &[&str]| fails(&["--method", "dpo", "--map", &map_file(&folder, rows)], expected);
     broken(&["FFFG"], &["map.toml", "exactly one S", "got 0"]);
     broken(&["SFSG"], &["exactly one S", "got 2"]);
     broken(&["SFFF"], &["at least one G"]);
@@ -442,25 +475,25 @@ fn maps_that_are_none_are_errors_that_name_the_row() {
     broken(&["SFF", "FG"], &["rows[1]", "3 letters", "got 2"]);
     broken(&["SFX", "FFG"], &["rows[0], letter 2", "S, F, H, G", "'X'"]);
     broken(&[], &["exactly one S"]);
-    fails(&["--map", "5x5"], &["map", "4x4, 8x8, generated:HEIGHTxWIDTH", "or a file", "5x5"]);
-    fails(&["--map", "generated:8x8,holes=2"], &["map generated.holes", "0 <= holes <= 1", "\"2\""]);
-    fails(&["--map", "['SFF', 'FXG']"], &["rows[1], letter 1", "'X'"]);
-    fails(&["--map", "envs"], &["envs"]);
+    fails(&["--method", "dpo", "--map", "5x5"], &["map", "4x4, 8x8, generated:HEIGHTxWIDTH", "or a file", "5x5"]);
+    fails(&["--method", "dpo", "--map", "generated:8x8,holes=2"], &["map generated.holes", "0 <= holes <= 1", "\"2\""]);
+    fails(&["--method", "dpo", "--map", "['SFF', 'FXG']"], &["rows[1], letter 1", "'X'"]);
+    fails(&["--method", "dpo", "--map", "envs"], &["envs"]);
     let garbage = file(&folder, "garbage.toml", "rows = [");
-    fails(&["--map", &garbage], &["garbage.toml"]);
+    fails(&["--method", "dpo", "--map", &garbage], &["garbage.toml"]);
     let unknown = file(&folder, "unknown.toml", "rows = [\"SG\"]\ncolour = 3");
-    fails(&["--map", &unknown], &["colour"]);
+    fails(&["--method", "dpo", "--map", &unknown], &["colour"]);
     let walled = file(&folder, "walled.toml", "rows = [\"SG\"]\n[trajectories]\noptimal = \"U\"");
-    fails(&["--map", &walled], &["step 1, U: moves into a wall"]);
+    fails(&["--method", "dpo", "--map", &walled], &["step 1, U: moves into a wall"]);
 }
 
 #[test]
 fn trajectories_that_cannot_be_walked_are_errors_that_name_the_step() {
-    fails(&["--demonstration", "DDL"], &["DDL", "step 3, L: moves into a wall"]);
-    fails(&["--rejected", "RDD"], &["RDD", "step 3, D", "a hole"]);
-    fails(&["--demonstration", "DDRDRRL"], &["step 7, L", "the goal"]);
-    fails(&["--demonstration", "shortcut"], &["shortcut", "optimal, hole, detour"]);
-    fails(&["--demonstration", ""], &["at least one move"]);
+    fails(&["--method", "dpo", "--demonstration", "DDL"], &["DDL", "step 3, L: moves into a wall"]);
+    fails(&["--method", "dpo", "--rejected", "RDD"], &["RDD", "step 3, D", "a hole"]);
+    fails(&["--method", "dpo", "--demonstration", "DDRDRRL"], &["step 7, L", "the goal"]);
+    fails(&["--method", "dpo", "--demonstration", "shortcut"], &["shortcut", "optimal, hole, detour"]);
+    fails(&["--method", "dpo", "--demonstration", ""], &["at least one move"]);
 }
 
 #[test]
@@ -483,14 +516,14 @@ fn unreadable_recipes_are_errors_that_name_file_and_field() {
 fn an_unwritable_folder_is_an_error_before_any_work_is_done() {
     let folder = tempfile::tempdir().unwrap();
     let occupied = file(&folder, "occupied", "");
-    fails(&["--seeds", "1000000", "--out", &occupied], &["--out", "occupied"]);
-    fails(&["--seeds", "1000000", "--out", "/proc/lake"], &["--out", "/proc/lake"]);
+    fails(&["--method", "dpo", "--seeds", "1000000", "--out", &occupied], &["--out", "occupied"]);
+    fails(&["--method", "dpo", "--seeds", "1000000", "--out", "/proc/lake"], &["--out", "/proc/lake"]);
 }
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let mut child = program()
-        .args(["--seeds", "400", "--steps", "1", "--json"])
+        .args(["--method", "all", "--seeds", "400", "--steps", "1", "--json"])
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()

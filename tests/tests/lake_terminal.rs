@@ -39,7 +39,10 @@ fn a_lake_without_holes_says_so() {
 fn counts_out_of_range_are_named_as_they_were_given() {
     let top = i64::MAX as u64 - 1_000_000;
     for given in [top + 1, i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX] {
-        fails(&["--seed", &given.to_string()], &[&format!("recipe.seed: expected 0 to {top}, got {given}")]);
+        fails(
+            &["--method", "dpo", "--seed", &given.to_string()],
+            &[&format!("recipe.seed: expected 0 to {top}, got {given}")],
+        );
     }
     let report = json(&["--method", "sft", "--seeds", "2", "--steps", "1", "--seed", &top.to_string()]);
     assert_eq!(report["recipe"]["seed"], top);
@@ -47,8 +50,11 @@ fn counts_out_of_range_are_named_as_they_were_given() {
         let field = option.trim_start_matches('-');
         fails(&[option, given], &[option, &format!("recipe.{field}: expected "), &format!("got {given}")]);
     }
-    fails(&["--seeds", "99999999999999999999"], &["recipe.seeds: expected 1 to 1000000, got 99999999999999999999"]);
-    fails(&["--threads", "-2"], &["--threads", "-2 is not in 1..=1024"]);
+    fails(
+        &["--method", "dpo", "--seeds", "99999999999999999999"],
+        &["recipe.seeds: expected 1 to 1000000, got 99999999999999999999"],
+    );
+    fails(&["--method", "dpo", "--threads", "-2"], &["--threads", "-2 is not in 1..=1024"]);
 }
 
 #[test]
@@ -74,10 +80,13 @@ fn what_no_method_reads_is_no_reason_to_refuse() {
 
 #[test]
 fn messages_say_what_was_meant() {
-    fails(&["--map", "foo"], &["map foo: no such map or file; expected 4x4, 8x8, generated:", ", or a file"]);
+    fails(
+        &["--method", "dpo", "--map", "foo"],
+        &["map foo: no such map or file; expected 4x4, 8x8, generated:", ", or a file"],
+    );
     for (arguments, expected) in [
-        (&["--map", "4X4"][..], "did you mean 4x4?"),
-        (&["--map", "12x12"], "did you mean generated:12x12?"),
+        (&["--method", "dpo", "--map", "4X4"][..], "did you mean 4x4?"),
+        (&["--method", "dpo", "--map", "12x12"], "did you mean generated:12x12?"),
         (&["--slippery", "true"], "did you mean '--slippery=true'?"),
         (&["solve", "--slippery", "false"], "did you mean '--slippery=false'?"),
         (&["--parameterised-target", "true"], "did you mean '--parameterised-target=true'?"),
@@ -88,10 +97,10 @@ fn messages_say_what_was_meant() {
         (&["--method", "iftt"], "did you mean ift?"),
         (&["--method", "DPO"], "did you mean dpo?"),
         (&["--method", "sft+orp"], "did you mean orpo?"),
-        (&["--start", "after:sftt"], "did you mean sft?"),
+        (&["--method", "dpo", "--start", "after:sftt"], "did you mean sft?"),
         (&["--method", "dpo", "--set", "bata=1"], "did you mean beta?"),
         (&["--method", "dpo", "--set", "dop.beta=1"], "did you mean dpo?"),
-        (&["--set", "optimizer.smothing=0.5"], "did you mean smoothing?"),
+        (&["--method", "dpo", "--set", "optimizer.smothing=0.5"], "did you mean smoothing?"),
         (&["--method", "dpo", "--rejected", "detuor"], "did you mean detour?"),
         (&["--optimiser", "sgd"], "'--optimizer'"),
         (&["sovle"], "'solve'"),
@@ -209,7 +218,9 @@ fn an_output_that_is_no_folder_is_refused_by_its_kind_and_stays() {
     let link = folder.path().join("device");
     std::os::unix::fs::symlink("/dev/null", &link).unwrap();
     let path = link.to_str().unwrap();
-    for arguments in [&["--out", path][..], &["--policies", path], &["export", path]] {
+    for arguments in
+        [&["--method", "sft", "--out", path][..], &["--method", "sft", "--policies", path], &["export", path]]
+    {
         fails(arguments, &[path, "expected a folder, got a character device"]);
     }
     let study = root().join("experiments/reproduction-4x4.toml");

@@ -2,17 +2,17 @@
 //!
 //! Both models answered the same instructions ([`crate::outputs`]). A judge, which is any server of OpenAI's chat
 //! completions, reads each two answers in both orders ([`question`]) and decides which is better ([`verdict`]). Its
-//! verdicts are recorded immediately ([`journal`]), so that an interrupted comparison can be resumed. Rates with
+//! verdicts are recorded immediately ([`verdicts`]), so that an interrupted comparison can be resumed. Rates with
 //! intervals are computed from the verdicts ([`rates`]) and written with the settings of the comparison
 //! ([`judgement`]).
 
 pub mod ask;
-pub mod journal;
 pub mod judgement;
 mod logistic;
 pub mod question;
 pub mod rates;
 pub mod verdict;
+pub mod verdicts;
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -24,10 +24,10 @@ use std::time::Duration;
 use program::OutputFolder;
 
 use self::ask::{Answer, Judge};
-use self::journal::{Asked, Journal};
 use self::judgement::Judgement;
 use self::question::{Pair, Template, pairs};
 use self::verdict::{Order, Verdict};
+use self::verdicts::{Asked, Verdicts};
 use crate::error::EvaluationError;
 use crate::outputs::Outputs;
 
@@ -81,7 +81,7 @@ struct Question {
 ///
 /// # Errors
 ///
-/// As [`pairs`], [`Template::render`], [`Journal::open`] and [`Judge::ask`]. Verdicts that arrived before an error are
+/// As [`pairs`], [`Template::render`], [`Verdicts::open`] and [`Judge::ask`]. Verdicts that arrived before an error are
 /// recorded.
 pub fn judge(
     case: Case<'_>,
@@ -107,7 +107,7 @@ pub fn judge(
         .iter()
         .map(|Question { pair, order, fingerprint, .. }| ((*pair, *order), fingerprint.clone()))
         .collect();
-    let mut journal = Journal::open(out, &asked, &fingerprints)?;
+    let mut journal = Verdicts::open(out, &asked, &fingerprints)?;
     let answered: HashSet<_> = journal.verdicts().iter().map(|verdict| (verdict.pair, verdict.order)).collect();
     let left: Vec<_> =
         questions.iter().filter(|question| !answered.contains(&(question.pair, question.order))).collect();
@@ -136,7 +136,7 @@ fn questions(pairs: &[Pair<'_>], template: &Template, judge: &Judge) -> Result<V
 fn ask_all(
     left: &[&Question],
     judge: &Judge,
-    journal: &mut Journal,
+    journal: &mut Verdicts,
     concurrency: NonZeroUsize,
     stops: &(dyn Fn() -> bool + Sync),
     tell: &(dyn Fn(Event<'_>) + Sync),

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lake::experiment::recipe::{Overrides, declaration, is_label, taken};
 use lake::export::State;
 use lake::solver::{ACCURACY, Solver};
-use objective::{METHODS, Parameter};
+use objective::Parameter;
 use recipe::Declaration;
 use recipe::document::document;
 use recipe::options::{Groups, Options, Print};
@@ -22,7 +22,8 @@ use training::OPTIMIZERS;
 /// Trains a small policy from one demonstrated trajectory (and, for methods that compare, a rejected one) over many
 /// seeds, and reports how far its transition matrix T(a|s) ends from the optimal one.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = "See --help for methods and their parameters.")]
+#[command(version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(after_help = "See --help for the default recipe and the optimizers, and lake methods for the methods.")]
 #[command(after_long_help = manual())]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -44,9 +45,20 @@ pub(crate) enum Command {
     Measure(MeasureArguments),
     /// Write a lake as conversations, for a language model to learn from and to be measured on.
     Export(ExportArguments),
+    /// List the methods by what they learn from, or explain one: idea, formula, parameters, data and source.
+    Methods {
+        /// The method to explain.
+        name: Option<String>,
+    },
     /// Print what recipes and studies may say: a JSON schema for editors and other languages, or every default as a
     /// commented recipe.
     Schema(SchemaArguments),
+    /// Explain a command or a method.
+    Help {
+        /// A command or a method.
+        #[arg(value_name = "COMMAND|METHOD")]
+        topic: Option<String>,
+    },
 }
 
 /// The lake: options of every command.
@@ -93,7 +105,7 @@ pub(crate) struct TrainArguments {
     /// further ones a semicolon (`'dpo:beta=0.05;label_smoothing=0.1'`); rows of equal methods have their parameters as
     /// label.
     #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', help_heading = "Method")]
-    method: Vec<String>,
+    pub(crate) method: Vec<String>,
 
     /// Replace a field of the recipe (`steps=10`), a method's parameter (`dpo.beta=0.2`, or `beta=0.2` where one chosen
     /// method has it), the optimizer's (`optimizer.momentum=0.9`), or one of a stage (`stage.0.method.beta=0.2`).
@@ -292,24 +304,30 @@ fn accuracy(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("expected a number, 0 < accuracy <= 1, got {text}"))
 }
 
-/// The default recipe, and methods and optimizers with their parameters, from the registries.
+/// Examples of the short help.
+pub(crate) const EXAMPLES: [(&str, &str); 3] = [
+    ("lake --method ift", "train a method, and measure what it learns"),
+    ("lake --method sft,dpo,ift --map 8x8", "compare three on a larger lake"),
+    ("lake solve --map 8x8 --slippery", "draw the optimal policy"),
+];
+
+/// Last sentence of the short help.
+pub(crate) const MORE: &str = "`lake methods` lists the methods, and `lake --help` has all options.";
+
+/// The optimizers with their parameters, from the registry, the default recipe, and examples.
 fn manual() -> String {
     let described = |parameters: &[Parameter]| -> String {
         let lines =
             |p: &Parameter| format!("      {} = {}  ({})\n          {}\n", p.name, p.default(), p.allowed(), p.purpose);
         parameters.iter().map(lines).collect()
     };
-    let methods: String = METHODS
-        .iter()
-        .map(|m| format!("  {}: {}\n      {}\n{}", m.name, m.summary, m.source, described(&(m.parameters)())))
-        .collect();
     let optimizers: String = OPTIMIZERS
         .iter()
         .map(|kind| format!("  {}: {}\n{}", kind.name, kind.summary, described(&(kind.parameters)())))
         .collect();
     let defaults: String = document(declaration()).lines().map(|line| format!("  {line}\n")).collect();
     format!(
-        "Methods and their parameters, with defaults:\n{methods}\n\
+        "Methods: `lake methods` lists them, and `lake methods NAME` explains one.\n\n\
          Optimizers and their parameters, with defaults (--set optimizer.NAME=VALUE):\n{optimizers}\n\
          The default recipe:\n{defaults}\n\
          Examples:\n  \

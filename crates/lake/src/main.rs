@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use lake::LakeError;
 use lake::demonstration::trajectory;
 use lake::experiment::Experiment;
 use lake::experiment::recipe::{self as recipes, Recipe};
@@ -16,27 +17,29 @@ use lake::experiment::setting::Setting;
 use lake::export::Conversations;
 use lake::policy::policy_file;
 use lake::policy::policy_file::Sums;
-use lake::render::drawing;
-use lake::render::fitted::{self, COLUMNS};
+use lake::render::{drawing, fitted};
 use lake::solver::{Solver, optimal_policy, solve};
 use lake::world::environment::Environment;
 use lake::world::generate::SPELLING;
 use lake::world::map::{Cell, EMBEDDED, Map};
 use lake::world::policy_table::uniform_policy;
-use program::{FolderLock, OutputFolder, Progress, exit_code};
+use program::terminal::columns;
+use program::{FolderLock, OutputFolder, Progress, exit_code, help, manual, terminal};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use recipe::document::document;
 use recipe::options::Print;
 use serde::Serialize;
-use terminal_size::{Width, terminal_size_of};
 
 use crate::cli::{
-    Arguments, Command, Content, ExportArguments, Format, MeasureArguments, PolicyArgument, SchemaArguments,
-    SolveArguments, TrainArguments,
+    Arguments, Command, Content, EXAMPLES, ExportArguments, Format, MORE, MeasureArguments, PolicyArgument,
+    SchemaArguments, SolveArguments, TrainArguments,
 };
 use crate::cli::{full, meant};
 
 fn main() -> ExitCode {
+    if std::env::args_os().len() < 2 {
+        return exit_code(print(&help::short(Arguments::command(), &EXAMPLES, MORE)));
+    }
     let arguments = Arguments::try_parse().unwrap_or_else(|error| meant::explain(error).exit());
     let outcome = match &arguments.command {
         None => train(&arguments.train),
@@ -45,22 +48,32 @@ fn main() -> ExitCode {
         Some(Command::Measure(arguments)) => measure(arguments),
         Some(Command::Export(arguments)) => export(arguments),
         Some(Command::Maps) => maps(),
+        Some(Command::Methods { name }) => methods(name.as_deref()),
         Some(Command::Schema(arguments)) => schema(arguments),
+        Some(Command::Help { topic }) => explain(topic.as_deref()),
     };
     exit_code(outcome)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
-    let mut output = std::io::stdout().lock();
-    output.write_all(text.as_bytes())?;
-    Ok(output.flush()?)
+    Ok(terminal::print(text)?)
 }
 
-/// Number of columns of the output: `COLUMNS` if it is set, else the terminal's width, else [`COLUMNS`].
-fn columns() -> usize {
-    let told = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
-    let seen = || terminal_size_of(std::io::stdout()).map(|(Width(columns), _)| usize::from(columns));
-    told.or_else(seen).unwrap_or(COLUMNS)
+/// Lists the methods, or explains one.
+fn methods(name: Option<&str>) -> anyhow::Result<()> {
+    let shown = match name {
+        Some(name) => manual::page(name, "lake --method NAME", columns()),
+        None => manual::list("lake", columns()),
+    };
+    print(&shown.map_err(LakeError::from)?)
+}
+
+/// Explains a command or a method.
+fn explain(topic: Option<&str>) -> anyhow::Result<()> {
+    match help::long(Arguments::command(), topic) {
+        Some(help) => print(&help),
+        None => methods(topic).context("help: no command of this name"),
+    }
 }
 
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
@@ -80,6 +93,9 @@ fn schema(arguments: &SchemaArguments) -> anyhow::Result<()> {
 }
 
 fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
+    if arguments.method.is_empty() && arguments.recipe.is_none() {
+        anyhow::bail!("--method: expected --method NAME or --method all, got none; `lake methods` lists the names");
+    }
     let recipe = Recipe::resolve(arguments.recipe.as_deref(), &arguments.overrides())?;
     if let Some(fields) = arguments.print {
         return print(&match fields {

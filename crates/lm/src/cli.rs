@@ -14,7 +14,7 @@ use text::data::instruction::Layout;
 
 /// Fine-tune a Hugging Face language model with any alignment objective, and see what it makes of data.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -44,10 +44,31 @@ pub(crate) enum Command {
     Compare(CompareArguments),
     /// Show a model's architecture and parameters, and the memory that a recipe needs.
     Inspect(InspectArguments),
+    /// List the methods by what they learn from, or explain one: idea, formula, parameters, data and source.
+    Methods {
+        /// The method to explain.
+        name: Option<String>,
+    },
     /// Print what recipes may say: a JSON schema for editors and other languages, or every default as a commented
     /// recipe.
     Schema(SchemaArguments),
+    /// Explain a command or a method.
+    Help {
+        /// A command or a method.
+        #[arg(value_name = "COMMAND|METHOD")]
+        topic: Option<String>,
+    },
 }
+
+/// Examples of the short help.
+pub(crate) const EXAMPLES: [(&str, &str); 3] = [
+    ("lm train recipe.toml --out trained", "fine-tune a model by a recipe"),
+    ("lm generate --model trained --prompt \"Hello.\"", "answer a prompt"),
+    ("lm serve --model trained", "serve an OpenAI-compatible API"),
+];
+
+/// What the short help says last.
+pub(crate) const MORE: &str = "`lm methods` lists the methods, and `lm help COMMAND` has a command's options.";
 
 /// `lm train`.
 #[derive(Debug, Args)]

@@ -10,12 +10,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::cli::{
-    Arguments, Command, CompareArguments, Content, ExportArguments, GenerateArguments, InspectArguments,
-    JudgeArguments, MergeArguments, ModelArguments, SchemaArguments, ScoreArguments, ServeArguments, TrainArguments,
+    Arguments, Command, CompareArguments, Content, EXAMPLES, ExportArguments, GenerateArguments, InspectArguments,
+    JudgeArguments, MORE, MergeArguments, ModelArguments, SchemaArguments, ScoreArguments, ServeArguments,
+    TrainArguments,
 };
 use crate::signal::StopSignal;
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use evaluation::compare::Comparison;
 use evaluation::compare::figure::draw;
 use evaluation::judge::ask::{self, Judge};
@@ -39,7 +40,8 @@ use lm::train::ranks::Worker;
 use lm::train::recipe::{Recipe, declaration, default_now};
 use lm::train::run::{ACCURACY, Ended, Event, Row, Run, Start, Summary, export};
 use lm::transformer::model::Transformer;
-use program::{OutputFile, OutputFolder, Progress, exit_code};
+use program::terminal::columns;
+use program::{OutputFile, OutputFolder, Progress, exit_code, help, manual, terminal};
 use recipe::document::document;
 use recipe::options::Print;
 use serde::Serialize;
@@ -49,6 +51,9 @@ use text::data::prompt::{Prompt, encode_prompts, read_prompts};
 use text::data::{Learnt, encode_lines, read_records};
 
 fn main() -> ExitCode {
+    if std::env::args_os().len() < 2 {
+        return exit_code(print(&help::short(Arguments::command(), &EXAMPLES, MORE)));
+    }
     exit_code(match Arguments::parse().command {
         Command::Train(arguments) => run_recipe(&arguments),
         Command::Score(arguments) => score_file(&arguments).map(|()| ExitCode::SUCCESS),
@@ -59,14 +64,32 @@ fn main() -> ExitCode {
         Command::Export(arguments) => write_checkpoint(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Compare(arguments) => compare(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Inspect(arguments) => inspect(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Methods { name } => methods(name.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Schema(arguments) => schema(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Help { topic } => explain(topic.as_deref()).map(|()| ExitCode::SUCCESS),
     })
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
-    let mut output = std::io::stdout().lock();
-    output.write_all(text.as_bytes())?;
-    Ok(output.flush()?)
+    Ok(terminal::print(text)?)
+}
+
+/// Lists the methods, or explains one.
+fn methods(name: Option<&str>) -> anyhow::Result<()> {
+    print(&match name {
+        Some(name) => {
+            manual::page(name, "method = { name = \"NAME\" }    in a [[stage]] of a recipe for lm train", columns())?
+        }
+        None => manual::list("lm", columns())?,
+    })
+}
+
+/// Explains a command or a method.
+fn explain(topic: Option<&str>) -> anyhow::Result<()> {
+    match help::long(Arguments::command(), topic) {
+        Some(help) => print(&help),
+        None => methods(topic).context("help: no command of this name"),
+    }
 }
 
 fn schema(arguments: &SchemaArguments) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(Method { name, summary, source, parameters, build }: &Method) -> anyhow::Result<String> {
+fn row(Method { name, summary, source, parameters, build, .. }: &Method) -> anyhow::Result<String> {
     let requirements = build(&Parameters::new())?.requirements();
     let data: &str = requirements.data.into();
     let sampled = if requirements.source == Source::Given { "" } else { ", sampled from the policy" };

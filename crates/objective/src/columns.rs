@@ -6,6 +6,8 @@ use enumset::{EnumSet, EnumSetType};
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
+use crate::parameter::purpose;
+
 /// Maximum magnitude of a number in a batch: sums and products of a million such numbers are finite.
 pub const MOST: f64 = 1e30;
 
@@ -78,6 +80,13 @@ macro_rules! columns {
                     $(Self::$statistic => $range,)*
                 }
             }
+
+            /// What the column holds, and its unit.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$statistic => const { purpose(concat!($($doc),*)) },)*
+                }
+            }
         }
 
         impl Constant {
@@ -85,6 +94,13 @@ macro_rules! columns {
             pub fn range(self) -> RangeInclusive<f64> {
                 match self {
                     $(Self::$constant => $constant_range,)*
+                }
+            }
+
+            /// What the column holds, and its unit.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$constant => const { purpose(concat!($($constant_doc),*)) },)*
                 }
             }
         }

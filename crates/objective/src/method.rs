@@ -18,6 +18,8 @@ pub struct Method<Built = Box<dyn Objective>> {
     pub name: &'static str,
     /// One-line summary.
     pub summary: &'static str,
+    /// The idea, the formula and the departures in Markdown: the documentation of the struct or of the preset.
+    pub documentation: &'static str,
     /// Paper and equation.
     pub source: &'static str,
     /// All parameters.

@@ -4,7 +4,9 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::output::{OutputError, open_journal};
+use serde::Serialize;
+
+use crate::output::{OutputError, open_regular};
 
 /// A file to which only this process appends whole lines.
 #[derive(Debug)]
@@ -23,7 +25,7 @@ impl Journal {
     /// [`OutputError`] naming the file, also where it is no regular file.
     pub fn open(path: &Path) -> Result<Option<(Self, Vec<u8>)>, OutputError> {
         let fail = |source| OutputError { path: path.to_owned(), source };
-        let mut file = open_journal(path)?;
+        let mut file = open_regular(path)?;
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Ok(None);
         }
@@ -36,14 +38,72 @@ impl Journal {
         Ok(Some((Self { path: path.to_owned(), file, length }, lines)))
     }
 
+    /// Opens or creates the file and cuts it to its first `length` bytes, for a process that has locked the folder and
+    /// recorded the length elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError`] naming the file, also where it is no regular file.
+    pub fn cut(path: &Path, length: u64) -> Result<Self, OutputError> {
+        let mut file = open_regular(path)?;
+        let cut = file.set_len(length).and_then(|()| file.seek(SeekFrom::Start(length)));
+        cut.map_err(|source| OutputError { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), file, length })
+    }
+
+    /// A value as a line of JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError`] naming the file, for a value that JSON cannot express.
+    pub fn json(&self, value: &impl Serialize) -> Result<Vec<u8>, OutputError> {
+        serde_json::to_vec(value).map_err(|error| OutputError { path: self.path.clone(), source: error.into() })
+    }
+
+    /// Length of the file in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Appends a line, which has no line break in it, and waits until it is on the disk.
     ///
     /// # Errors
     ///
     /// [`OutputError`] naming the file, which then ends as it did before.
     pub fn append(&mut self, line: &[u8]) -> Result<(), OutputError> {
+        self.add(line, File::sync_data)
+    }
+
+    /// Appends a line, which has no line break in it, without waiting for the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError`] naming the file, which then ends as it did before.
+    pub fn append_unsynced(&mut self, line: &[u8]) -> Result<(), OutputError> {
+        self.add(line, |_| Ok(()))
+    }
+
+    /// Waits until all lines are on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError`] naming the file.
+    pub fn sync(&self) -> Result<(), OutputError> {
+        self.file.sync_data().map_err(|source| OutputError { path: self.path.clone(), source })
+    }
+
+    /// Removes the file.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError`] naming the file.
+    pub fn remove(self) -> Result<(), OutputError> {
+        std::fs::remove_file(&self.path).map_err(|source| OutputError { path: self.path, source })
+    }
+
+    fn add(&mut self, line: &[u8], sync: impl Fn(&File) -> std::io::Result<()>) -> Result<(), OutputError> {
         let bytes = [line, b"\n"].concat();
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        let written = self.file.write_all(&bytes).and_then(|()| sync(&self.file));
         if let Err(source) = written {
             // An incomplete line that cannot be cut off here is cut off when the file is opened again.
             _ = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
@@ -75,6 +135,15 @@ mod tests {
             drop(journal);
             assert_eq!(std::fs::read(&path).unwrap(), [&lines[..], b"three\n"].concat());
         }
+        let (mut journal, _) = Journal::open(&path).unwrap().unwrap();
+        journal.append_unsynced(b"four").unwrap();
+        assert_eq!(journal.length(), std::fs::metadata(&path).unwrap().len());
+        drop(journal);
+        let mut journal = Journal::cut(&path, 4).unwrap();
+        journal.append(b"five").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"one\nfive\n");
+        journal.remove().unwrap();
+        assert!(!path.exists());
         assert!(Journal::open(folder.path()).unwrap_err().to_string().contains("expected a regular file"));
     }
 }

@@ -201,12 +201,12 @@ impl OutputFile {
     }
 }
 
-/// Opens or creates a file that grows by whole lines, for reading and writing. Symbolic links are followed.
+/// Opens or creates a regular file for reading and writing. Symbolic links are followed.
 ///
 /// # Errors
 ///
 /// [`OutputError`] naming the file, and for anything but a regular file by its kind.
-pub fn open_journal(path: &Path) -> Result<File, OutputError> {
+pub fn open_regular(path: &Path) -> Result<File, OutputError> {
     let open = || {
         let target = destination::regular(path)?;
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(target)

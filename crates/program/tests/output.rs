@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use program::output::open_journal;
+use program::output::open_regular;
 use program::{NewFolder, OutputFile, OutputFolder};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use tempfile::TempDir;
@@ -152,11 +152,11 @@ fn a_journal_is_a_regular_file_or_is_refused_by_its_kind() {
     pipe(&at("pipe"));
     fs::create_dir(at("folder")).unwrap();
     for (name, kind) in [("pipe", "a pipe"), ("folder", "a folder")] {
-        let error = open_journal(&at(name)).unwrap_err().to_string();
+        let error = open_regular(&at(name)).unwrap_err().to_string();
         assert!(error.ends_with(&format!("{name}: expected a regular file, got {kind}")), "{error}");
     }
     symlink("journal", at("link")).unwrap();
-    open_journal(&at("link")).unwrap();
+    open_regular(&at("link")).unwrap();
     assert!(is_link(&at("link")) && at("journal").is_file());
 }
 

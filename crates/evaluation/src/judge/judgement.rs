@@ -9,10 +9,10 @@ use program::outcome::printable;
 use program::{OutputError, OutputFolder};
 use serde::Serialize;
 
-use super::journal::Asked;
 use super::question::Pair;
 use super::rates::{Controlled, Counts, Rate, Rates, length};
 use super::verdict::Verdict;
+use super::verdicts::Asked;
 use crate::error::EvaluationError;
 use crate::outputs::Outputs;
 

@@ -27,8 +27,8 @@
 use std::collections::HashMap;
 
 use objective::numerics::sigmoid;
+use program::statistics::{Mean, student};
 use serde::Serialize;
-use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use super::logistic::{Fit, fit};
 use super::question::Pair;
@@ -49,20 +49,10 @@ impl Rate {
         if values.is_empty() {
             return None;
         }
-        let count = values.len() as f64;
-        let rate = values.iter().sum::<f64>() / count;
-        let squares: f64 = values.iter().map(|value| (value - rate).powi(2)).sum();
-        let interval = quantile(count - 1.0).map(|t| {
-            let half = t * (squares / (count - 1.0) / count).sqrt();
-            [(rate - half).max(0.0), (rate + half).min(1.0)]
-        });
+        let Mean { mean: rate, half_width } = Mean::of(values);
+        let interval = half_width.map(|half| [(rate - half).max(0.0), (rate + half).min(1.0)]);
         Some(Self { rate, interval })
     }
-}
-
-/// The 97.5% quantile of Student's t distribution.
-fn quantile(freedom: f64) -> Option<f64> {
-    StudentsT::new(0.0, 1.0, freedom).ok().map(|student| student.inverse_cdf(0.975))
 }
 
 /// The win rate at equal lengths of answers.
@@ -102,7 +92,7 @@ impl Controlled {
         }
         let points: Vec<_> =
             pairs.iter().map(|(difference, score)| ((difference / deviation).tanh(), *score)).collect();
-        match (fit(&points), quantile(count - 2.0)) {
+        match (fit(&points), student(count - 2.0)) {
             (Some(Fit { intercept, slope, intercept_error }), Some(t)) => {
                 let half = t * intercept_error;
                 let interval = [sigmoid(intercept - half), sigmoid(intercept + half)];

@@ -15,11 +15,10 @@
 //!
 //! # Sources
 //!
-//! E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927. J. H. Friedman and N. I.
-//! Fisher, "Bump hunting in high-dimensional data", 1999, whose idea of a region, found step by step, is that of
-//! [`Region`].
+//! J. H. Friedman and N. I. Fisher, "Bump hunting in high-dimensional data", 1999, whose idea of a region, found step by
+//! step, is that of [`Region`]. Wilson's interval is that of [`wilson`].
 
-use statrs::distribution::{ContinuousCDF, StudentsT};
+use program::statistics::{Mean, student, wilson};
 
 use super::reading::{ATTRIBUTES, DISTANCES, DesignResult, stops};
 use super::report::{
@@ -29,8 +28,6 @@ use super::report::{
 use super::shard::Results;
 use super::{DISTANCE, Question, STOP, Study};
 
-/// The 97.5% quantile of the standard normal distribution.
-const NORMAL: f64 = 1.959_963_984_540_054;
 /// Minimum number of designs in each half for a further level of a region.
 const LEAST: usize = 30;
 /// Maximum number of examples that are listed.
@@ -61,10 +58,7 @@ struct Factors {
 pub fn analyse(results: &Results) -> StudyReport {
     let Results { version, study, methods, designs } = results;
     let factors = Factors::new(study, designs);
-    let quantile = designs.first().and_then(|design| {
-        let student = StudentsT::new(0.0, 1.0, design.runs.first()?.len() as f64 - 1.0).ok()?;
-        Some(student.inverse_cdf(0.975))
-    });
+    let quantile = designs.first().and_then(|design| student(design.runs.first()?.len() as f64 - 1.0));
     let quantile = quantile.unwrap_or(f64::INFINITY);
     let observe = |order: &[String]| factors.observe(results, order, quantile);
     let pair = |closer: &String, further: &String| {
@@ -334,28 +328,10 @@ fn share(observations: &[&Observation], holds: impl Fn(&Observation) -> bool) ->
     Share { designs: shares.len(), share, low, high }
 }
 
-/// Wilson's 95% interval of a share of this many observations; from 0 to 1 for none.
-fn wilson(share: f64, count: usize) -> (f64, f64) {
-    let (n, z) = (count as f64, NORMAL);
-    if count == 0 {
-        return (0.0, 1.0);
-    }
-    let middle = share + z * z / (2.0 * n);
-    let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
-    let scale = 1.0 + z * z / n;
-    // At the ends the interval is exactly closed, whatever rounding says.
-    let low = if share == 0.0 { 0.0 } else { (middle - half) / scale };
-    let high = if share == 1.0 { 1.0 } else { (middle + half) / scale };
-    (low, high)
-}
-
 fn difference(observations: &[&Observation]) -> Estimate {
     let differences = by_design(observations, |o| o.difference);
-    if differences.is_empty() {
-        return Estimate { mean: f64::NAN, ci95: None };
-    }
-    let summary = crate::measure::statistics::Summary::new(differences);
-    Estimate { mean: summary.mean, ci95: summary.ci95 }
+    let Mean { mean, half_width: ci95 } = Mean::of(&differences);
+    Estimate { mean, ci95 }
 }
 
 #[cfg(test)]
@@ -366,16 +342,6 @@ mod tests {
         let values: Vec<_> = values.iter().map(|values| values.to_vec()).collect();
         // Student's t(0.975; 2) = 4.302653.
         Observation::new(0, Vec::new(), &values, 4.302_653)
-    }
-
-    #[test]
-    fn wilsons_interval_is_the_published_one() {
-        // Of 263 in 1000 it is 0.2367 to 0.2912; of none in 10 it ends at z² / (10 + z²) = 0.2775.
-        let (low, high) = wilson(0.263, 1000);
-        assert!((low - 0.236_7).abs() < 1e-4 && (high - 0.291_2).abs() < 1e-4, "{low}, {high}");
-        let (low, high) = wilson(0.0, 10);
-        assert!(low == 0.0 && (high - 0.277_5).abs() < 1e-4, "{low}, {high}");
-        assert_eq!(wilson(0.5, 0), (0.0, 1.0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use program::statistics::NORMAL;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Question, Study};
@@ -94,9 +95,6 @@ pub struct PairReport {
     /// Effects of the factors on the order, the strongest first.
     pub effects: Vec<Effect>,
 }
-
-/// The half-width of a 95% interval by the standard error of a normal estimate.
-const NORMAL: f64 = 1.959_963_984_540_054;
 
 impl Effect {
     /// The 95% interval of η², from the intervals of its levels' shares.

@@ -9,15 +9,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
-use program::OutputFolder;
-use program::output::open_journal;
+use program::{Journal, OutputFolder};
 use rayon::prelude::*;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Study;
@@ -110,19 +108,22 @@ pub fn run_shard(
         origin.expect(&theirs, &path)?;
         begun(numbers.len(), 0);
         // What is left where a run ended between the two.
-        if Journal::path(folder.path(), shard).exists() {
-            Journal::open(folder.path(), &origin)?.0.remove()?;
+        if journal_path(folder.path(), shard).exists() {
+            open_journal(folder.path(), &origin)?.0.remove()?;
         }
         return Ok(path);
     }
-    let (journal, done) = Journal::open(folder.path(), &origin)?;
+    let (journal, done) = open_journal(folder.path(), &origin)?;
     let finished_before: BTreeSet<_> = done.iter().map(|result| result.design).collect();
     let left: Vec<_> = numbers.iter().copied().filter(|number| !finished_before.contains(number)).collect();
     begun(numbers.len(), left.len());
     let journal = Mutex::new(journal);
     let fresh = left.into_par_iter().map(|number| {
         let result = run(&study.design(number)?, &study.stops)?;
-        journal.lock().unwrap_or_else(PoisonError::into_inner).append(&result)?;
+        let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = checksummed(&journal.json(&result)?);
+        journal.append(&line)?;
+        drop(journal);
         finished();
         Ok(result)
     });
@@ -196,69 +197,41 @@ impl Origin {
     }
 }
 
-/// Journal of an unfinished shard's finished designs.
-struct Journal {
-    file: File,
-    path: PathBuf,
+/// Path of a shard's journal.
+fn journal_path(folder: &Path, shard: Shard) -> PathBuf {
+    folder.join(format!("{}.journal", shard.stem()))
 }
 
-impl Journal {
-    fn path(folder: &Path, shard: Shard) -> PathBuf {
-        folder.join(format!("{}.journal", shard.stem()))
-    }
-
-    /// Opens the journal and reads its contents; an incomplete last line is removed.
-    fn open(folder: &Path, origin: &Origin) -> Result<(Self, Vec<DesignResult>), LakeError> {
-        let path = Self::path(folder, origin.shard);
-        let io = |source| LakeError::File { path: path.clone(), source };
-        let fail = |problem: String| LakeError::Shard { path: path.clone(), problem };
-        let mut file = open_journal(&path)?;
-        file.try_lock().map_err(|_| fail("another process is running this shard".to_owned()))?;
-        let (mut results, mut whole, mut header) = (Vec::new(), 0, None::<Origin>);
-        let mut reader = BufReader::new(&file);
-        let mut line = Vec::new();
-        for number in 1.. {
-            line.clear();
-            let length = reader.read_until(b'\n', &mut line).map_err(io)?;
-            if line.pop() != Some(b'\n') {
-                break;
-            }
-            let corrupt =
-                || fail(format!("line {number} is corrupt; remove the file to run the shard's designs again"));
-            let json = checked(&line).ok_or_else(corrupt)?;
-            match header {
-                None => header = Some(strict_json::from_slice(json).map_err(|_| corrupt())?),
-                Some(_) => results.push(strict_json::from_slice(json).map_err(|_| corrupt())?),
-            }
-            whole += length as u64;
+/// A shard's journal, and the designs that are finished in it.
+fn open_journal(folder: &Path, origin: &Origin) -> Result<(Journal, Vec<DesignResult>), LakeError> {
+    let path = journal_path(folder, origin.shard);
+    let fail = |problem: String| LakeError::Shard { path: path.clone(), problem };
+    let taken = || fail("another process is running this shard".to_owned());
+    let (mut journal, lines) = Journal::open(&path)?.ok_or_else(taken)?;
+    let corrupt =
+        |number: usize| fail(format!("line {number} is corrupt; remove the file to run the shard's designs again"));
+    let mut lines = (1..).zip(lines.split_inclusive(|byte| *byte == b'\n'));
+    match lines.next() {
+        Some((number, line)) => {
+            let theirs: Origin = read_line(line).ok_or_else(|| corrupt(number))?;
+            origin.expect(&theirs, &path)?;
         }
-        file.set_len(whole).map_err(io)?;
-        file.seek(SeekFrom::End(0)).map_err(io)?;
-        let mut journal = Self { file, path: path.clone() };
-        match header {
-            Some(theirs) => origin.expect(&theirs, &path)?,
-            None => journal.append(origin)?,
-        }
-        Ok((journal, results))
+        None => journal.append(&checksummed(&journal.json(origin)?))?,
     }
-
-    fn append(&mut self, value: &impl Serialize) -> Result<(), LakeError> {
-        let json = serde_json::to_string(value).map_err(std::io::Error::from);
-        let line = json.map(|json| format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())));
-        let written = line.and_then(|line| self.file.write_all(line.as_bytes()));
-        written.map_err(|source| LakeError::File { path: self.path.clone(), source })
-    }
-
-    fn remove(self) -> Result<(), LakeError> {
-        std::fs::remove_file(&self.path).map_err(|source| LakeError::File { path: self.path.clone(), source })
-    }
+    let results = lines.map(|(number, line)| read_line(line).ok_or_else(|| corrupt(number)));
+    Ok((journal, results.collect::<Result<_, LakeError>>()?))
 }
 
-/// JSON of a journal's line with a correct checksum.
-fn checked(line: &[u8]) -> Option<&[u8]> {
-    let (sum, json) = line.split_at_checked(9)?;
+/// JSON behind its checksum.
+fn checksummed(json: &[u8]) -> Vec<u8> {
+    [format!("{:08x} ", crc32fast::hash(json)).as_bytes(), json].concat()
+}
+
+/// Reads a journal's line whose checksum is right.
+fn read_line<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
+    let (sum, json) = line.strip_suffix(b"\n")?.split_at_checked(9)?;
     let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?.strip_suffix(' ')?, 16).ok()?;
-    (crc32fast::hash(json) == sum).then_some(json)
+    (crc32fast::hash(json) == sum).then(|| strict_json::from_slice(json).ok())?
 }
 
 /// All shards' files in a folder, in order.

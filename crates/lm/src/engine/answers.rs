@@ -218,11 +218,11 @@ impl Answers {
     ///
     /// [`LmError::File`].
     pub fn append(&mut self, answer: &impl Serialize) -> Result<(), LmError> {
-        let fail = |source| LmError::File { path: self.path.clone(), source };
-        let line = serde_json::to_vec(answer).map_err(|error| fail(error.into()))?;
         match &mut self.lines {
-            Lines::Journal(journal) => Ok(journal.append(&line)?),
+            Lines::Journal(journal) => Ok(journal.append(&journal.json(answer)?)?),
             Lines::Stream(file) => {
+                let fail = |source| LmError::File { path: self.path.clone(), source };
+                let line = serde_json::to_vec(answer).map_err(|error| fail(error.into()))?;
                 file.write_all(&[&line, &b"\n"[..]].concat()).and_then(|()| file.flush()).map_err(fail)
             }
             Lines::Nowhere => Ok(()),

@@ -7,14 +7,14 @@ mod summary;
 
 use std::path::{Path, PathBuf};
 
-use program::{FolderLock, OutputFolder};
+use program::{FolderLock, Journal, OutputFolder};
 use tch::Device;
 use text::data::unusable::Skipped;
 use text::tokens::Tokenizer;
 
 use self::data::StageData;
 pub use self::metrics::Row;
-use self::metrics::{MetricsFile, Written};
+use self::metrics::Written;
 use self::stage::StageRun;
 pub use self::summary::{ACCURACY, Summary};
 use crate::checkpoint::adapter;
@@ -228,7 +228,7 @@ impl Run<'_> {
         let shown = ended + resumed.map_or(u64::from(first > 0), |checkpoint| checkpoint.progress().at.step);
         let mut record = match worker.is_first() {
             true => Some(Written {
-                metrics: MetricsFile::open(&metrics_path, length)?,
+                metrics: Journal::cut(&metrics_path, length)?,
                 events: EventFile::create(&out.path().join(TENSORBOARD), shown)?,
             }),
             false => None,

@@ -114,3 +114,20 @@ pub(crate) fn same(one: &Path, other: &Path, trained: &[&str]) {
 
 /// Files of a trained model.
 pub(crate) const MODEL: [&str; 2] = ["model/model.safetensors", "model/config.json"];
+
+#[test]
+fn lm_alone_shows_three_examples_and_explains_methods_and_commands() {
+    let help = succeeds(&[]);
+    assert_eq!(help.lines().filter(|line| line.starts_with("  lm ")).count(), 3, "{help}");
+    assert!(help.contains("Commands:\n") && !help.contains('\u{1b}') && help.lines().count() < 50, "{help}");
+    let page = succeeds(&["methods", "dpo"]);
+    for text in
+        ["Formula\n", "  beta = 0.1 ", "a number, 1e-9 <= beta <= 1e6", "arXiv 2305.18290, equation 7", "lm train"]
+    {
+        assert!(page.contains(text), "{page}\n  lacks {text}");
+    }
+    assert_eq!(succeeds(&["help", "dpo"]), page);
+    assert!(succeeds(&["methods"]).lines().any(|line| line.starts_with("  orpo ")));
+    assert!(succeeds(&["help", "serve"]).contains("--port"));
+    fails(&["help", "sevre"], "help: no command of this name");
+}

@@ -72,7 +72,16 @@ objective! {
     /// rejected ones.
     ///
     /// The k-th smallest reward of the chosen responses is compared with the k-th smallest of the rejected ones,
-    /// whichever prompts they belong to. Formula, cotangent and source are those of [`Aot`].
+    /// whichever prompts they belong to.
+    ///
+    /// # Formula
+    ///
+    /// With r₍ₖ₎ the k-th smallest implicit reward log π(y) − log π_ref(y) over the step's n pairs, w of the chosen and l
+    /// of the rejected responses, z₍ₖ₎ = β (r_w,₍ₖ₎ − r_l,₍ₖ₎) and ε the label smoothing:
+    ///
+    /// L = (1/n) Σₖ −(1 − ε) log σ(z₍ₖ₎) − ε log σ(−z₍ₖ₎)
+    ///
+    /// The cotangent is that of [`Aot`].
     ///
     /// # Examples
     ///

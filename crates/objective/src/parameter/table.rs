@@ -310,6 +310,7 @@ pub const fn purpose(doc: &'static str) -> &'static str {
 ///   must not be set, and [`in_force`] does not list it.
 /// - `=> follows |own| ..` answers the value of an `Option<f64>` that is not set (`None`: no such value).
 /// - A field that many objectives share is its name and a semicolon (`weighting;`); it is written out in the macro.
+/// - Documentation comes before derives, and there are no other attributes; [`Registered`] keeps it for manuals.
 /// - The struct gets `Default` and [`Declared`]. `pub struct Dpo = "dpo", "summary", "source" { .. }` gets
 ///   [`Registered`] too; it implements [`Objective`](crate::Objective) with `in_force(self)` as its parameters. `pub
 ///   struct Sgd = "sgd", "summary", "source", Optimizer of "optimizer" { .. }` is no objective but a variant of the
@@ -318,14 +319,15 @@ pub const fn purpose(doc: &'static str) -> &'static str {
 #[macro_export]
 macro_rules! objective {
     (
-        $(#[$meta:meta])* $vis:vis struct $type:ident
+        $(#[doc = $doc:literal])* $(#[derive($($derive:tt)*)])* $vis:vis struct $type:ident
         $(= $name:literal, $summary:literal, $source:literal $(, $built:ident of $owner:literal)?)? { $($fields:tt)* }
     ) => {
-        $crate::objective!(@ [$(#[$meta])* $vis struct $type] [] $($fields)*);
-        $($crate::objective!(@registered $type $name $summary $source $($built $owner)?);)?
+        $crate::objective!(@ [$(#[doc = $doc])* $(#[derive($($derive)*)])* $vis struct $type] [] $($fields)*);
+        $crate::objective!(@registered [$($doc)*] $type $($name $summary $source $($built $owner)?)?);
     };
-    (@registered $type:ident $name:literal $summary:literal $source:literal) => {
-        $crate::objective!(@listed $type $name $summary $source
+    (@registered $docs:tt $type:ident) => {};
+    (@registered $docs:tt $type:ident $name:literal $summary:literal $source:literal) => {
+        $crate::objective!(@listed $docs $type $name $summary $source
             [std::boxed::Box<dyn $crate::Objective>] [$crate::parameter::build::<$type>]);
 
         impl $type {
@@ -340,16 +342,21 @@ macro_rules! objective {
             }
         }
     };
-    (@registered $type:ident $name:literal $summary:literal $source:literal $built:ident $owner:literal) => {
-        $crate::objective!(@listed $type $name $summary $source
+    (@registered
+        $docs:tt $type:ident $name:literal $summary:literal $source:literal $built:ident $owner:literal
+    ) => {
+        $crate::objective!(@listed $docs $type $name $summary $source
             [$built] [|given| $crate::parameter::read($owner, &<$type>::default(), given).map($built::$type)]);
     };
-    (@listed $type:ident $name:literal $summary:literal $source:literal [$built:ty] [$build:expr]) => {
+    (@listed
+        [$($doc:literal)*] $type:ident $name:literal $summary:literal $source:literal [$built:ty] [$build:expr]
+    ) => {
         #[automatically_derived]
         impl $crate::parameter::Registered<$built> for $type {
             const METHOD: $crate::Method<$built> = $crate::Method {
                 name: $name,
                 summary: $summary,
+                documentation: concat!($($doc, "\n"),*),
                 source: $source,
                 parameters: || $crate::parameter::declared(&<$type>::default()),
                 build: $build,

@@ -68,17 +68,15 @@ macro_rules! presets {
                 Method {
                     name: stringify!($name),
                     summary: $summary,
+                    documentation: concat!($($doc, "\n"),*),
                     source: $source,
                     parameters: || declared(&PolicyGradient::$name()),
                     build: |given| build(stringify!($name), &PolicyGradient::$name(), given),
                 },
             )*
             Method {
-                name: "policy_gradient",
-                summary: "policy gradients on sampled responses, by six choices",
-                source: "the sources of its choices",
-                parameters: || declared(&PolicyGradient::default()),
                 build: |given| build("policy_gradient", &PolicyGradient::default(), given),
+                ..PolicyGradient::METHOD
             },
         ];
     };

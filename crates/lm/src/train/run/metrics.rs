@@ -1,10 +1,6 @@
 //! Measurements of a run, and the files that they are appended to.
 
-use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-
-use program::output::open_journal;
+use program::Journal;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -37,35 +33,13 @@ pub struct Row {
 
 /// Files that a run appends to.
 pub(super) struct Written {
-    pub(super) metrics: MetricsFile,
+    pub(super) metrics: Journal,
     pub(super) events: EventFile,
 }
 
-/// A file that grows by whole lines.
-pub(super) struct MetricsFile {
-    path: PathBuf,
-    file: File,
-    pub(super) length: u64,
-}
-
-impl MetricsFile {
-    /// Opens the file and truncates it to this length.
-    pub(super) fn open(path: &Path, length: u64) -> Result<Self, LmError> {
-        let mut file = open_journal(path)?;
-        let cut = file.set_len(length).and_then(|()| file.seek(SeekFrom::End(0)));
-        cut.map_err(|source| LmError::File { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), file, length })
-    }
-
+impl Written {
+    /// Appends a line to the metrics.
     pub(super) fn append(&mut self, row: &Row) -> Result<(), LmError> {
-        let fail = |source| LmError::File { path: self.path.clone(), source };
-        let line = serde_json::to_string(row).map_err(|error| fail(error.into()))? + "\n";
-        self.file.write_all(line.as_bytes()).map_err(fail)?;
-        self.length += line.len() as u64;
-        Ok(())
-    }
-
-    pub(super) fn sync(&self) -> Result<(), LmError> {
-        self.file.sync_data().map_err(|source| LmError::File { path: self.path.clone(), source })
+        Ok(self.metrics.append_unsynced(&self.metrics.json(row)?)?)
     }
 }

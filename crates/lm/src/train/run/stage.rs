@@ -147,7 +147,7 @@ impl<'a> StageRun<'a> {
 
     fn append(&mut self, row: &Row) -> Result<(), LmError> {
         let Some(record) = &mut self.record else { return Ok(()) };
-        record.metrics.append(row)?;
+        record.append(row)?;
         record.events.row(self.made + row.step, row)
     }
 
@@ -155,7 +155,7 @@ impl<'a> StageRun<'a> {
         Progress {
             at: Position { stage: self.index, step },
             origin: self.origin.clone(),
-            metrics: self.record.as_ref().map_or(0, |record| record.metrics.length),
+            metrics: self.record.as_ref().map_or(0, |record| record.metrics.length()),
             state: state.clone(),
             best: self.best,
         }

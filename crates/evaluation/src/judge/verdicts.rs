@@ -1,13 +1,13 @@
-//! Journal of a comparison's verdicts, so that an interrupted comparison can be resumed.
+//! Recorded verdicts of a comparison, so that an interrupted comparison can be resumed.
 //!
 //! A folder contains `asked.json`, the settings that determine every question and answer, and `verdicts.jsonl`, one
 //! line for each answer. A line is appended as a whole and synchronised to the disk before the next question is asked.
 //! An incomplete last line is removed, and its question is asked again.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use program::{FolderLock, OutputError, OutputFolder};
+use program::{FolderLock, Journal, OutputError, OutputFolder};
 use serde::{Deserialize, Serialize};
 use text::error::TextError;
 use text::resumption::is_the_same;
@@ -42,16 +42,15 @@ pub struct Asked {
     pub max_tokens: Option<u32>,
 }
 
-/// Journal of one comparison.
-pub struct Journal {
-    file: program::Journal,
-    path: PathBuf,
+/// Verdicts of one comparison and the journal that they are recorded in.
+pub struct Verdicts {
+    file: Journal,
     verdicts: Vec<Verdict>,
     _lock: FolderLock,
 }
 
-impl Journal {
-    /// Creates the journal of this folder, or opens the existing one.
+impl Verdicts {
+    /// Creates the verdicts of this folder, or opens the existing one.
     ///
     /// `fingerprints` are the fingerprints of the questions.
     ///
@@ -71,7 +70,7 @@ impl Journal {
             problem: "another process judges into this folder",
         };
         let lock = out.lock()?.ok_or_else(taken)?;
-        let (file, text) = program::Journal::open(&path)?.ok_or_else(taken)?;
+        let (file, text) = Journal::open(&path)?.ok_or_else(taken)?;
         let asked_path = out.path().join(ASKED_FILE);
         if asked_path.exists() {
             is_the_same(&asked_path, asked, "as the verdicts there were asked for")?;
@@ -86,7 +85,7 @@ impl Journal {
             });
         }
         let verdicts = read(&path, &text, fingerprints)?;
-        Ok(Self { file, path, verdicts, _lock: lock })
+        Ok(Self { file, verdicts, _lock: lock })
     }
 
     /// The recorded verdicts.
@@ -100,9 +99,7 @@ impl Journal {
     ///
     /// [`EvaluationError::Output`] for a file that cannot be written.
     pub fn append(&mut self, verdict: Verdict) -> Result<(), EvaluationError> {
-        let fail = |source| OutputError { path: self.path.clone(), source };
-        let line = serde_json::to_vec(&verdict).map_err(|error| fail(error.into()))?;
-        self.file.append(&line)?;
+        self.file.append(&self.file.json(&verdict)?)?;
         self.verdicts.push(verdict);
         Ok(())
     }
@@ -173,15 +170,15 @@ mod tests {
     }
 
     fn open(out: &OutputFolder, asked: &Asked) -> Result<Vec<Verdict>, String> {
-        let open = Journal::open(out, asked, &fingerprints());
-        open.map(|journal| journal.verdicts).map_err(|error| error.to_string())
+        let open = Verdicts::open(out, asked, &fingerprints());
+        open.map(|recorded| recorded.verdicts).map_err(|error| error.to_string())
     }
 
     #[test]
     fn a_line_that_was_cut_off_is_dropped_and_all_others_are_there() {
         let folder = tempfile::tempdir().unwrap();
         let out = OutputFolder::create(folder.path()).unwrap();
-        let mut journal = Journal::open(&out, &asked(), &fingerprints()).unwrap();
+        let mut journal = Verdicts::open(&out, &asked(), &fingerprints()).unwrap();
         assert!(open(&out, &asked()).unwrap_err().ends_with("another process judges into this folder"));
         let verdicts = [verdict(0, Order::BThenA), verdict(1, Order::AThenB)];
         for verdict in &verdicts {
@@ -194,7 +191,7 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let lines = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
             assert_eq!(open(&out, &asked()).unwrap(), verdicts[..lines], "cut at {cut}");
-            let mut journal = Journal::open(&out, &asked(), &fingerprints()).unwrap();
+            let mut journal = Verdicts::open(&out, &asked(), &fingerprints()).unwrap();
             for verdict in &verdicts[lines..] {
                 journal.append(verdict.clone()).unwrap();
             }

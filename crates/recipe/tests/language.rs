@@ -1,5 +1,7 @@
 //! The language, on a small recipe with stages.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
+
 use objective::Configured;
 use recipe::layers::read;
 use recipe::{Declaration, MethodPlace, Refusal, assign, difference, document};

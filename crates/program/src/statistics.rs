@@ -96,8 +96,12 @@ mod tests {
     }
 
     #[test]
-    fn the_normal_quantile_is_the_limit_of_students() {
-        let student = student(1e9).unwrap();
-        assert!((student - NORMAL).abs() < 1e-6, "{student}");
+    fn students_quantile_approaches_the_normal_one_as_its_expansion_says() {
+        for freedom in [100.0, 1000.0, 10_000.0] {
+            // t = z + (z³ + z) / 4ν + O(1 / ν²).
+            let expected = NORMAL + (NORMAL.powi(3) + NORMAL) / (4.0 * freedom);
+            let own = student(freedom).unwrap();
+            assert!((own - expected).abs() < 4.0 / (freedom * freedom) + 1e-6, "{freedom}: {own}, not {expected}");
+        }
     }
 }

@@ -59,8 +59,8 @@ fn hostile_numbers_are_within_four_units_of_the_condition_of_their_256_bit_value
     assert!(numbers > 5000, "{numbers}");
 }
 
-/// Objectives of which a number of the recorded run was further off, and the number. `tests/oracles/README.md` gives the
-/// causes.
+/// Objectives of which a number of the recorded run was further off, and the number. `tests/oracles/README.md` gives
+/// the causes.
 const BEYOND: &[&str] = &[
     "preferences: aot loss",
     "preferences: orpo loss",

@@ -49,8 +49,8 @@ impl Refusal {
 /// ```
 /// use recipe::refusal::{MethodError, explained};
 ///
-/// let error = objective::registry::find("pdo").unwrap_err();
-/// assert!(explained(&MethodError::from(error)).ends_with("; did you mean dpo?"));
+/// let error = objective::registry::find("simpoo").unwrap_err();
+/// assert!(explained(&MethodError::from(error)).ends_with("; did you mean simpo?"));
 /// ```
 pub fn explained(error: &MethodError) -> String {
     let unknown = match error {

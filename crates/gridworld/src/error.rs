@@ -12,7 +12,7 @@ pub enum GridError {
     Map {
         /// Name or path of the map.
         map: String,
-        /// What is wrong with the map, what was expected, and what was given.
+        /// Description of the error, with the expected and the given value.
         problem: String,
     },
     /// A file that cannot be read.
@@ -28,14 +28,14 @@ pub enum GridError {
     Trajectory {
         /// Name or word of the trajectory.
         trajectory: String,
-        /// What is wrong with the trajectory, at which step.
+        /// Description of the error, with the step.
         problem: String,
     },
     /// A name with a parameter that is not allowed.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// A cell whose best action cannot be decided, as the error bounds of its actions' values overlap.
-    #[error("optimal policy: in row {row}, column {column}, the actions {actions} cannot be told apart: {problem}")]
+    #[error("optimal policy: in row {row}, column {column}, the actions {actions} cannot be distinguished: {problem}")]
     Undecided {
         /// Row of the cell, from 1.
         row: usize,

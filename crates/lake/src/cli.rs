@@ -39,7 +39,8 @@ pub(crate) enum Command {
     Solve(SolveArguments),
     /// List the maps that come with the program, with their trajectories.
     Maps,
-    /// Train the same methods over many designs drawn from a declared space, and say in which of them one ends closer than another.
+    /// Train the same methods over many designs drawn from a declared space, and report in which of them one ends
+    /// closer than another.
     Study(full::StudyArguments),
     /// Measure policies that any program trained, as `lake` measures its own.
     Measure(MeasureArguments),

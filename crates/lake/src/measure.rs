@@ -1,4 +1,4 @@
-//! What a policy is worth, and means over runs of it.
+//! Performance of a policy, and means over runs.
 
 pub mod statistics;
 

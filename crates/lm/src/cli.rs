@@ -67,7 +67,7 @@ pub(crate) const EXAMPLES: [(&str, &str); 3] = [
     ("lm serve --model trained", "serve an OpenAI-compatible API"),
 ];
 
-/// What the short help says last.
+/// Last sentence of the short help.
 pub(crate) const MORE: &str = "`lm methods` lists the methods, and `lm help COMMAND` has a command's options.";
 
 /// `lm train`.

@@ -81,7 +81,7 @@ macro_rules! columns {
                 }
             }
 
-            /// What the column holds, and its unit.
+            /// Meaning of the column, and its unit.
             pub fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$statistic => const { purpose(concat!($($doc),*)) },)*
@@ -97,7 +97,7 @@ macro_rules! columns {
                 }
             }
 
-            /// What the column holds, and its unit.
+            /// Meaning of the column, and its unit.
             pub fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$constant => const { purpose(concat!($($constant_doc),*)) },)*

@@ -7,8 +7,8 @@ use crate::terminal::{HEADING, NAME, styled};
 /// The sections of the short help: the options are left to the long one.
 const SHORT: &str = "{about}\n\n{usage-heading} {usage}{after-help}";
 
-/// What a program shows that is started without arguments: what it is, its commands, and examples, each with what it
-/// does.
+/// The help of a program that is started without arguments: its purpose, its commands, and examples with their
+/// purposes.
 pub fn short(command: Command, examples: &[(&str, &str)], more: &str) -> String {
     let longest = examples.iter().map(|(example, _)| example.len()).max().unwrap_or(0);
     let line = |(example, purpose): &(&str, &str)| {

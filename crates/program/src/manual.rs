@@ -95,7 +95,7 @@ pub fn page(name: &str, usage: &str, columns: usize) -> Result<String, RegistryE
     Ok(shown)
 }
 
-/// What a method requires at its defaults.
+/// Requirements of a method at its defaults.
 fn requirements(method: &Method) -> Result<Requirements, ParameterError> {
     Ok((method.build)(&Parameters::new())?.requirements())
 }
@@ -171,7 +171,7 @@ fn needs(requirements: &Requirements, columns: usize) -> String {
     paragraph + &rows.collect::<String>()
 }
 
-/// What the responses of a step are.
+/// Description of the responses of a step.
 fn learns_from(requirements: &Requirements) -> String {
     let data = match requirements.data {
         Data::Demonstrations => "demonstrated responses",
@@ -196,7 +196,7 @@ fn capitalised(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// What is shown where the output is no terminal.
+    /// The text without styles, as printed where the output is no terminal.
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
     }

@@ -147,7 +147,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`GridError::File`], [`GridError::Spelling`], or [`GridError::Map`] and [`GridError::Trajectory`] as
+    /// [`GridError::File`], [`GridError::Refused`], or [`GridError::Map`] and [`GridError::Trajectory`] as
     /// [`Map::parse`].
     pub fn load(name_or_path: &str) -> Result<Self, GridError> {
         if let Some((name, text)) = EMBEDDED.iter().find(|(name, _)| *name == name_or_path) {

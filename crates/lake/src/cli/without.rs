@@ -1,4 +1,4 @@
-//! What a build without the feature `full` answers to options and commands of a full one.
+//! Refusals of options and commands that need the feature `full`, in a build without it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

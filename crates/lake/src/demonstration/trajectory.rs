@@ -23,8 +23,8 @@ pub const HOLE: &str = "hole";
 /// # Errors
 ///
 /// [`GridError::Trajectory`] for neither a name nor a word, and for a word that cannot be walked;
-/// [`LakeError::NoTrajectory`] for a name of what the map does not have; and [`GridError::Spelling`] for a name that says
-/// wrongly how to draw.
+/// [`LakeError::NoTrajectory`] for a name of a trajectory that the map does not have; and [`LakeError::Refused`] for a
+/// drawn trajectory with a wrong parameter.
 pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
     resolve_sampled(map, name_or_word, &uniform_policy(map))
 }

@@ -15,8 +15,8 @@
 //!
 //! # Sources
 //!
-//! J. H. Friedman and N. I. Fisher, "Bump hunting in high-dimensional data", 1999, whose idea of a region, found step by
-//! step, is that of [`Region`]. Wilson's interval is that of [`wilson`].
+//! J. H. Friedman and N. I. Fisher, "Bump hunting in high-dimensional data", 1999: a [`Region`] is found step by step
+//! as there. Wilson's interval is that of [`wilson`].
 
 use program::statistics::{Mean, student, wilson};
 

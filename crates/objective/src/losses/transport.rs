@@ -76,8 +76,8 @@ objective! {
     ///
     /// # Formula
     ///
-    /// With r₍ₖ₎ the k-th smallest implicit reward log π(y) − log π_ref(y) over the step's n pairs, w of the chosen and l
-    /// of the rejected responses, z₍ₖ₎ = β (r_w,₍ₖ₎ − r_l,₍ₖ₎) and ε the label smoothing:
+    /// With r₍ₖ₎ the k-th smallest implicit reward log π(y) − log π_ref(y) over the step's n pairs, w of the chosen and
+    /// l of the rejected responses, z₍ₖ₎ = β (r_w,₍ₖ₎ − r_l,₍ₖ₎) and ε the label smoothing:
     ///
     /// L = (1/n) Σₖ −(1 − ε) log σ(z₍ₖ₎) − ε log σ(−z₍ₖ₎)
     ///

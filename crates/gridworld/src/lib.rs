@@ -11,7 +11,7 @@
 //! | the two-layer policy, its backward pass, its fit to a table, the episodes that it samples | [`policy`] |
 //! | distance from the optimal policy, success rate, return | [`performance`] |
 //! | streams of random numbers | [`seeds`] |
-//! | names with parameters, and the nearest of known names | [`spelling`] |
+//! | names with parameters | [`spelling`] |
 
 pub mod error;
 pub mod performance;

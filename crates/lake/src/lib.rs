@@ -10,8 +10,8 @@
 //! | trajectories to learn from | [`demonstration`] |
 //! | the two-layer policy, its start, its teacher, the episodes that it samples | [`policy`] |
 //! | distance, success rate, return, and their means over runs | [`measure`] |
-//! | recipes, running them, and what came out | [`experiment`] |
-//! | why it came out so | [`audit`] |
+//! | recipes, their runs, and reports | [`experiment`] |
+//! | measurements that explain a result | [`audit`] |
 //! | the same methods over many designs | [`study`] |
 //! | results as text, figures and a page | [`render`] |
 //! | the lake as conversations | [`export`] |

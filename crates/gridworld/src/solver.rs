@@ -203,8 +203,8 @@ pub fn value_iteration(environment: &Environment, gamma: f64) -> Solution {
 /// # Errors
 ///
 /// [`GridError::Undecided`] for a cell whose actions cannot be distinguished even so: values below 1e-290, which are
-/// about to round to 0, or values whose difference is below the bound of its rounding while that bound is no small share
-/// of them.
+/// about to round to 0, or values whose difference is below the bound of its rounding while that bound is no small
+/// share of them.
 pub fn optimal_policy(
     environment: &Environment,
     solution: &Solution,

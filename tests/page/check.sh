@@ -8,7 +8,7 @@ mkdir -p "$shots"
 reports=$(mktemp -d)
 trap 'rm -rf "$reports"' EXIT
 
-report() { cargo run --quiet --locked -p lake -- --out "$reports/$1" "${@:2}" >/dev/null; }
+report() { cargo run --quiet --locked -p lake --features full -- --out "$reports/$1" "${@:2}" >/dev/null; }
 report few --recipe experiments/paper.toml --seeds 16 --explain
 report one --method ift --seeds 1 --steps 1
 report many --method all --map 8x8 --slippery --seeds 2 --steps 60 --explain

@@ -2,13 +2,26 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 
-use escargot::{CargoBuild, CargoRun};
+use escargot::CargoBuild;
 use serde_json::Value;
 
-static LAKE: LazyLock<CargoRun> =
-    LazyLock::new(|| CargoBuild::new().package("lake").bin("lake").features("full").run().unwrap());
+static FULL: LazyLock<PathBuf> = LazyLock::new(|| build("full", "full"));
+static DEFAULT: LazyLock<PathBuf> = LazyLock::new(|| build("default", ""));
+
+/// Builds the program with these features. The result has a name of its own, as the next build replaces cargo's.
+fn build(name: &str, features: &str) -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock();
+    let built = CargoBuild::new().package("lake").bin("lake").features(features).run().unwrap();
+    let own = built.path().with_file_name(format!("lake-{name}"));
+    if own.exists() {
+        std::fs::remove_file(&own).unwrap();
+    }
+    std::fs::hard_link(built.path(), &own).unwrap();
+    own
+}
 
 /// The workspace's folder.
 pub fn root() -> PathBuf {
@@ -25,9 +38,16 @@ pub fn recipes() -> Vec<PathBuf> {
     files.filter(is_recipe).collect()
 }
 
-/// The program, built once, to be run in the workspace's folder.
+/// The program with every feature, built once, to be run in the workspace's folder.
 pub fn program() -> Command {
-    let mut command = LAKE.command();
+    let mut command = Command::new(&*FULL);
+    command.current_dir(root());
+    command
+}
+
+/// The program with its default features, built once, to be run in the workspace's folder.
+pub fn default_program() -> Command {
+    let mut command = Command::new(&*DEFAULT);
     command.current_dir(root());
     command
 }

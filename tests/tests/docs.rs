@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use escargot::CargoBuild;
-use tests::command::{program, root};
+use tests::command::{default_program, program, root};
 
 /// The marks of commands that no test here runs, with what they need.
 const MARKS: [(&str, &str); 6] = [
@@ -216,6 +216,7 @@ const CARGO: &str = r#"
 cargo() {
   case "$*" in
     "run -p lake -- "*) shift 4; "$LAKE" "$@" ;;
+    "run -p lake --features full -- "*) shift 6; "$FULL" "$@" ;;
     "run -q -p objective --example evaluate") "$EVALUATE" ;;
     "run -q -p objective --example ndarray") "$NDARRAY" ;;
     test) ;;
@@ -240,7 +241,8 @@ fn every_command_without_a_mark_prints_what_the_docs_say() {
                     let output = Command::new("sh")
                         .args(["-e", "-c", &format!("{CARGO}{text}")])
                         .current_dir(folder.path())
-                        .env("LAKE", program().get_program())
+                        .env("LAKE", default_program().get_program())
+                        .env("FULL", program().get_program())
                         .envs([("EVALUATE", &evaluate), ("NDARRAY", &ndarray)])
                         .output()
                         .unwrap();

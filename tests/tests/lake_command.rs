@@ -1,9 +1,10 @@
 //! The program `lake` as a user runs it.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use tests::command::{fails, json, program, recipes, root, succeeds};
+use tests::command::{default_program, fails, json, program, recipes, root, succeeds};
 
 /// A file in a temporary folder.
 fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
@@ -510,6 +511,26 @@ fn unreadable_recipes_are_errors_that_name_file_and_field() {
     broken("[[method]]\nname = \"dpo\"\n[[method]]\nname = \"dpo\"", &["method.label", "\"dpo\" twice"]);
     broken("[optimizer]\nname = \"lion\"", &["lion", "rmsprop"]);
     fails(&["--recipe", "missing.toml"], &["missing.toml"]);
+}
+
+#[test]
+fn what_needs_an_absent_feature_is_refused_with_the_command_that_installs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out").display().to_string();
+    for arguments in [
+        &["--method", "ift", "--out", &out][..],
+        &["measure", "--policy", "policy.csv", "--out", &out],
+        &["study", "experiments/reproduction.toml", "--out", &out],
+        &["study", "--merge", &out],
+        &["schema", "study"],
+    ] {
+        let output = default_program().args(arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains("cargo install --path crates/lake --locked --features full"), "{arguments:?}: {error}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    assert!(!Path::new(&out).exists());
 }
 
 #[test]

@@ -222,7 +222,7 @@ fn prompt(map: &Map, cell: usize, state: State) -> String {
             };
             let (goals, holes) = (places(Cell::Goal).join("; "), places(Cell::Hole));
             let holes = if holes.is_empty() { "nowhere".to_owned() } else { format!("at {}", holes.join("; ")) };
-            let (rows, columns) = (map.cells().len() / map.width(), map.width());
+            let (rows, columns) = (map.height(), map.width());
             format!(
                 "You cross a frozen lake of {rows} rows and {columns} columns. The goal is at {goals}. Holes are {holes}. \
                  You are at {}. {QUESTION}",

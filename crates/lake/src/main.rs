@@ -133,7 +133,7 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     if arguments.json {
         print_json(&report)
     } else {
-        print(&(drawing::page(experiment.environment(), &report, columns()) + &told(written)))
+        print(&(drawing::page(experiment.environment(), &report, columns()) + &report_written(written)))
     }
 }
 
@@ -169,7 +169,7 @@ fn measure(arguments: &MeasureArguments) -> anyhow::Result<()> {
     let written = claimed.map(write).transpose()?;
     match arguments.json {
         true => print_json(&report),
-        false => print(&(drawing::measure_page(environment, &report, columns()) + &told(written))),
+        false => print(&(drawing::measure_page(environment, &report, columns()) + &report_written(written))),
     }
 }
 
@@ -201,7 +201,7 @@ fn lines(values: &[impl Serialize]) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Message about the written files, if any.
-fn told(written: Option<Vec<String>>) -> String {
+fn report_written(written: Option<Vec<String>>) -> String {
     written.map_or(String::new(), |written| format!("\nwritten: {}\n", written.join(", ")))
 }
 
@@ -268,16 +268,16 @@ fn solve_lake(arguments: &SolveArguments) -> anyhow::Result<()> {
             value_error_bound: &solution.value_error_bound,
         });
     }
-    let (holes, cells) = (map.cells().iter().filter(|&&cell| cell == Cell::Hole).count(), map.cells().len());
+    let holes = map.cells().iter().filter(|&&cell| cell == Cell::Hole).count();
     let holes = if holes == 0 { "no".to_owned() } else { holes.to_string() };
     let relative = Some(solution.relative_error_bound()).filter(|bound| bound.is_finite());
     let relative = relative.map_or(String::new(), |bound| format!(", and V*(s) below 1 to {bound:.1e} of itself"));
     let drawn = drawing::solution(map, &solution, &policy, columns());
-    let told = format!(
+    let summary = format!(
         "{}: {} x {} cells, {holes} holes, {}, discount {}\n\
          V*(S) = {}; {} sweeps of {}; residual {:e}, so V* is known to {:e}{relative}\n",
         map.name(),
-        cells / map.width(),
+        map.height(),
         map.width(),
         environment.dynamics(),
         recipe.gamma,
@@ -287,7 +287,7 @@ fn solve_lake(arguments: &SolveArguments) -> anyhow::Result<()> {
         solution.residual,
         solution.error_bound,
     );
-    print(&(drawn + &fitted::text(&told, columns())))
+    print(&(drawn + &fitted::text(&summary, columns())))
 }
 
 fn maps() -> anyhow::Result<()> {

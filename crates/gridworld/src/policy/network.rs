@@ -126,7 +126,7 @@ struct LayersMut<'a> {
 impl Inputs {
     /// Inputs of a map's cells.
     pub fn new(encoding: Encoding, map: &Map) -> Self {
-        Self { encoding, height: map.cells().len() / map.width(), width: map.width() }
+        Self { encoding, height: map.height(), width: map.width() }
     }
 
     /// Number of inputs.

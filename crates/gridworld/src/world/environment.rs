@@ -120,7 +120,7 @@ impl Environment {
     pub fn new(map: Map, dynamics: impl Into<Dynamics>) -> Self {
         let dynamics = dynamics.into();
         let width = map.width();
-        let height = map.cells().len() / width;
+        let height = map.height();
         let walls = |row: usize, column: usize| {
             // In the order of the actions: left, down, right, up.
             let walls = [column == 0, row + 1 == height, column + 1 == width, row == 0];

@@ -264,6 +264,11 @@ impl Map {
         self.width
     }
 
+    /// Number of rows.
+    pub fn height(&self) -> usize {
+        self.cells.len() / self.width
+    }
+
     /// Cells, row by row.
     pub fn cells(&self) -> &[Cell] {
         &self.cells

@@ -71,7 +71,7 @@ pub fn solution(map: &Map, solution: &Solution, policy: &TransitionMatrix, colum
     ];
     let (mut drawn, mut left_out) = (Vec::new(), Vec::new());
     for (title, least, draw) in drawings {
-        let may_fit = least * map.width() + 3 <= columns && map.cells().len() / map.width() <= COLUMNS;
+        let may_fit = least * map.width() + 3 <= columns && map.height() <= COLUMNS;
         let drawing = (title, if may_fit { draw() } else { Vec::new() });
         match side_by_side(std::slice::from_ref(&drawing), columns) {
             Some(_) if may_fit => drawn.push(drawing),
@@ -510,7 +510,7 @@ fn framed(map: &Map, content: impl Fn(usize) -> Vec<String>) -> Vec<String> {
     };
     let rule = |left, right| format!("{left}{}{right}", "─".repeat(width * map.width() + 1));
     let mut lines = vec![rule('┌', '┐')];
-    for row in 0..map.cells().len() / map.width() {
+    for row in 0..map.height() {
         let cells: Vec<_> = (row * map.width()..(row + 1) * map.width()).map(drawn).collect();
         lines.extend((0..height).map(|line| {
             let text: String = cells.iter().map(|cell| cell[line].as_str()).collect();

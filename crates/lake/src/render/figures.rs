@@ -261,7 +261,7 @@ fn curves(area: &Area<'_>, report: &Report) -> Drawn {
 fn heat_maps(area: &Area<'_>, map: &Map, setting: &str, optimal: &Optimal, learned: &PolicyReport) -> Drawn {
     let title = format!("{}: optimal value, optimal policy, learned policy (mean over seeds)", learned.method);
     heading(area, &title, setting)?;
-    let rows = map.cells().len() / map.width();
+    let rows = map.height();
     let side = 340 / map.width().max(rows) as i32;
     let values = map.non_terminal().into_iter().map(|cell| optimal.value[cell]);
     let (least, most) = values.fold((f64::MAX, f64::MIN), |(least, most), v| (least.min(v), most.max(v)));

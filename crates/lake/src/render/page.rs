@@ -295,7 +295,7 @@ impl Lake {
 
     /// Draws the lake without its cells.
     fn bare(map: &Map, id: &'static str, title: &'static str, label: &'static str) -> Self {
-        let size = (SIDE * map.width(), SIDE * map.cells().len() / map.width());
+        let size = (SIDE * map.width(), SIDE * map.height());
         Self { id, title, label, size, cells: Vec::new() }
     }
 }

@@ -110,7 +110,10 @@ fn messages_say_what_was_meant() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = folder.path().join("recipe.toml");
     std::fs::write(&recipe, "stepz = 3\n").unwrap();
-    fails(&["--recipe", recipe.to_str().unwrap()], &["recipe.toml: stepz: expected a field: one of map, ", "did you mean steps?"]);
+    fails(
+        &["--recipe", recipe.to_str().unwrap()],
+        &["recipe.toml: stepz: expected a field: one of map, ", "did you mean steps?"],
+    );
     fails(&["--method", "perplexity"], &["perplexity: unknown method; allowed: sft"]);
 }
 

@@ -70,7 +70,7 @@ def _side(objective, place: int, name: str, given: Any, kit: Kit) -> Side:
             f"{name}: expected columns by name or a tuple ({', '.join(TUPLE)}), got {type(given).__name__}"
         )
     given = {("returns" if own == "return" else own): value for own, value in given.items() if value is not None}
-    allowed = [own for own in objective.columns if place == 0 or own not in RESPONSES]
+    allowed = objective.columns if place == 0 else objective.columns_of_tokens
     for own in [own for own in given if own not in allowed and own not in LAYOUT]:
         message = f"{prefix}{own}: not used by this objective; it reads {', '.join(allowed)}"
         if own not in KNOWN or (place > 0 and own in RESPONSES):
@@ -150,9 +150,9 @@ def flat(side: Side, arrays: Mapping[str, np.ndarray], measure: str) -> tuple:
     prefix = side.prefix
     for name, array in arrays.items():
         if name == "mask":
-            mask = _mask(prefix, np.ascontiguousarray(array).reshape(-1))
+            mask = _mask(prefix, _row(array))
         elif name == "desirable":
-            columns[name] = np.ascontiguousarray(array).reshape(-1) != 0
+            columns[name] = _row(array) != 0
         elif name == "group":
             columns[name] = _whole(f"{prefix}group", array)
         elif name not in LAYOUT:
@@ -172,15 +172,18 @@ def flat(side: Side, arrays: Mapping[str, np.ndarray], measure: str) -> tuple:
 
 
 def _numbers(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.float16:
-        array = array.astype(np.float32)
-    elif array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float64)
-    return np.ascontiguousarray(array).reshape(-1)
+    dtype = array.dtype
+    if dtype != np.float32 and dtype != np.float64:
+        array = array.astype(np.float32 if dtype == np.float16 else np.float64)
+    return _row(array)
+
+
+def _row(array: np.ndarray) -> np.ndarray:
+    return (array if array.flags.c_contiguous else np.ascontiguousarray(array)).reshape(-1)
 
 
 def _whole(name: str, array: np.ndarray) -> np.ndarray:
-    whole = np.ascontiguousarray(array).reshape(-1).astype(np.int64)
+    whole = _row(array).astype(np.int64)
     if array.dtype.kind == "f" and not np.array_equal(whole, array.reshape(-1)):
         raise ValueError(f"{name}: expected whole numbers")
     return whole

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Mapping, Optional
 import numpy as np
 
 from objective_lake import _core
-from objective_lake._batch import NUMPY, arrange, flat, shaped
+from objective_lake._batch import NUMPY, RESPONSES, arrange, flat, shaped
 from objective_lake._totals import Totals
 
 _NUMBERS = count()
@@ -50,6 +50,8 @@ class Objective:
         self.statistics: tuple[str, ...] = tuple(core.statistics)
         #: All columns that the objective reads.
         self.columns: tuple[str, ...] = tuple(core.columns)
+        #: Those of tokens.
+        self.columns_of_tokens: tuple[str, ...] = tuple(own for own in self.columns if own not in RESPONSES)
         #: Whether a response's loss depends on the others of the step, so that a step cannot be split.
         self.coupled: bool = core.coupled
         #: Number of rewards a response, where the objective fixes it.

@@ -135,17 +135,17 @@ class _Call:
 
     def host(self) -> list[dict[str, np.ndarray]]:
         """The arrays of each side in the memory of the CPU, by one copy."""
-        named = [(place, name, array) for place, side in enumerate(self.sides) for name, array in side.arrays.items()]
         hosted: list[dict[str, np.ndarray]] = [{} for _ in self.sides]
-        remote = [
-            entry for entry in named if isinstance(entry[2], torch.Tensor) and entry[2].device.type != "cpu"
-        ]
-        for place, name, array in named:
-            if not isinstance(array, torch.Tensor):
-                hosted[place][name] = array
-            elif array.device.type == "cpu":
-                array = array.detach()
-                hosted[place][name] = (array.float() if array.dtype is torch.bfloat16 else array).numpy()
+        remote = []
+        for place, side in enumerate(self.sides):
+            for name, array in side.arrays.items():
+                if not isinstance(array, torch.Tensor):
+                    hosted[place][name] = array
+                elif array.is_cpu:
+                    array = array.float() if array.dtype is torch.bfloat16 else array
+                    hosted[place][name] = array.numpy(force=True)
+                else:
+                    remote.append((place, name, array))
         if remote:
             for (place, name, array), values in zip(remote, _one_copy([array for _, _, array in remote])):
                 hosted[place][name] = values.reshape(array.shape)
@@ -189,8 +189,9 @@ class _Evaluate(torch.autograd.Function):
     def forward(ctx, call: _Call, *statistics: torch.Tensor) -> torch.Tensor:
         value, cotangents = call.evaluate()
         dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in statistics) else torch.float32
-        if statistics[0].device.type == "cpu":
-            ctx.cotangents = [torch.from_numpy(c).to(t.dtype) for c, t in zip(cotangents, statistics)]
+        if statistics[0].is_cpu:
+            # A column in float32 or float64 has its cotangents in the same precision.
+            ctx.cotangents = [torch.from_numpy(cotangent) for cotangent in cotangents]
             return torch.tensor(value, dtype=dtype)
         row = torch.from_numpy(np.concatenate([[value], *(c.reshape(-1) for c in cotangents)]))
         row = row.to(dtype).to(statistics[0].device)
@@ -202,7 +203,11 @@ class _Evaluate(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: torch.Tensor):
         needed = zip(ctx.needs_input_grad[1:], ctx.cotangents)
-        return (None, *(gradient.to(cotangent.dtype) * cotangent if need else None for need, cotangent in needed))
+        return (None, *(_scaled(gradient, cotangent) if need else None for need, cotangent in needed))
+
+
+def _scaled(gradient: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
+    return cotangent * (gradient if gradient.dtype == cotangent.dtype else gradient.to(cotangent.dtype))
 
 
 def _sum_over(counts: Sequence[int], process_group) -> list[int]:
@@ -344,7 +349,7 @@ def _save(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, gradient, _cotangents, _means):
-    return None, None, None, [gradient.to(c.dtype) * c for c in ctx.saved_tensors], [None] * ctx.arrays
+    return None, None, None, [_scaled(gradient, cotangent) for cotangent in ctx.saved_tensors], [None] * ctx.arrays
 
 
 _evaluate.register_autograd(_backward, setup_context=_save)

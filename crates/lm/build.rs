@@ -1,8 +1,8 @@
-//! Tells the linker where libtorch lies, and who has none where to get it.
+//! Passes the location of libtorch to the linker, and says where to get libtorch if it is missing.
 
 use std::path::PathBuf;
 
-/// The version that `tch` is written for.
+/// Version of libtorch that `tch` supports.
 const VERSION: &str = "2.11.0";
 
 fn main() {

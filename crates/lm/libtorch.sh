@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Gets libtorch 2.11.0, the engine of `lm`, from PyTorch's wheel on PyPI, once for every checkout of a user, and tells cargo where
-# it is, in .cargo/libtorch.toml. Prints the environment for whoever builds without cargo's configuration.
-# usage: libtorch.sh [--cuda]    --cuda also gets the libraries that a GPU needs (5 GB in all, 1.4 GB without)
+# Downloads libtorch 2.11.0 for `lm` from PyTorch's wheel on PyPI, once for all checkouts of a user, and writes its
+# location to .cargo/libtorch.toml for cargo. Prints the environment variables for builds without cargo's configuration.
+# usage: libtorch.sh [--cuda]    --cuda also downloads the libraries that a GPU needs (5 GB in all, 1.4 GB without)
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 version=2.11.0

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Keeps the best checkpoint of a run by its average over the paper's benchmarks, as the paper does: each is exported and evaluated by run.sh,
-# and the best becomes RUN/best-by-benchmarks. A run keeps as many checkpoints as its recipe's `keep_last` says. Called again, it goes on.
+# Keeps the best checkpoint of a run by its average over the paper's benchmarks, as in the paper: run.sh exports and
+# evaluates each, and the best becomes RUN/best-by-benchmarks. `keep_last` of the recipe determines how many checkpoints
+# a run keeps. An interrupted script continues when it is called again.
 # usage: best.sh RUN [OPTIONS of run.sh]
 set -euo pipefail
 [ $# -ge 1 ] && [ -d "$1/checkpoints" ] || { echo 'best.sh: usage: best.sh RUN [OPTIONS of run.sh], RUN with checkpoints' >&2; exit 2; }

@@ -29,7 +29,8 @@ def main(questions, count, *folders):
         for task in tasks.PAPER:
             # Some more, as examples.
             tasks.write(work, task, tasks.rows_of(questions, task, int(count) + 30))
-        # Of a folder with Qwen2's configuration transformers reads a tokenizer's vocabulary alone, so that the tiny ones' is given.
+        # In a folder with Qwen2's configuration, transformers reads only a tokenizer's vocabulary, so the tiny models'
+        # tokenizer is given explicitly.
         models = {pathlib.Path(folder).name: (folder, folder) for folder in folders}
         for name in tiny.CHECKPOINTS:
             models[name] = f"{work}/{name}", tiny.TOKENIZER

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# The paper's benchmarks of one model by EleutherAI's lm-evaluation-harness 0.4.13, unchanged: ARC (25 shots), ARC-Gen (0), MMLU (5),
-# TruthfulQA (0), WinoGrande (5) and GSM8K (5), each in the model's chat template. `lm compare` puts several models' results side by side.
+# Runs the paper's benchmarks for one model by EleutherAI's lm-evaluation-harness 0.4.13, unchanged: ARC (25 shots),
+# ARC-Gen (0), MMLU (5), TruthfulQA (0), WinoGrande (5) and GSM8K (5), each in the model's chat template. `lm compare`
+# shows the results of several models side by side.
 # usage: run.sh MODEL OUT [OPTION...]
 #   --backend serve|hf   answers come from `lm serve` (the default), or from the harness's own transformers
 #   --device DEVICE      cpu (the default), cuda or cuda:INDEX
-#   --tasks "TASK:SHOTS ..."   others, or some of them
-#   what is behind --    goes to the harness as it is: -- --limit 100
-# $LM is a built `lm`; unless it is given, one is built. The Python is $PYTHON where that has the harness; otherwise one of its own is made once.
+#   --tasks "TASK:SHOTS ..."   other tasks, or some of these
+#   -- OPTION...         options for the harness, such as -- --limit 100
+# $LM is a built `lm`; if it is not set, one is built. $PYTHON is a Python with the harness; if it is not set, a virtual
+# environment is made once.
 set -euo pipefail
 fail() { echo "run.sh: $*" >&2; exit 2; }
 [ $# -ge 2 ] || fail 'usage: run.sh MODEL OUT [--backend serve|hf] [--device DEVICE] [--tasks "TASK:SHOTS ..."] [-- HARNESS OPTIONS]'

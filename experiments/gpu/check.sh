@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Checks `lm` on a GPU, and writes what it found as one JSON: whether the device answers, losses beside those of the CPU, the attention
-# kernel, peak memory of a 7B at 4 x 1024 tokens with checkpointing, and tokens/s beside the same step in PyTorch.
-# usage: check.sh [--device cuda|cpu] [--out FILE]    cpu goes the same ways with tiny models
-# The Python is $PYTHON where that has PyTorch 2.11 and transformers; otherwise one of its own is made once, of 5 GB.
+# Checks `lm` on a GPU, and writes the results as one JSON file: whether the device works, its losses beside those of
+# the CPU, the attention kernel, the peak memory of a 7B model at 4 x 1024 tokens with checkpointing, and tokens per
+# second beside the same step in PyTorch.
+# usage: check.sh [--device cuda|cpu] [--out FILE]    cpu runs the same checks with tiny models
+# $PYTHON is a Python with PyTorch 2.11 and transformers; if it is not set, a virtual environment of 5 GB is made once.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 device=cuda

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A language model on the lake, beside the lake's own policy: each method trains both from the same trajectories, and both are measured
-# by `lake measure`.
+# Trains a language model on the lake, and the lake's own policy beside it: each method trains both from the same
+# trajectories, and `lake measure` measures both.
 #
 # usage: run.sh MODEL OUT [SEEDS [STEPS]]
 #
-# MODEL is a folder (tiny.py writes a small random one) or a model of the hub, OUT the folder for the data, the trained models' scores and
-# table.md; called again with the same, it goes on where it was. LAKE and LM are the programs, built in the checkout unless given; STATE is
-# how states are told, words or map.
+# MODEL is a folder (tiny.py writes a small random model) or a model of the hub. OUT is the folder of the data, the
+# trained models' scores and table.md; an interrupted script continues when it is called again. LAKE and LM are the
+# programs, built in the checkout if they are not set; STATE is the form of states, `words` or `map`.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 model=${1:?usage: run.sh MODEL OUT [SEEDS [STEPS]]} out=${2:?usage: run.sh MODEL OUT [SEEDS [STEPS]]} seeds=${3:-2} steps=${4:-48}

@@ -1,4 +1,4 @@
-//! Whatever the parameters and the batch, once they are validated: no panic, no infinity, no not-a-number.
+//! For all validated parameters and batches, an evaluation neither panics nor returns an infinite or undefined number.
 
 #![no_main]
 

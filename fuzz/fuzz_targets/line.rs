@@ -1,4 +1,4 @@
-//! Whatever the line, the `evaluate` example answers it, with finite numbers or an error.
+//! For every line, the `evaluate` example answers with finite numbers or an error.
 
 #![no_main]
 

@@ -18,7 +18,8 @@ THETA = lambda theta: dict(rope_parameters=dict(rope_type="default", rope_theta=
 # Of the six frequencies, one is kept, one is between, and four are divided by the factor.
 LLAMA3 = dict(rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=64)
-# A family, what its configuration departs in, a type for its weights, and what the hub's form has for `rope_parameters`, if it is that.
+# A family, the differences of its configuration, a type for its weights, and the hub's form of `rope_parameters`, if
+# it is used.
 CHECKPOINTS = {
     "llama": ("llama", dict(head_dim=12, rope_parameters=LLAMA3, max_position_embeddings=512), torch.float32, None),
     "llama-sharded": ("llama", dict(tie_word_embeddings=True, attention_bias=True, mlp_bias=True, rms_norm_eps=1e-5, rope_parameters=dict(

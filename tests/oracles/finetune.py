@@ -26,7 +26,8 @@ TDPO = {"name": "tdpo", "variant": 2, "beta": 0.1, "alpha": 0.5}
 FREEZES = [IFT | {"freeze_embeddings": freeze} for freeze in ("all", "anticipated", "none")]
 RMSPROP = {"name": "rmsprop", "smoothing": 0.99, "epsilon": 1e-8, "momentum": 0.0, "weight_decay": 0.0}
 ADAMW = {"name": "adamw", "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01}
-# RMSprop's first steps are near ten times its rate, however small the gradient: at 1e-3, float32 ends up to 5e-5 from float64 here.
+# RMSprop's first steps are about ten times its rate, however small the gradient: at 1e-3, float32 ends up to 5e-5 from
+# float64 here.
 RATES = {"rmsprop": 2e-4, "adamw": 1e-3}
 RECORDED = ["model.embed_tokens.weight", "lm_head.weight", "model.norm.weight", "model.layers.0.input_layernorm.weight",
             "model.layers.1.mlp.down_proj.weight", "model.layers.1.mlp.down_proj.bias"]

@@ -4,9 +4,9 @@ their last place.
 Reads lines of the `evaluate` protocol and writes one a line: loss and cotangents as hexadecimal doubles, and the
 condition of each in the same places. With `check PROGRAM [COUNT [SEED [NAME...]]]` it draws hostile lines instead,
 asks the program for their answers, and prints for each objective by how many units in the last place of the condition
-they are off, most first. With `record PROGRAM [INPUTS [RESPONSES]]` it does so for each family of objectives, on RESPONSES (20)
-of 32k tokens and on short ones until so many numbers of these were inputs (a million), on all processors, and writes what it
-found to `precise.json`. With `lines [COUNT]` it writes hostile lines and their answers to `precise_lines.json`, for a test that has
+they are off, most first. With `record PROGRAM [INPUTS [RESPONSES [FAMILY...]]]` it does so for each family of objectives, or for
+those that are named, on RESPONSES (20) of 32k tokens and on short ones until so many numbers of these were inputs (a million),
+on all processors, and writes what it found to `precise.json`. mpmath is several times faster where gmpy2 is installed. With `lines [COUNT]` it writes hostile lines and their answers to `precise_lines.json`, for a test that has
 no need of Python.
 
 The condition of a number says how far an error of one unit in every step may move it. That of an input, and of the
@@ -1194,12 +1194,18 @@ def part(task):
     return kind, sum(map(inputs, lines)), found
 
 
-def record(program, wanted, responses):
-    """Judges a program on so many inputs of each family, and writes what was found."""
+def record(program, wanted, responses, kinds):
+    """Judges a program on so many inputs of each family, and writes what was found: of one family after the other, so that
+    those that were recorded before stay where only some are named."""
     share = 2000
-    families = {kind: {"inputs": 0, "responses_of_32k": responses, "objectives": {}} for kind in KINDS}
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "precise.json")
+    families = {}
+    if os.path.exists(path):
+        with open(path) as file:
+            families = json.load(file)["families"]
     with multiprocessing.Pool() as pool:
-        for kind, family in families.items():
+        for kind in kinds or KINDS:
+            family = families[kind] = {"inputs": 0, "responses_of_32k": responses, "objectives": {}}
             tasks = [(program, kind, seed, None) for seed in range(responses)]
             for _, count, found in pool.imap_unordered(part, tasks):
                 merge(family, count, found)
@@ -1212,9 +1218,10 @@ def record(program, wanted, responses):
                 seed += parts
             worst = max(family["objectives"].items(), key=lambda entry: entry[1]["most_units"])
             print(f"{kind:15} {family['inputs']:8} inputs, at most {worst[1]['most_units']:.3g} units: {worst[0]}", flush=True)
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "precise.json"), "w") as file:
-        json.dump({"mpmath": mpmath.__version__, "bits": mp.prec, "families": families}, file, indent=1)
-        file.write("\n")
+            with open(path, "w") as file:
+                ordered = {kind: families[kind] for kind in KINDS if kind in families}
+                json.dump({"mpmath": mpmath.__version__, "bits": mp.prec, "families": ordered}, file, indent=1)
+                file.write("\n")
 
 
 def merge(family, count, found):
@@ -1224,7 +1231,7 @@ def merge(family, count, found):
         own["numbers"] += numbers
         own["beyond_4_units"] += beyond
         if units > own["most_units"]:
-            own["most_units"] = round(units, 3)
+            own["most_units"] = round(min(units, 1e300), 3)
             if units > 4:
                 own["example"] = example
 
@@ -1250,8 +1257,8 @@ def lines(count):
 
 def main():
     if sys.argv[1:2] == ["record"]:
-        wanted, responses, *_ = sys.argv[3:] + ["1000000", "20"][len(sys.argv[3:]):]
-        return record(sys.argv[2], int(wanted), int(responses))
+        wanted, responses, *kinds = sys.argv[3:] + ["1000000", "20"][len(sys.argv[3:]):]
+        return record(sys.argv[2], int(wanted), int(responses), kinds)
     if sys.argv[1:2] == ["lines"]:
         return lines(int((sys.argv[2:] + ["300"])[0]))
     if sys.argv[1:2] == ["check"]:

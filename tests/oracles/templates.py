@@ -134,6 +134,7 @@ if __name__ == "__main__":
     write(__file__, ["transformers", "jinja2"], conversations=[{"name": name, "messages": messages} for name, messages in CONVERSATIONS.items()],
           templates=[{"name": name, "template": template,
                       **{ending: [render(template, messages, **how) for messages in CONVERSATIONS.values()] for ending, how in ENDINGS.items()
-                         # Where a template says a turn several times, transformers leaves in its mark of the place to go on from.
+                         # Where a template says a turn several times, transformers leaves in its mark of the place to
+                         # go on from.
                          if (name, ending) != ("odds and ends", "continued")}}
                      for name, template in TEMPLATES.items()])

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 torch.set_num_threads(1)
 HERE = pathlib.Path(__file__).parent / "checkpoints"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-# Each makes of the tensors of a tied checkpoint what the file holds. The output's weights are the table's rows from the last to the first.
+# Each function makes a file's tensors from those of a tied checkpoint. The output weights are the rows of the table in
+# reverse order.
 CASES = {
     "as the table": lambda table: {EMBEDDING: table, HEAD: table.clone()},
     "other than the table": lambda table: {EMBEDDING: table, HEAD: table.flip(0).contiguous()},

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Opens report pages in headless Chromium and checks what only a browser can tell (see check.mjs). Screenshots are written to
-# the given folder. Needs Chromium and Node.
+# Opens report pages in headless Chromium and checks what only a browser can check (see check.mjs). Screenshots are
+# written to the given folder. Needs Chromium and Node.
 set -euo pipefail
 shots=$(realpath -m "${1:?usage: tests/page/check.sh FOLDER}")
 cd "$(dirname "$0")/../.."

@@ -1,4 +1,4 @@
-//! The program, as a user types it.
+//! Running of the program as a user does.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -31,12 +31,12 @@ pub fn program() -> Command {
     command
 }
 
-/// What it answers.
+/// Output of the program with these arguments.
 fn lake(arguments: &[&str]) -> Output {
     program().args(arguments).output().unwrap()
 }
 
-/// What it prints, with exit code 0.
+/// Standard output of the program, which must end with exit code 0.
 pub fn succeeds(arguments: &[&str]) -> String {
     let output = lake(arguments);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -55,7 +55,7 @@ pub fn fails(arguments: &[&str], expected: &[&str]) {
     }
 }
 
-/// What it prints with `--json`.
+/// JSON output of the program with `--json`.
 pub fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&succeeds(&[arguments, &["--json"]].concat())).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What the tests share: ragged batches, central differences, the oracles' answers, and the program.
+//! Code that the tests share: ragged batches, central differences, the oracles' answers, and the program.
 
 pub mod command;
 
@@ -9,37 +9,37 @@ use objective::{
 };
 use serde_json::Value;
 
-/// An owned batch, to be perturbed, split and reordered.
+/// An owned batch that tests can perturb, split and reorder.
 #[derive(Clone, Debug)]
 pub struct OwnedBatch {
     /// Differentiable columns.
     pub statistics: TokenStatistics,
-    /// The other columns.
+    /// Constant columns.
     pub constants: TokenConstants,
     /// Responses; for preferences the chosen ones first, in the order of the pairs.
     pub responses: Vec<Response>,
-    /// Pairs.
+    /// Pairs of responses.
     pub pairs: Vec<Pair>,
     /// Counts of the whole step.
     pub totals: StepTotals,
-    /// What the objective carries into the step.
+    /// State of the objective before the step.
     pub state: ObjectiveState,
 }
 
 /// One token: a number for every column.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Token {
-    /// log π, nats.
+    /// Log-probability log π, nats.
     pub log_prob: f64,
-    /// log π_ref, nats.
+    /// Log-probability log π_ref, nats.
     pub reference_log_prob: f64,
-    /// KL(π_ref || π), nats.
+    /// Divergence KL(π_ref || π), nats.
     pub reference_kl: f64,
-    /// log π of the behaviour policy, nats.
+    /// Log-probability log π of the behaviour policy, nats.
     pub behaviour_log_prob: f64,
-    /// Read as value, behaviour value and reward.
+    /// Number for the columns value, behaviour value and reward.
     pub value: f64,
-    /// Read as advantage and return.
+    /// Number for the columns advantage and return.
     pub advantage: f64,
 }
 
@@ -47,7 +47,7 @@ pub struct Token {
 pub type Tokens = Vec<Token>;
 
 impl Token {
-    /// A token of which only the log-probability matters.
+    /// A token with this log-probability and other numbers that do not matter.
     pub fn new(log_prob: f64) -> Self {
         Self {
             log_prob,
@@ -82,8 +82,8 @@ impl Token {
 }
 
 impl OwnedBatch {
-    /// A whole step of an even number of responses, with the columns that are required: pairs of their first and second half,
-    /// labels by turns, groups of three rewarded by their first value.
+    /// A whole step of an even number of responses, with the required columns: the first half is paired with the
+    /// second, labels alternate, and groups of three have their first value as reward.
     pub fn new(requirements: &Requirements, responses: &[Tokens]) -> Self {
         let flat = || responses.iter().flatten();
         let mut end = 0;
@@ -124,8 +124,8 @@ impl OwnedBatch {
         Self { totals, statistics, constants, responses: ranges, pairs, state }
     }
 
-    /// These responses, in this order, as a part of the same step; the first half of them are paired with the second half where
-    /// there are pairs. Groups are numbered anew.
+    /// A part of the step with these responses, in this order; if there are pairs, its first half is paired with the
+    /// second. Groups are numbered anew.
     pub fn select(&self, responses: &[usize]) -> Self {
         let (mut statistics, mut constants) = (TokenStatistics::default(), TokenConstants::default());
         let (mut selected, mut groups) = (Vec::<Response>::new(), Vec::new());
@@ -156,26 +156,26 @@ impl OwnedBatch {
         Self { statistics, constants, responses: selected, pairs, totals: self.totals, state: self.state.clone() }
     }
 
-    /// The objective's answer.
+    /// Evaluates an objective on the batch.
     pub fn evaluate(&self, objective: &dyn Objective) -> Evaluation {
         let mut evaluation = Evaluation::default();
         self.evaluate_into(objective, &mut evaluation);
         evaluation
     }
 
-    /// The same into a buffer.
+    /// Evaluates an objective on the batch, into a buffer.
     pub fn evaluate_into(&self, objective: &dyn Objective, evaluation: &mut Evaluation) {
         evaluation.update(objective, &mut self.state.clone(), &self.columns(), self.totals).unwrap();
     }
 
-    /// The answer with the held numbers of another evaluation.
+    /// Evaluates an objective with the held numbers of another evaluation.
     pub fn evaluate_held(&self, objective: &dyn Objective, held: &Held) -> Evaluation {
         let mut evaluation = Evaluation::default();
         evaluation.update_held(objective, held, &self.columns(), self.totals).unwrap();
         evaluation
     }
 
-    /// The batch, borrowed.
+    /// Borrows the batch.
     pub fn columns(&self) -> TokenColumns<'_> {
         let Self { statistics, constants, responses, pairs, .. } = self;
         TokenColumns { statistics, constants, responses, pairs }
@@ -189,12 +189,12 @@ pub fn central_difference(f: impl Fn(f64) -> f64, x: f64, step: f64) -> f64 {
     (8.0 * near - far) / (12.0 * step)
 }
 
-/// The error to expect in a central difference of something that is rounded at this magnitude.
+/// Expected error of a central difference of values that are rounded at this magnitude.
 pub fn rounding(magnitude: f64, step: f64) -> f64 {
     32.0 * f64::EPSILON * magnitude / step
 }
 
-/// The oracle of this name.
+/// Recorded answers of this name.
 pub fn oracle(name: &str) -> Value {
     let path = format!("{}/oracles/{name}.json", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -205,7 +205,7 @@ pub fn numbers(value: &Value) -> Vec<f64> {
     serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error}: {value}"))
 }
 
-/// Asserts that numbers agree to a relative error, with an absolute one for those that ought to be 0.
+/// Asserts that numbers agree to a relative error, or to an absolute one for numbers that should be 0.
 pub fn assert_close(ours: &[f64], theirs: &[f64], relative: f64, absolute: f64, what: &str) {
     assert_eq!(ours.len(), theirs.len(), "{what}");
     for (index, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {

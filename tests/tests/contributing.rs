@@ -9,14 +9,14 @@ use tests::command::root;
 /// Folders that the page does not mention and the copy does not need.
 const LEFT_OUT: [&str; 4] = ["target", ".git", ".cargo", "plots"];
 
-/// A step of the recipe.
+/// A step of CONTRIBUTING's instructions.
 #[derive(Debug)]
 enum Step {
     /// A new file with this content.
     Write(PathBuf, String),
-    /// Lines to find in a file, and those to put in their place.
+    /// Lines to find in a file, and their replacement.
     Change(PathBuf, String, String),
-    /// Commands.
+    /// Commands to run.
     Run(String),
 }
 
@@ -73,9 +73,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Cargo's settings in the copy. Libraries come from the folder where this very test was compiled. Programs go elsewhere,
-/// and the copy's packages have a profile of their own: cargo names what it compiles by profile and by paths within the
-/// workspace, so they would otherwise take the place of this workspace's.
+/// Cargo's settings in the copy. Libraries come from the folder where this very test was compiled. Programs go
+/// elsewhere, and the copy's packages have a profile of their own: cargo names what it compiles by profile and by paths
+/// within the workspace, so they would otherwise take the place of this workspace's.
 fn settings(scratch: &Path) -> String {
     let compiled = scratch.parent().unwrap();
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();

@@ -1,4 +1,4 @@
-//! The documentation: links that lead somewhere, commands that run as they stand, programs that compile.
+//! The documentation: links have targets, commands run unchanged, programs compile.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -97,7 +97,7 @@ fn anchor(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
-/// The targets of the links and images in a line, without what stands in inline code.
+/// Targets of the links and images in a line, except in inline code.
 fn targets(line: &str) -> Vec<String> {
     let plain: String = line.split('`').step_by(2).collect();
     plain.split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_owned()).collect()
@@ -210,8 +210,8 @@ fn every_block_of_commands_runs_in_a_test_or_says_what_it_needs() {
     }
 }
 
-/// Cargo's place in a shell that runs the commands of a page with programs that are built already. `.ci/run` runs
-/// `cargo test`.
+/// Definition of `cargo` for a shell that runs the commands of a page with compiled programs. `.ci/run` runs `cargo
+/// test`.
 const CARGO: &str = r#"
 cargo() {
   case "$*" in

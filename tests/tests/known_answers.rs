@@ -1,4 +1,4 @@
-//! Agreement with the peers' recorded answers; `oracles/README.md` says where each comes from.
+//! Agreement with the peers' recorded answers; `oracles/README.md` lists their origins.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -260,7 +260,7 @@ fn schedules_are_those_of_transformers() {
     }
 }
 
-/// A policy that is its gradient, so that what a step does to the gradient shows.
+/// A policy whose parameters become its gradient, so that tests can read what a step does to the gradient.
 struct GradientPolicy {
     gradient: Vec<f64>,
     applied: Vec<f64>,

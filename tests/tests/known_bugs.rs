@@ -1,10 +1,11 @@
 //! Bugs that alignment libraries are known for, each a property that holds here.
 //!
-//! Those that concern the gradient through a network (gradient accumulation that changes the scale, token-normalised losses of
-//! groups divided by the number of micro-batches once more, a zero gradient under plausible metrics, a reference that differs
-//! from the policy at the first step) are in `lake_properties.rs`; ORPO near certainty, and padded, packed and single sequences
-//! that disagree (micro-batches add up, order changes nothing), in `objective_properties.rs`. What goes wrong before there are
-//! response tokens (special tokens, masks, truncation) no objective can see; it can only refuse a response that was lost.
+//! Those that concern the gradient through a network (gradient accumulation that changes the scale, token-normalised
+//! losses of groups divided by the number of micro-batches once more, a zero gradient under plausible metrics, a
+//! reference that differs from the policy at the first step) are in `lake_properties.rs`; ORPO near certainty, and
+//! padded, packed and single sequences that disagree (micro-batches add up, order changes nothing), in
+//! `objective_properties.rs`. What goes wrong before there are response tokens (special tokens, masks, truncation) no
+//! objective can see; it can only refuse a response that was lost.
 
 use objective::parameter::Kind;
 use objective::{
@@ -37,7 +38,7 @@ fn evaluate(objective: &dyn Objective) -> Evaluation {
     OwnedBatch::new(&objective.requirements(), &responses()).evaluate(objective)
 }
 
-/// What must be set beside a parameter for it to be used at all.
+/// Other parameters that must be set for a parameter to have an effect.
 fn company(method: &str, parameter: &str) -> Vec<(&'static str, Value)> {
     match (method, parameter) {
         (_, "divergence_alpha") => vec![("divergence", "alpha".into())],
@@ -92,8 +93,8 @@ fn no_option_is_accepted_and_ignored() {
                 Kind::Terms { .. } => {
                     ["hinge", "ipo"].map(|name| Value::Terms(vec![[("name".to_owned(), name.into())].into()])).into()
                 }
-                // Equal by intent: where a response has one advantage, where no token has a covariance between the bounds, and
-                // where no weight is out of bounds.
+                // Equal by intent: where a response has one advantage, where no token has a covariance between the
+                // bounds, and where no weight is out of bounds.
                 Kind::Choice { options, .. } => {
                     let equal = ["sequence_token", "clip_cov", "mask_token", "mask_sequence", "mask_geometric"];
                     options.iter().filter(|option| !equal.contains(option)).map(|option| Value::from(*option)).collect()
@@ -108,8 +109,8 @@ fn no_option_is_accepted_and_ignored() {
                     let mut given = company(method.name, parameter.name);
                     given.push((parameter.name, value.clone()));
                     let objective = build(method, &given);
-                    let Evaluation { loss, cotangents, .. } = evaluate(&*objective);
-                    (loss, cotangents, format!("{:?}", objective.requirements()))
+                    let evaluation = evaluate(&*objective);
+                    (evaluation.loss, evaluation.cotangents().clone(), format!("{:?}", objective.requirements()))
                 })
                 .collect();
             for (index, variant) in variants.iter().enumerate() {
@@ -163,7 +164,8 @@ fn the_first_and_the_last_token_of_every_response_count() {
         token.value += 1.5;
     }
     for method in METHODS {
-        // What `clip_cov` leaves out, it leaves out on purpose: here are bounds between which no token's covariance lies.
+        // What `clip_cov` leaves out, it leaves out on purpose: here are bounds between which no token's covariance
+        // lies.
         let none = [("covariance_min", 1e3.into()), ("covariance_max", 1e3.into())];
         let objective = build(method, if method.name == "clip_cov" { &none } else { &[] });
         let mut batch = OwnedBatch::new(&objective.requirements(), &on_policy);
@@ -171,7 +173,7 @@ fn the_first_and_the_last_token_of_every_response_count() {
             batch.constants.rollout_log_prob.clone_from(&batch.constants.behaviour_log_prob);
         }
         let first = objective.requirements().statistics.iter().next().unwrap();
-        let cotangents = batch.evaluate(&*objective).cotangents.column(first).to_vec();
+        let cotangents = batch.evaluate(&*objective).cotangents().column(first).to_vec();
         for response in batch.responses.iter().filter(|response| response.is_learned()) {
             let (first, last) = (cotangents[response.tokens.start], cotangents[response.tokens.end - 1]);
             assert!(first != 0.0 && last != 0.0, "{}: {response:?}", method.name);

@@ -1,11 +1,11 @@
-//! The program as a user types it.
+//! The program `lake` as a user runs it.
 
 use std::process::Command;
 
 use serde_json::Value;
 use tests::command::{fails, json, program, recipes, root, succeeds};
 
-/// A file that lives as long as the folder.
+/// A file in a temporary folder.
 fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();

@@ -1,4 +1,4 @@
-//! What `lake --explain` measures, and where it says so.
+//! Tests of the measurements of `lake --explain` and of their presentation.
 
 use lake::environment::Environment;
 use lake::explanation::{
@@ -35,7 +35,7 @@ fn build(name: &str) -> Box<dyn Objective> {
     registry::build(name, &Parameters::new()).unwrap()
 }
 
-/// The policy that follows a word for certain.
+/// The policy that always follows a word.
 fn certain(map: &Map, trajectory: &Trajectory) -> TransitionMatrix {
     let mut policy = vec![[0.25; ACTIONS]; map.cells().len()];
     for (&cell, &action) in trajectory.cells.iter().zip(&trajectory.actions) {
@@ -340,7 +340,7 @@ fn gradients_that_are_equal_agree_and_those_that_are_none_are_left_out() {
     }
 }
 
-/// Where in a JSON value a null is.
+/// Paths of the nulls in a JSON value.
 fn nulls(value: &Value, path: &str) -> Vec<String> {
     match value {
         Value::Null => vec![path.to_owned()],
@@ -415,8 +415,8 @@ fn the_explanation_stands_under_the_table_and_on_the_page() {
     let titles = [
         "Reads of each cell",
         "Cells that the training read",
-        "Where the distance is left",
-        "against where the policy goes",
+        "Where the remaining distance is",
+        "compared with those that the policy visits",
         "Bias of the preference estimate",
         "Bellman residual",
         "Displacement",

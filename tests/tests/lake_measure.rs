@@ -1,4 +1,4 @@
-//! Policies that any program trained are measured as the lake's own, and the lake is told as conversations.
+//! Measurement of policies from other programs, and export of the lake as conversations.
 
 use std::path::{Path, PathBuf};
 
@@ -40,7 +40,8 @@ fn export(folder: &TempDir, arguments: &[&str]) -> PathBuf {
     out
 }
 
-/// What `lm score` would answer if its model had this policy, and said something else than an action with most of its probability.
+/// Output of `lm score` for a model that has this policy, but gives most of its probability to texts other than
+/// actions.
 fn scores(map: &Map, policy: &TransitionMatrix) -> String {
     let line = |cell: usize| {
         let completions = policy[cell].iter().enumerate().map(|(action, probability)| {
@@ -398,7 +399,8 @@ fn preferences_say_what_the_trajectories_say_of_the_cells_that_they_visit() {
         serde_json::from_slice(&std::fs::read(export(&folder, arguments).join("lake.json")).unwrap()).unwrap()
     };
     let pairs = key(&[])["preferences"].clone();
-    // DDRDRR visits six cells, with three other moves each; RD comes to one more, where three moves are better than its own.
+    // DDRDRR visits six cells, with three other moves each; RD comes to one more, where three moves are better than its
+    // own.
     assert_eq!(pairs.as_array().unwrap().len(), 21);
     let of = |cell: usize| pairs.as_array().unwrap().iter().filter(|pair| pair[0] == cell).cloned().collect::<Vec<_>>();
     assert_eq!(json!(of(0)), json!([[0, "down", "left"], [0, "down", "right"], [0, "down", "up"]]));

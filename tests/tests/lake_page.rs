@@ -26,7 +26,7 @@ fn draw(methods: &str, fields: &str) -> Drawn {
     Drawn { page, report: serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap() }
 }
 
-/// The text between two others, the first time they come.
+/// Text between the first occurrences of two others.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     text.split_once(before).unwrap().1.split_once(after).unwrap().0
 }
@@ -41,7 +41,7 @@ fn cells(page: &str, table: &str) -> Vec<Vec<String>> {
     body.split("</tr>").map(row).filter(|row| row.len() > 1).map(|mut row| (row.pop(), row).1).collect()
 }
 
-/// What the page's script reads.
+/// Data for the page's script.
 fn data(page: &str) -> Value {
     serde_json::from_str(between(page, "<script type=\"application/json\" id=\"data\">", "</script>")).unwrap()
 }

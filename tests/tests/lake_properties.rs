@@ -87,7 +87,8 @@ fn network_for(encoding: Encoding, map: &Map, seed: u64, objective: &dyn Objecti
     }
 }
 
-/// Both words as the objective reads them. Where it samples, another policy stands for the one that did.
+/// Both trajectories as data of the objective's kind. For objectives that sample, another policy is the behaviour
+/// policy.
 fn batch(map: &Map, objective: &dyn Objective, demonstration: &str, rejected: &str) -> MicroBatch<States, Forward> {
     let requirements = objective.requirements();
     let [demonstration, rejected] = [demonstration, rejected].map(|word| map.walk(word).unwrap());
@@ -121,8 +122,9 @@ fn refer(map: &Map, seed: u64, requirements: &Requirements, batches: &mut [Micro
     teacher::fill(&network(map, seed + 1).transition_matrix(), requirements, batches);
 }
 
-/// A state's log-policy and value, by plain loops: encodings of the demonstrated and the anticipated state come from `own` and
-/// `other`, the rest of the network from `head`. All three are the same parameters but where a stop-gradient holds one back.
+/// A state's log-policy and value, by plain loops: encodings of the demonstrated and the anticipated state come from
+/// `own` and `other`, the rest of the network from `head`. All three are the same parameters but where a stop-gradient
+/// holds one back.
 type Row = ([f64; ACTIONS], f64);
 
 fn rows(encoding: Encoding, map: &Map, states: &States, [own, other, head]: [&[f64]; 3]) -> Vec<Row> {
@@ -330,7 +332,8 @@ fn a_row_and_a_column_make_the_encoding_of_a_cell() {
     let parameters = [&rows[..], &columns, &bias, &head].concat();
     let network = Network::from_parameters(Inputs::new(Encoding::RowColumn, &map), 1, parameters).unwrap();
     let left: Vec<_> = network.transition_matrix().iter().map(|row| row[0]).collect();
-    // e^E of the second row is 6 and 12 beside the first row's 2 and 4. The first column leaves the unit inactive: ReLU(E) = 0.
+    // e^E of the second row is 6 and 12 beside the first row's 2 and 4. The first column leaves the unit inactive:
+    // ReLU(E) = 0.
     assert_close(&left, &[1.0 / 4.0, 2.0 / 5.0, 4.0 / 7.0, 1.0 / 4.0, 2.0 / 3.0, 4.0 / 5.0], 1e-15, 0.0, "left");
 }
 
@@ -424,7 +427,7 @@ fn gradient_accumulation_gives_the_gradient_of_the_whole_step() {
     }
 }
 
-/// The same responses as one micro-batch.
+/// The responses of several micro-batches as one micro-batch.
 fn merge(parts: &[MicroBatch<States, Forward>]) -> MicroBatch<States, Forward> {
     let mut whole = parts[0].clone();
     for part in &parts[1..] {

@@ -1,4 +1,4 @@
-//! What every solver owes: the same answer, and a certificate that holds.
+//! Tests of all solvers: they give the same result, with a valid certificate.
 
 use lake::environment::{Dynamics, Environment, Rewards};
 use lake::generate::Generated;
@@ -379,7 +379,7 @@ fn exact(environment: &Environment, gamma: f64, policy: &TransitionMatrix) -> (V
     }
 }
 
-/// Cells in which a policy's most probable action is worse than the best by more than a share of what decides.
+/// Cells in which a policy's most probable action is worse than the best by more than the tolerance of a tie.
 fn contradictions(environment: &Environment, gamma: f64, policy: &TransitionMatrix, share: f64) -> Vec<usize> {
     let (value, _) = exact(environment, gamma, policy);
     let is_worse = |&cell: &usize| {
@@ -422,7 +422,7 @@ fn the_greedy_optimal_policy_has_the_optimal_value_on_all_but_a_share_of_lakes_b
             Ok(policy) => policy,
             Err(error) => {
                 let error = error.to_string();
-                prop_assert!(error.contains("row") && error.contains("cannot be told apart"), "{error}");
+                prop_assert!(error.contains("row") && error.contains("cannot be distinguished"), "{error}");
                 refused.borrow_mut().push(error);
                 return Ok(());
             }
@@ -549,7 +549,7 @@ fn values_about_to_round_to_0_are_refused_by_the_cells_name_and_true_zeros_tie()
     // 0.01^198 is 1e-396.
     let error = row(0.01, Rewards::default()).unwrap_err().to_string();
     assert!(
-        ["row 1, column 1", "cannot be told apart", "below 1e-290"].iter().all(|text| error.contains(text)),
+        ["row 1, column 1", "cannot be distinguished", "below 1e-290"].iter().all(|text| error.contains(text)),
         "{error}"
     );
     let nothing = row(0.01, Rewards { goal: 0.0, hole: 0.0, frozen: 0.0 }).unwrap();

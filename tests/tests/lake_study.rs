@@ -1,4 +1,5 @@
-//! Studies as a user types them: the same bytes in whatever pieces, whatever ends a run, and errors that say what to do.
+//! Studies as a user types them: the same bytes in whatever pieces, whatever ends a run, and errors that say what to
+//! do.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -114,7 +115,8 @@ fn kill_9_at_200_random_moments_loses_nothing_and_ends_in_the_same_bytes() {
     program();
     let begun = Instant::now();
     succeeds(&["study", &study, "--out", &whole, "--shard", "1/2"]);
-    // Kills fall into the start as well as into what follows it, on a machine of whatever speed; other tests slow this run down.
+    // Kills fall into the start as well as into what follows it, on a machine of whatever speed; other tests slow this
+    // run down.
     let longest = (begun.elapsed() / 2).max(Duration::from_millis(50)).as_micros() as u64;
     let expected = only(&whole, "parquet");
 

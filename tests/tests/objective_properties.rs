@@ -1,4 +1,4 @@
-//! What must hold for every objective, whatever its parameters and the batch.
+//! Properties of every objective, for all parameters and batches.
 
 use std::ops::Bound;
 
@@ -19,7 +19,7 @@ fn objectives() -> impl Strategy<Value = Box<dyn Objective>> {
     named_objectives().prop_map(|(_, objective)| objective)
 }
 
-/// The same, with its method.
+/// Any objective, with its method.
 fn named_objectives() -> impl Strategy<Value = (&'static Method, Box<dyn Objective>)> {
     (0..METHODS.len()).prop_flat_map(|index| {
         let method = &METHODS[index];
@@ -33,7 +33,8 @@ fn named_objectives() -> impl Strategy<Value = (&'static Method, Box<dyn Objecti
     })
 }
 
-/// Builds the objective, without the parameters that the others leave unused and the choices that make no sense together.
+/// Builds the objective, without the parameters that the others leave unused and the choices that make no sense
+/// together.
 fn build(method: &Method, mut parameters: Parameters) -> Box<dyn Objective> {
     loop {
         match (method.build)(&parameters) {
@@ -118,7 +119,7 @@ fn extreme() -> impl Strategy<Value = f64> + Clone {
     prop_oneof![select(edges), -1e4..=0.0, (-320.0..4.0).prop_map(|exponent: f64| -(10.0_f64.powf(exponent)))]
 }
 
-/// The parts of a batch: pair by pair where there are pairs, otherwise response by response.
+/// Parts of a batch: pair by pair if there are pairs, otherwise response by response.
 fn parts(batch: &OwnedBatch) -> Vec<Vec<usize>> {
     let half = batch.pairs.len();
     match half {
@@ -127,8 +128,8 @@ fn parts(batch: &OwnedBatch) -> Vec<Vec<usize>> {
     }
 }
 
-/// What the loss of a sampled token may come to, from its importance ratio, its advantage and its squared error: losses of
-/// sampled responses are differences of such terms.
+/// Bound of a sampled token's loss, from its importance ratio, its advantage and its squared error: losses of sampled
+/// responses are differences of such terms.
 fn largest_term(responses: &[Tokens]) -> f64 {
     let term = |token: &Token| {
         let ratio = (token.log_prob - token.behaviour_log_prob).exp();
@@ -139,7 +140,7 @@ fn largest_term(responses: &[Tokens]) -> f64 {
 
 /// Cotangents of the first statistic that is read, response by response.
 fn by_response(batch: &OwnedBatch, evaluation: &Evaluation) -> Vec<Vec<f64>> {
-    let columns = EnumSet::<Statistic>::all().iter().map(|statistic| evaluation.cotangents.column(statistic));
+    let columns = EnumSet::<Statistic>::all().iter().map(|statistic| evaluation.cotangents().column(statistic));
     let column = columns.filter(|column| !column.is_empty()).collect::<Vec<_>>()[0];
     batch.responses.iter().map(|r| column[r.tokens.clone()].to_vec()).collect()
 }
@@ -151,7 +152,7 @@ proptest! {
     ) {
         let batch = OwnedBatch::new(&objective.requirements(), &responses);
         let evaluation = batch.evaluate(&*objective);
-        let Evaluation { loss, cotangents, .. } = &evaluation;
+        let (loss, cotangents) = (evaluation.loss, evaluation.cotangents());
         // The loss is rounded, be it a difference of terms around 1, and so are the sums that it is a function of.
         let OwnedBatch { statistics, constants, .. } = &batch;
         let columns = [&statistics.log_prob, &constants.reference_log_prob, &constants.behaviour_log_prob];
@@ -190,9 +191,6 @@ proptest! {
             batch.totals = StepTotals::of(&batch.responses, &batch.pairs);
         }
         let mut used = batch.evaluate(&*objective);
-        for statistic in objective.requirements().statistics {
-            used.cotangents.column_mut(statistic).iter_mut().for_each(|cotangent| *cotangent = f64::NAN);
-        }
         batch.evaluate_into(&*objective, &mut used);
         prop_assert_eq!(used, batch.evaluate(&*objective));
     }
@@ -231,7 +229,7 @@ proptest! {
         let order: Vec<_> = order[count - half..].iter().chain(&order[..count - half]).copied().collect();
         let turned = batch.select(&order);
         let (evaluation, other) = (batch.evaluate(&*objective), turned.evaluate(&*objective));
-        let largest = evaluation.cotangents.log_prob.iter().fold(1e-300, |most: f64, c| most.max(c.abs()));
+        let largest = evaluation.cotangents().log_prob.iter().fold(1e-300, |most: f64, c| most.max(c.abs()));
         let sampled = if batch.constants.behaviour_log_prob.is_empty() { 0.0 } else { largest_term(&responses) };
         assert_close(&[other.loss], &[evaluation.loss], 1e-12, 1e-13 * sampled + 1e-300, "loss");
         let expected = by_response(&batch, &evaluation);
@@ -247,7 +245,7 @@ proptest! {
         let evaluation = OwnedBatch::new(&objective.requirements(), &responses).evaluate(&*objective);
         prop_assert!(evaluation.loss.is_finite(), "{objective:?}: loss {}", evaluation.loss);
         for statistic in objective.requirements().statistics {
-            let cotangents = evaluation.cotangents.column(statistic);
+            let cotangents = evaluation.cotangents().column(statistic);
             prop_assert!(cotangents.iter().all(|c| c.is_finite()), "{objective:?}: {statistic:?} {cotangents:?}");
         }
         prop_assert!(evaluation.metrics.iter().all(|(_, value)| value.is_finite()), "{:?}", evaluation);
@@ -291,18 +289,19 @@ proptest! {
         let batch = OwnedBatch::new(&sft.requirements(), &responses);
         let (ours, theirs) = (batch.evaluate(&ift), batch.evaluate(&sft));
         assert_close(&[ours.loss], &[theirs.loss], 1e-14, 1e-300, "loss");
-        assert_close(&ours.cotangents.log_prob, &theirs.cotangents.log_prob, 1e-14, 0.0, "cotangents");
+        assert_close(&ours.cotangents().log_prob, &theirs.cotangents().log_prob, 1e-14, 0.0, "cotangents");
     }
 
     #[test]
     fn the_losses_of_later_tokens_reach_earlier_ones(responses in responses(moderate()), gamma in 0.05..=1.0) {
-        // The gradient passes through the weights: raising a later loss changes every earlier cotangent of `algorithm1`.
+        // The gradient passes through the weights: raising a later loss changes every earlier cotangent of
+        // `algorithm1`.
         let ift = Ift { propagation: Propagation::Algorithm1, gamma, ..Ift::default() };
         let mut batch = OwnedBatch::new(&ift.requirements(), &responses[..1]);
-        let before = batch.evaluate(&ift).cotangents.log_prob;
+        let before = batch.evaluate(&ift).cotangents().log_prob.clone();
         let last = before.len() - 1;
         batch.statistics.log_prob[last] -= 1.0;
-        let after = batch.evaluate(&ift).cotangents.log_prob;
+        let after = batch.evaluate(&ift).cotangents().log_prob.clone();
         // ∂/∂lₜ gains γᴺ⁻ᵗ for every t before the last, where it gains 2.
         let gains: Vec<_> = (0..last).map(|t| -gamma.powi((last - t) as i32)).chain([-2.0]).collect();
         let differences: Vec<_> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
@@ -328,7 +327,7 @@ fn orpo_is_finite_and_flat_in_the_odds_at_certainty() {
         let batch = OwnedBatch::new(&orpo.requirements(), &[vec![Token::new(-1.0)], vec![Token::new(certain)]]);
         let evaluation = batch.evaluate(&orpo);
         assert!(evaluation.loss.is_finite());
-        assert_eq!(evaluation.cotangents.log_prob[1], 0.0, "a stop-gradient on the odds at {certain:e}");
+        assert_eq!(evaluation.cotangents().log_prob[1], 0.0, "a stop-gradient on the odds at {certain:e}");
     }
 }
 
@@ -342,18 +341,19 @@ fn the_weights_of_dynamic_fine_tuning_pass_no_gradient() {
         let evaluation = OwnedBatch::new(&dft.requirements(), &responses).evaluate(&dft);
         let log_prob = [-0.5_f64, -2.0, -1.0];
         let expected: Vec<_> = log_prob.iter().zip(scales).map(|(log_prob, scale)| -scale * log_prob.exp()).collect();
-        assert_close(&evaluation.cotangents.log_prob, &expected, 1e-15, 0.0, "cotangents");
+        assert_close(&evaluation.cotangents().log_prob, &expected, 1e-15, 0.0, "cotangents");
         let loss: f64 = expected.iter().zip(log_prob).map(|(cotangent, log_prob)| cotangent * log_prob).sum();
         assert_close(&[evaluation.loss], &[loss], 1e-15, 0.0, "loss");
     }
 }
 
-/// The loss and cotangents of a batch are those of `frozen`, a loss whose weights are the numbers that the stop-gradient holds.
+/// Asserts that the loss and cotangents of a batch equal those of `frozen`, a loss with constant weights equal to the
+/// held numbers.
 fn agrees_with_frozen(objective: &dyn Objective, batch: &OwnedBatch, frozen: impl Fn(&[f64]) -> f64) {
     let evaluation = batch.evaluate(objective);
     let log_prob = &batch.statistics.log_prob;
     assert_close(&[evaluation.loss], &[frozen(log_prob)], 1e-13, 0.0, "loss");
-    for (token, &cotangent) in evaluation.cotangents.log_prob.iter().enumerate() {
+    for (token, &cotangent) in evaluation.cotangents().log_prob.iter().enumerate() {
         let moved = |value: f64| {
             let mut moved = log_prob.clone();
             moved[token] = value;
@@ -404,7 +404,7 @@ fn the_weights_of_wpo_pass_no_gradient() {
         };
         weights.iter().enumerate().map(|(pair, weight)| weight * loss(pair)).sum()
     });
-    assert!(batch.evaluate(&*weighted).cotangents.log_sum_square_prob.iter().all(|cotangent| *cotangent == 0.0));
+    assert!(batch.evaluate(&*weighted).cotangents().log_sum_square_prob.iter().all(|cotangent| *cotangent == 0.0));
 }
 
 #[test]
@@ -419,7 +419,7 @@ fn the_mismatched_responses_of_kto_pass_no_gradient_and_its_baseline_is_never_ne
     let mismatched: Vec<_> = (0..6).filter(|&response| !batch.responses[response].is_learned()).collect();
     for &response in &mismatched {
         let tokens = batch.responses[response].tokens.clone();
-        assert!(evaluation.cotangents.log_prob[tokens].iter().all(|cotangent| *cotangent == 0.0));
+        assert!(evaluation.cotangents().log_prob[tokens].iter().all(|cotangent| *cotangent == 0.0));
     }
     let mean = mismatched.iter().map(|&response| ratio(response)).sum::<f64>() / mismatched.len() as f64;
     let kl = evaluation.metrics.mean(Metric::Kl).unwrap();
@@ -486,7 +486,7 @@ fn the_gamma_weights_of_vespo_pass_no_gradient() {
     });
 }
 
-/// Rewards less the mean of their group, one a token.
+/// Rewards minus the mean of their group, one per token.
 fn advantages(batch: &OwnedBatch) -> Vec<f64> {
     let rewards: Vec<_> = batch
         .responses
@@ -512,7 +512,7 @@ fn equal_rewards_teach_a_group_nothing() {
         let mut responses = variety();
         responses.iter_mut().flatten().for_each(|token| token.value = 0.7);
         let evaluation = OwnedBatch::new(&objective.requirements(), &responses).evaluate(&*objective);
-        assert!(evaluation.cotangents.log_prob.iter().all(|cotangent| *cotangent == 0.0), "{method}");
+        assert!(evaluation.cotangents().log_prob.iter().all(|cotangent| *cotangent == 0.0), "{method}");
     }
 }
 
@@ -563,7 +563,7 @@ fn pairs_that_teach_nothing_show_in_the_metrics() {
         let objective = named(method, &[]);
         let evaluation = OwnedBatch::new(&objective.requirements(), &responses).evaluate(&*objective);
         assert_eq!(evaluation.metrics.mean(Metric::ZeroGradientPairs), Some(1.0), "{method}");
-        assert!(evaluation.cotangents.log_prob.iter().all(|cotangent| *cotangent == 0.0), "{method}");
+        assert!(evaluation.cotangents().log_prob.iter().all(|cotangent| *cotangent == 0.0), "{method}");
     }
 }
 
@@ -646,7 +646,7 @@ fn on_policy_every_group_loss_is_the_policy_gradient() {
         for response in &batch.responses {
             for token in response.tokens.clone() {
                 let expected = -advantages[token] * share(response.tokens.len() as f64, advantages.len() as f64);
-                assert_close(&[evaluation.cotangents.log_prob[token]], &[expected], 1e-12, 1e-16, method);
+                assert_close(&[evaluation.cotangents().log_prob[token]], &[expected], 1e-12, 1e-16, method);
             }
         }
     }
@@ -663,9 +663,9 @@ fn a_sum_is_the_sum_of_its_terms_and_imitates_the_chosen_responses() {
     let pairs = OwnedBatch::new(&dpo.requirements(), &variety()).evaluate(&*dpo);
     let chosen = OwnedBatch::new(&sft.requirements(), &variety()[..3]).evaluate(&*sft);
     assert_close(&[ours.loss], &[0.5 * pairs.loss + 2.0 * chosen.loss], 1e-14, 0.0, "loss");
-    for (token, cotangent) in ours.cotangents.log_prob.iter().enumerate() {
-        let imitation = chosen.cotangents.log_prob.get(token).copied().unwrap_or(0.0);
-        let expected = 0.5 * pairs.cotangents.log_prob[token] + 2.0 * imitation;
+    for (token, cotangent) in ours.cotangents().log_prob.iter().enumerate() {
+        let imitation = chosen.cotangents().log_prob.get(token).copied().unwrap_or(0.0);
+        let expected = 0.5 * pairs.cotangents().log_prob[token] + 2.0 * imitation;
         assert_close(&[*cotangent], &[expected], 1e-14, 0.0, "cotangent");
     }
 }
@@ -697,7 +697,7 @@ fn bnpo_and_dapo_are_one_normalisation_where_every_step_is_exact() {
     let [bnpo, dapo] = ["bnpo", "dapo"].map(|name| {
         let objective = named(name, &[("clip_high", 0.2.into())]);
         let evaluation = OwnedBatch::new(&objective.requirements(), &variety()).evaluate(&*objective);
-        (evaluation.loss, evaluation.cotangents)
+        (evaluation.loss, evaluation.cotangents().clone())
     });
     assert_eq!(bnpo, dapo);
 }
@@ -710,7 +710,7 @@ fn where_every_loss_is_zero_the_weights_of_ift_are_uniform() {
         let certain = vec![Token::new(0.0); 4];
         let evaluation = OwnedBatch::new(&ift.requirements(), &[certain]).evaluate(&*ift);
         assert_eq!(evaluation.loss, 0.0);
-        assert_eq!(evaluation.cotangents.log_prob, [-0.25; 4]);
+        assert_eq!(evaluation.cotangents().log_prob, [-0.25; 4]);
     }
 }
 

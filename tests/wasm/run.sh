@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds `objective`, `training` and the library part of `lake` for wasm32-unknown-unknown, and compares what they answer in
-# Node with what they answer here. Needs Node, and the wasm32 target: `rustup target add wasm32-unknown-unknown`, or, on
+# Builds `objective`, `training` and the library part of `lake` for wasm32-unknown-unknown, and compares their results
+# in Node with native ones. Needs Node, and the wasm32 target: `rustup target add wasm32-unknown-unknown`, or, on
 # Debian, the packages rustc-web, cargo-web, rust-web-src and lld-19, which build the standard library from source.
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -92,7 +92,7 @@ impl Comparison {
         let mut found: Vec<(&str, Vec<Option<Found>>)> = Vec::new();
         for (name, path) in methods {
             if found.iter().any(|(other, _)| other == name) {
-                return Err(refuse("name", "each method once; NAME=PATH names one", format!("{name} twice")));
+                return Err(refuse("name", "distinct names; NAME=PATH sets the name", format!("{name} twice")));
             }
             let mut own: Vec<Option<Found>> = BENCHMARKS.iter().map(|_| None).collect();
             for file in results(path)? {
@@ -142,7 +142,7 @@ fn results(path: &Path) -> Result<Vec<PathBuf>, TextError> {
     }
     let mut files = Vec::new();
     collect(path, &mut HashSet::new(), &mut files)?;
-    // Sorts by time, not by folder.
+    // Sorts by the time in the file's name, not by folder.
     files.sort_by_key(|file| file.file_name().map(ToOwned::to_owned));
     Ok(files)
 }
@@ -186,14 +186,14 @@ impl Benchmark {
         let given = scores.get(&name);
         let mean = given.and_then(Value::as_f64).filter(|mean| (0.0..=1.0).contains(mean));
         let mean = mean.ok_or_else(|| refuse(format!("results.{task}.{name}"), "a number in [0, 1]", given))?;
-        // It says N/A where it did not estimate one.
+        // The harness writes N/A if it did not estimate one.
         let stderr = scores.get(format!("{metric}_stderr,{filter}")).and_then(Value::as_f64);
-        let told = [("version", "versions"), ("n-shot", "n-shot"), ("samples", "n-samples")];
-        let told = told.into_iter().filter_map(|(what, table)| {
+        let conditions = [("version", "versions"), ("n-shot", "n-shot"), ("samples", "n-samples")];
+        let conditions = conditions.into_iter().filter_map(|(what, table)| {
             let value = content.get(table)?.get(*task)?;
             Some((what, value.get("effective").unwrap_or(value).clone()))
         });
-        Ok(Some(Found { path: path.to_owned(), score: Score { mean, stderr }, conditions: told.collect() }))
+        Ok(Some(Found { path: path.to_owned(), score: Score { mean, stderr }, conditions: conditions.collect() }))
     }
 }
 
@@ -237,7 +237,7 @@ impl fmt::Display for Comparison {
         let mut table = Table::new();
         let header = ["method"].into_iter().chain(benchmarks.iter().copied()).chain(["average"]);
         table.load_style(presets::ASCII_MARKDOWN).set_header(header);
-        // In each column the best is set off.
+        // The best score of each column is highlighted.
         let column = |index: usize| move |row: &Row| row.scores.get(index).copied().unwrap_or(row.average);
         let most = |index: usize| rows.iter().filter_map(column(index)).map(|score| score.mean).reduce(f64::max);
         for row in rows {
@@ -340,7 +340,7 @@ mod tests {
         let (many, none) = (file("many.json", &arc(0.5, 25)), file("none.json", &arc(0.5, 0)));
         refused(
             &[("a", many.clone()), ("a", none.clone())],
-            "name: expected each method once; NAME=PATH names one, got a twice",
+            "name: expected distinct names; NAME=PATH sets the name, got a twice",
         );
         let expected =
             format!("arc_challenge: n-shot: expected 25, as in {}, got 0 in {}", many.display(), none.display());

@@ -75,8 +75,9 @@ struct Question {
     fingerprint: String,
 }
 
-/// Asks a judge about every pair of answers in both orders, and writes `judgement.json`. Questions that the folder's
-/// journal answers are not asked again. Returns `None` if `stops` ended the comparison, after the in-flight requests.
+/// Asks a judge about every pair of answers in both orders, and writes `judgement.json`. Questions with an answer in
+/// the folder's journal are not asked again. Returns `None` if `stops` ended the comparison, after the in-flight
+/// requests.
 ///
 /// # Errors
 ///

@@ -16,7 +16,7 @@ use text::error::{TextError, refuse};
 /// A model's answer to an instruction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
-    /// The instruction.
+    /// Text of the instruction.
     pub instruction: String,
     /// The model's answer.
     pub output: String,
@@ -31,7 +31,7 @@ pub struct Output {
 /// A file of one model's answers.
 #[derive(Clone, Debug)]
 pub struct Outputs {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
     /// Name of the model, if the file has one.
     pub generator: Option<String>,

@@ -14,7 +14,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 const STEPS: usize = 100_000;
 
-/// Steps of a uniform policy; an episode that ends begins again at the start. Answers the return.
+/// Steps of a uniform policy, which begins again at the start after each episode. Returns the return.
 fn walk(environment: &Environment, rng: &mut ChaCha8Rng) -> f64 {
     let start = environment.map().start();
     let (mut cell, mut steps, mut total) = (start, 0, 0.0);

@@ -1,4 +1,5 @@
-//! Seconds of a whole run of the default recipe, 300 steps from initial parameters to distance, by method, on one thread.
+//! Seconds of a whole run of the default recipe, 300 steps from initial parameters to distance, by method, on one
+//! thread.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use criterion::{Criterion, criterion_group, criterion_main};

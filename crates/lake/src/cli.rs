@@ -30,14 +30,15 @@ pub(crate) struct Arguments {
     pub(crate) train: TrainArguments,
 }
 
-/// What else `lake` does.
+/// Further commands of `lake`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Solve a lake: draw V*, Q* and T* on the map, as far as they fit, and say how exactly they are known.
     Solve(SolveArguments),
     /// List the maps that come with the program, with their trajectories.
     Maps,
-    /// Train the same methods over many designs drawn from a declared space, and say in which of them one ends closer than another.
+    /// Train the same methods over many designs drawn from a declared space, and say in which of them one ends closer
+    /// than another.
     Study(StudyArguments),
     /// Measure policies that any program trained, as `lake` measures its own.
     Measure(MeasureArguments),
@@ -84,11 +85,11 @@ struct LakeArguments {
     target: Option<String>,
 }
 
-/// What is learned from.
+/// Trajectories to learn from.
 #[derive(Debug, Args)]
 struct TrajectoryArguments {
-    /// The trajectory to imitate: a name that the map has (`optimal`, `hole`, ...), a word over L, D, R, U, or one drawn
-    /// (`drawn:shortest,seed=7`; shortest, longer, falling, any, looping or sampled; `moves=8` is the most).
+    /// The trajectory to imitate: a name that the map has (`optimal`, `hole`, ...), a word over L, D, R, U, or one
+    /// drawn (`drawn:shortest,seed=7`; shortest, longer, falling, any, looping or sampled; `moves=8` is the most).
     #[arg(long, value_name = "NAME|WORD", help_heading = "Data")]
     demonstration: Option<String>,
 
@@ -100,8 +101,8 @@ struct TrajectoryArguments {
 /// `lake [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
-    /// What to train: registered methods, names or labels of the recipe's entries, or `all`; joined by `+` (`sft+dpo`) they train
-    /// one behind the other. One table compares them.
+    /// Methods to train: registered methods, names or labels of the recipe's entries, or `all`; joined by `+`
+    /// (`sft+dpo`) they train one behind the other. One table compares them.
     #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',', help_heading = "Method")]
     method: Vec<String>,
 
@@ -121,8 +122,8 @@ pub(crate) struct TrainArguments {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Training")]
     parameterised_target: Option<bool>,
 
-    /// The policy before training: `random`, fitted to T* mixed with the uniform policy (`noisy:0.5`), to T* in a share of
-    /// the cells and a wrong action in the rest (`right:0.5`), or trained by another method (`after:sft`).
+    /// The policy before training: `random`, fitted to T* mixed with the uniform policy (`noisy:0.5`), to T* in a share
+    /// of the cells and a wrong action in the rest (`right:0.5`), or trained by another method (`after:sft`).
     #[arg(long, value_name = "START", help_heading = "Training")]
     start: Option<String>,
 
@@ -134,7 +135,7 @@ pub(crate) struct TrainArguments {
     #[command(flatten)]
     trajectories: TrajectoryArguments,
 
-    /// What the policy reads of a cell: which one it is, or its row and its column, which it shares with others.
+    /// Encoding of a cell for the policy: its index, or its row and its column, which it shares with others.
     #[arg(long, value_parser = PossibleValuesParser::new(Encoding::VARIANTS), help_heading = "Training")]
     encoding: Option<String>,
 
@@ -187,8 +188,8 @@ pub(crate) struct TrainArguments {
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 
-    /// Also say why each method ends where it does: what its training read, how far that is from where the policy goes, what
-    /// became of the trajectories' probabilities, and how far the methods' gradients agree.
+    /// Also say why each method ends where it does: what its training read, how far that is from where the policy goes,
+    /// what became of the trajectories' probabilities, and how far the methods' gradients agree.
     #[arg(long, help_heading = "Output")]
     pub(crate) explain: bool,
 
@@ -204,10 +205,10 @@ pub(crate) struct TrainArguments {
 /// `lake measure [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArguments {
-    /// A policy, and the method that it is a run of. Repeatable: those of one method are its runs, and the confidence interval is over
-    /// them. A file is a table of T(a|s) with a row a non-terminal cell: CSV with the columns cell, left, down, right, up, or the same
-    /// fields as lines of JSON (.jsonl); probabilities, or logarithms in log_left, log_down, log_right, log_up. Or it is what `lm
-    /// score` answers to the evaluation.jsonl of `lake export`.
+    /// A policy, and the method that it is a run of. Repeatable: those of one method are its runs, and the confidence
+    /// interval is over them. A file is a table of T(a|s) with a row a non-terminal cell: CSV with the columns cell,
+    /// left, down, right, up, or the same fields as lines of JSON (.jsonl); probabilities, or logarithms in log_left,
+    /// log_down, log_right, log_up. Or it is what `lm score` answers to the evaluation.jsonl of `lake export`.
     #[arg(long = "policy", value_name = "[METHOD=]FILE", required = true, help_heading = "Policies")]
     pub(crate) policies: Vec<PolicyArgument>,
 
@@ -219,7 +220,8 @@ pub(crate) struct MeasureArguments {
     #[command(flatten)]
     lake: LakeArguments,
 
-    /// The recipe whose lake and optimal policy they are measured on and against. Options given here replace its fields.
+    /// The recipe whose lake and optimal policy they are measured on and against. Options given here replace its
+    /// fields.
     #[arg(long, value_name = "FILE", help_heading = "Lake")]
     pub(crate) recipe: Option<PathBuf>,
 
@@ -242,7 +244,7 @@ pub(crate) struct PolicyArgument {
 impl FromStr for PolicyArgument {
     type Err = String;
 
-    /// What stands before the first `=` is a method where it may be one: `./a=b.csv` is a file.
+    /// Parses METHOD=FILE or FILE. Text before the first `=` that cannot be a method belongs to the file: `./a=b.csv`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (method, file) = text.split_once('=').filter(|(method, _)| is_label(method)).unwrap_or(("policy", text));
         if let Some(meaning) = taken(method) {
@@ -255,8 +257,8 @@ impl FromStr for PolicyArgument {
 /// `lake export [OPTIONS] DIR`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
-    /// The folder to write demonstrations.jsonl, preferences.jsonl, evaluation.jsonl and lake.json into, which says which line is which
-    /// cell and action.
+    /// The folder to write demonstrations.jsonl, preferences.jsonl, evaluation.jsonl and lake.json into, which says
+    /// which line is which cell and action.
     #[arg(value_name = "DIR")]
     pub(crate) out: PathBuf,
 
@@ -311,7 +313,7 @@ pub(crate) struct SolveArguments {
 /// `lake study [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct StudyArguments {
-    /// What to study: a TOML file with the space of designs and the claims, as experiments/reproduction.toml.
+    /// TOML file with the space of designs and the claims, such as experiments/reproduction.toml.
     #[arg(value_name = "FILE", required_unless_present_any = ["merge", "redraw"])]
     pub(crate) file: Option<PathBuf>,
 
@@ -323,8 +325,8 @@ pub(crate) struct StudyArguments {
     #[arg(long, value_name = "NUMBER/OF", conflicts_with_all = ["merge", "design"], help_heading = "Designs")]
     pub(crate) shard: Option<Shard>,
 
-    /// Put the shards in this folder together, and write tables and figures beside them. The claims are those of the file, or without
-    /// one those that the shards were made for.
+    /// Put the shards in this folder together, and write tables and figures beside them. The claims are those of the
+    /// file, or without one those that the shards were made for.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "design"], help_heading = "Output")]
     pub(crate) merge: Option<PathBuf>,
 

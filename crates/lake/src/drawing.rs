@@ -1,4 +1,4 @@
-//! Lakes and tables as text.
+//! Lakes and tables drawn as text.
 
 use crate::environment::Environment;
 use crate::explanation::{Cosine, Explanation, Explored, Origin, Standing};
@@ -10,38 +10,38 @@ use crate::report::{Curve, MeasureReport, MethodReport, Optimal, Paired, PolicyR
 use crate::solver::{Solution, TransitionMatrix};
 use crate::start::Start;
 
-/// The marks of cells, the same wherever a lake is drawn.
+/// Symbols of cells, the same in every drawing of a lake.
 pub(crate) const START: char = '◆';
 pub(crate) const HOLE: char = '●';
 pub(crate) const GOAL: char = '★';
 
-/// What a drawn lake shows.
+/// Caption of a drawn lake.
 pub const ARROWS: &str = "Arrows: the most probable action. ◆ start, ● hole, ★ goal.";
-/// What the table's distance is.
+/// Caption of the table's distance.
 pub const DISTANCE: &str = "\
 Distance: mean squared error between the policy's T(a|s) and the optimal one over the non-terminal cells.
 From above: mean difference from the row above over the same seeds, with its own 95% CI.";
 
-/// What the drawn numbers of an explanation are.
+/// Caption of the reads in an explanation.
 pub const READS: &str = "Reads of each cell by the training steps, mean over seeds.";
-/// Moves that are shown of a longer trajectory.
+/// Number of moves that are shown of a longer trajectory.
 const LONG: usize = 30;
-/// As many methods that read the same are named one by one.
+/// Maximum number of methods with the same reads that are listed by name.
 const FEW: usize = 4;
 
-/// The lake with one arrow a cell, the policy's most probable action.
+/// Draws the lake with one arrow per cell, the policy's most probable action.
 pub fn arrows(map: &Map, policy: &TransitionMatrix) -> Vec<String> {
     framed(map, |cell| vec![format!(" {}", greedy_action(&policy[cell]).arrow())])
 }
 
-/// The lake with a number a cell.
+/// Draws the lake with one number per cell.
 pub fn values(map: &Map, value: &[f64]) -> Vec<String> {
     let text = |cell: usize| fixed(value[cell], 3);
     let width = map.non_terminal().into_iter().map(|cell| text(cell).len()).max().unwrap_or(0);
     framed(map, |cell| vec![format!(" {:>width$}", text(cell))])
 }
 
-/// The lake with four numbers a cell, each on the side that its action goes to.
+/// Draws the lake with four numbers per cell, each on the side of its action.
 pub fn action_values(map: &Map, solution: &Solution, policy: &TransitionMatrix) -> Vec<String> {
     let text = |cell: usize, action: Action| fixed(solution.action_value[cell][action as usize], 2);
     let all = map.non_terminal().into_iter().flat_map(|cell| Action::ALL.map(|action| text(cell, action).len()));
@@ -58,10 +58,10 @@ pub fn action_values(map: &Map, solution: &Solution, policy: &TransitionMatrix) 
     })
 }
 
-/// T*, V* and Q* on the lake, as far as they fit this many columns; the others are named.
+/// Draws T*, V* and Q* on the lake, as far as they fit this many columns, and names the others.
 pub fn solution(map: &Map, solution: &Solution, policy: &TransitionMatrix, columns: usize) -> String {
     type Draw<'a> = Box<dyn Fn() -> Vec<String> + 'a>;
-    // The fewest columns a cell: what fits not even so is not drawn to see.
+    // The minimum number of columns per cell avoids drawing what cannot fit.
     let drawings: [(&str, usize, Draw<'_>); 3] = [
         ("T*, most probable action", 2, Box::new(|| arrows(map, policy))),
         ("V*", 6, Box::new(|| values(map, &solution.value))),
@@ -76,7 +76,7 @@ pub fn solution(map: &Map, solution: &Solution, policy: &TransitionMatrix, colum
             _ => left_out.push(title.split(',').next().unwrap_or(title)),
         }
     }
-    // Q* takes a row of its own.
+    // Q* has a row of its own.
     let rows = [&drawn[..drawn.len().min(2)], &drawn[drawn.len().min(2)..]];
     let drawn = rows.iter().filter(|row| !row.is_empty()).filter_map(|row| side_by_side(row, columns));
     let mut page: String = drawn.map(|row| row + "\n").collect();
@@ -88,7 +88,8 @@ pub fn solution(map: &Map, solution: &Solution, policy: &TransitionMatrix, colum
     page
 }
 
-/// A report as text for a terminal of this many columns: the setting, the lakes with arrows, and one row a method.
+/// Formats a report as text for a terminal of this many columns: the setting, the lakes with arrows, and one row per
+/// method.
 pub fn page(environment: &Environment, report: &Report, columns: usize) -> String {
     let map = environment.map();
     let table = fitted::table(&header(report), &rows(map, report), columns);
@@ -100,7 +101,7 @@ pub fn page(environment: &Environment, report: &Report, columns: usize) -> Strin
     format!("{title}\n\n{lakes}\n{table}\n\n{arrows}\n{distance}\n{episodes}{why}")
 }
 
-/// The setting in one line.
+/// Describes the setting in one line.
 pub fn title(environment: &Environment, report: &Report) -> String {
     let (map, recipe) = (environment.map(), &report.recipe);
     let trajectories: Vec<_> =
@@ -123,7 +124,7 @@ pub fn title(environment: &Environment, report: &Report) -> String {
     )
 }
 
-/// A trajectory's word; of a long one, its beginning and its length.
+/// The word of a trajectory; of a long one, its beginning and its length.
 pub(crate) fn shortened(word: &str) -> String {
     match word.char_indices().nth(LONG) {
         Some((end, _)) => format!("{}... ({} moves)", &word[..end], word.chars().count()),
@@ -131,7 +132,8 @@ pub(crate) fn shortened(word: &str) -> String {
     }
 }
 
-/// The most probable actions of every method's policy and of the optimal one, as far as they fit this many columns.
+/// Draws the most probable actions of every method's policy and of the optimal one, as far as they fit this many
+/// columns.
 pub fn lakes<'a>(
     map: &Map,
     policies: impl Iterator<Item = &'a PolicyReport>,
@@ -149,7 +151,7 @@ fn too_large(columns: usize) -> String {
         + "\n"
 }
 
-/// A report about policies of any program, as text for a terminal of this many columns.
+/// Formats a report about policies from files, as text for a terminal of this many columns.
 pub fn measure_page(environment: &Environment, report: &MeasureReport, columns: usize) -> String {
     let map = environment.map();
     let shared = shared(report.results.iter(), &report.paired, &report.optimal);
@@ -175,7 +177,7 @@ pub fn measure_page(environment: &Environment, report: &MeasureReport, columns: 
     format!("{title}\n\n{lakes}\n{table}\n\n{}\n{}\n", text(ARROWS), text(DISTANCE))
 }
 
-/// The lake in one line.
+/// Describes the lake in one line.
 pub fn measure_title(environment: &Environment, report: &MeasureReport) -> String {
     let field = |name: &str| report.lake.get(name).map(ToString::to_string).unwrap_or_default();
     let target = if field("parameterised_target") == "true" { "; parameterised target" } else { "" };
@@ -183,13 +185,13 @@ pub fn measure_title(environment: &Environment, report: &MeasureReport) -> Strin
     format!("Frozen Lake {name}, {}, discount {}{target}", environment.dynamics(), field("gamma"))
 }
 
-/// What is said of distances before training.
+/// Name of the policies before training.
 pub fn start(report: &Report) -> &'static str {
     let untrained = report.recipe.start == Start::Random && report.results.iter().all(|result| result.after.is_empty());
     if untrained { "untrained" } else { "at the start" }
 }
 
-/// The table's columns.
+/// Titles of the table's columns.
 pub fn header(report: &Report) -> [&'static str; 7] {
     let start = start(report);
     [
@@ -203,7 +205,7 @@ pub fn header(report: &Report) -> [&'static str; 7] {
     ]
 }
 
-/// One row a method, and the optimal policy's, under [`header`].
+/// One row per method and one of the optimal policy, under [`header`].
 pub fn rows(map: &Map, report: &Report) -> Vec<[String; 7]> {
     let shared = shared(policies(report), &report.paired, &report.optimal);
     let own = |result: &MethodReport| {
@@ -220,13 +222,13 @@ pub fn rows(map: &Map, report: &Report) -> Vec<[String; 7]> {
         .collect()
 }
 
-/// The policies of a report's methods.
+/// Policies of a report's methods.
 pub fn policies(report: &Report) -> impl Iterator<Item = &PolicyReport> {
     report.results.iter().map(|result| &result.policy)
 }
 
-/// What every table says of policies and, in its last row, of the optimal one: name, distance, distance from the row above, success
-/// rates, returns.
+/// Columns that every table has: name, distance, distance from the row above, success rates, returns. The last row is
+/// that of the optimal policy.
 fn shared<'a>(
     policies: impl Iterator<Item = &'a PolicyReport>,
     paired: &[Paired],
@@ -256,7 +258,7 @@ fn shared<'a>(
     policies.map(row).chain([best]).collect()
 }
 
-/// What each method that samples took from the lake beside, or in place of, the trajectories.
+/// Describes the episodes that methods sampled from the lake, besides or instead of the trajectories.
 pub fn episodes(report: &Report) -> String {
     let described = |result: &MethodReport| {
         let sampled = result.sampled.as_ref()?;
@@ -270,27 +272,27 @@ pub fn episodes(report: &Report) -> String {
     }
 }
 
-/// One part of an explanation, one row a method.
+/// A table of an explanation, with one row per method.
 pub struct Part {
-    /// What it is about.
+    /// Title of the table.
     pub title: &'static str,
-    /// What its numbers are.
+    /// Description of its numbers.
     pub note: &'static str,
-    /// The columns.
+    /// Titles of the columns.
     pub header: Vec<String>,
-    /// The rows under them.
+    /// Rows of the table.
     pub rows: Vec<Vec<String>>,
 }
 
-/// Methods whose training read the same.
+/// Methods with the same reads during training.
 pub struct SameReads<'a> {
-    /// Their labels.
+    /// Labels of the methods.
     pub methods: Vec<&'a str>,
-    /// What they read.
+    /// Reads of these methods.
     pub explored: &'a [Explored],
 }
 
-/// The report's explanation as text for a terminal of this many columns; empty for a report without one.
+/// Formats the report's explanation as text for a terminal of this many columns; empty for a report without one.
 pub fn explanation(map: &Map, report: &Report, columns: usize) -> String {
     let mut text = String::new();
     let groups = same_reads(report);
@@ -318,7 +320,7 @@ pub fn explanation(map: &Map, report: &Report, columns: usize) -> String {
     text
 }
 
-/// Methods by what their training read, in the order of the report's rows.
+/// Groups methods by their reads, in the order of the report's rows.
 pub fn same_reads(report: &Report) -> Vec<SameReads<'_>> {
     let mut groups: Vec<SameReads<'_>> = Vec::new();
     for result in &report.results {
@@ -331,18 +333,18 @@ pub fn same_reads(report: &Report) -> Vec<SameReads<'_>> {
     groups
 }
 
-/// The lake with the number of reads a cell.
+/// Draws the lake with the number of reads per cell.
 fn reads(map: &Map, explored: &Explored) -> Vec<String> {
     let text = |cell: usize| match explored.reads[cell] {
         0.0 => "·".to_owned(),
-        // A rare read is one too.
+        // Rare reads are shown as at least 0.1.
         reads => format!("{:.1}", reads.max(0.1)),
     };
     let width = (0..map.cells().len()).map(|cell| text(cell).chars().count()).max().unwrap_or(0);
     framed(map, |cell| vec![format!(" {:>width$}", text(cell))])
 }
 
-/// The explanation's tables; none if that was not asked.
+/// Tables of the explanation; empty if there is none.
 pub fn explanation_parts(report: &Report) -> Vec<Part> {
     let explained: Vec<_> = report
         .results
@@ -376,7 +378,7 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
     let mut parts = vec![
         part(
             "Cells that the training read",
-            "The share of the non-terminal cells, by where the reads come from.",
+            "Share of the non-terminal cells, by the origin of the reads.",
             &columns,
             &|explanation| {
                 let shares = origins.iter().map(|origin| of(explanation, *origin));
@@ -385,7 +387,7 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
             },
         ),
         part(
-            "Where the distance is left",
+            "Where the remaining distance is",
             "Parts that add up to the distance: of the demonstration's cells, of others that the training read, and of those never read.",
             &["demonstrated", "otherwise read", "never read"],
             &|Explanation { distance, .. }| {
@@ -393,7 +395,7 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
             },
         ),
         part(
-            "What the training read, against where the policy goes",
+            "States that the training read, compared with those that the policy visits",
             "q and d: shares of the cells in the reads and in the policy's expected visits. Overlap is Σ min(q, d); KL in nats.",
             &["overlap before", "trained", "KL(q || d) before", "trained"],
             &|explanation| {
@@ -413,7 +415,7 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
         ),
         part(
             "Bellman residual along the demonstration",
-            "max π(a|s*) V(next) - V(here), with V the probability of what is left: 0 where the demonstrated action is greedy.",
+            "max π(a|s*) V(next) - V(here), with V the probability of the remaining moves: 0 where the demonstrated action is greedy.",
             &["greatest before", "trained", "mean before", "trained"],
             &|explanation| {
                 let greatest = both(explanation, |standing| Some(&standing.greatest_residual));
@@ -443,12 +445,12 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
         let titled: [(_, _, Moment); 2] = [
             (
                 "Cosine of gradients before training",
-                "Of the row's method with each other one, at the policy that it began with.",
+                "Between the row's method and each other one, at the policy before the row's training.",
                 |explanation| &explanation.before,
             ),
             (
                 "Cosine of gradients after training",
-                "Of the row's method with each other one, at the policy that it left behind.",
+                "Between the row's method and each other one, at the policy after the row's training.",
                 |explanation| &explanation.trained,
             ),
         ];
@@ -464,7 +466,7 @@ pub fn explanation_parts(report: &Report) -> Vec<Part> {
     parts
 }
 
-/// The cosine of two methods' gradients; a dash for a method with itself.
+/// Formats the cosine of two methods' gradients; a dash for a method with itself.
 fn cosine(standing: &Standing<Summary, Cosine>, method: &str, other: &str) -> String {
     if method == other {
         return "-".to_owned();
@@ -474,19 +476,19 @@ fn cosine(standing: &Standing<Summary, Cosine>, method: &str, other: &str) -> St
     mean.map_or("undefined".to_owned(), |mean| fixed(mean, 3))
 }
 
-/// Mean and interval of a distance.
+/// Formats mean and interval of a distance.
 fn interval(summary: &Summary) -> String {
     rounded(summary, 4)
 }
 
-/// Mean and interval to so many decimals.
+/// Formats mean and interval with this many decimals.
 fn rounded(summary: &Summary, decimals: usize) -> String {
     let mean = fixed(summary.mean, decimals);
     summary.ci95.map_or(mean.clone(), |ci95| format!("{mean} ± {}", fixed(ci95, decimals)))
 }
 
-/// The lake in a frame: `content` draws the non-terminal cells, all equally large. The start has its mark in the place
-/// of the first space.
+/// Draws the lake in a frame: `content` draws the non-terminal cells, all equally large. The start's symbol replaces
+/// its first space.
 fn framed(map: &Map, content: impl Fn(usize) -> Vec<String>) -> Vec<String> {
     let sample = content(map.start());
     let (height, width) = (sample.len(), sample[0].chars().count());

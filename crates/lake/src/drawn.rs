@@ -1,4 +1,4 @@
-//! Trajectories drawn at random, each determined by the lake, a kind, a number of moves and a seed.
+//! Random trajectories, each determined by the lake, a kind, a number of moves and a seed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,62 +14,62 @@ use crate::rollout::draw;
 use crate::solver::TransitionMatrix;
 use crate::spelling::Spelled;
 
-/// What the name of a drawn trajectory begins with.
+/// Prefix of the name of a random trajectory.
 pub const PREFIX: &str = "drawn:";
-/// How the name of a drawn trajectory is spelled.
+/// Syntax of the name of a random trajectory, for errors and help.
 pub const SPELLING: &str = "drawn:KIND[,moves=COUNT][,seed=SEED]";
 
-/// The seed where a name leaves it out.
+/// Default seed.
 const SEED: u64 = 0;
-/// The stream of the seed that words are drawn from, beyond those of an experiment's runs and of generated lakes.
+/// Stream of the seed for words, different from those of an experiment's runs and of generated lakes.
 const STREAM: u64 = 257;
-/// Moves beyond the fewest to a goal, where a name leaves their number out: up to 8 on Gymnasium's 4x4.
+/// Default of the maximum number of moves, beyond the minimum to a goal: it is up to 8 on Gymnasium's 4x4.
 const MORE: usize = 2;
-/// The most moves of a name.
+/// Maximum of `moves`.
 const MOST_MOVES: usize = 10_000;
-/// Draws until one is of a kind that not every draw is of.
+/// Maximum number of attempts for kinds that not every sample belongs to.
 const PATIENCE: usize = 10_000;
 
-/// What is drawn.
+/// Kind of a random trajectory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, VariantNames)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Kind {
-    /// A way to a goal in the fewest moves.
+    /// A path to a goal with the minimum number of moves.
     Shortest,
-    /// A way to a goal in more moves than the fewest.
+    /// A path to a goal with more moves than the minimum.
     Longer,
-    /// A way into a hole.
+    /// A path into a hole.
     Falling,
-    /// A way into a hole or to a goal.
+    /// A path into a hole or to a goal.
     Any,
-    /// A way into a hole or to a goal that comes back to a cell.
+    /// A path into a hole or to a goal that returns to a cell.
     Looping,
     /// An episode of the policy before training.
     Sampled,
 }
 
-/// A random trajectory, spelled as in `drawn:falling,moves=8,seed=7`: without a move into a wall, by intended moves
-/// alone, and to the episode's end.
+/// A random trajectory, written as in `drawn:falling,moves=8,seed=7`: without a move into a wall, with intended moves
+/// only, and up to the episode's end.
 ///
-/// Every word of the kind is as likely as another, but for `sampled`, whose moves are the policy's, of those that no wall
-/// stops.
+/// All words of the kind are equally likely, except for `sampled`, whose moves are sampled from the policy among those
+/// without a wall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drawn {
-    /// The kind.
+    /// Kind of the trajectory.
     pub kind: Kind,
-    /// The most moves; left out, two more than the fewest to a goal. An episode is drawn again until it is no longer.
+    /// Maximum number of moves; by default, two more than the minimum to a goal. Longer episodes are sampled again.
     pub moves: Option<usize>,
-    /// The seed.
+    /// Seed of the trajectory.
     pub seed: u64,
 }
 
 impl Drawn {
-    /// The word.
+    /// Samples the word of the trajectory.
     ///
     /// # Errors
     ///
-    /// [`LakeError::NoTrajectory`] where the lake has no word of the kind, or none was met with in ten thousand draws.
+    /// [`LakeError::NoTrajectory`] if the lake has no word of the kind, or none was found in ten thousand attempts.
     ///
     /// # Examples
     ///
@@ -112,12 +112,12 @@ impl Drawn {
     }
 }
 
-/// How many words there are, by their number of moves and the cell in which they begin: a table from which each word is
-/// drawn as often as another.
+/// Numbers of words, by their number of moves and the cell in which they begin: a table from which all words can be
+/// sampled with equal probability.
 struct Words<'a, E> {
     map: &'a Map,
     ends: E,
-    /// By moves; counts beyond 2⁵³ are rounded.
+    /// Counts by the number of moves; those beyond 2⁵³ are rounded.
     counts: Vec<Vec<f64>>,
 }
 
@@ -135,7 +135,7 @@ impl<'a, E: Fn(Cell) -> bool> Words<'a, E> {
         words
     }
 
-    /// Words of as many moves from a cell that begin with an action.
+    /// Number of words of this many moves from a cell that begin with an action.
     fn after(&self, moves: usize, cell: usize, action: Action) -> f64 {
         let next = self.map.intended(cell, action);
         let kind = self.map.cells()[next];
@@ -146,7 +146,7 @@ impl<'a, E: Fn(Cell) -> bool> Words<'a, E> {
         }
     }
 
-    /// A word of as many moves as one of the range, if there is any.
+    /// Samples a word whose number of moves is in the range, if there is any.
     fn draw(&self, lengths: std::ops::RangeInclusive<usize>, rng: &mut ChaCha8Rng) -> Option<Vec<Action>> {
         let mut cell = self.map.start();
         let lengths: Vec<_> = lengths.filter(|&moves| moves < self.counts.len()).collect();
@@ -163,7 +163,7 @@ impl<'a, E: Fn(Cell) -> bool> Words<'a, E> {
     }
 }
 
-/// An episode by the policy's moves that no wall stops; none if it takes too many.
+/// Samples an episode with moves that no wall stops; `None` if it takes too many.
 fn episode(map: &Map, policy: &TransitionMatrix, most: usize, rng: &mut ChaCha8Rng) -> Option<Vec<Action>> {
     let (mut cell, mut actions) = (map.start(), Vec::new());
     while !map.cells()[cell].is_terminal() {
@@ -182,7 +182,7 @@ fn episode(map: &Map, policy: &TransitionMatrix, most: usize, rng: &mut ChaCha8R
     Some(actions)
 }
 
-/// A place, as often as its weight says; none where all are 0.
+/// Samples an index with probabilities in proportion to the weights; `None` if all are 0.
 fn pick(weights: &[f64], rng: &mut ChaCha8Rng) -> Option<usize> {
     draw(weights, weights.iter().sum(), rng)
 }
@@ -239,7 +239,7 @@ mod tests {
         name.parse::<Drawn>()?.word(map, &uniform)
     }
 
-    /// Every word of up to 8 moves, by walking them all.
+    /// All words of up to 8 moves, by exhaustive search.
     fn all_words(map: &Map) -> Vec<String> {
         let mut open = vec![(map.start(), String::new())];
         let mut ended = Vec::new();

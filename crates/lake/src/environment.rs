@@ -1,30 +1,30 @@
-//! Frozen Lake's dynamics, as Gymnasium has them.
+//! Dynamics of the Frozen Lake, as in Gymnasium.
 
 use std::fmt;
 use std::ops::Deref;
 
 use crate::map::{ACTIONS, Action, Cell, Map};
 
-/// How a lake answers moves: Gymnasium's `is_slippery`, `success_rate` and `reward_schedule`.
+/// Options of the dynamics: Gymnasium's `is_slippery`, `success_rate` and `reward_schedule`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dynamics {
     /// Whether moves slip.
     pub slippery: bool,
-    /// Probability of the intended move where moves slip, from 0 to 1; the rest is split evenly between the right
-    /// angles.
+    /// Probability of the intended move on a slippery lake, from 0 to 1; the rest is split evenly between the two
+    /// perpendicular directions.
     pub success_rate: f64,
-    /// Rewards on arrival.
+    /// Rewards on arrival in a cell.
     pub rewards: Rewards,
 }
 
 /// Rewards on arrival in a cell, each finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rewards {
-    /// In a goal.
+    /// Reward in a goal.
     pub goal: f64,
-    /// In a hole.
+    /// Reward in a hole.
     pub hole: f64,
-    /// On ice, the start included, and also where a wall stops the move.
+    /// Reward on ice, including the start, and also if a wall stops the move.
     pub frozen: f64,
 }
 
@@ -33,9 +33,9 @@ pub struct Rewards {
 pub struct Transition {
     /// P(s'|s,a) of this outcome; an action's outcomes sum to 1, and one cell may be the outcome of several.
     pub probability: f64,
-    /// The cell s'.
+    /// Next cell s'.
     pub next: usize,
-    /// The reward on arrival there.
+    /// Reward on arrival in s'.
     pub reward: f64,
     /// Whether s' ends the episode.
     pub terminated: bool,
@@ -48,34 +48,34 @@ pub struct Outcomes {
     count: usize,
 }
 
-/// The transition model P over a map.
+/// The transition model P of a map.
 ///
-/// An action goes the intended way or, on a slippery lake, that way with probability `success_rate` and at right
-/// angles to it with probability (1 − `success_rate`) / 2 each. A wall stops the move. Holes and goals are terminal:
-/// every action stays there, with reward 0.
+/// An action moves in the intended direction or, on a slippery lake, in that direction with probability `success_rate`
+/// and in each perpendicular direction with probability (1 − `success_rate`) / 2. A wall stops the move. Holes and
+/// goals are terminal: every action stays there, with reward 0.
 ///
-/// Transitions are computed when they are asked for, from one byte a cell.
+/// Transitions are computed on demand, from one byte per cell.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Environment {
     map: Map,
     dynamics: Dynamics,
-    /// Which of the four ways a wall stops, one bit each, and above them the kind of cell.
+    /// One byte per cell: a bit for each direction that a wall stops, and above them the kind of the cell.
     surroundings: Vec<u8>,
-    /// What each way adds to the number of a cell, wrapping.
+    /// Offset of the neighbouring cell in each direction, with wrapping addition.
     strides: [usize; ACTIONS],
-    /// The reward on arrival by kind of cell.
+    /// Reward on arrival, by kind of cell.
     rewards: [f64; 4],
-    /// Of the turns.
+    /// Probabilities of the turns.
     probabilities: [f64; TURNS.len()],
 }
 
-/// Where a slip goes, in quarter turns from the action, in Gymnasium's order.
+/// Directions of a slip, in quarter turns from the action, in Gymnasium's order.
 const TURNS: [usize; 3] = [ACTIONS - 1, 0, 1];
-/// The bits that kinds of cells begin at.
+/// First of the bits with the kind of a cell.
 const KIND: u32 = ACTIONS as u32;
 
 impl Default for Rewards {
-    /// Gymnasium's.
+    /// Gymnasium's default rewards.
     fn default() -> Self {
         Self { goal: 1.0, hole: 0.0, frozen: 0.0 }
     }
@@ -89,7 +89,7 @@ impl From<bool> for Dynamics {
 }
 
 impl fmt::Display for Dynamics {
-    /// What departs from Gymnasium's default is spelled out.
+    /// Formats the options that differ from Gymnasium's defaults.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let default = Self::from(self.slippery);
         f.write_str(if self.slippery { "slippery" } else { "not slippery" })?;
@@ -105,7 +105,7 @@ impl fmt::Display for Dynamics {
 }
 
 impl Rewards {
-    /// The reward on arrival in such a cell.
+    /// Reward on arrival in a cell of this kind.
     pub fn of(&self, cell: Cell) -> f64 {
         match cell {
             Cell::Start | Cell::Frozen => self.frozen,
@@ -116,7 +116,7 @@ impl Rewards {
 }
 
 impl Environment {
-    /// The model of a map.
+    /// Makes the model of a map.
     pub fn new(map: Map, dynamics: impl Into<Dynamics>) -> Self {
         let dynamics = dynamics.into();
         let width = map.width();
@@ -140,12 +140,12 @@ impl Environment {
         }
     }
 
-    /// The map.
+    /// Map of the lake.
     pub fn map(&self) -> &Map {
         &self.map
     }
 
-    /// How it answers moves.
+    /// Options of the dynamics.
     pub fn dynamics(&self) -> Dynamics {
         self.dynamics
     }
@@ -155,7 +155,7 @@ impl Environment {
         self.dynamics.slippery
     }
 
-    /// The outcomes of an action, in Gymnasium's order.
+    /// Outcomes of an action, in Gymnasium's order.
     pub fn outcomes(&self, cell: usize, action: Action) -> Outcomes {
         let one = |outcome| Outcomes { transitions: [outcome; TURNS.len()], count: 1 };
         if self.is_terminal(cell) {
@@ -168,8 +168,8 @@ impl Environment {
         }
     }
 
-    /// The outcome of an action that a number drawn uniformly from 0 to below 1 picks, as Gymnasium picks it: the
-    /// first whose cumulated probability is above the number.
+    /// Outcome of an action that a uniform random number in [0, 1) selects, as in Gymnasium: the
+    /// first one whose cumulative probability is above the number.
     ///
     /// # Examples
     ///
@@ -195,8 +195,8 @@ impl Environment {
         self.arrive(cell, action as usize + TURNS[turn], self.probabilities[turn])
     }
 
-    /// Steps until an episode is cut off: 100 on lakes of up to 4x4 cells and 200 on larger ones, as Gymnasium
-    /// truncates its own two. That is 25 for each row, and lakes of more than eight rows or columns go on likewise.
+    /// Number of steps after which an episode is truncated: 100 on lakes of up to 4x4 cells and 200 on larger ones up
+    /// to 8x8, as for Gymnasium's two maps. That is 25 per row, and larger lakes continue in this proportion.
     pub fn horizon(&self) -> usize {
         let (cells, width) = (self.map.cells().len(), self.map.width());
         if cells <= 16 { 100 } else { usize::max(200, 25 * width.max(cells / width)) }

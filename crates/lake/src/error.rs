@@ -1,4 +1,4 @@
-//! Why the lake refused.
+//! Errors of the lake.
 
 use std::path::PathBuf;
 
@@ -7,159 +7,159 @@ use training::{OptimizerError, StepError};
 
 use crate::spelling::suggest;
 
-/// Why the lake refused.
+/// An error of the lake.
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
-    /// A map that is none.
+    /// An invalid map.
     #[error("map {map}: {problem}")]
     Map {
-        /// Its name or path.
+        /// Name or path of the map.
         map: String,
-        /// What is wrong with it, what was expected, and what was given.
+        /// Description of the error, with the expected and the given value.
         problem: String,
     },
     /// A trajectory that the map does not have or allow.
     #[error("trajectory {trajectory}: {problem}")]
     Trajectory {
-        /// Its name or word.
+        /// Name or word of the trajectory.
         trajectory: String,
-        /// What is wrong with it, at which step.
+        /// Description of the error, with the step.
         problem: String,
     },
-    /// A trajectory that maps may have, and this one does not.
+    /// A named trajectory that this map does not have, although maps may have it.
     #[error("trajectory {trajectory}: {problem}")]
     NoTrajectory {
-        /// Its name.
+        /// Name of the trajectory.
         trajectory: String,
-        /// Why it does not, and what to do.
+        /// Reason, and a remedy.
         problem: String,
     },
     /// A cell whose best action cannot be decided, as the error bounds of its actions' values overlap.
-    #[error("optimal policy: in row {row}, column {column}, the actions {actions} cannot be told apart: {problem}")]
+    #[error("optimal policy: in row {row}, column {column}, the actions {actions} cannot be distinguished: {problem}")]
     Undecided {
-        /// The cell's row, from 1.
+        /// Row of the cell, from 1.
         row: usize,
-        /// Its column, from 1.
+        /// Column of the cell, from 1.
         column: usize,
-        /// The actions that may be optimal.
+        /// Actions that may be optimal.
         actions: String,
         /// The reason why rounding does not separate them.
         problem: String,
     },
-    /// A recipe's field.
+    /// An invalid value of a recipe's field.
     #[error("{field}: expected {allowed}, got {given}")]
     Field {
-        /// The field.
+        /// Name of the field.
         field: String,
-        /// What is allowed.
+        /// Description of the allowed values.
         allowed: String,
-        /// The value given.
+        /// Given value.
         given: String,
     },
     /// A recipe that is not TOML, or a field of another type.
     #[error("{path}: {problem}")]
     Parse {
-        /// The file, or the option.
+        /// File, or option of the command line.
         path: String,
-        /// What is wrong, and where.
+        /// Description of the error, with its position.
         problem: String,
     },
     /// A file that cannot be read or written.
     #[error("{path}: {source}")]
     File {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// A method or one of its parameters.
+    /// An unknown method, or an invalid parameter of one.
     #[error(transparent)]
     Registry(RegistryError),
-    /// A parameter.
+    /// An invalid parameter.
     #[error(transparent)]
     Parameter(ParameterError),
-    /// An optimizer or one of its parameters.
+    /// An unknown optimizer, or an invalid parameter of one.
     #[error(transparent)]
     Optimizer(OptimizerError),
-    /// A refused name, with existing names that are spelled like it.
+    /// An unknown name, with similar existing names.
     #[error("{error}; did you mean {meant}?")]
     Misspelled {
-        /// The refusal of the name.
+        /// Error about the name.
         error: Box<LakeError>,
-        /// The suggested names.
+        /// Suggested names.
         meant: String,
     },
     /// A network whose parameters do not fit its layers.
     #[error("network: {0}")]
     Network(#[from] ndarray::ShapeError),
-    /// A run that a step refused.
+    /// A run with a failed step.
     #[error("{method}, seed {seed}, step {step}: {source}")]
     Step {
-        /// The method's label.
+        /// Label of the method.
         method: String,
-        /// The run's seed.
+        /// Seed of the run.
         seed: u64,
-        /// The step, from 0.
+        /// Number of the step, from 0.
         step: usize,
-        /// Why.
+        /// Error of the step.
         source: Box<StepError<std::convert::Infallible>>,
     },
-    /// A run that ended without a policy.
+    /// A run that ended without a policy because it diverged.
     #[error("{method}, seed {seed}: the policy diverged at learning rate {learning_rate}; a smaller one may help")]
     Diverged {
-        /// The method's label.
+        /// Label of the method.
         method: String,
-        /// The run's seed.
+        /// Seed of the run.
         seed: u64,
-        /// The recipe's learning rate.
+        /// Learning rate of the recipe.
         learning_rate: f64,
     },
-    /// A design of a study.
+    /// An error in a design of a study.
     #[error("design {number}: {source}")]
     Design {
-        /// Its number.
+        /// Number of the design.
         number: usize,
-        /// Why.
+        /// Error of the design.
         source: Box<LakeError>,
     },
-    /// A level of a study's factor.
+    /// An error in a level of a study's factor.
     #[error("factor {factor}, level \"{level}\": {source}")]
     Level {
-        /// The factor.
+        /// Name of the factor.
         factor: String,
-        /// The level.
+        /// Name of the level.
         level: String,
-        /// Why.
+        /// Error of the level.
         source: Box<LakeError>,
     },
-    /// A file of a study's results.
+    /// An invalid file of a study's results.
     #[error("{path}: {problem}")]
     Shard {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// Description of the error, and a remedy.
         problem: String,
     },
-    /// A file that holds no policy of the lake.
+    /// A file without a policy for this lake.
     #[error("policy {path}: {problem}")]
     Policy {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong, where, what was expected, and what was given.
+        /// Description of the error, with its position, the expected and the given value.
         problem: String,
     },
     /// A figure that could not be drawn.
     #[error("figure {figure}: {problem}")]
     Figure {
-        /// Its file name.
+        /// File name of the figure.
         figure: String,
-        /// Why.
+        /// Description of the error.
         problem: String,
     },
     /// A page that could not be made.
     #[error("page: {problem}")]
     Page {
-        /// Why.
+        /// Description of the error.
         problem: String,
     },
 }

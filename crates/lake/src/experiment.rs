@@ -1,4 +1,5 @@
-//! Running a recipe: every method over every seed, in parallel, in an order that no thread count changes.
+//! Running of a recipe: every method over every seed, in parallel, with results in an order that does not depend on
+//! threads.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -28,27 +29,27 @@ use crate::start;
 use crate::teacher;
 use crate::trajectory;
 
-/// The stream of a run's seed that initial parameters are drawn from. Every further source of randomness takes its own
-/// stream, so that adding one changes no other's numbers.
+/// Stream of a run's seed for initial parameters. Every further source of randomness has its own stream, so that a new
+/// source does not change the numbers of others.
 const INITIALISATION: u64 = 0;
-/// The stream of the noise of λ.
+/// Stream of the noise of λ.
 const LAMBDA_NOISE: u64 = 1;
-/// The stream of a value head's initial parameters.
+/// Stream of a value head's initial parameters.
 const VALUE_HEAD: u64 = 2;
-/// The stream of the actions that the policy samples.
+/// Stream of the actions that the policy samples.
 const ACTION: u64 = 3;
-/// The stream of the lake's slips in sampled episodes.
+/// Stream of the lake's slips in sampled episodes.
 const SLIP: u64 = 4;
-/// The stream of the actions that are sampled to explain a policy.
+/// Stream of the actions that are sampled to explain a policy.
 const EXPLAINED_ACTION: u64 = 5;
-/// The stream of the lake's slips where a policy is explained.
+/// Stream of the lake's slips in episodes that explain a policy.
 const EXPLAINED_SLIP: u64 = 6;
-/// The stream of the cells in which a policy is wrong before training.
+/// Stream of the cells in which a policy is wrong before training.
 const START: u64 = 8;
-/// The stream of a parameterised target's initial parameters.
+/// Stream of a parameterised target's initial parameters.
 pub(crate) const TARGET: u64 = 9;
 
-/// A recipe with everything derived and checked: nothing can fail after this but training itself.
+/// A recipe with everything derived and checked: afterwards only training itself can fail.
 #[derive(Debug)]
 pub struct Experiment {
     recipe: Recipe,
@@ -57,15 +58,15 @@ pub struct Experiment {
     /// Whether the demonstration is the recipe's; otherwise no method reads it.
     is_demonstrated: bool,
     rejected: Option<Trajectory>,
-    /// The teacher's distributions, where a method reads them.
+    /// Distributions of the teacher, if a method reads them.
     teacher: Option<TransitionMatrix>,
-    /// Updates after which the curve is measured.
+    /// Numbers of updates after which the curve is measured.
     curve_steps: Vec<usize>,
-    /// Whether the report says why.
+    /// Whether the report has explanations.
     explain: bool,
 }
 
-/// What one run of one method leaves behind.
+/// Results of one run of one method.
 struct Run {
     measured: Measured,
     curve: Vec<f64>,
@@ -76,7 +77,7 @@ struct Run {
     account: Option<Account>,
 }
 
-/// What a method's stages leave behind.
+/// Results of a method's stages.
 pub(crate) struct Taught {
     transition_matrix: TransitionMatrix,
     cells_visited: usize,
@@ -84,16 +85,16 @@ pub(crate) struct Taught {
     network: Network,
 }
 
-/// What training leaves behind beside the policy.
+/// Results of training besides the policy.
 #[derive(Default)]
 struct Learned {
-    /// Episodes sampled.
+    /// Number of sampled episodes.
     episodes: usize,
-    /// Samples that gave no pair.
+    /// Number of samples without a pair.
     ties: usize,
-    /// The last objective's state after its last update.
+    /// State of the last objective after its last update.
     state: ObjectiveState,
-    /// What the last update reported; nothing if no sample ever gave any data.
+    /// Report of the last update; `None` if no sample gave any data.
     last: Option<StepReport>,
     observation: Option<Observation>,
 }
@@ -113,7 +114,7 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// Variant for studies, in which the two trajectories may be random words that happen to be equal: a study counts
+    /// Variant for studies, in which the two trajectories may be random words that are equal by chance: a study counts
     /// such designs too.
     pub(crate) fn drawn(recipe: Recipe) -> Result<Self, LakeError> {
         let setting = Setting::new(&recipe)?;
@@ -121,7 +122,8 @@ impl Experiment {
         let fitted = recipe.start.policy(map, setting.greedy(), &mut stream(recipe.seed, 0, START));
         let sampled = fitted.unwrap_or_else(|| uniform_policy(map));
         let resolve = |name: &str| trajectory::resolve_rewarded(environment, recipe.gamma, name, &sampled);
-        // Whatever trains before the methods reads it like them, so that no method's numbers depend on its company.
+        // Whatever trains before the methods reads the demonstration as they do, so that a method's results do not
+        // depend on other methods.
         let trained = || recipe.trained().map(|trained| trained.objective().requirements());
         let (demonstration, is_demonstrated) = match resolve(&recipe.demonstration) {
             // No method reads the demonstration, but the report has distances along it.
@@ -138,27 +140,27 @@ impl Experiment {
         Ok(Self { recipe, setting, demonstration, is_demonstrated, rejected, teacher, curve_steps, explain: false })
     }
 
-    /// The same, with a report that also says why each method ends where it does.
+    /// Adds explanations to the report.
     pub fn explained(self) -> Self {
         Self { explain: true, ..self }
     }
 
-    /// The number of runs.
+    /// Number of runs.
     pub fn runs(&self) -> usize {
         self.recipe.method.len() * self.recipe.seeds
     }
 
-    /// The lake.
+    /// Lake of the recipe.
     pub fn environment(&self) -> &Environment {
         self.setting.environment()
     }
 
-    /// The recipe.
+    /// Recipe of the experiment.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
 
-    /// What policies are measured against.
+    /// Policy that others are compared with.
     pub fn optimal(&self) -> &TransitionMatrix {
         self.setting.optimal()
     }
@@ -168,22 +170,22 @@ impl Experiment {
         self.setting.greedy()
     }
 
-    /// The trajectory to imitate.
+    /// Trajectory to imitate.
     pub fn demonstration(&self) -> &Trajectory {
         &self.demonstration
     }
 
-    /// The trajectory to avoid, where a method reads it.
+    /// Trajectory to avoid, if a method reads it.
     pub fn rejected(&self) -> Option<&Trajectory> {
         self.rejected.as_ref()
     }
 
-    /// Updates after which the curve is measured, in order.
+    /// Numbers of updates after which the curve is measured, in order.
     pub fn curve_steps(&self) -> &[usize] {
         &self.curve_steps
     }
 
-    /// Trains every method over every seed on rayon's current threads; `finished` is called once a run.
+    /// Trains every method over every seed on rayon's current threads; calls `finished` after each run.
     ///
     /// # Errors
     ///
@@ -227,7 +229,7 @@ impl Experiment {
         })
     }
 
-    /// The policy of a run before training.
+    /// Policy of a run before training.
     pub(crate) fn initial(&self, seed: u64) -> Result<Network, LakeError> {
         let (map, recipe) = (self.environment().map(), &self.recipe);
         let inputs = Inputs::new(recipe.encoding, map);
@@ -268,7 +270,7 @@ impl Experiment {
         })
     }
 
-    /// Trains a policy with a method's stages, one behind the other; `measure` sees each point of the last one's curve.
+    /// Trains a policy with a method's stages in sequence; calls `measure` at each point of the last one's curve.
     pub(crate) fn teach(
         &self,
         method: usize,
@@ -312,7 +314,7 @@ impl Experiment {
         Ok(Taught { transition_matrix, cells_visited, learned: total, network: policy.network })
     }
 
-    /// What is to be said of a run that left this network behind.
+    /// Account of a run that produced this network.
     fn account(
         &self,
         mut observation: Observation,
@@ -341,11 +343,12 @@ impl Experiment {
         observation.account(trained, &subject, value_head, dice)
     }
 
-    /// Trains the policy with one objective for the recipe's steps; `measure` sees it at those of the curve but the last.
+    /// Trains the policy with one objective for the recipe's steps; calls `measure` at the points of the curve except
+    /// the last.
     ///
     /// # Errors
     ///
-    /// The step, from 0, that was refused, and why.
+    /// The number of the failed step, from 0, and its error.
     fn learn<'a>(
         &self,
         policy: &mut LakePolicy<'a>,
@@ -401,7 +404,7 @@ impl Experiment {
             let lambda = requirements.anticipation.at(schedule.warmup(update, recipe.steps), draw);
             let settings = StepSettings { learning_rate, clip_norm: recipe.clip_norm, lambda };
             if batches.is_empty() {
-                // Nothing to learn from: the update is passed over.
+                // Without data the update is skipped.
                 continue;
             }
             if let Some(observation) = &mut learned.observation {
@@ -418,7 +421,7 @@ impl Experiment {
         self.recipe.method[method].label().to_owned()
     }
 
-    /// Cells of the demonstration, each once.
+    /// Cells of the demonstration, without repetition.
     pub fn demonstrated_cells(&self) -> Vec<usize> {
         let mut cells = self.demonstration.cells.clone();
         cells.sort_unstable();
@@ -473,7 +476,7 @@ impl Experiment {
     }
 }
 
-/// The network, with a value head where any of the methods reads values.
+/// Adds a value head to the network if any of the methods reads values.
 fn equipped<'a>(
     network: Network,
     methods: impl IntoIterator<Item = &'a Configured>,
@@ -486,7 +489,7 @@ fn equipped<'a>(
     }
 }
 
-/// A stream of a run's seed, apart from those of other stages.
+/// A stream of a run's seed, different from those of other stages.
 pub(crate) fn stream(seed: u64, stage: usize, number: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream((stage as u64) << 32 | number);
@@ -499,7 +502,7 @@ fn reads_rejected(requirements: &Requirements) -> bool {
     compares && requirements.source == Source::Given
 }
 
-/// 0, 1, 2, 5, 10, 20, 40, 80, ... and the last.
+/// Points of the curve: 0, 1, 2, 5, 10, 20, 40, 80, ... and the last step.
 pub(crate) fn curve_steps(steps: usize) -> Vec<usize> {
     let doubling = std::iter::successors(Some(5_usize), |step| step.checked_mul(2));
     let mut curve: Vec<_> = [0, 1, 2].into_iter().chain(doubling).take_while(|&step| step < steps).collect();

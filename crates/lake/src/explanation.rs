@@ -1,38 +1,44 @@
-//! Why one objective gets closer to the optimal policy than another.
+//! Measurements that explain why one objective ends closer to the optimal policy than another.
 //!
-//! All of it is about a method's own training, the last stage where methods train in sequence: *before* is the policy that this
-//! stage begins with and takes as reference, untrained unless other methods came first, and *trained* is what it leaves behind.
+//! All of it is about a method's own training, the last stage where methods train in sequence: *before* is the policy
+//! that this stage begins with and takes as reference, untrained unless other methods came first, and *trained* is what
+//! it leaves behind.
 //!
 //! # Formula
 //!
-//! **Reads.** Each update reads every state of the responses that it learns from once; a fused state reads the demonstrated cell
-//! with weight 1 − λ and the anticipated one with weight λ. Counts are sums of weights over the updates.
+//! **Reads.** Each update reads every state of the responses that it learns from once; a fused state reads the
+//! demonstrated cell with weight 1 − λ and the anticipated one with weight λ. Counts are sums of weights over the
+//! updates.
 //!
-//! **Parts of the distance.** The distance from the optimal policy T* is the sum over the C non-terminal cells of
-//! Σₐ (T(a|s) − T*(a|s))² / 4C. Its parts are the sums over the demonstration's cells, over the others that the training read, and
-//! over those that it never read, where all that is learned is what cells share.
+//! **Parts of the distance.** The distance from the optimal policy T* is the sum over the C non-terminal cells of Σₐ
+//! (T(a|s) − T*(a|s))² / 4C. Its parts are the sums over the demonstration's cells, over the others that the training
+//! read, and over those that it never read, where all that is learned is what cells share.
 //!
-//! **Alignment.** q(s) is the share of a non-terminal cell in the reads of the non-terminal cells, and d(s) its share in the
-//! expected visits, d(s) ∝ Σₜ P(sₜ = s), t from 0 to below Gymnasium's horizon, with sₜ where the policy moves from at time t.
-//! Overlap is Σₛ min(q, d), in [0, 1]; divergence is KL(q || d) = Σₛ q log(q / d), nats, and none where q > 0 = d.
+//! **Alignment.** q(s) is the share of a non-terminal cell in the reads of the non-terminal cells, and d(s) its share
+//! in the expected visits, d(s) ∝ Σₜ P(sₜ = s), t from 0 to below Gymnasium's horizon, with sₜ where the policy moves
+//! from at time t. Overlap is Σₛ min(q, d), in [0, 1]; divergence is KL(q || d) = Σₛ q log(q / d), nats, and none where
+//! q > 0 = d.
 //!
-//! **Bias of the preference estimate** (Table 1 of *Intuitive Fine-Tuning*, arXiv 2405.11870). What an objective teaches about the
-//! states at time n is weighed by a prior qₙ over cells, where ρₙ(s) = π_θ(sₙ, ρ₀) would be due, the policy's own distribution:
+//! **Bias of the preference estimate** (Table 1 of *Intuitive Fine-Tuning*, arXiv 2405.11870). What an objective
+//! teaches about the states at time n is weighed by a prior qₙ over cells, where ρₙ(s) = π_θ(sₙ, ρ₀) would be due, the
+//! policy's own distribution:
 //!
 //! > biasₙ = ½ Σₛ |qₙ(s) − ρₙ(s)|, ρₙ(s) = P(sₙ = s | the episode still runs at n)
 //!
-//! and qₙ is the mean over the responses that still run at n of (1 − λ) δ(sₙ) + λ δ(s^θₙ), with λ = 0 but for anticipated states.
-//! So all of it is on the demonstrated state for `sft`; half on the chosen and half on the rejected one for methods on pairs as
-//! long as both run; and for methods that sample it is the empirical distribution of the responses that one step learns from,
-//! sampled from the policy in question. The report has the mean over the times n of the demonstration's moves, those left out at
-//! which no response, or no episode of the policy, runs any more. λ is what it is after the warm-up and without noise. qₙ and
-//! ρₙ say where an objective looks, not in which direction it pushes.
+//! and qₙ is the mean over the responses that still run at n of (1 − λ) δ(sₙ) + λ δ(s^θₙ), with λ = 0 but for
+//! anticipated states. So all of it is on the demonstrated state for `sft`; half on the chosen and half on the rejected
+//! one for methods on pairs as long as both run; and for methods that sample it is the empirical distribution of the
+//! responses that one step learns from, sampled from the policy in question. The report has the mean over the times n
+//! of the demonstration's moves, those left out at which no response, or no episode of the policy, runs any more. λ is
+//! what it is after the warm-up and without noise. qₙ and ρₙ say where an objective looks, not in which direction it
+//! pushes.
 //!
-//! **Probability of the demonstration** Πₙ π(a*ₙ|s*ₙ): what the policy itself gives to the whole trajectory, slips aside.
+//! **Probability of the demonstration** Πₙ π(a*ₙ|s*ₙ): what the policy itself gives to the whole trajectory, slips
+//! aside.
 //!
-//! **Displacement.** log π of a trajectory is the sum over its moves, nats; margin is that of the chosen (the demonstration) less that
-//! of the rejected trajectory. A run is displaced where the chosen one is less probable than before although the margin grew: the
-//! rejected one fell further, and what both lost went elsewhere.
+//! **Displacement.** log π of a trajectory is the sum over its moves, nats; margin is that of the chosen (the
+//! demonstration) less that of the rejected trajectory. A run is displaced where the chosen one is less probable than
+//! before although the margin grew: the rejected one fell further, and what both lost went elsewhere.
 //!
 //! **Bellman residual** of Vₜ = exp(−Lₜ), with Lₜ = Σ_{k≥t} −log π(a*ₖ|s*ₖ) undiscounted (A.3 of the paper):
 //!
@@ -40,9 +46,9 @@
 //!
 //! which is 0 exactly where the demonstrated action is greedy.
 //!
-//! **Gradient cosine** ⟨g, g'⟩ / (‖g‖ ‖g'‖) of two methods' gradients by all parameters at the same policy, each with the data, the
-//! reference and the anticipation that it trains with; undefined where either gradient is zero. A method that samples
-//! has one step's sample, all from the same streams of random numbers.
+//! **Gradient cosine** ⟨g, g'⟩ / (‖g‖ ‖g'‖) of two methods' gradients by all parameters at the same policy, each with
+//! the data, the reference and the anticipation that it trains with; undefined where either gradient is zero. A method
+//! that samples has one step's sample, all from the same streams of random numbers.
 
 mod account;
 mod measures;
@@ -59,107 +65,109 @@ pub use measures::{
     running, visitation,
 };
 
-/// Gradients are compared in the first runs only: each takes the step of every method at two policies of every method.
+/// Number of runs in which gradients are compared: each comparison takes the step of every method at two policies of
+/// every method.
 pub const COMPARED_RUNS: usize = 32;
 
-/// Where a read cell comes from.
+/// Origin of the read of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// The trajectory to imitate.
     Demonstration,
-    /// Where the policy's greedy action leads from a demonstrated state.
+    /// The cell after the policy's greedy action in a demonstrated state.
     Anticipation,
     /// The trajectory to avoid.
     Negatives,
-    /// Episodes that the policy sampled.
+    /// Episodes sampled from the policy.
     Rollouts,
 }
 
-/// Why a method ended where it did: summaries over runs.
+/// Explanation of a method's result: summaries over runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
-    /// What the training steps read, by origin; those that gave nothing are left out.
+    /// Reads of the training steps by origin, without origins that gave none.
     pub explored: Vec<Explored>,
-    /// The share of the non-terminal cells that the training steps read, whatever the origin.
+    /// Share of the non-terminal cells that the training steps read, whatever the origin.
     pub reached: Summary,
-    /// Where the distance from the optimal policy is left.
+    /// Parts of the distance from the optimal policy.
     pub distance: DistanceParts,
-    /// At the policy that training began with.
+    /// Measurements at the policy before training.
     pub before: Standing<Summary, Cosine>,
-    /// At the policy that it left behind.
+    /// Measurements at the policy after training.
     pub trained: Standing<Summary, Cosine>,
-    /// How probable the chosen and the rejected trajectory were along the way; none if no method of the recipe reads the latter.
+    /// Probabilities of the chosen and the rejected trajectory during training; `None` if no method of the recipe reads
+    /// the latter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub displacement: Option<Displacement>,
 }
 
-/// What the training steps read of one origin.
+/// Reads of one origin.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explored {
-    /// The origin.
+    /// Origin of the reads.
     pub origin: Origin,
     /// Reads of each cell, mean over runs.
     pub reads: Vec<f64>,
-    /// The share of the non-terminal cells that were read.
+    /// Share of the non-terminal cells that were read.
     pub reached: Summary,
 }
 
-/// The distance from the optimal policy, in parts that add up to it.
+/// Distance from the optimal policy, in parts that add up to it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DistanceParts {
-    /// In the cells of the demonstration.
+    /// Part of the demonstration's cells.
     pub demonstrated: Summary,
-    /// In the other cells that the training read.
+    /// Part of the other cells that the training read.
     pub otherwise_read: Summary,
-    /// In the cells that the training never read.
+    /// Part of the cells that the training never read.
     pub unread: Summary,
-    /// In each cell, mean over runs.
+    /// Part of each cell, mean over runs.
     pub by_cell: Vec<f64>,
 }
 
-/// What is measured at one policy: of one run, or over all of them.
+/// Measurements at one policy, of one run or over all of them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Standing<Number, Agreement> {
-    /// Σ min(q, d) of reads and visits; undefined if nothing was read.
+    /// Overlap Σ min(q, d) of reads and visits; undefined if nothing was read.
     #[serde(serialize_with = "or_undefined")]
     pub overlap: Option<Number>,
-    /// KL(q || d) of reads and visits, nats; undefined if nothing was read, or something that the policy never visits.
+    /// Divergence KL(q || d) of reads from visits, nats; undefined if nothing was read, or a cell that the policy never
+    /// visits.
     #[serde(serialize_with = "or_undefined")]
     pub divergence: Option<Number>,
-    /// Mean total variation distance between the states that the objective weighs and those that the policy visits, in
+    /// Mean total variation distance between the states that the objective weights and those that the policy visits, in
     /// [0, 1]; undefined if there was nothing to learn from.
     #[serde(serialize_with = "or_undefined")]
     pub bias: Option<Number>,
-    /// The probability that the policy gives to the demonstration, Π π(a*|s*).
+    /// Probability of the demonstration under the policy, Π π(a*|s*).
     pub demonstration_probability: Number,
-    /// The greatest Bellman residual along the demonstration.
+    /// Maximum Bellman residual along the demonstration.
     pub greatest_residual: Number,
-    /// The mean Bellman residual along the demonstration.
+    /// Mean Bellman residual along the demonstration.
     pub mean_residual: Number,
-    /// d(s), the share of each cell in the policy's expected visits; mean over runs.
+    /// Share d(s) of each cell in the policy's expected visits, mean over runs.
     pub visitation: Vec<f64>,
-    /// Of each pair of methods, in the recipe's order: (0, 1), (0, 2), (1, 2), (0, 3), ...
+    /// Cosines for each pair of methods, in the recipe's order: (0, 1), (0, 2), (1, 2), (0, 3), ...
     pub cosines: Vec<Agreement>,
 }
 
-/// How far two methods' gradients agree at a policy.
+/// Agreement of two methods' gradients at a policy.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cosine {
     /// Labels of the two methods.
     pub between: [String; 2],
-    /// Mean of the cosine; undefined if in no run both gradients differed from zero.
+    /// Mean of the cosine; undefined if there is no run in which both gradients differ from zero.
     #[serde(serialize_with = "or_undefined")]
     pub mean: Option<f64>,
-    /// Half-width of the mean's 95% confidence interval; undefined for less than two runs.
+    /// Half-width of the mean's 95% confidence interval; undefined for fewer than two runs.
     #[serde(serialize_with = "or_undefined")]
     pub ci95: Option<f64>,
-    /// Runs in which both gradients differed from zero, of the first [`COMPARED_RUNS`].
+    /// Number of runs in which both gradients differ from zero, among the first [`COMPARED_RUNS`].
     pub runs: usize,
 }
 
-/// A number, or "undefined" where there is none: JSON's null would not say whether a number is missing or has no
-/// meaning.
+/// Serializes a missing number as "undefined": JSON's null would not say whether it is missing or has no meaning.
 pub(crate) fn or_undefined<T: Serialize, S: Serializer>(number: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
     match number {
         Some(number) => number.serialize(serializer),
@@ -167,24 +175,24 @@ pub(crate) fn or_undefined<T: Serialize, S: Serializer>(number: &Option<T>, seri
     }
 }
 
-/// How probable the chosen and the rejected trajectory were along the way.
+/// Probabilities of the chosen and the rejected trajectory during training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Displacement {
     /// log π of the chosen trajectory, nats.
     pub chosen: Curve,
     /// log π of the rejected trajectory, nats.
     pub rejected: Curve,
-    /// How much the margin, chosen less rejected, grew over the training, nats.
+    /// Change of the margin, chosen minus rejected, over the training, nats.
     pub margin_change: Summary,
-    /// The share of the runs in which the chosen log-probability fell while the margin grew.
+    /// Share of the runs in which the chosen log-probability fell while the margin grew.
     pub displaced: f64,
 }
 
 impl Origin {
-    /// All four.
+    /// All origins.
     pub const ALL: [Origin; 4] = [Origin::Demonstration, Origin::Anticipation, Origin::Negatives, Origin::Rollouts];
 
-    /// What it is called.
+    /// Name of the origin.
     pub fn name(self) -> &'static str {
         match self {
             Origin::Demonstration => "demonstration",
@@ -195,8 +203,8 @@ impl Origin {
     }
 }
 
-/// Summarises the accounts of a method's runs, in the order of seeds; `labels` are those of the recipe's methods and `steps` those
-/// of the curve.
+/// Summarises the accounts of a method's runs, in the order of seeds; `labels` are those of the recipe's methods, and
+/// `steps` the points of the curve.
 pub(crate) fn summarise(
     map: &Map,
     demonstration: &Trajectory,
@@ -230,7 +238,7 @@ pub(crate) fn summarise(
 
 fn summarise_standings(standings: Vec<&OfRun>, labels: &[&str]) -> Standing<Summary, Cosine> {
     let all = |value: fn(&OfRun) -> f64| Summary::new(standings.iter().map(|standing| value(standing)).collect());
-    // Runs without the number are left out.
+    // Runs without the number are skipped.
     let some = |value: fn(&OfRun) -> Option<f64>| known(standings.iter().filter_map(|standing| value(standing)));
     let cosine = |(place, pair): (usize, [usize; 2])| {
         let summary = known(standings.iter().filter_map(|standing| *standing.cosines.get(place)?));
@@ -260,7 +268,7 @@ fn distance_parts(demonstration: &Trajectory, accounts: &[&Account]) -> Distance
             let of_part = distances
                 .filter(|(cell, _)| is_part(demonstration.cells.contains(cell), account.reads.any(*cell)))
                 .map(|(_, distance)| distance);
-            // Of no numbers, `sum` is −0.
+            // The `sum` of no numbers would be −0.
             of_part.fold(0.0, |sum, distance| sum + distance)
         };
         Summary::new(accounts.iter().map(part).collect())
@@ -299,13 +307,13 @@ fn displacement(accounts: &[&Account], steps: &[usize]) -> Option<Displacement> 
     })
 }
 
-/// The summary of at least one value.
+/// Summary of at least one value.
 fn known(values: impl Iterator<Item = f64>) -> Option<Summary> {
     let values: Vec<_> = values.collect();
     (!values.is_empty()).then(|| Summary::new(values))
 }
 
-/// The mean of at least one row, place by place.
+/// Mean of at least one row, element by element.
 fn mean_rows<'a>(rows: impl ExactSizeIterator<Item = &'a [f64]>) -> Vec<f64> {
     let (count, mut sums) = (rows.len() as f64, Vec::new());
     for row in rows {

@@ -1,4 +1,5 @@
-//! The lake as conversations: a state is what the user says, and an action what the assistant answers. Lines of JSON, as `lm` reads them.
+//! The lake as conversations: a state is what the user says, and an action what the assistant answers. Lines of JSON,
+//! as `lm` reads them.
 //!
 //! | a line of | is |
 //! |---|---|
@@ -6,9 +7,10 @@
 //! | `preferences.jsonl` | two answers to one state: `prompt`, `chosen`, `rejected` |
 //! | `evaluation.jsonl` | one non-terminal cell with all four answers: `prompt`, `completions`, and as `rewards` Q*(s,a) |
 //!
-//! A state is told by itself, so that what is asked of a language model is a policy T(a|s) as the lake's. Of each cell that the
-//! trajectories visit, preferences say what they say: a move of the demonstration is better than any move that it does not make there;
-//! and where only the rejected trajectory comes, any move is better than those that this one makes there.
+//! A state is told by itself, so that what is asked of a language model is a policy T(a|s) as the lake's. Of each cell
+//! that the trajectories visit, preferences say what they say: a move of the demonstration is better than any move that
+//! it does not make there; and where only the rejected trajectory comes, any move is better than those that this one
+//! makes there.
 
 use std::collections::BTreeMap;
 
@@ -20,50 +22,50 @@ use crate::error::LakeError;
 use crate::map::{ACTIONS, Action, Cell, Map, Trajectory};
 use crate::solver::Solution;
 
-/// The most cells of a lake that is told: each cell's state tells of every hole.
+/// Maximum number of cells of an exported lake, as each cell's state describes every hole.
 pub const MOST_CELLS: usize = 4096;
-/// What is asked in every state.
+/// Question at the end of every state.
 const QUESTION: &str = "Which way do you go: left, down, right or up?";
-/// Where one is, on a drawn map.
+/// Symbol of the player on a drawn map.
 const HERE: char = 'X';
 
-/// How a state is told.
+/// Form of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, VariantNames)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[cfg_attr(feature = "program", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
 pub enum State {
-    /// In words: the lake's size, where the goals and the holes are, and where one is.
+    /// Words: the lake's size, and the positions of goals, holes and the player.
     Words,
-    /// As a drawn map with an X where one is.
+    /// A drawn map with an X at the player's position.
     Map,
 }
 
 impl State {
-    /// Both.
+    /// Both forms.
     pub const ALL: [Self; 2] = [Self::Words, Self::Map];
 }
 
-/// One turn of a conversation.
+/// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Turn {
-    /// Who speaks.
+    /// Role of the speaker.
     pub role: &'static str,
-    /// What is said.
+    /// Text of the message.
     pub content: String,
 }
 
 /// A move to imitate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Demonstration {
-    /// The state, and the action.
+    /// Messages with the state and the action.
     pub messages: [Turn; 2],
 }
 
 /// Two answers to one state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Preference {
-    /// The state.
+    /// Message with the state.
     pub prompt: [Turn; 1],
     /// The better answer.
     pub chosen: [Turn; 1],
@@ -71,48 +73,48 @@ pub struct Preference {
     pub rejected: [Turn; 1],
 }
 
-/// A state with every answer.
+/// A state with all four answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// The state.
+    /// Message with the state.
     pub prompt: [Turn; 1],
-    /// The answers, in Gymnasium's order.
+    /// Answers, in Gymnasium's order.
     pub completions: [[Turn; 1]; ACTIONS],
-    /// Q*(s,a) of each.
+    /// Values Q*(s,a) of the answers.
     pub rewards: [f64; ACTIONS],
 }
 
-/// Which line of which file is which cell and action: `lake.json`.
+/// Key to the exported lines, `lake.json`: the cell and the action of each.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Key {
-    /// The program's version.
+    /// Version of the program.
     pub version: &'static str,
-    /// The map's rows.
+    /// Rows of the map.
     pub map: Vec<String>,
-    /// How states are told.
+    /// Form of the states.
     pub state: State,
-    /// The answers, in the order of every line's `completions`.
+    /// Answers, in the order of every line's `completions`.
     pub actions: [&'static str; ACTIONS],
-    /// The words that were exported, by role.
+    /// Words of the exported trajectories, by role.
     pub trajectories: BTreeMap<&'static str, String>,
-    /// The cell of each demonstration, and the move in it.
+    /// Cell and move of each demonstration.
     pub demonstrations: Vec<(usize, &'static str)>,
-    /// The cell of each preference, the better move in it, and the worse one.
+    /// Cell, better move and worse move of each preference.
     pub preferences: Vec<(usize, &'static str, &'static str)>,
-    /// The cell of each line of the evaluation.
+    /// Cell of each line of the evaluation.
     pub evaluation: Vec<usize>,
 }
 
 /// A lake as conversations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conversations {
-    /// One a move of the demonstration.
+    /// One demonstration per move of the demonstrated trajectory.
     pub demonstrations: Vec<Demonstration>,
-    /// What each trajectory says of the cells that it visits.
+    /// Preferences from the trajectories, for the cells that they visit.
     pub preferences: Vec<Preference>,
-    /// One a non-terminal cell.
+    /// One question per non-terminal cell.
     pub evaluation: Vec<Evaluation>,
-    /// Which is which.
+    /// Key to the lines.
     pub key: Key,
 }
 
@@ -183,7 +185,7 @@ fn answer(action: Action) -> Turn {
     Turn { role: "assistant", content: action.word().to_owned() }
 }
 
-/// A cell with a better and a worse move, by cell.
+/// Cells with a better and a worse move each, in the order of cells.
 fn preferences(map: &Map, demonstration: &Trajectory, rejected: &Trajectory) -> Vec<(usize, Action, Action)> {
     let made = |trajectory: &Trajectory, cell: usize| {
         Action::ALL.map(|action| {
@@ -207,7 +209,7 @@ fn preferences(map: &Map, demonstration: &Trajectory, rejected: &Trajectory) -> 
     preferences
 }
 
-/// What the user says in a cell.
+/// Text of the user's message in a cell.
 fn prompt(map: &Map, cell: usize, state: State) -> String {
     match state {
         State::Words => {

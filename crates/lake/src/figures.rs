@@ -1,5 +1,5 @@
-//! Figures of a report: drawn once as SVG and rasterised from that, with an embedded font, so that the same report has the
-//! same bytes on every machine.
+//! Figures of a report: drawn once as SVG and rasterised from that, with an embedded font, so that the same report
+//! gives the same bytes on every machine.
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ use crate::solver::TransitionMatrix;
 pub struct Figure {
     /// File name without its extension.
     pub name: String,
-    /// The drawing.
+    /// SVG source of the drawing.
     pub svg: String,
 }
 
-/// How many pixels of a PNG one unit of the SVG takes.
+/// Number of pixels of a PNG per unit of the SVG.
 const PNG_SCALE: f32 = 2.0;
 const HOLE: RGBColor = RGBColor(70, 76, 88);
 const GOAL: RGBColor = RGBColor(240, 190, 60);
@@ -40,12 +40,12 @@ const ROW: i32 = 24;
 const LABEL: u32 = 15;
 /// Number of lines beyond which intervals are drawn fainter.
 const FEW: usize = 8;
-/// The axis of distances is at least so long.
+/// Minimum length of the axis of distances.
 const LEAST_TOP: f64 = 0.01;
 
-/// Corners of the start's mark, in percent of a cell's side.
+/// Corners of the start's symbol, in percent of a cell's side.
 pub(crate) const START_OUTLINE: [(f64, f64); 4] = [(12.0, 3.0), (21.0, 12.0), (12.0, 21.0), (3.0, 12.0)];
-/// Corners of a goal's mark.
+/// Corners of a goal's symbol.
 pub(crate) const GOAL_OUTLINE: [(f64, f64); 10] = [
     (50.0, 20.0),
     (57.9, 41.1),
@@ -59,7 +59,7 @@ pub(crate) const GOAL_OUTLINE: [(f64, f64); 10] = [
     (42.1, 41.1),
 ];
 
-/// Every figure of a report: the distances, the learning curves, and one sheet of heat maps for each method.
+/// Draws every figure of a report: the distances, the learning curves, and one sheet of heat maps per method.
 ///
 /// # Errors
 ///
@@ -79,7 +79,7 @@ pub fn draw(map: &Map, report: &Report) -> Result<Vec<Figure>, LakeError> {
     Ok(figures)
 }
 
-/// The figures of policies that any program trained: the distances, and one sheet of heat maps for each name.
+/// Draws the figures of policies from files: the distances, and one sheet of heat maps per name.
 ///
 /// # Errors
 ///
@@ -108,7 +108,7 @@ fn policy_figure(map: &Map, setting: &str, optimal: &Optimal, policy: &PolicyRep
 }
 
 impl Figure {
-    /// The figure as PNG, at twice the SVG's size.
+    /// Rasterises the figure as PNG, at twice the SVG's size.
     ///
     /// # Errors
     ///
@@ -145,12 +145,12 @@ fn setting(report: &Report) -> String {
     )
 }
 
-/// A bar a method, the least distance first.
+/// One bar per method, the smallest distance first.
 fn distances(area: &Area<'_>, setting: &str, policies: &[&PolicyReport], untrained: Option<(f64, &str)>) -> Drawn {
     heading(area, "Distance from the optimal policy", setting)?;
     let edge = |policy: &&PolicyReport| policy.distance.mean + policy.distance.ci95.unwrap_or(0.0);
     let edges = policies.iter().map(edge).chain(untrained.map(|(distance, _)| distance));
-    // The optimal policy has a bar of no length, on an axis of some.
+    // The optimal policy has a bar of length 0, so the axis needs a minimum length.
     let top = edges.fold(0.0, f64::max).max(LEAST_TOP);
     let text = label(12, INK, HPos::Left, VPos::Center);
     let widest = |text: &TextStyle<'_>| {
@@ -174,7 +174,7 @@ fn distances(area: &Area<'_>, setting: &str, policies: &[&PolicyReport], untrain
         look.mark(area, (30, y))?;
         area.draw(&Text::new(policy.method.clone(), (44, y), text.clone()))?;
         area.draw(&Rectangle::new([(left, y - 8), (at(mean), y + 8)], look.colour.filled()))?;
-        // An interval may reach below 0, and no distance does.
+        // An interval may extend below 0, but no distance is negative.
         let (low, high) = (at((mean - half).max(0.0)), at(mean + half));
         for line in [[(low, y), (high, y)], [(low, y - 4), (low, y + 4)], [(high, y - 4), (high, y + 4)]] {
             area.draw(&PathElement::new(line, INK.stroke_width(2)))?;
@@ -192,7 +192,7 @@ fn distances(area: &Area<'_>, setting: &str, policies: &[&PolicyReport], untrain
     Ok(())
 }
 
-/// The measured steps are about geometric, so that places along the axis are taken instead of a logarithm: 0 has one too.
+/// The measured steps are roughly geometric, so their indices are used instead of a logarithm, which 0 does not have.
 fn curves(area: &Area<'_>, report: &Report) -> Drawn {
     heading(area, "Distance from the optimal policy during training", &setting(report))?;
     let steps = &report.results[0].curve.steps;
@@ -301,7 +301,7 @@ fn heat_maps(area: &Area<'_>, map: &Map, setting: &str, optimal: &Optimal, learn
     area.draw(&Text::new("probability 1", (616, 446), label(11, INK, HPos::Left, VPos::Center)))?;
     let marks = [(Cell::Start, "start", 30), (Cell::Hole, "hole", 90), (Cell::Goal, "goal", 150)];
     for (kind, name, x) in marks {
-        // The start's mark is small and in a corner.
+        // The start's symbol is small and in a corner.
         let (place, side) = if kind == Cell::Start { ((x, 440), 50) } else { ((x - 4, 436), 20) };
         symbol(area, kind, place, side)?;
         area.draw(&Text::new(name, (x + 18, 446), label(11, INK, HPos::Left, VPos::Center)))?;
@@ -329,7 +329,7 @@ fn symbol(area: &Area<'_>, kind: Cell, (x, y): (i32, i32), side: i32) -> Drawn {
     Ok(())
 }
 
-/// A cell as four triangles, one on the side of each action, and the arrow of the most probable.
+/// Draws a cell as four triangles, one on the side of each action, and the arrow of the most probable.
 fn triangles(area: &Area<'_>, policy: &TransitionMatrix, cell: usize, (x, y): (i32, i32), side: i32) -> Drawn {
     let (left, top, right, bottom) = (x, y, x + side, y + side);
     let middle = (x + side / 2, y + side / 2);
@@ -354,7 +354,7 @@ fn triangles(area: &Area<'_>, policy: &TransitionMatrix, cell: usize, (x, y): (i
     Ok(())
 }
 
-/// From nearly white to deep blue.
+/// Colour from nearly white to deep blue.
 pub(crate) fn shade(amount: f64) -> RGBColor {
     let amount = amount.clamp(0.0, 1.0);
     let mix = |from: f64, to: f64| (from + (to - from) * amount).round() as u8;

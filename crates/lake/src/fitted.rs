@@ -5,12 +5,12 @@ use std::fmt::Display;
 use comfy_table::{CellAlignment, Table, presets};
 use textwrap::{Options, WordSplitter};
 
-/// Columns to assume where the output is no terminal.
+/// Number of columns if the output is not a terminal.
 pub const COLUMNS: usize = 120;
-/// Empty columns between two drawings.
+/// Number of empty columns between two drawings.
 const GAP: usize = 3;
 
-/// The text with its lines wrapped between words; only a word longer than a line is broken.
+/// Wraps the text between words; only a word longer than a line is broken.
 pub fn text(text: &str, columns: usize) -> String {
     let options = Options::new(columns).word_splitter(WordSplitter::NoHyphenation).break_words(true);
     textwrap::fill(text, options)
@@ -21,15 +21,16 @@ pub(crate) fn fits(text: &str, columns: usize) -> bool {
     text.lines().all(|line| line.chars().count() <= columns)
 }
 
-/// A table with names to the left and numbers to the right.
+/// Formats a table with names to the left and numbers to the right.
 ///
-/// Where the table is too wide, columns whose cells are all equal, or equal to an earlier column's, become lines below
-/// it. If it is still too wide, it is split into several tables, each with the first column. No cell is ever broken.
+/// If the table is too wide, columns whose cells are all equal, or equal to an earlier column's, become lines below it.
+/// If it is still too wide, it is split into several tables, each with the first column. No cell is ever broken.
 pub(crate) fn table<Title: Display, Row: AsRef<[String]>>(header: &[Title], rows: &[Row], columns: usize) -> String {
     keyed_table(header, rows, 1, columns)
 }
 
-/// A table as of [`table`], whose rows are identified by the first `keys` columns rather than by the first one alone.
+/// Formats a table like [`table`], whose rows are identified by the first `keys` columns instead of the first one
+/// alone.
 pub(crate) fn keyed_table<Title: Display, Row: AsRef<[String]>>(
     header: &[Title],
     rows: &[Row],
@@ -61,7 +62,7 @@ pub(crate) fn keyed_table<Title: Display, Row: AsRef<[String]>>(
     tables.join("\n\n")
 }
 
-/// The columns that do not repeat another, and a sentence about each of the others.
+/// Columns that do not repeat another, and a sentence about each of the others.
 fn without_repetition<Row: AsRef<[String]>>(header: &[String], rows: &[Row], keys: usize) -> (Vec<usize>, Vec<String>) {
     let cells = |column: usize| rows.iter().map(move |row| row.as_ref().get(column).map_or("", String::as_str));
     let (mut kept, mut notes) = (Vec::new(), Vec::new());
@@ -92,7 +93,7 @@ fn aligned<Row: AsRef<[String]>>(header: &[String], rows: &[Row], columns: &[usi
     table.trim_fmt()
 }
 
-/// Drawings side by side, as many in a row as fit, each under its title; `None` if one of them is too large.
+/// Drawings side by side, as many per row as fit, each under its title; `None` if one of them is too large.
 pub(crate) fn side_by_side(drawings: &[(&str, Vec<String>)], columns: usize) -> Option<String> {
     let width = |(title, lines): &(&str, Vec<String>)| {
         lines.iter().map(|line| line.chars().count()).max().unwrap_or(0).max(title.chars().count())

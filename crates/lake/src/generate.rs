@@ -1,4 +1,4 @@
-//! Random lakes that can be crossed, each determined by its size, its share of holes and a seed.
+//! Random lakes with a path to the goal, each determined by its size, its share of holes and a seed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,41 +11,41 @@ use crate::error::LakeError;
 use crate::map::{Cell, MOST_CELLS};
 use crate::spelling::Spelled;
 
-/// What the name of a generated lake begins with.
+/// Prefix of the name of a generated lake.
 pub const PREFIX: &str = "generated:";
-/// How the name of a generated lake is spelled.
+/// Syntax of the name of a generated lake, for errors and help.
 pub const SPELLING: &str = "generated:HEIGHTxWIDTH[,holes=NUMBER][,seed=SEED]";
 
-/// The probability of a hole where a name leaves it out: one less the share of ice that Gymnasium's generator has.
+/// Default probability of a hole: one minus the share of ice in Gymnasium's generator.
 const HOLES: f64 = 0.2;
-/// The seed where a name leaves it out.
+/// Default seed.
 const SEED: u64 = 0;
-/// The stream of the seed that lakes are drawn from, beyond those of an experiment's runs.
+/// Stream of the seed for lakes, different from those of an experiment's runs.
 const STREAM: u64 = 256;
 
-/// A random lake, spelled as in `generated:8x8,holes=0.2,seed=7`.
+/// A random lake, written as in `generated:8x8,holes=0.2,seed=7`.
 ///
-/// S is the first cell and G the last. A way is drawn first, uniformly over all words of height − 1 moves down and
-/// width − 1 moves right; then every other cell is a hole with probability `holes`, each by itself. So the lake can
-/// always be crossed, in height + width − 2 moves, and nothing is drawn again. Of two lakes that differ in `holes`
-/// alone, the one with more has all holes of the other.
+/// S is the first cell and G the last. A path is sampled first, uniformly over all words of height − 1 moves down and
+/// width − 1 moves right; then every other cell is independently a hole with probability `holes`. So there is always a
+/// path of height + width − 2 moves, and no lake is rejected. Of two lakes that differ only in `holes`, the one with
+/// the larger value has all holes of the other.
 ///
-/// Gymnasium's `generate_random_map` draws all cells, and draws again until there is some way; where that is likely at
-/// once, the two differ little.
+/// Gymnasium's `generate_random_map` samples all cells, and repeats this until there is a path; if the first attempt is
+/// likely to succeed, the two differ little.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Generated {
-    /// Rows, at least 1.
+    /// Number of rows, at least 1.
     pub height: usize,
-    /// Cells in a row, at least 1; both together at least two cells.
+    /// Number of columns, at least 1; the lake has at least two cells.
     pub width: usize,
-    /// The probability that a cell off the way is a hole, from 0 to 1.
+    /// Probability that a cell off the path is a hole, from 0 to 1.
     pub holes: f64,
-    /// The seed.
+    /// Seed of the lake.
     pub seed: u64,
 }
 
 impl Generated {
-    /// The cells, row by row.
+    /// Samples the cells, row by row.
     ///
     /// # Examples
     ///
@@ -73,7 +73,7 @@ impl Generated {
             }
             way[cell] = true;
         }
-        // Every cell takes its draw, so that neither the way nor `holes` moves another's.
+        // Every cell uses one random number, so that neither the path nor `holes` changes those of others.
         let kind = |way: bool| if rng.random::<f64>() < holes && !way { Cell::Hole } else { Cell::Frozen };
         let mut cells: Vec<_> = way.into_iter().map(kind).collect();
         cells[0] = Cell::Start;

@@ -1,7 +1,7 @@
 //! A Frozen Lake testbed for alignment objectives.
 //!
-//! The optimal policy of a lake is known exactly, so what an objective teaches can be measured: the distance between the
-//! transition matrix T(a|s) that it leaves behind and the optimal one.
+//! The optimal policy of a lake is known exactly, so what an objective teaches can be measured: the distance between
+//! the transition matrix T(a|s) that it leaves behind and the optimal one.
 //!
 //! | to find | look in |
 //! |---|---|

@@ -37,7 +37,7 @@ use crate::cli::{
     TrainArguments,
 };
 
-/// Name of the file that holds a study's results.
+/// Name of the file with a study's results.
 const STUDY_FILE: &str = "study.json";
 
 fn main() -> ExitCode {
@@ -60,7 +60,7 @@ fn print(text: &str) -> anyhow::Result<()> {
     Ok(output.flush()?)
 }
 
-/// Columns of the output: `COLUMNS` if it is set, else the terminal's width, else [`COLUMNS`].
+/// Number of columns of the output: `COLUMNS` if it is set, else the terminal's width, else [`COLUMNS`].
 fn columns() -> usize {
     let told = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
     let seen = || terminal_size_of(std::io::stdout()).map(|(Width(columns), _)| usize::from(columns));
@@ -69,7 +69,7 @@ fn columns() -> usize {
 
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     let mut output = BufWriter::new(std::io::stdout().lock());
-    // A million cells are written as they are spelled; an error of the output is one of input and output again.
+    // Streams the JSON, as a million cells take much memory; an output error becomes an I/O error again.
     serde_json::to_writer_pretty(&mut output, value).map_err(std::io::Error::from)?;
     output.write_all(b"\n")?;
     Ok(output.flush()?)
@@ -111,7 +111,7 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     }
 }
 
-/// The policy of every run.
+/// Table of the policy of every run.
 fn policy_files(map: &Map, report: &Report) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let runs = report.results.iter().flat_map(|result| {
         let seeds = result.policy.policies.iter().zip(report.recipe.seed..);
@@ -168,13 +168,13 @@ fn export(arguments: &ExportArguments) -> anyhow::Result<()> {
     print(&format!("written: {}\n", written.join(", ")))
 }
 
-/// A line of JSON each.
+/// One line of JSON per value.
 fn lines(values: &[impl Serialize]) -> anyhow::Result<Vec<u8>> {
     let lines: Vec<_> = values.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
     Ok((lines.join("\n") + "\n").into_bytes())
 }
 
-/// Which files were written, if any.
+/// Message about the written files, if any.
 fn told(written: Option<Vec<String>>) -> String {
     written.map_or(String::new(), |written| format!("\nwritten: {}\n", written.join(", ")))
 }
@@ -231,12 +231,12 @@ fn tell_study(
     print(&format!("{page}\nwritten: {}\n", written.join(", ")))
 }
 
-/// As many threads as were asked for, by default one a core.
+/// Thread pool of the requested size, by default one thread per core.
 fn pool(threads: Option<u16>) -> anyhow::Result<ThreadPool> {
     Ok(ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0).into()).build()?)
 }
 
-/// Everything is made before the first file appears.
+/// Makes all contents before the first file appears.
 fn write(folder: &OutputFolder, environment: &Environment, report: &Report) -> anyhow::Result<Vec<String>> {
     let mut files = vec![
         ("report.html".to_owned(), page::draw(environment, report)?.into_bytes()),
@@ -247,7 +247,7 @@ fn write(folder: &OutputFolder, environment: &Environment, report: &Report) -> a
     write_all(folder, &files)
 }
 
-/// Figures as files.
+/// Figures as contents of files.
 fn drawn(figures: Vec<Figure>) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let files = |figure: Figure| {
         let png = figure.png()?;
@@ -260,7 +260,7 @@ fn write_all(folder: &OutputFolder, files: &[(String, Vec<u8>)]) -> anyhow::Resu
     files.iter().map(|(name, bytes)| Ok(folder.write(name, bytes)?.display().to_string())).collect()
 }
 
-/// A solved lake, as `lake solve --json` prints it.
+/// A solved lake, as the output of `lake solve --json`.
 #[derive(Serialize)]
 struct SolveReport<'a> {
     map: Vec<String>,

@@ -17,38 +17,38 @@ pub const EMBEDDED: &[(&str, &str)] =
 /// Actions in every cell.
 pub const ACTIONS: usize = 4;
 
-/// The most cells that a map may have: 5000 x 5000, solved in 2 GB.
+/// Maximum number of cells of a map: 5000 x 5000, which are solved in 2 GB.
 pub const MOST_CELLS: usize = 25_000_000;
 
 /// A move, numbered as in Gymnasium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Action {
-    /// To the west.
+    /// Move to the west.
     Left,
-    /// To the south.
+    /// Move to the south.
     Down,
-    /// To the east.
+    /// Move to the east.
     Right,
-    /// To the north.
+    /// Move to the north.
     Up,
 }
 
-/// What a cell is.
+/// Kind of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Cell {
-    /// Where every episode begins.
+    /// Start of every episode.
     Start,
     /// Safe ice.
     Frozen,
-    /// Ends the episode; with Gymnasium's rewards, without any.
+    /// A hole, which ends the episode; with Gymnasium's rewards, the reward is 0.
     Hole,
-    /// Ends the episode; with Gymnasium's rewards, with reward 1.
+    /// A goal, which ends the episode; with Gymnasium's rewards, the reward is 1.
     Goal,
 }
 
-/// A validated lake: one start, at least one goal that can be reached, equal rows, and trajectories that can be walked.
+/// A validated lake: one start, at least one reachable goal, rows of equal length, and valid trajectories.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Map {
     name: String,
@@ -59,14 +59,14 @@ pub struct Map {
     trajectories: BTreeMap<String, String>,
 }
 
-/// A walked word.
+/// A trajectory: a word with the cells that it visits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trajectory {
-    /// The word.
+    /// Word over L, D, R and U.
     pub word: String,
-    /// The cell before each move.
+    /// Cell before each move.
     pub cells: Vec<usize>,
-    /// Each move.
+    /// Action of each move.
     pub actions: Vec<Action>,
 }
 
@@ -102,32 +102,32 @@ enum Row {
 }
 
 impl Action {
-    /// All four, in Gymnasium's order.
+    /// All four actions, in Gymnasium's order.
     pub const ALL: [Action; ACTIONS] = [Action::Left, Action::Down, Action::Right, Action::Up];
 
-    /// L, D, R or U.
+    /// Letter of the action: L, D, R or U.
     pub fn letter(self) -> char {
         ['L', 'D', 'R', 'U'][self as usize]
     }
 
-    /// The action of a letter.
+    /// Parses the letter of an action.
     pub fn from_letter(letter: char) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.letter() == letter)
     }
 
-    /// left, down, right or up.
+    /// Name of the action: left, down, right or up.
     pub fn word(self) -> &'static str {
         ["left", "down", "right", "up"][self as usize]
     }
 
-    /// ←, ↓, → or ↑.
+    /// Arrow of the action: ←, ↓, → or ↑.
     pub fn arrow(self) -> char {
         ['←', '↓', '→', '↑'][self as usize]
     }
 }
 
 impl Cell {
-    /// Whether an episode ends here.
+    /// Whether an episode ends in this cell.
     pub fn is_terminal(self) -> bool {
         matches!(self, Cell::Hole | Cell::Goal)
     }
@@ -161,14 +161,14 @@ impl Map {
         }
         let path = Path::new(name_or_path);
         match std::fs::read_to_string(path) {
-            // Some programs begin a text with a byte order mark.
+            // Some programs write a byte order mark at the beginning of a text.
             Ok(text) => Self::parse(name_or_path, text.strip_prefix('\u{feff}').unwrap_or(&text)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(unknown(name_or_path)),
             Err(source) => Err(LakeError::File { path: path.to_owned(), source }),
         }
     }
 
-    /// A random lake.
+    /// Makes a random lake.
     pub fn generated(lake: &Generated) -> Self {
         let summary = "a random lake that can be crossed".to_owned();
         let (name, cells) = (lake.to_string(), lake.cells());
@@ -192,7 +192,7 @@ impl Map {
         if !text.is_empty() && text.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_whitespace()) {
             return Self::from_rows(name, &text.lines().map(|row| row.trim_end().to_owned()).collect::<Vec<_>>());
         }
-        // A list in brackets is TOML's, whichever quotes it has.
+        // A list in brackets is parsed as TOML, whichever quotes it has.
         let list = text.strip_prefix('[').is_some_and(|rest| rest.trim_start().starts_with(['"', '\'', '[']));
         let text = if list { Cow::Owned(format!("rows = {text}")) } else { Cow::Borrowed(text) };
         let toml = toml::Deserializer::parse(&text).map_err(|error| parse(error.to_string()))?;
@@ -249,47 +249,47 @@ impl Map {
         Ok(map)
     }
 
-    /// Its name or path.
+    /// Name or path of the map.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// One line on where it comes from.
+    /// One-line description of the map's origin.
     pub fn summary(&self) -> &str {
         &self.summary
     }
 
-    /// Cells in a row.
+    /// Number of cells in a row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// The cells, row by row.
+    /// Cells, row by row.
     pub fn cells(&self) -> &[Cell] {
         &self.cells
     }
 
-    /// The start.
+    /// Index of the start cell.
     pub fn start(&self) -> usize {
         self.start
     }
 
-    /// The rows as letters.
+    /// Rows as letters.
     pub fn rows(&self) -> Vec<String> {
         self.cells.chunks(self.width).map(|row| row.iter().map(|cell| cell.letter()).collect()).collect()
     }
 
-    /// Words by name, as the map's file gives them.
+    /// Words by name, as in the map's file.
     pub fn trajectories(&self) -> &BTreeMap<String, String> {
         &self.trajectories
     }
 
-    /// The cells in which an action matters.
+    /// Cells in which an action matters.
     pub fn non_terminal(&self) -> Vec<usize> {
         (0..self.cells.len()).filter(|&cell| !self.cells[cell].is_terminal()).collect()
     }
 
-    /// Where the intended move leads: the neighbour, or the cell itself at a wall and in terminal cells.
+    /// Cell that the intended move leads to: the neighbour, or the cell itself at a wall and in terminal cells.
     pub fn intended(&self, cell: usize, action: Action) -> usize {
         if self.cells[cell].is_terminal() { cell } else { self.neighbour(cell, action) }
     }
@@ -336,7 +336,7 @@ impl Map {
         Ok(Trajectory { word: word.to_owned(), cells, actions })
     }
 
-    /// Fewest intended moves from each cell to a goal; none where holes cut it off.
+    /// Minimum number of intended moves from each cell to a goal; `None` if holes cut it off.
     pub fn moves_to_goal(&self) -> Vec<Option<usize>> {
         let mut moves = vec![None; self.cells.len()];
         let mut queue: VecDeque<_> = (0..self.cells.len()).filter(|&cell| self.cells[cell] == Cell::Goal).collect();

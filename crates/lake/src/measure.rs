@@ -1,10 +1,10 @@
-//! What a policy is worth: its distance from the optimal one, and how it fares on the lake.
+//! Measurement of a policy: its distance from the optimal one, and its performance on the lake.
 
 use crate::environment::Environment;
 use crate::map::{ACTIONS, Action, Cell};
 use crate::solver::TransitionMatrix;
 
-/// How a policy fares from the start, exactly.
+/// Exact performance of a policy from the start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Performance {
     /// Probability of reaching a goal within Gymnasium's horizon.
@@ -13,16 +13,16 @@ pub struct Performance {
     pub mean_return: f64,
 }
 
-/// A policy with what it is worth.
+/// A policy with its measurements.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
-    /// T(a|s).
+    /// Transition matrix T(a|s).
     pub transition_matrix: TransitionMatrix,
     /// Mean squared error between T and T* over the non-terminal cells.
     pub distance: f64,
-    /// How the policy fares that always takes the most probable action.
+    /// Performance of the policy that always takes the most probable action.
     pub greedy: Performance,
-    /// How the policy itself does.
+    /// Performance of the policy itself.
     pub sampled: Performance,
 }
 
@@ -46,7 +46,7 @@ pub fn distance(policy: &TransitionMatrix, optimal: &TransitionMatrix, cells: &[
     cells.iter().map(squared).sum::<f64>() / (cells.len() * ACTIONS) as f64
 }
 
-/// The most probable action of a row, the first on ties.
+/// The most probable action of a row; the first one if several are.
 pub fn greedy_action(row: &[f64; ACTIONS]) -> Action {
     let better = |best: Action, action: Action| if row[action as usize] > row[best as usize] { action } else { best };
     Action::ALL.into_iter().fold(Action::Left, better)
@@ -58,17 +58,17 @@ pub fn greedy(policy: &TransitionMatrix) -> TransitionMatrix {
     policy.iter().map(certain).collect()
 }
 
-/// How a policy moves on the lake: P(s'|s) = Σₐ T(a|s) P(s'|s,a), by direction.
+/// Movement of a policy on the lake: P(s'|s) = Σₐ T(a|s) P(s'|s,a), by direction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moves {
-    /// Probabilities of going left, down, right and up, slips included, one row a cell; 0 in terminal cells.
+    /// Probabilities of moving left, down, right and up, including slips, one row per cell; 0 in terminal cells.
     probabilities: Vec<[f64; ACTIONS]>,
-    /// Where each direction leads: a wall leads back.
+    /// Cell that each direction leads to; a wall leads back.
     next: Vec<[usize; ACTIONS]>,
 }
 
 impl Moves {
-    /// The policy's moves.
+    /// Movement of a policy.
     pub fn new(environment: &Environment, policy: &TransitionMatrix) -> Self {
         let (map, dynamics) = (environment.map(), environment.dynamics());
         let intended = if dynamics.slippery { dynamics.success_rate } else { 1.0 };
@@ -89,7 +89,7 @@ impl Moves {
         }
     }
 
-    /// Where episodes are that were distributed so, one move later; those that had ended are gone.
+    /// Distribution of episodes one move later, without those that have ended.
     pub fn arrive(&self, distribution: &[f64], arrivals: &mut [f64]) {
         arrivals.fill(0.0);
         for ((mass, next), probabilities) in distribution.iter().zip(&self.next).zip(&self.probabilities) {
@@ -99,8 +99,8 @@ impl Moves {
         }
     }
 
-    /// The distance between two policies' moves over the given cells: Σ over s' of the squared differences of P(s'|s), by the
-    /// number of actions, so that it is on the scale of [`distance`].
+    /// Distance between two policies' movements over the given cells: the sum over s' of the squared differences of
+    /// P(s'|s), divided by the number of actions, so that it has the scale of [`distance`].
     pub fn distance(&self, other: &Self, cells: &[usize]) -> f64 {
         let squared = |&cell: &usize| -> f64 {
             let (mut moved, mut stayed) = (0.0, 0.0);
@@ -122,7 +122,7 @@ pub fn performance(environment: &Environment, policy: &TransitionMatrix) -> Perf
     performance_of(environment, &Moves::new(environment, policy))
 }
 
-/// The same of a policy's moves.
+/// Success rate and return of a policy's movement.
 pub fn performance_of(environment: &Environment, moves: &Moves) -> Performance {
     let (map, rewards) = (environment.map(), environment.dynamics().rewards);
     let mut distribution = vec![0.0; map.cells().len()];

@@ -2,13 +2,13 @@
 //!
 //! # Formula
 //!
-//! The encoding of a cell, layer 1 before its activation, is E(s) = W₁ₛ + b₁ with W₁ₛ row s of W₁ (one-hot), or
-//! E(s) = W₁ᵣ + W₁ₕ₊ₖ + b₁ for the cell in row r and column k of a lake h cells high (row and column). Logits are
-//! z = ReLU(E) W₂ + b₂, and π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s'). A network with a value head
+//! The encoding of a cell, layer 1 before its activation, is E(s) = W₁ₛ + b₁ with W₁ₛ row s of W₁ (one-hot), or E(s) =
+//! W₁ᵣ + W₁ₕ₊ₖ + b₁ for the cell in row r and column k of a lake h cells high (row and column). Logits are z = ReLU(E)
+//! W₂ + b₂, and π(a|s) = softmax(z)ₐ. A fused state has encoding (1 − λ) E(s) + λ E(s'). A network with a value head
 //! also has V(s) = ReLU(E) · w + c.
 //!
-//! Backward is the usual chain; layer 1's gradient goes to the rows of W₁ that a state reads, its every other input being zero.
-//! States are few and rows short, so plain loops over slices are several times as fast as matrix products.
+//! Backward is the usual chain; layer 1's gradient goes to the rows of W₁ that a state reads, its every other input
+//! being zero. States are few and rows short, so plain loops over slices are several times as fast as matrix products.
 
 use std::ops::Range;
 
@@ -24,18 +24,18 @@ use strum::{IntoStaticStr, VariantNames};
 use crate::map::{ACTIONS, Map};
 use crate::solver::TransitionMatrix;
 
-/// What the network reads of a cell.
+/// Encoding of a cell for the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantNames)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Encoding {
-    /// Which cell it is: no two cells share an input.
+    /// Index of the cell: no two cells share an input.
     OneHot,
-    /// Its row and its column, which it shares with the cells beside, above and below it.
+    /// Row and column of the cell, which it shares with other cells.
     RowColumn,
 }
 
-/// The inputs that stand for the cells of a lake, each a row of W₁.
+/// Inputs that represent the cells of a lake, each a row of W₁.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inputs {
     encoding: Encoding,
@@ -43,60 +43,60 @@ pub struct Inputs {
     width: usize,
 }
 
-/// Cells whose encodings the network reads, one state each.
+/// Cells whose encodings the network reads, one per state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct States {
-    /// The cells, trajectory after trajectory.
+    /// Cells, trajectory after trajectory.
     pub cells: Vec<usize>,
-    /// Where in `cells` each trajectory begins.
+    /// Index in `cells` at which each trajectory begins.
     pub begins: Vec<usize>,
-    /// What the encodings are fused with, if anything.
+    /// Second encodings that are fused with these, if states are fused.
     pub fusion: Option<Fusion>,
 }
 
-/// The second half of fused states.
+/// Second half of fused states.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fusion {
-    /// The anticipated cells, one a state.
+    /// Anticipated cells, one per state.
     pub cells: Vec<usize>,
-    /// Their weight λ.
+    /// Weight λ of the anticipated cells.
     pub lambda: f64,
-    /// Which encodings pass no gradient.
+    /// Encodings through which no gradient passes.
     pub freeze: Freeze,
 }
 
-/// Hidden units that are computed side by side.
+/// Number of hidden units that are computed side by side.
 const LANES: usize = 4;
 
-/// Parameters and gradient of the network, each flat: W₁ row by row, b₁, W₂ column by column, b₂, and w and c if it has a value
-/// head. So every loop runs over hidden units that lie side by side.
+/// Parameters and gradient of the network, each flat: W₁ row by row, b₁, W₂ column by column, b₂, and w and c if it has
+/// a value head. So every loop runs over hidden units that lie side by side.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     inputs: Inputs,
     hidden: usize,
     valued: bool,
-    /// The parameters.
+    /// Parameters of the network.
     pub parameters: Vec<f64>,
-    /// The gradient.
+    /// Gradient by the parameters.
     pub gradient: Vec<f64>,
 }
 
-/// What a forward pass keeps.
+/// Results of a forward pass.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Forward {
-    /// ReLU(E), state after state.
+    /// Activations ReLU(E), state after state.
     activations: Vec<f64>,
-    /// π(a|s), one row a state.
+    /// Probabilities π(a|s), one row per state.
     pub policy: TransitionMatrix,
-    /// log π(a|s), nats, one row a state.
+    /// Log-probabilities log π(a|s), nats, one row per state.
     pub log_policy: Vec<[f64; ACTIONS]>,
-    /// V(s), one a state; empty without a value head.
+    /// Values V(s), one per state; empty without a value head.
     pub value: Vec<f64>,
 }
 
 impl Forward {
-    /// A known policy in these cells, which is not pulled back. A probability of 0 counts as the least normal number,
-    /// so that its logarithm is finite.
+    /// A forward pass of a known policy in these cells, which cannot be pulled back. A probability of 0 is replaced by
+    /// the smallest normal number, so that its logarithm is finite.
     pub fn of(policy: &TransitionMatrix, cells: &[usize]) -> Self {
         let policy: TransitionMatrix = cells.iter().map(|&cell| policy[cell]).collect();
         let log_policy = policy.iter().map(|row| row.map(|p| p.max(f64::MIN_POSITIVE).ln())).collect();
@@ -104,18 +104,18 @@ impl Forward {
     }
 }
 
-/// The parameters, or the gradient, by layer.
+/// Parameters or gradient, by layer.
 struct Layers<'a> {
     encoder: &'a [f64],
     encoder_bias: &'a [f64],
-    /// W₂, a row of units for each action.
+    /// Weights W₂, a row of hidden units for each action.
     head: &'a [f64],
     head_bias: &'a [f64],
-    /// w and c; empty without a value head.
+    /// Value head's w and c; empty without one.
     value: &'a [f64],
 }
 
-/// The same, to be written.
+/// Mutable parameters or gradient, by layer.
 struct LayersMut<'a> {
     encoder: &'a mut [f64],
     encoder_bias: &'a mut [f64],
@@ -125,12 +125,12 @@ struct LayersMut<'a> {
 }
 
 impl Inputs {
-    /// Those of a map's cells.
+    /// Inputs of a map's cells.
     pub fn new(encoding: Encoding, map: &Map) -> Self {
         Self { encoding, height: map.cells().len() / map.width(), width: map.width() }
     }
 
-    /// How many there are.
+    /// Number of inputs.
     pub fn count(&self) -> usize {
         match self.encoding {
             Encoding::OneHot => self.height * self.width,
@@ -138,7 +138,7 @@ impl Inputs {
         }
     }
 
-    /// Those that are 1 for a cell.
+    /// Inputs that are 1 for a cell.
     pub fn of(&self, cell: usize) -> impl Iterator<Item = usize> + use<> {
         let (first, second) = self.pair(cell);
         std::iter::once(first).chain(second)
@@ -205,19 +205,19 @@ impl Network {
         (inputs.count() + 1) * hidden + (hidden + 1) * ACTIONS
     }
 
-    /// What stands for the cells.
+    /// Inputs that represent the cells.
     pub fn inputs(&self) -> Inputs {
         self.inputs
     }
 
-    /// The distribution at every state.
+    /// Computes the distribution at every state.
     pub fn forward(&self, states: &States) -> Forward {
         let mut forward = Forward::default();
         self.forward_into(states, &mut forward);
         forward
     }
 
-    /// The same into a buffer.
+    /// Computes the distribution at every state into a buffer.
     pub fn forward_into(&self, states: &States, out: &mut Forward) {
         self.logits_into(states, out);
         let Forward { policy, log_policy, .. } = out;
@@ -232,7 +232,7 @@ impl Network {
         }
     }
 
-    /// All of it but the softmax: the logits stand in the place of log π, and there is no π.
+    /// Computes everything but the softmax: logits take the place of log π, and π is empty.
     pub fn logits_into(&self, states: &States, out: &mut Forward) {
         Arch::new().dispatch(Pass { network: self, states, out });
     }
@@ -255,7 +255,7 @@ impl Network {
         }
     }
 
-    /// ReLU(E) of a state.
+    /// Activations ReLU(E) of a state.
     #[inline(always)]
     fn encode(&self, states: &States, index: usize, row: &mut [f64]) {
         let Layers { encoder, encoder_bias, .. } = self.layers();
@@ -281,7 +281,7 @@ impl Network {
         }
     }
 
-    /// z = ReLU(E) W₂ + b₂, by partial sums that do not wait for one another.
+    /// Logits z = ReLU(E) W₂ + b₂, with independent partial sums.
     #[inline(always)]
     fn logits(&self, activations: &[f64]) -> [f64; ACTIONS] {
         let Layers { head, head_bias, .. } = self.layers();
@@ -304,8 +304,8 @@ impl Network {
         logits
     }
 
-    /// Adds to the gradient what is pulled back from the logits, which stand in the place of the policy of `forward`, and from
-    /// the values. No values are all zeros. The activations are overwritten.
+    /// Pulls the derivatives by the logits, which take the place of the policy in `forward`, and by the values back
+    /// into the gradient. Empty values mean zeros. The activations are overwritten.
     pub fn backward(&mut self, states: &States, forward: &mut Forward, values: &[f64]) {
         Arch::new().dispatch(PullBack { network: self, states, forward, values });
     }
@@ -364,12 +364,12 @@ impl Network {
         .policy
     }
 
-    /// Where an input's row of W₁ stands among the parameters.
+    /// Range of an input's row of W₁ among the parameters.
     pub fn encoder_range(&self, input: usize) -> Range<usize> {
         input * self.hidden..(input + 1) * self.hidden
     }
 
-    /// Where the parameters stand that every state shares.
+    /// Range of the parameters that every state shares.
     pub fn shared_range(&self) -> Range<usize> {
         self.inputs.count() * self.hidden..self.parameters.len()
     }
@@ -380,8 +380,8 @@ impl Network {
     }
 }
 
-/// A forward pass, compiled for the vectors that the processor has. All that it calls is inlined always: what is not, is
-/// compiled for the vectors that every processor has.
+/// A forward pass, compiled for the processor's vector instructions. Everything that it calls must be inlined, as other
+/// functions are compiled for the instructions of every processor.
 struct Pass<'a> {
     network: &'a Network,
     states: &'a States,
@@ -397,7 +397,7 @@ impl WithSimd for Pass<'_> {
     }
 }
 
-/// The same for a backward pass.
+/// A backward pass, compiled in the same way.
 struct PullBack<'a> {
     network: &'a mut Network,
     states: &'a States,
@@ -435,7 +435,7 @@ impl<'a> LayersMut<'a> {
     }
 }
 
-/// ReLU of weighted rows and a bias.
+/// Computes the ReLU of weighted rows and a bias.
 #[inline(always)]
 fn activate<const TERMS: usize>(terms: [(&[f64], f64); TERMS], bias: &[f64], out: &mut [f64]) {
     for (unit, (slot, bias)) in out.iter_mut().zip(bias).enumerate() {
@@ -454,7 +454,7 @@ fn pull(activations: &mut [f64], head: &[f64], logits: &[f64; ACTIONS], other: i
     for (unit, activation) in activations.iter_mut().enumerate() {
         let pulled =
             (left[unit] * logits[0] + down[unit] * logits[1]) + (right[unit] * logits[2] + up[unit] * logits[3]);
-        // An inactive unit passes nothing.
+        // No derivative passes through an inactive unit.
         *activation = if *activation > 0.0 { pulled + other(unit) } else { 0.0 };
     }
 }

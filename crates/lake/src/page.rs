@@ -1,5 +1,5 @@
-//! One page of a report that opens from disk: the table, the learning curves, and the lake with the optimal and the learned
-//! policy at each measured step of training. It reads the report's rows, and asks nothing of any network.
+//! The page of a report, which opens from disk: the table, the learning curves, and the lake with the optimal and the
+//! learned policy at each measured step of training. It reads the report's rows and needs no network.
 
 use std::fmt::Write;
 
@@ -18,26 +18,26 @@ use crate::measure::greedy_action;
 use crate::report::{MethodReport, PolicyReport, Report, Summary};
 use crate::solver::TransitionMatrix;
 
-/// Units of a drawn cell's side.
+/// Side of a drawn cell, in units of the drawing.
 const SIDE: usize = 100;
-/// The outline of a whole cell.
+/// Outline of a whole cell.
 const WHOLE: &str = "M0 0H100V100H0Z";
-/// Units of the chart's sides; it is stretched to the page's width.
+/// Sides of the chart, in units of the drawing; it is stretched to the page's width.
 const CHART: f64 = 1000.0;
 /// Number of methods beyond which lines are thinner.
 const FEW: usize = 7;
-/// Labels of lines that fit the smallest height of the chart.
+/// Number of line labels that fit the chart's minimum height.
 const LEAST_LABELS: usize = 10;
-/// About as many lines cross the chart.
+/// Approximate number of grid lines across the chart.
 const LINES: f64 = 5.0;
-/// Of more steps than these, a narrow page labels every other.
+/// Number of steps beyond which a narrow page labels only every other one.
 const CLOSE: usize = 6;
 
 #[derive(Template)]
 #[template(path = "report.html")]
 struct Page<'a> {
     style: &'static str,
-    /// Of what only some pages have.
+    /// Style of parts that only some pages have.
     explanation_style: &'static str,
     script: &'static str,
     data: String,
@@ -55,7 +55,7 @@ struct Page<'a> {
     letters: usize,
     chart: Chart,
     step: String,
-    /// Steps of the curve after the first.
+    /// Number of the curve's steps after the first.
     last: usize,
     lakes: [Lake; 3],
     cells: Vec<CellRow>,
@@ -65,16 +65,16 @@ struct Page<'a> {
     version: &'static str,
     seed: u64,
     explored: Vec<Heat>,
-    /// What the heat is.
+    /// Name of the quantity that the heat map shows.
     reads: &'static str,
     parts: Vec<drawing::Part>,
 }
 
-/// What methods read on the lake, one lake an origin.
+/// Reads of methods on the lake, one drawing per origin.
 struct Heat {
     methods: String,
     lakes: Vec<Lake>,
-    /// Reads where the colour is fullest.
+    /// Number of reads with the fullest colour.
     most: String,
 }
 
@@ -83,12 +83,12 @@ struct Row {
     name: String,
     distance: String,
     bar: Option<Bar>,
-    /// The method's colour.
+    /// Colour of the method.
     colour: String,
     rest: Vec<String>,
 }
 
-/// A distance and its interval, in percent of the greatest.
+/// A distance and its interval, in percent of the maximum.
 struct Bar {
     mean: String,
     low: String,
@@ -96,24 +96,24 @@ struct Bar {
     untrained: String,
 }
 
-/// A method that can be looked at.
+/// A method that can be selected.
 struct Choice<'a> {
     name: &'a str,
     look: Swatch,
 }
 
-/// A method's line and marker, the same as in the figures.
+/// Line and marker of a method, the same as in the figures.
 #[derive(Clone)]
 struct Swatch {
     colour: String,
     /// Lengths of dashes and gaps, as an SVG attribute; `none` for a solid line.
     dash: String,
-    /// The outline of its marker in the middle of a line of 34 x 12 units.
+    /// Outline of its marker in the middle of a line of 34 x 12 units.
     marker: String,
     is_filled: bool,
 }
 
-/// Distances along training.
+/// Distances during training.
 struct Chart {
     steps: Vec<Tick>,
     distances: Vec<Tick>,
@@ -121,15 +121,15 @@ struct Chart {
     top: f64,
 }
 
-/// A labelled place on an axis, in percent.
+/// A labelled position on an axis, in percent.
 struct Tick {
     at: String,
     label: String,
-    /// Left out where there is little room.
+    /// Whether the label is omitted if there is little room.
     minor: bool,
 }
 
-/// A method's line and the band of its intervals.
+/// Line of a method and the band of its intervals.
 struct Series {
     method: usize,
     name: String,
@@ -142,7 +142,7 @@ struct Series {
     label: (String, String),
 }
 
-/// A lake, each cell with a share of colour on the side of each action.
+/// A lake in which each cell has a coloured part on the side of each action.
 struct Lake {
     id: &'static str,
     title: &'static str,
@@ -166,7 +166,7 @@ struct Shade {
     less: bool,
 }
 
-/// A non-terminal cell's probabilities as numbers.
+/// Probabilities of a non-terminal cell as numbers.
 struct CellRow {
     cell: usize,
     place: (usize, usize),
@@ -174,7 +174,7 @@ struct CellRow {
     learned: Vec<String>,
 }
 
-/// What the script reads.
+/// Data for the page's script.
 #[derive(Serialize)]
 struct Data<'a> {
     steps: &'a [usize],
@@ -210,7 +210,7 @@ pub fn draw(environment: &Environment, report: &Report) -> Result<String, LakeEr
         optimal: &report.optimal.transition_matrix,
         methods: report.results.iter().map(method_data).collect(),
     };
-    // No text in the data may end the element that holds it.
+    // Text in the data must not end the element that contains it.
     let data = serde_json::to_string(&data).map_err(|error| fail(error.to_string()))?.replace('<', "\\u003c");
     let parts = drawing::explanation_parts(report);
     let page = Page {
@@ -265,7 +265,7 @@ impl Swatch {
 }
 
 impl Lake {
-    /// The lake as a policy fills it.
+    /// Draws the lake with the colours of a policy.
     fn of(map: &Map, id: &'static str, title: &'static str, label: &'static str, policy: &TransitionMatrix) -> Self {
         let shade = |cell: usize, action: Action| (policy[cell][action as usize], false);
         let arrow = |cell: usize| Some(greedy_action(&policy[cell]));
@@ -292,7 +292,7 @@ impl Lake {
         Self { cells: map.cells().iter().enumerate().map(drawn).collect(), ..Self::bare(map, id, title, label) }
     }
 
-    /// The lake without its cells.
+    /// Draws the lake without its cells.
     fn bare(map: &Map, id: &'static str, title: &'static str, label: &'static str) -> Self {
         let size = (SIDE * map.width(), SIDE * map.cells().len() / map.width());
         Self { id, title, label, size, cells: Vec::new() }
@@ -318,7 +318,7 @@ impl DrawnCell {
         self.kind == Cell::Goal
     }
 
-    /// Degrees by which an arrow to the right is turned.
+    /// Rotation of an arrow to the right, in degrees.
     fn degrees(&self) -> Option<usize> {
         self.arrow.map(|action| match action {
             Action::Right => 0,
@@ -357,7 +357,7 @@ fn rows(map: &Map, report: &Report) -> Vec<Row> {
         Bar {
             mean: percent(mean / most),
             low: percent((mean - half).max(0.0) / most),
-            // An interval may reach below 0, where the bar begins.
+            // An interval may extend below 0, where the bar begins.
             width: percent((mean + half - (mean - half).max(0.0)) / most),
             untrained: percent(result.initial_distance.mean / most),
         }
@@ -370,7 +370,7 @@ fn rows(map: &Map, report: &Report) -> Vec<Row> {
     drawing::rows(map, report).into_iter().zip(bars).map(row).collect()
 }
 
-/// The measured steps are about geometric, so that they are drawn at equal spaces: 0 has a place too.
+/// The measured steps are roughly geometric, so they are drawn at equal distances, and 0 has a position too.
 fn chart(report: &Report) -> Chart {
     let curves = || report.results.iter().map(|result| &result.curve);
     let steps = curves().next().map_or(&[][..], |curve| &curve.steps);
@@ -411,7 +411,7 @@ fn chart(report: &Report) -> Chart {
         }
     };
     let mut series: Vec<_> = report.results.iter().enumerate().map(series).collect();
-    // The first method is in front of the others.
+    // The first method is drawn in front of the others.
     series.reverse();
     Chart {
         steps: steps.iter().enumerate().map(tick).collect(),
@@ -438,7 +438,8 @@ fn lakes(map: &Map, optimal: &TransitionMatrix, learned: &TransitionMatrix) -> [
     ]
 }
 
-/// The lakes that methods read. Colours are logarithmic: a cell that was read once counts beside one that always was.
+/// Lakes with the reads of methods. Colours are logarithmic, so that a cell that was read once is visible beside one
+/// that was always read.
 fn heat(map: &Map, group: &drawing::SameReads<'_>) -> Heat {
     let all = group.explored.iter().flat_map(|explored| &explored.reads);
     let most = all.fold(f64::MIN_POSITIVE, |most: f64, reads| most.max(*reads));
@@ -474,7 +475,7 @@ fn cells(map: &Map, optimal: &TransitionMatrix, learned: &TransitionMatrix) -> V
     map.non_terminal().into_iter().map(row).collect()
 }
 
-/// The part of a cell on the side that an action goes to.
+/// Part of a cell on the side of an action.
 fn triangle(action: Action) -> &'static str {
     match action {
         Action::Left => "M0 0V100L50 50Z",

@@ -1,4 +1,4 @@
-//! The network as a [`Policy`]: what the training step needs to know of a lake.
+//! The network as a [`Policy`] for the training step.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -14,22 +14,23 @@ use crate::measure::greedy_action;
 use crate::network::{Forward, Fusion, Network, States};
 use crate::teacher;
 
-/// The network on a map.
+/// A network on a map.
 pub struct LakePolicy<'a> {
-    /// The network.
+    /// Network of the policy.
     pub network: Network,
     map: &'a Map,
     visited: Vec<bool>,
-    /// The inputs of visited cells, which may share them.
+    /// For each input, whether it belongs to a visited cell; cells may share inputs.
     read: Vec<bool>,
-    /// Parameters that may have had a gradient: those of inputs that were read, and those that every state shares.
+    /// Ranges of parameters that may have had a gradient: those of inputs that were read, and those that every state
+    /// shares.
     learning: Vec<Range<usize>>,
-    /// A forward pass that is over, to be used again.
+    /// A finished forward pass whose buffers are reused.
     spare: Cell<Option<Forward>>,
 }
 
 impl<'a> LakePolicy<'a> {
-    /// The network on a map of as many cells as it has, without a gradient.
+    /// Makes a policy from a network for the cells of this map, without a gradient.
     pub fn new(map: &'a Map, mut network: Network) -> Self {
         network.gradient.fill(0.0);
         let visited = vec![false; map.cells().len()];
@@ -57,9 +58,9 @@ impl<'a> LakePolicy<'a> {
     }
 }
 
-/// A whole step's data from a data set: the demonstration, and where the objective compares, the rejected trajectory beside it.
+/// Data of a whole step from a data set: the demonstration and, if the objective compares, the rejected trajectory.
 ///
-/// Both start from the one prompt there is, the start cell: the mismatched response to it is the other's.
+/// Both begin at the only prompt, the start cell, so each is the mismatched response of the other.
 pub fn given(data: Data, demonstration: &Trajectory, rejected: Option<&Trajectory>) -> MicroBatch<States, Forward> {
     let both = || std::iter::once(demonstration).chain(rejected);
     let mut batch = empty();
@@ -155,7 +156,7 @@ impl Policy for LakePolicy<'_> {
                     out.reference_kl.extend(log_policy.iter().zip(references).map(
                         |(row, (reference, log_reference))| {
                             let terms = row.iter().zip(log_reference).zip(reference);
-                            // Rounding may leave a divergence of equal policies below 0.
+                            // Rounding may make a divergence of equal policies negative.
                             terms.map(|((log, log_reference), p)| p * (log_reference - log)).sum::<f64>().max(0.0)
                         },
                     ));
@@ -171,7 +172,7 @@ impl Policy for LakePolicy<'_> {
                         out.teacher_divergence.extend(rows.map(|(own, other)| teacher::divergence(kind, own, other)));
                     }
                 }
-                // No policy on the lake scores responses, and the empty column is refused.
+                // No policy on the lake scores responses, so the column stays empty and validation rejects it.
                 Statistic::Score => {}
             }
         }
@@ -186,7 +187,7 @@ impl Policy for LakePolicy<'_> {
         tokens: &[usize],
         cotangents: &TokenStatistics,
     ) -> Result<(), Infallible> {
-        // An encoding of weight 0 is not read.
+        // An encoding with weight 0 is not read.
         let fusion = states.fusion.as_ref();
         if fusion.is_none_or(|fusion| fusion.lambda < 1.0) {
             self.visit(&states.cells);
@@ -195,7 +196,7 @@ impl Policy for LakePolicy<'_> {
             self.visit(&fusion.cells);
         }
 
-        // Row by row, the policy makes way for the derivatives by its logits.
+        // The derivatives by the logits replace the policy row by row.
         let TokenStatistics {
             log_prob,
             reference_kl,
@@ -249,12 +250,12 @@ impl Policy for LakePolicy<'_> {
     }
 }
 
-/// −Σ p log p, nats.
+/// Entropy −Σ p log p, nats.
 fn entropy(policy: &[f64; ACTIONS], log_policy: &[f64; ACTIONS]) -> f64 {
     0.0 - policy.iter().zip(log_policy).map(|(p, log)| p * log).sum::<f64>()
 }
 
-/// Σ p².
+/// Sum of squared probabilities Σ p².
 fn sum_square(policy: &[f64; ACTIONS]) -> f64 {
     policy.iter().map(|p| p * p).sum()
 }

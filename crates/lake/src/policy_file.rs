@@ -1,4 +1,4 @@
-//! Policies as files: a row a non-terminal cell, in whichever form a program writes them.
+//! Policies as files with one row per non-terminal cell, in several formats.
 //!
 //! | a file | has |
 //! |---|---|
@@ -20,7 +20,7 @@ use crate::error::LakeError;
 use crate::map::{ACTIONS, Map};
 use crate::solver::{TransitionMatrix, uniform_policy};
 
-/// How far from 1 the sum of a row may be: what numbers of six digits, or of 32 bits, are rounded by.
+/// Maximum deviation of a row's sum from 1, which covers the rounding to six digits or to 32 bits.
 pub const TOLERANCE: f64 = 1e-5;
 /// The columns of a table of probabilities, the actions in Gymnasium's order.
 const COLUMNS: [&str; 1 + ACTIONS] = ["cell", "left", "down", "right", "up"];
@@ -34,7 +34,7 @@ pub enum Sums {
     Normalised,
 }
 
-/// A row as files have it.
+/// A row of a file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
@@ -49,7 +49,7 @@ struct Row {
     log_up: Option<f64>,
 }
 
-/// What `lm score` answers to a line with four responses.
+/// Output of `lm score` for a line with four responses.
 #[derive(Deserialize)]
 struct Scores {
     completions: Vec<Score>,
@@ -62,7 +62,7 @@ struct Score {
     sum: f64,
 }
 
-/// What is wrong in a file.
+/// Description of an error in a file.
 type Problem = String;
 
 /// A policy's table as CSV.
@@ -96,11 +96,11 @@ pub fn read(map: &Map, path: &Path) -> Result<TransitionMatrix, LakeError> {
 ///
 /// # Errors
 ///
-/// [`LakeError::File`] for a file that cannot be read, and [`LakeError::Policy`] for one that does not hold one row of four
-/// probabilities for each non-terminal cell of the map.
+/// [`LakeError::File`] for a file that cannot be read, and [`LakeError::Policy`] for one that does not hold one row of
+/// four probabilities for each non-terminal cell of the map.
 pub fn read_as(map: &Map, path: &Path, sums: Sums) -> Result<TransitionMatrix, LakeError> {
     let text = std::fs::read_to_string(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;
-    // Some programs begin a text with a byte order mark.
+    // Some programs write a byte order mark at the beginning of a text.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let policy = match path.extension().and_then(|extension| extension.to_str()) {
         Some("csv") => table(map, csv_rows(text), sums),
@@ -117,7 +117,7 @@ fn fail(path: &Path, problem: Problem) -> LakeError {
 
 fn csv_rows(text: &str) -> Vec<(u64, Result<Row, Problem>)> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
-    // A header that is none is an error of the first record too.
+    // A malformed header is an error of the first record too.
     let headers = reader.headers().cloned().ok();
     let row = |record: Result<csv::StringRecord, csv::Error>| {
         let place = match &record {
@@ -135,7 +135,7 @@ fn json_rows(text: &str) -> Vec<(u64, Result<Row, Problem>)> {
     lines(text).map(|(number, line)| (number, row(line))).collect()
 }
 
-/// What is wrong with a record, its place left to say.
+/// Description of an error in a record, without its position.
 fn reason(error: csv::Error) -> Problem {
     match error.kind() {
         csv::ErrorKind::Deserialize { err, .. } => err.to_string(),
@@ -143,7 +143,7 @@ fn reason(error: csv::Error) -> Problem {
     }
 }
 
-/// Lines with their numbers, from 1; empty ones are none.
+/// Lines with their numbers, from 1, without empty ones.
 fn lines(text: &str) -> impl Iterator<Item = (u64, &str)> {
     (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty())
 }
@@ -153,7 +153,7 @@ fn is_scored(text: &str) -> bool {
     first.is_some_and(|line| line.get("completions").is_some())
 }
 
-/// The policy of a table, its rows in any order.
+/// Policy of a table with rows in any order.
 fn table(map: &Map, rows: Vec<(u64, Result<Row, Problem>)>, sums: Sums) -> Result<TransitionMatrix, Problem> {
     let mut policy = uniform_policy(map);
     let mut lines: Vec<Option<u64>> = vec![None; map.cells().len()];
@@ -220,7 +220,7 @@ impl Row {
     }
 }
 
-/// A row divided by its sum; `given` are the numbers in the file, logarithms where they have a prefix.
+/// Divides a row by its sum; `given` are the numbers in the file, which are logarithms if they have a prefix.
 fn normalised_row(prefix: &str, given: [f64; ACTIONS], row: [f64; ACTIONS]) -> Result<[f64; ACTIONS], Problem> {
     let is_weight =
         |number: &f64| if prefix.is_empty() { (0.0..f64::INFINITY).contains(number) } else { *number < f64::INFINITY };
@@ -238,7 +238,7 @@ fn normalised_row(prefix: &str, given: [f64; ACTIONS], row: [f64; ACTIONS]) -> R
     }
 }
 
-/// The policy of scores, a line a non-terminal cell in order, a response an action.
+/// Policy of scores: one line per non-terminal cell in order, one response per action.
 fn scored(map: &Map, text: &str) -> Result<TransitionMatrix, Problem> {
     let mut policy = uniform_policy(map);
     let cells = map.non_terminal();
@@ -260,7 +260,7 @@ fn scored(map: &Map, text: &str) -> Result<TransitionMatrix, Problem> {
             let problem = format!("expected the logarithm of a probability, got {}", sums[place]);
             return Err(at(format!("completions[{place}].sum: {problem}")));
         }
-        // An answer is the same tokens in every cell: others would be another file's, or in another order.
+        // An answer has the same tokens in every cell; others belong to another file or another order.
         let own = scores.map(|score| score.response_ids);
         let first = answers.get_or_insert_with(|| own.clone());
         if let Some(place) = (0..ACTIONS).find(|&place| own[place] != first[place]) {
@@ -274,7 +274,7 @@ fn scored(map: &Map, text: &str) -> Result<TransitionMatrix, Problem> {
     Ok(policy)
 }
 
-/// eˣ / Σ eˣ.
+/// Softmax of log-probabilities.
 fn normalised(log_prob: [f64; ACTIONS]) -> [f64; ACTIONS] {
     let most = log_prob.into_iter().fold(f64::NEG_INFINITY, f64::max);
     let weights = log_prob.map(|x| (x - most).exp());

@@ -1,4 +1,4 @@
-//! What to run: the default recipe, a recipe file, and the command line, each replacing fields of the one before.
+//! Recipes of runs: the default recipe, a recipe file, and the command line, each replacing fields of the one before.
 
 mod entry;
 
@@ -68,12 +68,12 @@ pub struct Recipe {
     pub reward_schedule: [f64; 3],
     /// The environment's discount.
     pub gamma: f64,
-    /// What counts as the optimal policy.
+    /// Optimal policy that others are compared with.
     #[schemars(schema_with = "target_schema")]
     pub target: Target,
     /// Whether the optimal policy is what the policy's own network becomes when it is fitted to T*.
     pub parameterised_target: bool,
-    /// What the policy is before training: random, or fitted to a policy that is partly right.
+    /// Policy before training: random, or fitted to a partly optimal policy.
     #[schemars(schema_with = "start_schema")]
     pub start: Start,
     /// The policy that distillation learns from; there where a method reads it.
@@ -84,14 +84,14 @@ pub struct Recipe {
     pub demonstration: String,
     /// The trajectory to avoid, read by methods that compare.
     pub rejected: String,
-    /// What the policy's network reads of a cell.
+    /// Encoding of a cell for the policy's network.
     #[schemars(schema_with = "encoding_schema")]
     pub encoding: Encoding,
     /// Units in the policy's hidden layer.
     pub hidden: usize,
     /// The greatest learning rate.
     pub learning_rate: f64,
-    /// How the learning rate goes on after its warm-up.
+    /// Course of the learning rate after its warm-up.
     #[schemars(schema_with = "schedule_schema")]
     pub schedule: Shape,
     /// Share of the steps over which the learning rate rises from 0.
@@ -110,7 +110,7 @@ pub struct Recipe {
     #[serde(serialize_with = "name_first")]
     #[schemars(with = "OptimizerSpelling")]
     pub optimizer: OptimizerSettings,
-    /// What is trained; every registered method where none is listed.
+    /// Methods to train; all registered methods if the list is empty.
     #[serde(default)]
     pub method: Vec<MethodRecipe>,
 }
@@ -129,7 +129,7 @@ impl Limit<RangeInclusive<u64>, u64> {
     }
 }
 
-/// −10⁶ ≤ x ≤ 10⁶.
+/// Interval −10⁶ ≤ x ≤ 10⁶.
 const REWARD: Interval = (Bound::Included(-1e6), Bound::Included(1e6));
 
 /// The only place of the ranges of numbers.
@@ -153,13 +153,13 @@ const COUNTS: &[Limit<RangeInclusive<u64>, u64>] = &[
     Limit { field: "seed", range: 0..=i64::MAX as u64 - 1_000_000, value: |recipe| recipe.seed },
 ];
 
-/// What a command line says beside a recipe file.
+/// Overrides from the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// Fields of the recipe.
     pub fields: Table,
-    /// Registered names, the recipe's names or labels, `all`, or names joined by `+`, which train one behind the other; none
-    /// means the recipe's list, or all.
+    /// Registered names, the recipe's names or labels, `all`, or names joined by `+`, which train one behind the other;
+    /// none means the recipe's list, or all.
     pub methods: Vec<String>,
     /// `parameter=value`, `method.parameter=value` or `optimizer.parameter=value`.
     pub assignments: Vec<String>,
@@ -224,7 +224,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// How the lake answers moves.
+    /// Dynamics of the lake.
     pub fn dynamics(&self) -> Dynamics {
         let [goal, hole, frozen] = self.reward_schedule;
         let rewards = Rewards { goal, hole, frozen };

@@ -1,4 +1,4 @@
-//! What came out, as typed rows: the terminal, the JSON, the figures and the page all read these.
+//! Results as typed rows, which the terminal, the JSON, the figures and the page all read.
 
 use std::collections::BTreeMap;
 
@@ -15,71 +15,72 @@ use crate::solver::TransitionMatrix;
 /// The result of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// The program's version.
+    /// Version of the program.
     pub version: &'static str,
-    /// The resolved recipe.
+    /// Resolved recipe.
     pub recipe: Recipe,
-    /// The map's rows.
+    /// Rows of the map.
     pub map: Vec<String>,
-    /// The words that were learned from, by role.
+    /// Words of the trajectories that methods learned from, by role.
     pub trajectories: BTreeMap<&'static str, String>,
-    /// What the learned policies are measured against.
+    /// Policy that the learned ones are compared with.
     pub optimal: Optimal,
-    /// One row a method, the least distance first.
+    /// One row per method, the smallest distance first.
     pub results: Vec<MethodReport>,
-    /// Every two methods, in the order of the rows.
+    /// All pairs of methods, in the order of the rows.
     pub paired: Vec<Paired>,
 }
 
-/// What policies that any program trained come to.
+/// Results of policies from files.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MeasureReport {
-    /// The program's version.
+    /// Version of the program.
     pub version: &'static str,
-    /// The fields of a recipe that say on which lake they were measured, and against what.
+    /// Fields of a recipe that describe the lake and the target of the measurement.
     pub lake: toml::Table,
-    /// The map's rows.
+    /// Rows of the map.
     pub map: Vec<String>,
-    /// What they are measured against.
+    /// Policy that the others are compared with.
     pub optimal: Optimal,
-    /// One row a name, the least distance first.
+    /// One row per name, the smallest distance first.
     pub results: Vec<PolicyReport>,
-    /// Every two names of as many policies, in the order of the rows; the first policy of one is held against the first of the other.
+    /// All pairs of names with equally many policies, in the order of the rows; their first policies are paired, and so
+    /// on.
     pub paired: Vec<Paired>,
 }
 
-/// How much further from the optimal policy one method ends than another. Both have the same seeds, and so the same policies
-/// before training: the interval of the differences is narrower than those of the distances suggest.
+/// Paired difference between the distances of two methods. Both have the same seeds, and so the same policies before
+/// training: the interval of the differences is narrower than those of the distances suggest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Paired {
-    /// The method that ends closer.
+    /// Method that ends closer.
     pub closer: String,
-    /// The other.
+    /// The other method.
     pub further: String,
-    /// The mean difference of their distances.
+    /// Mean difference of their distances.
     pub difference: f64,
-    /// Half-width of its 95% confidence interval; none for a single run.
+    /// Half-width of its 95% confidence interval; `None` for a single run.
     pub ci95: Option<f64>,
 }
 
 /// The optimal policy and its value.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Optimal {
-    /// V*(s), discounted.
+    /// Values V*(s), discounted.
     pub value: Vec<f64>,
-    /// T*(a|s).
+    /// Transition matrix T*(a|s).
     pub transition_matrix: TransitionMatrix,
-    /// Its success rate within the horizon.
+    /// Success rate within the horizon.
     pub success_rate: f64,
-    /// Its undiscounted mean return within the horizon.
+    /// Undiscounted mean return within the horizon.
     #[serde(rename = "return")]
     pub mean_return: f64,
 }
 
-/// What policies of one name are worth, wherever they were trained.
+/// Measurements of the policies of one name, wherever they were trained.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PolicyReport {
-    /// The method's label.
+    /// Label of the method.
     pub method: String,
     /// Mean squared error between T and T* over the non-terminal cells.
     pub distance: Summary,
@@ -88,61 +89,61 @@ pub struct PolicyReport {
     /// Undiscounted return within the horizon.
     #[serde(rename = "return")]
     pub mean_return: Fares,
-    /// T(a|s), mean over the policies.
+    /// Transition matrix T(a|s), mean over the policies.
     pub transition_matrix: TransitionMatrix,
-    /// T(a|s) of each, in the order of seeds. These are files of their own.
+    /// Transition matrix T(a|s) of each policy, in the order of seeds, for files of their own.
     #[serde(skip)]
     pub policies: Vec<TransitionMatrix>,
 }
 
-/// What one method's runs came to.
+/// Results of one method's runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MethodReport {
-    /// What the runs' policies are worth.
+    /// Measurements of the runs' policies.
     #[serde(flatten)]
     pub policy: PolicyReport,
-    /// The objective's registered name.
+    /// Registered name of the objective.
     pub objective: String,
-    /// The objective's parameters in force.
+    /// All parameters of the objective.
     pub parameters: Parameters,
-    /// The methods that trained before it, with their parameters; the curve and what is said of before training are of what
-    /// they left behind.
+    /// Methods that trained before it, with their parameters. The curve and the measurements before training begin
+    /// after them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<Configured>,
-    /// The distance before training.
+    /// Distance before training.
     pub initial_distance: Summary,
-    /// The distance over all cells.
+    /// Distance over all cells.
     pub distance_all_cells: Summary,
-    /// The distance over the cells of the demonstration.
+    /// Distance over the cells of the demonstration.
     pub distance_demonstrated_cells: Summary,
-    /// Cells whose encodings the training steps read.
+    /// Number of cells whose encodings the training steps read.
     pub cells_visited: Summary,
-    /// Distance over the non-terminal cells along the way.
+    /// Distance over the non-terminal cells during training.
     pub curve: Curve,
-    /// What was sampled from the lake, if anything was.
+    /// Episodes sampled from the lake, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampled: Option<Sampled>,
-    /// The loss before the last update, over the runs that had data to learn from; undefined if no run had.
+    /// Loss before the last update, over the runs that had data to learn from; undefined if no run had.
     #[serde(serialize_with = "or_undefined")]
     pub last_loss: Option<Summary>,
-    /// The objective's metrics before the last update, means over the runs.
+    /// Metrics of the objective before the last update, means over the runs.
     pub last_metrics: BTreeMap<&'static str, f64>,
-    /// What the objective carries from step to step, after the last update, one a run, if anything.
+    /// State of the objective after the last update, one per run, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<Vec<ObjectiveState>>,
-    /// T(a|s) at each step of the curve, means over the runs to a millionth.
+    /// Transition matrix T(a|s) at each point of the curve, mean over the runs, to a millionth.
     pub snapshots: Vec<TransitionMatrix>,
-    /// Why the method ended where it did, if that was asked.
+    /// Explanation of the result, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explanation: Option<Explanation>,
 }
 
-/// What a run sampled from the lake with the policy in training.
+/// Episodes that a run sampled from the lake with the policy in training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sampled {
-    /// Episodes a run.
+    /// Number of episodes per run.
     pub episodes: usize,
-    /// Samples whose returns were all equal, so that they gave no pair; only where pairs are made.
+    /// Number of samples whose returns were all equal, so that they gave no pair; only for objectives on pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ties: Option<Summary>,
 }
@@ -150,15 +151,15 @@ pub struct Sampled {
 /// A mean over runs with its interval.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// The mean.
+    /// Mean over the runs.
     pub mean: f64,
-    /// Half-width of the 95% confidence interval of the mean (Student's t); none for a single run.
+    /// Half-width of the 95% confidence interval of the mean (Student's t); `None` for a single run.
     pub ci95: Option<f64>,
-    /// One value a run, in the order of seeds.
+    /// One value per run, in the order of seeds.
     pub per_seed: Vec<f64>,
 }
 
-/// How the greedy and the sampled policy fare: means over runs and half-widths of their 95% confidence intervals.
+/// Performance of the greedy and the sampled policy: means over runs and half-widths of their 95% confidence intervals.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)]
 pub struct Fares {
@@ -167,7 +168,7 @@ pub struct Fares {
     pub ci95: Intervals,
 }
 
-/// Half-widths of 95% confidence intervals; none for a single run.
+/// Half-widths of 95% confidence intervals; `None` for a single run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)]
 pub struct Intervals {
@@ -175,14 +176,14 @@ pub struct Intervals {
     pub sampled: Option<f64>,
 }
 
-/// A quantity along training.
+/// A quantity during training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Curve {
-    /// Updates done.
+    /// Numbers of updates.
     pub steps: Vec<usize>,
     /// Means over the runs.
     pub mean: Vec<f64>,
-    /// Half-widths of the 95% confidence intervals; none for a single run.
+    /// Half-widths of the 95% confidence intervals; `None` for a single run.
     pub ci95: Vec<Option<f64>>,
 }
 
@@ -200,7 +201,7 @@ impl Summary {
 }
 
 impl PolicyReport {
-    /// What at least one policy of this name is worth.
+    /// Measurements of at least one policy of this name.
     pub fn new(method: String, measured: Vec<Measured>) -> Self {
         let each = |value: fn(&Measured) -> f64| measured.iter().map(value).collect::<Vec<_>>();
         let mean = |cell: usize, action: usize| {
@@ -227,7 +228,7 @@ impl PolicyReport {
 }
 
 impl Paired {
-    /// Every two of the rows that have as many policies.
+    /// All pairs of rows with equally many policies.
     pub fn every<'a>(results: &[&'a PolicyReport]) -> Vec<Self> {
         let paired = |closer: &PolicyReport, further: &PolicyReport| {
             let seeds = further.distance.per_seed.iter().zip(&closer.distance.per_seed);

@@ -14,7 +14,7 @@ use crate::network::{Forward, States};
 use crate::policy::{LakePolicy, empty, push};
 use crate::solver::TransitionMatrix;
 
-/// Where the policy's choices and the lake's slips are drawn from: each its own stream of a run's seed.
+/// Random number generators for the policy's choices and for the lake's slips, each a separate stream of a run's seed.
 #[derive(Clone, Debug)]
 pub struct Dice {
     actions: ChaCha8Rng,
@@ -24,34 +24,34 @@ pub struct Dice {
 /// One episode from the start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Episode {
-    /// The cell before each move.
+    /// Cell before each move.
     pub cells: Vec<usize>,
-    /// Each move.
+    /// Action of each move.
     pub actions: Vec<Action>,
-    /// The reward of each move.
+    /// Reward of each move.
     pub rewards: Vec<f64>,
-    /// The cell after the last move, if the episode was cut off there by Gymnasium's horizon.
+    /// Cell after the last move, if Gymnasium's horizon truncated the episode there.
     pub cut_off: Option<usize>,
 }
 
-/// A step's data, and how many prompts gave no pair because all their returns were equal.
+/// Data of a step, and the number of prompts without a pair because all their returns were equal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// Responses; none where every return was equal and the objective compares pairs.
+    /// Responses; empty if all returns were equal and the objective compares pairs.
     pub batch: MicroBatch<States, Forward>,
-    /// Prompts without a pair.
+    /// Number of prompts without a pair.
     pub ties: usize,
 }
 
 impl Dice {
-    /// Dice of their own streams.
+    /// Makes the generators from their streams.
     pub fn new(actions: ChaCha8Rng, slips: ChaCha8Rng) -> Self {
         Self { actions, slips }
     }
 }
 
 impl Episode {
-    /// An episode of the policy with this transition matrix.
+    /// Samples an episode of the policy with this transition matrix.
     pub fn sample(environment: &Environment, policy: &TransitionMatrix, dice: &mut Dice) -> Self {
         let mut episode = Self { cells: Vec::new(), actions: Vec::new(), rewards: Vec::new(), cut_off: None };
         let mut cell = environment.map().start();
@@ -70,14 +70,14 @@ impl Episode {
         episode
     }
 
-    /// Σₜ γᵗ rₜ.
+    /// Discounted return Σₜ γᵗ rₜ.
     pub fn discounted_return(&self, discount: f64) -> f64 {
         self.rewards.iter().rev().fold(0.0, |rest, reward| reward + discount * rest)
     }
 }
 
-/// A place, as often as its share in the total says; the last place where rounding leaves the sum below the draw, and none where
-/// all weights are 0.
+/// Samples an index in proportion to the weights, whose sum is `total`; the last index if rounding leaves the sum below
+/// the random number, and `None` if all weights are 0.
 pub(crate) fn draw(weights: &[f64], total: f64, rng: &mut ChaCha8Rng) -> Option<usize> {
     let mut left = total * rng.random::<f64>();
     let mut last = None;
@@ -91,9 +91,9 @@ pub(crate) fn draw(weights: &[f64], total: f64, rng: &mut ChaCha8Rng) -> Option<
     last
 }
 
-/// Samples episodes from the policy and makes of them what the objective learns from, with all that it requires of the policy
-/// that sampled them. The lake has one prompt, its start; rewards of whole responses and the ranks of pairs are discounted
-/// returns.
+/// Samples episodes from the policy and converts them to the data that the objective learns from, with all columns that
+/// it requires of the behaviour policy. The lake has one prompt, its start; rewards of whole responses and the ranks of
+/// pairs are discounted returns.
 pub fn sample(
     environment: &Environment,
     policy: &LakePolicy<'_>,
@@ -108,7 +108,7 @@ pub fn sample(
     let mut ties = 0;
     match requirements.data {
         Data::Preferences => {
-            // The greatest return first; the earlier sample first on ties.
+            // The greatest return comes first; of equal ones, the earlier sample.
             episodes.sort_by(|a, b| {
                 let [a, b] = [a, b].map(|episode| episode.discounted_return(discount));
                 b.partial_cmp(&a).unwrap_or(Ordering::Equal)
@@ -141,7 +141,7 @@ pub fn sample(
     Sample { batch, ties }
 }
 
-/// The policy that takes the most probable action in every cell, the first one on ties.
+/// The policy that takes the most probable action in every cell; the first one if several are.
 fn greedy(policy: &TransitionMatrix) -> TransitionMatrix {
     let mut greedy = policy.clone();
     for row in &mut greedy {
@@ -151,7 +151,7 @@ fn greedy(policy: &TransitionMatrix) -> TransitionMatrix {
     greedy
 }
 
-/// The rewards of each episode, and the value of where it was cut off.
+/// Rewards of each episode, and the value of the cell where it was truncated.
 fn outcomes(policy: &LakePolicy<'_>, requirements: &Requirements, episodes: Vec<Episode>) -> Vec<Outcome> {
     let cut_off: Vec<_> = episodes.iter().filter_map(|episode| episode.cut_off).collect();
     let mut statistics = TokenStatistics::default();

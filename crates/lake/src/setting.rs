@@ -16,7 +16,7 @@ use crate::start;
 pub struct Setting {
     environment: Environment,
     solution: Solution,
-    /// What policies are measured against.
+    /// Optimal policy that others are compared with.
     optimal: TransitionMatrix,
     /// The deterministic optimal policy.
     greedy: TransitionMatrix,
@@ -44,7 +44,7 @@ impl Setting {
         Ok(Self { environment, solution, optimal, greedy })
     }
 
-    /// The lake.
+    /// Lake of the setting.
     pub fn environment(&self) -> &Environment {
         &self.environment
     }
@@ -54,7 +54,7 @@ impl Setting {
         &self.solution
     }
 
-    /// What policies are measured against.
+    /// Optimal policy that others are compared with.
     pub fn optimal(&self) -> &TransitionMatrix {
         &self.optimal
     }
@@ -69,7 +69,7 @@ impl Setting {
         Measured::new(&self.environment, &self.optimal, policy)
     }
 
-    /// What policies are worth that any program trained, by their names, at least one a name. `recipe` is what the setting is of.
+    /// Measures policies from files by their names, at least one per name. `recipe` is the recipe of the setting.
     pub fn report(&self, recipe: &Recipe, policies: Vec<(String, Vec<TransitionMatrix>)>) -> MeasureReport {
         let measured = policies.into_iter().map(|(name, policies)| {
             PolicyReport::new(name, policies.into_iter().map(|policy| self.measure(policy)).collect())

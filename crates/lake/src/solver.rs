@@ -30,56 +30,57 @@ use crate::map::{ACTIONS, Action, Cell, Map};
 use certificate::{Certificate, Choice};
 use plane::Plane;
 
-/// Probabilities of the four actions, one row a cell: T(a|s).
+/// Transition matrix T(a|s): the probabilities of the four actions, one row per cell.
 pub type TransitionMatrix = Vec<[f64; ACTIONS]>;
 
 /// Temperature of the soft target, in units of return.
 pub const TEMPERATURE: f64 = 0.1;
-/// How exactly V* and Q* are computed where nothing else is said, relative to |V*(s)| where that is below 1.
+/// Default accuracy of V* and Q*, relative to |V*(s)| where that is below 1.
 pub const ACCURACY: f64 = 1e-12;
 
 /// Below this, width² (1 − γ) makes elimination faster than sweeps.
 const ELIMINATION: f64 = 0.25;
-/// Cells from which blocks are faster than whole sweeps.
+/// Number of cells from which blocks are faster than whole sweeps.
 const LARGE: usize = 1 << 17;
-/// Values below this are not told from those that rounding to 0 leaves.
+/// Values below this cannot be distinguished from those that rounding makes 0.
 const SMALLEST: f64 = 1e-290;
 
-/// Which optimal policy a learned one is measured against.
+/// Optimal policy that a learned one is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantNames)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Target {
-    /// The first of the best actions.
+    /// The first of the best actions, with probability 1.
     Greedy,
-    /// The best actions alike.
+    /// All best actions with equal probability.
     Ties,
-    /// Boltzmann over Q* at temperature 0.1.
+    /// Boltzmann distribution over Q* at temperature 0.1.
     Soft,
 }
 
-/// How V* is computed. All give the same, each within its certificate.
+/// Algorithm that computes V*. All give the same result, each within its certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[cfg_attr(feature = "program", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
 pub enum Solver {
-    /// Value iteration: V ← B V in all cells at once, on rayon's threads where the lake is large.
+    /// Value iteration: V ← B V in all cells at once, on rayon's threads if the lake is large.
     ValueIteration,
-    /// Value iteration with a memory of one sweep more, in about half the sweeps; likewise on rayon's threads.
+    /// Value iteration that also uses the values one sweep before, in about half the sweeps; also on rayon's threads.
     Accelerated,
-    /// Value iteration in place, by turns from the last cell to the first and back.
+    /// Value iteration in place, alternately from the last cell to the first and back.
     GaussSeidel,
-    /// Policy iteration: the greedy policy's value exactly, by elimination; on lakes where that is too long, by sweeps.
+    /// Policy iteration: the greedy policy's value is computed exactly by elimination, or by sweeps on lakes where that
+    /// takes too long.
     PolicyIteration,
-    /// Policy iteration with a few sweeps in place of an evaluation.
+    /// Policy iteration with a few sweeps instead of an evaluation.
     ModifiedPolicyIteration,
-    /// Value iteration in blocks of the lake, only in those where something still changes, most first.
+    /// Value iteration in blocks of the lake, only in those that still change, in the order of the largest change.
     Prioritised,
 }
 
 impl Solver {
-    /// Every solver, the default first.
+    /// All solvers, the default first.
     pub const ALL: [Self; 6] = [
         Self::ValueIteration,
         Self::Accelerated,
@@ -108,26 +109,26 @@ impl Solver {
 /// V* and Q* of a lake, discounted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Solution {
-    /// The discount.
+    /// Discount γ.
     pub gamma: f64,
-    /// V*(s); 0 in terminal cells.
+    /// Values V*(s); 0 in terminal cells.
     pub value: Vec<f64>,
-    /// Q*(s,a); 0 in terminal cells.
+    /// Values Q*(s,a); 0 in terminal cells.
     pub action_value: Vec<[f64; ACTIONS]>,
-    /// maxₛ |maxₐ Q(s,a) − V(s)|, recomputed from the values above.
+    /// Residual maxₛ |maxₐ Q(s,a) − V(s)|, recomputed from the values above.
     pub residual: f64,
-    /// Updates of cells divided by the number of cells, rounded up; an elimination is one.
+    /// Number of cell updates divided by the number of cells, rounded up; an elimination counts as one sweep.
     pub sweeps: usize,
-    /// A bound of maxₛ |V(s) − V*(s)| and of the same for Q: (residual + rounding) / (1 − γ), where rounding bounds
-    /// what the arithmetic of one backup may have hidden.
+    /// Bound of maxₛ |V(s) − V*(s)|, and of the same for Q: (residual + rounding) / (1 − γ), where rounding bounds the
+    /// arithmetic error of one backup.
     pub error_bound: f64,
-    /// A bound of |V(s) − V*(s)| for each cell, which is small where its values are small.
+    /// Bound of |V(s) − V*(s)| for each cell, which is small where its values are small.
     pub value_error_bound: Vec<f64>,
 }
 
 impl Solution {
-    /// The greatest bound of |V(s) − V*(s)|, relative to |V(s)| where that is below 1: what `accuracy` asks for. Infinite
-    /// where a value may be 0 that is not 0 for certain.
+    /// Maximum bound of |V(s) − V*(s)|, relative to |V(s)| where that is below 1: the quantity that `accuracy` limits.
+    /// Infinite if a value may be 0 or not.
     pub fn relative_error_bound(&self) -> f64 {
         let relative = |(value, bound): (&f64, &f64)| if *bound == 0.0 { 0.0 } else { bound / value.abs().min(1.0) };
         self.value.iter().zip(&self.value_error_bound).map(relative).fold(0.0, f64::max)
@@ -141,9 +142,10 @@ impl Solution {
 ///
 /// Q(s,a) = Σ P(s'|s,a) (r(s') + γ V(s')), with V = 0 in terminal cells, and V = B V with B V(s) = maxₐ Q(s,a). As B
 /// brings any two V closer by the factor γ, |V − V*| ≤ |B V − V| / (1 − γ), whichever way V was found. So every solver
-/// goes on until its residual is below `accuracy` (1 − γ) / 2 or four units of rounding in the largest value. Then cells
-/// are swept on, the same way for all, until each is settled relative to its own value, as often as the bound of each
-/// cell's error (`value_error_bound`) asks for; and one more backup computes V, Q and the residual that is reported.
+/// goes on until its residual is below `accuracy` (1 − γ) / 2 or four units of rounding in the largest value. Then
+/// cells are swept on, the same way for all, until each is settled relative to its own value, as often as the bound of
+/// each cell's error (`value_error_bound`) asks for; and one more backup computes V, Q and the residual that is
+/// reported.
 ///
 /// Sweeps begin at a V that no backup lowers, or none raises. As rounding respects order, values go on in that
 /// direction to the end, so that sweeps end; those of [`Solver::Accelerated`] end where plain ones would no longer
@@ -165,12 +167,12 @@ pub fn solve(environment: &Environment, gamma: f64, solver: Solver, accuracy: f6
     finish(&mut plane, sweeps, accuracy * (1.0 - gamma) / 4.0)
 }
 
-/// A first share of a value that is so near to rounding that rounding may as well be reached,
+/// Share of a value for the first polish, so close to rounding that rounding may as well be reached.
 const NEAR_ROUNDING: f64 = 2048.0 * f64::EPSILON;
-/// and a later one.
+/// Share of a value for later polishes.
 const AT_ROUNDING: f64 = 16.0 * f64::EPSILON;
 
-/// Polishes until no cell changes by more than a share of its value, and by less where the accuracy asks for it.
+/// Polishes until no cell changes by more than a share of its value, and further if the accuracy requires it.
 fn finish(plane: &mut Plane, mut sweeps: usize, share: f64) -> Solution {
     let mut share = if share < NEAR_ROUNDING { 0.0 } else { share };
     loop {
@@ -185,7 +187,7 @@ fn finish(plane: &mut Plane, mut sweeps: usize, share: f64) -> Solution {
     }
 }
 
-/// V* and Q* by the fastest solver, at the default accuracy.
+/// Computes V* and Q* by the fastest solver, at the default accuracy.
 pub fn solve_fast(environment: &Environment, gamma: f64) -> Solution {
     solve(environment, gamma, Solver::fastest(environment.map(), gamma), ACCURACY)
 }
@@ -195,7 +197,7 @@ pub fn value_iteration(environment: &Environment, gamma: f64) -> Solution {
     solve(environment, gamma, Solver::ValueIteration, ACCURACY)
 }
 
-/// The policy that takes every action alike, everywhere.
+/// The uniform policy in every cell.
 pub fn uniform_policy(map: &Map) -> TransitionMatrix {
     vec![[1.0 / ACTIONS as f64; ACTIONS]; map.cells().len()]
 }
@@ -207,8 +209,9 @@ pub fn uniform_policy(map: &Map) -> TransitionMatrix {
 ///
 /// # Errors
 ///
-/// [`LakeError::Undecided`] for a cell whose actions cannot be told apart even so: values below 1e-290, which are about to
-/// round to 0, or values whose difference is below the bound of its rounding while that bound is no small share of them.
+/// [`LakeError::Undecided`] for a cell whose actions cannot be told apart even so: values below 1e-290, which are about
+/// to round to 0, or values whose difference is below the bound of its rounding while that bound is no small share of
+/// them.
 pub fn optimal_policy(
     environment: &Environment,
     solution: &Solution,
@@ -238,7 +241,7 @@ pub fn optimal_policy(
     }))
 }
 
-/// The Boltzmann policy over Q* at a temperature, in units of return; rows of terminal cells are uniform.
+/// Boltzmann policy over Q* at a temperature, in units of return; rows of terminal cells are uniform.
 pub fn boltzmann(environment: &Environment, solution: &Solution, temperature: f64) -> TransitionMatrix {
     rows(environment, |cell| {
         let q = solution.action_value[cell];
@@ -247,7 +250,7 @@ pub fn boltzmann(environment: &Environment, solution: &Solution, temperature: f6
     })
 }
 
-/// Weights of the actions, divided by their sum.
+/// Divides the weights of the actions by their sum.
 fn rows(environment: &Environment, weights: impl Fn(usize) -> [f64; ACTIONS]) -> TransitionMatrix {
     let row = |(cell, kind): (usize, &Cell)| {
         let weights = if kind.is_terminal() { [1.0; ACTIONS] } else { weights(cell) };
@@ -257,7 +260,7 @@ fn rows(environment: &Environment, weights: impl Fn(usize) -> [f64; ACTIONS]) ->
     environment.map().cells().iter().enumerate().map(row).collect()
 }
 
-/// The actions of each cell that are not certainly worse than the best.
+/// Actions of each cell that are not certainly worse than the best.
 fn best_actions(environment: &Environment, solution: &Solution) -> Result<Vec<[bool; ACTIONS]>, LakeError> {
     let plane = Plane::resume(environment, solution, ACCURACY);
     let Solution { value, action_value, value_error_bound, .. } = solution;

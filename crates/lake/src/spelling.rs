@@ -5,11 +5,11 @@ use crate::error::LakeError;
 
 /// A name, taken apart.
 pub(crate) struct Spelled<'a> {
-    /// What its errors call it.
+    /// Name in error messages.
     subject: &'static str,
-    /// What stands before the first comma.
+    /// Text before the first comma.
     pub(crate) head: &'a str,
-    /// The others, each a field and its value.
+    /// Further fields, each with its value.
     pub(crate) fields: Vec<(&'a str, &'a str)>,
 }
 
@@ -41,7 +41,7 @@ impl<'a> Spelled<'a> {
         }
     }
 
-    /// A seed.
+    /// Parses a seed.
     pub(crate) fn seed(&self, value: &str) -> Result<u64, LakeError> {
         value.parse().map_err(|_| self.fail("seed", "a whole number, 0 <= seed < 2^64", value))
     }
@@ -50,7 +50,7 @@ impl<'a> Spelled<'a> {
 /// Limit of suggested names.
 const MOST_SUGGESTED: usize = 3;
 
-/// The error, with suggestions if existing names are spelled like the given one.
+/// Adds suggestions to the error if existing names are similar to the given one.
 pub(crate) fn suggest<'a>(error: LakeError, given: &str, names: impl IntoIterator<Item = &'a str>) -> LakeError {
     match nearest(given, names).as_slice() {
         [] => error,

@@ -1,4 +1,4 @@
-//! The policy before training: as it is initialised, fitted to a policy that is partly right, or trained by another method.
+//! The policy before training: randomly initialised, fitted to a partly optimal policy, or trained by another method.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,41 +15,41 @@ use crate::measure::greedy_action;
 use crate::network::{Network, States};
 use crate::solver::TransitionMatrix;
 
-/// Updates of a fit.
+/// Number of updates of a fit.
 const UPDATES: usize = 300;
-/// Its learning rate.
+/// Learning rate of a fit.
 const LEARNING_RATE: f64 = 1e-2;
-/// Its optimizer: Adam, with its paper's parameters.
+/// Optimizer of a fit: Adam, with its paper's parameters.
 const ADAM: OptimizerSettings =
     OptimizerSettings::AdamW(AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 });
-/// How starts are spelled.
+/// Syntax of a start, for errors and help.
 pub const SPELLING: &str = "random, noisy:SHARE or right:SHARE with 0 <= SHARE <= 1, or after:METHOD";
 
-/// What a run's policy is before training.
+/// Policy of a run before training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Start {
-    /// As the network is initialised.
+    /// A network with random weights.
     Random,
-    /// Fitted to (1 − share) T* + share / 4 in each cell.
+    /// A network fitted to (1 − share) T* + share / 4 in each cell.
     Noisy {
-        /// The share.
+        /// Share of the uniform policy.
         share: f64,
     },
-    /// Fitted to T* in a share of the cells, drawn for each run, and to one of the other actions in each of the rest.
+    /// A network fitted to T* in a random share of the cells, and to one of the other actions in each of the rest.
     Right {
-        /// The share.
+        /// Share of the cells.
         share: f64,
     },
-    /// Trained by a method at its defaults, for as many steps as the recipe says and by its optimizer.
+    /// A network trained by a method with its defaults, with the recipe's steps and optimizer.
     After {
-        /// The method.
+        /// Method that trains it.
         method: Configured,
     },
 }
 
 impl Start {
-    /// The method that trains it, if any.
+    /// Method that trains the policy, if there is one.
     pub fn method(&self) -> Option<&Configured> {
         match self {
             Self::After { method } => Some(method),
@@ -57,7 +57,7 @@ impl Start {
         }
     }
 
-    /// The policy to fit to, if any; `optimal` is deterministic.
+    /// Policy to fit the network to, if there is one; `optimal` is deterministic.
     pub fn policy(&self, map: &Map, optimal: &TransitionMatrix, rng: &mut ChaCha8Rng) -> Option<TransitionMatrix> {
         match *self {
             Self::Random | Self::After { .. } => None,
@@ -84,14 +84,14 @@ impl Start {
     }
 }
 
-/// Fits a network to a policy in the given cells: 300 full-batch updates of Adam at learning rate 0.01 along the gradient of
-/// the mean cross-entropy −Σₐ T(a|s) log π(a|s).
+/// Fits a network to a policy in the given cells: 300 full-batch updates of Adam at learning rate 0.01 along the
+/// gradient of the mean cross-entropy −Σₐ T(a|s) log π(a|s).
 pub fn fit(network: &mut Network, policy: &TransitionMatrix, cells: &[usize]) {
     let states = States { cells: cells.to_vec(), begins: vec![0], fusion: None };
     let mut optimizer = Optimizer::new(ADAM, network.parameters.len());
     for _ in 0..UPDATES {
         let mut forward = network.forward(&states);
-        // ∂/∂z = (π − T) / cells, in the place of π.
+        // The derivatives ∂/∂z = (π − T) / cells replace π.
         for (row, cell) in forward.policy.iter_mut().zip(cells) {
             *row = std::array::from_fn(|action| (row[action] - policy[*cell][action]) / cells.len() as f64);
         }
@@ -189,7 +189,7 @@ mod tests {
         let cells = map.non_terminal();
         let right = cells.iter().filter(|cell| policy[**cell] == optimal[**cell]).count();
         assert_eq!(right, cells.len().div_ceil(2));
-        // A wrong action is as far away as can be: 2 of 4 probabilities by 1.
+        // A wrong action has the maximum distance: 2 of 4 probabilities differ by 1.
         let wrong = (cells.len() - right) as f64 / cells.len() as f64 * 0.5;
         assert!((distance(&policy, &optimal, &cells) - wrong).abs() < 1e-12);
     }

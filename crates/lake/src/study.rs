@@ -8,9 +8,9 @@
 //! | what the results say | `analysis`, `report` |
 //! | tables and figures of that | `summary` |
 //!
-//! Designs are a simple random sample of the declared space: design n draws a level of every factor from stream n of the
-//! study's seed. So a share over designs estimates the share over the space, any subset of levels is itself such a sample, and
-//! no design depends on which others are run, where, or in what order.
+//! Designs are a simple random sample of the declared space: design n draws a level of every factor from stream n of
+//! the study's seed. So a share over designs estimates the share over the space, any subset of levels is itself such a
+//! sample, and no design depends on which others are run, where, or in what order.
 
 pub mod analysis;
 pub mod reading;
@@ -33,39 +33,39 @@ use crate::error::LakeError;
 use crate::experiment::{Experiment, curve_steps};
 use crate::recipe::{Overrides, Recipe, is_field};
 
-/// What a level writes where each design is to have a number of its own: `generated:5x5,seed={draw}`.
+/// Placeholder for a number that differs in each design: `generated:5x5,seed={draw}`.
 const DRAW: &str = "{draw}";
-/// Draws of a design until its lake has the trajectories that it names.
+/// Maximum number of attempts until a design's lake has the trajectories that it names.
 const PATIENCE: usize = 1000;
-/// Fields that all designs have in common.
+/// Fields that are the same in all designs.
 const SHARED: [&str; 4] = ["method", "seed", "seeds", "steps"];
-/// The most designs.
+/// Maximum number of designs.
 const MOST_DESIGNS: usize = 1_000_000;
-/// The name of the policies before training among the methods.
+/// Name of the untrained policies among the methods.
 pub const UNTRAINED: &str = "untrained";
-/// The factor whose levels are the updates after which a policy is measured.
+/// Name of the factor whose levels are the updates after which a policy is measured.
 pub const STOP: &str = "stop";
-/// The factor whose levels are the distances.
+/// Name of the factor whose levels are the distances.
 pub const DISTANCE: &str = "distance";
 
-/// What a study file declares.
+/// Contents of a study file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Study {
-    /// Designs drawn from the space.
+    /// Number of designs sampled from the space.
     pub designs: usize,
-    /// What they are drawn with.
+    /// Seed of the designs.
     pub seed: u64,
-    /// Updates after which policies are measured: points of the curve.
+    /// Numbers of updates after which policies are measured: points of the curve.
     pub stops: Vec<usize>,
-    /// The order that is claimed, least distance first: labels of methods.
+    /// Claimed order, smallest distance first: labels of methods.
     pub order: Vec<String>,
-    /// Fields of every design's recipe; `seeds` is their number a design, each design with its own.
+    /// Fields of every design's recipe; `seeds` is the number of seeds per design, each design with its own.
     #[serde(default)]
     pub recipe: Table,
     /// The space: a recipe's field (`slippery`), a method's parameter (`dpo.beta`) or a name, with its levels.
     pub factor: BTreeMap<String, Levels>,
-    /// What is asked of the results beside the order.
+    /// Further claims to examine.
     #[serde(default)]
     pub question: Vec<Question>,
 }
@@ -76,22 +76,22 @@ pub struct Study {
 pub enum Levels {
     /// Values of the field or parameter.
     Values(Vec<Value>),
-    /// By name, the fields that each sets; `set` lists assignments of parameters.
+    /// Fields that each named level sets; `set` lists assignments of parameters.
     Named(BTreeMap<String, Table>),
 }
 
-/// A claim to be held against the results.
+/// A claim that is compared with the results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
     /// The claim in words.
     pub claim: String,
-    /// The same as an order of methods, least distance first.
+    /// The claim as an order of methods, smallest distance first.
     pub order: Vec<String>,
-    /// The designs and readings that it is about: levels of factors.
+    /// Designs and readings that the claim is about: levels of factors.
     #[serde(default, rename = "where")]
     pub subset: BTreeMap<String, Selected>,
-    /// A factor by whose levels the answer is given.
+    /// Factor whose levels split the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
@@ -100,20 +100,20 @@ pub struct Question {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Selected {
-    /// The only one.
+    /// A single level.
     One(String),
-    /// Any of these.
+    /// Any of several levels.
     Any(Vec<String>),
 }
 
 /// A design: its recipe, and the level of each factor that it came from.
 #[derive(Debug)]
 pub struct Design {
-    /// Its number in the study.
+    /// Number of the design in the study.
     pub number: usize,
-    /// The level of each factor, in the factors' order.
+    /// Level of each factor, in the factors' order.
     pub levels: Vec<String>,
-    /// Ready to run.
+    /// Experiment that is ready to run.
     pub experiment: Experiment,
 }
 
@@ -122,8 +122,8 @@ impl Study {
     ///
     /// # Errors
     ///
-    /// [`LakeError`] naming the file, the field, what is allowed and what was given; every level of every factor has then been
-    /// tried by itself.
+    /// [`LakeError`] naming the file, the field, what is allowed and what was given; every level of every factor has
+    /// then been tried by itself.
     pub fn load(path: &Path, designs: Option<usize>) -> Result<Self, LakeError> {
         let text = std::fs::read_to_string(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;
         let parse = |problem: String| LakeError::Parse { path: path.display().to_string(), problem };
@@ -135,7 +135,7 @@ impl Study {
         Ok(study)
     }
 
-    /// Whether the results of two studies are the same: claims apart, all is.
+    /// Whether two studies have the same results, which depend on everything except claims.
     pub fn has_results_of(&self, other: &Self) -> bool {
         let Self { designs, seed, stops, order: _, recipe, factor, question: _ } = self;
         (designs, seed, stops, recipe, factor)
@@ -234,7 +234,7 @@ impl Study {
         Ok(())
     }
 
-    /// The levels of whatever results can be grouped by.
+    /// Levels of every factor that can group results.
     fn levels(&self) -> BTreeMap<&str, Vec<String>> {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let mut levels: BTreeMap<_, _> = self.factor.iter().map(|(name, of)| (name.as_str(), of.names())).collect();
@@ -313,7 +313,7 @@ impl Levels {
         }
     }
 
-    /// A level's name: the value itself where it has none.
+    /// Name of a level: the value itself if it has no name.
     fn name(&self, level: usize) -> String {
         match self {
             Self::Values(values) => text(&values[level]),
@@ -350,7 +350,7 @@ impl Levels {
 }
 
 impl Selected {
-    /// The levels.
+    /// Names of the levels.
     pub fn levels(&self) -> &[String] {
         match self {
             Self::One(level) => std::slice::from_ref(level),
@@ -359,12 +359,12 @@ impl Selected {
     }
 }
 
-/// A value as it is written, text without its quotes.
+/// Text of a value, without quotes.
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Puts a number in the place of each `{draw}`.
+/// Replaces each `{draw}` by a random number.
 fn number_draws(value: &mut Value, rng: &mut ChaCha8Rng) {
     match value {
         Value::String(text) => {

@@ -13,7 +13,7 @@ use crate::error::LakeError;
 use crate::network::{Forward, States};
 use crate::solver::{Solution, TransitionMatrix, boltzmann};
 
-/// Temperature of a teacher without one: low enough to prefer a shorter way, whose value is a discount away.
+/// Default temperature, low enough to prefer a shorter path, whose value differs by a factor of the discount.
 const TEMPERATURE: f64 = 0.01;
 
 /// Accepted spellings of a teacher, for errors and help.
@@ -25,19 +25,19 @@ pub const SPELLING: &str = "optimal, optimal:TEMPERATURE with 0 < TEMPERATURE <=
 pub enum Teacher {
     /// The Boltzmann policy over Q*.
     Optimal {
-        /// Its temperature, in units of return.
+        /// Temperature, in units of return.
         temperature: f64,
     },
-    /// A policy in a file, as `lake measure` reads it.
+    /// A policy in a file, in the format of `lake measure`.
     File(PathBuf),
 }
 
 impl Teacher {
-    /// The teacher's distribution in every cell.
+    /// Distribution of the teacher in every cell.
     ///
     /// # Errors
     ///
-    /// Those of [`policy_file::read`](crate::policy_file::read).
+    /// As [`policy_file::read`](crate::policy_file::read).
     pub(crate) fn table(&self, environment: &Environment, solution: &Solution) -> Result<TransitionMatrix, LakeError> {
         match self {
             Self::Optimal { temperature } => Ok(boltzmann(environment, solution, *temperature)),
@@ -53,7 +53,8 @@ impl Teacher {
     }
 }
 
-/// Fills what an objective requires of a teacher: its log-probabilities of the actions taken, and its distributions.
+/// Fills the columns that an objective requires of a teacher: its log-probabilities of the actions taken, and its
+/// distributions.
 pub fn fill(teacher: &TransitionMatrix, requirements: &Requirements, batches: &mut [MicroBatch<States, Forward>]) {
     if !requirements.need_teacher() {
         return;
@@ -68,9 +69,9 @@ pub fn fill(teacher: &TransitionMatrix, requirements: &Requirements, batches: &m
     }
 }
 
-/// The divergence of a policy from a teacher in one state, by their log-probabilities of all actions, which are finite.
+/// Divergence of a policy from a teacher in one state, from their log-probabilities of all actions, which are finite.
 pub fn divergence(kind: TeacherDivergence, policy: &[f64], teacher: &[f64]) -> f64 {
-    // Rounding may leave a divergence of equal policies below 0.
+    // Rounding may make a divergence of equal policies negative.
     match kind {
         TeacherDivergence::ForwardKl => kl(teacher, policy),
         TeacherDivergence::ReverseKl => kl(policy, teacher),
@@ -88,7 +89,7 @@ pub fn divergence(kind: TeacherDivergence, policy: &[f64], teacher: &[f64]) -> f
 /// Adds the derivatives of the divergence by the policy's logits, times `scale`.
 pub fn pull_back(kind: TeacherDivergence, scale: f64, policy: &[f64], teacher: &[f64], slots: &mut [f64]) {
     let pairs = || policy.iter().copied().zip(teacher.iter().copied());
-    // What the policy is compared with, and how much the divergence moves with it.
+    // The distribution that the policy is compared with, and the weight of the divergence's derivative.
     let (weight, against): (f64, &dyn Fn(f64, f64) -> f64) = match kind {
         TeacherDivergence::ForwardKl => {
             let pulls = pairs().map(|(own, other)| scale * (own.exp() - other.exp()));
@@ -104,12 +105,12 @@ pub fn pull_back(kind: TeacherDivergence, scale: f64, policy: &[f64], teacher: &
     }
 }
 
-/// KL(p || q) by log-probabilities.
+/// Divergence KL(p || q) from log-probabilities.
 fn kl(p: &[f64], q: &[f64]) -> f64 {
     p.iter().zip(q).map(|(p, q)| p.exp() * (p - q)).sum()
 }
 
-/// log (β e^teacher + (1 − β) e^policy).
+/// Log-probability log (β e^teacher + (1 − β) e^policy) of a mixture.
 fn mixture(beta: f64, policy: f64, teacher: f64) -> f64 {
     let (own, other) = (policy + (-beta).ln_1p(), teacher + beta.ln());
     own.max(other) + (-(own - other).abs()).exp().ln_1p()

@@ -9,9 +9,9 @@ use crate::map::{Action, Cell, Map, Trajectory};
 use crate::solver::{TransitionMatrix, uniform_policy};
 use crate::spelling::suggest;
 
-/// The name of the trajectory that every map has: the shortest way to a goal, first action on ties.
+/// Name of the trajectory that every map has: the shortest path to a goal, with the first action on ties.
 pub const OPTIMAL: &str = "optimal";
-/// The name of the trajectory that most maps have: the shortest word into a hole that never takes an optimal action.
+/// Name of the trajectory that most maps have: the shortest word into a hole that never takes an optimal action.
 pub const HOLE: &str = "hole";
 
 /// The trajectory of a name that the map has, else drawn as a name says ([`Drawn`]), else of a word.
@@ -28,7 +28,7 @@ pub fn resolve(map: &Map, name_or_word: &str) -> Result<Trajectory, LakeError> {
     resolve_sampled(map, name_or_word, &uniform_policy(map))
 }
 
-/// The trajectory of a name or word, as [`resolve`]; episodes are sampled from a policy rather than from the uniform one.
+/// Resolves a name or word like [`resolve`], with episodes sampled from this policy instead of the uniform one.
 fn resolve_sampled(map: &Map, name_or_word: &str, policy: &TransitionMatrix) -> Result<Trajectory, LakeError> {
     if let Some(word) = map.trajectories().get(name_or_word) {
         return map.walk(word);
@@ -106,7 +106,7 @@ pub fn check_comparison(demonstration: &Trajectory, rejected: &Trajectory) -> Re
     Err(fail(&rejected.word, problem))
 }
 
-/// Every name that [`resolve`] may know for this map.
+/// All names that [`resolve`] accepts for this map.
 pub fn names(map: &Map) -> Vec<&str> {
     let mut names = vec![OPTIMAL, HOLE];
     names.extend(map.trajectories().keys().map(String::as_str).filter(|name| ![OPTIMAL, HOLE].contains(name)));
@@ -117,11 +117,11 @@ fn fail(trajectory: &str, problem: String) -> LakeError {
     LakeError::Trajectory { trajectory: trajectory.to_owned(), problem }
 }
 
-/// Whether no way from the start has a greater return than the shortest to a goal, without slipping.
+/// Whether the shortest path to a goal has the greatest return from the start, without slipping.
 ///
-/// A way of n moves that ends with reward x is worth w + γⁿ⁻¹ (x − w), where w = frozen / (1 − γ) is what it is worth
-/// never to end. So the best is the shortest of those that end in the better of goals and holes, if any is worth more
-/// than w. Powers of γ are compared by the difference of their exponents, which is exact in the number of moves.
+/// A path of n moves that ends with reward x has the value w + γⁿ⁻¹ (x − w), where w = frozen / (1 − γ) is the value of
+/// never ending. So the best is the shortest of the paths that end in the better of goals and holes, if any has a value
+/// above w. Powers of γ are compared by the difference of their exponents, which is exact in the number of moves.
 fn shortest_is_best(map: &Map, rewards: Rewards, gamma: f64) -> bool {
     let endless = rewards.frozen / (1.0 - gamma);
     let [goal, hole] = [rewards.goal, rewards.hole].map(|reward| reward - endless);
@@ -133,7 +133,7 @@ fn shortest_is_best(map: &Map, rewards: Rewards, gamma: f64) -> bool {
         })
 }
 
-/// Fewest intended moves from the start into a hole.
+/// Minimum number of intended moves from the start into a hole.
 fn moves_to_hole(map: &Map) -> Option<usize> {
     let mut moves = vec![None; map.cells().len()];
     moves[map.start()] = Some(0);
@@ -152,7 +152,7 @@ fn moves_to_hole(map: &Map) -> Option<usize> {
     None
 }
 
-/// The optimal policy on the lake without slipping: the first action that comes a move closer to a goal.
+/// Optimal policy on the lake without slipping: the first action that brings the goal one move closer.
 fn optimal_action(map: &Map, moves_to_goal: &[Option<usize>], cell: usize) -> Option<Action> {
     let moves = moves_to_goal[cell]?;
     Action::ALL.into_iter().find(|&action| {
@@ -234,7 +234,7 @@ mod tests {
         };
         let optimal = |environment: &Environment, gamma| named(environment, gamma, OPTIMAL);
         assert_eq!(optimal(&lake(1.0, -1.0, -0.1), 0.99).unwrap().word, "DDRDRR");
-        // Never to end is worth 0.02 / 0.01 = 2.
+        // The value of never ending is 0.02 / 0.01 = 2.
         let error = optimal(&lake(1.0, 0.0, 0.02), 0.99).unwrap_err().to_string();
         assert!(error.contains("trajectory optimal") && error.contains("0.02 on ice"), "{error}");
         // From -10 the goal is 11 and a hole 10 away: 0.9^4 * 11 < 10. So it is from -0.1 at 0.99,

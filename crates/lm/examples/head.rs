@@ -1,7 +1,9 @@
-//! Times the statistics head beside the plain one, which makes all logits at once: what `experiments/lm/head.py` compares.
+//! Measures time and memory of the statistics head beside a plain one, which computes all logits at once, for
+//! `experiments/lm/head.py`.
 //!
-//! `cargo run -p lm --example head -- chunked|plain score|train VOCABULARY HIDDEN TOKENS REPEATS` prints one line of JSON: `seconds` of
-//! each repeat, `peak_bytes` of the process above what it had before the first, and the `sum` of log-probabilities.
+//! `cargo run -p lm --example head -- chunked|plain score|train VOCABULARY HIDDEN TOKENS REPEATS` prints one line of
+//! JSON: `seconds` of each repeat, `peak_bytes` of memory beyond that before the first repeat, and the `sum` of
+//! log-probabilities.
 
 use std::time::Instant;
 
@@ -69,7 +71,7 @@ fn plain(states: &Tensor, weights: &Tensor, taken: &[usize], trains: bool) -> an
     Ok(log_probs.f_sum(Kind::Double)?.f_double_value(&[])?)
 }
 
-/// A figure of the process's memory, in bytes.
+/// A number about the process's memory, bytes.
 fn resident(figure: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(figure)).context("a figure of /proc/self/status")?;

@@ -1,9 +1,10 @@
-//! Times optimizer steps on one batch, and says how much memory the process took: what `experiments/lm/speed.py` compares.
+//! Measures time and memory of optimizer steps on one batch, for `experiments/lm/speed.py`.
 //!
-//! `cargo run -p lm --example steps -- MODEL DATA.jsonl METHOD OPTIMIZER STEPS [WORD...]` prints one line of JSON, METHOD being JSON
-//! too, as `{"name": "dpo"}`: `seconds` of each step, `losses`, `tokens` of the batch, the `attention` kernel, and `peak_bytes` of the
-//! process's own memory. Words: padded, checkpointing, held (the reference is a second model), cuda, bfloat16 (rounded at random), and
-//! random (weights drawn for the configuration, which is all that MODEL then needs to hold).
+//! `cargo run -p lm --example steps -- MODEL DATA.jsonl METHOD OPTIMIZER STEPS [WORD...]` prints one line of JSON:
+//! `seconds` of each step, `losses`, `tokens` of the batch, the `attention` kernel, and `peak_bytes` of the process's
+//! memory. METHOD is JSON such as `{"name": "dpo"}`. Words: padded, checkpointing, held (the reference is a second
+//! model), cuda, bfloat16 (with stochastic rounding), and random (random weights; MODEL then needs only a
+//! configuration).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -32,9 +33,9 @@ fn main() -> anyhow::Result<()> {
     let [model, data, method, optimizer, steps, rest @ ..] = &arguments[..] else {
         anyhow::bail!("expected MODEL DATA.jsonl METHOD OPTIMIZER STEPS [WORD...]")
     };
-    let asked = |word: &str| rest.iter().any(|given| given == word);
-    let packing = if asked("padded") { Packing::Padded } else { Packing::Packed };
-    let keep = if asked("checkpointing") { Keep::LayerInputs } else { Keep::Activations };
+    let has = |word: &str| rest.iter().any(|given| given == word);
+    let packing = if has("padded") { Packing::Padded } else { Packing::Packed };
+    let keep = if has("checkpointing") { Keep::LayerInputs } else { Keep::Activations };
     let (folder, data) = (Path::new(model), Path::new(data));
     let objective = serde_json::from_str::<Configured>(method)?.into_objective();
     let requirements = objective.requirements();
@@ -42,15 +43,15 @@ fn main() -> anyhow::Result<()> {
     let config = read_config(folder)?;
     let encoder = Encoder { tokenizer: None, template: None, vocabulary: config.vocabulary };
     let lines = encode_lines(data, &read_records(data, learnt)?, &encoder, usize::MAX)?;
-    let dtype = if asked("bfloat16") { Dtype::Bfloat16 } else { Dtype::Float32 };
-    let device = device(if asked("cuda") { "cuda" } else { "cpu" })?;
-    let model =
-        if asked("random") { random(config, dtype, device)? } else { Transformer::read(folder, dtype, device)? };
+    let dtype = if has("bfloat16") { Dtype::Bfloat16 } else { Dtype::Float32 };
+    let device = device(if has("cuda") { "cuda" } else { "cpu" })?;
+    let model = if has("random") { random(config, dtype, device)? } else { Transformer::read(folder, dtype, device)? };
     let mut policy = LmPolicy::trained(model, keep);
     let records: Vec<_> = lines.iter().map(|line| &line.record).collect();
     let plans = plan(&requirements, &records, records.len())?;
-    let held = asked("held");
-    // The policy has not moved yet: unless the reference is held, a view of it is its own reference, and takes no memory.
+    let held = has("held");
+    // Before training, the policy equals its reference: unless the reference is held, a view of the policy serves as it
+    // and takes no memory.
     let reference = Reference::Held(Box::new(if held { policy.copy()? } else { policy.view()? }));
     let ask = |policy: &LmPolicy| reference.micro_batches(&requirements, policy.model(), &plans, packing);
     let mut micro_batches = ask(&policy)?;
@@ -86,7 +87,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A model of this shape, with weights that are drawn.
+/// A model of this shape with random weights.
 fn random(config: ModelConfig, dtype: Dtype, device: Device) -> anyhow::Result<Transformer> {
     tch::manual_seed(0);
     let mut tensors = HashMap::new();
@@ -101,7 +102,7 @@ fn random(config: ModelConfig, dtype: Dtype, device: Device) -> anyhow::Result<T
     Ok(Transformer::new(config, Weights::new(Path::new("drawn"), tensors))?)
 }
 
-/// The most memory that the process had at a time.
+/// Peak memory of the process, bytes.
 fn peak_bytes() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM in /proc/self/status")?;

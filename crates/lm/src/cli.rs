@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// What `lm` does.
+/// Commands of `lm`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Train a model by a recipe, and save it as a folder that `transformers` loads.
@@ -97,8 +97,8 @@ pub(crate) struct ScoreArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
 
-    /// JSON lines or Parquet: prompt and completion, messages, pairs, or `{"prompt_ids": [...], "response_ids": [...]}`, for
-    /// which no tokenizer is needed.
+    /// JSON lines or Parquet: prompt and completion, messages, pairs, or `{"prompt_ids": [...], "response_ids":
+    /// [...]}`, for which no tokenizer is needed.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: PathBuf,
 

@@ -1,7 +1,8 @@
-//! CUDA's libraries, opened when they are asked for: the only unsafe code.
+//! Loading of CUDA's libraries at run time. This is the only file with unsafe code.
 //!
-//! The linker leaves out what no symbol of ours asks for, and so the half of libtorch that knows CUDA. Opened at run time, one
-//! binary runs with and without a GPU. NCCL is opened by cudarc, in the same way.
+//! The linker drops a library none of whose symbols the program uses, and so would drop the CUDA half of libtorch.
+//! Because it is opened at run time instead, one binary works with and without a GPU. cudarc opens NCCL in the same
+//! way.
 
 #![allow(unsafe_code)]
 
@@ -17,42 +18,42 @@ use crate::device::send;
 use crate::error::LmError;
 use crate::train::ranks::Link;
 
-/// The half of libtorch that knows CUDA.
+/// File name of the CUDA half of libtorch.
 const LIBRARY: &str = "libtorch_cuda.so";
 
-/// Opens the library for as long as the program runs, with its symbols for every other library to see.
+/// Opens the CUDA half of libtorch for the rest of the program, with its symbols visible to all other libraries.
 pub(crate) fn open() -> Result<(), libloading::Error> {
-    // SAFETY: the library is PyTorch's own, of the version that this program is linked to, and its initialisers do nothing but
-    // register kernels. It is never closed, so nothing of it is used after its end.
+    // SAFETY: the library is PyTorch's own, of the version that this program is linked to, and its initialisers do
+    // nothing but register kernels. It is never closed, so nothing of it is used after its end.
     let library = unsafe { Library::open(Some(LIBRARY), RTLD_NOW | RTLD_GLOBAL) }?;
     std::mem::forget(library);
     Ok(())
 }
 
-/// One GPU of several, each of a process of its own, joined by NCCL.
+/// NCCL link of one process to the others of a run, each with a GPU of its own.
 #[derive(Debug)]
 pub(crate) struct Nccl {
-    /// Lives as long as the process, and ends with it.
+    /// NCCL's communicator, which is released when the process ends.
     communicator: sys::ncclComm_t,
-    /// Makes the GPU this thread's.
+    /// CUDA context that makes the GPU current for this thread.
     _context: Arc<CudaContext>,
     device: Device,
     rank: usize,
     size: usize,
 }
 
-/// What a call of NCCL answered.
+/// Turns the status of an NCCL call into a result.
 fn answered(call: &str, answer: Result<result::NcclStatus, result::NcclError>) -> Result<(), LmError> {
     answer.map(|_| ()).map_err(|error| LmError::Link { problem: format!("NCCL: {call}: {:?}", error.0) })
 }
 
 impl Nccl {
-    /// Waits for the others at this address.
+    /// Connects to the other processes at this address and waits until all have joined.
     pub(crate) fn join(index: usize, rank: usize, size: usize, address: &str) -> Result<Self, LmError> {
         let fail = |problem: String| LmError::Link { problem };
         // SAFETY: opens the library, if it is there, and closes it.
         if !unsafe { sys::is_culib_present() } {
-            return Err(fail("libnccl.so is not there; crates/lm/libtorch.sh --cuda gets it".to_owned()));
+            return Err(fail("libnccl.so was not found; crates/lm/libtorch.sh --cuda downloads it".to_owned()));
         }
         let context = CudaContext::new(index).map_err(|error| fail(format!("cuda:{index}: {error}")))?;
         if std::env::var_os("NCCL_COMM_ID").is_none() {
@@ -67,13 +68,14 @@ impl Nccl {
         Ok(Self { communicator, _context: context, device: Device::Cuda(index), rank, size })
     }
 
-    /// As many numbers of each process behind one another, in the order of their ranks.
+    /// Gathers equally many numbers of each process, concatenated in the order of their ranks.
     fn gather_equal(&self, own: &Tensor) -> Result<Tensor, LmError> {
         let (own, kind) = (own.f_contiguous()?, own.f_kind()?);
         let stored = if kind == Kind::Uint8 { sys::ncclDataType_t::ncclUint8 } else { sys::ncclDataType_t::ncclInt64 };
         let all = Tensor::f_empty([self.size as i64 * own.numel() as i64], (kind, self.device))?;
-        // SAFETY: both tensors are contiguous, of this kind and on this GPU, and hold as many numbers as are sent and received. The
-        // null stream is libtorch's own here, so that what it does before and after comes before and after.
+        // SAFETY: both tensors are contiguous, of this kind and on this GPU, and hold as many numbers as are sent and
+        // received. The null stream is libtorch's own here, so that what it does before and after comes before and
+        // after.
         answered("ncclAllGather", unsafe {
             let (from, to): (*const c_void, *mut c_void) = (own.data_ptr(), all.data_ptr());
             result::all_gather(from, to, own.numel(), stored, self.communicator, std::ptr::null_mut())
@@ -107,8 +109,8 @@ impl Link for Nccl {
         for tensor in tensors {
             debug_assert!(tensor.is_contiguous() && tensor.kind() == Kind::Float);
             let (memory, stored) = (tensor.data_ptr(), sys::ncclDataType_t::ncclFloat32);
-            // SAFETY: the tensor is contiguous, in 32 bits and on this GPU; the sum may be where the numbers were. The null stream
-            // is libtorch's own here.
+            // SAFETY: the tensor is contiguous, in 32 bits and on this GPU; the sum may be where the numbers were. The
+            // null stream is libtorch's own here.
             answered("ncclAllReduce", unsafe {
                 let (count, operation) = (tensor.numel(), sys::ncclRedOp_t::ncclSum);
                 let stream = std::ptr::null_mut();

@@ -1,4 +1,4 @@
-//! Where a model computes, and how numbers get there.
+//! The device that computes, and transfers of numbers to it.
 
 use std::error::Error;
 
@@ -8,11 +8,11 @@ use tch::{Cuda, Device, Kind, Tensor};
 use crate::cuda::open;
 use crate::error::LmError;
 
-/// The device of this name: `cpu`, `cuda` or `cuda:1`.
+/// Parses the name of a device: `cpu`, `cuda` or `cuda:1`.
 ///
 /// # Errors
 ///
-/// [`LmError::Device`] for another name, and for a CUDA device that is not there.
+/// [`LmError::Device`] for another name, and for a CUDA device that this machine does not have.
 pub fn device(name: &str) -> Result<Device, LmError> {
     let refuse = |problem: String| LmError::Device { name: name.to_owned(), problem };
     let index = match name.split_once(':') {
@@ -24,28 +24,30 @@ pub fn device(name: &str) -> Result<Device, LmError> {
         _ => return Err(refuse("expected cpu, cuda or cuda:INDEX".to_owned())),
     };
     open().map_err(|error| {
-        // What is missing is told by the error below it.
+        // The inner error names what is missing.
         let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-        refuse(format!("{cause}; crates/lm/libtorch.sh --cuda gets what a GPU needs"))
+        refuse(format!("{cause}; crates/lm/libtorch.sh --cuda downloads what a GPU needs"))
     })?;
     match usize::try_from(Cuda::device_count()).unwrap_or(0) {
-        0 => Err(refuse("no CUDA device answers on this machine; cpu does".to_owned())),
-        count if index >= count => Err(refuse(format!("expected an index below {count}, the CUDA devices here"))),
+        0 => Err(refuse("no CUDA device was found on this machine; use cpu".to_owned())),
+        count if index >= count => {
+            Err(refuse(format!("expected an index below {count}, the number of CUDA devices here")))
+        }
         _ => Ok(Device::Cuda(index)),
     }
 }
 
-/// Numbers as a tensor on a device. A GPU takes them when it comes to it: nobody waits.
+/// Copies numbers into a tensor on a device. Copies to a GPU are asynchronous.
 ///
 /// # Errors
 ///
-/// [`LmError::Engine`].
+/// [`LmError::Engine`] for a failure of libtorch.
 pub fn send<T: Element>(values: &[T], kind: Kind, device: Device) -> Result<Tensor, LmError> {
     let here = Tensor::f_from_slice(values)?.f_to_kind(kind)?;
     if !device.is_cuda() {
         return Ok(here);
     }
-    // Only memory that stays where it is can be read later.
+    // An asynchronous copy needs pinned memory.
     Ok(here.f_pin_memory(device)?.f_to_device_(device, kind, true, false)?)
 }
 

@@ -15,7 +15,7 @@ pub enum LmError {
     File {
         /// Path of the file.
         path: PathBuf,
-        /// Reason that the system gives.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// A link in a model's folder to a file outside it, which is not copied.
@@ -24,7 +24,7 @@ pub enum LmError {
         path.display(), target.display(), folder.display()
     )]
     Outside {
-        /// The link.
+        /// Path of the link.
         path: PathBuf,
         /// The target of the link.
         target: PathBuf,
@@ -36,7 +36,7 @@ pub enum LmError {
     Json {
         /// Path of the file.
         path: PathBuf,
-        /// Name of the field, or `.` for the whole file.
+        /// Path of the field, or `.` for the whole file.
         field: String,
         /// Error with its line and column.
         source: serde_json::Error,
@@ -58,7 +58,7 @@ pub enum LmError {
     Recipe {
         /// Path of the recipe, or `--set`.
         origin: String,
-        /// Description of the error, with its place.
+        /// Description of the error and of its position.
         problem: String,
     },
     /// A training step that failed. The parameters are those before the step.
@@ -100,9 +100,9 @@ pub enum LmError {
     /// An address that the server cannot listen on.
     #[error("{address}: {source}")]
     Address {
-        /// The address.
+        /// Address that the server should listen on.
         address: std::net::SocketAddr,
-        /// Reason that the system gives.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// A failed connection to the other processes of a run.
@@ -176,10 +176,8 @@ pub enum LmError {
         /// The given value.
         given: String,
     },
-    /// Logits that are not numbers.
-    #[error(
-        "prompts[{prompt}]: the model's logits are not numbers: its weights are not, or its type is too narrow for them"
-    )]
+    /// Logits that are NaN.
+    #[error("prompts[{prompt}]: the model's logits are NaN: its weights are not finite, or overflow in its type")]
     Logits {
         /// Index of the prompt.
         prompt: usize,

@@ -13,7 +13,7 @@ use crate::cli::{
     Arguments, Command, CompareArguments, ExportArguments, GenerateArguments, InspectArguments, JudgeArguments,
     MergeArguments, ModelArguments, ScoreArguments, ServeArguments, TrainArguments,
 };
-use crate::signal::Asked;
+use crate::signal::StopSignal;
 use anyhow::Context;
 use clap::Parser;
 use evaluation::compare::Comparison;
@@ -26,11 +26,11 @@ use evaluation::outputs::{Output, Outputs, to_json};
 use lm::checkpoint::adapter::{self, Use};
 use lm::checkpoint::config::read_config;
 use lm::checkpoint::folder::{Replaced, Text, find};
-use lm::checkpoint::generation_config::{Drawing, GENERATION_CONFIG_FILE, GenerationConfig};
+use lm::checkpoint::generation_config::{GENERATION_CONFIG_FILE, GenerationConfig, SamplingParameters};
 use lm::checkpoint::merge::merge;
 use lm::device::device;
 use lm::engine::answers::{AnswerFile, Answering, Layout, fingerprint};
-use lm::engine::generate::{Continuation, Finish, Settings, generate_each};
+use lm::engine::generate::{Continuation, Finish, GenerationSettings, generate_each};
 use lm::inspect::inspection::Inspection;
 use lm::inspect::score::{refuse_longer, score};
 use lm::serve::{self, Limits, serve};
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => run_recipe(&arguments),
         Command::Score(arguments) => score_file(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => ask_judge(&arguments),
-        Command::Generate(arguments) => go_on(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Generate(arguments) => generate(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Serve(arguments) => answer_requests(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Merge(arguments) => write_merged(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Export(arguments) => write_checkpoint(&arguments).map(|()| ExitCode::SUCCESS),
@@ -74,12 +74,12 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     }
     let out = arguments.out.as_deref().context("--out: expected a folder, got nothing")?;
     let out = OutputFolder::create(out).context("--out")?;
-    let asked = Asked::listen().context("signals")?;
+    let signal = StopSignal::listen().context("signals")?;
     let start = if arguments.resume { Start::Resumed } else { Start::Anew };
     let progress = RefCell::new(Progress::new("steps"));
     let course = RefCell::new(Course::new());
     let worker = Worker::join(&recipe.device)?;
-    let stops = || asked.stops();
+    let stops = || signal.stops();
     let tell = |event: Event<'_>| match event {
         Event::Warning(warning) => progress.borrow().line(&format!("warning: {warning}")),
         Event::Skipped { path, records, skipped } => {
@@ -89,7 +89,7 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
                 skipped.count()
             ));
         }
-        Event::Resumed(at) => eprintln!("goes on behind step {} of stage {}", at.step, at.stage + 1),
+        Event::Resumed(at) => eprintln!("resuming after step {} of stage {}", at.step, at.stage + 1),
         Event::Stage { stage, stages, method, steps, done } => {
             eprintln!("stage {} of {stages}: {method}, {steps} steps", stage + 1);
             progress.replace(Progress::new("steps")).end();
@@ -97,7 +97,7 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
             course.replace(Course::new());
         }
         Event::Reference(micro_batches) => {
-            progress.replace(Progress::new("micro-batches of the reference")).end();
+            progress.replace(Progress::new("reference micro-batches")).end();
             progress.borrow().begin(micro_batches, 0);
         }
         Event::ReferenceDone => progress.borrow().advance(),
@@ -107,7 +107,7 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
         }
         Event::Evaluation(row) => {
             course.borrow_mut().held_out = Some(row.loss);
-            progress.borrow().line(&told(row));
+            progress.borrow().line(&evaluation_line(row));
         }
         Event::StageDone => progress.borrow().end(),
     };
@@ -115,7 +115,7 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     match run.train()? {
         Ended::Finished(model) => {
             if worker.is_first() {
-                // A run without its metrics file has its model all the same.
+                // Without a readable metrics file, the model is complete all the same.
                 let summary = Summary::read(out.path(), &recipe).map_or_else(|_| String::new(), |it| format!("{it}\n"));
                 print(&format!("{summary}written: {}\n", model.display()))?;
             }
@@ -123,9 +123,9 @@ fn run_recipe(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
         }
         Ended::Stopped(checkpoint) => {
             if worker.is_first() {
-                eprintln!("stopped at {}; the same command with --resume goes on from there", checkpoint.display());
+                eprintln!("stopped at {}; the same command with --resume continues from there", checkpoint.display());
             }
-            Ok(ExitCode::from(asked.exit_code()))
+            Ok(ExitCode::from(signal.exit_code()))
         }
     }
 }
@@ -153,8 +153,8 @@ impl Course {
     }
 }
 
-/// An evaluation in a line.
-fn told(row: &Row) -> String {
+/// One line about an evaluation.
+fn evaluation_line(row: &Row) -> String {
     let metrics = row.metrics.iter().filter_map(|(name, value)| Some(format!("{name} {:.4}", value.as_f64()?)));
     let numbers: Vec<_> = [format!("loss {:.4}", row.loss)].into_iter().chain(metrics).collect();
     format!("step {}, held out: {}", row.step, numbers.join(", "))
@@ -171,7 +171,7 @@ impl Loaded {
         let device = device(&arguments.device)?;
         let folder = find(&arguments.model)?;
         let adapter = arguments.adapter.as_ref().map(|adapter| find(adapter).context("--adapter")).transpose()?;
-        // Files in the adapters' folder are those that they were trained with.
+        // A file in the adapters' folder takes precedence over the model's: the adapters were trained with it.
         let own = |name| adapter.as_ref().map(|adapter| adapter.join(name)).filter(|path| path.exists());
         let replaced = Replaced { chat_template: own(CHAT_TEMPLATE_FILE), eos_token: None };
         let mut text = Text::read(&folder, &replaced, default_now()?)?;
@@ -185,7 +185,7 @@ impl Loaded {
         Ok(Self { text, model })
     }
 
-    /// Replaces the model's `generation_config.json` by another file; `none` removes it.
+    /// Reads a model's texts, with its `generation_config.json` replaced by another file; `none` removes it.
     fn read_with(arguments: &ModelArguments, generation: Option<&Path>) -> anyhow::Result<Self> {
         let generation = match generation {
             Some(path) if path == Path::new("none") => Some(GenerationConfig::default()),
@@ -198,7 +198,7 @@ impl Loaded {
     }
 }
 
-/// Prints lines, or writes them to a file that appears when all are there.
+/// Prints lines, or writes them to a file that appears once it is complete.
 fn answer(out: Option<&Path>, lines: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let Some(path) = out else {
         let mut output = BufWriter::new(std::io::stdout().lock());
@@ -238,7 +238,7 @@ fn write_line(writer: &mut dyn Write, line: &impl Serialize) -> anyhow::Result<(
     Ok(writer.write_all(b"\n")?)
 }
 
-/// What `lm generate` prints of a prompt.
+/// Output of `lm generate` for one prompt.
 #[derive(Serialize)]
 struct Answer<'a> {
     response_ids: &'a [u32],
@@ -248,18 +248,18 @@ struct Answer<'a> {
     finish: &'static str,
 }
 
-fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
-    // Checks the output before anything is computed.
+fn generate(arguments: &GenerateArguments) -> anyhow::Result<()> {
+    // Checks the output path before anything is computed.
     let layout = if arguments.format.is_some() { Layout::Document } else { Layout::Lines };
     let file = arguments.out.as_deref().map(|path| AnswerFile::check(path, layout, arguments.resume)).transpose();
     let file = file.context("--out")?;
     let (format, data) = (arguments.format, arguments.data.as_deref());
-    let asked = format.zip(data).map(|(layout, path)| read_instructions(path, layout)).transpose()?;
-    let read = data.filter(|_| asked.is_none()).map(read_prompts).transpose()?;
+    let instructions = format.zip(data).map(|(layout, path)| read_instructions(path, layout)).transpose()?;
+    let read = data.filter(|_| instructions.is_none()).map(read_prompts).transpose()?;
     let Loaded { text, model } = Loaded::read_with(&arguments.model, arguments.generation_config.as_deref())?;
     let encoder = text.encoder(model.config());
-    let prompts = match (data, read, &asked) {
-        (Some(path), _, Some(asked)) => encode_instructions(path, asked, &encoder)?,
+    let prompts = match (data, read, &instructions) {
+        (Some(path), _, Some(instructions)) => encode_instructions(path, instructions, &encoder)?,
         (Some(path), Some(prompts), _) => encode_prompts(path, &prompts, &encoder)?,
         _ => {
             let said = |text: &String| match encoder.template {
@@ -273,13 +273,15 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
     stop.extend(&arguments.stop);
     let GenerateArguments { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, batch, .. } =
         *arguments;
-    for field in &text.generation.not_computed {
+    for field in &text.generation.unsupported {
         eprintln!("warning: {GENERATION_CONFIG_FILE}: {field} is not supported here, and is ignored");
     }
-    let given = Drawing { temperature, top_k, top_p, min_p, repetition_penalty };
-    let Drawing { temperature, top_k, top_p, min_p, repetition_penalty } = text.generation.as_transformers(given);
+    let given = SamplingParameters { temperature, top_k, top_p, min_p, repetition_penalty };
+    let SamplingParameters { temperature, top_k, top_p, min_p, repetition_penalty } =
+        text.generation.as_transformers(given);
     let temperature = temperature.unwrap_or(0.0);
-    let settings = Settings { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, batch };
+    let settings =
+        GenerationSettings { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, batch };
     let decode = |Continuation { response, finish, .. }: &Continuation| {
         let said = match finish {
             Finish::Stop => &response[..response.len() - 1],
@@ -304,11 +306,11 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
         answers = Some(file.begin(&answering)?);
     }
     let known = answers.as_ref().map_or(0, |answers| answers.known().count());
-    let mut outputs: Vec<Output> = match (&asked, &answers) {
+    let mut outputs: Vec<Output> = match (&instructions, &answers) {
         (Some(_), Some(answers)) => answers.known().map(strict_json::from_slice).collect::<Result<_, _>>()?,
         _ => Vec::new(),
     };
-    let mut asked_next = asked.iter().flatten().skip(known);
+    let mut next_instructions = instructions.iter().flatten().skip(known);
     let mut stdout = std::io::stdout().lock();
     let progress = Progress::new("prompts");
     if answers.is_some() {
@@ -316,7 +318,7 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
     }
     generate_each(&model, &prompts, &settings, known, |continuation| -> anyhow::Result<()> {
         let text = decode(&continuation)?;
-        if let Some(Instruction { text: instruction, dataset, .. }) = asked_next.next() {
+        if let Some(Instruction { text: instruction, dataset, .. }) = next_instructions.next() {
             let output = Output {
                 instruction: instruction.clone(),
                 output: text.unwrap_or_default().trim().to_owned(),
@@ -342,7 +344,7 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
         Ok(())
     })?;
     progress.end();
-    if asked.is_some() {
+    if instructions.is_some() {
         let document = to_json(&outputs)?;
         match (file, answers) {
             (Some(file), Some(answers)) => file.finish(&document, answers)?,
@@ -355,7 +357,7 @@ fn go_on(arguments: &GenerateArguments) -> anyhow::Result<()> {
 fn answer_requests(arguments: &ServeArguments) -> anyhow::Result<()> {
     let ServeArguments { model, name, host, port, api_key, .. } = arguments;
     let last = || model.model.trim_end_matches('/').rsplit('/').next().unwrap_or(&model.model).to_owned();
-    let settings = serve::Settings {
+    let settings = serve::ServerSettings {
         address: (*host, *port).into(),
         api_key: api_key.clone(),
         name: name.clone().unwrap_or_else(last),
@@ -375,15 +377,15 @@ fn answer_requests(arguments: &ServeArguments) -> anyhow::Result<()> {
     };
     settings.validate()?;
     let Loaded { text, model } = Loaded::read_with(model, arguments.generation_config.as_deref())?;
-    let asked = Asked::listen().context("signals")?;
-    let ready = |address| eprintln!("answers at http://{address}/v1");
-    Ok(serve(model, text, settings, ready, &|| asked.stops())?)
+    let signal = StopSignal::listen().context("signals")?;
+    let ready = |address| eprintln!("serving at http://{address}/v1");
+    Ok(serve(model, text, settings, ready, &|| signal.stops())?)
 }
 
 fn ask_judge(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
     let (a, b) = (Outputs::read(&arguments.a)?, Outputs::read(&arguments.b)?);
     let template = Template::read(arguments.template.as_deref())?;
-    let settings = ask::Settings {
+    let settings = ask::JudgeSettings {
         url: arguments.judge.clone(),
         model: arguments.model.clone(),
         temperature: arguments.temperature,
@@ -396,14 +398,14 @@ fn ask_judge(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
     let key = std::env::var("LM_JUDGE_KEY").ok().filter(|key| !key.is_empty());
     let third = Judge::new(settings, key)?;
     let out = OutputFolder::create(&arguments.out).context("--out")?;
-    let asked = Asked::listen().context("signals")?;
+    let signal = StopSignal::listen().context("signals")?;
     let progress = Progress::new("verdicts");
     let case = Case { a: &a, b: &b, judge: &third, template: &template, concurrency: arguments.concurrency };
-    let judgement = judge(case, &out, &|| asked.stops(), &|event| match event {
+    let judgement = judge(case, &out, &|| signal.stops(), &|event| match event {
         Judging::Begins { questions, answered } => progress.begin(questions as u64, answered as u64),
         Judging::Answered => progress.advance(),
         Judging::Waits { problem, pause } => {
-            progress.line(&format!("asks again in {:.1} s: {problem}", pause.as_secs_f64()));
+            progress.line(&format!("retrying in {:.1} s: {problem}", pause.as_secs_f64()));
         }
     });
     progress.end();
@@ -413,8 +415,8 @@ fn ask_judge(arguments: &JudgeArguments) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         None => {
-            eprintln!("stopped; the same command goes on with the verdicts in {}", out.path().display());
-            Ok(ExitCode::from(asked.exit_code()))
+            eprintln!("stopped; the same command continues with the verdicts in {}", out.path().display());
+            Ok(ExitCode::from(signal.exit_code()))
         }
     }
 }
@@ -428,7 +430,7 @@ fn write_merged(arguments: &MergeArguments) -> anyhow::Result<()> {
 fn write_checkpoint(arguments: &ExportArguments) -> anyhow::Result<()> {
     let ExportArguments { run, checkpoint, out } = arguments;
     let at = export(run, *checkpoint, out)?;
-    print(&format!("written: {}, of checkpoint {}\n", out.display(), at.name()))
+    print(&format!("written: {}, from checkpoint {}\n", out.display(), at.name()))
 }
 
 fn compare(arguments: &CompareArguments) -> anyhow::Result<()> {

@@ -1,22 +1,21 @@
 //! An OpenAI-compatible HTTP server of a model.
 //!
-//! | route | answers |
+//! | route | response |
 //! |---|---|
-//! | `POST /v1/completions` | how prompts go on, and how probable they are |
-//! | `POST /v1/chat/completions` | the assistant's next turn |
-//! | `GET /v1/models` | the model's name |
-//! | `GET /health` | whether requests are taken |
-//! | `GET /metrics` | counts, for Prometheus |
+//! | `POST /v1/completions` | completions of prompts, and log-probabilities of their tokens |
+//! | `POST /v1/chat/completions` | the assistant's next message |
+//! | `GET /v1/models` | name of the model |
+//! | `GET /health` | whether the server accepts requests |
+//! | `GET /metrics` | metrics in the format of Prometheus |
 //!
-//! One thread has the model (`worker.rs`), and lets everything that was asked go on together. Requests come over many connections
-//! (`connections.rs`), are held against what is known and allowed (`request.rs`) and wait in a queue that is bounded.
+//! One thread owns the model (`worker.rs`) and generates for all in-flight requests together. Requests arrive over many
+//! connections (`connections.rs`), are validated (`request.rs`), and wait in a bounded queue.
 
 mod answer;
 mod chat;
 mod completions;
 mod connections;
 mod documented;
-mod drawing;
 mod json;
 mod messages;
 mod metrics;
@@ -25,6 +24,7 @@ mod places;
 mod refusal;
 mod request;
 mod routes;
+mod sampling_fields;
 mod stopping;
 mod wording;
 mod worker;
@@ -48,83 +48,86 @@ use metrics::Metrics;
 use wording::Wording;
 use worker::Job;
 
-/// Limit of requests that are tokenized at the same time: this takes time, and memory that grows with their texts.
+/// Maximum number of requests that are tokenized at the same time, as tokenization takes time, and memory in proportion
+/// to the text.
 const PREPARED: usize = 2;
 
-/// Where a model answers, and to whom.
+/// ServerSettings of a server.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where. Beyond this machine only with a key. Port 0 is one that is free.
+pub struct ServerSettings {
+    /// Address to listen on. An address other than a loopback address requires an API key. Port 0 picks a free port.
     pub address: SocketAddr,
-    /// What every request has to bring as `Authorization: Bearer`, if anything.
+    /// Key that every request must send as `Authorization: Bearer KEY`, if any.
     pub api_key: Option<String>,
-    /// What the model is called.
+    /// Name of the model in responses.
     pub name: String,
-    /// Host names that requests to a server on a loopback address may have, besides localhost and IP addresses. If
-    /// there are any, a server on another address rejects other names too.
+    /// Host names that requests to a server on a loopback address may use, besides localhost and IP addresses. If the
+    /// list is not empty, a server on another address rejects other names too.
     pub host_names: Vec<String>,
-    /// How much it takes.
+    /// Limits on requests and connections.
     pub limits: Limits,
 }
 
-/// How much a server takes.
+/// Limits of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Sequences that go on together, at least 1.
+    /// Maximum number of sequences that are generated at the same time, at least 1.
     pub batch: usize,
-    /// Prompts that are answered or wait, at least 1. Others are refused until some are done.
+    /// Maximum number of prompts that are in flight or queued, at least 1. Further requests are rejected until some
+    /// finish.
     pub queue: usize,
-    /// Tokens whose keys and values are kept, those of prompts that were answered too; at least as many as the longest request has.
+    /// Size of the cache of keys and values, tokens, including those of finished requests; at least the length of the
+    /// longest request.
     pub cache_tokens: usize,
-    /// The most tokens of an answer, at least 1.
+    /// Maximum number of tokens of an answer, at least 1.
     pub max_tokens: usize,
-    /// The most bytes of a request's body.
+    /// Maximum number of bytes of a request's body.
     pub body_bytes: usize,
-    /// Time limit of an answer.
+    /// Time limit per answer.
     pub answer: Duration,
     /// Time limit for a client to send a request, and to receive each part of an answer.
     pub request: Duration,
     /// Time that in-flight answers have to finish when the server shuts down.
     pub grace: Duration,
-    /// Limit of open connections, at least 1. At most half of them may be idle or serve paths that need no key; beyond
-    /// that, those that are idle for longest are closed.
+    /// Maximum number of open connections, at least 1. At most half of them may be idle or serve paths that need no
+    /// key; beyond that, the connections that have been idle for longest are closed.
     pub connections: usize,
-    /// Limit of open connections of one client address, at least 1.
+    /// Maximum number of open connections per client address, at least 1.
     pub connections_per_address: usize,
 }
 
-/// What answers requests.
+/// State that all request handlers share.
 struct Server {
-    settings: Settings,
+    settings: ServerSettings,
     config: ModelConfig,
     wording: Wording,
-    /// Sampling defaults, for fields that a request does not have.
+    /// Defaults of sampling parameters that a request does not set.
     generation: GenerationConfig,
     /// Tokens that end an answer.
     ends: Vec<u32>,
-    /// Where requests wait for the model.
+    /// Sending end of the queue to the worker.
     jobs: mpsc::Sender<Vec<Job>>,
-    /// Places in the queue.
+    /// Permits for the places in the queue.
     places: Arc<Semaphore>,
     /// Permits to tokenize a request.
     preparing: Arc<Semaphore>,
     metrics: Arc<Metrics>,
-    /// When the model was there, in seconds since 1970.
+    /// Time at which the model was loaded, in seconds since 1970.
     created: u64,
 }
 
-impl Settings {
-    /// Refuses what cannot be, before a model is read.
+impl ServerSettings {
+    /// Validates the settings before the model is loaded.
     ///
     /// # Errors
     ///
-    /// [`LmError::Setting`].
+    /// [`LmError::Setting`] for a setting that is out of its range.
     pub fn validate(&self) -> Result<(), LmError> {
         if self.api_key.as_ref().is_some_and(String::is_empty) {
-            return Err(refuse_setting("api_key", "a key that is not empty", "\"\""));
+            return Err(refuse_setting("api_key", "a non-empty key", "\"\""));
         }
         if self.api_key.is_none() && !self.address.ip().is_loopback() {
-            let allowed = "an address of this machine alone, as 127.0.0.1, unless there is an API key";
+            let allowed = "a loopback address such as 127.0.0.1, unless an API key is set";
             return Err(refuse_setting("host", allowed, self.address.ip()));
         }
         let Limits { batch, queue, cache_tokens, max_tokens, body_bytes, connections, .. } = self.limits;
@@ -143,18 +146,19 @@ impl Settings {
         }
         let times = [("answer", answer), ("request", request)];
         match times.into_iter().find(|(_, time)| time.is_zero()) {
-            Some((field, _)) => Err(refuse_setting(field, "more than no time", "0")),
+            Some((field, _)) => Err(refuse_setting(field, "a duration above 0", "0")),
             None => Ok(()),
         }
     }
 }
 
-/// Seconds since 1970.
+/// Current time, in seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// Answers requests until `stops` says so, and then those that are on their way. `ready` is told the address as soon as it is open.
+/// Serves requests until `stops` returns true, and then finishes those in flight. Calls `ready` with the address as
+/// soon as it accepts connections.
 ///
 /// # Errors
 ///
@@ -162,7 +166,7 @@ fn now() -> u64 {
 pub fn serve(
     model: Transformer,
     text: Text,
-    settings: Settings,
+    settings: ServerSettings,
     ready: impl FnOnce(SocketAddr),
     stops: &dyn Fn() -> bool,
 ) -> Result<(), LmError> {
@@ -182,15 +186,15 @@ pub fn serve(
     let places = Arc::new(Semaphore::new(limits.queue));
     let preparing = Arc::new(Semaphore::new(PREPARED));
     let room = Room { sequences: limits.batch, tokens: limits.cache_tokens, step: STEP };
-    let told = Arc::clone(&metrics);
-    let worker = std::thread::spawn(move || worker::work(&model, room, queue, &told));
+    let worker_metrics = Arc::clone(&metrics);
+    let worker = std::thread::spawn(move || worker::work(&model, room, queue, &worker_metrics));
     let server =
         Arc::new(Server { settings, config, wording, generation, ends, jobs, places, preparing, metrics, created });
     ready(opened);
     runtime.block_on(connections::answer(listener, server, stops));
-    // What was given up is dropped here, and with it the last that could ask the worker for anything.
+    // Drops the handlers of abandoned requests, and with them the last senders to the worker's queue.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    // A thread that panicked has told why.
+    // A thread that panicked has already printed its message.
     _ = worker.join();
     Ok(())
 }

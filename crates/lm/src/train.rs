@@ -5,11 +5,11 @@
 //! - [`policy`]: a language model as the policy that objectives train.
 //! - [`micro_batch`]: records as micro-batches.
 //! - [`mod@reference`]: the log-probabilities of a frozen reference policy.
-//! - [`teacher`]: the teacher of a stage that distils.
+//! - [`teacher`]: the teacher of a distillation stage.
 //! - [`optimizer`]: RMSprop, AdamW and SGD over a model's tensors.
 //! - [`ranks`]: several processes of one run.
 //! - [`checkpoint`]: the state of a run between two steps, from which it resumes.
-//! - [`tensorboard`]: metrics as files of TensorBoard.
+//! - [`tensorboard`]: metrics as TensorBoard event files.
 
 pub mod checkpoint;
 pub mod micro_batch;

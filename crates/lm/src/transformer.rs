@@ -1,7 +1,7 @@
 //! Models as tensors.
 //!
 //! - [`model`]: the transformer, a decoder in the style of Llama.
-//! - [`head`]: statistics of tokens from hidden states, and their pull-back.
+//! - [`head`]: token statistics from hidden states, and the pull-back of their cotangents.
 //! - [`batch`]: sequences as tensors.
 
 pub mod batch;

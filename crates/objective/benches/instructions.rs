@@ -1,7 +1,9 @@
-//! A guard of the hot loops that no other load on the machine disturbs: instructions and allocations, counted by Valgrind.
+//! A guard of the hot loops that no other load on the machine disturbs: instructions and allocations, counted by
+//! Valgrind.
 //!
-//! Every method must stay within the same number of instructions a token at 4k and at 64k tokens, so that its time is linear in
-//! them, and, once its buffers have grown, allocate nothing. Needs Valgrind and `cargo install gungraun-runner`.
+//! Every method must stay within the same number of instructions a token at 4k and at 64k tokens, so that its time is
+//! linear in them, and, once its buffers have grown, allocate nothing. Needs Valgrind and `cargo install
+//! gungraun-runner`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use gungraun::prelude::*;
@@ -12,12 +14,12 @@ use crate::work::Work;
 
 mod work;
 
-/// More than a loss takes that adds up log-probabilities response by response.
-const OF_SUMS: u64 = 48;
-/// More than one takes that has an exponential or a logarithm for each token.
-const OF_EXPONENTIALS: u64 = 200;
-/// More than one takes that has several: a ratio, a gate, a mask or a correction, and the divergence from a reference.
-const OF_CHOICES: u64 = 400;
+/// Limit of instructions per token for losses that add up log-probabilities response by response.
+const OF_SUMS: u64 = 26;
+/// Limit for losses with one exponential or logarithm per token.
+const OF_EXPONENTIALS: u64 = 190;
+/// Limit for losses with several: a ratio, a gate, a mask or a correction, and the divergence from a reference.
+const OF_CHOICES: u64 = 370;
 
 fn within(instructions: u64) -> LibraryBenchmarkConfig {
     let mut config = LibraryBenchmarkConfig::default();
@@ -57,8 +59,8 @@ fn choices(tokens: usize) -> impl Iterator<Item = Case> {
     CHOICES.iter().map(move |&(name, parameters)| (name, parameters, tokens))
 }
 
-/// Every method of the kind that is not among the choices, with a number of tokens. Importance ratios are a token's own, and so are IFT's weights; a weighted
-/// sum evaluates each of its terms.
+/// Methods outside of `CHOICES`, with a number of tokens: those that only sum log-probabilities, or those with one
+/// exponential per token.
 fn methods(tokens: usize, sums: bool) -> impl Iterator<Item = Case> {
     let adds_up = |requirements: Requirements| {
         requirements.source == Source::Given && requirements.anticipation == Anticipation::Off

@@ -1,7 +1,8 @@
-//! The minimum time of one evaluation, loss and cotangents, on one thread: what other load on the machine disturbs least.
+//! The minimum time of one evaluation, loss and cotangents, on one thread: what other load on the machine disturbs
+//! least.
 //!
-//! `cargo bench -p objective --bench minimum -- METHOD...` prints a line a method and number of tokens: both, the tokens that it
-//! really has, and microseconds. `experiments/speed/objective.py` reads them.
+//! `cargo bench -p objective --bench minimum -- METHOD...` prints a line a method and number of tokens: both, the
+//! tokens that it really has, and microseconds. `experiments/speed/objective.py` reads them.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -13,7 +14,7 @@ use crate::work::Work;
 
 mod work;
 
-/// Evaluations of 64k tokens; fewer of more.
+/// Number of evaluations of 64k tokens; fewer for more tokens.
 const REPETITIONS: usize = 1000;
 const TOKENS: [usize; 2] = [1 << 16, 1 << 20];
 

@@ -26,7 +26,7 @@ fn row(Method { name, summary, source, parameters, build }: &Method) -> anyhow::
     Ok(format!("| `{name}` | {summary} | {data}{sampled} | {} | {parameters} | {source} |", reads.join(", ")))
 }
 
-/// The defaults in which a preset of `policy_gradient` differs from it.
+/// Defaults of a preset that differ from those of `policy_gradient`.
 fn of_the_whole(name: &str, parameters: &[Parameter]) -> Option<String> {
     let whole = METHODS.iter().find(|method| method.name == "policy_gradient")?;
     let all = (whole.parameters)();
@@ -39,7 +39,7 @@ fn of_the_whole(name: &str, parameters: &[Parameter]) -> Option<String> {
     Some(if differ.is_empty() { "the same".to_owned() } else { differ.join(", ") })
 }
 
-/// `beta` = 0.1, a number, 1e-9 <= beta <= 1e6.
+/// Formats a parameter, such as "`beta` = 0.1, a number, 1e-9 <= beta <= 1e6".
 fn described(parameter: &Parameter) -> String {
     let allowed = parameter.allowed().replace('<', "&lt;");
     format!("`{}` = {}: {allowed}", parameter.name, parameter.default())

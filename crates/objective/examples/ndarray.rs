@@ -1,6 +1,6 @@
-//! A host in a few lines: a table of logits, one row a state, that learns from one pair of responses by DPO.
+//! A minimal host: a table of logits, one row per state, that learns from one pair of responses by DPO.
 //!
-//! Log-probabilities go in, cotangents come out, and ∂ log π(y|s)/∂z = e_y − π takes them back to the logits.
+//! Log-probabilities go in, cotangents come out, and ∂ log π(y|s)/∂z = e_y − π pulls them back to the logits.
 
 use ndarray::{Array2, Axis};
 use objective::{Dpo, Pairs, Side};

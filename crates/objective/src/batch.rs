@@ -14,29 +14,29 @@ use crate::columns::{Constant, Side, Statistic, TokenConstants, TokenStatistics}
 use crate::numerics::sum_of_differences;
 use crate::requirements::{Data, Requirements};
 
-/// One response: a contiguous range of tokens, and what is known of it as a whole. Responses follow one another without
-/// gaps.
+/// One response: a contiguous range of tokens, and feedback on the whole. Responses follow one another without gaps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Response {
-    /// Places of its tokens in the columns.
+    /// Range of its tokens in the columns.
     pub tokens: Range<usize>,
-    /// What is known of it beside its tokens.
+    /// Feedback on the whole response.
     pub feedback: Feedback,
 }
 
-/// What is known of a response beside its tokens.
+/// Feedback on a whole response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Feedback {
-    /// Nothing: demonstrations, the responses of pairs, rollouts.
+    /// No feedback: demonstrations, the responses of pairs, rollouts.
     #[default]
     None,
     /// The response is desirable.
     Desirable,
     /// The response is undesirable.
     Undesirable,
-    /// The response belongs to another prompt than the one it follows here, and is not learned from.
+    /// The response belongs to another prompt than the one before it, and is not learned from.
     Mismatched,
-    /// The response belongs to a group, those to one prompt: they stand together, and groups are numbered upwards.
+    /// The response belongs to a group of responses to one prompt. A group is contiguous, and groups are numbered
+    /// upwards.
     Group(usize),
 }
 
@@ -66,36 +66,37 @@ pub struct Pair {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepTotals {
-    /// Response tokens, without those of mismatched responses.
+    /// Number of response tokens, without those of mismatched responses.
     pub tokens: usize,
-    /// Responses, without mismatched ones.
+    /// Number of responses, without mismatched ones.
     pub responses: usize,
-    /// Pairs.
+    /// Number of pairs.
     pub pairs: usize,
-    /// Tokens of chosen responses, once a pair.
+    /// Number of tokens of chosen responses, counted once per pair.
     pub chosen_tokens: usize,
-    /// Groups of responses to one prompt.
+    /// Number of groups of responses to one prompt.
     pub groups: usize,
 }
 
-/// Columns of a host that keeps responses in one flat order, and pairs as indices of them.
+/// Columns of a host that stores responses in one flat order, and pairs as their indices.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenColumns<'a> {
     /// Differentiable columns.
     pub statistics: &'a TokenStatistics,
     /// Constant columns.
     pub constants: &'a TokenConstants,
-    /// The responses, without gaps.
+    /// Responses, without gaps.
     pub responses: &'a [Response],
-    /// The pairs, if the objective compares.
+    /// Pairs of responses, if the objective compares.
     pub pairs: &'a [Pair],
 }
 
-/// Where the responses of a batch lie: columns on one side or two, the tokens of the second behind those of the first.
+/// Layout of a batch's responses: columns on one side or on two, with the tokens of the second side after those of the
+/// first.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout<'a> {
     pub(crate) sides: [Side<'a>; 2],
-    /// Names of the sides in errors, with a full stop behind.
+    /// Names of the sides in errors, each with a full stop after it.
     pub(crate) names: [&'static str; 2],
     pub(crate) first_responses: usize,
     pub(crate) responses: &'a [Response],
@@ -115,14 +116,15 @@ impl<'a> From<&TokenColumns<'a>> for Layout<'a> {
 }
 
 impl Layout<'_> {
-    /// Tokens of the first side.
+    /// Number of tokens on the first side.
     pub(crate) fn first_tokens(&self) -> usize {
         self.responses[..self.first_responses].last().map_or(0, |response| response.tokens.end)
     }
 }
 
-/// A batch that an objective reads. Only an [`Evaluator`](crate::Evaluator) or an [`Evaluation`](crate::Evaluation)
-/// makes one, of columns that it has checked against what this objective requires: so no objective can fail.
+/// A validated batch that an objective reads. Only an [`Evaluator`](crate::Evaluator) or an
+/// [`Evaluation`](crate::Evaluation) makes one, from columns that it has checked against the requirements of this
+/// objective. So no objective can fail.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBatch<'a> {
     data: Data,
@@ -135,22 +137,22 @@ pub struct TokenBatch<'a> {
 }
 
 impl Response {
-    /// A response of which nothing is known but its tokens.
+    /// A response without feedback.
     pub fn new(tokens: Range<usize>) -> Self {
         Self { tokens, feedback: Feedback::None }
     }
 
-    /// A desirable response, or an undesirable one.
+    /// A response with a label.
     pub fn labelled(tokens: Range<usize>, desirable: bool) -> Self {
         Self { tokens, feedback: if desirable { Feedback::Desirable } else { Feedback::Undesirable } }
     }
 
-    /// A response of a group.
+    /// A response in a group.
     pub fn grouped(tokens: Range<usize>, group: usize) -> Self {
         Self { tokens, feedback: Feedback::Group(group) }
     }
 
-    /// The group that it belongs to, if any.
+    /// Group of the response, if it has one.
     pub(crate) fn group(&self) -> Option<usize> {
         match self.feedback {
             Feedback::Group(group) => Some(group),
@@ -158,12 +160,12 @@ impl Response {
         }
     }
 
-    /// Whether it is learned from: mismatched responses are not.
+    /// Whether the response is learned from, as all but mismatched responses are.
     pub fn is_learned(&self) -> bool {
         self.feedback != Feedback::Mismatched
     }
 
-    /// The response with its tokens that many places further on, as those of a later micro-batch are in a step.
+    /// The response with its range moved by this many tokens, to where a later micro-batch lies in a step.
     pub fn shifted(&self, places: usize) -> Self {
         Self { tokens: self.tokens.start + places..self.tokens.end + places, ..*self }
     }
@@ -205,7 +207,7 @@ impl std::iter::Sum for StepTotals {
 }
 
 impl<'a> TokenBatch<'a> {
-    /// A batch of these columns, in a step of these totals or a step of its own.
+    /// Makes a batch of these columns, in a step with these totals or in a step of its own.
     ///
     /// # Errors
     ///
@@ -221,7 +223,7 @@ impl<'a> TokenBatch<'a> {
         Ok(Self { data, statistics, sides, first_tokens: layout.first_tokens(), responses, pairs, totals })
     }
 
-    /// The same batch as demonstrations: of pairs, the chosen responses.
+    /// The batch as demonstrations: a batch of pairs becomes its chosen responses.
     pub(crate) fn demonstrations(self) -> Self {
         let StepTotals { pairs, chosen_tokens, .. } = self.totals;
         match self.data {
@@ -237,7 +239,7 @@ impl<'a> TokenBatch<'a> {
         self.statistics
     }
 
-    /// Indices of the responses to imitate: all of them, or the chosen ones of pairs, once a pair.
+    /// Indices of the responses to imitate: all of them, or the chosen ones of pairs, once per pair.
     pub fn demonstrated(&self) -> impl Iterator<Item = usize> + 'a {
         let (all, pairs) = match self.data {
             Data::Preferences => (0..0, self.pairs),
@@ -246,12 +248,12 @@ impl<'a> TokenBatch<'a> {
         all.chain(pairs.iter().map(|pair| pair.chosen))
     }
 
-    /// The responses, with the places of their tokens in the cotangents.
+    /// Responses with the ranges of their tokens in the cotangents.
     pub fn responses(&self) -> &'a [Response] {
         self.responses
     }
 
-    /// The pairs.
+    /// Pairs of responses.
     pub fn pairs(&self) -> &'a [Pair] {
         self.pairs
     }
@@ -266,27 +268,28 @@ impl<'a> TokenBatch<'a> {
         self.responses.last().map_or(0, |response| response.tokens.end)
     }
 
-    /// The columns of a batch with one side.
+    /// Columns of a batch with one side.
     pub(crate) fn columns(&self) -> &Side<'a> {
         &self.sides[0]
     }
 
-    /// A response's log-probabilities.
+    /// Log-probabilities of a response.
     pub fn log_prob(&self, response: usize) -> &'a [f64] {
         self.part(response, |side| side.log_prob)
     }
 
-    /// A response's part of a statistic.
+    /// Values of a statistic for a response's tokens.
     pub fn statistic(&self, statistic: Statistic, response: usize) -> &'a [f64] {
         self.part(response, |side| side.statistic(statistic))
     }
 
-    /// The group of a response, if there is such a response and it has one.
+    /// Group of the response, if the response exists and has one.
     pub(crate) fn group(&self, response: usize) -> Option<usize> {
         self.responses.get(response)?.group()
     }
 
-    /// A response's part of a constant column. Advantages may be one number a response; rewards are as many for each.
+    /// Values of a constant column for a response. Advantages may be one number per response; rewards are equally many
+    /// for each.
     pub fn constant(&self, constant: Constant, response: usize) -> &'a [f64] {
         let side = &self.sides[0];
         if constant == Constant::Reward {
@@ -299,12 +302,12 @@ impl<'a> TokenBatch<'a> {
         self.part(response, |side| side.constant(constant))
     }
 
-    /// How much a response counts, or the pair of a chosen one.
+    /// Weight of a response, or of the pair of a chosen one.
     pub fn weight(&self, response: usize) -> f64 {
         self.sides[0].weight.get(response).copied().unwrap_or(1.0)
     }
 
-    /// Σₜ log π − log π_ref over a response, nats.
+    /// Log-ratio of a response, Σₜ log π − log π_ref, nats.
     pub fn log_ratio(&self, response: usize) -> f64 {
         sum_of_differences(self.log_prob(response), self.constant(Constant::ReferenceLogProb, response))
     }

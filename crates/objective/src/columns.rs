@@ -1,12 +1,12 @@
 //! The columns over response tokens: one table of names, meanings and permitted values.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use enumset::{EnumSet, EnumSetType};
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
-/// The greatest magnitude of a number in a batch: sums and products of a million of them stay finite.
+/// Maximum magnitude of a number in a batch: sums and products of a million such numbers are finite.
 pub const MOST: f64 = 1e30;
 
 macro_rules! columns {
@@ -14,14 +14,14 @@ macro_rules! columns {
         statistics { $($(#[doc = $doc:literal])* $statistic:ident $own:ident: $range:expr,)* }
         constants { $($(#[doc = $constant_doc:literal])* $constant:ident $held:ident: $constant_range:expr,)* }
     ) => {
-        /// A differentiable number of each response token.
+        /// Name of a differentiable column, with a number per response token.
         #[derive(Debug, Hash, IntoStaticStr, EnumSetType)]
         #[strum(serialize_all = "snake_case")]
         pub enum Statistic {
             $($(#[doc = $doc])* $statistic,)*
         }
 
-        /// A number of each response token that the step does not differentiate.
+        /// Name of a constant column, with a number per response token that the step does not differentiate.
         #[derive(Debug, Hash, IntoStaticStr, EnumSetType)]
         #[strum(serialize_all = "snake_case")]
         pub enum Constant {
@@ -41,10 +41,10 @@ macro_rules! columns {
             $($(#[doc = $constant_doc])* pub $held: Vec<f64>,)*
         }
 
-        /// Some responses: their lengths, and borrowed columns over their tokens. Prompts and padding are left out, and
+        /// Responses: their lengths, and borrowed columns over their tokens. Prompts and padding are omitted, and
         /// responses follow one another without gaps.
         ///
-        /// Only the columns that an objective requires may be given; start from [`Side::of`] and fill them in.
+        /// Only the columns that an objective requires may be given; start from [`Side::of`] and set them.
         ///
         /// ```
         /// use objective::{Demonstrations, Sft, Side};
@@ -72,7 +72,7 @@ macro_rules! columns {
         }
 
         impl Statistic {
-            /// Permitted values.
+            /// Range of the permitted values.
             pub fn range(self) -> RangeInclusive<f64> {
                 match self {
                     $(Self::$statistic => $range,)*
@@ -81,7 +81,7 @@ macro_rules! columns {
         }
 
         impl Constant {
-            /// Permitted values.
+            /// Range of the permitted values.
             pub fn range(self) -> RangeInclusive<f64> {
                 match self {
                     $(Self::$constant => $constant_range,)*
@@ -90,35 +90,35 @@ macro_rules! columns {
         }
 
         impl TokenStatistics {
-            /// A column by its name.
+            /// Values of a column.
             pub fn column(&self, statistic: Statistic) -> &[f64] {
                 match statistic {
                     $(Statistic::$statistic => &self.$own,)*
                 }
             }
 
-            /// A column by its name, to be filled.
+            /// Values of a column, for writing.
             pub fn column_mut(&mut self, statistic: Statistic) -> &mut Vec<f64> {
                 match statistic {
                     $(Statistic::$statistic => &mut self.$own,)*
                 }
             }
 
-            /// The columns, borrowed.
+            /// Borrows the columns.
             pub(crate) fn cotangents(&self) -> Cotangents<'_> {
                 Cotangents { $($own: &self.$own),* }
             }
         }
 
         impl TokenConstants {
-            /// A column by its name.
+            /// Values of a column.
             pub fn column(&self, constant: Constant) -> &[f64] {
                 match constant {
                     $(Constant::$constant => &self.$held,)*
                 }
             }
 
-            /// A column by its name, to be filled.
+            /// Values of a column, for writing.
             pub fn column_mut(&mut self, constant: Constant) -> &mut Vec<f64> {
                 match constant {
                     $(Constant::$constant => &mut self.$held,)*
@@ -127,12 +127,12 @@ macro_rules! columns {
         }
 
         impl<'a> Side<'a> {
-            /// Responses of these lengths, without any column yet.
+            /// Responses of these lengths without columns.
             pub fn of(lengths: &'a [usize]) -> Self {
                 Self { lengths, ..Self::default() }
             }
 
-            /// The columns of a host that keeps them.
+            /// Borrows the columns of a host.
             pub(crate) fn borrow(statistics: &'a TokenStatistics, constants: &'a TokenConstants) -> Self {
                 Self { lengths: &[], $($own: &statistics.$own,)* $($held: &constants.$held),* }
             }
@@ -151,7 +151,7 @@ macro_rules! columns {
         }
 
         impl<'a> Cotangents<'a> {
-            /// The first tokens, and the rest.
+            /// Splits the columns after this many tokens.
             pub(crate) fn split_at(self, tokens: usize) -> (Self, Self) {
                 let split = |column: &'a [f64]| column.split_at(tokens.min(column.len()));
                 (Self { $($own: split(self.$own).0),* }, Self { $($own: split(self.$own).1),* })
@@ -172,7 +172,7 @@ columns! {
         Value value: -MOST..=MOST,
         /// log Σₐ π(a|sₜ)², nats. No distribution over fewer than 2⁹² outcomes is flatter than −64.
         LogSumSquareProb log_sum_square_prob: -64.0..=0.0,
-        /// Divergence between a teacher and the policy at sₜ, nats: the one that the requirements name.
+        /// Divergence of the policy from a teacher at sₜ, nats; the requirements name its kind.
         TeacherDivergence teacher_divergence: 0.0..=MOST,
         /// Score of the response up to and including yₜ, in units of reward.
         Score score: -MOST..=MOST,
@@ -186,42 +186,64 @@ columns! {
         RolloutLogProb rollout_log_prob: -MOST..=0.0,
         /// V(sₜ) when the response was sampled, in units of reward.
         BehaviourValue behaviour_value: -MOST..=MOST,
-        /// How much better yₜ is than what the policy does at sₜ; one number a token, or one a response.
+        /// Advantage of yₜ over the policy's average action at sₜ; one number per token, or one per response.
         Advantage advantage: -MOST..=MOST,
         /// The return that V(sₜ) is fitted to, in units of reward.
         Return returns: -MOST..=MOST,
         /// log π_teacher(yₜ|sₜ) of the teacher, nats.
         TeacherLogProb teacher_log_prob: -MOST..=0.0,
-        /// How much a response counts, or the pair of a chosen one: one number a response. All count 1 where it is
-        /// empty.
+        /// Weight of a response, or of the pair of a chosen one: one number per response. If it is empty, all weights
+        /// are 1.
         Weight weight: 0.0..=MOST,
-        /// Rewards of the responses, in any unit: response after response, as many numbers for each; one that is not a number
-        /// abstains.
+        /// Rewards of the responses, in any unit: response after response, equally many for each; NaN means no reward.
         Reward reward: -MOST..=MOST,
     }
 }
 
 impl Statistic {
-    /// The column's name.
+    /// Name of the column.
     pub fn name(self) -> &'static str {
         self.into()
     }
 }
 
 impl Constant {
-    /// The column's name.
+    /// Name of the column.
     pub fn name(self) -> &'static str {
         self.into()
     }
 }
 
+/// Cotangents are written from the first token to the last. A slot is initialised when it is first written, while its
+/// memory is in the processor's first cache. A separate pass that writes zeros would take as long as a whole loss.
 impl TokenStatistics {
-    /// A number of 0 for each of this many tokens, in the columns of these statistics; none in the others.
-    pub(crate) fn zero(&mut self, statistics: EnumSet<Statistic>, tokens: usize) {
-        for statistic in EnumSet::all() {
-            let slots = self.column_mut(statistic);
-            slots.clear();
-            slots.resize(if statistics.contains(statistic) { tokens } else { 0 }, 0.0);
+    /// Removes all slots, and reserves memory for this many in the columns of these statistics.
+    pub(crate) fn clear(&mut self, statistics: EnumSet<Statistic>, tokens: usize) {
+        EnumSet::all().iter().for_each(|statistic| self.column_mut(statistic).clear());
+        statistics.iter().for_each(|statistic| self.column_mut(statistic).reserve(tokens));
+    }
+
+    /// The slots of these tokens: 0 where nothing has been added.
+    pub(crate) fn slots(&mut self, statistic: Statistic, tokens: Range<usize>) -> &mut [f64] {
+        let column = self.column_mut(statistic);
+        if column.len() < tokens.end {
+            column.resize(tokens.end, 0.0);
         }
+        &mut column[tokens]
+    }
+
+    /// Adds a number to the slots of these tokens.
+    pub(crate) fn add(&mut self, statistic: Statistic, tokens: Range<usize>, value: f64) {
+        let column = self.column_mut(statistic);
+        if column.len() == tokens.start {
+            column.resize(tokens.end, 0.0 + value);
+        } else {
+            self.slots(statistic, tokens).iter_mut().for_each(|slot| *slot += value);
+        }
+    }
+
+    /// Fills the columns of these statistics with zeros, from the last slot that was written to the last token.
+    pub(crate) fn fill_up(&mut self, statistics: EnumSet<Statistic>, tokens: usize) {
+        statistics.iter().for_each(|statistic| self.column_mut(statistic).resize(tokens, 0.0));
     }
 }

@@ -1,4 +1,4 @@
-//! A method at its parameters, as recipes and messages spell it.
+//! A method with its parameters, in the form of recipes.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::method::Method;
 use crate::parameter::{ParameterError, Parameters, Registered, Value, check};
 use crate::registry::{self, RegistryError};
 
-/// The key of the method's name.
+/// Key of the method's name.
 pub(crate) const NAME: &str = "name";
 
 /// A method at valid parameters: a table of its `name` and parameters, those left out at their defaults.
@@ -48,7 +48,7 @@ pub struct Configured {
 /// Ok::<(), objective::RegistryError>(())
 /// ```
 impl Configured {
-    /// A typed objective with its method.
+    /// Makes a method from a typed objective.
     ///
     /// # Errors
     ///
@@ -94,17 +94,17 @@ impl Configured {
         Self { method: T::METHOD, objective: Arc::new(objective) }
     }
 
-    /// The method's line in the registry.
+    /// Entry of the method in the registry.
     pub fn method(&self) -> &Method {
         &self.method
     }
 
-    /// The objective.
+    /// Borrows the objective.
     pub fn objective(&self) -> &dyn Objective {
         &*self.objective
     }
 
-    /// The objective, without its method.
+    /// Returns the objective without its registry entry.
     pub fn into_objective(self) -> Box<dyn Objective> {
         Box::new(self.objective)
     }
@@ -125,7 +125,7 @@ impl TryFrom<Parameters> for Configured {
     }
 }
 
-/// Two are equal if their methods and all parameters in force are.
+/// Two configured methods are equal if their names and all their parameters are equal.
 impl PartialEq for Configured {
     fn eq(&self, other: &Self) -> bool {
         Parameters::from(self) == Parameters::from(other)

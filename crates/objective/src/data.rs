@@ -16,26 +16,26 @@ pub struct Pairs<'a> {
     pub rejected: Side<'a>,
 }
 
-/// Single responses with a thumb up or down.
+/// Single responses labelled as desirable or undesirable.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Labelled<'a> {
-    /// The responses to learn from.
+    /// Responses to learn from.
     pub responses: Side<'a>,
-    /// Whether each is desirable.
+    /// Label of each response: whether it is desirable.
     pub desirable: &'a [bool],
-    /// Responses behind prompts that they do not belong to, for `kto`; `Side::of(&[])` for the others.
+    /// Responses after prompts that they do not belong to, for `kto`; `Side::of(&[])` for other methods.
     pub mismatched: Side<'a>,
 }
 
-/// Responses sampled in groups, each group to one prompt.
+/// Sampled responses in groups, each group to one prompt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Groups<'a> {
-    /// The responses; those of a group stand together.
+    /// Responses; those of a group are contiguous.
     pub responses: Side<'a>,
-    /// The group of each response, numbered upwards. Empty where the objective needs none.
+    /// Group of each response, numbered upwards. Empty if the objective needs none.
     pub group: &'a [usize],
-    /// The rewards of each response, in any unit: response after response, as many numbers for each. One that is not a number
-    /// abstains. Empty where advantages are given.
+    /// Rewards of each response, in any unit: response after response, equally many for each; NaN means no reward.
+    /// Empty if advantages are given.
     pub reward: &'a [f64],
 }
 
@@ -43,14 +43,14 @@ pub struct Groups<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rollouts<'a>(pub Side<'a>);
 
-/// Groups of which neither groups nor rewards are needed.
+/// Rollouts are groups without group numbers and rewards.
 impl<'a> From<Rollouts<'a>> for Groups<'a> {
     fn from(Rollouts(responses): Rollouts<'a>) -> Self {
         Self { responses, group: &[], reward: &[] }
     }
 }
 
-/// Data of any kind, for an objective that is found by its name.
+/// Data of any kind, for an objective whose type is not known at compile time.
 ///
 /// ```
 /// use objective::{Batch, Evaluator, Demonstrations, Parameters, Side, registry};
@@ -77,21 +77,21 @@ pub enum Batch<'a> {
 /// Cotangents of the two sides of [`Pairs`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairCotangents<'a> {
-    /// Those of the chosen responses.
+    /// Cotangents of the chosen responses.
     pub chosen: Cotangents<'a>,
-    /// Those of the rejected responses.
+    /// Cotangents of the rejected responses.
     pub rejected: Cotangents<'a>,
 }
 
-/// A kind of data.
+/// A kind of training data.
 pub trait TrainingData: Copy {
-    /// How its cotangents are arranged.
+    /// Arrangement of its cotangents.
     type Cotangents<'c>;
 
-    /// The data as one of all kinds.
+    /// Converts the data to a batch of any kind.
     fn batch(&self) -> Batch<'_>;
 
-    /// Arranges cotangents that lie behind one another, `first` tokens on the first side.
+    /// Arranges concatenated cotangents, the first `first` tokens of which belong to the first side.
     fn arrange(all: Cotangents<'_>, first: usize) -> Self::Cotangents<'_>;
 }
 
@@ -129,7 +129,7 @@ kinds! {
     Rollouts Cotangents: |all, _first| all;
 }
 
-/// Cotangents of all tokens in one row: those of chosen responses before those of rejected ones, and those of
+/// Cotangents of all tokens are concatenated: those of chosen responses before those of rejected ones, and those of
 /// mismatched responses last.
 impl TrainingData for Batch<'_> {
     type Cotangents<'c> = Cotangents<'c>;
@@ -144,7 +144,7 @@ impl TrainingData for Batch<'_> {
 }
 
 impl<'a> Batch<'a> {
-    /// The name of its kind.
+    /// Name of the batch's kind.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Demonstrations(_) => "demonstrations",
@@ -155,8 +155,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The counts of a step that this batch is a part of: the sum over its parts is what
-    /// [`of_step`](crate::Evaluator::of_step) takes.
+    /// Counts of this batch as a part of a step. The sum over all parts is the argument of
+    /// [`of_step`](crate::Evaluator::of_step).
     ///
     /// ```
     /// use objective::{Batch, Demonstrations, Side, StepTotals};
@@ -191,11 +191,11 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Lays the responses out behind one another.
+    /// Concatenates the responses.
     ///
     /// # Errors
     ///
-    /// [`BatchError::Count`] where labels, rewards or rejected responses are not as many as responses.
+    /// [`BatchError::Count`] if labels, rewards or rejected responses differ in number from the responses.
     pub(crate) fn lay_out<'b>(
         &self,
         responses: &'b mut Vec<Response>,

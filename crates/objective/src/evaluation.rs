@@ -1,26 +1,27 @@
-//! What an objective answers: a loss, its cotangents, and metrics.
+//! Results of an objective: a loss, its cotangents, and metrics.
+
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
 
 use crate::Objective;
 use crate::batch::{BatchError, StepTotals, TokenBatch, TokenColumns};
-use crate::columns::TokenStatistics;
+use crate::columns::{Statistic, TokenStatistics};
 use crate::held::Held;
 use crate::state::ObjectiveState;
 
-/// A loss, its cotangents and metrics. The buffers are the caller's, to be used again.
+/// A loss, its cotangents and metrics, in buffers that can be reused.
 #[derive(Clone, Debug, Default)]
 pub struct Evaluation {
-    /// The batch's share of the step's loss.
+    /// Contribution of the batch to the step's loss.
     pub loss: f64,
-    /// ∂loss/∂statistic for each response token.
-    pub cotangents: TokenStatistics,
-    /// What the field logs beside the loss.
+    pub(crate) cotangents: TokenStatistics,
+    /// Metrics of the batch.
     pub metrics: Metrics,
     /// Numbers for objectives that need more than the cotangents' slots.
     pub(crate) scratch: Vec<f64>,
-    /// Places in the scratch, for objectives that sort.
+    /// Indices for objectives that sort.
     pub(crate) order: Vec<usize>,
     /// Held numbers of the batch.
     pub(crate) held: Held,
@@ -36,7 +37,7 @@ impl PartialEq for Evaluation {
     }
 }
 
-/// What the field logs beside a loss. One name means one quantity at one scale, whichever objective reports it.
+/// A metric. One name means one quantity at one scale, whichever objective reports it.
 ///
 /// ```
 /// use objective::Metric;
@@ -91,7 +92,7 @@ pub enum Metric {
     /// Share of pairs whose cotangents are all 0, for example because their margin is beyond a hinge.
     #[strum(serialize = "zero_gradient_pairs")]
     ZeroGradientPairs,
-    /// Share of importance ratios that clipping holds back.
+    /// Share of importance ratios whose gradient clipping removes.
     #[strum(serialize = "clip_fraction")]
     ClipFraction,
     /// Share of importance ratios that are clipped at the lower bound.
@@ -112,7 +113,7 @@ pub enum Metric {
     /// Mean of (V − R)²/2 over tokens, clipped where the loss is.
     #[strum(serialize = "value_loss")]
     ValueLoss,
-    /// The shift of the rewards: their running mean.
+    /// Shift of the rewards, which is their running mean.
     #[strum(serialize = "delta")]
     RewardShift,
 }
@@ -135,9 +136,9 @@ pub struct Metrics {
 }
 
 impl Evaluation {
-    /// Evaluates columns that are a part of a step of these totals, or a whole step. The buffers are used again.
+    /// Evaluates columns that are a part of a step with these totals, or a whole step. The buffers are reused.
     ///
-    /// This is what a host calls that keeps responses in flat columns; others have an [`Evaluator`](crate::Evaluator).
+    /// Hosts that store responses in flat columns call this function; others use an [`Evaluator`](crate::Evaluator).
     ///
     /// ```
     /// use objective::*;
@@ -149,13 +150,13 @@ impl Evaluation {
     /// let (totals, mut state) = (StepTotals::of(responses, &[]), ObjectiveState::default());
     /// let mut evaluation = Evaluation::default();
     /// evaluation.update(&Sft::default(), &mut state, &columns, totals)?;
-    /// assert_eq!((evaluation.loss, evaluation.cotangents.log_prob), (1.5, vec![-0.5, -0.5]));
+    /// assert_eq!((evaluation.loss, &evaluation.cotangents().log_prob[..]), (1.5, &[-0.5, -0.5][..]));
     /// Ok::<(), objective::BatchError>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`BatchError`] for columns that do not fit the objective or one another; the state stays as it was.
+    /// [`BatchError`] for columns that do not fit the objective or one another; the state is then unchanged.
     pub fn update(
         &mut self,
         objective: &dyn Objective,
@@ -185,7 +186,19 @@ impl Evaluation {
         Ok(())
     }
 
-    /// The numbers behind a stop-gradient in the last evaluation.
+    /// Cotangents ∂loss/∂statistic of each response token of the last evaluation.
+    pub fn cotangents(&self) -> &TokenStatistics {
+        &self.cotangents
+    }
+
+    /// Slots for an objective's cotangents: one for each of these tokens, 0 until the objective adds something.
+    ///
+    /// Writing the responses in the order of the batch is fastest.
+    pub fn slots(&mut self, statistic: Statistic, tokens: Range<usize>) -> &mut [f64] {
+        self.cotangents.slots(statistic, tokens)
+    }
+
+    /// Numbers behind a stop-gradient in the last evaluation.
     pub fn held(&self) -> &Held {
         &self.held
     }
@@ -199,25 +212,17 @@ impl Evaluation {
     }
 
     pub(crate) fn evaluate_held(&mut self, objective: &dyn Objective, batch: &TokenBatch<'_>, held: &Held) {
-        self.reset(batch);
+        let (statistics, tokens) = (batch.statistics(), batch.tokens());
+        self.loss = 0.0;
+        self.metrics = Metrics::default();
+        self.cotangents.clear(statistics, tokens);
         objective.loss(batch, held, self);
+        self.cotangents.fill_up(statistics, tokens);
         self.metrics.merge(&held.metrics);
     }
-
-    /// No loss, no metrics, and a cotangent of 0 for each token of the batch's columns.
-    pub(crate) fn reset(&mut self, batch: &TokenBatch<'_>) {
-        self.loss = 0.0;
-        self.cotangents.zero(batch.statistics(), batch.tokens());
-        self.metrics = Metrics::default();
-    }
 }
 
-/// Adds a number to every slot.
-pub(crate) fn add(slots: &mut [f64], value: f64) {
-    slots.iter_mut().for_each(|slot| *slot += value);
-}
-
-/// What was not observed has no mean and is not listed:
+/// A metric without observations has no mean and is not listed:
 ///
 /// ```
 /// use objective::{Metric, Metrics};
@@ -227,7 +232,7 @@ pub(crate) fn add(slots: &mut [f64], value: f64) {
 /// assert_eq!((metrics.mean(Metric::Kl), metrics.iter().count()), (None, 0));
 /// ```
 impl Metrics {
-    /// Counts one observation.
+    /// Records one observation.
     ///
     /// ```
     /// use objective::{Metric, Metrics};
@@ -240,13 +245,13 @@ impl Metrics {
         self.record_sum(metric, value, 1);
     }
 
-    /// Counts `count` observations by their sum.
+    /// Records `count` observations by their sum.
     ///
     /// ```
     /// use objective::{Metric, Metrics};
     ///
     /// let mut metrics = Metrics::default();
-    /// metrics.record_sum(Metric::ClipFraction, 1.0, 4); // 1 of 4 ratios held back
+    /// metrics.record_sum(Metric::ClipFraction, 1.0, 4); // 1 of 4 ratios clipped
     /// assert_eq!(metrics.mean(Metric::ClipFraction), Some(0.25));
     /// ```
     pub fn record_sum(&mut self, metric: Metric, sum: f64, count: usize) {
@@ -254,7 +259,7 @@ impl Metrics {
         self.counts[metric as usize] += count;
     }
 
-    /// Adds another batch's observations.
+    /// Adds the observations of another batch.
     ///
     /// ```
     /// use objective::{Metric, Metrics};
@@ -271,7 +276,7 @@ impl Metrics {
         }
     }
 
-    /// The mean of what was observed, if anything was.
+    /// Mean of the observations, if there are any.
     ///
     /// ```
     /// use objective::{Metric, Metrics};
@@ -288,7 +293,7 @@ impl Metrics {
         }
     }
 
-    /// Names and means of what was observed.
+    /// Names and means of the metrics with observations.
     ///
     /// ```
     /// use objective::{Metric, Metrics};

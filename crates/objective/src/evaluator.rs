@@ -1,4 +1,4 @@
-//! The door: an objective with its state and buffers, evaluated on borrowed data.
+//! The main entry point: an objective with its state and buffers, evaluated on borrowed data.
 
 use crate::Objective;
 use crate::batch::{BatchError, Pair, Response, StepTotals, TokenBatch};
@@ -9,10 +9,11 @@ use crate::parameter::ParameterError;
 use crate::requirements::{Data, Requirements};
 use crate::state::ObjectiveState;
 
-/// The data that an objective learns from.
+/// The kind of data that an objective learns from.
 pub trait LearnsFrom {
-    /// Its kind: [`Demonstrations`](crate::Demonstrations), [`Pairs`](crate::Pairs), [`Labelled`](crate::Labelled),
-    /// [`Groups`](crate::Groups), [`Rollouts`](crate::Rollouts), or any of them ([`Batch`](crate::Batch)).
+    /// The data type: [`Demonstrations`](crate::Demonstrations), [`Pairs`](crate::Pairs),
+    /// [`Labelled`](crate::Labelled), [`Groups`](crate::Groups), [`Rollouts`](crate::Rollouts), or any of them
+    /// ([`Batch`](crate::Batch)).
     type Data<'a>: TrainingData;
 }
 
@@ -20,7 +21,7 @@ impl LearnsFrom for Box<dyn Objective> {
     type Data<'a> = crate::Batch<'a>;
 }
 
-/// An objective at valid parameters, with what it remembers and the memory that it works in.
+/// An objective with validated parameters, its state between steps, and its buffers.
 ///
 /// Nothing is allocated once the buffers have grown.
 ///
@@ -49,19 +50,19 @@ pub struct Evaluator<O> {
 /// A loss, its cotangents and metrics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Answer<'a, C> {
-    /// The batch's share of the step's loss.
+    /// Contribution of the batch to the step's loss.
     pub loss: f64,
-    /// ∂loss/∂statistic for each response token.
+    /// Cotangents ∂loss/∂statistic of each response token.
     pub cotangents: C,
-    /// What the field logs beside the loss.
+    /// Metrics of the batch.
     pub metrics: &'a Metrics,
 }
 
-/// What [`Evaluator::evaluate`] answers for this objective.
+/// Result type of [`Evaluator::evaluate`] for this objective.
 pub type AnswerOf<'a, 'd, O> = Answer<'a, <<O as LearnsFrom>::Data<'d> as TrainingData>::Cotangents<'a>>;
 
 impl<O: Objective + LearnsFrom> Evaluator<O> {
-    /// An evaluator that remembers nothing yet.
+    /// Makes an evaluator in the objective's initial state.
     ///
     /// # Errors
     ///
@@ -79,20 +80,19 @@ impl<O: Objective + LearnsFrom> Evaluator<O> {
         })
     }
 
-    /// Evaluates a batch, which is a whole step unless [`of_step`](Self::of_step) says otherwise.
+    /// Evaluates a batch, which is a whole step unless [`of_step`](Self::of_step) sets other totals.
     ///
     /// # Errors
     ///
-    /// [`BatchError`] for data that do not fit the objective or one another; what the objective remembers stays as it
-    /// was.
+    /// [`BatchError`] for data that do not fit the objective or one another; the objective's state is then unchanged.
     pub fn evaluate<'d>(&mut self, data: &O::Data<'d>) -> Result<AnswerOf<'_, 'd, O>, BatchError> {
         self.answer(data, None)
     }
 
     /// Evaluates a batch with the held numbers of another evaluation: the loss whose derivatives the cotangents are.
     ///
-    /// Dynamic fine-tuning weighs a token by its probability, which is held; with the weights of log π = −1 the loss is
-    /// linear:
+    /// Dynamic fine-tuning weights a token by its probability, which is held; with the weights of log π = −1 the loss
+    /// is linear:
     ///
     /// ```
     /// use objective::{Demonstrations, Sft, Side, TokenWeighting};
@@ -113,28 +113,28 @@ impl<O: Objective + LearnsFrom> Evaluator<O> {
         self.answer(data, Some(held))
     }
 
-    /// Sets the counts of the whole step for the next evaluation, whose batch is a part of it.
+    /// Sets the counts of the whole step for the next evaluation, whose batch is a part of the step.
     pub fn of_step(&mut self, totals: StepTotals) -> &mut Self {
         self.totals = Some(totals);
         self
     }
 
-    /// The objective.
+    /// Borrows the objective.
     pub fn objective(&self) -> &O {
         &self.objective
     }
 
-    /// The numbers behind a stop-gradient in the last evaluation.
+    /// Numbers behind a stop-gradient in the last evaluation.
     pub fn held(&self) -> &Held {
         &self.evaluation.held
     }
 
-    /// What the objective remembers from step to step.
+    /// State of the objective between steps.
     pub fn state(&self) -> &ObjectiveState {
         &self.state
     }
 
-    /// What the objective remembers, to be restored from a checkpoint.
+    /// State of the objective, to be restored from a checkpoint.
     pub fn state_mut(&mut self) -> &mut ObjectiveState {
         &mut self.state
     }
@@ -143,7 +143,7 @@ impl<O: Objective + LearnsFrom> Evaluator<O> {
         let Self { objective, requirements, state, totals, evaluation, responses, pairs } = self;
         let data = data.batch();
         let expected = requirements.data;
-        // Rollouts are groups of which neither groups nor rewards are known.
+        // Rollouts are accepted for groups without known groups and rewards.
         let fits = expected == Data::Rollouts && data.kind() == <&str>::from(Data::Groups);
         if <&str>::from(expected) != data.kind() && !fits {
             return Err(BatchError::Kind { expected, given: data.kind() });

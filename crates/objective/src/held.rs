@@ -30,12 +30,12 @@ pub struct Held {
     pub terms: Vec<Held>,
     /// Numbers for objectives that need more than those above while they hold.
     pub(crate) scratch: Vec<f64>,
-    /// Places, for objectives that sort while they hold.
+    /// Indices, for objectives that sort while they hold.
     pub(crate) order: Vec<usize>,
 }
 
 impl Held {
-    /// Removes everything but the memory.
+    /// Empties all buffers and keeps their memory.
     pub(crate) fn clear(&mut self) {
         self.tokens.clear();
         self.responses.clear();

@@ -30,7 +30,7 @@
 //! Ok::<(), objective::Error>(())
 //! ```
 //!
-//! [`Labelled`] responses have a thumb up or down:
+//! [`Labelled`] responses are marked as desirable or undesirable:
 //!
 //! ```
 //! use objective::{Bco, Labelled, Side};
@@ -78,7 +78,7 @@
 //! Ok::<(), objective::Error>(())
 //! ```
 //!
-//! An objective may also be found by its name, with a [`Batch`] of any kind:
+//! An objective can also be looked up by its name, and then takes a [`Batch`] of any kind:
 //!
 //! ```
 //! use objective::{Batch, Demonstrations, Evaluator, Side, registry};
@@ -95,11 +95,11 @@
 //! | the columns that data may have, and their ranges | [`Side`], [`Statistic`], [`Constant`] |
 //! | losses of a step that is split into micro-batches | [`Evaluator::of_step`], [`StepTotals`] |
 //! | stop-gradients as numbers | [`Held`], [`Evaluator::evaluate_held`] |
-//! | the losses of other libraries, and what they are here | [`peers`] |
-//! | what a loss asks of its host | [`Requirements`] |
-//! | an objective by its name, a method at its parameters as a recipe spells it | [`registry`], [`Configured`] |
-//! | parameters: ranges, defaults, errors, and objectives of one's own | [`parameter`], [`objective!`] |
-//! | a door for hosts with flat columns | [`Evaluation::update`], [`TokenColumns`] |
+//! | the equivalents of other libraries' losses | [`peers`] |
+//! | what a loss requires of its host | [`Requirements`] |
+//! | an objective by its name, a method with its parameters as in a recipe | [`registry`], [`Configured`] |
+//! | parameters: ranges, defaults, errors, and custom objectives | [`parameter`], [`objective!`] |
+//! | the entry point for hosts with flat columns | [`Evaluation::update`], [`TokenColumns`] |
 //!
 //! # Methods
 //!
@@ -140,22 +140,25 @@ pub use evaluator::{Answer, AnswerOf, Evaluator, LearnsFrom};
 pub use held::Held;
 pub use losses::*;
 pub use method::Method;
-pub use parameter::{Parameter, ParameterError, Parameters, Value};
+pub use parameter::declaration::Parameter;
+pub use parameter::error::ParameterError;
+pub use parameter::value::{Parameters, Value};
 pub use policy_gradient::{
     Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion,
     generalised_advantages, normalise,
 };
-pub use registry::{METHODS, RegistryError};
+pub use registry::error::RegistryError;
+pub use registry::methods::METHODS;
 pub use requirements::{Anticipation, Coupling, Data, Freeze, Lambda, Requirements, Source, TeacherDivergence};
 pub use sampling::Sampling;
 pub use state::{ObjectiveState, RunningMean};
 
 /// A loss over token statistics with analytic cotangents.
 ///
-/// Equal input gives equal output: an objective holds its parameters and nothing else. What must survive a step is in
+/// Equal input gives equal output: an objective has parameters and nothing else. Its memory between steps is in
 /// its [`ObjectiveState`].
 ///
-/// An objective of one's own, which rewards the policy's entropy:
+/// A custom objective, which rewards the policy's entropy:
 ///
 /// ```
 /// use objective::{
@@ -180,7 +183,7 @@ pub use state::{ObjectiveState, RunningMean};
 ///         for response in 0..batch.responses().len() {
 ///             out.loss -= share * batch.statistic(Statistic::Entropy, response).iter().sum::<f64>();
 ///         }
-///         out.cotangents.entropy.fill(-share);
+///         out.slots(Statistic::Entropy, 0..batch.tokens()).fill(-share);
 ///     }
 /// }
 ///
@@ -194,7 +197,7 @@ pub use state::{ObjectiveState, RunningMean};
 /// Ok::<(), objective::Error>(())
 /// ```
 pub trait Objective: Send + Sync + std::fmt::Debug {
-    /// What the host must supply.
+    /// Requirements that the host must fulfil.
     fn requirements(&self) -> Requirements;
 
     /// The parameters in force, defaults included; building the method anew from them gives the same objective.
@@ -216,11 +219,12 @@ pub trait Objective: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 
-    /// Computes every number behind a stop-gradient, and updates the state. `held` arrives empty.
+    /// Computes every number behind a stop-gradient, and updates the state. `held` is empty before the call.
     fn hold(&self, _batch: &TokenBatch<'_>, _state: &mut ObjectiveState, _held: &mut Held) {}
 
-    /// Adds the batch's share of the step's loss, its cotangents and metrics to `out`, whose slots arrive zeroed. The
-    /// cotangents are the derivatives of the loss at fixed held numbers.
+    /// Adds the batch's contribution to the step's loss and its metrics to `out`, and its cotangents to
+    /// [`Evaluation::slots`], which are 0 before the call. The cotangents are the derivatives of the loss at fixed
+    /// held numbers.
     fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation);
 }
 
@@ -253,16 +257,16 @@ macro_rules! pointed_to {
 
 pointed_to!(Box Arc);
 
-/// Why an objective, its parameters or its data were refused.
+/// Error about an objective's name, its parameters or its data.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// A parameter.
+    /// An invalid parameter.
     #[error(transparent)]
     Parameter(#[from] ParameterError),
-    /// A batch.
+    /// An invalid batch.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// The name of a method.
+    /// An unknown method.
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }

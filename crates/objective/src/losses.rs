@@ -1,6 +1,5 @@
-//! The objectives that are not policy gradients, one file each, and what they share.
-//!
-//! [`dpo`] is a good first one to read: a loss on the margin of a pair.
+//! The objectives other than policy gradients, one file each, and code that they share. [`dpo`] is a good first one to
+//! read: a loss on the margin of a pair.
 
 pub(crate) mod a2po;
 pub(crate) mod alphapo;
@@ -72,7 +71,7 @@ pub use self::tdpo::{Tdpo, TdpoVariant};
 pub use self::transport::{Aot, AotUnpaired};
 pub use self::weighted_sum::{Term, WeightedSum};
 
-/// Implements [`Objective`](crate::Objective) by the functions that the losses of a form share.
+/// Implements [`Objective`](crate::Objective) with the functions that all losses of a form share.
 macro_rules! implement {
     ($type:ty, $form:ident, $data:ident) => {
         #[automatically_derived]

@@ -1,10 +1,10 @@
-//! What a file declares of its objective or optimizer, for registry, manual and tables.
+//! Registry entries of objectives and optimizers, for lookup by name, manuals and tables.
 
 use crate::Objective;
 use crate::parameter::{Parameter, ParameterError, Parameters};
 
-/// An entry of a catalogue: name, origin, parameters and constructor of an objective, or of something else that is built
-/// from declared parameters.
+/// An entry of a catalogue: name, origin, parameters and constructor of an objective, or of something else that is
+/// built from declared parameters.
 ///
 /// ```
 /// let orpo = objective::registry::find("orpo")?;
@@ -14,15 +14,15 @@ use crate::parameter::{Parameter, ParameterError, Parameters};
 /// ```
 #[derive(Debug)]
 pub struct Method<Built = Box<dyn Objective>> {
-    /// The name in recipes and on the command line.
+    /// Name in recipes and on the command line.
     pub name: &'static str,
-    /// One line.
+    /// One-line summary.
     pub summary: &'static str,
     /// Paper and equation.
     pub source: &'static str,
-    /// Every parameter.
+    /// All parameters.
     pub parameters: fn() -> Vec<Parameter>,
-    /// Builds it; parameters left out take their defaults.
+    /// Builds the object; absent parameters have their defaults.
     pub build: fn(&Parameters) -> Result<Built, ParameterError>,
 }
 

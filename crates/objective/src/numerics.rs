@@ -1,14 +1,14 @@
-//! Sums that do not wait, and logistic and exponential functions that neither overflow nor cancel.
+//! Fast sums, and logistic and exponential functions that neither overflow nor cancel.
 
 mod exponential;
 mod recurrence;
 
 use std::f64::consts::LN_2;
 
-pub use exponential::{exp_excess_slice, exp_m1_slice, exp_slice, sigmoid_slice};
+pub(crate) use exponential::{NEAR, exp_excess_slice, exp_m1_slice, exp_near, exp_slice};
 pub(crate) use recurrence::{Direction, Discount};
 
-/// Partial sums that do not wait for one another, so that a sum takes as long as reading its terms.
+/// Number of independent partial sums, so that a sum takes only as long as reading its terms.
 const LANES: usize = 8;
 
 /// The sum of all values.
@@ -41,11 +41,7 @@ pub fn sum_of_squares(values: &[f64]) -> f64 {
 }
 
 /// Σ a b over slices of equal length.
-///
-/// ```
-/// assert_eq!(objective::numerics::sum_of_products(&[1.0, 2.0], &[-3.0, 0.5]), -2.0);
-/// ```
-pub fn sum_of_products(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn sum_of_products(a: &[f64], b: &[f64]) -> f64 {
     let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut lanes = [0.0; LANES];
     for (a, b) in a_chunks.iter().zip(b_chunks) {
@@ -54,12 +50,22 @@ pub fn sum_of_products(a: &[f64], b: &[f64]) -> f64 {
     lanes.into_iter().chain(a_rest.iter().zip(b_rest).map(|(a, b)| a * b)).sum()
 }
 
-/// The least of all values; infinity where there is none.
-///
-/// ```
-/// assert_eq!(objective::numerics::least(&[-0.5, -1.5, 2.0]), -1.5);
-/// ```
-pub fn least(values: &[f64]) -> f64 {
+/// The minimum and the maximum of all values; infinity and minus infinity if there are none.
+pub(crate) fn extent(values: &[f64]) -> (f64, f64) {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let (mut low, mut high) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+    for chunk in chunks {
+        for ((low, high), &value) in low.iter_mut().zip(&mut high).zip(chunk) {
+            *low = if value < *low { value } else { *low };
+            *high = if value > *high { value } else { *high };
+        }
+    }
+    let least = low.into_iter().chain(rest.iter().copied()).fold(f64::INFINITY, f64::min);
+    (least, high.into_iter().chain(rest.iter().copied()).fold(f64::NEG_INFINITY, f64::max))
+}
+
+/// The minimum of all values; infinity if there are none.
+pub(crate) fn least(values: &[f64]) -> f64 {
     let (chunks, rest) = values.as_chunks::<LANES>();
     let mut lanes = [f64::INFINITY; LANES];
     for chunk in chunks {
@@ -69,15 +75,7 @@ pub fn least(values: &[f64]) -> f64 {
 }
 
 /// Σ (a − b) over slices of equal length: exactly 0 where they are equal.
-///
-/// ```
-/// use objective::numerics::sum_of_differences;
-///
-/// assert_eq!(sum_of_differences(&[-1.0, -2.0], &[-3.0, -1.0]), 1.0);
-/// let log_prob = [-0.1, -0.2, -0.3];
-/// assert_eq!(sum_of_differences(&log_prob, &log_prob), 0.0);
-/// ```
-pub fn sum_of_differences(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn sum_of_differences(a: &[f64], b: &[f64]) -> f64 {
     let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut lanes = [0.0; LANES];
     for (a, b) in a_chunks.iter().zip(b_chunks) {
@@ -87,7 +85,7 @@ pub fn sum_of_differences(a: &[f64], b: &[f64]) -> f64 {
     lanes.into_iter().chain(rest).sum()
 }
 
-/// σ(x) = 1 / (1 + e⁻ˣ).
+/// Logistic function σ(x) = 1 / (1 + e⁻ˣ).
 ///
 /// Small values keep their relative precision:
 ///
@@ -119,62 +117,30 @@ pub fn softplus(x: f64) -> f64 {
 /// log(1 − eˣ) for x < 0, nats.
 ///
 /// Two forms, so that neither end cancels: M. Mächler, "Accurately Computing log(1 − exp(−|a|))", 2012.
-///
-/// Of a probability p it makes log(1 − p):
-///
-/// ```
-/// use objective::numerics::log1mexp;
-///
-/// assert!((log1mexp(0.75_f64.ln()) - 0.25_f64.ln()).abs() < 1e-15);
-/// assert!((log1mexp(-1e-12) - 1e-12_f64.ln()).abs() < 1e-11);
-/// ```
-pub fn log1mexp(x: f64) -> f64 {
+pub(crate) fn log1mexp(x: f64) -> f64 {
     if x > -LN_2 { (-x.exp_m1()).ln() } else { (-x.exp()).ln_1p() }
 }
 
-/// The greatest exponent that is not replaced by a tangent.
+/// Exponent beyond which the exponential is replaced by its tangent.
 pub(crate) const STEEPEST: f64 = 100.0;
 
-/// eˣ and its derivative. Beyond x = 100 it goes on along its tangent, so that both stay finite.
-///
-/// ```
-/// use objective::numerics::exponential;
-///
-/// assert_eq!(exponential(0.0), (1.0, 1.0));
-/// let (value, slope) = exponential(103.0);
-/// assert_eq!((value / slope, slope), (4.0, 100.0_f64.exp()));
-/// ```
-pub fn exponential(x: f64) -> (f64, f64) {
+/// eˣ and its derivative. Beyond x = 100 the function continues along its tangent, so that both stay finite.
+pub(crate) fn exponential(x: f64) -> (f64, f64) {
     let slope = x.min(STEEPEST).exp();
     (slope * (1.0 + (x - STEEPEST).max(0.0)), slope)
 }
 
 /// ((eˣ)ᵏ − 1) / k, the Box-Cox transform of order k ≠ 0 of eˣ, and its derivative by x.
 ///
-/// Exponents k x of more than 100 go on along their tangent, so that value and derivative stay finite.
-///
-/// ```
-/// use objective::numerics::box_cox;
-///
-/// let (value, slope) = box_cox(-1.0, 2.0_f64.ln()); // 1 − e⁻ˣ at eˣ = 2
-/// assert!((value - 0.5).abs() < 1e-15 && (slope - 0.5).abs() < 1e-15);
-/// ```
-pub fn box_cox(order: f64, x: f64) -> (f64, f64) {
+/// For exponents k x above 100 the function continues along its tangent, so that value and derivative stay finite.
+pub(crate) fn box_cox(order: f64, x: f64) -> (f64, f64) {
     let exponent = order * x;
     let (value, slope) = exponential(exponent);
     (if exponent <= STEEPEST { exponent.exp_m1() } else { value - 1.0 } / order, slope)
 }
 
 /// eˣ − x − 1 ≥ 0 and its derivative; exact near 0, where the terms cancel, and along a tangent beyond x = 100.
-///
-/// ```
-/// use objective::numerics::exponential_excess;
-///
-/// assert_eq!(exponential_excess(0.0), (0.0, 0.0));
-/// // x²/2 to first order; of the three terms as they stand only rounding errors would be left.
-/// assert!((exponential_excess(1e-9).0 / 5e-19 - 1.0).abs() < 1e-8);
-/// ```
-pub fn exponential_excess(x: f64) -> (f64, f64) {
+pub(crate) fn exponential_excess(x: f64) -> (f64, f64) {
     const NEAR: f64 = 0.5;
     let slope = if x <= STEEPEST { x.exp_m1() } else { STEEPEST.exp() - 1.0 };
     let excess = if x.abs() <= NEAR {
@@ -231,6 +197,29 @@ mod tests {
             assert_eq!(slope, x.exp_m1());
         }
         assert!(exponential_excess(1e30).0.is_finite());
+    }
+
+    #[test]
+    fn exponentials_go_on_along_their_tangent_and_their_transforms_have_its_slope() {
+        assert_eq!(exponential(0.0), (1.0, 1.0));
+        let (value, slope) = exponential(103.0);
+        assert_eq!((value / slope, slope), (4.0, 100.0_f64.exp()));
+        // 1 − e⁻ˣ at eˣ = 2.
+        let (value, slope) = box_cox(-1.0, 2.0_f64.ln());
+        assert!((value - 0.5).abs() < 1e-15 && (slope - 0.5).abs() < 1e-15);
+        assert!((log1mexp(0.75_f64.ln()) - 0.25_f64.ln()).abs() < 1e-15);
+        assert_eq!(exponential_excess(0.0), (0.0, 0.0));
+    }
+
+    #[test]
+    fn the_least_and_the_greatest_of_no_numbers_are_infinite() {
+        assert_eq!(extent(&[]), (f64::INFINITY, f64::NEG_INFINITY));
+        for length in [1, 7, 8, 9, 40] {
+            let values: Vec<f64> = (0..length).map(|place| f64::from(place * 7 % 11) - 5.0).collect();
+            let (least, most) = extent(&values);
+            assert!(values.contains(&least) && values.contains(&most), "{length}");
+            assert!(values.iter().all(|value| (least..=most).contains(value)), "{length}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Policy gradients: one objective with six choices.
+//! Policy gradients as one objective with six choices.
 
 mod advantage;
 mod aggregation;
+mod clipped;
 mod correction;
 mod covariance;
 mod divergence;
@@ -12,8 +13,12 @@ mod numbers;
 pub(crate) mod presets;
 mod ratio;
 mod returns;
+mod scores;
+mod shares;
 mod trust_region;
 mod value;
+mod view;
+mod weights;
 
 use enumset::EnumSet;
 
@@ -34,36 +39,36 @@ use crate::{Evaluation, Groups, Held, LearnsFrom, Objective, ObjectiveState, Tok
 
 choices!(Advantage, Rewards, Scale, Aggregation, Correction, Estimator, Place, Ratio, TrustRegion);
 
-/// The range of a ratio that may also be unbounded.
+/// Range of a ratio that may also be unbounded.
 const RATIO: crate::parameter::Interval = (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1e6));
-/// The range of the second clip.
+/// Range of the second clip.
 const ABOVE_ONE: crate::parameter::Interval = (std::ops::Bound::Excluded(1.0), std::ops::Bound::Included(1e6));
-/// The range of a decay.
+/// Range of a decay.
 const DECAY: crate::parameter::Interval = (std::ops::Bound::Included(1e-4), std::ops::Bound::Included(1e6));
-/// The range of a share that is not empty.
+/// Range of a nonzero share.
 const SHARE: crate::parameter::Interval = (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1.0));
 
 objective! {
     /// A policy gradient on sampled responses; its default is group relative policy optimisation.
     ///
-    /// A policy gradient learns from its own attempts: it raises the probability of the responses that turned out better than
-    /// expected and lowers that of the others. Every published variant answers the same six questions, each independently of the
-    /// rest: better than what (`advantage`), how responses of an older policy count (`ratio`), how far one step may go
-    /// (`trust_region`), what to do about a sampler that is not quite the trainer (`correction`), what keeps the policy near a
-    /// reference (`divergence`), and what a token weighs (`aggregation`). A published name is a preset, made by a constructor of
-    /// its own: a set of answers.
+    /// A policy gradient learns from its own attempts: it raises the probability of the responses that turned out
+    /// better than expected and lowers that of the others. Every published variant answers the same six questions, each
+    /// independently of the rest: relative to which baseline (`advantage`), how to reweight responses of an older
+    /// policy (`ratio`), how far one step may go (`trust_region`), how to correct a sampler that differs from the
+    /// trainer (`correction`), what keeps the policy near a reference (`divergence`), and which weight a token has
+    /// (`aggregation`). A published name is a preset, made by a constructor of its own: a set of answers.
     ///
     /// # Formula
     ///
-    /// With ℓₜ the loss that the trust region makes of a token's advantage and ratio, cₜ the correction's weight, eₜ = 1 for the
-    /// share `entropy_share` of the step's tokens with the highest entropy H and 0 for the others, kₜ the divergence's estimate, and
-    /// sₜ what a token weighs:
+    /// With ℓₜ the loss that the trust region makes of a token's advantage and ratio, cₜ the correction's weight, eₜ =
+    /// 1 for the share `entropy_share` of the step's tokens with the highest entropy H and 0 for the others, kₜ the
+    /// divergence's estimate, and sₜ what a token weighs:
     ///
     /// L = Σₜ sₜ (cₜ eₜ ℓₜ + β kₜ − c_H Hₜ + c_V vₜ)
     ///
-    /// v is the value function's loss, where there is one. Everything but log π, H and V in it is held: advantages, weights, masks and
-    /// counts are computed by [`hold`](crate::Objective::hold) and pass no gradient. The formulas, sources and departures of a choice
-    /// are in its own file:
+    /// v is the value function's loss, where there is one. Everything but log π, H and V in it is held: advantages,
+    /// weights, masks and counts are computed by [`hold`](crate::Objective::hold) and pass no gradient. The formulas,
+    /// sources and departures of a choice are in its own file:
     ///
     /// | choice | type |
     /// |---|---|
@@ -88,9 +93,10 @@ objective! {
     /// | `grpo`, `gspo`, `gspo_token`, `gmpo`, `sapo` | (G − 1)/G times the covariance of R with ∇log π(y)/N, N the response's length: (G − 1)/G ∇E\[R\]/N for equal lengths |
     /// | `dapo`, `bnpo`, `cispo`, `vespo`, `gpg`, `dppo_tv`, `dppo_kl`, `dro`, `clip_cov`, `kl_cov`, `tis`, `mis`, `icepop` | a ratio of sums over the step's tokens: (G − 1)/G ∇E\[R\]/N for equal lengths N |
     ///
-    /// `scale = group` divides each prompt by the standard deviation of its rewards: prompts that are nearly always or nearly never
-    /// solved count more. `reinforce_plus_plus` and `reinforce_plus_plus_baseline` are whitened: of an expected direction that depends
-    /// on the step. `dro` adds the gradient of its penalty, `kl_cov` none on policy, and `clip_cov` leaves tokens out.
+    /// `scale = group` divides each prompt by the standard deviation of its rewards: prompts that are nearly always or
+    /// nearly never solved count more. `reinforce_plus_plus` and `reinforce_plus_plus_baseline` are whitened: of an
+    /// expected direction that depends on the step. `dro` adds the gradient of its penalty, `kl_cov` none on policy,
+    /// and `clip_cov` leaves tokens out.
     ///
     /// # Examples
     ///
@@ -112,17 +118,17 @@ objective! {
     pub struct PolicyGradient = "policy_gradient", "policy gradients on sampled responses, by six choices",
         "the sources of its choices"
     {
-        /// What a response's reward is compared with.
+        /// Baseline that a response's reward is compared with.
         advantage: Advantage = Advantage::GroupMean,
         /// Standard deviation that advantages are divided by.
         scale: Scale = Scale::Group => unused |own| {
             (!own.advantage.is_scaled()).then(|| named("advantage", own.advantage))
         },
-        /// How several rewards a response become one advantage.
+        /// Combination of several rewards of a response into one advantage.
         rewards: Rewards = Rewards::Together => unused |own| {
             (own.advantage != Advantage::GroupMean).then(|| named("advantage", own.advantage))
         },
-        /// Discount of rewards, a token.
+        /// Discount of rewards per token.
         discount: f64 [UNIT] = 1.0 => unused |own| {
             (own.advantage != Advantage::Batch).then(|| named("advantage", own.advantage))
         },
@@ -134,29 +140,29 @@ objective! {
         gae_lambda: f64 [UNIT] = 0.95 => unused |own| {
             (own.advantage != Advantage::Gae).then(|| named("advantage", own.advantage))
         },
-        /// Whose probability is compared with the policy that sampled the response.
+        /// Importance ratio: the probability in training relative to the policy that sampled the response.
         ratio: Ratio = Ratio::Token => unused |own| {
             (!own.trust_region.has_ratio()).then(|| named("trust_region", own.trust_region))
         },
-        /// How far a step may move away from the policy that sampled the responses.
+        /// Limit of how far a step may move away from the policy that sampled the responses.
         trust_region: TrustRegion = TrustRegion::Clip,
-        /// Lower bound: how far an importance ratio may fall below 1 (clip, clip_cov), a log-ratio below 0 (geometric_mean), a
-        /// probability (total_variation), or the divergence of one that falls (binary_kl); also the upper one where
-        /// clip_high is not set.
+        /// Lower bound: how far an importance ratio may fall below 1 (clip, clip_cov), a log-ratio below 0
+        /// (geometric_mean), a probability (total_variation), or the divergence of one that falls (binary_kl); also the
+        /// upper one where clip_high is not set.
         clip: f64 [UNIT] = 0.2 => unused |own| (!own.has_bounds()).then(|| named("trust_region", own.trust_region)),
-        /// Upper bound, in the same way.
+        /// Upper bound, with the same meanings.
         clip_high: Option<f64> [NON_NEGATIVE, "clip"] = None
             => unused |own| (!own.has_bounds()).then(|| named("trust_region", own.trust_region))
             => follows |own| Some(own.clip),
-        /// Greatest importance ratio that a negative advantage counts with (two-sided clipping).
+        /// Maximum importance ratio of a negative advantage (two-sided clipping).
         delta: Option<f64> [ABOVE_ONE, "off"] = None => unused |own| {
             (own.trust_region != TrustRegion::Clip).then(|| named("trust_region", own.trust_region))
         },
-        /// Greatest importance ratio that a token is weighted with.
+        /// Maximum importance ratio that weights a token.
         max_ratio: Option<f64> [RATIO, "5 for cispo, 20 for total_variation and binary_kl"] = None
             => unused |own| own.default_max_ratio().is_none().then(|| named("trust_region", own.trust_region))
             => follows |own| own.default_max_ratio(),
-        /// Least importance ratio that a token is weighted with.
+        /// Minimum importance ratio that weights a token.
         min_ratio: f64 [NON_NEGATIVE] = 0.0 => unused |own| {
             (own.trust_region != TrustRegion::Cispo).then(|| named("trust_region", own.trust_region))
         },
@@ -184,16 +190,16 @@ objective! {
         covariance_max: f64 [NON_NEGATIVE] = 5.0 => unused |own| own.without(TrustRegion::ClipCov),
         /// Weight of a selected token's absolute log-ratio, per nat.
         covariance_weight: f64 [NON_NEGATIVE] = 1.0 => unused |own| own.without(TrustRegion::KlCov),
-        /// How a sampler that is not the trainer is corrected for.
+        /// Correction for a sampler whose probabilities differ from the trainer's.
         correction: Correction = Correction::None,
-        /// Least weight of the correction.
+        /// Minimum weight of the correction.
         correction_min: Option<f64> [NON_NEGATIVE, "0.5 for icepop, otherwise 0"] = None
             => unused |own| {
                 matches!(own.correction, Correction::None | Correction::OffPolicySequence)
                     .then(|| named("correction", own.correction))
             }
             => follows |own| Some(own.correction.default_bounds()[0]),
-        /// Greatest weight of the correction; for off_policy_sequence the greatest mean of log-ratios, nats.
+        /// Maximum weight of the correction; for off_policy_sequence the maximum mean of log-ratios, nats.
         correction_max: Option<f64> [NON_NEGATIVE, "5 for icepop, 0.5 for off_policy_sequence, otherwise 2"] = None
             => unused |own| (own.correction == Correction::None).then(|| named("correction", own.correction))
             => follows |own| Some(own.correction.default_bounds()[1]),
@@ -203,9 +209,9 @@ objective! {
         divergence: Estimator = Estimator::K3 => unused |own| own.without_divergence(),
         /// Place of the divergence, where beta > 0: corrected adds it to the loss, times the token's importance ratio.
         divergence_place: Place = Place::Corrected => unused |own| own.without_divergence(),
-        /// Greatest log-ratio to the reference that the divergence counts, in both directions, nats.
+        /// Maximum log-ratio to the reference that the divergence counts, in both directions, nats.
         divergence_clip: Option<f64> [RATIO, "off"] = None => unused |own| own.without_divergence(),
-        /// What a token weighs in the step's loss.
+        /// Weight of a token in the step's loss.
         aggregation: Aggregation = Aggregation::ResponseMean,
         /// Length that each response's sum is divided by, tokens.
         max_tokens: usize [1, 1 << 30] = 256 => unused |own| {
@@ -215,7 +221,7 @@ objective! {
         entropy_coefficient: f64 [NON_NEGATIVE] = 0.0,
         /// Share of the step's tokens, those with the highest entropy, that the policy learns from.
         entropy_share: f64 [SHARE] = 1.0,
-        /// Weight of the value function's squared error; 0 does without a value function.
+        /// Weight of the value function's squared error; 0 needs no value function.
         value_coefficient: f64 [NON_NEGATIVE] = 0.0 => unused |own| {
             (!own.advantage.is_column()).then(|| named("advantage", own.advantage))
         },
@@ -229,7 +235,7 @@ objective! {
     }
 }
 
-/// A setting as an error names it.
+/// Setting as an error names it.
 fn named(name: &str, value: impl Into<&'static str>) -> String {
     format!("{name} = {}", value.into())
 }
@@ -271,7 +277,7 @@ impl PolicyGradient {
         }
     }
 
-    /// The bounds below and above, as the trust region counts them.
+    /// Lower and upper bound, in the quantity that the trust region bounds.
     fn bounds(&self) -> [f64; 2] {
         [self.clip, self.clip_high.unwrap_or(self.clip)]
     }
@@ -301,11 +307,11 @@ impl PolicyGradient {
         !self.advantage.is_column() || self.correction.rejects() || self.entropy_share < 1.0 || self.has_covariance()
     }
 
-    /// Refuses choices that make no sense together.
+    /// Rejects choices that contradict one another.
     ///
     /// # Errors
     ///
-    /// [`ParameterError::Invalid`] with the choice at fault and what the others leave of it.
+    /// [`ParameterError::Invalid`] with the contradicting choice and its remaining values.
     pub(crate) fn check_choices(&self, owner: &'static str) -> Result<(), ParameterError> {
         let refuse = |name: &'static str, allowed: String, given: String| {
             Err(ParameterError::Invalid { owner, name, allowed, given })
@@ -359,7 +365,7 @@ impl PolicyGradient {
     }
 }
 
-/// Of rollouts, with `advantage = gae`, groups and rewards are empty.
+/// Rollouts, for `advantage = gae`, have no groups and rewards.
 impl LearnsFrom for PolicyGradient {
     type Data<'a> = Groups<'a>;
 }

@@ -1,93 +1,17 @@
-//! Every objective by its name.
+//! Registry of all objectives by name.
 
+pub(crate) mod error;
+pub(crate) mod methods;
+
+pub(crate) use self::error::RegistryError;
+pub(crate) use self::methods::METHODS;
 use crate::Objective;
-use crate::losses::*;
+use crate::losses::{A2po, RewardModel};
 use crate::method::Method;
-use crate::parameter::{ParameterError, Parameters, Registered};
-use crate::policy_gradient::presets;
+use crate::parameter::{Parameters, Registered};
 
-/// Every method, in the order of `--method all`.
-pub const METHODS: &[Method] = &{
-    let mut all = [PREFERENCES[0]; PREFERENCES.len() + presets::METHODS.len()];
-    let mut place = 0;
-    while place < all.len() {
-        all[place] = match place < PREFERENCES.len() {
-            true => PREFERENCES[place],
-            false => presets::METHODS[place - PREFERENCES.len()],
-        };
-        place += 1;
-    }
-    all
-};
-
-/// The methods that are no policy gradients.
-const PREFERENCES: &[Method] = &[
-    Sft::METHOD,
-    Dpo::METHOD,
-    Orpo::METHOD,
-    Simpo::METHOD,
-    Tdpo::METHOD,
-    Ift::METHOD,
-    OnlineDpo::METHOD,
-    Hinge::METHOD,
-    Ipo::METHOD,
-    Robust::METHOD,
-    ExoPair::METHOD,
-    NcaPair::METHOD,
-    BcoPair::METHOD,
-    SppoHard::METHOD,
-    Aot::METHOD,
-    AotUnpaired::METHOD,
-    ApoZero::METHOD,
-    ApoDown::METHOD,
-    Discopop::METHOD,
-    SigmoidNorm::METHOD,
-    Cpo::METHOD,
-    AlphaPo::METHOD,
-    Dpop::METHOD,
-    Kto::METHOD,
-    ApoZeroUnpaired::METHOD,
-    Bco::METHOD,
-    Distillation::METHOD,
-    IwOpd::METHOD,
-    WeightedSum::METHOD,
-];
-
-/// Methods over columns that no policy fills by itself: advantages that somebody computed, and scores.
+/// Methods over columns that a policy cannot fill by itself: given advantages, and scores.
 pub const GIVEN: &[Method] = &[A2po::METHOD, RewardModel::METHOD];
-
-/// Why no objective was built.
-///
-/// ```
-/// use objective::{Configured, Parameters, registry};
-///
-/// let error = registry::find("sftt").unwrap_err();
-/// assert!(error.to_string().starts_with("sftt: unknown method; allowed: sft, dpo, orpo, "));
-/// let error = Configured::try_from(Parameters::new()).unwrap_err();
-/// assert_eq!(error.to_string(), "name: expected a method's name, got none");
-/// let error = registry::build("orpo", &[("beta".to_owned(), (-1.0).into())].into()).unwrap_err();
-/// assert_eq!(error.to_string(), "orpo.beta: expected a number, 0 <= beta <= 1e6, got -1");
-/// ```
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum RegistryError {
-    /// No method of this name.
-    #[error("{name}: unknown method; allowed: {allowed}")]
-    Unknown {
-        /// The name given.
-        name: String,
-        /// The names that exist.
-        allowed: String,
-    },
-    /// No method's name.
-    #[error("name: expected a method's name, got {given}")]
-    Unnamed {
-        /// What was given.
-        given: String,
-    },
-    /// A parameter that the method refuses.
-    #[error(transparent)]
-    Parameter(#[from] ParameterError),
-}
 
 /// The method of this name.
 ///

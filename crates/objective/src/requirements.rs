@@ -1,4 +1,4 @@
-//! What an objective asks of the host that evaluates it.
+//! Requirements of an objective for the host that evaluates it.
 
 use enumset::EnumSet;
 use strum::{EnumString, IntoStaticStr, VariantNames};
@@ -6,7 +6,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::columns::{Constant, Statistic};
 use crate::sampling::Sampling;
 
-/// What an objective asks of its host.
+/// Requirements of an objective for its host.
 ///
 /// A host reads them before it fills a batch:
 ///
@@ -20,30 +20,30 @@ use crate::sampling::Sampling;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Requirements {
-    /// What a step is made of.
+    /// Kind of the data.
     pub data: Data,
-    /// Where its responses come from.
+    /// Origin of the responses.
     pub source: Source,
     /// Whether a response's loss depends on the others of the step.
     pub coupling: Coupling,
     /// Whether states are fused with the policy's own one-step prediction before the forward pass.
     pub anticipation: Anticipation,
-    /// Columns that the policy must fill; the cotangents have the same ones.
+    /// Columns that the policy must fill; the cotangents have the same columns.
     pub statistics: EnumSet<Statistic>,
     /// Columns that must be known before the step.
     pub constants: EnumSet<Constant>,
-    /// Whether the data may weigh their responses, or pairs.
+    /// Whether the data may have weights of responses or pairs.
     pub weights: bool,
-    /// The divergence from a teacher that a statistic is, where the objective reads one.
+    /// The divergence that the teacher's statistic contains, if the objective reads one.
     pub teacher: Option<TeacherDivergence>,
     /// Whether the group of each response must be known.
     pub grouped: bool,
-    /// Number of rewards a response, where the objective fixes it.
+    /// Number of rewards per response, if the objective fixes it.
     pub rewards: Option<usize>,
 }
 
 impl Requirements {
-    /// Given data, uncoupled responses, demonstrated states, and the policy's log-probabilities alone.
+    /// Requirements of given data, uncoupled responses, demonstrated states, and only the policy's log-probabilities.
     pub fn new(data: Data) -> Self {
         Self {
             data,
@@ -59,12 +59,12 @@ impl Requirements {
         }
     }
 
-    /// Whether anything is asked of a teacher.
+    /// Whether the objective needs a teacher.
     pub fn need_teacher(&self) -> bool {
         self.constants.contains(Constant::TeacherLogProb) || self.teacher.is_some()
     }
 
-    /// Whether anything is asked of the frozen reference policy.
+    /// Whether the objective needs the frozen reference policy.
     pub fn need_reference(&self) -> bool {
         self.constants.contains(Constant::ReferenceLogProb) || self.statistics.contains(Statistic::ReferenceKl)
     }
@@ -82,9 +82,9 @@ impl Requirements {
 ///   ∂D/∂z = (1 − β) p (log (p/m) − K)
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TeacherDivergence {
-    /// KL(teacher || π).
+    /// Forward divergence KL(teacher || π).
     ForwardKl,
-    /// KL(π || teacher).
+    /// Reverse divergence KL(π || teacher).
     ReverseKl,
     /// Generalised Jensen-Shannon divergence.
     JensenShannon {
@@ -93,7 +93,7 @@ pub enum TeacherDivergence {
     },
 }
 
-/// What a step is made of.
+/// Kind of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Data {
@@ -101,33 +101,33 @@ pub enum Data {
     Demonstrations,
     /// Pairs of a chosen and a rejected response to the same prompt.
     Preferences,
-    /// Responses that are desirable or not.
+    /// Responses labelled as desirable or undesirable.
     Labelled {
-        /// Whether responses to other prompts than their own stand beside them, which are not learned from.
+        /// Whether the step also has mismatched responses, which follow other prompts and are not learned from.
         mismatched: bool,
     },
-    /// Responses with rewards, compared within groups that answer the same prompt.
+    /// Responses with rewards, compared within groups of responses to the same prompt.
     Groups,
     /// Responses with advantages.
     Rollouts,
 }
 
-/// Where the responses of a step come from.
+/// Origin of the responses of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Source {
     /// A data set.
     Given,
-    /// The policy itself, anew every few steps.
+    /// The policy itself, with new samples every few steps.
     Sampled(Sampling),
 }
 
-/// Whether a response's loss depends on the others of the step: optimal transport sorts the scores of all pairs of the
-/// step, and a mean over pairs depends on none.
+/// Whether a response's loss depends on the other responses of the step, as in optimal transport, which sorts the
+/// scores of all pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coupling {
-    /// It does not: the losses of micro-batches add up.
+    /// Uncoupled: the losses of micro-batches add up.
     None,
-    /// It does: the host gathers the whole step's columns, evaluates them at once, and pulls each micro-batch's part
+    /// Coupled: the host gathers the whole step's columns, evaluates them at once, and pulls each micro-batch's part
     /// back.
     Step,
 }
@@ -140,9 +140,9 @@ pub enum Anticipation {
     /// (1 − λ) E(s*ₜ) + λ E(s^θₜ): the demonstrated state's encoding fused with that of the state to which the policy's
     /// greedy action at s*ₜ₋₁ leads.
     Residual {
-        /// λ, the weight of the policy's own prediction.
+        /// Weight λ of the policy's own prediction.
         lambda: Lambda,
-        /// Which encodings pass no gradient.
+        /// Encodings through which no gradient passes.
         freeze: Freeze,
     },
 }
@@ -173,11 +173,11 @@ impl Anticipation {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lambda {
-    /// At the first step, in [0, 1].
+    /// λ at the first step, in [0, 1].
     pub least: f64,
-    /// After the warm-up, in [0, 1].
+    /// λ after the warm-up, in [0, 1].
     pub most: f64,
-    /// Standard deviation of its noise, as a share of λ.
+    /// Standard deviation of the noise, as a fraction of λ.
     pub noise: f64,
 }
 
@@ -200,11 +200,11 @@ impl Lambda {
     }
 }
 
-/// Which encodings of an anticipated state pass no gradient.
+/// Encodings of an anticipated state through which no gradient passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Freeze {
-    /// Both encodings learn.
+    /// None of the two.
     None,
     /// A stop-gradient on E(s^θₜ) alone.
     Anticipated,

@@ -1,4 +1,4 @@
-//! How an objective that learns from the policy's own responses samples them.
+//! Sampling of responses for objectives that learn from the policy's own.
 
 /// How responses are sampled from the policy in training.
 ///
@@ -11,10 +11,10 @@
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Responses for each prompt.
+    /// Number of responses per prompt.
     pub samples: usize,
-    /// Optimizer steps on the same responses.
+    /// Number of optimizer steps on the same responses.
     pub epochs: usize,
-    /// λ of generalised advantage estimation, where advantages are asked for.
+    /// λ of generalised advantage estimation, if the objective needs advantages.
     pub gae_lambda: f64,
 }

@@ -1,8 +1,6 @@
-//! JSON schema of methods and parameters, from the registry: what an editor or another language needs to check a
-//! recipe.
+//! JSON schema of methods and parameters, made from the registry, for editors and programs that check recipes.
 //!
-//! A schema knows names, kinds and ranges; that a parameter is without effect beside others only building an objective
-//! tells.
+//! The schema contains names, kinds and ranges. Only building an objective detects a parameter without effect.
 
 use std::borrow::Cow;
 use std::ops::Bound;
@@ -17,7 +15,7 @@ use crate::parameter::Registered;
 use crate::parameter::{Interval, Kind, Parameter};
 use crate::registry::METHODS;
 
-/// A table with the name and the parameters of any method, and with the properties `beside` them.
+/// Schema of a table with the name and the parameters of any method, and the additional properties `beside`.
 ///
 /// ```
 /// let schema = objective::schema::methods(&mut schemars::SchemaGenerator::default(), &[]);
@@ -30,7 +28,7 @@ pub fn methods(generator: &mut SchemaGenerator, beside: &[(&str, Value)]) -> Sch
     json_schema!({ "oneOf": tables.collect::<Vec<_>>() })
 }
 
-/// A table with this name, any of these parameters, and the properties `beside` them.
+/// Schema of a table with this name, any of these parameters, and the additional properties `beside`.
 ///
 /// ```
 /// use objective::{Parameter, parameter::{Kind, UNIT}};
@@ -60,7 +58,7 @@ pub fn table(
     })
 }
 
-/// What a parameter may be.
+/// Schema of a parameter.
 ///
 /// ```
 /// let tdpo = (objective::registry::find("tdpo").unwrap().parameters)();
@@ -72,7 +70,7 @@ pub fn parameter(generator: &mut SchemaGenerator, parameter: &Parameter) -> Sche
         Kind::Number { range, .. } | Kind::Derived { range, .. } => number(range),
         Kind::Count { least, most, .. } => json_schema!({ "type": "integer", "minimum": least, "maximum": most }),
         Kind::Choice { options, .. } => {
-            // Variants may be numbered.
+            // The names of variants may be numbers.
             let spellings = |option: &&str| [Some(json!(option)), option.parse::<u64>().ok().map(Value::from)];
             json_schema!({ "enum": options.iter().flat_map(spellings).flatten().collect::<Vec<_>>() })
         }
@@ -96,7 +94,7 @@ pub fn parameter(generator: &mut SchemaGenerator, parameter: &Parameter) -> Sche
     schema
 }
 
-/// A number in an interval.
+/// Schema of a number in an interval.
 ///
 /// ```
 /// let schema = objective::schema::number(objective::parameter::BELOW_ONE);
@@ -125,7 +123,7 @@ impl JsonSchema for Configured {
     }
 }
 
-/// A term of a sum; no sum itself.
+/// A term of a sum, which cannot itself be a sum.
 struct Term;
 
 impl JsonSchema for Term {

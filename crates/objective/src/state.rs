@@ -1,10 +1,10 @@
-//! What an objective carries from one step to the next.
+//! State of an objective between steps.
 
 use serde::{Deserialize, Serialize};
 
-/// What must survive a step: empty for most objectives. A run's record and a checkpoint carry it.
+/// Memory of an objective between steps, empty for most objectives. Checkpoints contain it.
 ///
-/// What an objective does not use is not written:
+/// Unused parts are not serialized:
 ///
 /// ```
 /// use objective::{ObjectiveState, RunningMean};
@@ -19,15 +19,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectiveState {
-    /// The rewards seen so far (`bco`).
+    /// Running mean of the rewards (`bco`).
     #[serde(skip_serializing_if = "RunningMean::is_empty")]
     pub rewards: RunningMean,
-    /// The states of a weighted sum's terms.
+    /// States of a weighted sum's terms.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub terms: Vec<ObjectiveState>,
 }
 
-/// The mean of a stream of numbers.
+/// Running mean of numbers.
 ///
 /// ```
 /// use objective::RunningMean;
@@ -36,7 +36,7 @@ pub struct ObjectiveState {
 /// assert_eq!(rewards, RunningMean { count: 2, mean: 0.5 });
 /// ```
 ///
-/// Reading refuses a count that is not exact in 64-bit floats, and a mean beyond the range of rewards:
+/// Deserialization rejects a count that is not exact in 64-bit floats, and a mean beyond the range of rewards:
 ///
 /// ```
 /// use objective::RunningMean;
@@ -52,16 +52,16 @@ pub struct ObjectiveState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Read")]
 pub struct RunningMean {
-    /// Numbers seen.
+    /// Number of observations.
     pub count: u64,
-    /// Their mean; 0 before the first.
+    /// Mean of the observations; 0 before the first.
     pub mean: f64,
 }
 
-/// The greatest count: beyond it, 64-bit floats skip numbers.
+/// Maximum count: beyond it, 64-bit floats skip integers.
 const MOST_COUNTED: u64 = 1 << 53;
 
-/// The greatest magnitude of a mean of rewards, which are at most a scale of 10⁶ times a sum of log-ratios.
+/// Maximum magnitude of a mean of rewards, which are at most a scale of 10⁶ times a sum of log-ratios.
 const MOST_MEAN: f64 = 1e60;
 
 /// The serialized form of a running mean.
@@ -99,7 +99,7 @@ impl TryFrom<Read> for RunningMean {
 /// assert_eq!(parts, whole);
 /// ```
 impl RunningMean {
-    /// Whether no number has been seen.
+    /// Whether there was no observation.
     ///
     /// ```
     /// use objective::RunningMean;

@@ -37,7 +37,7 @@ fn requirements(name: &str, given: &[(&str, Value)]) -> Requirements {
     build(name, given).unwrap().objective().requirements()
 }
 
-/// The methods that are presets of the policy gradient on groups, and the whole.
+/// Policy gradients on groups: all presets, and the general method.
 fn group_methods() -> impl Iterator<Item = &'static str> {
     let is_preset = |name: &str| {
         let parameters = (METHODS.iter().find(|method| method.name == name).unwrap().parameters)();
@@ -46,17 +46,17 @@ fn group_methods() -> impl Iterator<Item = &'static str> {
     METHODS.iter().map(|method| method.name).filter(move |name| is_preset(name) && *name != "ppo")
 }
 
-/// Given advantages, without a divergence, which some presets have in the reward.
+/// Parameters for given advantages and no divergence, which some presets have in the reward.
 fn given() -> Vec<(&'static str, Value)> {
     vec![("advantage", "given".into()), ("beta", 0.0.into())]
 }
 
-/// The given parameters and others.
+/// The parameters for given advantages and others.
 fn with(others: &[(&'static str, Value)]) -> Vec<(&'static str, Value)> {
     given().into_iter().chain(others.iter().cloned()).collect()
 }
 
-/// Every method whose losses of responses or pairs do not depend on the others, sampled ones with given advantages.
+/// Every method whose losses of responses or pairs are uncoupled, with given advantages for sampled ones.
 fn uncoupled() -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     let all = METHODS.iter().map(|method| {
         let parameters = if group_methods().any(|name| name == method.name) { given() } else { Vec::new() };
@@ -65,7 +65,7 @@ fn uncoupled() -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     all.filter(|(name, given)| requirements(name, given).coupling == Coupling::None).collect()
 }
 
-/// The parts of a step of six responses: a pair each, or a response each.
+/// Parts of a step of six responses: a pair each, or a response each.
 fn parts(requirements: &Requirements) -> Vec<Vec<usize>> {
     match requirements.data {
         Data::Preferences => (0..3).map(|pair| vec![pair, 3 + pair]).collect(),
@@ -183,8 +183,8 @@ fn the_odds_of_a_certain_response_are_finite_on_either_side() {
 
 #[test]
 fn the_odds_near_certainty_keep_their_digits() {
-    // The chosen response has odds of 1; log(1 − e^m) of the rejected one is −27.631021115929048 (mpmath 1.3, 40 digits), of
-    // which 1 − e^m as it stands leaves five digits.
+    // The chosen response has odds of 1; log(1 − e^m) of the rejected one is −27.631021115929048 (mpmath 1.3, 40
+    // digits), of which 1 − e^m as it stands leaves five digits.
     let pair = Responses { log_prob: vec![-LN_2, -1e-12], ..Responses::of(&[1, 1]) };
     let odds: f64 = 27.631_021_115_929_048 - 1e-12;
     let expected = LN_2 + odds + (-odds).exp().ln_1p();
@@ -391,7 +391,7 @@ fn a_pair_without_a_gradient_is_counted_beside_one_with_a_gradient() {
 const MASKS: [&str; 3] = ["mask_token", "mask_sequence", "mask_geometric"];
 const AGGREGATIONS: [&str; 5] = ["token_mean", "response_mean", "response_sum", "fixed_length", "prompt_mean"];
 
-/// A sampler that agrees with the trainer, but on these tokens.
+/// Responses of a sampler that agrees with the trainer except on these tokens.
 fn disagreeing(mut responses: Responses, tokens: &[usize]) -> Responses {
     responses.rollout_log_prob.clone_from(&responses.behaviour_log_prob);
     tokens.iter().for_each(|&token| responses.rollout_log_prob[token] -= 3.0);
@@ -504,7 +504,7 @@ const POLICY: [f64; 3] = [0.5, 0.2, 0.3];
 const REFERENCE: [f64; 3] = [0.1, 0.6, 0.3];
 const SAMPLER: [f64; 3] = [0.25, 0.35, 0.4];
 
-/// The expected gradient by the logits of a divergence of weight 1, over all actions of one state, sampled by `sampler`.
+/// Expected gradient by the logits of a divergence with weight 1, over all actions of one state, sampled by `sampler`.
 fn expected_gradient(divergence: &str, place: &str, sampler: [f64; 3]) -> [f64; 3] {
     let choices = [
         ("advantage", Value::from("given")),
@@ -530,14 +530,14 @@ fn expected_gradient(divergence: &str, place: &str, sampler: [f64; 3]) -> [f64; 
     gradient
 }
 
-/// ∇KL(π || π_ref) by the logits: p (log (p/q) − KL).
+/// Gradient of KL(π || π_ref) by the logits: p (log (p/q) − KL).
 fn reverse() -> [f64; 3] {
     let ratio = |action: usize| (POLICY[action] / REFERENCE[action]).ln();
     let divergence: f64 = (0..3).map(|action| POLICY[action] * ratio(action)).sum();
     [0, 1, 2].map(|action| POLICY[action] * (ratio(action) - divergence))
 }
 
-/// ∇KL(π_ref || π) by the logits: p − q.
+/// Gradient of KL(π_ref || π) by the logits: p − q.
 fn forward() -> [f64; 3] {
     [0, 1, 2].map(|action| POLICY[action] - REFERENCE[action])
 }

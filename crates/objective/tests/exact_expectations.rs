@@ -1,7 +1,7 @@
 //! Expected gradients of policy gradients, by enumeration of all responses and of all groups of them.
 //!
-//! Three actions, and a state for each beginning of a response. In the tree of fixed length every response has as many tokens; in
-//! the other one action 0 ends it. An expectation over groups of G responses is a sum over all tuples of G.
+//! Three actions, and a state for each beginning of a response. In the tree of fixed length every response has as many
+//! tokens; in the other one action 0 ends it. An expectation over groups of G responses is a sum over all tuples of G.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed check is a panic")]
 
 use objective::{
@@ -11,23 +11,23 @@ use objective::{
 
 const ACTIONS: usize = 3;
 
-/// Log-probabilities of the actions, a state an entry.
+/// Log-probabilities of the actions, one entry per state.
 type Policy = Vec<[f64; ACTIONS]>;
 
-/// A gradient by the logits, a state an entry.
+/// A gradient by the logits, one entry per state.
 type Gradient = Vec<[f64; ACTIONS]>;
 
 /// A response: its states and actions.
 type Walk = Vec<(usize, usize)>;
 
-/// All responses of a kind.
+/// All responses of a form.
 struct Tree {
     states: usize,
     walks: Vec<Walk>,
 }
 
 impl Tree {
-    /// Responses of at most `longest` tokens: of exactly as many, or ended by action 0 before.
+    /// Responses of exactly `longest` tokens, or of at most that many tokens if action 0 ends them.
     fn new(longest: usize, ends: bool) -> Self {
         let states = (0..longest).map(|token| ACTIONS.pow(token as u32)).sum();
         let mut walks: Vec<Walk> = Vec::new();
@@ -64,7 +64,7 @@ impl Tree {
         self.walks.iter().map(|walk| if binary { f64::from(u8::from(any(walk) > 0.3)) } else { any(walk) }).collect()
     }
 
-    /// Σ over responses of weight(y) ∇log π(y).
+    /// Sum over responses of weight(y) ∇log π(y).
     fn sum_of_scores(&self, policy: &Policy, weight: impl Fn(usize) -> f64) -> Gradient {
         let mut gradient = vec![[0.0; ACTIONS]; self.states];
         for (index, walk) in self.walks.iter().enumerate() {
@@ -73,7 +73,7 @@ impl Tree {
         gradient
     }
 
-    /// ∇E[f(y)].
+    /// Gradient ∇E[f(y)] of an expectation.
     fn gradient_of_mean(&self, policy: &Policy, f: impl Fn(usize) -> f64) -> Gradient {
         self.sum_of_scores(policy, |index| probability(policy, &self.walks[index]) * f(index))
     }
@@ -82,7 +82,7 @@ impl Tree {
         self.walks.iter().enumerate().map(|(index, walk)| probability(policy, walk) * f(index)).sum()
     }
 
-    /// Every tuple of so many responses.
+    /// All tuples of `size` responses.
     fn tuples(&self, size: usize) -> impl Iterator<Item = Vec<usize>> {
         let count = self.walks.len();
         (0..count.pow(size as u32))
@@ -98,7 +98,7 @@ fn probability(policy: &Policy, walk: &Walk) -> f64 {
     along(policy, walk).iter().sum::<f64>().exp()
 }
 
-/// Adds `weight` times the gradient by the logits that cotangents of a response's log-probabilities have.
+/// Adds `weight` times the gradient by the logits from the cotangents of a response's log-probabilities.
 fn pull_back(policy: &Policy, walk: &Walk, cotangents: &[f64], weight: f64, gradient: &mut Gradient) {
     for (&(state, action), cotangent) in walk.iter().zip(cotangents) {
         for (other, slot) in gradient[state].iter_mut().enumerate() {
@@ -122,7 +122,7 @@ impl<'a> Policies<'a> {
     }
 }
 
-/// The direction that an objective ascends on average: minus the expectation of its gradient over groups of `size` responses of
+/// Expected ascent direction of an objective: minus the expectation of its gradient over groups of `size` responses of
 /// the sampler.
 fn ascent(
     objective: PolicyGradient,
@@ -191,7 +191,7 @@ fn single(rewards: &[f64]) -> Vec<Vec<f64>> {
     rewards.iter().map(|&reward| vec![reward]).collect()
 }
 
-/// The bandit, and sequences of one to three tokens of equal and of different lengths.
+/// A bandit, and sequences of one to three tokens with equal and with different lengths.
 fn trees() -> [Tree; 3] {
     [Tree::new(1, false), Tree::new(2, false), Tree::new(3, true)]
 }
@@ -417,7 +417,8 @@ fn off_policy_the_ratio_of_the_whole_response_makes_the_gradient_exact() {
     }
 }
 
-/// ∇KL(π || π_ref), ∇KL(π_ref || π) and ∇E_π[d²]/2 at each state, times the probability that the sampler visits it.
+/// Gradients of KL(π || π_ref), KL(π_ref || π) and E_π[d²]/2 at each state, times the probability that the sampler
+/// visits it.
 fn divergences(tree: &Tree, policies: Policies<'_>) -> [Gradient; 3] {
     let mut gradients = [(); 3].map(|()| vec![[0.0; ACTIONS]; tree.states]);
     for walk in &tree.walks {
@@ -440,7 +441,7 @@ fn divergences(tree: &Tree, policies: Policies<'_>) -> [Gradient; 3] {
     gradients
 }
 
-/// What β adds to the direction that is descended, for one unit of β.
+/// Contribution of one unit of β to the descent direction.
 fn descent_of_divergence(
     (divergence, place): (Estimator, Place),
     plain: PolicyGradient,

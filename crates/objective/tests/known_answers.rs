@@ -1,5 +1,5 @@
-//! Agreement with the peers' recorded answers, by the line protocol of the `evaluate` example; `tests/oracles/README.md` says
-//! where each comes from.
+//! Agreement with the peers' recorded answers, by the line protocol of the `evaluate` example;
+//! `tests/oracles/README.md` says where each comes from.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed check is a panic")]
 
 #[path = "../examples/evaluate/protocol.rs"]
@@ -8,7 +8,7 @@ mod protocol;
 use objective::{Groups, Pairs, PolicyGradient, RewardModel, Side, generalised_advantages};
 use serde_json::Value;
 
-/// The oracle of this name.
+/// Recorded answers of this name.
 fn oracle(name: &str) -> Value {
     let path = format!("{}/../../tests/oracles/{name}.json", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -18,13 +18,13 @@ fn numbers(value: &Value) -> Vec<f64> {
     serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error}: {value}"))
 }
 
-/// The numbers of several responses behind one another, and how many each has.
+/// Concatenated numbers of several responses, and the length of each.
 fn flat(rows: &Value) -> (Vec<f64>, Vec<usize>) {
     let rows: Vec<_> = rows.as_array().unwrap().iter().map(numbers).collect();
     (rows.concat(), rows.iter().map(Vec::len).collect())
 }
 
-/// Asserts that numbers agree to a relative error, with an absolute one for those that ought to be 0.
+/// Asserts that numbers agree to a relative error, or to an absolute one for numbers that should be 0.
 fn assert_close(ours: &[f64], theirs: &[f64], relative: f64, absolute: f64, what: &str) {
     assert_eq!(ours.len(), theirs.len(), "{what}");
     for (index, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
@@ -77,7 +77,7 @@ fn every_weight_of_the_released_propagation_agrees_with_pytorch() {
     agrees_with("ift", 1e-14);
 }
 
-/// The line of a case; of one with long responses, each response is that often repeated.
+/// Line of a case; responses are repeated if the case asks for long ones.
 fn lengthened(case: &Value) -> Value {
     let mut line = case["line"].clone();
     let repeat = case["repeat"].as_u64().unwrap_or(1) as usize;
@@ -127,7 +127,7 @@ fn policy_gradients_agree_with_verl_and_trl() {
     agree(&cases.iter().filter_map(preset).collect::<Vec<_>>(), 1e-13);
 }
 
-/// Where terms cancel, `rounding` of the largest is left of them.
+/// Compares cases; where terms cancel, an error of `rounding` times the largest term is allowed.
 fn agree(cases: &[Value], rounding: f64) {
     for case in cases {
         let name = case["name"].as_str().unwrap();

@@ -6,7 +6,7 @@ use objective::parameter::Kind;
 use objective::registry::GIVEN;
 use objective::{Constant, METHODS, Method, Parameter, Parameters, Statistic, Value};
 
-/// Names in the column about this crate that are the peers' own.
+/// Names in the column about this crate that belong to the peers.
 const THEIRS: &[&str] = &[
     "KTOTrainer",
     "beta1",
@@ -34,7 +34,7 @@ const THEIRS: &[&str] = &[
     "tpo-l",
 ];
 
-/// A row's place, and what stands between backticks in its cell about this crate.
+/// Position of each row, and the names in backticks in its cell about this crate.
 fn cells() -> Vec<(String, Vec<String>)> {
     let table = include_str!("../PEERS.md");
     let rows = table.lines().filter(|line| line.starts_with("| ")).map(|line| line.split('|').collect::<Vec<_>>());
@@ -47,7 +47,7 @@ fn method(name: &str) -> Option<&'static Method> {
     METHODS.iter().chain(GIVEN).find(|method| method.name == name)
 }
 
-/// The methods that a cell names, or those of which it names parameters where it names none.
+/// Methods that a cell names or, if it names none, those that have the named parameters.
 fn methods(names: &[String]) -> Vec<&'static Method> {
     let own: Vec<_> = names.iter().filter_map(|name| method(name)).collect();
     if own.is_empty() {
@@ -61,7 +61,7 @@ fn parameter(methods: &[&Method], name: &str) -> Option<Parameter> {
     methods.iter().flat_map(|method| (method.parameters)()).find(|parameter| parameter.name == name)
 }
 
-/// The values that an assignment may mean: the number or the name that it says, or any for one of the peer's.
+/// Values of an assignment in a cell: its number or name, or any value for one of the peer's.
 fn values(parameter: &Parameter, text: &str) -> Vec<Value> {
     match parameter.kind {
         Kind::Choice { options, .. } => options.iter().filter(|option| **option == text).map(|o| (*o).into()).collect(),
@@ -72,7 +72,7 @@ fn values(parameter: &Parameter, text: &str) -> Vec<Value> {
     }
 }
 
-/// What other choices a parameter may need beside it.
+/// Other choices that a parameter may need beside it.
 fn company() -> Vec<Vec<(&'static str, Value)>> {
     vec![
         vec![],
@@ -86,7 +86,7 @@ fn company() -> Vec<Vec<(&'static str, Value)>> {
     ]
 }
 
-/// Whether one of the methods is built with these parameters, and others that they need.
+/// Whether one of the methods can be built with these parameters and others that they need.
 fn builds(methods: &[&Method], given: &[(String, Value)]) -> bool {
     methods.iter().any(|method| {
         company().into_iter().any(|company| {

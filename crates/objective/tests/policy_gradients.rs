@@ -1,4 +1,5 @@
-//! What must hold for policy gradients whatever their choices: which choices make sense, what is refused, and how steps add up.
+//! Properties of policy gradients for all choices: which choices make sense, what is refused, and how steps
+//! add up.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed check is a panic")]
 
 use objective::{
@@ -75,7 +76,7 @@ fn every_preset_is_rebuilt_from_its_parameters_and_may_be_changed_where_it_has_a
     PolicyGradient { beta: 0.0, ..PolicyGradient::rloo() }.evaluator().unwrap();
 }
 
-/// Responses in three groups, with everything that a choice may ask for.
+/// Responses in three groups, with every column that a choice may need.
 struct Data {
     lengths: Vec<usize>,
     group: Vec<usize>,
@@ -104,7 +105,7 @@ impl Data {
         }
     }
 
-    /// The answer for some responses, in a step of these totals or of their own.
+    /// Evaluates some of the responses, in a step with these totals or in a step of their own.
     fn answer(
         &self,
         objective: PolicyGradient,
@@ -306,6 +307,75 @@ fn only_the_tokens_of_high_entropy_are_learned_from() {
     for ((some, all), entropy) in some.iter().zip(&all).zip(&data.entropy) {
         assert_eq!(*some, if *entropy >= least { *all } else { 0.0 });
     }
+}
+
+/// Cotangents of one response, on policy, with these advantages and these log-probabilities of the sampler by token.
+fn on_policy(objective: PolicyGradient, log_prob: &[f64], rollout: &[f64], advantage: &[f64]) -> Vec<f64> {
+    let lengths = [log_prob.len()];
+    let responses =
+        Side { log_prob, behaviour_log_prob: log_prob, rollout_log_prob: rollout, advantage, ..Side::of(&lengths) };
+    let mut evaluator = PolicyGradient { advantage: Advantage::Given, ..objective }.evaluator().unwrap();
+    let answer = evaluator.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+    answer.cotangents.log_prob.to_vec()
+}
+
+// Covariances 3, −1/2, −1/4 and 9/4, of means −5/2 and 0.
+const LOG_PROB: [f64; 4] = [-1.0, -2.0, -3.0, -4.0];
+const ADVANTAGE: [f64; 4] = [2.0, -1.0, 0.5, -1.5];
+
+#[test]
+fn tokens_whose_covariance_is_a_bound_of_clip_cov_are_not_selected() {
+    for (bounds, selected) in [
+        ([2.25, 3.0], [false; 4]),
+        ([2.0, 3.0], [false, false, false, true]),
+        ([2.25, 3.5], [true, false, false, false]),
+        ([2.0, 3.5], [true, false, false, true]),
+    ] {
+        let clip_cov = PolicyGradient {
+            covariance_share: 1.0,
+            covariance_min: bounds[0],
+            covariance_max: bounds[1],
+            ..PolicyGradient::clip_cov()
+        };
+        let cotangents = on_policy(clip_cov, &LOG_PROB, &[], &ADVANTAGE);
+        assert_eq!(cotangents.iter().map(|own| *own == 0.0).collect::<Vec<_>>(), selected, "{bounds:?}");
+    }
+}
+
+#[test]
+fn rejected_tokens_have_no_part_in_the_covariances_of_the_others() {
+    let clip_cov = PolicyGradient {
+        correction: Correction::MaskToken,
+        covariance_share: 1.0,
+        covariance_min: 2.0,
+        covariance_max: 3.5,
+        ..PolicyGradient::clip_cov()
+    };
+    // A fifth token would move both means; its sampler is far from the trainer.
+    let (mut log_prob, mut advantage) = (LOG_PROB.to_vec(), ADVANTAGE.to_vec());
+    log_prob.push(-9.0);
+    advantage.push(4.0);
+    let mut rollout = log_prob.clone();
+    rollout[4] = -19.0;
+    let cotangents = on_policy(clip_cov, &log_prob, &rollout, &advantage);
+    let expected = on_policy(clip_cov, &LOG_PROB, &LOG_PROB, &ADVANTAGE);
+    assert_eq!((&cotangents[..4], cotangents[4]), (&expected[..], 0.0));
+    assert_eq!(expected.iter().map(|own| *own == 0.0).collect::<Vec<_>>(), [true, false, false, true]);
+}
+
+#[test]
+fn ratios_that_are_clipped_at_the_lower_bound_are_counted_one_by_one() {
+    let (half, ratios) = (0.5_f64.ln(), PolicyGradient { advantage: Advantage::Given, ..PolicyGradient::default() });
+    let responses = Side {
+        log_prob: &[half - 1.0, half - 1.0, half - 1.0, -1.0],
+        behaviour_log_prob: &[-1.0; 4],
+        advantage: &[-1.0],
+        ..Side::of(&[4])
+    };
+    let mut evaluator = ratios.evaluator().unwrap();
+    let answer = evaluator.evaluate(&Groups { responses, group: &[], reward: &[] }).unwrap();
+    let shares = [Metric::ClipFraction, Metric::ClipFractionLow, Metric::ClipFractionHigh];
+    assert_eq!(shares.map(|metric| answer.metrics.mean(metric)), [Some(0.75), Some(0.75), Some(0.0)]);
 }
 
 /// The loss and the cotangents by log π and V of one token, with this advantage and these columns.

@@ -1,4 +1,4 @@
-//! Hostile lines against their answers in 256 bits (`tests/oracles/precise.py`).
+//! Comparison of hostile lines with their answers in 256 bits (`tests/oracles/precise.py`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
 
 #[path = "../examples/evaluate/protocol.rs"]
@@ -6,10 +6,10 @@ mod protocol;
 
 use serde_json::Value;
 
-/// Units in the last place of a number's condition by which an answer may be off.
+/// Allowed error of an answer, in units in the last place of its condition number.
 const UNITS: f64 = 4.0;
 
-/// Units of the condition by which a double is off from a number of two halves. What underflows counts nothing.
+/// Error of a double relative to an exact number of two halves, in units of the condition; underflow is ignored.
 fn off(own: &Value, exact: &Value) -> f64 {
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     let [high, low, condition] = [0, 1, 2].map(|place| number(&exact[place]));
@@ -22,7 +22,7 @@ fn off(own: &Value, exact: &Value) -> f64 {
     if apart.is_nan() { f64::INFINITY } else { apart / (power * f64::EPSILON) }
 }
 
-/// Passes pairs of an answer's numbers and exact ones, by name.
+/// Calls a function with pairs of computed and exact numbers, by name.
 fn for_each(own: &Value, exact: &Value, name: &str, each: &mut impl FnMut(&str, &Value, &Value)) {
     match exact {
         Value::Object(members) => {
@@ -57,4 +57,41 @@ fn hostile_numbers_are_within_four_units_of_the_condition_of_their_256_bit_value
         }
     }
     assert!(numbers > 5000, "{numbers}");
+}
+
+/// Objectives of which a number of the recorded run was further off, and the number. `tests/oracles/README.md` gives the
+/// causes.
+const BEYOND: &[&str] = &[
+    "preferences: aot loss",
+    "preferences: orpo loss",
+    "preferences: cpo loss",
+    "preferences: ipo alpha loss",
+    "groups: grpo log_prob",
+    "groups: rloo loss",
+    "groups: sapo log_prob",
+    "groups: policy_gradient clip",
+    "groups: policy_gradient none",
+    "groups: policy_gradient sapo",
+    "rollouts: ppo loss",
+];
+
+#[test]
+fn a_million_inputs_of_each_family_were_within_four_units_but_for_those_that_are_listed() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/oracles/precise.json");
+    let recorded: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let families = recorded["families"].as_object().unwrap();
+    assert!(families.len() >= 4, "{}", families.len());
+    for (family, own) in families {
+        assert!(own["inputs"].as_u64().unwrap() >= 1_000_000, "{family}");
+        assert!(own["responses_of_32k"].as_u64().unwrap() >= 100, "{family}");
+        let (mut numbers, mut beyond) = (0, 0);
+        for (objective, counts) in own["objectives"].as_object().unwrap() {
+            let name = format!("{family}: {objective}");
+            let off = counts["beyond_4_units"].as_u64().unwrap();
+            assert!(off == 0 || BEYOND.iter().any(|listed| name.starts_with(listed)), "{name}: {off}");
+            numbers += counts["numbers"].as_u64().unwrap();
+            beyond += off;
+        }
+        assert!(numbers >= 1_000_000 && beyond * 100_000 < numbers, "{family}: {beyond} of {numbers}");
+    }
 }

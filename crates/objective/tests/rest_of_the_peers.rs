@@ -46,7 +46,7 @@ impl Flat {
     }
 }
 
-/// The numbers of a row, or a row of one number.
+/// Numbers of a row, which may be a single number.
 fn numbers(row: &Json) -> Vec<f64> {
     match row.as_array() {
         Some(row) => row.iter().map(|value| value.as_f64().unwrap()).collect(),
@@ -72,7 +72,7 @@ fn cases() -> Vec<Json> {
     recorded["cases"].as_array().unwrap().clone()
 }
 
-/// The objective's name, and its other parameters but `loss` and `alpha` of `tpo`, which are not its own.
+/// The objective's name and its parameters, without `loss` and `alpha` of `tpo`, which belong to the case.
 fn objective(case: &Json) -> (String, Parameters) {
     let mut given = Parameters::new();
     for (name, value) in case["line"]["objective"].as_object().unwrap() {

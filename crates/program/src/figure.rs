@@ -10,7 +10,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 pub const FONT: &str = "DejaVu Sans";
 /// The colour of text and axes.
 pub const INK: RGBColor = RGBColor(40, 44, 52);
-/// That of what should not be looked at first.
+/// Colour of elements that should not attract attention.
 pub const FAINT: RGBColor = RGBColor(205, 209, 216);
 /// Colours that colour-blind readers can tell apart: M. Okabe and K. Ito, "Color Universal Design", 2008.
 pub const COLOURS: [RGBColor; 8] = [
@@ -26,9 +26,9 @@ pub const COLOURS: [RGBColor; 8] = [
 
 /// A colour of a figure.
 pub type Colour = RGBColor;
-/// Where a figure is drawn.
+/// Drawing area of a figure.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-/// How drawing went.
+/// Result of drawing.
 pub type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// The SVG of a figure of this size.
@@ -53,7 +53,7 @@ pub fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<St
     Ok(svg.replace(&format!("font-family=\"{FONT}\""), &format!("font-family=\"{FONT}, sans-serif\"")))
 }
 
-/// The style of a text that is placed by these sides of it.
+/// Style of a text that is positioned by these sides of it.
 pub fn label(size: u32, colour: RGBColor, x: HPos, y: VPos) -> TextStyle<'static> {
     (FONT, size).into_font().color(&colour).pos(Pos::new(x, y))
 }
@@ -82,12 +82,12 @@ pub fn contrast(one: RGBColor, other: RGBColor) -> f64 {
     one.max(other) / one.min(other)
 }
 
-/// Black or white, whichever is the easier to read on a colour. The contrast is at least 4.58 on any.
+/// Black or white, whichever has the greater contrast with a colour; the contrast is always at least 4.58.
 pub fn readable_on(colour: RGBColor) -> RGBColor {
     if contrast(BLACK, colour) >= contrast(WHITE, colour) { BLACK } else { WHITE }
 }
 
-/// Round numbers from 0 to at most `top`, about as many as asked, with the decimals that they need.
+/// Round numbers from 0 to at most `top`, about `count` of them, with the number of decimals that they need.
 pub fn ticks(top: f64, count: f64) -> (Vec<f64>, usize) {
     let space = round_space(top / count);
     let decimals = (-space.log10().floor()).max(0.0) as usize;
@@ -100,8 +100,8 @@ fn round_space(space: f64) -> f64 {
     [1.0, 2.0, 5.0].map(|factor| factor * power).into_iter().find(|round| *round >= space).unwrap_or(10.0 * power)
 }
 
-/// Positions close to the wanted ones, at least `gap` apart and at least `least`, in the given order. Wanted positions
-/// in order stay in order.
+/// Moves the wanted positions so that they are at least `gap` apart and between `least` and `most`. Their order is
+/// kept.
 pub fn spread(wanted: &[f64], gap: f64, least: f64, most: f64) -> Vec<f64> {
     let mut order: Vec<_> = (0..wanted.len()).collect();
     order.sort_by(|a, b| wanted[*a].total_cmp(&wanted[*b]));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::output::{OutputError, open_journal};
 
-/// A file to which this process alone appends whole lines.
+/// A file to which only this process appends whole lines.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,

@@ -1,13 +1,13 @@
-//! What the programs of this workspace share.
+//! Code that the programs of this workspace share.
 //!
 //! | to find | look in |
 //! |---|---|
-//! | files and folders that appear whole or not at all | [`output`] |
+//! | files and folders that appear once they are complete | [`output`] |
 //! | files that grow by whole lines | [`journal`] |
-//! | how figures are drawn (feature `figures`) | `figure` |
+//! | drawing of figures (feature `figures`) | `figure` |
 //! | colour, dash and marker of a method in figures | `look` |
-//! | how far a run is | [`progress`] |
-//! | how an error is told, and with which exit code | [`outcome`] |
+//! | progress of a run | [`progress`] |
+//! | printing of errors, and exit codes | [`outcome`] |
 
 #[cfg(feature = "figures")]
 pub mod figure;

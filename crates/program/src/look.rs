@@ -46,8 +46,8 @@ const PAPER: [(&str, RGBColor); 6] = [
     ("ift", RGBColor(86, 180, 233)),
 ];
 
-/// Methods whose looks are certain to differ: as many as there are pairs of a dash and a marker. The look of a name that
-/// is not listed comes from its hash.
+/// Methods whose looks are certain to differ, one for each pair of a dash and a marker. The look of any other name
+/// comes from its hash.
 const OTHERS: [&str; 45] = [
     "ppo",
     "online_dpo",

@@ -1,10 +1,10 @@
-//! How an error is told, and with which exit code.
+//! Printing of errors, and exit codes.
 
 use std::io::ErrorKind;
 use std::process::{ExitCode, Termination};
 
-/// 0 for what went well, or the code that it answers, and 0 for a reader that has seen enough (`lake ... | head`). Any other error is
-/// printed as one line, and the code is 2.
+/// Exit code of a program: that of its result, 0 for a reader that has closed the pipe (`lake ... | head`), and 2 for
+/// any other error, which is printed as one line.
 pub fn exit_code(outcome: anyhow::Result<impl Termination>) -> ExitCode {
     match outcome {
         Ok(done) => done.report(),
@@ -16,8 +16,8 @@ pub fn exit_code(outcome: anyhow::Result<impl Termination>) -> ExitCode {
     }
 }
 
-/// A text without the characters that would move a terminal's cursor, change its colours or the order of its letters:
-/// what is printed may come from strangers. Line breaks and tabs stay.
+/// Removes characters that would move a terminal's cursor or change its colours or the order of its letters, as texts
+/// may come from strangers. Line breaks and tabs are kept.
 pub fn printable(text: &str) -> String {
     let is_shown = |char: &char| match char {
         '\n' | '\t' => true,
@@ -28,7 +28,7 @@ pub fn printable(text: &str) -> String {
     text.chars().filter(is_shown).collect()
 }
 
-/// The error and what caused it, each once: some say of themselves what caused them.
+/// The error and its causes, without repetition: some messages include their causes.
 fn chain(error: &anyhow::Error) -> String {
     let mut causes = error.chain().map(ToString::to_string);
     let first = causes.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Files and folders that appear whole or not at all.
+//! Files and folders that appear once they are complete.
 
 mod destination;
 
@@ -10,7 +10,7 @@ use tempfile::{NamedTempFile, TempDir};
 
 use self::destination::Destination;
 
-/// How names begin of what is not finished. What a killed process left under such a name is of no use to anyone.
+/// Prefix of the names of unfinished files. Those that a killed process leaves behind can be deleted.
 const UNFINISHED: &str = ".unfinished-";
 
 /// Number of random letters that make a temporary name unique.
@@ -20,9 +20,9 @@ const DRAWN: usize = 6;
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
 pub struct OutputError {
-    /// The file or folder.
+    /// Path of the file or folder.
     pub path: PathBuf,
-    /// Why.
+    /// Error of the operating system.
     pub source: std::io::Error,
 }
 
@@ -31,7 +31,7 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> OutputError {
     move |source| OutputError { path: path.clone(), source }
 }
 
-/// A folder that was seen to be writable.
+/// A folder that has been checked to be writable.
 #[derive(Debug)]
 pub struct OutputFolder {
     path: PathBuf,
@@ -48,7 +48,7 @@ impl Drop for OutputFolder {
     }
 }
 
-/// A folder that this process alone writes to.
+/// Exclusive lock of a folder for writing.
 #[derive(Debug)]
 pub struct FolderLock(Option<File>);
 
@@ -83,7 +83,7 @@ impl OutputFolder {
         Ok((folder, lock))
     }
 
-    /// The folder.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -104,8 +104,8 @@ impl OutputFolder {
         Ok(path)
     }
 
-    /// Keeps other processes from locking the folder for as long as the answer lives; none where one of them has locked it. The system
-    /// gives the lock back however the process ends. Where the file system has no locks, everybody has it.
+    /// Locks the folder against other processes until the result is dropped; `None` if another process holds the lock.
+    /// The system releases the lock however the process ends. On file systems without locks, every process gets it.
     ///
     /// # Errors
     ///
@@ -246,16 +246,16 @@ impl NewFolder {
         }
     }
 
-    /// Where its files are written meanwhile.
+    /// Temporary path of the folder while it is filled.
     pub fn path(&self) -> &Path {
         self.unfinished.path()
     }
 
-    /// Brings its files to the disk and lets it appear.
+    /// Flushes its files to the disk and renames it to its final name.
     ///
     /// # Errors
     ///
-    /// [`OutputError`] naming the file; where something else has the name, that stays.
+    /// [`OutputError`] naming the file. A different file of the final name is not changed.
     pub fn appear(self) -> Result<(), OutputError> {
         self.finish()?;
         std::fs::rename(self.path(), &self.target).map_err(at(&self.target))?;
@@ -264,7 +264,7 @@ impl NewFolder {
         sync(&self.parent)
     }
 
-    /// The same, in the place of a folder of this name. At no time is none there, where the file system can exchange two names.
+    /// Replaces a folder of the same name. If the file system can exchange two names, a folder exists at all times.
     ///
     /// # Errors
     ///
@@ -355,7 +355,7 @@ fn lock_folder(path: &Path) -> Option<FolderLock> {
 ///
 /// # Errors
 ///
-/// [`OutputError`] naming it.
+/// [`OutputError`] naming the file or folder.
 pub fn sync(path: &Path) -> Result<(), OutputError> {
     // Only here can a folder be opened as a file.
     if cfg!(unix) || path.is_file() {

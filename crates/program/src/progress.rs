@@ -1,4 +1,4 @@
-//! How far a run is.
+//! Progress of a run.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::outcome::printable;
 
-/// A bar on a terminal, and elsewhere a line every few seconds.
+/// A progress bar on a terminal, and elsewhere a line every few seconds.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -16,16 +16,16 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// From one line to the next.
+    /// Interval between two lines.
     const PAUSE: Duration = Duration::from_secs(10);
 
-    /// Of things of this name, none of which is begun.
+    /// Progress over things of this name, before any is done.
     pub fn new(unit: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         Self { bar, unit, line: Mutex::new(Instant::now()) }
     }
 
-    /// Says how many there are, and how many of them were done before.
+    /// Sets the total number, and the number that was done before.
     pub fn begin(&self, all: u64, done: u64) {
         let template = format!("{{bar:40}} {{pos}}/{{len}} {}, {{msg}}{{eta}} left", self.unit);
         self.bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -34,7 +34,7 @@ impl Progress {
         self.bar.reset_eta();
     }
 
-    /// One more is done.
+    /// Counts one more as done.
     pub fn advance(&self) {
         self.bar.inc(1);
         if self.bar.is_hidden()
@@ -47,17 +47,17 @@ impl Progress {
         }
     }
 
-    /// What stands beside how far it is from now on.
+    /// Sets the text beside the progress.
     pub fn message(&self, text: &str) {
         self.bar.set_message(format!("{text}, "));
     }
 
-    /// Tells something in a line of its own.
+    /// Prints a separate line.
     pub fn line(&self, text: &str) {
         self.bar.suspend(|| eprintln!("{}", printable(text)));
     }
 
-    /// All are done, or no more will be.
+    /// Ends the progress.
     pub fn end(&self) {
         self.bar.finish_and_clear();
     }

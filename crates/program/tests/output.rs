@@ -1,4 +1,4 @@
-//! Outputs whose path is no regular file.
+//! Outputs to paths that are not regular files.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
@@ -14,7 +14,7 @@ use program::{NewFolder, OutputFile, OutputFolder};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use tempfile::TempDir;
 
-/// Every writer of one file.
+/// A function that writes one file.
 type Writer = fn(&Path, &[u8]) -> Result<(), program::OutputError>;
 const WRITERS: [Writer; 2] = [
     |path, bytes| OutputFile::create(path)?.write(bytes),

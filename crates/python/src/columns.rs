@@ -1,4 +1,4 @@
-//! Columns as Python's half lays them out, and what of them an objective reads.
+//! Columns as Python's half lays them out, and the parts of them that an objective reads.
 
 use std::ops::Range;
 

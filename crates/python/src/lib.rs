@@ -1,8 +1,8 @@
 //! The losses of `objective` for Python: the native half of the package `objective_lake`.
 //!
-//! Python's half arranges what a trainer has (padded, packed or listed; NumPy, PyTorch or JAX) as flat arrays. This half
-//! removes what the mask leaves out, has the evaluator validate and evaluate the rest without Python's lock, and
-//! arranges the cotangents like the arrays.
+//! Python's half arranges a trainer's columns (padded, packed or listed; NumPy, PyTorch or JAX) as flat arrays. This
+//! half removes the masked tokens, validates and evaluates the rest without Python's lock, and arranges the cotangents
+//! like the arrays.
 
 use pyo3::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What there is: methods and their parameters.
+//! The list of methods and their parameters.
 
 use objective::registry::GIVEN;
 use objective::{METHODS, Metric, Parameters};

@@ -14,7 +14,7 @@ use crate::error::value_error;
 use crate::parameters;
 use crate::totals::{self, Given};
 
-/// A method at valid parameters, with what it remembers from step to step.
+/// A method at valid parameters, with its state between steps.
 #[pyclass(subclass, frozen, module = "objective_lake")]
 pub(crate) struct Objective {
     configured: Configured,
@@ -39,7 +39,7 @@ struct Evaluated {
     metrics: Vec<(&'static str, f64)>,
 }
 
-/// What Python's half receives: a loss, the cotangents of each side by column, and metrics.
+/// A loss, the cotangents of each side by column, and metrics, as Python's objects.
 type Answer<'py> = (f64, Bound<'py, PyList>, Bound<'py, PyDict>);
 
 #[pymethods]
@@ -65,8 +65,8 @@ impl Objective {
         parameters::write(py, &self.in_force())
     }
 
-    /// The kind of data that the objective learns from: `"demonstrations"`, `"preferences"`, `"labelled"`, `"groups"` or
-    /// `"rollouts"`.
+    /// The kind of data that the objective learns from: `"demonstrations"`, `"preferences"`, `"labelled"`, `"groups"`
+    /// or `"rollouts"`.
     #[getter]
     fn data(&self) -> &'static str {
         self.requirements.data.into()
@@ -133,7 +133,7 @@ impl Objective {
         Ok((loss, answer, observed))
     }
 
-    /// The numbers behind a stop-gradient at flat arrays. What the objective remembers stays as it was.
+    /// The numbers behind a stop-gradient at flat arrays. The objective's state between steps stays as it was.
     #[pyo3(signature = (sides, totals=None))]
     fn hold_flat(&self, py: Python<'_>, sides: Vec<Arrays<'_>>, totals: Option<Given>) -> PyResult<Held> {
         let slices = sides.iter().map(Arrays::borrow).collect::<PyResult<Vec<_>>>()?;
@@ -156,12 +156,12 @@ impl Objective {
         Ok(totals::counts(self.batch(&lengths, &slices, &group).map_err(value_error)?.totals()))
     }
 
-    /// What the objective remembers, as JSON.
+    /// The objective's state between steps, as JSON.
     fn state_json(&self) -> PyResult<String> {
         serde_json::to_string(self.door().evaluator.state()).map_err(value_error)
     }
 
-    /// Restores what the objective remembers.
+    /// Restores the objective's state between steps.
     fn load_state_json(&self, json: &str) -> PyResult<()> {
         *self.door().evaluator.state_mut() = serde_json::from_str(json).map_err(value_error)?;
         Ok(())
@@ -173,7 +173,8 @@ impl Objective {
         self.configured.objective().parameters()
     }
 
-    /// Whoever held the lock before left it in order: an evaluation overwrites whatever another one left.
+    /// The evaluator and its buffers. After a panic under the lock they are used again: an evaluation overwrites all that
+    /// another one left.
     fn door(&self) -> MutexGuard<'_, Door> {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }

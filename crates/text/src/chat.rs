@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::error::TextError;
-use crate::tokens::{Settings, TOKENIZER_CONFIG_FILE};
+use crate::tokens::{TOKENIZER_CONFIG_FILE, TokenizerSettings};
 
 /// Name of the template's file in a model's folder. Without this file, the template is a field of
 /// `tokenizer_config.json`.
@@ -169,7 +169,7 @@ impl ChatTemplate {
         }
         if ending == Ending::Continued {
             let Some(end) = text.rfind(MARK.trim_end()) else {
-                return Err(fail("the last turn is left out, so that nothing can go on from it".to_owned()));
+                return Err(fail("the template omits the last turn, so that the model cannot continue it".to_owned()));
             };
             let is_trimmed = !text[end..].starts_with(MARK);
             text.truncate(end);
@@ -190,7 +190,7 @@ impl ChatTemplate {
 pub fn read_chat_template(
     file: Option<&Path>,
     folder: &Path,
-    settings: &Settings,
+    settings: &TokenizerSettings,
     now: DateTime,
 ) -> Result<Option<ChatTemplate>, TextError> {
     let path = file.map_or_else(|| folder.join(CHAT_TEMPLATE_FILE), Path::to_owned);

@@ -66,12 +66,12 @@ pub enum Record<T> {
     Preference {
         /// The preferred response.
         chosen: T,
-        /// The other response.
+        /// The less preferred response.
         rejected: T,
     },
     /// One response to a prompt, with a label.
     Labelled {
-        /// The response.
+        /// Response with the label.
         response: T,
         /// Whether training makes the response more probable or less.
         desirable: bool,
@@ -129,7 +129,7 @@ impl Record<Example> {
 pub struct Line<T> {
     /// Number of the line or of the row, from 1.
     pub line: usize,
-    /// The record.
+    /// Parsed record.
     pub record: Record<T>,
 }
 
@@ -335,7 +335,7 @@ mod tests {
         let refused = |bytes: &[u8]| read("a.jsonl", bytes).unwrap_err();
         assert_eq!(refused(b"\xff\xfe{\0}\0"), "a.jsonl: encoding: expected UTF-8, got UTF-16");
         let compressed = refused(b"\x1f\x8b\x08\0");
-        assert!(compressed.ends_with("got what gzip compressed; the name of such a file ends in .gz"), "{compressed}");
+        assert!(compressed.ends_with("got gzip-compressed data, whose file name must end in .gz"), "{compressed}");
         assert!(refused(b"{\"prompt\": \"\xff\"}\n").starts_with("a.jsonl:1: line: expected a JSON object"));
         assert!(read("a.jsonl.gz", SKY.as_bytes()).unwrap_err().starts_with("a.jsonl.gz: "));
     }

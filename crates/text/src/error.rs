@@ -12,7 +12,7 @@ pub enum TextError {
     File {
         /// Path of the file.
         path: PathBuf,
-        /// Reason that the system gives.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// A git-lfs pointer in place of a file.
@@ -56,7 +56,7 @@ pub enum TextError {
     Template {
         /// Path of the file that contains the template.
         path: PathBuf,
-        /// Description of the error, with its place in the template.
+        /// Description of the error, with its position in the template.
         problem: String,
     },
     /// A file that is not Parquet, or is damaged.
@@ -74,7 +74,7 @@ pub enum TextError {
         path: PathBuf,
         /// Number of the line, from 1.
         line: usize,
-        /// The error.
+        /// Error in the line.
         source: Box<TextError>,
     },
     /// An error in a row of a Parquet file.
@@ -84,7 +84,7 @@ pub enum TextError {
         path: PathBuf,
         /// Number of the row, from 1.
         row: usize,
-        /// The error.
+        /// Error in the row.
         source: Box<TextError>,
     },
     /// An error in a record of a JSON list.
@@ -94,7 +94,7 @@ pub enum TextError {
         path: PathBuf,
         /// Position of the record in the list, from 1.
         record: usize,
-        /// The error.
+        /// Error in the record.
         source: Box<TextError>,
     },
     /// A record that no method can learn from.
@@ -102,7 +102,7 @@ pub enum TextError {
     Unusable {
         /// Kind of the problem.
         kind: Unusable,
-        /// The error.
+        /// Error that names the field.
         source: Box<TextError>,
     },
     /// A field of a data record or of a mixture of data sets with a value that is not allowed.
@@ -117,7 +117,7 @@ pub enum TextError {
     },
     /// A conversation whose rendered prompt is not the beginning of the rendered conversation.
     #[error(
-        "the chat template renders the prompt as {prompt:?}, with which the whole conversation does not begin: {whole:?}"
+        "the chat template renders the prompt as {prompt:?}, but the whole conversation begins differently: {whole:?}"
     )]
     Boundary {
         /// The rendered prompt.

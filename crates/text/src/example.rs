@@ -1,4 +1,4 @@
-//! Training examples: the tokens of a prompt and of the response that is learnt.
+//! Training examples: the tokens of a prompt and of the response that is learned.
 //!
 //! Everything that the template writes after the prompt belongs to the response, including its end markers: a model
 //! that is not trained on them never stops. The response mask covers the positions of the response, so a padding token
@@ -16,14 +16,14 @@ pub enum Passage {
     Text {
         /// Text before the response.
         prompt: String,
-        /// Text that is learnt.
+        /// Text that is learned.
         response: String,
     },
     /// Turns of a conversation, which the model's chat template renders.
     Conversation {
         /// Turns before the response.
         prompt: Vec<Message>,
-        /// Turns that are learnt, of which the first and the last are the assistant's.
+        /// Turns that are learned, of which the first and the last are the assistant's.
         response: Vec<Message>,
     },
     /// Token ids, which are not changed: no token is added at the beginning of the prompt or at the end of the
@@ -31,7 +31,7 @@ pub enum Passage {
     Ids {
         /// Tokens before the response.
         prompt: Vec<u32>,
-        /// Tokens that are learnt.
+        /// Tokens that are learned.
         response: Vec<u32>,
     },
 }
@@ -73,9 +73,9 @@ impl<'a> Encoder<'a> {
 /// Tokens of a prompt and of its response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
-    /// Tokens of the prompt, which are not learnt. They begin with `bos_token` if the model has one.
+    /// Tokens of the prompt, which are not learned. They begin with `bos_token` if the model has one.
     pub prompt: Vec<u32>,
-    /// Tokens of the response, which are learnt.
+    /// Tokens of the response, which are learned.
     pub response: Vec<u32>,
     /// Number of end markers among the response's last tokens: at least one, but zero for given token ids, whose end
     /// markers are unknown.
@@ -138,7 +138,7 @@ fn text(prompt: &str, response: &str, tokenizer: &Tokenizer) -> Result<Example, 
         return Err(Unusable::Empty.because(refuse("response", "text", format!("{response:?}"))));
     }
     let mut ids = if prompt.is_empty() {
-        // Nothing is gone on from: the text begins with the response.
+        // Without a prompt, the text begins with the response.
         tokenizer.encode_first(response)?
     } else {
         tokenizer.encode_on(response)?
@@ -197,7 +197,7 @@ fn ids(prompt: &[u32], response: &[u32]) -> Result<Example, TextError> {
 }
 
 fn example(prompt: Vec<u32>, response: Vec<u32>, end: usize) -> Result<Example, TextError> {
-    // The first prediction is made from a token.
+    // The first prediction needs a token before it.
     if prompt.is_empty() {
         return Err(no_prompt());
     }

@@ -103,7 +103,7 @@ impl Mixture {
         let scale = scale(largest);
         let sets: Vec<_> = shares
             .iter()
-            // A set whose weight is nothing beside another's still has its turn, once in an age.
+            // A set with a negligible weight still has its turn, after a very long time.
             .map(|share| Set { examples: share.examples, parts: ((share.weight * scale).round() as u128).max(1) })
             .collect();
         let parts = sets.iter().map(|set| set.parts).sum();
@@ -177,7 +177,7 @@ impl Examples<'_> {
         let has_come = |set: &usize| u128::from(self.taken[*set]) * self.mixture.parts < now * sets[*set].parts;
         let due = |set: usize, other: usize| (u128::from(self.taken[set]) + 1) * sets[other].parts;
         let set = (0..sets.len()).filter(has_come).min_by(|one, other| due(*one, *other).cmp(&due(*other, *one)));
-        // The time of at least one has come: all that belong before now are one more than all that were taken.
+        // At least one set is released, as otherwise all released examples would have been taken.
         let set = set.unwrap_or(0);
         let number = self.taken[set];
         self.taken[set] += 1;

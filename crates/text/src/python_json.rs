@@ -51,8 +51,8 @@ pub fn python_json(value: &impl Serialize, style: &JsonStyle) -> Result<String, 
 
 /// Formats a float as Python's `repr` does.
 pub(crate) fn python_float(value: f64) -> String {
-    // Rust's debug form is the shortest that reads back, as Python's is, and turns to exponents at the same sizes; only
-    // these are written otherwise.
+    // Rust's debug format and Python's `repr` are both the shortest text that reads back, with exponents from the same
+    // sizes on; only the exponents are written differently.
     let text = format!("{value:?}");
     match text.split_once('e') {
         None => text.to_ascii_lowercase(),
@@ -67,7 +67,7 @@ pub(crate) fn python_float(value: f64) -> String {
 struct Writer<'a> {
     style: &'a JsonStyle,
     level: usize,
-    /// Whether the list or map that ends next has an item.
+    /// Whether the current list or map has an item already.
     filled: bool,
 }
 
@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// Each expectation is what Python 3.11 prints for `json.dumps(value, ensure_ascii=False)`.
+    /// Each expectation is the output of Python 3.11 for `json.dumps(value, ensure_ascii=False)`.
     #[test]
     fn one_line_is_as_python_writes_it() {
         let python = |value| python_json(&value, &JsonStyle::new(None)).unwrap();

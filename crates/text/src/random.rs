@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// The generator of a seed and a place. Any other three numbers give another generator.
+/// Returns the generator for a seed and a place; any three other numbers give another generator.
 pub fn generator(key: [u64; 3]) -> ChaCha8Rng {
     let mut bytes = [0; 32];
     for (part, number) in bytes.chunks_exact_mut(8).zip(key) {

@@ -21,9 +21,9 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Name of the file that assigns roles to special tokens, and that contains the chat template of older folders.
 pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 
-/// Settings of `tokenizer_config.json`.
+/// TokenizerSettings of `tokenizer_config.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct TokenizerSettings {
     /// Special tokens by their roles, such as `eos_token`, under which a chat template reads them.
     pub special_tokens: Vec<(String, String)>,
     /// Source of the chat template.
@@ -94,7 +94,7 @@ impl Pieces<'_> {
 ///
 /// [`TextError::File`], [`TextError::Json`], and [`TextError::Field`] for named chat templates none of which is
 /// `default`.
-pub fn read_settings(folder: &Path) -> Result<Settings, TextError> {
+pub fn read_settings(folder: &Path) -> Result<TokenizerSettings, TextError> {
     let path = folder.join(TOKENIZER_CONFIG_FILE);
     let text = json::read_text(&path)?;
     let raw: RawSettings =
@@ -141,7 +141,7 @@ pub fn read_settings(folder: &Path) -> Result<Settings, TextError> {
         Some("CodeLlamaTokenizer" | "CodeLlamaTokenizerFast") => Some(true),
         _ => None,
     };
-    Ok(Settings { special_tokens, chat_template, add_bos })
+    Ok(TokenizerSettings { special_tokens, chat_template, add_bos })
 }
 
 #[derive(Deserialize)]
@@ -184,13 +184,13 @@ impl Tokenizer {
     ///
     /// [`TextError::Tokenizer`] for an invalid file, and [`TextError::Field`] for settings without `eos_token`, or with
     /// a token that the vocabulary does not contain.
-    pub fn read(folder: &Path, settings: &Settings) -> Result<Self, TextError> {
+    pub fn read(folder: &Path, settings: &TokenizerSettings) -> Result<Self, TextError> {
         let path = folder.join(TOKENIZER_FILE);
         json::refuse_pointer_at(&path)?;
         let text = std::fs::read(&path).map_err(|source| TextError::File { path: path.clone(), source })?;
         check_file(&path, &text)?;
         let mut tokenizer = guarded(&path, || tokenizers::Tokenizer::from_bytes(&text))?;
-        // A file may ask for both, as whoever saved it last did. Lengths are ours to decide.
+        // A file may have both settings from its last use, but here the caller determines lengths.
         tokenizer.with_padding(None);
         guarded(&path, || tokenizer.with_truncation(None).map(|_| ()))?;
         let added = tokenizer.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.content)).collect();
@@ -198,7 +198,7 @@ impl Tokenizer {
         read.eos = read.special(folder, settings, "eos_token")?.ok_or_else(|| TextError::Field {
             path: folder.join(TOKENIZER_CONFIG_FILE),
             field: "eos_token".to_owned(),
-            allowed: "a token, with which responses end".to_owned(),
+            allowed: "a token that ends responses".to_owned(),
             given: "nothing".to_owned(),
         })?;
         let bos = read.special(folder, settings, "bos_token")?;
@@ -267,7 +267,7 @@ impl Tokenizer {
                 return Ok(rest.to_vec());
             }
         }
-        let problem = format!("merges {text:?} with what stands before it");
+        let problem = format!("merges {text:?} with the text before it");
         Err(TextError::Tokenizer { path: self.path.clone(), problem })
     }
 
@@ -303,7 +303,7 @@ impl Tokenizer {
     pub fn word(&self, id: u32) -> Result<String, TextError> {
         let text = self.decode(&[id])?;
         let name = self.tokenizer.id_to_token(id).unwrap_or_default();
-        // Alone, a token of SentencePiece's kind loses its space.
+        // Decoded alone, a SentencePiece token loses its space.
         Ok(match name.starts_with('▁') && !text.starts_with(' ') {
             _ if text.contains('\u{fffd}') => name,
             true => format!(" {text}"),
@@ -327,7 +327,7 @@ impl Tokenizer {
     ///
     /// [`TextError::Tokenizer`] if the tokenizer fails.
     pub fn is_white_space(&self, id: u32) -> Result<bool, TextError> {
-        // Alone, a token of SentencePiece's kind may lose its space, and a part of a character has none to lose.
+        // Decoded alone, a SentencePiece token may lose its space, and an incomplete character has no text.
         let text = self.decode(&[id])?;
         Ok(text.chars().all(char::is_whitespace))
     }
@@ -345,7 +345,7 @@ impl Tokenizer {
         Ok(whole[..begin].to_vec())
     }
 
-    fn special(&self, folder: &Path, settings: &Settings, field: &str) -> Result<Option<u32>, TextError> {
+    fn special(&self, folder: &Path, settings: &TokenizerSettings, field: &str) -> Result<Option<u32>, TextError> {
         let Some((_, token)) = settings.special_tokens.iter().find(|(name, _)| name == field) else { return Ok(None) };
         match self.tokenizer.token_to_id(token) {
             Some(id) => Ok(Some(id)),
@@ -359,7 +359,7 @@ impl Tokenizer {
     }
 
     fn guards(&self) -> Result<Vec<(&'static str, Vec<u32>)>, TextError> {
-        // A text without a space whose first token has one got it from the tokenizer.
+        // If the first token of a text without a space begins with a space, the tokenizer added it.
         let first = self.ids("a", false)?.first().and_then(|id| self.tokenizer.id_to_token(*id)).unwrap_or_default();
         if !first.starts_with(['▁', 'Ġ']) {
             return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! The columns of several micro-batches, one behind the other.
+//! Concatenated columns of several micro-batches.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use enumset::EnumSet;
 use objective::{Constant, Pair, Requirements, Response, Statistic, TokenColumns, TokenConstants, TokenStatistics};
 use serde::{Deserialize, Serialize};
 
-/// What an objective reads of several micro-batches: those of a whole step, where its responses are coupled.
+/// Columns of several micro-batches: those of a whole step, if its responses are coupled.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Columns {
     statistics: TokenStatistics,
@@ -16,7 +16,7 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    /// The columns as an evaluation reads them.
+    /// Borrows the columns for an evaluation.
     pub(crate) fn view(&self) -> TokenColumns<'_> {
         let Self { statistics, constants, responses, pairs } = self;
         TokenColumns { statistics, constants, responses, pairs }
@@ -35,7 +35,7 @@ impl Columns {
         self.responses.last().map_or(0, |response| response.tokens.end)
     }
 
-    /// Puts the required columns of others behind these.
+    /// Appends the required columns of another micro-batch.
     pub(crate) fn append(&mut self, requirements: &Requirements, others: &TokenColumns<'_>) {
         let TokenColumns { statistics, constants, responses, pairs } = others;
         let (tokens, first) = (self.tokens(), self.responses.len());
@@ -46,7 +46,7 @@ impl Columns {
             self.constants.column_mut(constant).extend(constants.column(constant));
         }
         if !(self.constants.weight.is_empty() && constants.weight.is_empty()) {
-            // Responses without weights count 1.
+            // Responses without weights have weight 1.
             self.constants.weight.resize(first, 1.0);
             self.constants.weight.extend(&constants.weight);
             self.constants.weight.resize(first + responses.len(), 1.0);

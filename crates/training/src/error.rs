@@ -1,48 +1,49 @@
-//! Why a step was refused.
+//! Errors of a training step.
 
 use objective::BatchError;
 
 use crate::ranks::RanksError;
 
-/// Why a step was refused. The policy's parameters are as they were before it.
+/// An error of a training step, which leaves the policy's parameters unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError<E: std::error::Error + 'static> {
-    /// The host failed.
+    /// An error of the policy.
     #[error(transparent)]
     Policy(#[from] E),
-    /// The statistics are none that an objective can evaluate; not-a-number is the usual sign of divergence.
+    /// Statistics that no objective can evaluate; NaN is the usual sign of divergence.
     #[error("micro-batch {micro_batch}: {source}")]
     Batch {
-        /// Its index in the step.
+        /// Index of the micro-batch in the step.
         micro_batch: usize,
-        /// What is wrong with it.
+        /// Description of the invalid statistics.
         source: BatchError,
     },
-    /// The same for the gathered columns of a step whose responses are coupled.
+    /// Invalid gathered columns of a step whose responses are coupled.
     #[error("step: {source}")]
     Step {
-        /// What is wrong with them.
+        /// Description of the invalid columns.
         source: BatchError,
     },
-    /// A group that lies in two micro-batches, where each is evaluated by itself and a group's tokens are counted.
+    /// A group that is split between two micro-batches, although each is evaluated separately and the group's tokens
+    /// are counted.
     #[error(
-        "micro-batch {micro_batch}: expected whole groups, got a part of group {group}, which begins in the one before"
+        "micro-batch {micro_batch}: expected whole groups, got a part of group {group}, which begins in the previous micro-batch"
     )]
     Split {
-        /// Its index in the step.
+        /// Index of the micro-batch in the step.
         micro_batch: usize,
-        /// The group.
+        /// Number of the group.
         group: usize,
     },
-    /// Processes that take the step together do not go on together.
+    /// A failure of another process of the step.
     #[error(transparent)]
     Ranks(#[from] RanksError<E>),
-    /// The loss or the gradient is infinite or not a number.
+    /// A loss or a gradient that is infinite or NaN.
     #[error("{quantity}: expected a finite number, got {value}")]
     Diverged {
-        /// Loss or gradient norm.
+        /// Name of the quantity: the loss or the gradient norm.
         quantity: &'static str,
-        /// Its value.
+        /// Value of the quantity.
         value: f64,
     },
 }

@@ -2,12 +2,12 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | what a host implements once | [`policy`] |
+//! | the trait that a host implements once | [`policy`] |
 //! | the step: anticipate, forward, evaluate, pull back, clip, update | [`step`] |
-//! | why a step is refused | [`error`] |
-//! | processes that take a step together | [`ranks`] |
-//! | what a step needs of a frozen reference policy | [`mod@reference`] |
-//! | what a step needs to know of sampled responses | [`rollout`] |
+//! | errors of a step | [`error`] |
+//! | several processes that take a step together | [`ranks`] |
+//! | columns of a frozen reference policy | [`mod@reference`] |
+//! | columns of sampled responses: behaviour policy, values, advantages | [`rollout`] |
 //! | RMSprop, AdamW and SGD over slices | [`optimizer`] |
 //! | learning rates over a run | [`schedule`] |
 

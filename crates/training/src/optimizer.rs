@@ -1,4 +1,4 @@
-//! RMSprop, AdamW and SGD over slices of parameters, with PyTorch's formulas and defaults: one file each.
+//! RMSprop, AdamW and SGD over slices of parameters, with PyTorch's formulas and defaults, one file each.
 
 mod adamw;
 mod rmsprop;
@@ -6,8 +6,8 @@ mod sgd;
 
 use std::ops::Range;
 
-use objective::Method;
-use objective::parameter::{ParameterError, Parameters, Registered, in_force};
+use objective::parameter::{Registered, in_force};
+use objective::{Method, ParameterError, Parameters};
 use pulp::{Arch, Simd, WithSimd};
 use serde::{Deserialize, Serialize};
 
@@ -18,35 +18,35 @@ pub use self::sgd::Sgd;
 /// Every optimizer, the default first.
 pub const OPTIMIZERS: &[Method<OptimizerSettings>] = &[RmsProp::METHOD, AdamW::METHOD, Sgd::METHOD];
 
-/// An optimizer and its parameters. A recipe spells it as a table of its `name` and parameters.
+/// An optimizer and its parameters. In a recipe it is a table of its `name` and parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Parameters", into = "Parameters")]
 pub enum OptimizerSettings {
-    /// RMSprop.
+    /// Root-mean-square propagation.
     RmsProp(RmsProp),
-    /// AdamW.
+    /// Adam with decoupled weight decay.
     AdamW(AdamW),
     /// Stochastic gradient descent.
     Sgd(Sgd),
 }
 
-/// Why no optimizer was built.
+/// Error about an optimizer's name or parameters.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum OptimizerError {
-    /// No optimizer of this name.
+    /// An unknown optimizer.
     #[error("optimizer: expected one of {allowed}, got \"{name}\"")]
     Unknown {
-        /// The name given.
+        /// The given name.
         name: String,
-        /// The names that exist.
+        /// Names of all optimizers.
         allowed: String,
     },
-    /// A parameter that the optimizer refuses.
+    /// An invalid parameter.
     #[error(transparent)]
     Parameter(#[from] ParameterError),
 }
 
-/// Settings with their state over a slice of parameters.
+/// An optimizer with its state for a slice of parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Optimizer {
     settings: OptimizerSettings,
@@ -54,12 +54,12 @@ pub struct Optimizer {
     first: Vec<f64>,
     /// Mean squared gradient.
     second: Vec<f64>,
-    /// Updates so far.
+    /// Number of updates so far.
     steps: i32,
 }
 
 impl OptimizerSettings {
-    /// The optimizer of this name; parameters left out take PyTorch's defaults.
+    /// Makes the settings of the optimizer with this name; absent parameters have PyTorch's defaults.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl OptimizerSettings {
         Ok((entry.build)(given)?)
     }
 
-    /// The name in recipes.
+    /// Name of the optimizer in recipes.
     pub fn name(&self) -> &'static str {
         match self {
             Self::RmsProp(_) => RmsProp::METHOD.name,
@@ -81,7 +81,7 @@ impl OptimizerSettings {
         }
     }
 
-    /// Whether a mean gradient or momentum buffer is kept, and whether a mean squared gradient is.
+    /// Whether the state has a mean gradient or momentum buffer, and whether it has a mean squared gradient.
     pub fn moments(&self) -> (bool, bool) {
         match self {
             Self::RmsProp(own) => (own.momentum > 0.0, true),
@@ -90,7 +90,7 @@ impl OptimizerSettings {
         }
     }
 
-    /// The parameters in force, defaults included.
+    /// All parameters with their values, including defaults.
     pub fn parameters(&self) -> Parameters {
         match self {
             Self::RmsProp(own) => in_force(own),
@@ -99,7 +99,7 @@ impl OptimizerSettings {
         }
     }
 
-    /// Whether parameters without a gradient move.
+    /// Whether weight decay changes parameters without a gradient.
     fn decays(&self) -> bool {
         let (Self::RmsProp(RmsProp { weight_decay, .. })
         | Self::AdamW(AdamW { weight_decay, .. })
@@ -129,21 +129,21 @@ impl From<OptimizerSettings> for Parameters {
 }
 
 impl Optimizer {
-    /// The state before the first update of as many parameters.
+    /// Makes an optimizer for this many parameters, before its first update.
     pub fn new(settings: OptimizerSettings, parameters: usize) -> Self {
         let (first, second) = settings.moments();
         let zeros = |needed: bool| vec![0.0; if needed { parameters } else { 0 }];
         Self { settings, first: zeros(first), second: zeros(second), steps: 0 }
     }
 
-    /// One update along the gradient times `gradient_scale`. The slices have as many elements as the state.
+    /// Updates the parameters with the gradient times `gradient_scale`. The slices have as many elements as the state.
     pub fn update(&mut self, parameters: &mut [f64], gradient: &[f64], learning_rate: f64, gradient_scale: f64) {
         let whole = 0..parameters.len();
         self.update_ranges(parameters, gradient, learning_rate, gradient_scale, std::slice::from_ref(&whole));
     }
 
-    /// The same, where elements outside of the ranges, which do not overlap, have never had a gradient: they stay where they
-    /// are, and are passed over, unless weight decay moves them.
+    /// Updates the parameters within the given disjoint ranges only. All others must never have had a gradient: an
+    /// update leaves them unchanged, and they are skipped unless weight decay changes them.
     pub fn update_ranges(
         &mut self,
         parameters: &mut [f64],
@@ -159,8 +159,9 @@ impl Optimizer {
     }
 }
 
-/// An update, compiled for the vectors that the processor has: no closure, as its body need not be inlined into what is compiled
-/// for them. Products and sums are never contracted, so that the bits are those of any processor.
+/// An update, which is compiled for the vector instructions of several processors. It is a struct, as a closure's body
+/// need not be inlined into the compiled versions. Products and sums are never contracted, so that all processors
+/// compute the same bits.
 struct Update<'a> {
     optimizer: &'a mut Optimizer,
     parameters: &'a mut [f64],
@@ -198,13 +199,13 @@ impl WithSimd for Update<'_> {
     }
 }
 
-/// What an update reads and writes, element by element.
+/// Slices that an update reads and writes, element by element.
 struct Slices<'a> {
     parameters: &'a mut [f64],
     gradient: &'a [f64],
-    /// Mean gradient or momentum buffer; empty where none is kept.
+    /// Mean gradient or momentum buffer; empty if there is none.
     first: &'a mut [f64],
-    /// Mean squared gradient; empty where none is kept.
+    /// Mean squared gradient; empty if there is none.
     second: &'a mut [f64],
     learning_rate: f64,
     gradient_scale: f64,

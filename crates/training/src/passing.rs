@@ -1,19 +1,19 @@
-//! A micro-batch on its way through a policy, and back.
+//! The pass of a micro-batch through a policy, and the pull-back.
 
 use objective::{Anticipation, Requirements, TokenColumns, TokenStatistics};
 
 use crate::policy::{MicroBatch, MicroBatchOf, Policy};
 
-/// A policy on its way through a step.
+/// A policy within a step.
 pub(crate) enum Passing<'p, P> {
-    /// It gets a gradient.
+    /// A policy with a gradient.
     Trained(&'p mut P),
-    /// It is evaluated alone.
+    /// A policy that is only evaluated.
     Evaluated(&'p P),
 }
 
 impl<P> Passing<'_, P> {
-    /// The policy, to be read.
+    /// Borrows the policy.
     pub(crate) fn get(&self) -> &P {
         match self {
             Self::Trained(policy) => policy,
@@ -22,10 +22,10 @@ impl<P> Passing<'_, P> {
     }
 }
 
-/// Anticipated states, where the objective asks for them, and the forward pass.
+/// Anticipated states, if the objective needs them, and the forward pass.
 pub(crate) type Passed<P> = (Option<<P as Policy>::States>, <P as Policy>::Forward);
 
-/// A micro-batch's columns, with its statistics.
+/// Columns of a micro-batch with its statistics.
 pub(crate) fn columns<'a, S, F>(
     micro_batch: &'a MicroBatch<S, F>,
     statistics: &'a TokenStatistics,
@@ -34,7 +34,7 @@ pub(crate) fn columns<'a, S, F>(
     TokenColumns { statistics, constants, responses, pairs }
 }
 
-/// Takes a micro-batch through the policy and fills its statistics.
+/// Runs a micro-batch through the policy and fills its statistics.
 pub(crate) fn forward<P: Policy>(
     policy: &P,
     requirements: &Requirements,

@@ -1,4 +1,4 @@
-//! What the host of a policy implements, once, to be trained by every objective.
+//! The trait that the host of a policy implements once, to be trained by every objective.
 
 use enumset::EnumSet;
 use objective::{
@@ -7,39 +7,40 @@ use objective::{
 
 use crate::ranks::Ranks;
 
-/// A differentiable policy: states in, token statistics out, cotangents back into a gradient that it keeps.
+/// A differentiable policy: it maps states to token statistics, and pulls cotangents back into a gradient that it
+/// stores.
 pub trait Policy {
     /// Encoded states of a micro-batch, one for each response token.
     type States;
-    /// What a forward pass keeps for its statistics and its pull-back.
+    /// Results of a forward pass that statistics and the pull-back need.
     type Forward;
-    /// The optimizer's settings and state.
+    /// Settings and state of the optimizer.
     type Optimizer;
-    /// Why the host failed.
+    /// Error of the host.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// The policy's distribution at every state.
+    /// Computes the policy's distribution at every state.
     ///
     /// # Errors
     ///
-    /// The host's own.
+    /// An error of the host.
     fn forward(&self, states: &Self::States) -> Result<Self::Forward, Self::Error>;
 
-    /// The states fused with the policy's own one-step prediction, (1 − λ) E(s*ₜ) + λ E(s^θₜ), by a gradient-free forward.
-    /// s^θₜ is where the greedy action at s*ₜ₋₁ leads; a response's first state anticipates itself. λ is in [0, 1].
+    /// Fuses the states with the policy's own one-step prediction, (1 − λ) E(s*ₜ) + λ E(s^θₜ), by a gradient-free
+    /// forward pass. s^θₜ is the state after the greedy action at s*ₜ₋₁; a response's first state is its own
+    /// prediction. λ is in [0, 1].
     ///
     /// # Errors
     ///
-    /// The host's own.
+    /// An error of the host.
     fn anticipate(&self, states: &Self::States, lambda: f64, freeze: Freeze) -> Result<Self::States, Self::Error>;
 
-    /// Fills the wanted columns of `out` for the actions `tokens`, one for each state; leaves the others empty.
-    /// `frozen` has the forward passes of other policies over the same states, present where their distributions are
-    /// wanted.
+    /// Fills the wanted columns of `out` for the actions `tokens`, one for each state, and empties the others. `frozen`
+    /// has forward passes of other policies over the same states, if their distributions are needed.
     ///
     /// # Errors
     ///
-    /// The host's own.
+    /// An error of the host.
     fn statistics(
         &self,
         forward: &Self::Forward,
@@ -49,17 +50,18 @@ pub trait Policy {
         out: &mut TokenStatistics,
     ) -> Result<(), Self::Error>;
 
-    /// Adds the pulled-back cotangents to the gradient. The other arguments are those that the statistics came from.
+    /// Pulls the cotangents back and adds the result to the gradient. The other arguments are those that the statistics
+    /// were computed from.
     ///
     /// # Formula
     ///
     /// With p the policy's distribution, z its logits, y the action and H the entropy: ∂/∂z log p_y = e_y − p, ∂/∂z
     /// KL(p_ref || p) = p − p_ref, ∂/∂z H = −p (log p + H) and ∂/∂z log Σ p² = 2 (p²/Σ p² − p); [`TeacherDivergence`]
-    /// has those of a teacher's. What is pulled back from values goes to the value function.
+    /// has the derivatives of its divergences. Cotangents of values are pulled back into the value function.
     ///
     /// # Errors
     ///
-    /// The host's own.
+    /// An error of the host.
     fn pull_back(
         &mut self,
         states: &Self::States,
@@ -69,16 +71,16 @@ pub trait Policy {
         cotangents: &TokenStatistics,
     ) -> Result<(), Self::Error>;
 
-    /// The processes that take each step together; none where this one is alone.
+    /// The processes that take each step together; `None` if there is only one.
     fn ranks(&self) -> Option<&dyn Ranks<Self::Error>> {
         None
     }
 
-    /// Adds the gradients of all processes up, in each of them.
+    /// Sums the gradients of all processes, in each of them.
     ///
     /// # Errors
     ///
-    /// The host's own.
+    /// An error of the host.
     fn sum_gradient(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
@@ -86,18 +88,18 @@ pub trait Policy {
     /// Sets the gradient to zero.
     fn clear_gradient(&mut self);
 
-    /// The Euclidean norm of the gradient over all parameters.
+    /// Euclidean norm of the gradient over all parameters.
     ///
     /// # Errors
     ///
-    /// The host's own.
+    /// An error of the host.
     fn gradient_norm(&self) -> Result<f64, Self::Error>;
 
-    /// One optimizer step along the gradient times `gradient_scale`.
+    /// Updates the parameters with the gradient times `gradient_scale`.
     ///
     /// # Errors
     ///
-    /// The host's own.
+    /// An error of the host.
     fn update(
         &mut self,
         optimizer: &mut Self::Optimizer,
@@ -109,9 +111,9 @@ pub trait Policy {
 /// Forward passes of frozen policies over the states of a micro-batch.
 #[derive(Debug)]
 pub struct Frozen<'a, F> {
-    /// That of the reference policy.
+    /// Forward pass of the reference policy.
     pub reference: Option<&'a F>,
-    /// That of a teacher, and the policy's divergence from it that is wanted.
+    /// Forward pass of a teacher, and the divergence from it to compute.
     pub teacher: Option<(&'a F, TeacherDivergence)>,
 }
 
@@ -123,29 +125,29 @@ impl<F> Clone for Frozen<'_, F> {
     }
 }
 
-/// None.
+/// No frozen policy.
 impl<F> Default for Frozen<'_, F> {
     fn default() -> Self {
         Self { reference: None, teacher: None }
     }
 }
 
-/// The micro-batches of a policy.
+/// The micro-batch type of a policy.
 pub type MicroBatchOf<P> = MicroBatch<<P as Policy>::States, <P as Policy>::Forward>;
 
-/// A part of an optimizer step that goes through the policy at once. Response tokens only: prompts and padding are the
-/// host's affair.
+/// A part of an optimizer step that goes through the policy at once. It has response tokens only; prompts and padding
+/// are internal to the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MicroBatch<S, F> {
     /// Encoded states, one for each response token.
     pub states: S,
-    /// The frozen reference policy's forward pass over the states, where a statistic needs its distribution.
+    /// Forward pass of the frozen reference policy over the states, if a statistic needs its distribution.
     pub reference: Option<F>,
-    /// A teacher's forward pass over the states, where a statistic needs its distribution.
+    /// Forward pass of a teacher over the states, if a statistic needs its distribution.
     pub teacher: Option<F>,
-    /// The action taken in each state.
+    /// Action taken in each state.
     pub tokens: Vec<usize>,
-    /// Responses, one behind the other. Groups are numbered through the step.
+    /// Lengths and groups of the concatenated responses. Groups are numbered throughout the step.
     pub responses: Vec<Response>,
     /// Pairs of responses; empty for demonstrations.
     pub pairs: Vec<Pair>,
@@ -154,12 +156,12 @@ pub struct MicroBatch<S, F> {
 }
 
 impl<S, F> MicroBatch<S, F> {
-    /// What a step with these requirements reads of frozen policies.
+    /// Forward passes of frozen policies that a step with these requirements reads.
     pub fn frozen(&self, requirements: &Requirements) -> Frozen<'_, F> {
         Frozen { reference: self.reference.as_ref(), teacher: self.teacher.as_ref().zip(requirements.teacher) }
     }
 
-    /// The micro-batch's own counts.
+    /// Counts of this micro-batch.
     pub fn totals(&self) -> StepTotals {
         StepTotals::of(&self.responses, &self.pairs)
     }

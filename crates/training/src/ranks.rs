@@ -1,47 +1,49 @@
-//! Processes that take a step together, each with a copy of the policy and micro-batches of its own.
+//! Several processes that take a step together, each with a copy of the policy and micro-batches of its own.
 //!
-//! What they tell each other are counts, losses and columns, in the order of their ranks: each process then computes the same from
-//! the same, and no result depends on which of them was faster. Gradients are summed by the policy, which knows where they are.
+//! They exchange counts, losses and columns, in the order of their ranks. Each process then computes the same from the
+//! same numbers, and no result depends on timing. The policy sums gradients, as it knows where they are stored.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What a process gives in an exchange, or why it cannot go on.
+/// Contribution of a process to an exchange, or the reason why it failed.
 pub type Given = Result<Vec<u8>, String>;
 
-/// How a process reaches the others.
+/// A connection to the other processes.
 pub trait Ranks<E> {
-    /// The process's number, from 0.
+    /// Rank of this process, from 0.
     fn rank(&self) -> usize;
 
-    /// How many processes there are.
+    /// Number of processes.
     fn size(&self) -> usize;
 
-    /// What each process gives, in the order of their ranks. All of them call this, and as often.
+    /// Gathers the contributions of all processes, in the order of their ranks. All of them must call this equally
+    /// often.
     ///
     /// # Errors
     ///
-    /// The link's own.
+    /// An error of the connection.
     fn gather(&self, own: Given) -> Result<Vec<Given>, E>;
 }
 
-/// Why a process does not go on.
+/// Error of an exchange between processes.
 #[derive(Debug, thiserror::Error)]
 pub enum RanksError<E> {
-    /// The others cannot be reached.
+    /// A failure of the connection.
     #[error(transparent)]
     Link(E),
-    /// One of the others cannot go on.
+    /// A failure of another process.
     #[error("process {rank}: {problem}")]
     Other {
-        /// Its number.
+        /// Rank of that process.
         rank: usize,
-        /// Why not.
+        /// Description of its error.
         problem: String,
     },
 }
 
-/// What each process has, in the order of their ranks, where all of them have something. A process that is alone tells nobody.
+/// Gathers a value of each process, in the order of their ranks, if all of them have one. With only one process there
+/// is no exchange.
 ///
 /// # Errors
 ///

@@ -1,15 +1,15 @@
-//! What a step needs of a frozen reference policy.
+//! Columns of a frozen reference policy.
 
 use objective::{Constant, Requirements, Statistic, TokenStatistics};
 
 use crate::policy::{Frozen, MicroBatch, MicroBatchOf, Policy};
 
-/// Fills what an objective requires of a frozen reference policy, once before training: constants, and the forward pass where
-/// a statistic needs the reference's whole distribution.
+/// Fills the columns that an objective requires of a frozen reference policy, once before training: constants, and the
+/// forward pass if a statistic needs the reference's whole distribution.
 ///
 /// # Errors
 ///
-/// The reference policy's own.
+/// An error of the reference policy.
 pub fn fill_reference<P: Policy>(
     reference: &P,
     requirements: &Requirements,

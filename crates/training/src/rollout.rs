@@ -1,4 +1,4 @@
-//! What a step needs to know of responses that the policy sampled itself.
+//! Columns of responses that the policy sampled itself.
 
 use objective::{
     Constant, Requirements, Source, Statistic, TokenConstants, TokenStatistics, generalised_advantages, normalise,
@@ -6,21 +6,22 @@ use objective::{
 
 use crate::policy::{Frozen, MicroBatchOf, Policy};
 
-/// What the environment answered to one response.
+/// Outcome of a response in its environment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// The reward on each token.
+    /// Reward of each token.
     pub rewards: Vec<f64>,
-    /// The value of the state after the last token: 0 where the episode ended, V where it was cut off.
+    /// Value of the state after the last token: 0 if the episode ended, V if it was truncated.
     pub bootstrap: f64,
 }
 
-/// Fills what an objective requires of the policy that sampled the responses, before that policy learns from them:
-/// log-probabilities, values, and advantages normalised over the step. `outcomes` has one entry a response of each micro-batch.
+/// Fills the columns that an objective requires of the behaviour policy, before the policy learns from the responses:
+/// log-probabilities, values, and advantages normalised over the step. `outcomes` has one entry per response of each
+/// micro-batch.
 ///
 /// # Errors
 ///
-/// The policy's own.
+/// An error of the policy.
 pub fn fill_behaviour<P: Policy>(
     policy: &P,
     requirements: &Requirements,
@@ -56,7 +57,7 @@ pub fn fill_behaviour<P: Policy>(
             &mut micro_batch.constants;
         for (constant, column, source) in [
             (Constant::BehaviourLogProb, behaviour_log_prob, &statistics.log_prob),
-            // The trainer itself sampled.
+            // The trainer itself was the sampler.
             (Constant::RolloutLogProb, rollout_log_prob, &statistics.log_prob),
             (Constant::BehaviourValue, behaviour_value, &statistics.value),
             (Constant::Return, returns, &returned),

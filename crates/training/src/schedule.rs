@@ -3,35 +3,35 @@
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-/// How the learning rate goes on after its warm-up.
+/// Course of the learning rate after its warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, IntoStaticStr, VariantNames)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Shape {
-    /// Stays at 1.
+    /// A constant factor of 1.
     Constant,
     /// Half a cosine wave from 1 to 0.
     Cosine,
-    /// A line from 1 to 0.
+    /// A linear decrease from 1 to 0.
     Linear,
 }
 
-/// A warm-up and a shape.
+/// A schedule of the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    /// How it goes on after the warm-up.
+    /// Course of the factor after the warm-up.
     pub shape: Shape,
-    /// Share of the run's steps, in [0, 1], over which the factor rises from 0 to 1.
+    /// Fraction of the run's steps, in [0, 1], over which the factor rises from 0 to 1.
     pub warmup_ratio: f64,
 }
 
 impl Schedule {
-    /// The factor of the learning rate at step k of K, k from 0.
+    /// Factor of the learning rate at step k of K, k from 0.
     ///
     /// # Formula
     ///
-    /// With W = ⌈warmup_ratio · K⌉: k/W for k < W, so that a warm-up's first step moves nothing; then 1, or
-    /// (1 + cos(π (k − W)/(K − W)))/2, or (K − k)/(K − W). As the schedules of Hugging Face `transformers` compute it.
+    /// With W = ⌈warmup_ratio · K⌉: k/W for k < W, so that the first step of a warm-up changes nothing; then 1, or (1 +
+    /// cos(π (k − W)/(K − W)))/2, or (K − k)/(K − W), as in the schedules of Hugging Face `transformers`.
     pub fn factor(&self, step: usize, steps: usize) -> f64 {
         let rise = self.warmup(step, steps);
         if rise < 1.0 {
@@ -47,7 +47,7 @@ impl Schedule {
         }
     }
 
-    /// The share of the warm-up that is over at step k of K, in [0, 1]; 1 where there is none.
+    /// Completed fraction of the warm-up at step k of K, in [0, 1]; 1 without a warm-up.
     pub fn warmup(&self, step: usize, steps: usize) -> f64 {
         let warmup = self.warmup_steps(steps);
         if (step as f64) < warmup { step as f64 / warmup } else { 1.0 }

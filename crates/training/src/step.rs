@@ -1,4 +1,4 @@
-//! The one training step: every objective, every policy.
+//! The one training step for every objective and every policy.
 
 #[cfg(test)]
 mod tests;
@@ -14,18 +14,20 @@ use crate::passing::{Passing, columns, forward, pull_back};
 use crate::policy::{MicroBatch, MicroBatchOf, Policy};
 use crate::ranks::agree;
 
-/// An objective in training: what it remembers from step to step, and the memory that a step works in.
+/// Training with an objective: its state between steps, and the buffers of a step.
 ///
-/// A step has one path. Its micro-batches are divided into *parts*: all of them are one part where responses are coupled over the
-/// step, and each is a part of its own where they are not. The columns of a part are evaluated at once, and each micro-batch of
-/// the part is pulled back. A micro-batch that is a part by itself goes through the policy once and its columns are read where
-/// they lie; those of a greater part are gathered, and each goes through the policy a second time to be pulled back.
+/// A step has one path. Its micro-batches are divided into *parts*: all of them form one part if responses are coupled
+/// over the step, and otherwise each is a part of its own. The columns of a part are evaluated together, and each
+/// micro-batch of the part is pulled back. A micro-batch that is a part by itself goes through the policy once, and its
+/// columns are read in place; those of a larger part are gathered, and each micro-batch goes through the policy a
+/// second time to be pulled back.
 ///
-/// Losses are divided by the counts of the whole step, so that any division gives the same gradient. Stop-gradients are the
-/// policy's ([`Policy::anticipate`]) or the objective's ([`Objective::hold`]).
+/// Losses are divided by the counts of the whole step, so that any division gives the same gradient. Stop-gradients
+/// belong to the policy ([`Policy::anticipate`]) or the objective ([`Objective::hold`]).
 ///
-/// Where several processes take the step ([`Policy::ranks`]), each has some of its micro-batches, in the order of their ranks, and
-/// each answers the loss, the metrics and the gradient of the whole step, as if all micro-batches were its own.
+/// If several processes take the step ([`Policy::ranks`]), each has some of its micro-batches, in the order of their
+/// ranks, and each returns the loss, the metrics and the gradient of the whole step, as if all micro-batches were its
+/// own.
 #[derive(Debug)]
 pub struct Step<'a> {
     objective: &'a dyn Objective,
@@ -36,40 +38,40 @@ pub struct Step<'a> {
     gathered: Columns,
 }
 
-/// Numbers of one step.
+/// Settings of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepSettings {
-    /// Learning rate of this step, the schedule's factor included.
+    /// Learning rate of this step, including the schedule's factor.
     pub learning_rate: f64,
-    /// Greatest Euclidean norm of the gradient; none means unclipped.
+    /// Maximum Euclidean norm of the gradient; `None` for no clipping.
     pub clip_norm: Option<f64>,
-    /// Weight λ of the policy's own prediction in an anticipated state, in [0, 1] ([`objective::Anticipation::at`]). An
-    /// objective without anticipated states does not read it.
+    /// Weight λ of the policy's own prediction in an anticipated state, in [0, 1] ([`objective::Anticipation::at`]).
+    /// Objectives without anticipated states ignore it.
     pub lambda: f64,
 }
 
 /// Results of one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
-    /// The step's loss before the update.
+    /// Loss of the step before the update.
     pub loss: f64,
     /// Euclidean norm of the gradient before clipping.
     pub gradient_norm: f64,
-    /// The objective's metrics over the whole step.
+    /// Metrics of the objective over the whole step.
     pub metrics: Metrics,
 }
 
-/// How the micro-batches of a step are divided into parts.
+/// Division of a step's micro-batches into parts.
 #[derive(Clone, Copy)]
 struct Division {
     /// Counts of the whole step.
     totals: StepTotals,
-    /// Where all of them are one part: the token of the gathered columns at which this process's begin.
+    /// If all of them form one part: the index of this process's first token in the gathered columns.
     begin: Option<usize>,
 }
 
 impl<'a> Step<'a> {
-    /// Training with an objective that remembers nothing yet.
+    /// Begins training with an objective, in its initial state.
     pub fn new(objective: &'a dyn Objective) -> Self {
         Self {
             objective,
@@ -81,28 +83,28 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// What the objective asks of its host.
+    /// Requirements of the objective.
     pub fn requirements(&self) -> &Requirements {
         &self.requirements
     }
 
-    /// What the objective remembers from step to step.
+    /// State of the objective between steps.
     pub fn state(&self) -> &ObjectiveState {
         &self.state
     }
 
-    /// What the objective remembers, to be restored from a checkpoint.
+    /// State of the objective, to be restored from a checkpoint.
     pub fn state_mut(&mut self) -> &mut ObjectiveState {
         &mut self.state
     }
 
-    /// One optimizer step: [`accumulate`](Self::accumulate), clip, update.
+    /// Makes one optimizer step: [`accumulate`](Self::accumulate), clip, update.
     ///
-    /// Clipping multiplies the gradient by min(1, c / (norm + 10⁻⁶)), as PyTorch's `clip_grad_norm_` does.
+    /// Clipping multiplies the gradient by min(1, c / (norm + 10⁻⁶)), like PyTorch's `clip_grad_norm_`.
     ///
     /// # Errors
     ///
-    /// [`StepError`]; the policy's parameters, the optimizer and the objective's state are then as they were before the step.
+    /// [`StepError`]; the policy's parameters, the optimizer and the objective's state are then unchanged.
     pub fn take<P: Policy>(
         &mut self,
         policy: &mut P,
@@ -125,11 +127,11 @@ impl<'a> Step<'a> {
         Ok(StepReport { loss, gradient_norm, metrics })
     }
 
-    /// Puts the gradient of the step's loss into the policy, and answers the loss and the metrics.
+    /// Adds the gradient of the step's loss to the policy, and returns the loss and the metrics.
     ///
     /// # Errors
     ///
-    /// [`StepError`]; the gradient is then unspecified. The parameters and the objective's state are as they were.
+    /// [`StepError`]; the gradient is then unspecified. The parameters and the objective's state are unchanged.
     pub fn accumulate<P: Policy>(
         &mut self,
         policy: &mut P,
@@ -142,11 +144,12 @@ impl<'a> Step<'a> {
         Ok(answer)
     }
 
-    /// The loss and the metrics of micro-batches as one step, without a gradient. What the objective remembers stays as it is.
+    /// Computes the loss and the metrics of micro-batches as one step, without a gradient. The objective's state is
+    /// unchanged.
     ///
     /// # Errors
     ///
-    /// [`StepError`].
+    /// [`StepError`] for invalid columns or a failure of the policy.
     pub fn evaluate<P: Policy>(
         &mut self,
         policy: &P,
@@ -169,7 +172,8 @@ impl<'a> Step<'a> {
         Ok(answer)
     }
 
-    /// The one path of a step: the processes agree on its counts or columns, and then on the sum of what their parts add to it.
+    /// The one path of a step: the processes agree on its counts or columns, and then on the sum of what their parts
+    /// contribute.
     fn pass<P: Policy>(
         &mut self,
         mut policy: Passing<'_, P>,
@@ -216,7 +220,7 @@ impl<'a> Step<'a> {
         Ok(Division { totals: StepTotals::of(responses, pairs), begin: Some(begin) })
     }
 
-    /// Takes micro-batches through the policy and puts their columns behind one another.
+    /// Runs micro-batches through the policy and concatenates their columns.
     fn gather<P: Policy>(
         &mut self,
         policy: &P,
@@ -232,7 +236,7 @@ impl<'a> Step<'a> {
         Ok(gathered)
     }
 
-    /// What this process's micro-batches add to the loss, the metrics and the gradient of the step.
+    /// Contribution of this process's micro-batches to the loss, the metrics and the gradient of the step.
     fn parts<P: Policy>(
         &mut self,
         policy: &mut Passing<'_, P>,
@@ -248,7 +252,7 @@ impl<'a> Step<'a> {
             Some(_) => &mut std::iter::once(micro_batches),
         };
         for (index, part) in parts.enumerate() {
-            // A micro-batch that is a part by itself goes through the policy once, and its columns are read where they lie.
+            // A micro-batch that is a part by itself goes through the policy once, and its columns are read in place.
             let (mut passed, columns) = match (begin, part) {
                 (None, [own]) => {
                     let passed = forward(policy.get(), requirements, own, lambda, statistics)?;
@@ -266,11 +270,11 @@ impl<'a> Step<'a> {
             let mut tokens = begin.map_or(0..0, |begin| begin..begin);
             for micro_batch in part {
                 let (passed, cotangents) = match passed.take() {
-                    Some(passed) => (passed, &evaluation.cotangents),
+                    Some(passed) => (passed, evaluation.cotangents()),
                     None => {
                         let passed = forward(*policy, requirements, micro_batch, lambda, statistics)?;
                         tokens = tokens.end..tokens.end + micro_batch.tokens.len();
-                        copy_tokens(requirements.statistics, &evaluation.cotangents, tokens.clone(), statistics);
+                        copy_tokens(requirements.statistics, evaluation.cotangents(), tokens.clone(), statistics);
                         (passed, &*statistics)
                     }
                 };
@@ -281,7 +285,7 @@ impl<'a> Step<'a> {
     }
 }
 
-/// The first micro-batch that goes on with a group of the one before, and the group.
+/// The first micro-batch that continues a group of the previous one, and the group.
 fn split_group<S, F>(grouped: bool, micro_batches: &[MicroBatch<S, F>]) -> Option<(usize, usize)> {
     let group = |response: Option<&Response>| match response?.feedback {
         Feedback::Group(group) if grouped => Some(group),

@@ -1,4 +1,4 @@
-//! What a page or a Node program calls: one evaluation, and one run of a lake.
+//! Functions that a page or a Node program calls: one evaluation, and one run of a lake.
 
 use lake::experiment::Experiment;
 use lake::recipe::{Overrides, Recipe};

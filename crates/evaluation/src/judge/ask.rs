@@ -16,7 +16,7 @@ use crate::error::{EvaluationError, refuse_setting};
 
 /// Settings of the requests to a judge.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct JudgeSettings {
     /// Address of the judge; requests go to `/chat/completions` below it.
     pub url: String,
     /// Name of the model that answers.
@@ -31,22 +31,22 @@ pub struct Settings {
     pub timeout: Duration,
     /// Maximum number of requests for a question.
     pub tries: usize,
-    /// Pause after the first failure. It doubles after each further failure, up to [`LONGEST`].
+    /// Pause after the first failure. It doubles after each further failure, up to [`MAX_PAUSE`].
     pub pause: Duration,
 }
 
 /// Maximum pause between two requests, unless the judge asks for a longer one.
-pub const LONGEST: Duration = Duration::from_secs(60);
+pub const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Maximum pause that a judge may ask for.
-pub const LONGEST_ASKED: Duration = Duration::from_secs(600);
+pub const MAX_REQUESTED_PAUSE: Duration = Duration::from_secs(600);
 
 /// Maximum size of a judge's response, in bytes.
-const MOST_BYTES: u64 = 4 << 20;
+const MAX_BYTES: u64 = 4 << 20;
 
 /// Client of a judge.
 pub struct Judge {
-    settings: Settings,
+    settings: JudgeSettings,
     address: reqwest::Url,
     key: Option<String>,
     client: Client,
@@ -118,9 +118,9 @@ impl Judge {
     ///
     /// [`EvaluationError::Setting`] for an invalid address, an address with a password, and a setting that is out of
     /// its range; [`EvaluationError::Judge`] if the system offers no encryption.
-    pub fn new(settings: Settings, key: Option<String>) -> Result<Self, EvaluationError> {
-        let settings = Settings { url: settings.url.trim_end_matches('/').to_owned(), ..settings };
-        let allowed = "an address as http://localhost:8000/v1";
+    pub fn new(settings: JudgeSettings, key: Option<String>) -> Result<Self, EvaluationError> {
+        let settings = JudgeSettings { url: settings.url.trim_end_matches('/').to_owned(), ..settings };
+        let allowed = "an address such as http://localhost:8000/v1";
         let address = format!("{}/chat/completions", settings.url);
         let address = reqwest::Url::parse(&address)
             .ok()
@@ -129,8 +129,8 @@ impl Judge {
         if !address.username().is_empty() || address.password().is_some() {
             return Err(refuse_setting(
                 "judge",
-                "an address without a password; LM_JUDGE_KEY has the key",
-                "one with it".to_owned(),
+                "an address without a password; set LM_JUDGE_KEY to the key",
+                "an address with one".to_owned(),
             ));
         }
         if !(settings.temperature >= 0.0 && settings.temperature.is_finite()) {
@@ -154,7 +154,7 @@ impl Judge {
     }
 
     /// The settings of the requests.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &JudgeSettings {
         &self.settings
     }
 
@@ -164,7 +164,7 @@ impl Judge {
     ///
     /// An error of `serde_json`, which text does not cause.
     pub fn body(&self, question: &str) -> Result<String, EvaluationError> {
-        let Settings { model, temperature, seed, max_tokens, .. } = &self.settings;
+        let JudgeSettings { model, temperature, seed, max_tokens, .. } = &self.settings;
         let body = Body {
             model,
             messages: [Said { role: "user", content: question }],
@@ -188,10 +188,10 @@ impl Judge {
         stops: &dyn Fn() -> bool,
         waits: &dyn Fn(&str, Duration),
     ) -> Result<Option<Answer>, EvaluationError> {
-        let Settings { tries, pause, .. } = self.settings;
+        let JudgeSettings { tries, pause, .. } = self.settings;
         let pauses = ExponentialBuilder::new()
             .with_min_delay(pause)
-            .with_max_delay(LONGEST)
+            .with_max_delay(MAX_PAUSE)
             .with_max_times(tries - 1)
             .with_jitter();
         let once = || if stops() { Err(Trouble::Stopped) } else { self.once(body) };
@@ -201,12 +201,12 @@ impl Judge {
             .notify(|trouble, pause| {
                 if let Trouble::Passing { problem, after } = trouble {
                     // Waits as long as the judge asks for, up to the limit.
-                    let pause = after.map_or(pause, |after| after.min(LONGEST_ASKED));
+                    let pause = after.map_or(pause, |after| after.min(MAX_REQUESTED_PAUSE));
                     waits(problem, pause);
                     sleep(pause, stops);
                 }
             })
-            // Done above, where it can be ended.
+            // The pause is above, where `stops` can end it.
             .sleep(|_| ())
             .call();
         match answer {
@@ -245,7 +245,7 @@ impl Judge {
                 text: message.content.unwrap_or_default(),
                 model: model.unwrap_or_else(|| self.settings.model.clone()),
             }),
-            // What stands between here and the judge may say such things for a while.
+            // A proxy before the judge may report such statuses temporarily.
             _ => Err(Trouble::Passing {
                 problem: format!("expected a chat completion{}", beginning(&text)),
                 after: None,
@@ -263,8 +263,8 @@ impl Judge {
                 0 => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
                 length => bytes.extend_from_slice(&part[..length]),
             }
-            if bytes.len() as u64 > MOST_BYTES {
-                return Err(passing(format!("expected a response of at most {MOST_BYTES} bytes, got more")));
+            if bytes.len() as u64 > MAX_BYTES {
+                return Err(passing(format!("expected a response of at most {MAX_BYTES} bytes, got more")));
             }
             if begun.elapsed() > self.settings.timeout {
                 return Err(passing(format!("expected a response within {} s", self.settings.timeout.as_secs())));
@@ -329,8 +329,8 @@ fn causes(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
-    fn settings(url: &str) -> Settings {
-        Settings {
+    fn settings(url: &str) -> JudgeSettings {
+        JudgeSettings {
             url: url.to_owned(),
             model: "m".to_owned(),
             temperature: 0.0,
@@ -369,13 +369,13 @@ mod tests {
     #[test]
     fn settings_out_of_their_range_are_refused() {
         let refused = |settings| Judge::new(settings, None).err().unwrap().to_string();
-        let address = "judge: expected an address as http://localhost:8000/v1, got";
+        let address = "judge: expected an address such as http://localhost:8000/v1, got";
         assert_eq!(refused(settings("localhost")), format!("{address} \"localhost\""));
         assert_eq!(refused(settings("ftp://a/b")), format!("{address} \"ftp://a/b\""));
         let secret = refused(settings("http://me:secret@localhost/v1"));
         assert!(secret.starts_with("judge: expected an address without a password") && !secret.contains("secret"));
-        let other = Settings { temperature: f64::NAN, ..settings("http://a") };
+        let other = JudgeSettings { temperature: f64::NAN, ..settings("http://a") };
         assert_eq!(refused(other), "temperature: expected a number of 0 or more, got NaN");
-        assert_eq!(refused(Settings { tries: 0, ..settings("http://a") }), "tries: expected at least 1, got 0");
+        assert_eq!(refused(JudgeSettings { tries: 0, ..settings("http://a") }), "tries: expected at least 1, got 0");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The rate yᵢ ∈ \[0, 1\] of the i-th pair is modelled as σ(a + b xᵢ), and (a, b) maximise Σ yᵢ ln pᵢ + (1 − yᵢ) ln(1 −
 //! pᵢ). That is concave in (a, b), so Newton's step, halved while it does not climb, finds its only maximum. As rates
-//! need not be 0 or 1, the covariance of (a, b) does not trust the binomial's variance: it is the sandwich H⁻¹ (Σ (yᵢ −
+//! need not be 0 or 1, the covariance of (a, b) does not assume the binomial variance: it is the sandwich H⁻¹ (Σ (yᵢ −
 //! pᵢ)² zᵢ zᵢᵀ) H⁻¹ · n/(n − 2) with zᵢ = (1, xᵢ) and H = Σ pᵢ (1 − pᵢ) zᵢ zᵢᵀ (Papke & Wooldridge 1996, "Econometric
 //! methods for fractional response variables", with the correction for small samples called HC1).
 //!
@@ -51,15 +51,15 @@ pub(crate) fn fit(points: &[(f64, f64)]) -> Option<Fit> {
 fn has_maximum(points: &[(f64, f64)]) -> bool {
     let above = points.iter().filter(|(_, y)| *y > 0.0).map(|(x, _)| *x);
     let below = points.iter().filter(|(_, y)| *y < 1.0).map(|(x, _)| *x);
-    // Where all rates are 0 or all are 1, one side has no points, its least is ∞ and its most −∞, and both are false.
-    least(above.clone()) < most(below.clone()) && least(below) < most(above)
+    // If all rates are 0 or all are 1, one side has no points, its minimum is ∞ and its maximum −∞, and both are false.
+    min(above.clone()) < max(below.clone()) && min(below) < max(above)
 }
 
-fn least(values: impl Iterator<Item = f64>) -> f64 {
+fn min(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(f64::INFINITY, f64::min)
 }
 
-fn most(values: impl Iterator<Item = f64>) -> f64 {
+fn max(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(f64::NEG_INFINITY, f64::max)
 }
 
@@ -106,7 +106,7 @@ fn intercept_error(points: &[(f64, f64)], a: f64, b: f64) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// With x of two values the fit goes through both means: a + b x = logit of the mean there.
+    /// If x has two values, the fit goes through both means: a + b x = logit of the mean there.
     #[test]
     fn of_two_values_the_fit_is_the_logit_of_their_means() {
         let points: Vec<_> =
@@ -115,7 +115,7 @@ mod tests {
         let logit = |p: f64| (p / (1.0 - p)).ln();
         assert!((fit.intercept - logit(0.25)).abs() < 1e-12, "{fit:?}");
         assert!((fit.intercept + fit.slope - logit(0.75)).abs() < 1e-12, "{fit:?}");
-        // Only the four at x = 0 tell of a: H there is 4 · 3/16, the squares of what is left add up to 3/4.
+        // Only the four points at x = 0 determine a: H there is 4 · 3/16, and the squared residuals add up to 3/4.
         let error = (0.75f64 / (4.0 * 0.1875 * 4.0 * 0.1875) * 7.0 / 5.0).sqrt();
         assert!((fit.intercept_error - error).abs() < 1e-12, "{fit:?} {error}");
     }

@@ -27,7 +27,7 @@ pub struct Pair<'a> {
 pub fn pairs<'a>(a: &'a Outputs, b: &'a Outputs) -> Result<Vec<Pair<'a>>, TextError> {
     let (by_a, by_b) = (by_instruction(a)?, by_instruction(b)?);
     let lacks = |of: &Outputs, record: usize, answer: &Output, other: &Outputs| {
-        let source = refuse("instruction", format!("one of {}", other.path.display()), told(&answer.instruction));
+        let source = refuse("instruction", format!("one of {}", other.path.display()), shortened(&answer.instruction));
         TextError::entry(&of.path, record, source)
     };
     if let Some((record, answer)) = b.answers.iter().find(|(_, answer)| !by_a.contains_key(answer.instruction.as_str()))
@@ -46,7 +46,7 @@ fn by_instruction(outputs: &Outputs) -> Result<HashMap<&str, (usize, &Output)>, 
     for (record, answer) in &outputs.answers {
         if let Some((first, _)) = by_instruction.insert(answer.instruction.as_str(), (*record, answer)) {
             let allowed = format!("an instruction that no other record has, as record {first} does");
-            let source = refuse("instruction", allowed, told(&answer.instruction));
+            let source = refuse("instruction", allowed, shortened(&answer.instruction));
             return Err(TextError::entry(&outputs.path, *record, source));
         }
     }
@@ -54,7 +54,7 @@ fn by_instruction(outputs: &Outputs) -> Result<HashMap<&str, (usize, &Output)>, 
 }
 
 /// The beginning of an instruction, for an error message.
-fn told(instruction: &str) -> String {
+fn shortened(instruction: &str) -> String {
     const TOLD: usize = 60;
     match instruction.char_indices().nth(TOLD) {
         None => format!("{instruction:?}"),
@@ -103,7 +103,7 @@ impl Template {
             let used = used.into_iter().collect::<Vec<_>>().join(", ");
             let used = if used.is_empty() { "none" } else { &used };
             return Err(fail(format!(
-                "variables: expected {} to be used and no other, got {used}",
+                "variables: expected a template that uses {} and no others, got {used}",
                 VARIABLES.join(", ")
             )));
         }
@@ -189,7 +189,7 @@ mod tests {
         let refused = |source: &str| Template::new("t".as_ref(), source).err().unwrap().to_string();
         assert_eq!(
             refused("{{ first }} {{ secnd }}"),
-            "t: variables: expected first, instruction, second to be used and no other, got first, secnd"
+            "t: variables: expected a template that uses first, instruction, second and no others, got first, secnd"
         );
         assert!(refused("hi").ends_with("got none"));
         assert!(refused("{{ first").starts_with("t: syntax error: "), "{}", refused("{{ first"));

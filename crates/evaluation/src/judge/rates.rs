@@ -1,23 +1,28 @@
-//! How often one model is preferred to the other, and how sure that is.
+//! The rate at which a judge prefers one model to the other, with its confidence interval.
 //!
-//! Pairs are the sample. A pair's score is the mean over both orders of 1 where A was preferred, ½ for a tie and 0 for
-//! B. A rate is the mean over pairs, and its interval Student's t of n − 1 degrees of freedom on their standard error.
-//! The interval has no width where all pairs agree, which says nothing of pairs that were not asked.
+//! Pairs are the sample. A pair's score is the mean over both orders of 1 if A was preferred, ½ for a tie and 0 for B.
+//! A rate is the mean over pairs, and its interval is Student's t of n − 1 degrees of freedom on the standard error.
+//! The interval has no width if all pairs agree, which says nothing about other pairs.
 //!
-//! The length-controlled rate is what a logistic regression of the scores on tanh(dᵢ / s) predicts at d = 0,
-//! σ(intercept); dᵢ is how many characters A's answer is longer than B's, s the standard deviation of all dᵢ (that of n
-//! − 1). Its interval is Student's t of n − 2 degrees of freedom on the intercept's standard error (robust, as scores
-//! need not be 0 or 1), through σ.
+//! The length-controlled rate is the prediction of a logistic regression of the scores on tanh(dᵢ / s) at d = 0,
+//! σ(intercept); dᵢ is the number of characters by which A's answer is longer than B's, and s the standard deviation of
+//! all dᵢ (with n − 1). Its interval is Student's t of n − 2 degrees of freedom on the intercept's standard error
+//! (robust, as scores need not be 0 or 1), mapped through σ.
 //!
-//! Like AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475, and the `alpaca_eval` program): the logistic model, tanh of
-//! the difference divided by its standard deviation and not centred, lengths in characters, the counterfactual of no
-//! difference, ties as halves. Not like it: there is no term of the instruction's difficulty, as that is fitted on the
-//! leaderboard's models and its 805 instructions; no penalty and no cross-validation, as two numbers are fitted to
-//! hundreds of pairs; no answers of a baseline prompted to be longer or shorter beside the model's; a judge's word is
-//! 0, ½ or 1 rather than a probability of tokens; both orders are asked, where AlpacaEval draws one for each pair; and
-//! the interval is that of the intercept, where AlpacaEval's standard error is the spread of its predictions. So a rate
-//! is near that of AlpacaEval's model without these parts (its `length_controlled_minimal`), and not a number of its
-//! leaderboard.
+//! The method shares with AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475, and the `alpaca_eval` program): the
+//! logistic model, tanh of the difference divided by its standard deviation and not centred, lengths in characters, the
+//! counterfactual of no difference, ties as halves. It differs in that:
+//!
+//! - there is no term for the instruction's difficulty, which AlpacaEval fits on the leaderboard's models and its 805
+//!   instructions;
+//! - there is no penalty and no cross-validation, as two numbers are fitted to hundreds of pairs;
+//! - there are no answers of a baseline prompted to be longer or shorter beside the model's;
+//! - a verdict is 0, ½ or 1 instead of a probability of tokens;
+//! - both orders are asked, while AlpacaEval samples one for each pair;
+//! - the interval is that of the intercept, while AlpacaEval's standard error is the spread of its predictions.
+//!
+//! So a rate is close to that of AlpacaEval's model without these parts (its `length_controlled_minimal`), and not
+//! comparable with its leaderboard.
 
 use std::collections::HashMap;
 
@@ -32,7 +37,7 @@ use super::verdict::{Choice, Order, Verdict};
 /// A mean of one number in [0, 1] for each pair.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Rate {
-    /// The mean.
+    /// Mean over the pairs.
     pub rate: f64,
     /// 95% interval; `None` for a single pair.
     pub interval: Option<[f64; 2]>,
@@ -93,7 +98,7 @@ impl Controlled {
         let squares: f64 = pairs.iter().map(|(difference, _)| (difference - mean).powi(2)).sum();
         let deviation = (squares / (count - 1.0)).sqrt();
         if deviation == 0.0 {
-            return Self::None { none: "lengths differ by the same in every pair" };
+            return Self::None { none: "the difference of lengths is the same in every pair" };
         }
         let points: Vec<_> =
             pairs.iter().map(|(difference, score)| ((difference / deviation).tanh(), *score)).collect();
@@ -217,7 +222,7 @@ mod tests {
             fitted => panic!("{fitted:?}"),
         };
         assert_eq!(none(&[(1.0, 1.0), (2.0, 0.0)]), "fewer than 3 pairs");
-        assert_eq!(none(&[(1.0, 1.0), (1.0, 0.0), (1.0, 0.5)]), "lengths differ by the same in every pair");
+        assert_eq!(none(&[(1.0, 1.0), (1.0, 0.0), (1.0, 0.5)]), "the difference of lengths is the same in every pair");
         let separated = "a difference of lengths separates wins from losses, or all pairs agree";
         assert_eq!(none(&[(1.0, 1.0), (2.0, 1.0), (-1.0, 0.0)]), separated);
     }

@@ -1,4 +1,4 @@
-//! Verdicts of a judge, and how they are read from its answers.
+//! Verdicts of a judge, and their extraction from its answers.
 
 use serde::{Deserialize, Serialize};
 

@@ -47,7 +47,7 @@ impl Fake {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (answer, requests) = (Arc::clone(&answer), Arc::clone(&kept));
-                // A client that was killed does not wait for its answer, which is no failure of the judge's.
+                // A client that was killed does not read its answer, which is not an error of the judge.
                 std::thread::spawn(move || _ = serve(stream.unwrap(), &*answer, &requests));
             }
         });

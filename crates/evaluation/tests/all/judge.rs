@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use evaluation::judge::ask::{Judge, Settings};
+use evaluation::judge::ask::{Judge, JudgeSettings};
 use evaluation::judge::judgement::Judgement;
 use evaluation::judge::question::{Pair, Template};
 use evaluation::judge::rates::{Controlled, Counts, Rate, Rates};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::fake::{Fake, Reply, Shown};
 use crate::oracle::{answers, close, numbers};
 
-/// Answers to as many instructions.
+/// Answers to this many instructions.
 fn outputs(name: &str, texts: &[&str]) -> Outputs {
     let answer = |(index, text): (usize, &&str)| {
         let instruction = format!("question {index}");
@@ -32,8 +32,8 @@ fn outputs(name: &str, texts: &[&str]) -> Outputs {
     }
 }
 
-fn settings(fake: &Fake) -> Settings {
-    Settings {
+fn settings(fake: &Fake) -> JudgeSettings {
+    JudgeSettings {
         url: fake.url.clone(),
         model: "fake".to_owned(),
         temperature: 0.0,
@@ -45,8 +45,8 @@ fn settings(fake: &Fake) -> Settings {
     }
 }
 
-/// Compares in a new folder.
-fn compare(settings: Settings, a: &[&str], b: &[&str]) -> Result<Judgement, String> {
+/// Compares the answers in a new folder.
+fn compare(settings: JudgeSettings, a: &[&str], b: &[&str]) -> Result<Judgement, String> {
     let folder = tempfile::tempdir().unwrap();
     let out = OutputFolder::create(folder.path()).unwrap();
     let (judge_, template) = (Judge::new(settings, None).unwrap(), Template::read(None).unwrap());
@@ -107,13 +107,14 @@ fn a_judge_of_length_alone_has_a_win_rate_and_none_with_lengths_controlled() {
     );
 }
 
-/// Log-odds of ln 3 for the longer one and of nothing else: what length explains is taken away, to the last digit.
+/// The judge prefers the longer answer with log-odds ln 3 and nothing else, so length control removes the preference to
+/// the last digit.
 #[test]
 fn with_lengths_controlled_a_preference_for_length_is_none_for_a_model() {
     let fake = Fake::new(|shown| Reply::Says(if shown.first.contains("better") { "first" } else { "second" }));
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for (index, a_is_longer) in (0..16).map(|index| (index, index % 4 != 0)) {
-        // Of every four pairs with the same one longer, it is the better one in three.
+        // In every four pairs with the same longer answer, it is preferred in three.
         let longer_is_better = (index / 4) % 4 != 0;
         let (long, short) = if longer_is_better { ("better, longer", "brief!") } else { ("plain, longer!", "better") };
         let (one, other) = if a_is_longer { (long, short) } else { (short, long) };
@@ -154,8 +155,8 @@ fn a_judge_that_is_busy_is_asked_again_when_it_says() {
         1 => Reply::Fails(503, Some("1"), ""),
         _ => Reply::Says("first"),
     });
-    // Were the judge not asked how long, this would take minutes.
-    let settings = Settings { pause: Duration::from_secs(60), ..settings(&fake) };
+    // If the requested pause were ignored, this would take minutes.
+    let settings = JudgeSettings { pause: Duration::from_secs(60), ..settings(&fake) };
     let begun = Instant::now();
     let Judgement { rates, .. } = compare(settings, &["a"], &["b"]).unwrap();
     assert!((1..60).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
@@ -170,7 +171,7 @@ fn a_judge_that_is_late_or_is_no_judge_for_a_while_is_asked_again() {
         1 => Reply::Fails(200, None, "<html>starting</html>"),
         _ => Reply::Says("first"),
     });
-    let settings = Settings { timeout: Duration::from_secs(1), tries: 9, ..settings(&fake) };
+    let settings = JudgeSettings { timeout: Duration::from_secs(1), tries: 9, ..settings(&fake) };
     assert_eq!(compare(settings, &["a"], &["b"]).unwrap().rates.first.unwrap().rate, 1.0);
 }
 
@@ -180,12 +181,12 @@ fn a_judge_that_does_not_answer_is_given_up_with_what_it_said() {
     let failed = compare(settings(&fake), &["a"], &["b"]).unwrap_err();
     assert!(failed.starts_with(&format!("judge {}: 500 ", fake.url)), "{failed}");
     assert!(failed.ends_with(", got out of memory, 3 times"), "{failed}");
-    // What will not pass is asked once.
+    // A permanent failure is not retried.
     let fake = Fake::new(|_| Reply::Fails(401, None, "{\"error\": \"no key\"}"));
-    let failed = compare(Settings { tries: 9, ..settings(&fake) }, &["a"], &["b"]).unwrap_err();
+    let failed = compare(JudgeSettings { tries: 9, ..settings(&fake) }, &["a"], &["b"]).unwrap_err();
     assert!(failed.ends_with(", got {\"error\": \"no key\"}"), "{failed}");
     assert!(fake.asked().into_values().all(|times| times == 1));
-    let nobody = Settings { url: "http://127.0.0.1:1/v1".to_owned(), ..settings(&fake) };
+    let nobody = JudgeSettings { url: "http://127.0.0.1:1/v1".to_owned(), ..settings(&fake) };
     let failed = compare(nobody, &["a"], &["b"]).unwrap_err();
     assert!(failed.starts_with("judge http://127.0.0.1:1/v1: ") && failed.contains("refused"), "{failed}");
 }
@@ -194,7 +195,7 @@ fn a_judge_that_does_not_answer_is_given_up_with_what_it_said() {
 fn a_judge_that_answers_without_end_is_cut_off_and_its_control_codes_are_not_printed() {
     let long: &str = Box::leak("x".repeat(5 << 20).into_boxed_str());
     let fake = Fake::new(move |_| Reply::Fails(200, None, long));
-    let failed = compare(Settings { tries: 1, ..settings(&fake) }, &["a"], &["b"]).unwrap_err();
+    let failed = compare(JudgeSettings { tries: 1, ..settings(&fake) }, &["a"], &["b"]).unwrap_err();
     assert!(failed.ends_with("expected a response of at most 4194304 bytes, got more, 1 times"), "{failed}");
     let fake = Fake::new(|_| Reply::Fails(400, None, "\u{1b}]0;title\u{7}no\u{9b}2J \u{202e}model"));
     let failed = compare(settings(&fake), &["a"], &["b"]).unwrap_err();
@@ -251,7 +252,7 @@ fn a_key_is_sent_in_the_authorization_header_alone() {
     assert!(!request.body.contains("secret"), "{}", request.body);
 }
 
-/// Whose verdicts they are, and how long the answers.
+/// Verdicts on pairs, with the lengths of the answers.
 fn verdicts() -> impl Strategy<Value = Vec<(usize, usize, [Option<Choice>; 2])>> {
     let choice = || prop::sample::select(vec![Some(Choice::A), Some(Choice::B), Some(Choice::Tie), None]);
     prop::collection::vec((0..40_usize, 0..40_usize, [choice(), choice()]), 1..40)
@@ -283,7 +284,7 @@ fn rates(pairs: &[(usize, usize, [Option<Choice>; 2])]) -> Rates {
 proptest! {
     #[test]
     fn the_rate_of_b_over_a_mirrors_that_of_a_over_b(pairs in verdicts()) {
-        // The judge sees the same, and the files have other names: what A's order was is B's.
+        // The judge reads the same questions with the files exchanged, so the verdicts and orders are mirrored.
         let mirror = |choice: Option<Choice>| choice.map(|choice| match choice {
             Choice::A => Choice::B,
             Choice::B => Choice::A,
@@ -327,7 +328,7 @@ fn rates_agree_with_alpaca_eval_and_statsmodels() {
         let Rate { rate, interval } = Rate::new(&scores).unwrap();
         let half = (interval.unwrap()[1] - interval.unwrap()[0]) / 2.0;
         assert!((rate - number("win_rate")).abs() < 1e-12, "{name}");
-        // Student's t is near 2 for many pairs; how near, its own test says.
+        // Student's t is close to 2 for many pairs; another test checks the exact quantile.
         let t = half / number("standard_error");
         assert!(if scores.len() > 100 { (1.97..1.99).contains(&t) } else { t > 2.4 }, "{name}: {t}");
         let lengths = numbers(&case["lengths_a"]).into_iter().zip(numbers(&case["lengths_b"]));
@@ -339,7 +340,7 @@ fn rates_agree_with_alpaca_eval_and_statsmodels() {
         assert!((rate - 1.0 / (1.0 + (-intercept).exp())).abs() < 1e-12, "{name}");
         let own = &case["alpaca_eval"];
         close(&[intercept, slope], &[own["intercept"].as_f64().unwrap(), own["slope"].as_f64().unwrap()], 1e-4, name);
-        // statsmodels' HC0 knows no correction for small samples.
+        // statsmodels' HC0 has no small-sample correction.
         let logit = |p: f64| (p / (1.0 - p)).ln();
         let half = (logit(high) - logit(low)) / 2.0;
         let count = scores.len() as f64;

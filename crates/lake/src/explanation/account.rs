@@ -1,4 +1,4 @@
-//! What one run has to say: it is observed while it trains, and measured before and after.
+//! The account of one run: it is observed during training, and measured before and after.
 
 use std::convert::Infallible;
 
@@ -20,22 +20,22 @@ use crate::rollout::{Dice, sample};
 use crate::solver::TransitionMatrix;
 use crate::teacher;
 
-/// Of one run, whose gradients may have no direction.
+/// Measurements of one run, in which a gradient may be zero and have no direction.
 pub(super) type OfRun = Standing<f64, Option<f64>>;
 
-/// What one run has to say.
+/// Account of one run.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Account {
     pub(super) reads: Reads,
-    /// Each cell's part of the distance.
+    /// Part of each cell in the distance.
     pub(super) distances: Vec<f64>,
     pub(super) before: OfRun,
     pub(super) trained: OfRun,
-    /// log π of the chosen and the rejected trajectory at each step of the curve.
+    /// Log-probabilities of the chosen and the rejected trajectory at each point of the curve.
     pub(super) log_probs: Vec<[f64; 2]>,
 }
 
-/// What a run is observed to do while it trains.
+/// Observations of a run during training.
 #[derive(Clone, Debug)]
 pub(crate) struct Observation {
     before: Network,
@@ -43,34 +43,34 @@ pub(crate) struct Observation {
     log_probs: Vec<[f64; 2]>,
 }
 
-/// What the run's account is made from.
+/// Inputs of a run's account.
 pub(crate) struct Subject<'a> {
     pub(crate) environment: &'a Environment,
     pub(crate) discount: f64,
     pub(crate) optimal: &'a TransitionMatrix,
     pub(crate) demonstration: &'a Trajectory,
     pub(crate) rejected: Option<&'a Trajectory>,
-    /// The teacher's distributions, where a method reads them.
+    /// Distributions of the teacher, if a method reads them.
     pub(crate) teacher: Option<&'a TransitionMatrix>,
-    /// What each method of the recipe trains with, its last stage.
+    /// Objective of each method's last stage in the recipe.
     pub(crate) objectives: &'a [&'a dyn Objective],
-    /// The run's method, among them.
+    /// Index of the run's method among them.
     pub(crate) own: usize,
     pub(crate) label: &'a str,
     pub(crate) seed: u64,
-    /// Updates done.
+    /// Number of updates so far.
     pub(crate) steps: usize,
     /// Whether gradients are compared in this run.
     pub(crate) compared: bool,
 }
 
 impl Observation {
-    /// Of a training that begins with this network.
+    /// Begins the observation of a training that starts with this network.
     pub(crate) fn new(before: &Network, cells: usize) -> Self {
         Self { before: before.clone(), reads: Reads::new(cells), log_probs: Vec::new() }
     }
 
-    /// Counts what an update will read, with this weight of anticipated states.
+    /// Counts the reads of an update, with this weight of anticipated states.
     pub(crate) fn read(
         &mut self,
         policy: &LakePolicy<'_>,
@@ -82,17 +82,17 @@ impl Observation {
         batches.iter().for_each(|batch| self.reads.count(policy, requirements, batch, lambda, demonstration));
     }
 
-    /// What the policy is at a step of the curve.
+    /// Measures the policy at a point of the curve.
     pub(crate) fn look(&mut self, network: &Network, demonstration: &Trajectory, rejected: Option<&Trajectory>) {
         self.log_probs.extend(rejected.map(|rejected| [demonstration, rejected].map(|word| log_prob(network, word))));
     }
 
-    /// What is to be said of the run that left this network behind. `value_head` is where the value head is drawn from that a
-    /// compared method may need and the run's own does without.
+    /// Makes the account of the run that produced this network. `value_head` generates a value head for compared
+    /// methods that need one if the run's own network has none.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Step`] of a gradient.
+    /// [`LakeError::Step`] for a failed gradient.
     pub(crate) fn account(
         self,
         trained: &Network,
@@ -158,7 +158,7 @@ impl Subject<'_> {
         })
     }
 
-    /// What a step of the objective would read; none where samples give it nothing.
+    /// The batch that a step of the objective would read; `None` if its samples give no data.
     fn batch(
         &self,
         objective: &dyn Objective,
@@ -182,7 +182,7 @@ impl Subject<'_> {
     }
 }
 
-/// Each pair of so many methods: (0, 1), (0, 2), (1, 2), (0, 3), ...
+/// All pairs of this many methods: (0, 1), (0, 2), (1, 2), (0, 3), ...
 pub(super) fn pairs(methods: usize) -> impl Iterator<Item = [usize; 2]> {
     (0..methods).flat_map(|second| (0..second).map(move |first| [first, second]))
 }

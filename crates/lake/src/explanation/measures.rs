@@ -13,19 +13,19 @@ use crate::network::{Forward, Network, States};
 use crate::policy::LakePolicy;
 use crate::solver::TransitionMatrix;
 
-/// How often each cell was read, by origin.
+/// Number of reads of each cell, by origin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reads {
     by_origin: [Vec<f64>; Origin::ALL.len()],
 }
 
 impl Reads {
-    /// None yet, of as many cells.
+    /// Counts of zero for this many cells.
     pub fn new(cells: usize) -> Self {
         Self { by_origin: std::array::from_fn(|_| vec![0.0; cells]) }
     }
 
-    /// Counts what one update reads of a micro-batch, with this weight of anticipated states.
+    /// Counts the reads of one update on a micro-batch, with this weight of anticipated states.
     pub fn count(
         &mut self,
         policy: &LakePolicy<'_>,
@@ -59,7 +59,7 @@ impl Reads {
         self.by_origin.iter().any(|reads| reads[cell] > 0.0)
     }
 
-    /// Each non-terminal cell's share in the reads of them all; none if nothing was read.
+    /// Share of each non-terminal cell in the reads of all of them; `None` if nothing was read.
     pub fn shares(&self, map: &Map) -> Option<Vec<f64>> {
         let mut shares = vec![0.0; map.cells().len()];
         for cell in map.non_terminal() {
@@ -79,7 +79,7 @@ struct Read {
     anticipated: bool,
 }
 
-/// What an update reads of the responses that it learns from.
+/// Calls a function for each read of an update on the responses that it learns from.
 fn for_each_read(
     policy: &LakePolicy<'_>,
     requirements: &Requirements,
@@ -110,7 +110,8 @@ fn for_each_read(
     }
 }
 
-/// qₙ for each n below `times`: the states that an objective weighs at time n, over all cells; none at which nothing runs.
+/// Distributions qₙ for each n below `times`: the states that an objective weights at time n, over all cells; `None`
+/// for times at which no response runs.
 pub fn priors(
     policy: &LakePolicy<'_>,
     requirements: &Requirements,
@@ -127,12 +128,13 @@ pub fn priors(
     priors.into_iter().map(normalised).collect()
 }
 
-/// ρₙ for each n below `times`: where the policy moves from at time n, over all cells; none at which no episode runs.
+/// Distributions ρₙ for each n below `times`: the cells in which the policy moves at time n; `None` for times at which
+/// no episode runs.
 pub fn running(environment: &Environment, policy: &TransitionMatrix, times: usize) -> Vec<Option<Vec<f64>>> {
     distributions(environment, policy).take(times).map(normalised).collect()
 }
 
-/// d(s): the share of each cell in the moves that the policy is expected to make within the horizon.
+/// Distribution d(s): the share of each cell in the policy's expected moves within the horizon.
 pub fn visitation(environment: &Environment, policy: &TransitionMatrix) -> Vec<f64> {
     let mut visits = vec![0.0; policy.len()];
     for distribution in distributions(environment, policy).take(environment.horizon()) {
@@ -142,7 +144,7 @@ pub fn visitation(environment: &Environment, policy: &TransitionMatrix) -> Vec<f
     visits.iter().map(|visits| visits / total).collect()
 }
 
-/// P(sₙ = s and the episode still runs) for n = 0, 1, ...
+/// Probabilities P(sₙ = s and the episode still runs) for n = 0, 1, ...
 fn distributions<'a>(
     environment: &'a Environment,
     policy: &'a TransitionMatrix,
@@ -158,26 +160,26 @@ fn distributions<'a>(
     })
 }
 
-/// Divided by their sum; none if that is 0.
+/// Divides weights by their sum; `None` if that is 0.
 fn normalised(mut weights: Vec<f64>) -> Option<Vec<f64>> {
     let total: f64 = weights.iter().sum();
     weights.iter_mut().for_each(|weight| *weight /= total);
     (total > 0.0).then_some(weights)
 }
 
-/// Σ min(q, d).
+/// Overlap Σ min(q, d) of two distributions.
 pub fn overlap(reads: &[f64], visits: &[f64]) -> f64 {
     reads.iter().zip(visits).map(|(q, d)| q.min(*d)).sum()
 }
 
-/// KL(q || d) = Σ q log(q / d), nats; none where q > 0 = d.
+/// Divergence KL(q || d) = Σ q log(q / d), nats; `None` where q > 0 = d.
 pub fn divergence(reads: &[f64], visits: &[f64]) -> Option<f64> {
     let terms = || reads.iter().zip(visits).filter(|(q, _)| **q > 0.0);
     // Rounding may leave a divergence of equal distributions below 0.
     terms().all(|(_, d)| *d > 0.0).then(|| terms().map(|(q, d)| q * (q / d).ln()).sum::<f64>().max(0.0))
 }
 
-/// The mean over the times at which both are known of ½ Σ |qₙ − ρₙ|; none if there are no such times.
+/// Mean of ½ Σ |qₙ − ρₙ| over the times at which both are known; `None` if there are no such times.
 pub fn bias(priors: &[Option<Vec<f64>>], running: &[Option<Vec<f64>>]) -> Option<f64> {
     let both = priors.iter().zip(running).filter_map(|(prior, running)| prior.as_ref().zip(running.as_ref()));
     let distance =
@@ -186,7 +188,7 @@ pub fn bias(priors: &[Option<Vec<f64>>], running: &[Option<Vec<f64>>]) -> Option
     (!distances.is_empty()).then(|| distances.iter().sum::<f64>() / distances.len() as f64)
 }
 
-/// (maxₐ π(a|s*ₜ) − π(a*ₜ|s*ₜ)) Vₜ₊₁ for each move of a trajectory.
+/// Bellman residuals (maxₐ π(a|s*ₜ) − π(a*ₜ|s*ₜ)) Vₜ₊₁ for each move of a trajectory.
 pub fn bellman_residuals(policy: &TransitionMatrix, trajectory: &Trajectory) -> Vec<f64> {
     let moves = trajectory.cells.iter().zip(&trajectory.actions).rev();
     let mut value = 1.0;
@@ -208,9 +210,9 @@ pub fn is_displaced(before: [f64; 2], trained: [f64; 2]) -> bool {
     trained[0] < before[0] && margin(trained) > margin(before)
 }
 
-/// The cosine of two vectors; none if either is zero.
+/// Cosine of two vectors; `None` if either is zero.
 pub fn cosine(one: &[f64], other: &[f64]) -> Option<f64> {
-    // Scaled by the greatest, so that no square underflows.
+    // Vectors are scaled by their maximum, so that no square underflows.
     let scaled = |vector: &[f64]| {
         let most = vector.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
         (most > 0.0 && most.is_finite()).then(|| vector.iter().map(|x| x / most).collect::<Vec<_>>())
@@ -220,12 +222,11 @@ pub fn cosine(one: &[f64], other: &[f64]) -> Option<f64> {
     Some((product(&one, &other) / (product(&one, &one) * product(&other, &other)).sqrt()).clamp(-1.0, 1.0))
 }
 
-/// The gradient by all parameters of an objective's loss on a batch, at the end of its warm-up and without what it carries from
-/// step to step.
+/// Gradient by all parameters of an objective's loss on a batch, at the end of its warm-up and in its initial state.
 ///
 /// # Errors
 ///
-/// [`StepError`] where the policy says what no objective can evaluate.
+/// [`StepError`] if the policy's statistics cannot be evaluated.
 pub fn gradient(
     policy: &mut LakePolicy<'_>,
     objective: &dyn Objective,
@@ -237,7 +238,7 @@ pub fn gradient(
     Ok(policy.network.gradient.clone())
 }
 
-/// Each cell's part of the distance between a policy and the optimal one.
+/// Part of each cell in the distance between a policy and the optimal one.
 pub fn distances(map: &Map, policy: &TransitionMatrix, optimal: &TransitionMatrix) -> Vec<f64> {
     let cells = map.non_terminal();
     let mut distances = vec![0.0; policy.len()];
@@ -247,7 +248,7 @@ pub fn distances(map: &Map, policy: &TransitionMatrix, optimal: &TransitionMatri
     distances
 }
 
-/// log π of a trajectory's moves together, nats.
+/// Log-probability of a trajectory's moves together, nats.
 pub fn log_prob(network: &Network, trajectory: &Trajectory) -> f64 {
     let states = States { cells: trajectory.cells.clone(), begins: vec![0], fusion: None };
     let rows = network.forward(&states).log_policy;

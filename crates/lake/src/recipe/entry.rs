@@ -23,7 +23,7 @@ pub struct MethodRecipe {
     pub label: Option<String>,
     /// Methods that train before it, one behind the other and each for as many steps.
     pub after: Vec<Configured>,
-    /// The method.
+    /// The method, with its parameters.
     pub method: Configured,
 }
 

@@ -13,23 +13,23 @@
 use super::plane::{BLOCK, Plane, greater};
 use super::value_iteration::sweep;
 
-/// b / a to begin with.
+/// Initial ratio b / a.
 const IMAGINARY: f64 = 0.4;
-/// b grows by this factor.
+/// Factor by which b grows.
 const GROWTH: f64 = 1.25;
-/// An ω below this is 1.
+/// Minimum of ω; smaller values are replaced by 1.
 const LEAST: f64 = 1.02;
-/// Sweeps from one look at the residual to the next.
+/// Number of sweeps between two checks of the residual.
 const WINDOW: usize = 32;
-/// The b / a at which nothing is accelerated.
+/// Ratio b / a without acceleration.
 const NONE: f64 = 1.0;
-/// Columns at a time.
+/// Number of columns that are processed at a time.
 const SEGMENT: usize = 4 * BLOCK;
 
-/// Sweeps until the residual is below the tolerance, and answers how often.
+/// Sweeps until the residual is below the tolerance, and returns the number of sweeps.
 pub(super) fn solve(plane: &mut Plane) -> usize {
     let gamma = plane.rules.gamma;
-    // One sweep less, so that a residual that falls by γ exactly is not held against it for its rounding.
+    // One sweep less, so that rounding does not matter for a residual that falls by exactly γ per sweep.
     let fall = gamma.powi(WINDOW as i32 - 1);
     let mut share = IMAGINARY;
     let mut next = plane.worth.clone();
@@ -51,7 +51,7 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
             }
             most
         });
-        // The residual is that of the values before this sweep: they are the ones to keep.
+        // The residual is that of the values before this sweep, so these are kept.
         if plane.is_settled(residual) {
             std::mem::swap(&mut plane.worth, &mut next);
             return sweeps;
@@ -61,9 +61,10 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
             return sweeps;
         }
         if omega > 1.0 && (grew || since == WINDOW && residual > fall * before) {
-            // A residual that grows is that of a policy which moves one way, and no eigenvalues tell of that.
+            // A growing residual belongs to a policy that moves in one direction, which the eigenvalues do not
+            // describe.
             share = if grew { NONE } else { GROWTH * share };
-            // The sweep just done had the old ω: the next is the first to judge the new one from.
+            // The last sweep used the old ω, so the next one begins the new window.
             (before, since) = (f64::INFINITY, 0);
         } else {
             if since == 0 || since == WINDOW {
@@ -74,7 +75,7 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
     }
 }
 
-/// ω for b = share γ; 1 where that is almost all.
+/// Relaxation ω for b = share γ; 1 if it would be close to that.
 fn relaxation(gamma: f64, share: f64) -> f64 {
     let omega = 2.0 / (1.0 + (1.0 - gamma * gamma * (1.0 - share * share)).sqrt());
     if omega < LEAST { 1.0 } else { omega }

@@ -1,4 +1,4 @@
-//! How exactly each cell's value is known, relative to the values around it.
+//! The accuracy of each cell's value, relative to the values around it.
 //!
 //! # Formula
 //!
@@ -6,21 +6,21 @@
 //!
 //! > (F e)(s) = max{ minₐ [V(s) − Q(s,a) + ρ(s,a) + γ Σ P(s'|s,a) e(s')], maxₐ [Q(s,a) − V(s) + ρ(s,a) + γ Σ P(s'|s,a) e(s')] }
 //!
-//! bounds |V(s) − V*(s)| too: V*(s) is at least what any action is worth, and at most what the best is. An action that
-//! is clearly worse than the best adds nothing, whatever it leads to. F brings any two e closer by γ, so that repeated it
-//! shrinks a first bound to the residuals and the rounding that a cell's own way meets, which are as small as its values.
+//! bounds |V(s) − V*(s)| too: V*(s) is at least the value of any action, and at most that of the best. An action that
+//! is clearly worse than the best contributes nothing, whatever it leads to. F brings any two e closer by γ, so that
+//! its repeated application shrinks a first bound to the residuals and the rounding along a cell's own paths, which are
+//! as small as its values.
 //!
 //! First bounds are c = max F 0 / (1 − γ) in every cell and, where V ≥ 0 and γ Σ P(s'|s,a) V(s') ≤ V(s) for every
 //! action,
 //!
 //! > e(s) = δ V(s) (V̂ / V(s))ˣ / (1 − γˣ), 0 < x ≤ 1, with F 0 ≤ δ V and V̂ = max V.
 //!
-//! For P V¹⁻ˣ ≤ (P V)¹⁻ˣ by Jensen's inequality, so γ P V¹⁻ˣ ≤ γˣ V¹⁻ˣ, and F e ≤ δ V + γˣ e ≤ e. With
-//! x = 1 / ln(V̂ / V(s)) that is about e δ V(s) times the moves by which V(s) is discounted. V stands here for V + 10⁻³⁰⁰,
-//! beside which nothing is lost by underflow.
+//! This holds because P V¹⁻ˣ ≤ (P V)¹⁻ˣ by Jensen's inequality, so γ P V¹⁻ˣ ≤ γˣ V¹⁻ˣ, and F e ≤ δ V + γˣ e ≤ e. With x
+//! = 1 / ln(V̂ / V(s)) that is about e δ V(s) times the number of moves by which V(s) is discounted. V stands here for
+//! V + 10⁻³⁰⁰, beside which underflow is negligible.
 //!
-//! A cell whose value is 0, which can go on for ever without a reward and has no action that earns any, has the value 0
-//! exactly.
+//! A cell that can continue for ever without a reward and has no action with a positive value has exactly the value 0.
 
 use crate::map::ACTIONS;
 
@@ -29,20 +29,20 @@ use super::plane::{Plane, greater};
 
 /// Rounding of a backup, in units of the sum of magnitudes in it; see [`Plane::certify`].
 const UNITS: f64 = 8.0 * f64::EPSILON;
-/// What a backup may lose to underflow.
+/// Maximum loss of a backup to underflow.
 const UNDERFLOW: f64 = 1e-321;
-/// Beside this no underflow counts.
+/// Number beside which underflow is negligible.
 const FLOOR: f64 = 1e-300;
-/// What sums of bounds themselves may lose.
+/// Factor that covers the rounding of sums of bounds.
 const SLACK: f64 = 1.0 + 32.0 * f64::EPSILON;
-/// Two actions tie where the bound of their difference is at most this share of the values that decide,
+/// Two actions tie if the bound of their difference is at most this share of the relevant values.
 const TIE: f64 = 1e-8;
-/// and this times 1 − γ, so that a tie never hides what it costs to wait.
+/// Two actions tie if the bound is also at most this share times 1 − γ, so that a tie never hides the cost of waiting.
 const WAIT: f64 = 1e-5;
-/// Cells that may be looked at to shrink bounds until ties are certain, and until the accuracy is reached.
+/// Maximum number of cell visits to shrink bounds, until ties are certain and until the accuracy is reached.
 const LONGEST: usize = 100_000_000;
 const LONGER: usize = 500_000;
-/// Bounds are as small as they become where a sweep brings less than this share of 1 − γ.
+/// Shrinking has stalled if a sweep brings less than this share of 1 − γ.
 const STALLED: f64 = 0.1;
 
 /// Error bounds and candidate actions of every cell.
@@ -51,32 +51,32 @@ pub(super) struct Certificate<'a> {
     value: &'a [f64],
     action_value: &'a [[f64; ACTIONS]],
     open: Vec<bool>,
-    /// Magnitudes of what it is worth to arrive in each cell.
+    /// Magnitude of the worth of arriving in each cell.
     terms: Vec<f64>,
-    /// γ times the bound of each open cell's error.
+    /// Bound of each open cell's error, times γ.
     reach: Vec<f64>,
 }
 
 /// The actions of a cell that may be the best.
 pub(super) struct Choice {
-    /// Those that are not certainly worse.
+    /// Actions that are not certainly worse.
     pub(super) tied: [bool; ACTIONS],
-    /// If there are several, the greatest difference of their values to the best and its bound.
+    /// If there are several, the maximum difference between their values and the best, and its bound.
     pub(super) gap: f64,
     pub(super) bound: f64,
-    /// Magnitude of what decides: of the terms that the best action's value is the sum of.
+    /// Magnitude of the terms whose sum is the best action's value.
     pub(super) terms: f64,
-    /// Whether the bound is so small that a tie is one.
+    /// Whether the bound is small enough for a tie to be certain.
     pub(super) certain: bool,
 }
 
 impl<'a> Certificate<'a> {
-    /// Bounds of a V whose U the plane holds, and of the Q in it.
+    /// Computes bounds of a V whose U the plane contains, and of the Q in it.
     pub(super) fn new(plane: &'a Plane, value: &'a [f64], action_value: &'a [[f64; ACTIONS]]) -> Self {
         let mut certificate = Self::with_reach(plane, value, action_value, vec![0.0; value.len()]);
         let tight = certificate.begin();
         certificate.still();
-        // Bounds by a cell's own value are not far from the least: to shrink them is for those who can do no better.
+        // Bounds from a cell's own value are close to the minimum, so only others are worth shrinking.
         if !tight || plane.accuracy() < f64::EPSILON {
             certificate.shrink(LONGEST, |certificate, cell| !certificate.choice(cell).certain);
         }
@@ -86,7 +86,7 @@ impl<'a> Certificate<'a> {
         certificate
     }
 
-    /// The same with bounds that are known.
+    /// Makes a certificate with known bounds.
     pub(super) fn known(
         plane: &'a Plane,
         value: &'a [f64],
@@ -108,23 +108,23 @@ impl<'a> Certificate<'a> {
         Self { plane, value, action_value, open, terms, reach }
     }
 
-    /// The bound of each cell's error.
+    /// Bound of each cell's error.
     pub(super) fn into_bounds(self) -> Vec<f64> {
         (0..self.value.len()).map(|cell| self.bound(cell)).collect()
     }
 
-    /// The bound of a cell's error: F of the bounds around it.
+    /// Bound of a cell's error: F of the bounds around it.
     fn bound(&self, cell: usize) -> f64 {
         if self.open[cell] { self.errors(cell, &self.errors_of(cell)) } else { 0.0 }
     }
 
-    /// A cell's error, relative where the value is below 1.
+    /// Error of a cell, relative if the value is below 1.
     fn excess(&self, cell: usize) -> f64 {
         let bound = self.bound(cell);
         if bound == 0.0 { 0.0 } else { bound / self.value[cell].abs().min(1.0) }
     }
 
-    /// The actions that may be the best.
+    /// Actions of a cell that may be the best.
     pub(super) fn choice(&self, cell: usize) -> Choice {
         let (q, errors) = (self.action_value[cell], self.errors_of(cell));
         let best = (1..ACTIONS).fold(0, |best, action| if q[action] > q[best] { action } else { best });
@@ -152,7 +152,7 @@ impl<'a> Certificate<'a> {
         self.plane.ways(cell).map(number)
     }
 
-    /// What bounds the error of each action's value in a cell.
+    /// Error bound of each action's value in a cell.
     #[inline(always)]
     fn errors_of(&self, cell: usize) -> [f64; ACTIONS] {
         let rules = &self.plane.rules;
@@ -161,7 +161,7 @@ impl<'a> Certificate<'a> {
         std::array::from_fn(|action| (noise[action] + spread[action]) * SLACK)
     }
 
-    /// What bounds the error of the difference of two actions' values: an error of what both lead to alike cancels.
+    /// Error bound of the difference of two actions' values: errors of common outcomes cancel.
     fn errors_of_difference(&self, cell: usize, one: usize, other: usize, errors: &[f64; ACTIONS]) -> f64 {
         let (ways, noise) = (self.plane.ways(cell), self.noise_of(cell));
         let (intended, aside) = self.plane.rules.probabilities();
@@ -177,11 +177,11 @@ impl<'a> Certificate<'a> {
             if next == cell { back += more } else { spread += more.abs() * self.reach[next] }
         }
         spread += back.abs() * self.reach[cell];
-        // The last term is what the differences of probabilities may have lost.
+        // The last term covers the rounding of the probabilities' differences.
         (spread + noise[one] + noise[other] + UNITS * (errors[one] + errors[other])) * SLACK
     }
 
-    /// What rounding and underflow may have hidden of each action's value in a cell.
+    /// Rounding and underflow of each action's value in a cell.
     #[inline(always)]
     fn noise_of(&self, cell: usize) -> [f64; ACTIONS] {
         let rules = &self.plane.rules;
@@ -191,7 +191,7 @@ impl<'a> Certificate<'a> {
         std::array::from_fn(|action| UNITS * terms[action] + if some[action] > 0.0 { UNDERFLOW } else { 0.0 })
     }
 
-    /// F in a cell, with the bounds of its actions' errors.
+    /// Value of F in a cell, with the error bounds of its actions.
     #[inline(always)]
     fn errors(&self, cell: usize, errors: &[f64; ACTIONS]) -> f64 {
         let (value, q) = (self.value[cell], self.action_value[cell]);
@@ -208,7 +208,7 @@ impl<'a> Certificate<'a> {
         (0..self.value.len()).filter(|&cell| self.open[cell])
     }
 
-    /// First bounds, and whether they are those by a cell's own value.
+    /// Computes first bounds, and returns whether they are those from a cell's own value.
     fn begin(&mut self) -> bool {
         let gamma = self.plane.rules.gamma;
         let own: Vec<_> =
@@ -221,7 +221,7 @@ impl<'a> Certificate<'a> {
         relative(1.0).is_finite()
     }
 
-    /// The bound by a cell's value, infinite where there is none; `own` is F 0.
+    /// Bound from a cell's value, infinite if there is none; `own` is F 0.
     fn relative(&self, own: &[f64]) -> impl Fn(f64) -> f64 + use<> {
         let rules = self.plane.rules;
         let (mut delta, mut growth, mut most) = (0.0, 0.0, 0.0);
@@ -270,7 +270,7 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// Applies F until no cell wants more, or nothing is gained.
+    /// Applies F until no cell needs it, or nothing is gained.
     fn shrink(&mut self, most: usize, wants: impl Fn(&Self, usize) -> bool) {
         let gamma = self.plane.rules.gamma;
         let cells: Vec<_> = self.open_cells().collect();
@@ -296,18 +296,18 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// The bounds that a cell's depends on.
+    /// Bounds that a cell's bound depends on.
     fn reach_of_actions(&self, cell: usize) -> f64 {
         self.around(cell, |way| self.reach[way]).iter().sum()
     }
 }
 
-/// The share of what decides that the bound of a difference may be in a tie.
+/// Maximum share of the relevant values that the bound of a difference may have in a tie.
 pub(super) fn tie(gamma: f64) -> f64 {
     TIE.min(WAIT * (1.0 - gamma))
 }
 
-/// γ times a bound, which does not itself round to 0.
+/// A bound times γ, rounded so that it does not become 0.
 fn discounted(plane: &Plane, bound: f64) -> f64 {
     (plane.rules.gamma * bound * SLACK).max(UNDERFLOW)
 }

@@ -1,10 +1,10 @@
-//! Value iteration in place: a cell sees what those before it in the sweep have become.
+//! Value iteration in place: a cell uses the new values of the cells before it in the sweep.
 //!
-//! Sweeps go by turns from the last cell to the first, as goals mostly lie at the end, and back.
+//! Sweeps alternate between the order from the last cell to the first, as goals are mostly at the end, and the reverse.
 
 use super::plane::{Plane, greater};
 
-/// Sweeps until the values settle, and answers how often.
+/// Sweeps until the values settle, and returns the number of sweeps.
 pub(super) fn solve(plane: &mut Plane) -> usize {
     let mut sweeps = 0;
     loop {
@@ -16,9 +16,9 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
     }
 }
 
-/// Gives each cell a value by its place, in order, and answers the greatest change of U.
+/// Assigns each cell a value by its place, in order, and returns the maximum change of U.
 ///
-/// As V(s) was a backup of neighbours that have changed by no more than that since, it bounds the residual.
+/// As V(s) was a backup of neighbours that have changed by at most that since, it bounds the residual.
 pub(super) fn sweep_cells(plane: &mut Plane, backwards: bool, mut value: impl FnMut(&Plane, usize) -> f64) -> f64 {
     let mut most = 0.0;
     for turn in 0..plane.height {

@@ -1,4 +1,4 @@
-//! A lake's values in memory: one number a cell, its neighbours at fixed distances, no transitions.
+//! A lake's values in memory: one number per cell, its neighbours at fixed distances, no transitions.
 
 use crate::environment::Environment;
 use crate::map::ACTIONS;
@@ -9,37 +9,37 @@ use super::certificate::Certificate;
 /// Columns in a segment of a row, the unit in which terminal cells are looked up. Rows and columns of a block.
 pub(super) const BLOCK: usize = 32;
 
-/// What it is worth to arrive in each cell, U(s') = r(s') + γ V(s').
+/// The worth of arriving in each cell, U(s') = r(s') + γ V(s').
 ///
 /// Rows have a margin of one cell on every side that repeats the cell beside it, so that a move into a wall needs no
-/// case of its own: U at the place moved to is U of the cell itself.
+/// case of its own: U at the target of the move is U of the cell itself.
 #[derive(Debug)]
 pub(super) struct Plane {
     pub(super) worth: Vec<f64>,
     pub(super) rules: Rules,
     pub(super) height: usize,
     pub(super) width: usize,
-    /// Cells from one row to the next.
+    /// Number of cells from one row to the next.
     pub(super) stride: usize,
     /// Columns of terminal cells, row by row.
     terminals: Vec<u32>,
-    /// Where those of each segment of each row begin, and the end.
+    /// Beginning of each segment of each row in `terminals`, and the end.
     begins: Vec<u32>,
-    /// A change of at most this much ends a solver's own search.
+    /// Change that ends a solver's own search.
     tolerance: f64,
-    /// The error bound to reach.
+    /// Error bound to reach.
     accuracy: f64,
-    /// A bound of every value's magnitude.
+    /// Bound of every value's magnitude.
     largest: f64,
-    /// The same of every reward's.
+    /// Bound of every reward's magnitude.
     largest_reward: f64,
 }
 
-/// A cell's backup from what its four neighbours are worth.
+/// Coefficients of a cell's backup from its four neighbours.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     intended: f64,
-    /// Probability of each right angle.
+    /// Probability of each perpendicular direction.
     aside: f64,
     pub(super) frozen: f64,
     pub(super) gamma: f64,
@@ -48,7 +48,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Q of the four actions, from what it is worth to arrive in the left, lower, right and upper neighbour.
+    /// Values Q of the four actions, from the worth of arriving in the left, lower, right and upper neighbour.
     #[inline(always)]
     pub(super) fn action_values(&self, [left, down, right, up]: [f64; ACTIONS]) -> [f64; ACTIONS] {
         let (beside, above) = (self.aside * (up + down), self.aside * (left + right));
@@ -56,7 +56,7 @@ impl Rules {
         [intended * left + beside, intended * down + above, intended * right + beside, intended * up + above]
     }
 
-    /// The greatest of [`action_values`](Self::action_values), to the last bit, as rounding respects order.
+    /// Maximum of [`action_values`](Self::action_values), to the last bit, as rounding respects order.
     #[inline(always)]
     pub(super) fn best(&self, [left, down, right, up]: [f64; ACTIONS]) -> f64 {
         let level = self.intended * greater(left, right) + self.aside * (up + down);
@@ -69,17 +69,17 @@ impl Rules {
         self.frozen + self.gamma * value
     }
 
-    /// A bound of the numbers that a cell's U is the sum of.
+    /// Bound of the terms whose sum is a cell's U.
     pub(super) fn terms(&self, value: f64) -> f64 {
         self.frozen.abs() + self.gamma * value.abs()
     }
 
-    /// Probabilities of the intended move and of each right angle.
+    /// Probabilities of the intended move and of each perpendicular direction.
     pub(super) fn probabilities(&self) -> (f64, f64) {
         (self.intended, self.aside)
     }
 
-    /// A V that no backup lowers if ice rewards, else one that none raises; it is 0 with Gymnasium's rewards.
+    /// A V that no backup lowers if ice has a reward, else one that none raises; it is 0 with Gymnasium's rewards.
     fn start(&self) -> f64 {
         let Self { goal, hole, frozen, .. } = *self;
         if frozen >= 0.0 { goal.min(hole).min(0.0) } else { goal.max(hole).max(0.0) }
@@ -93,7 +93,7 @@ impl Rules {
 }
 
 impl Plane {
-    /// The lake at the value from which solvers begin.
+    /// Makes the lake with the initial values of solvers.
     pub(super) fn new(environment: &Environment, gamma: f64, accuracy: f64) -> Self {
         let (map, dynamics) = (environment.map(), environment.dynamics());
         let (intended, aside) = match dynamics.slippery {
@@ -138,14 +138,14 @@ impl Plane {
         plane
     }
 
-    /// The lake at values that are known already.
+    /// Makes the lake with known values.
     pub(super) fn resume(environment: &Environment, solution: &Solution, accuracy: f64) -> Self {
         let mut plane = Self::new(environment, solution.gamma, accuracy);
         plane.set(&solution.value);
         plane
     }
 
-    /// Gives every open cell its value, row by row.
+    /// Sets the value of every open cell, row by row.
     fn set(&mut self, value: &[f64]) {
         for row in 0..self.height {
             for column in self.open_columns(row) {
@@ -154,15 +154,15 @@ impl Plane {
         }
     }
 
-    /// The error bound to reach.
+    /// Error bound to reach.
     pub(super) fn accuracy(&self) -> f64 {
         self.accuracy
     }
 
-    /// The cells that left, down, right and up lead to; a wall leads back.
+    /// Cells that left, down, right and up lead to; a wall leads back.
     #[inline(always)]
     pub(super) fn ways(&self, cell: usize) -> [usize; ACTIONS] {
-        // No lake has as many cells as 32 bits count, whose division is much the faster.
+        // No lake has more cells than 32 bits count, and 32-bit division is much faster.
         let (row, column) = ((cell as u32 / self.width as u32) as usize, (cell as u32 % self.width as u32) as usize);
         [
             cell - usize::from(column > 0),
@@ -181,7 +181,7 @@ impl Plane {
         open
     }
 
-    /// Begins again at a value that no backup lowers.
+    /// Resets the values to one that no backup lowers.
     pub(super) fn begin_below(&mut self) {
         let worth = self.rules.arrival(self.rules.start_below());
         for row in 0..self.height {
@@ -196,13 +196,13 @@ impl Plane {
         }
     }
 
-    /// The place of a cell in `worth`.
+    /// Index of a cell in `worth`.
     #[inline(always)]
     pub(super) fn index(&self, row: usize, column: usize) -> usize {
         (row + 1) * self.stride + column + 1
     }
 
-    /// What it is worth to go left, down, right and up from a place.
+    /// Worth of moving left, down, right and up from an index.
     #[inline(always)]
     pub(super) fn around(&self, index: usize) -> [f64; ACTIONS] {
         [self.worth[index - 1], self.worth[index + self.stride], self.worth[index + 1], self.worth[index - self.stride]]
@@ -229,12 +229,12 @@ impl Plane {
             || change <= UNITS * self.largest && change <= UNITS * self.worth.iter().copied().fold(0.0, magnitude)
     }
 
-    /// The change at which the search ends, but for rounding.
+    /// Change at which the search ends, without the allowance for rounding.
     pub(super) fn tolerance(&self) -> f64 {
         self.tolerance.max(4.0 * f64::EPSILON * self.largest_reward)
     }
 
-    /// Writes a cell's U, and what repeats it in the margin, and answers how much it changed.
+    /// Writes a cell's U and its copies in the margin, and returns the change.
     #[inline(always)]
     pub(super) fn put(&mut self, row: usize, column: usize, worth: f64) -> f64 {
         let index = self.index(row, column);
@@ -246,7 +246,7 @@ impl Plane {
         change
     }
 
-    /// Repeats columns of a row in the margins beside them.
+    /// Copies columns of a row to the margins beside them.
     pub(super) fn repeat_margin(&mut self, row: usize, from: usize, to: usize) {
         let (begin, end) = (self.index(row, from), self.index(row, to));
         if from == 0 {
@@ -263,7 +263,7 @@ impl Plane {
         }
     }
 
-    /// U of a row's columns after a backup of each from U as it is, into `out`; terminal cells keep theirs.
+    /// Writes U of a row's columns after one backup to `out`; terminal cells keep their values.
     #[inline(always)]
     pub(super) fn back_up(&self, row: usize, from: usize, to: usize, out: &mut [f64]) {
         let (begin, count) = (self.index(row, from), to - from);
@@ -282,7 +282,7 @@ impl Plane {
         }
     }
 
-    /// The greatest difference between U of a row's columns and other numbers.
+    /// Maximum difference between U of a row's columns and other numbers.
     #[inline(always)]
     pub(super) fn change(&self, row: usize, from: usize, other: &[f64]) -> f64 {
         const LANES: usize = 4;
@@ -300,7 +300,7 @@ impl Plane {
         most.into_iter().fold(0.0, greater)
     }
 
-    /// V after one more backup, Q from that V, and what is known of both.
+    /// Computes V by one more backup, Q from that V, and the bounds of both.
     pub(super) fn certify(&mut self, sweeps: usize) -> Solution {
         let cells = self.height * self.width;
         let mut value = vec![0.0; cells];

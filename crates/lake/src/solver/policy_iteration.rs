@@ -10,14 +10,14 @@ use crate::map::ACTIONS;
 use super::gauss_seidel::sweep_cells;
 use super::plane::Plane;
 
-/// Multiplications of the longest elimination.
+/// Maximum number of multiplications of an elimination.
 const LONGEST: usize = 200_000_000;
-/// Evaluations by elimination after which rounding is taken to be all that still changes.
+/// Number of evaluations by elimination after which all remaining changes are considered rounding.
 const MOST: usize = 1000;
-/// Sweeps of an evaluation in the modified form.
+/// Number of sweeps of an evaluation in the modified form.
 const SWEEPS: usize = 20;
 
-/// The action of each cell, padded as the plane is.
+/// Action of each cell, padded like the plane.
 type Choices = Vec<u8>;
 
 /// Whether a lake's policies are evaluated by elimination.
@@ -25,7 +25,7 @@ pub(super) fn eliminates(width: usize, cells: usize) -> bool {
     cells * width.pow(2) <= LONGEST
 }
 
-/// Iterates until no cell's action changes, and answers the sweeps.
+/// Iterates until no cell's action changes, and returns the number of sweeps.
 pub(super) fn solve(plane: &mut Plane) -> usize {
     if !eliminates(plane.width, plane.width * plane.height) {
         return solve_by_sweeps(plane, usize::MAX);
@@ -41,7 +41,7 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
     MOST
 }
 
-/// The same with a few sweeps in place of each evaluation.
+/// Iterates with a few sweeps instead of each evaluation.
 pub(super) fn solve_modified(plane: &mut Plane) -> usize {
     solve_by_sweeps(plane, SWEEPS)
 }
@@ -77,7 +77,7 @@ fn first_best(q: &[f64; ACTIONS]) -> usize {
     (1..ACTIONS).fold(0, |best, action| if q[action] > q[best] { action } else { best })
 }
 
-/// Lets every cell take an action that is better by more than the tolerance, and answers whether any did.
+/// Changes a cell's action to one that is better by more than the tolerance, and returns whether any changed.
 fn improve(plane: &Plane, choices: &mut Choices) -> bool {
     let margin = plane.tolerance() / 2.0;
     let mut improved = false;
@@ -95,7 +95,7 @@ fn improve(plane: &Plane, choices: &mut Choices) -> bool {
     improved
 }
 
-/// Gives each cell its policy's value, by Gaussian elimination.
+/// Assigns each cell its policy's value, by Gaussian elimination.
 fn eliminate(plane: &mut Plane, choices: &Choices) {
     let (width, cells) = (plane.width, plane.width * plane.height);
     let (intended, aside) = plane.rules.probabilities();

@@ -1,32 +1,34 @@
 //! Value iteration in blocks until every cell is settled relative to its own value, however small that is.
 //!
 //! Every solver's own search ends at an absolute change, below which lie whole regions of a lake whose reward is small,
-//! far away or much discounted. What it leaves there is made good here: blocks are swept, those with the greatest change
-//! first, until no backup changes a cell by more than a share of what it becomes. So a block waits until the greater
-//! values that it draws on have settled. Where the solver has been exact already, this looks at every cell once.
+//! far away or much discounted. What it leaves there is made good here: blocks are swept, those with the greatest
+//! change first, until no backup changes a cell by more than a share of what it becomes. So a block waits until the
+//! greater values that it draws on have settled. Where the solver has been exact already, this looks at every cell
+//! once.
 
 use super::plane::{BLOCK, Plane, greater};
 use super::prioritised::{Blocks, edges};
 
-/// A share below this is lost in rounding.
+/// Shares below this are lost in rounding.
 const UNITS: f64 = 4.0 * f64::EPSILON;
-/// Blocks that change by less than this share of the greatest change wait.
+/// Share of the maximum change below which blocks wait.
 const FALL: f64 = 0.1;
-/// A visit goes on until the block changes by this share of that,
+/// Share of the level at which the visit of a block ends.
 const WITHIN: f64 = 0.25;
-/// or for this many sweeps.
+/// Maximum number of sweeps of a visit.
 const LONGEST: usize = 64;
-/// Sweeps of a block from one comparison with each cell's share to the next.
+/// Number of sweeps of a block between two comparisons with each cell's share.
 const COMPARED: usize = 8;
-/// Sweeps of the lake that are spent on the last bits.
+/// Maximum number of sweeps of the lake for the last bits.
 const LAST_BITS: usize = 256;
-/// Numbers that are compared at a time.
+/// Number of values that are compared at a time.
 const LANES: usize = 4;
-/// Times 1 / (1 − γ), the passes over the lake at most: what rounding keeps alive goes round for ever.
+/// Maximum number of passes over the lake, times 1 / (1 − γ): rounding may keep changes circulating for ever.
 const PATIENCE: f64 = 50.0;
 
-/// Sweeps until no cell changes by more than a share of its U, and answers updates by cells. For a share that rounding
-/// hides it goes on, for a while, until nothing changes at all: then equal cells have equal values to the last bit.
+/// Sweeps until no cell changes by more than a share of its U, and returns the number of updates divided by the number
+/// of cells. For a share below rounding it continues for a while, until nothing changes at all: then equal cells have
+/// equal values to the last bit.
 pub(super) fn solve(plane: &mut Plane, share: f64) -> usize {
     raise(plane);
     let blocks = Blocks::of(plane);
@@ -39,9 +41,8 @@ pub(super) fn solve(plane: &mut Plane, share: f64) -> usize {
     updates.div_ceil(cells)
 }
 
-/// Gives 0 to cells that may go on for ever without a loss and whose value is below it, or above it by no more than the
-/// solver's search may have left. They are worth no less, and sweeps that begin elsewhere would only come closer to 0 for as
-/// long as numbers can.
+/// Sets cells to 0 that can continue for ever without a loss, if their value is below 0, or above it by at most the
+/// error of the solver's search. Their value is at least 0, and sweeps from another value would approach 0 only slowly.
 fn raise(plane: &mut Plane) {
     let rules = plane.rules;
     let open = plane.open();
@@ -67,7 +68,7 @@ fn raise(plane: &mut Plane) {
     }
 }
 
-/// Sweeps for so many passes over the lake and updates at most, and answers the updates.
+/// Sweeps for at most this many passes over the lake and this many updates, and returns the number of updates.
 fn settle(plane: &mut Plane, blocks: Blocks, share: f64, (patience, most_updates): (usize, usize)) -> usize {
     let all = |plane: &Plane| (0..blocks.count()).map(|block| residual(plane, blocks.place(block), share)).collect();
     let mut pending: Vec<f64> = all(plane);
@@ -81,7 +82,7 @@ fn settle(plane: &mut Plane, blocks: Blocks, share: f64, (patience, most_updates
             if fresh {
                 break;
             }
-            // Changes that are too small to be passed on by themselves may add up.
+            // Changes too small to be passed on individually may add up.
             (pending, fresh) = (all(plane), true);
             updates += plane.height * plane.width;
             continue;
@@ -108,14 +109,14 @@ fn settle(plane: &mut Plane, blocks: Blocks, share: f64, (patience, most_updates
 
 /// Result of sweeping a block of cells.
 struct Visit {
-    /// The last sweep's change; 0 where it was no more than each cell's share.
+    /// Change of the last sweep; 0 if it was at most each cell's share.
     change: f64,
-    /// The changes along the left, lower, right and upper edge; 0 where they were no more than each cell's share.
+    /// Changes along the left, lower, right and upper edge; 0 if they were at most each cell's share.
     moved: [f64; 4],
     updates: usize,
 }
 
-/// The greatest change of a block's cells that is more than their share.
+/// Maximum change of a block's cells beyond their share.
 fn residual(plane: &Plane, (row, column): (usize, usize), share: f64) -> f64 {
     let mut out = [0.0; BLOCK];
     let end = plane.width.min(column + BLOCK);
@@ -127,7 +128,7 @@ fn residual(plane: &Plane, (row, column): (usize, usize), share: f64) -> f64 {
     changes.fold(0.0, greater)
 }
 
-/// The greatest difference that is more than a share of the second number.
+/// Maximum difference beyond a share of the second number.
 fn beyond_share(own: &[f64], other: &[f64], share: f64) -> f64 {
     let (mut most, mut excess) = ([0.0; LANES], [0.0; LANES]);
     let (own, other) = (&own[..own.len().min(other.len())], &other[..own.len().min(other.len())]);

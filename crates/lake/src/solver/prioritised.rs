@@ -8,14 +8,14 @@
 
 use super::plane::{BLOCK, Plane, greater};
 
-/// The level falls by this factor.
+/// Factor by which the level falls.
 const FALL: f64 = 0.1;
-/// A visit goes on until the block's change is below this share of the level,
+/// Share of the level at which the visit of a block ends.
 const SHARE: f64 = 0.25;
-/// or for this many sweeps.
+/// Maximum number of sweeps of a visit.
 const LONGEST: usize = 64;
 
-/// Sweeps until every block settles, and answers updates by cells.
+/// Sweeps until every block settles, and returns the number of updates divided by the number of cells.
 pub(super) fn solve(plane: &mut Plane) -> usize {
     let blocks = Blocks::of(plane);
     let place = |block| blocks.place(block);
@@ -47,7 +47,7 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
     updates.div_ceil(plane.height * plane.width)
 }
 
-/// The squares that a lake is divided into.
+/// Squares that a lake is divided into.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blocks {
     rows: usize,
@@ -63,12 +63,12 @@ impl Blocks {
         self.rows * self.columns
     }
 
-    /// The row and the column of a block's first cell.
+    /// Row and column of a block's first cell.
     pub(super) fn place(self, block: usize) -> (usize, usize) {
         (block / self.columns * BLOCK, block % self.columns * BLOCK)
     }
 
-    /// The blocks to the left, below, to the right and above.
+    /// Blocks to the left, below, to the right and above.
     pub(super) fn neighbours(self, block: usize) -> [Option<usize>; 4] {
         let (row, column) = (block / self.columns, block % self.columns);
         [
@@ -80,7 +80,7 @@ impl Blocks {
     }
 }
 
-/// The greatest change that a backup of the block would make, in V.
+/// Maximum change of V that a backup of the block would make.
 fn residual(plane: &Plane, (row, column): (usize, usize)) -> f64 {
     let mut out = [0.0; BLOCK];
     let end = plane.width.min(column + BLOCK);
@@ -93,8 +93,8 @@ fn residual(plane: &Plane, (row, column): (usize, usize)) -> f64 {
     if change == 0.0 { 0.0 } else { change / plane.rules.gamma }
 }
 
-/// Sweeps a block until a sweep changes it by no more than `enough`. Answers the last sweep's change, which bounds the
-/// residual, the changes along the left, lower, right and upper edge, and the sweeps.
+/// Sweeps a block until a sweep changes it by at most `enough`. Returns the last sweep's change, which bounds the
+/// residual, the changes along the left, lower, right and upper edge, and the number of sweeps.
 fn visit(plane: &mut Plane, (row, column): (usize, usize), enough: f64) -> (f64, [f64; 4], usize) {
     let (below, beyond) = (plane.height.min(row + BLOCK), plane.width.min(column + BLOCK));
     let before = edges(plane, (row, below), (column, beyond));
@@ -118,7 +118,7 @@ fn visit(plane: &mut Plane, (row, column): (usize, usize), enough: f64) -> (f64,
     (change, [0, 1, 2, 3].map(moved), sweeps)
 }
 
-/// U along the left, lower, right and upper edge of a block.
+/// Values U along the left, lower, right and upper edge of a block.
 pub(super) fn edges(
     plane: &Plane,
     (row, below): (usize, usize),

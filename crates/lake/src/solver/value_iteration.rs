@@ -7,11 +7,11 @@ use rayon::prelude::*;
 
 use super::plane::{Plane, greater};
 
-/// The fewest cells of a lake at which threads are worth waking, and the fewest for each to take at a time.
+/// Minimum number of cells for the use of threads, and for each to take at a time.
 const SHARED: usize = 1 << 16;
 const SHARE: usize = 1 << 14;
 
-/// Sweeps until the values settle, and answers how often.
+/// Sweeps until the values settle, and returns the number of sweeps.
 pub(super) fn solve(plane: &mut Plane) -> usize {
     let mut next = plane.worth.clone();
     let mut sweeps = 0;
@@ -27,8 +27,8 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
     }
 }
 
-/// Writes each row of `next` from the plane's values, the margins apart, and exchanges the two. Answers the greatest
-/// of what `update` answers, which no number of threads changes.
+/// Writes each row of `next` from the plane's values, except the margins, and exchanges the two. Returns the maximum of
+/// the results of `update`, which does not depend on the number of threads.
 pub(super) fn sweep(
     plane: &mut Plane,
     next: &mut Vec<f64>,

@@ -1,21 +1,23 @@
-//! What a study's results say: how often an order of methods holds, by how much, and what it depends on.
+//! Analysis of a study's results: how often an order of methods holds, by how much, and on which factors it depends.
 //!
 //! # Formula
 //!
-//! A reading is one design at one stop in one distance. In it, an order holds if each method's mean over the seeds is less than the
-//! next one's, and holds significantly if moreover each paired difference over the seeds is greater than the half-width of its 95%
-//! confidence interval (Student's t). A share is the mean over designs of the share of a design's readings; its interval is
-//! Wilson's for as many observations as there are designs, which is exact for one reading a design and wider than need be for
-//! several, whose shares vary less. A difference is the mean over designs of a design's mean paired difference, with Student's
-//! interval over designs.
+//! A reading is one design at one stop in one distance. In it, an order holds if each method's mean over the seeds is
+//! less than the next one's, and holds significantly if moreover each paired difference over the seeds is greater than
+//! the half-width of its 95% confidence interval (Student's t). A share is the mean over designs of the share of a
+//! design's readings; its interval is Wilson's for as many observations as there are designs, which is exact for one
+//! reading a design and wider than need be for several, whose shares vary less. A difference is the mean over designs
+//! of a design's mean paired difference, with Student's interval over designs.
 //!
-//! The variance that a factor explains is η² = Σₗ nₗ (pₗ − p)² / Σ (x − p)², over readings x of 0 or 1 and the factor's levels l. Each
-//! factor is drawn by itself, so that those of different factors add up, but for what only their combinations explain.
+//! The variance that a factor explains is η² = Σₗ nₗ (pₗ − p)² / Σ (x − p)², over readings x of 0 or 1 and the factor's
+//! levels l. Each factor is drawn by itself, so that those of different factors add up, but for what only their
+//! combinations explain.
 //!
 //! # Sources
 //!
-//! E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927. J. H. Friedman and N. I. Fisher,
-//! "Bump hunting in high-dimensional data", 1999, whose idea of a region, found step by step, is that of [`Region`].
+//! E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927. J. H. Friedman and N. I.
+//! Fisher, "Bump hunting in high-dimensional data", 1999, whose idea of a region, found step by step, is that of
+//! [`Region`].
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
@@ -29,15 +31,15 @@ use super::{DISTANCE, Question, STOP, Study};
 
 /// The 97.5% quantile of the standard normal distribution.
 const NORMAL: f64 = 1.959_963_984_540_054;
-/// Levels of a region are added while as many designs are left, in each half.
+/// Minimum number of designs in each half for a further level of a region.
 const LEAST: usize = 30;
-/// Examples that are listed.
+/// Maximum number of examples that are listed.
 const EXAMPLES: usize = 20;
 
 /// A reading of an order.
 struct Observation {
     design: usize,
-    /// By factor, attribute, stop and distance, the number of the level.
+    /// Number of the level, by factor, attribute, stop and distance.
     levels: Vec<u16>,
     holds: bool,
     significant: bool,
@@ -48,14 +50,14 @@ struct Observation {
     spread: f64,
 }
 
-/// Everything that observations are grouped by.
+/// Everything that groups observations.
 struct Factors {
     names: Vec<String>,
-    /// Names of each one's levels.
+    /// Names of the levels of each.
     levels: Vec<Vec<String>>,
 }
 
-/// Holds a study's results against its claims.
+/// Compares a study's results with its claims.
 pub fn analyse(results: &Results) -> StudyReport {
     let Results { version, study, methods, designs } = results;
     let factors = Factors::new(study, designs);
@@ -126,7 +128,7 @@ impl Factors {
         self.names.iter().position(|name| name == factor)
     }
 
-    /// Every reading of an order; designs in which a run of its methods diverged have none.
+    /// All readings of an order, except for designs in which a run of its methods diverged.
     fn observe(&self, results: &Results, order: &[String], quantile: f64) -> Vec<Observation> {
         let stops = results.study.stops.len() + 1;
         let method = |label: &String| results.methods.iter().position(|method| method == label);
@@ -277,7 +279,7 @@ fn answer(level: Option<String>, observations: &[&Observation]) -> LevelAnswer {
 }
 
 impl Observation {
-    /// A reading of an order: one value a seed of each method.
+    /// Makes a reading of an order, from one value per seed of each method.
     fn new(design: usize, levels: Vec<u16>, values: &[Vec<f64>], quantile: f64) -> Self {
         let seeds = values[0].len() as f64;
         let moments = |values: &mut dyn Iterator<Item = f64>| {
@@ -316,7 +318,7 @@ impl Observation {
     }
 }
 
-/// The mean of a design's observations, design by design.
+/// Means of the designs' observations, design by design.
 fn by_design(observations: &[&Observation], value: impl Fn(&Observation) -> f64) -> Vec<f64> {
     // Observations are in the order of designs.
     observations
@@ -332,7 +334,7 @@ fn share(observations: &[&Observation], holds: impl Fn(&Observation) -> bool) ->
     Share { designs: shares.len(), share, low, high }
 }
 
-/// Wilson's 95% interval of a share of so many; from 0 to 1 of none.
+/// Wilson's 95% interval of a share of this many observations; from 0 to 1 for none.
 fn wilson(share: f64, count: usize) -> (f64, f64) {
     let (n, z) = (count as f64, NORMAL);
     if count == 0 {

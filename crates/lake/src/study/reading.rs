@@ -1,4 +1,4 @@
-//! What is read of a design's runs: distances and the return, after some of the updates.
+//! Readings of a design's runs: distances and the return, after some of the updates.
 //!
 //! A run records its whole curve, so that every stop and every distance comes from the same run.
 
@@ -12,52 +12,54 @@ use crate::solver::TransitionMatrix;
 
 use super::{Design, UNTRAINED};
 
-/// The distances: mean squared errors between T and T* over the non-terminal cells, over all, and over those of the
-/// demonstration; and between P(s'|s) of both, over the non-terminal cells.
+/// Names of the distances: mean squared errors between T and T* over the non-terminal cells, over all cells, and over
+/// those of the demonstration; and between P(s'|s) of both policies, over the non-terminal cells.
 pub const DISTANCES: [&str; 4] = ["non_terminal", "all", "demonstrated", "state_state"];
-/// What is known of a design beside the levels of its factors.
+/// Names of the attributes of a design, besides the levels of its factors.
 pub const ATTRIBUTES: [&str; 4] = ["rejected_ends", "rejected_takes_optimal", "rejected_length", "rejected_shares"];
-/// Their levels: where the rejected trajectory ends, whether it takes any action of the deterministic optimal policy, how long it is
-/// beside the demonstration, and whether it comes to a cell of the demonstration but the start; none where no method reads it.
+/// Levels of the attributes: where the rejected trajectory ends, whether it takes any action of the deterministic
+/// optimal policy, its length relative to the demonstration, and whether it visits a cell of the demonstration other
+/// than the start. An additional level is used if no method reads it.
 pub const ATTRIBUTE_LEVELS: [&[&str]; ATTRIBUTES.len()] = [
     &["hole", "goal", "ice", "none"],
     &["yes", "no", "none"],
     &["shorter", "equal", "longer", "none"],
     &["yes", "no", "none"],
 ];
-/// The stop with the greatest return of the curve, the earliest on ties: what a validation that knows nothing of T* would keep.
+/// Name of the stop with the greatest return of the curve, the earliest of several: the one that a validation without
+/// T* would choose.
 pub const BEST: &str = "best";
 
-/// A policy along its training. Seven digits are kept.
+/// A policy during its training. Seven digits are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
-    /// Updates done.
+    /// Number of updates.
     pub step: u32,
-    /// In the order of [`DISTANCES`].
+    /// Distances, in the order of [`DISTANCES`].
     pub distances: [f32; DISTANCES.len()],
     /// Expected undiscounted return of the sampled policy within the horizon.
     pub mean_return: f32,
 }
 
-/// Readings of one run at the stops, untrained first and the best last; none if it diverged.
+/// Readings of one run at the stops, untrained first and the best last; `None` if it diverged.
 pub type RunReadings = Option<Vec<Reading>>;
 
-/// What a design came to.
+/// Results of a design.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DesignResult {
-    /// The design's number.
+    /// Number of the design.
     pub design: usize,
-    /// The level of each factor.
+    /// Level of each factor.
     pub levels: Vec<String>,
-    /// The level of each of [`ATTRIBUTES`].
+    /// Level of each of [`ATTRIBUTES`].
     pub attributes: Vec<String>,
-    /// The word that was imitated.
+    /// Word of the demonstration.
     pub demonstration: String,
-    /// The word that was avoided; empty where no method reads it.
+    /// Word of the rejected trajectory; empty if no method reads it.
     pub rejected: String,
-    /// The first run's seed.
+    /// Seed of the first run.
     pub seed: u64,
-    /// In the order of the recipe's methods, then of seeds.
+    /// Readings, in the order of the recipe's methods and then of seeds.
     pub runs: Vec<Vec<RunReadings>>,
 }
 
@@ -103,7 +105,7 @@ pub fn run(design: &Design, stops: &[usize]) -> Result<DesignResult, LakeError> 
     })
 }
 
-/// Nothing of a run that diverged, which is no error of a study.
+/// Converts the error of a diverged run to `None`, as divergence is a result of a study.
 fn unless_diverged<T>(outcome: Result<T, LakeError>) -> Result<Option<T>, LakeError> {
     match outcome {
         Ok(value) => Ok(Some(value)),
@@ -122,7 +124,7 @@ fn select(curve: &[Reading], stops: &[usize]) -> Vec<Reading> {
     [0].iter().chain(stops).filter_map(|&stop| at(stop)).chain(best).collect()
 }
 
-/// What policies are held against.
+/// Policies and cells for the measurement of readings.
 struct Gauge<'a> {
     experiment: &'a Experiment,
     moves: Moves,
@@ -160,7 +162,7 @@ impl<'a> Gauge<'a> {
     }
 }
 
-/// The level of each of [`ATTRIBUTES`].
+/// Level of each of [`ATTRIBUTES`].
 fn attributes(experiment: &Experiment) -> [String; ATTRIBUTES.len()] {
     let Some(rejected) = experiment.rejected() else { return std::array::from_fn(|_| "none".to_owned()) };
     let (map, demonstration) = (experiment.environment().map(), experiment.demonstration());

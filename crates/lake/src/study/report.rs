@@ -1,4 +1,4 @@
-//! What a study found, as typed rows: `analysis` says what the numbers mean, `summary` shows them.
+//! Results of a study as typed rows: `analysis` defines the numbers, `summary` formats them.
 
 use std::collections::BTreeMap;
 
@@ -6,46 +6,46 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Question, Study};
 
-/// What a study found.
+/// Results of a study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StudyReport {
-    /// The program's version that trained.
+    /// Version of the program that trained.
     pub version: String,
-    /// The study.
+    /// Study of the results.
     pub study: Study,
-    /// What was trained.
+    /// Amount of training.
     pub scale: Scale,
-    /// Runs that diverged, by method.
+    /// Number of diverged runs, by method.
     pub diverged: BTreeMap<String, usize>,
-    /// The claimed order.
+    /// Results on the claimed order.
     pub order: OrderReport,
-    /// Every two of its methods, in the claimed order.
+    /// All pairs of its methods, in the claimed order.
     pub pairs: Vec<PairReport>,
-    /// Answers to the study's questions.
+    /// Answers to the study's claims.
     pub questions: Vec<Answer>,
 }
 
-/// How much was trained.
+/// Amount of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scale {
-    /// Designs.
+    /// Number of designs.
     pub designs: usize,
-    /// Runs, over designs, methods and seeds.
+    /// Number of runs, over designs, methods and seeds.
     pub runs: usize,
-    /// Readings of each method.
+    /// Number of readings of each method.
     pub readings: usize,
 }
 
 /// A share of readings, and its 95% interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share {
-    /// Designs that it is over.
+    /// Number of designs.
     pub designs: usize,
-    /// The share.
+    /// Share of the readings.
     pub share: f64,
-    /// The interval's lower end.
+    /// Lower end of the interval.
     pub low: f64,
-    /// The interval's upper end.
+    /// Upper end of the interval.
     pub high: f64,
 }
 
@@ -55,43 +55,43 @@ pub struct Estimate {
     /// The mean over designs; NaN if no design has a value, which JSON writes as null.
     #[serde(deserialize_with = "number_or_null")]
     pub mean: f64,
-    /// The half-width.
+    /// Half-width of the interval.
     pub ci95: Option<f64>,
 }
 
-/// How often an order holds, and what that depends on.
+/// Frequency with which an order holds, and the factors that it depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OrderReport {
-    /// Labels, least distance first.
+    /// Labels of the methods, smallest distance first.
     pub order: Vec<String>,
-    /// Readings in which it holds by means.
+    /// Share of the readings in which it holds by means.
     pub holds: Share,
-    /// Readings in which every link is significant.
+    /// Share of the readings in which every link is significant.
     pub significant: Share,
-    /// What it depends on, the strongest first.
+    /// Effects of the factors, the strongest first.
     pub effects: Vec<Effect>,
-    /// Where it holds most often.
+    /// Region of the space in which it holds most often.
     pub region: Region,
     /// Readings in which it holds most clearly.
     pub examples: Vec<Example>,
 }
 
-/// How often one method ends closer than another.
+/// Frequency with which one method ends closer than another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairReport {
-    /// The method that is claimed to end closer.
+    /// Method that is claimed to end closer.
     pub closer: String,
-    /// The other.
+    /// Method that is claimed to end further away.
     pub further: String,
-    /// Readings in which it does by the mean.
+    /// Share of the readings in which it ends closer by the mean.
     pub holds: Share,
-    /// Significantly.
+    /// Share of the readings in which it ends closer significantly.
     pub significant: Share,
-    /// Readings in which it ends further away significantly.
+    /// Share of the readings in which it ends further away significantly.
     pub reversed: Share,
-    /// Distance of the one that is claimed to be further, less that of the other.
+    /// Distance of the method that is claimed to be further, minus that of the other.
     pub difference: Estimate,
-    /// What the order depends on, the strongest first.
+    /// Effects of the factors on the order, the strongest first.
     pub effects: Vec<Effect>,
 }
 
@@ -124,7 +124,7 @@ impl Effect {
 /// A factor's part in whether an order holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
-    /// The factor.
+    /// Name of the factor.
     pub factor: String,
     /// η²: the share of the variance that its levels explain.
     pub explained: f64,
@@ -135,49 +135,50 @@ pub struct Effect {
 /// A level's part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LevelEffect {
-    /// The level.
+    /// Name of the level.
     pub level: String,
-    /// How often the order holds there.
+    /// Share of the readings in which the order holds at this level.
     pub holds: Share,
-    /// How often significantly.
+    /// Share of the readings in which it holds significantly.
     pub significant: Share,
-    /// The last method's distance less the first one's there.
+    /// Distance of the last method minus that of the first, at this level.
     pub difference: Estimate,
 }
 
-/// Levels at which an order holds most often: added one by one, each the one that raises the share most, on the designs of even
-/// number; measured on those of odd number, which had no part in that.
+/// Levels at which an order holds most often: added one by one, each the one that raises the share most, on the designs
+/// of even number; measured on those of odd number, which had no part in that.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Region {
     /// Factors and their levels.
     pub levels: Vec<(String, String)>,
-    /// The share among the designs that it was found on.
+    /// Share among the designs on which the region was found.
     pub found: Share,
-    /// The share among the others.
+    /// Share among the other designs.
     pub confirmed: Share,
-    /// The same of readings in which every link is significant.
+    /// Share among the other designs of the readings in which every link is significant.
     pub confirmed_significant: Share,
 }
 
-/// A reading.
+/// A reading in which the order holds clearly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Example {
-    /// The design.
+    /// Number of the design.
     pub design: usize,
-    /// The stop.
+    /// Name of the stop.
     pub stop: String,
-    /// The distance.
+    /// Name of the distance.
     pub distance: String,
-    /// The least of the links' differences by the half-widths of their intervals: above 1, all are significant.
+    /// Minimum over the links of the difference divided by the half-width of its interval: above 1, all are
+    /// significant.
     pub clarity: f64,
 }
 
 /// An answer to a question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// The question.
+    /// Claim that is answered.
     pub question: Question,
-    /// By the levels of the question's factor, or in all.
+    /// Answers by the levels of the claim's factor, or over all.
     pub levels: Vec<LevelAnswer>,
     /// Readings in which the order holds most clearly.
     pub examples: Vec<Example>,
@@ -186,17 +187,17 @@ pub struct Answer {
 /// An answer at a level.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LevelAnswer {
-    /// The level; none where the question names no factor.
+    /// Level of the factor; `None` if the claim names no factor.
     pub level: Option<String>,
-    /// How often the order holds.
+    /// Share of the readings in which the order holds.
     pub holds: Share,
-    /// How often every link is significant.
+    /// Share of the readings in which every link is significant.
     pub significant: Share,
-    /// How often the reverse of the order holds significantly.
+    /// Share of the readings in which the reverse of the order holds significantly.
     pub reversed: Share,
-    /// The last method's distance less the first one's.
+    /// Distance of the last method minus that of the first.
     pub difference: Estimate,
-    /// The same by the greater of the two distances: least and greatest of any reading.
+    /// That difference divided by the greater of the two distances: minimum and maximum over the readings.
     #[serde(deserialize_with = "numbers_or_null")]
     pub relative: (f64, f64),
     /// The median of the first one's standard deviation over seeds by the last one's.

@@ -1,9 +1,9 @@
 //! Results of a study on disk: one Parquet file a shard, whole or not at all.
 //!
-//! While a shard runs, each finished design is a line of its journal: a checksum and JSON. Whatever ends the run, the same
-//! command goes on behind the last whole line. When every design is there, the shard's file is made from the journal in the
-//! order of designs and appears by rename, and the journal goes. So the file's bytes do not depend on how often a run was
-//! ended, nor on threads.
+//! While a shard runs, each finished design is a line of its journal: a checksum and JSON. Whatever ends the run, the
+//! same command goes on behind the last whole line. When every design is there, the shard's file is made from the
+//! journal in the order of designs and appears by rename, and the journal goes. So the file's bytes do not depend on
+//! how often a run was ended, nor on threads.
 //!
 //! A file's name ends in a checksum of its bytes: `shard-3-of-100-1a2b3c4d.parquet`. What is in it, `table` says.
 
@@ -25,41 +25,41 @@ use super::reading::{DesignResult, run};
 use super::table::{Origin, decode, encode};
 use crate::error::LakeError;
 
-/// The most shards.
+/// Maximum number of shards.
 const MOST_SHARDS: usize = 100_000;
 
 /// A part of a study's designs: every `of`-th, from `number` on, which counts from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
-    /// Which.
+    /// Number of the shard, from 1.
     pub number: usize,
-    /// Of how many.
+    /// Number of all shards.
     pub of: usize,
 }
 
 /// All results of a study.
 #[derive(Clone, Debug)]
 pub struct Results {
-    /// The program's version that made them.
+    /// Version of the program that made them.
     pub version: String,
-    /// The study.
+    /// Study of the results.
     pub study: Study,
     /// Labels of the methods.
     pub methods: Vec<String>,
-    /// One a design, in order.
+    /// One result per design, in order.
     pub designs: Vec<DesignResult>,
 }
 
 impl Shard {
-    /// A study in one piece.
+    /// The only shard of an undivided study.
     pub const WHOLE: Self = Self { number: 1, of: 1 };
 
-    /// Numbers of its designs.
+    /// Numbers of the shard's designs.
     pub fn designs(&self, designs: usize) -> impl Iterator<Item = usize> + use<> {
         (self.number - 1..designs).step_by(self.of)
     }
 
-    /// What its files' names begin with.
+    /// Prefix of its files' names.
     fn stem(&self) -> String {
         format!("shard-{}-of-{}", self.number, self.of)
     }
@@ -82,13 +82,13 @@ impl FromStr for Shard {
     }
 }
 
-/// Runs a shard's designs on rayon's current threads, but for those that are there already, and writes its file; `begun` hears how
-/// many there are and how many are left, `finished` is called once a design.
+/// Runs a shard's unfinished designs on rayon's current threads, and writes its file. Calls
+/// `begun` with the number of all and of unfinished designs, and `finished` after each design.
 ///
 /// # Errors
 ///
-/// [`LakeError`] of a design; [`LakeError::File`] where nothing can be written; [`LakeError::Shard`] for a corrupt journal or file,
-/// one of another study, or one that another process is writing. Nothing that is finished is lost.
+/// [`LakeError`] of a design; [`LakeError::File`] where nothing can be written; [`LakeError::Shard`] for a corrupt
+/// journal or file, one of another study, or one that another process is writing. Nothing that is finished is lost.
 pub fn run_shard(
     study: &Study,
     shard: Shard,
@@ -136,11 +136,11 @@ pub fn run_shard(
     Ok(path)
 }
 
-/// All results in a folder, with the claims of a study, or of the one that they were made for.
+/// Reads all results in a folder. `claims` replaces the claims of the study that they were made for.
 ///
 /// # Errors
 ///
-/// [`LakeError::Shard`] where shards are missing, corrupt, or of another study.
+/// [`LakeError::Shard`] if shards are missing, corrupt, or of another study.
 pub fn merge(folder: &Path, claims: Option<Study>) -> Result<Results, LakeError> {
     let fail = |problem: String| LakeError::Shard { path: folder.to_owned(), problem };
     let files = files(folder)?;
@@ -196,7 +196,7 @@ impl Origin {
     }
 }
 
-/// The finished designs of a shard that is not.
+/// Journal of an unfinished shard's finished designs.
 struct Journal {
     file: File,
     path: PathBuf,
@@ -207,7 +207,7 @@ impl Journal {
         folder.join(format!("{}.journal", shard.stem()))
     }
 
-    /// The journal, and what is in it; a last line that is not whole is cut off.
+    /// Opens the journal and reads its contents; an incomplete last line is removed.
     fn open(folder: &Path, origin: &Origin) -> Result<(Self, Vec<DesignResult>), LakeError> {
         let path = Self::path(folder, origin.shard);
         let io = |source| LakeError::File { path: path.clone(), source };
@@ -254,14 +254,14 @@ impl Journal {
     }
 }
 
-/// The JSON of a journal's line whose checksum is right.
+/// JSON of a journal's line with a correct checksum.
 fn checked(line: &[u8]) -> Option<&[u8]> {
     let (sum, json) = line.split_at_checked(9)?;
     let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?.strip_suffix(' ')?, 16).ok()?;
     (crc32fast::hash(json) == sum).then_some(json)
 }
 
-/// Every shard's file in a folder, in order.
+/// All shards' files in a folder, in order.
 fn files(folder: &Path) -> Result<Vec<(Shard, PathBuf)>, LakeError> {
     let io = |source| LakeError::File { path: folder.to_owned(), source };
     let mut files = Vec::new();
@@ -283,13 +283,13 @@ fn find(folder: &Path, shard: Shard) -> Result<Option<PathBuf>, LakeError> {
     Ok(files(folder)?.into_iter().find(|(other, _)| *other == shard).map(|(_, path)| path))
 }
 
-/// The shard and the checksum in a file's name.
+/// Shard and checksum in a file's name.
 fn named(name: &str) -> Option<(Shard, u32)> {
     let (shard, sum) = name.strip_prefix("shard-")?.strip_suffix(".parquet")?.rsplit_once('-')?;
     Some((shard.replace("-of-", "/").parse().ok()?, u32::from_str_radix(sum, 16).ok()?))
 }
 
-/// What a shard's file says.
+/// Contents of a shard's file.
 fn read(path: &Path) -> Result<(Origin, Vec<DesignResult>), LakeError> {
     let fail = |problem: &str| LakeError::Shard { path: path.to_owned(), problem: problem.to_owned() };
     let bytes = std::fs::read(path).map_err(|source| LakeError::File { path: path.to_owned(), source })?;

@@ -1,4 +1,4 @@
-//! A study's report as text and figures. Nothing is computed here: rows are those of the report.
+//! Text and figures of a study's report. Nothing is computed here: rows are those of the report.
 
 use std::fmt::Write;
 
@@ -13,17 +13,17 @@ use crate::figures::{Figure, figure, shade};
 use crate::fitted;
 use crate::number::{fixed, signed};
 
-/// Factors whose levels are listed for each order, and drawn.
+/// Number of factors whose levels are listed for each order, and drawn.
 const STRONGEST: usize = 6;
 
 /// Layout of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// Markdown, with one line a row.
+    /// Markdown, with one line per row.
     Markdown,
     /// Text for a terminal of limited width.
     Terminal {
-        /// The terminal's columns.
+        /// Number of columns of the terminal.
         columns: usize,
     },
 }
@@ -32,7 +32,7 @@ pub enum Layout {
 pub fn page(report: &StudyReport, layout: Layout) -> String {
     match layout {
         Layout::Markdown => whole_page(report, layout),
-        // Tables fit already; what is wrapped is the text between them.
+        // Tables fit already; the text between them is wrapped.
         Layout::Terminal { columns } => fitted::text(&whole_page(report, layout), columns),
     }
 }
@@ -117,7 +117,7 @@ fn setting(report: &StudyReport) -> String {
     )
 }
 
-/// η² of every factor for every order.
+/// Effect size η² of every factor for every order.
 fn explained(report: &StudyReport, layout: Layout) -> String {
     let orders = orders(report);
     let header: Vec<_> = std::iter::once("factor").chain(orders.iter().map(|(name, _)| name.as_str())).collect();
@@ -131,7 +131,7 @@ fn explained(report: &StudyReport, layout: Layout) -> String {
     table(layout, 1, &header, rows)
 }
 
-/// The whole order and every pair, with what each depends on.
+/// The whole order and every pair, with the effects of factors on each.
 fn orders(report: &StudyReport) -> Vec<(String, &[Effect])> {
     let pair = |pair: &'_ PairReport| format!("{} < {}", pair.closer, pair.further);
     std::iter::once(("all".to_owned(), report.order.effects.as_slice()))
@@ -206,7 +206,8 @@ fn estimate(estimate: &Estimate) -> String {
     }
 }
 
-/// Its figures: how often each order of two holds; what the orders depend on; where the whole order holds.
+/// Draws the figures: the frequency of each order of two, the factors that the orders depend on, and the frequency of
+/// the whole order.
 ///
 /// # Errors
 ///
@@ -221,7 +222,7 @@ pub fn figures(report: &StudyReport) -> Result<Vec<Figure>, LakeError> {
     ])
 }
 
-/// A bar an order of two: closer significantly, closer, equal or further, further significantly.
+/// One bar per order of two: closer significantly, closer, equal or further, further significantly.
 fn pairs(area: &Area<'_>, report: &StudyReport) -> Drawn {
     heading(area, "How often the claimed order of two methods holds", &setting(report))?;
     let (left, width, top) = (150, 570, 66);
@@ -250,7 +251,7 @@ fn pairs(area: &Area<'_>, report: &StudyReport) -> Drawn {
     Ok(())
 }
 
-/// η² by factor and order, each with its interval.
+/// Effect sizes η² by factor and order, each with its interval.
 fn heat(area: &Area<'_>, report: &StudyReport) -> Drawn {
     heading(area, "Share of the variance of whether an order holds that a factor explains", &setting(report))?;
     let (left, top, width, height) = (190, 96, 104, 36);
@@ -293,7 +294,7 @@ fn heat(area: &Area<'_>, report: &StudyReport) -> Drawn {
     Ok(())
 }
 
-/// The whole order's share by level of the strongest factors.
+/// Share of the whole order by level of the strongest factors.
 fn whole(area: &Area<'_>, report: &StudyReport) -> Drawn {
     let title = format!("How often {} holds, by level of the strongest factors", report.order.order.join(" < "));
     heading(area, &title, &setting(report))?;

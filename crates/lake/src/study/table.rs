@@ -1,4 +1,5 @@
-//! Readings as a Parquet table: one row each; a run that diverged has one that says so, without numbers. Its metadata holds the study.
+//! Readings as a Parquet table with one row each; a diverged run has one row that says so, without numbers. The
+//! metadata contain the study.
 
 use std::sync::Arc;
 
@@ -16,21 +17,21 @@ use super::Study;
 use super::reading::{ATTRIBUTES, DISTANCES, DesignResult, Reading, stops};
 use super::shard::Shard;
 
-/// Designs in a group of rows.
+/// Number of designs in a group of rows.
 const GROUP: usize = 64;
-/// The key of the metadata that holds what the rows are of.
+/// Key of the metadata with the origin of the rows.
 const ORIGIN: &str = "lake.study";
-/// The stop of a run that diverged.
+/// Stop of a diverged run.
 const DIVERGED: &str = "diverged";
 
-/// What a shard's rows are of.
+/// Origin of a shard's rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Origin {
     pub(super) version: String,
     pub(super) study: Study,
-    /// Labels.
+    /// Labels of the methods.
     pub(super) methods: Vec<String>,
-    /// Runs of each method in a design.
+    /// Number of runs of each method in a design.
     pub(super) seeds: usize,
     pub(super) shard: Shard,
 }
@@ -58,7 +59,7 @@ impl Column {
         }
     }
 
-    /// As a schema declares it.
+    /// Declaration of the column in a schema.
     fn declared(&self, name: &str) -> String {
         let repetition = if matches!(self, Self::Number(_)) { "OPTIONAL" } else { "REQUIRED" };
         let annotation = if matches!(self, Self::Text(_)) { " (UTF8)" } else { "" };
@@ -66,7 +67,7 @@ impl Column {
     }
 }
 
-/// A row: a reading of a run, or that the run diverged.
+/// A row: a reading of a run, or the fact that the run diverged.
 struct Row<'a> {
     result: &'a DesignResult,
     method: &'a str,
@@ -98,7 +99,7 @@ fn rows<'a>(origin: &'a Origin, results: &'a [DesignResult], stops: &'a [String]
 /// Names and values of the columns, in their order.
 fn columns(study: &Study, rows: &[Row<'_>]) -> Vec<(String, Column)> {
     let text = |of: &dyn for<'r> Fn(&'r Row<'_>) -> &'r str| {
-        // Equal texts behind one another share their memory.
+        // Consecutive equal texts share their memory.
         let mut last = ByteArray::from("");
         let share = |row| {
             let text = of(row);
@@ -113,7 +114,7 @@ fn columns(study: &Study, rows: &[Row<'_>]) -> Vec<(String, Column)> {
     let integer = |of: &dyn Fn(&Row<'_>) -> usize| Column::Integer(rows.iter().map(|row| of(row) as i32).collect());
     let mut columns = vec![("design".to_owned(), integer(&|row| row.result.design))];
     for (place, factor) in study.factors().enumerate() {
-        // A dot would make it a path.
+        // A dot would be read as a path.
         columns.push((factor.replace('.', "_"), text(&|row| &row.result.levels[place])));
     }
     for (place, attribute) in ATTRIBUTES.into_iter().enumerate() {
@@ -132,7 +133,7 @@ fn columns(study: &Study, rows: &[Row<'_>]) -> Vec<(String, Column)> {
     columns
 }
 
-/// A file's bytes.
+/// Encodes a file.
 pub(super) fn encode(origin: &Origin, results: &[DesignResult]) -> Result<Vec<u8>, ParquetError> {
     let json = serde_json::to_string(origin).map_err(|error| ParquetError::External(error.into()))?;
     let mut properties = WriterProperties::builder()
@@ -141,7 +142,7 @@ pub(super) fn encode(origin: &Origin, results: &[DesignResult]) -> Result<Vec<u8
         .set_key_value_metadata(Some(vec![KeyValue::new(ORIGIN.to_owned(), json)]));
     let mut fields = String::new();
     for (name, column) in columns(&origin.study, &[]) {
-        // Numbers hardly ever repeat.
+        // Numbers are rarely repeated.
         let repeats = matches!(column, Column::Text(_));
         fields += &column.declared(&name);
         properties = properties.set_column_dictionary_enabled(name.into(), repeats);
@@ -172,7 +173,7 @@ pub(super) fn encode(origin: &Origin, results: &[DesignResult]) -> Result<Vec<u8
     Ok(bytes)
 }
 
-/// What a file's bytes say.
+/// Decodes a file.
 pub(super) fn decode(bytes: Vec<u8>) -> Result<(Origin, Vec<DesignResult>), ParquetError> {
     let file = SerializedFileReader::new(bytes::Bytes::from(bytes))?;
     let metadata = file.metadata().file_metadata();
@@ -232,7 +233,7 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<(Origin, Vec<DesignResult>), Parq
     Ok((origin, results))
 }
 
-/// Columns of a group of rows, one behind the other.
+/// Columns of a group of rows, read one after another.
 struct Columns<'a> {
     group: &'a dyn RowGroupReader,
     next: usize,
@@ -276,7 +277,7 @@ impl Columns<'_> {
         }
     }
 
-    /// A column's values, and for each row whether it has one, where it might not.
+    /// Values of a column, and for each row whether it has one if it may be missing.
     fn values<T: DataType>(&self, mut reader: ColumnReaderImpl<T>) -> Result<(Vec<T::T>, Vec<i16>), ParquetError> {
         let rows = self.group.metadata().num_rows() as usize;
         let (mut values, mut there) = (Vec::with_capacity(rows), Vec::new());

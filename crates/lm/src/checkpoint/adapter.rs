@@ -1,6 +1,7 @@
-//! Low-rank adapters as PEFT lays them out in a folder: `adapter_config.json` and `adapter_model.safetensors`.
+//! Low-rank adapters in PEFT's file format: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! A file of another program may name any model as its base. What would make the adapter another function is never ignored.
+//! An adapter written by another program may name any base model. A field that would change the adapter's function and
+//! is not supported here is an error, and never ignored.
 
 use std::path::Path;
 
@@ -16,12 +17,12 @@ use crate::checkpoint::weights::{Weights, refuse_not_finite, write_file};
 use crate::error::LmError;
 use crate::transformer::model::{Shape, Transformer};
 
-/// What the adapters are.
+/// Name of the file with the adapter's configuration.
 pub const CONFIG_FILE: &str = "adapter_config.json";
-/// Their numbers.
+/// Name of the file with the adapter's weights.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 
-/// Fields that say nothing about the function that the adapted model is, whatever they hold.
+/// Fields without influence on the adapted model's function, which are ignored.
 const PASSED: [&str; 10] = [
     "auto_mapping",
     "base_model_name_or_path",
@@ -34,31 +35,32 @@ const PASSED: [&str; 10] = [
     "revision",
     "runtime_config",
 ];
-/// PEFT's name of low-rank adapters.
+/// Value of `peft_type` for low-rank adapters.
 const KIND: &str = "LORA";
-/// Ways to begin that leave the base as it is; others keep a part of it in the adapter, and work with a base that lacks it.
+/// Names of initialisations that leave the base model unchanged. Others move a part of its weights into the adapter,
+/// and need a base without that part.
 const BEGINNINGS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 
-/// What an adapter is read for.
+/// Purpose for which an adapter is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// To be applied as it is: then dropout, which is for training alone, changes nothing.
+    /// Inference: dropout is ignored, as it only affects training.
     Applied,
-    /// To be trained on, which has no dropout here.
+    /// Further training, for which dropout is not supported.
     Trained,
 }
 
-/// What the adapters in a folder are.
+/// Reads the configuration of the adapters in a folder.
 ///
 /// # Errors
 ///
-/// [`LmError::File`], [`LmError::Json`], and [`LmError::Field`] for a field that is missing or that asks for what there is not here.
+/// [`LmError::File`], [`LmError::Json`], and [`LmError::Field`] for a missing field or an unsupported value.
 pub fn read_lora(folder: &Path, purpose: Use) -> Result<Lora, LmError> {
     let path = folder.join(CONFIG_FILE);
     parse_lora(&path, &json::read_text(&path)?, purpose)
 }
 
-/// Gives a model the adapters in a folder.
+/// Adds the adapters in a folder to a model.
 ///
 /// # Errors
 ///
@@ -69,21 +71,22 @@ pub fn apply(model: &mut Transformer, folder: &Path, purpose: Use) -> Result<(),
     model.adapt(lora, weights)
 }
 
-/// Gives a model adapters that begin anew.
+/// Adds newly initialised adapters to a model.
 ///
 /// # Errors
 ///
-/// [`LmError::Engine`].
+/// [`LmError::Engine`] for a failure of libtorch.
 pub fn begin(model: &mut Transformer, lora: &Lora, seed: u64) -> Result<(), LmError> {
     let weights = Weights::new(Path::new(WEIGHTS_FILE), lora.initial(model.config(), seed)?);
     model.adapt(lora.clone(), weights)
 }
 
-/// Writes adapters as a new folder `target`, which appears whole. `base` is the model that they are for, by its folder or its id.
+/// Writes adapters as a new folder `target`, which appears once it is complete. `base` is the folder or hub id of their
+/// base model.
 ///
 /// # Errors
 ///
-/// [`LmError::File`] where something is written there already, or cannot be.
+/// [`LmError::File`] if `target` exists already or cannot be written.
 pub fn write(
     target: &Path,
     base: &str,
@@ -94,7 +97,7 @@ pub fn write(
     folder::whole(target, Appearing::New, |folder| fill(folder, base, lora, None, tensors, dtype))
 }
 
-/// Writes the files of an adapter's folder, and those files in which the adapted model differs from its base.
+/// Writes the adapter's files, and those other files in which the adapted model differs from its base.
 pub(crate) fn fill(
     folder: &Path,
     base: &str,
@@ -116,7 +119,7 @@ pub(crate) fn fill(
     std::fs::write(&path, text + "\n").map_err(|source| LmError::File { path, source })
 }
 
-/// The shape of the adapters that a run trains.
+/// Returns the shape of the adapters that a run trains.
 ///
 /// # Errors
 ///
@@ -128,7 +131,7 @@ pub fn shape_of(start: &Start) -> Result<Lora, LmError> {
     }
 }
 
-/// Gives a model the adapters that a run begins with.
+/// Adds the adapters with which a run begins to a model.
 ///
 /// # Errors
 ///
@@ -159,11 +162,7 @@ fn parse_lora(path: &Path, text: &str, purpose: Use) -> Result<Lora, LmError> {
     match fields.get("peft_type") {
         Some(Value::String(name)) if name == KIND => {}
         given => {
-            return Err(refuse(
-                "peft_type",
-                &format!("{KIND:?}, the one kind of adapters that is computed here"),
-                given,
-            ));
+            return Err(refuse("peft_type", &format!("{KIND:?}, the only kind of adapter that is supported"), given));
         }
     }
     for (field, value) in &fields {
@@ -172,16 +171,16 @@ fn parse_lora(path: &Path, text: &str, purpose: Use) -> Result<Lora, LmError> {
             "task_type" if !value.is_null() && value != "CAUSAL_LM" => "\"CAUSAL_LM\"",
             "bias" if value != "none" => "\"none\"",
             "lora_dropout" if purpose == Use::Trained && value.as_f64() != Some(0.0) => {
-                "0, as adapters are trained without dropout here"
+                "0, as dropout is not supported in training"
             }
             "init_lora_weights"
                 if !value.is_boolean() && !value.as_str().is_some_and(|name| BEGINNINGS.contains(&name)) =>
             {
-                "true, false, gaussian, orthogonal or eva, which leave the base as it is"
+                "true, false, gaussian, orthogonal or eva, which leave the base model unchanged"
             }
             "peft_type" | "task_type" | "bias" | "lora_dropout" | "init_lora_weights" => continue,
             other if PASSED.contains(&other) || is_off(value) => continue,
-            _ => "nothing, as there is no such adapter here",
+            _ => "nothing, as such adapters are not supported",
         };
         return Err(refuse(field, allowed, Some(value)));
     }
@@ -207,7 +206,7 @@ fn parse_lora(path: &Path, text: &str, purpose: Use) -> Result<Lora, LmError> {
     })
 }
 
-/// Whether a field has the value of what is not asked for.
+/// Whether the field's value switches the feature off.
 fn is_off(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -217,13 +216,14 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// What PEFT reads: the fields that say what the adapters are, and those that say what they are not.
+/// Contents of `adapter_config.json`: the fields that describe the adapters, and those that PEFT needs to know that
+/// features are off.
 fn config(base: &str, lora: &Lora) -> Value {
     let (name, revision) = match base.split_once('@') {
         Some((name, revision)) if !Path::new(base).is_dir() => (name, Some(revision)),
         _ => (base, None),
     };
-    // PEFT's own files have a whole number.
+    // PEFT writes whole numbers as integers.
     let alpha: Value = match lora.alpha() {
         alpha if alpha.fract() == 0.0 && alpha.abs() < 1e15 => (alpha as i64).into(),
         alpha => alpha.into(),
@@ -277,7 +277,7 @@ mod tests {
         let expected = Lora::new(4, 8.0, &[Projection::Query, Projection::Value], false).unwrap();
         assert_eq!(parse(FILE, Use::Applied), Ok(expected));
         let error = parse(FILE, Use::Trained).unwrap_err();
-        assert_eq!(error, "a.json: lora_dropout: expected 0, as adapters are trained without dropout here, got 0.05");
+        assert_eq!(error, "a.json: lora_dropout: expected 0, as dropout is not supported in training, got 0.05");
     }
 
     #[test]
@@ -286,12 +286,12 @@ mod tests {
             (
                 "\"LORA\"",
                 "\"LOHA\"",
-                "peft_type: expected \"LORA\", the one kind of adapters that is computed here, got \"LOHA\"",
+                "peft_type: expected \"LORA\", the only kind of adapter that is supported, got \"LOHA\"",
             ),
             (
                 "\"peft_type\": \"LORA\", ",
                 "",
-                "peft_type: expected \"LORA\", the one kind of adapters that is computed here, got nothing",
+                "peft_type: expected \"LORA\", the only kind of adapter that is supported, got nothing",
             ),
             ("\"r\": 4", "\"r\": 4, \"r\": 5", ".: duplicate key \"r\""),
             ("\"CAUSAL_LM\"", "\"SEQ_CLS\"", "task_type: expected \"CAUSAL_LM\", got \"SEQ_CLS\""),
@@ -299,7 +299,7 @@ mod tests {
             (
                 "\"use_dora\": false",
                 "\"use_dora\": true",
-                "use_dora: expected nothing, as there is no such adapter here, got true",
+                "use_dora: expected nothing, as such adapters are not supported, got true",
             ),
             ("\"modules_to_save\": null", "\"modules_to_save\": [\"lm_head\"]", "modules_to_save: expected nothing"),
             ("\"loftq_config\": {}", "\"rank_pattern\": {\"q_proj\": 2}", "rank_pattern: expected nothing"),

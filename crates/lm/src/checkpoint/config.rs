@@ -1,8 +1,9 @@
-//! A model's shape, as `config.json` of a Hugging Face folder says it.
+//! The shape of a model, from the `config.json` of a Hugging Face folder.
 //!
-//! Llama (1, 2, 3), Mistral, Gemma (the first) and Qwen2. Rotary positions are read as the hub's files write them (`rope_theta`,
-//! `rope_scaling`) and as transformers 5 does (`rope_parameters`). Defaults are those of transformers. A file has many fields that
-//! say nothing about the function that the model is, and these are passed over; one that would change it is never ignored.
+//! Supported are Llama (1, 2, 3), Mistral, Gemma (the first) and Qwen2. Rotary positions may have the form of the hub's
+//! files (`rope_theta`, `rope_scaling`) or of transformers 5 (`rope_parameters`). Defaults are those of transformers.
+//! Fields that do not influence the model's function are ignored; an unsupported value that would change it is an
+//! error.
 
 mod reading;
 mod rope;
@@ -19,47 +20,48 @@ use reading::{Raw, Reader};
 pub use rope::{Rope, RopeScaling};
 use text::json;
 
-/// The file's name in a model's folder.
+/// Name of the file in a model's folder.
 pub const CONFIG_FILE: &str = "config.json";
 
-/// A decoder-only transformer's shape.
+/// Shape of a decoder-only transformer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// Which family of models it is of.
+    /// Family of the model.
     pub architecture: Architecture,
-    /// Number of tokens that it knows, the rows of its embedding table.
+    /// Size of the vocabulary, which is the number of rows of the embedding table.
     pub vocabulary: usize,
-    /// Numbers in a hidden state.
+    /// Size of a hidden state.
     pub hidden_size: usize,
-    /// Numbers between the two halves of a layer's feed-forward network.
+    /// Inner size of a layer's feed-forward network.
     pub intermediate_size: usize,
     /// Number of layers.
     pub layers: usize,
-    /// Heads of queries.
+    /// Number of query heads.
     pub heads: usize,
-    /// Heads of keys and values; each is shared by `heads / kv_heads` heads of queries.
+    /// Number of key-value heads; each is shared by `heads / kv_heads` query heads.
     pub kv_heads: usize,
-    /// Numbers in a head. Not always `hidden_size / heads`.
+    /// Size of a head; not always `hidden_size / heads`.
     pub head_dim: usize,
-    /// What is added to the mean square before its root.
+    /// Constant that the RMS norm adds to the mean square before the root.
     pub rms_norm_eps: f64,
-    /// The output's weights are the embedding table.
+    /// Whether the output weights are the embedding table.
     pub tied_embeddings: bool,
-    /// The feed-forward network's gate.
+    /// Activation function of the feed-forward network's gate.
     pub activation: Activation,
-    /// Which linear maps have a bias.
+    /// Linear maps that have a bias.
     pub biases: Biases,
-    /// For each layer, how many tokens a query sees, itself included; none means all before it.
+    /// For each layer, the number of tokens that a query attends to, including its own; `None` for all tokens before
+    /// it.
     pub windows: Vec<Option<usize>>,
-    /// Rotary positions.
+    /// Rotary position embedding.
     pub rope: Rope,
-    /// The longest sequence that the model was made for, in tokens.
+    /// Maximum length of a sequence that the model supports, in tokens.
     pub positions: usize,
-    /// The token that begins a sequence.
+    /// Token that begins a sequence.
     pub bos: Option<u32>,
-    /// The tokens that end one.
+    /// Tokens that end a sequence.
     pub eos: Vec<u32>,
-    /// What the weights are stored in, where the file says so.
+    /// Type in which the weights are stored, if the file names it.
     pub dtype: Option<Dtype>,
 }
 
@@ -88,31 +90,31 @@ pub enum Activation {
     Silu,
     /// x · Φ(x), Φ the normal distribution function.
     Gelu,
-    /// The same with Φ approximated by tanh.
+    /// GELU with Φ approximated by tanh.
     GeluPytorchTanh,
 }
 
-/// Which linear maps have a bias.
+/// Linear maps that have a bias.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Biases {
-    /// Queries, keys and values.
+    /// Whether the maps to queries, keys and values have one.
     pub qkv: bool,
-    /// The output of attention.
+    /// Whether the output map of attention has one.
     pub output: bool,
-    /// The feed-forward network.
+    /// Whether the maps of the feed-forward network have one.
     pub feed_forward: bool,
 }
 
-/// What weights are stored in, by its name in PyTorch.
+/// Type of stored weights, by its name in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Dtype {
-    /// 32 bits.
+    /// 32-bit floating point.
     Float32,
-    /// 16 bits, 11 of them of precision.
+    /// 16-bit floating point with 11 bits of precision.
     Float16,
-    /// 16 bits, 8 of them of precision and the range of 32.
+    /// 16-bit floating point with 8 bits of precision and the exponent range of 32-bit numbers.
     Bfloat16,
 }
 
@@ -120,7 +122,7 @@ pub enum Dtype {
 ///
 /// # Errors
 ///
-/// As [`parse_config`]; [`LmError::File`] where there is no such file.
+/// As [`parse_config`]; [`LmError::File`] if there is no such file.
 pub fn read_config(folder: &Path) -> Result<ModelConfig, LmError> {
     let path = folder.join(CONFIG_FILE);
     parse_config(&path, &json::read_text(&path)?)
@@ -140,18 +142,18 @@ pub fn refuse_dropout(folder: &Path) -> Result<(), LmError> {
         Some(given) => Err(LmError::Field {
             path,
             field: FIELD.to_owned(),
-            allowed: "0, as models are trained without dropout here; set it to 0 to train this model".to_owned(),
+            allowed: "0, as dropout is not supported in training; set it to 0 to train this model".to_owned(),
             given: given.to_string(),
         }),
     }
 }
 
-/// The model that the text of `config.json` describes. `path` is what errors call it.
+/// Parses the text of `config.json`. Errors refer to the file as `path`.
 ///
 /// # Errors
 ///
-/// [`LmError::Json`] for text that is not JSON and fields of another type, [`LmError::Field`] for an architecture or a value
-/// that is none of those that we compute.
+/// [`LmError::Json`] for invalid JSON and fields of a wrong type, [`LmError::Field`] for an unsupported architecture or
+/// value.
 ///
 /// # Examples
 ///

@@ -1,19 +1,18 @@
-//! Checks that numbers are finite: NaN or infinity in a model's weights makes all its outputs NaN or infinite.
+//! Checks that a model's weights are finite: one NaN or infinity makes all its outputs NaN or infinite.
 
 use tch::{Kind, Tensor};
 
 use crate::checkpoint::config::Dtype;
 use crate::error::LmError;
 
-/// Numbers of a block, which is checked without a branch for each number.
+/// Size of the blocks that are checked without a branch per number.
 const BLOCK: usize = 1 << 14;
 
-/// The index of the first number of a stored tensor that is infinite or not a number: all bits of its exponent are
-/// set.
+/// Index of the first number of a stored tensor that is NaN or infinite, which is one with all exponent bits set.
 pub(crate) fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<usize> {
     let has_all = |bits: u16, exponent: u16| bits & exponent == exponent;
     match dtype {
-        // The upper half of a number of 32 bits is a bfloat16.
+        // The upper half of a 32-bit number is a bfloat16.
         Dtype::Float32 => first(bytes, |[_, _, a, b]| has_all(u16::from_le_bytes([a, b]), 0x7f80)),
         Dtype::Bfloat16 => first(bytes, |number| has_all(u16::from_le_bytes(number), 0x7f80)),
         Dtype::Float16 => first(bytes, |number| has_all(u16::from_le_bytes(number), 0x7c00)),
@@ -31,7 +30,7 @@ fn first<const WIDTH: usize>(bytes: &[u8], is_wrong: impl Fn([u8; WIDTH]) -> boo
     })
 }
 
-/// The error about the number at this index of a tensor of this shape.
+/// Error text for the number at this index of a tensor of this shape.
 pub(crate) fn problem(index: usize, size: &[i64]) -> String {
     let mut rest = index;
     let mut place: Vec<usize> = size
@@ -45,14 +44,14 @@ pub(crate) fn problem(index: usize, size: &[i64]) -> String {
         })
         .collect();
     place.reverse();
-    format!("expected finite numbers, got infinity or not-a-number at {place:?}")
+    format!("expected finite numbers, got infinity or NaN at {place:?}")
 }
 
 /// Whether every number of a tensor is finite.
 ///
 /// # Errors
 ///
-/// [`LmError::Engine`].
+/// [`LmError::Engine`] for a failure of libtorch.
 pub(crate) fn is_finite(tensor: &Tensor) -> Result<bool, LmError> {
     Ok(tensor.f_isfinite()?.f_all()?.f_to_kind(Kind::Int64)?.f_int64_value(&[])? != 0)
 }

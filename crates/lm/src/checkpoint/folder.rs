@@ -22,12 +22,13 @@ use inherited::COPIED;
 pub use inherited::Inherited;
 pub(crate) use inherited::within;
 
-/// The folder of a model: one on this machine, or a model of the hub by its id (`owner/name`, or `owner/name@revision`), which is
-/// fetched into the cache that Hugging Face's own programs use, and only what is not there yet.
+/// Returns the folder of a model on this machine, or of a model of the hub by its id (`owner/name` or
+/// `owner/name@revision`). Files of a model of the hub are downloaded into the cache that Hugging Face's own programs
+/// use, unless they are there already.
 ///
 /// # Errors
 ///
-/// [`LmError::Model`] for a name that is neither, and for what the hub answers.
+/// [`LmError::Model`] for a name that is neither, and for errors of the hub.
 pub fn find(name: &str) -> Result<PathBuf, LmError> {
     let path = PathBuf::from(name);
     if path.is_dir() {
@@ -44,16 +45,16 @@ pub fn find(name: &str) -> Result<PathBuf, LmError> {
             && part.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
     };
     let Some((owner, model)) = id.split_once('/').filter(|(owner, model)| is_word(owner) && is_word(model)) else {
-        return Err(refuse("expected a folder that exists, or a model of the hub as owner/name".to_owned()));
+        return Err(refuse("expected an existing folder, or a model of the hub as owner/name".to_owned()));
     };
     hub::fetch(owner, model, revision, refuse)
 }
 
-/// Tokenizer, chat template and end tokens of a model.
+/// Tokenizer, chat template and generation configuration of a model.
 pub struct Text {
-    /// None where the folder has no `tokenizer.json`: then only token ids are read.
+    /// Tokenizer; `None` if the folder has no `tokenizer.json`, in which case only token ids are accepted.
     pub tokenizer: Option<Tokenizer>,
-    /// None where the model has none.
+    /// Chat template; `None` if the model has none.
     pub template: Option<ChatTemplate>,
     /// The contents of `generation_config.json`.
     pub generation: GenerationConfig,
@@ -62,14 +63,14 @@ pub struct Text {
 /// Replacements for a folder's own chat template and `eos_token`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
-    /// The file of a chat template.
+    /// File with the chat template.
     pub chat_template: Option<PathBuf>,
-    /// The token that ends a response, in place of the tokenizer's `eos_token`.
+    /// Token that ends a response, instead of the tokenizer's `eos_token`.
     pub eos_token: Option<String>,
 }
 
 impl Text {
-    /// Reads them from a model's folder. `now` is the date for chat templates that render it.
+    /// Reads the files from a model's folder. `now` is the date for chat templates that render it.
     ///
     /// # Errors
     ///
@@ -99,8 +100,8 @@ impl Text {
         Ok(Self { tokenizer: Some(tokenizer), template, generation })
     }
 
-    /// Tokens that end a response of a model of this shape: those that its files name, the tokenizer's `eos_token`, and
-    /// the marker with which the chat template ends a turn.
+    /// Tokens that end a response: those that the model's files name, the tokenizer's `eos_token`, and the marker with
+    /// which the chat template ends a turn.
     pub fn ends(&self, config: &ModelConfig) -> Vec<u32> {
         let named = self.generation.eos.as_ref().unwrap_or(&config.eos);
         let mut ends: Vec<u32> = Vec::new();
@@ -112,37 +113,37 @@ impl Text {
         ends
     }
 
-    /// Tokens with which the examples that a model is trained on end: the marker with which the chat template ends a
-    /// turn, and the tokenizer's `eos_token`.
+    /// Tokens that end a training example: the marker with which the chat template ends a turn, and the tokenizer's
+    /// `eos_token`.
     pub fn own_ends(&self) -> Vec<u32> {
         let eos = self.tokenizer.as_ref().map(Tokenizer::eos);
         let turn = self.end_of_turn();
         turn.into_iter().chain(eos.filter(|eos| Some(*eos) != turn)).collect()
     }
 
-    /// The first marker that the chat template writes after an assistant's last turn. `None` if it writes none, as
-    /// `eos_token` then ends the turn, and if it does not render a plain conversation.
+    /// First token that the chat template writes after an assistant's last turn. `None` if it writes none, in which
+    /// case `eos_token` ends the turn, and if it cannot render a plain conversation.
     fn end_of_turn(&self) -> Option<u32> {
-        /// A character that no template writes.
-        const SAID: &str = "\u{fdd1}";
+        /// A character that no template contains.
+        const PLACEHOLDER: &str = "\u{fdd1}";
         let (tokenizer, template) = (self.tokenizer.as_ref()?, self.template.as_ref()?);
         let turn = |role, content: &str| Message { role, content: content.to_owned() };
-        let turns = [turn(Role::System, "a"), turn(Role::User, "b"), turn(Role::Assistant, SAID)];
-        // Some templates refuse a system's turn, and some require one.
+        let turns = [turn(Role::System, "a"), turn(Role::User, "b"), turn(Role::Assistant, PLACEHOLDER)];
+        // Some templates reject a system message, and some require one.
         let rendered =
             [&turns[1..], &turns[..]].into_iter().find_map(|turns| template.render(turns, Ending::Turn).ok())?;
-        let (_, rest) = rendered.rsplit_once(SAID)?;
+        let (_, rest) = rendered.rsplit_once(PLACEHOLDER)?;
         tokenizer.encode_on(rest).ok()?.into_iter().find(|id| tokenizer.is_marker(*id))
     }
 
-    /// What encodes data for a model of this shape.
+    /// Returns the encoder of data for a model of this shape.
     pub fn encoder(&self, config: &ModelConfig) -> Encoder<'_> {
         let Self { tokenizer, template, .. } = self;
         Encoder { tokenizer: tokenizer.as_ref(), template: template.as_ref(), vocabulary: config.vocabulary }
     }
 }
 
-/// What a model's weights are stored as, where its configuration says so; else 32 bits.
+/// Type in which a model's weights are stored according to its configuration; 32 bits if it does not say.
 ///
 /// # Errors
 ///
@@ -151,33 +152,33 @@ pub fn stored_dtype(folder: &Path) -> Result<Dtype, LmError> {
     Ok(read_config(folder)?.dtype.unwrap_or(Dtype::Float32))
 }
 
-/// Writes a model as a new folder `target`, with the configuration and the tokenizer of `source`. The folder appears whole.
+/// Writes a model as a new folder `target`, with the configuration and the tokenizer of `source`. The folder appears
+/// once it is complete.
 ///
 /// # Errors
 ///
-/// [`LmError::Taken`] where something is there already, [`LmError::File`] where it cannot be written,
-/// [`LmError::Outside`] for a file of `source` that is elsewhere, and [`LmError::Weight`] for numbers that are not
-/// finite in `dtype`.
+/// [`LmError::Taken`] if `target` exists already, [`LmError::File`] if it cannot be written, [`LmError::Outside`] for a
+/// file of `source` that lies outside of it, and [`LmError::Weight`] for numbers that are not finite in `dtype`.
 pub fn write(target: &Path, source: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype) -> Result<(), LmError> {
     whole(target, Appearing::New, |folder| fill(folder, &Inherited::new(source), parameters, dtype))
 }
 
-/// What may be where a new folder appears.
+/// Condition on an existing folder when a new one is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Appearing {
     /// Accept an absent or an empty folder.
     New,
-    /// A folder of an earlier time, whose place it takes.
+    /// Replace a folder of an earlier run.
     Instead,
 }
 
-/// Makes the folder `target`, which appears when `fill` has written all its files. Whether it may appear is checked
+/// Makes the folder `target`, which appears once `fill` has written all its files. Whether it may appear is checked
 /// first.
 ///
 /// # Errors
 ///
-/// [`LmError::Taken`] where something is there that must not be, [`LmError::File`] where nothing can be written, and
-/// those of `fill`.
+/// [`LmError::Taken`] if a folder is there that must not be replaced, [`LmError::File`] if it cannot be written, and
+/// the errors of `fill`.
 pub(crate) fn whole(
     target: &Path,
     appearing: Appearing,
@@ -198,13 +199,13 @@ pub(crate) fn whole(
     Ok(())
 }
 
-/// Refuses a target that would be overwritten.
+/// Rejects a target that exists already.
 fn refuse_taken(target: &Path) -> Result<(), LmError> {
     let is_empty = || std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
     if target.symlink_metadata().is_err() || (!target.is_symlink() && is_empty()) {
         return Ok(());
     }
-    let problem = "something is there already: remove it, or name a folder that is not there yet";
+    let problem = "it exists already: remove it, or name a new folder";
     Err(LmError::Taken { path: target.to_owned(), problem })
 }
 
@@ -215,7 +216,7 @@ pub(crate) fn fill(
     parameters: &[(Shape, &Tensor)],
     dtype: Dtype,
 ) -> Result<(), LmError> {
-    // Refuses files that may not be copied before gigabytes are written.
+    // Rejects files that must not be copied before gigabytes are written.
     inherited.write(folder, parameters, dtype)?;
     weights::write(folder, parameters, dtype, SHARD_BYTES)
 }

@@ -1,8 +1,8 @@
-//! `generation_config.json` of a model's folder: the tokens that end a response, and defaults of sampling.
+//! `generation_config.json` of a model's folder: tokens that end a response, and default sampling parameters.
 //!
 //! Libraries interpret the file differently. transformers samples only if `do_sample` is true, and then from the 50
-//! most probable tokens unless there is `top_k`. vLLM ignores `do_sample` and takes absent fields from its API's
-//! defaults. `lm generate` follows transformers, `lm serve` vLLM.
+//! most probable tokens unless `top_k` is set. vLLM ignores `do_sample` and takes absent fields from its API's
+//! defaults. `lm generate` follows transformers, `lm serve` follows vLLM.
 
 use std::path::Path;
 
@@ -11,15 +11,14 @@ use text::json;
 
 use crate::error::LmError;
 
-/// The file's name in a model's folder.
+/// Name of the file in a model's folder.
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 
 /// Default of `top_k` in transformers where `do_sample` is true.
 const TOP_K: usize = 50;
 
-/// Fields that would change what transformers generates and are not supported here, each with its values without
-/// effect.
-const NOT_COMPUTED: [(&str, &[f64]); 25] = [
+/// Unsupported fields that change what transformers generates, each with the values that have no effect.
+const UNSUPPORTED: [(&str, &[f64]); 25] = [
     ("bad_words_ids", &[]),
     ("begin_suppress_tokens", &[]),
     ("constraints", &[]),
@@ -49,35 +48,35 @@ const NOT_COMPUTED: [(&str, &[f64]); 25] = [
 
 /// Sampling parameters, each of which may be absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Drawing {
-    /// Number that logits are divided by; 0 takes the most probable token.
+pub struct SamplingParameters {
+    /// Divisor of the logits; 0 takes the most probable token.
     pub temperature: Option<f64>,
     /// Number of most probable tokens to sample from; 0 means all.
     pub top_k: Option<usize>,
-    /// Total probability of the most probable tokens to sample from; 1 means all tokens.
+    /// Total probability of the most probable tokens to sample from; 1 means all.
     pub top_p: Option<f64>,
-    /// Minimum probability of a sampled token, as a fraction of the greatest; 0 means any.
+    /// Minimum probability of a sampled token, as a fraction of the greatest probability; 0 means any.
     pub min_p: Option<f64>,
-    /// Repetition penalty: positive logits of tokens that the text already has are divided by it, negative ones
-    /// multiplied; 1 is none.
+    /// Repetition penalty: positive logits of tokens that already occur in the text are divided by it, negative ones
+    /// are multiplied; 1 means no penalty.
     pub repetition_penalty: Option<f64>,
 }
 
 /// Contents of the file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// The tokens that end a response, if the file names some. They replace those of `config.json`.
+    /// Tokens that end a response, if the file names them. They replace those of `config.json`.
     pub eos: Option<Vec<u32>>,
-    /// Whether transformers samples tokens; otherwise it takes the most probable one.
+    /// Whether transformers samples tokens instead of taking the most probable one.
     pub do_sample: bool,
-    /// The sampling parameters.
-    pub drawing: Drawing,
-    /// Fields of the file that would change what transformers generates and are not supported here.
-    pub not_computed: Vec<&'static str>,
+    /// Default sampling parameters.
+    pub sampling: SamplingParameters,
+    /// Unsupported fields of the file that change what transformers generates.
+    pub unsupported: Vec<&'static str>,
 }
 
-impl Drawing {
-    /// These parameters, with absent ones taken from the other.
+impl SamplingParameters {
+    /// Fills absent parameters from the other set.
     fn or(self, other: Self) -> Self {
         Self {
             temperature: self.temperature.or(other.temperature),
@@ -88,13 +87,13 @@ impl Drawing {
         }
     }
 
-    /// These parameters without `top_k`, `top_p` and `min_p`, except for those in `given`: at temperature 0 the file's
-    /// have no effect, and the user's are refused.
+    /// Removes `top_k`, `top_p` and `min_p` except for those in `given`: at temperature 0 the file's have no effect,
+    /// and the user's are rejected.
     fn uncut(self, given: Self) -> Self {
         Self { top_k: given.top_k, top_p: given.top_p, min_p: given.min_p, ..self }
     }
 
-    /// These parameters without those that have no effect.
+    /// Removes parameters that have no effect.
     fn effective(self) -> Self {
         Self {
             top_k: self.top_k.filter(|top_k| *top_k != 0),
@@ -121,38 +120,39 @@ impl GenerationConfig {
     ///
     /// # Errors
     ///
-    /// [`LmError::File`], [`LmError::Json`], and [`LmError::Field`] for a field that is out of its range.
+    /// [`LmError::File`], [`LmError::Json`], and [`LmError::Field`] for a value that is out of range.
     pub fn read(path: &Path) -> Result<Self, LmError> {
         Reader { path, fields: json::read(path)? }.read()
     }
 
-    /// Sampling parameters of `lm generate` for options `given`, as transformers combines them.
+    /// Combines the options `given` with the file as transformers does, for `lm generate`.
     #[must_use]
-    pub fn as_transformers(&self, given: Drawing) -> Drawing {
+    pub fn as_transformers(&self, given: SamplingParameters) -> SamplingParameters {
         let own = match self.do_sample {
-            true => Drawing { temperature: Some(1.0), top_k: Some(TOP_K), ..Drawing::default() },
-            false => Drawing::default(),
+            true => SamplingParameters { temperature: Some(1.0), top_k: Some(TOP_K), ..SamplingParameters::default() },
+            false => SamplingParameters::default(),
         };
-        let greedy = Drawing { temperature: Some(0.0), ..Drawing::default() };
-        let file = if self.do_sample { self.drawing } else { Drawing { temperature: None, ..self.drawing } };
+        let greedy = SamplingParameters { temperature: Some(0.0), ..SamplingParameters::default() };
+        let file =
+            if self.do_sample { self.sampling } else { SamplingParameters { temperature: None, ..self.sampling } };
         Self::resolved(given, file.or(own).or(greedy))
     }
 
-    /// Sampling parameters of `lm serve` for a request's fields `given`, as vLLM combines them.
+    /// Combines a request's fields `given` with the file as vLLM does, for `lm serve`.
     #[must_use]
-    pub fn as_vllm(&self, given: Drawing) -> Drawing {
-        let own = Drawing { temperature: Some(1.0), ..Drawing::default() };
-        Self::resolved(given, self.drawing.or(own))
+    pub fn as_vllm(&self, given: SamplingParameters) -> SamplingParameters {
+        let own = SamplingParameters { temperature: Some(1.0), ..SamplingParameters::default() };
+        Self::resolved(given, self.sampling.or(own))
     }
 
-    fn resolved(given: Drawing, defaults: Drawing) -> Drawing {
-        let drawing = given.or(defaults);
-        let drawing = if drawing.temperature == Some(0.0) { drawing.uncut(given) } else { drawing };
-        drawing.effective()
+    fn resolved(given: SamplingParameters, defaults: SamplingParameters) -> SamplingParameters {
+        let sampling = given.or(defaults);
+        let sampling = if sampling.temperature == Some(0.0) { sampling.uncut(given) } else { sampling };
+        sampling.effective()
     }
 }
 
-/// A file that is being read.
+/// Parsed file, and its path for errors.
 struct Reader<'a> {
     path: &'a Path,
     fields: Map<String, Value>,
@@ -160,7 +160,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&self) -> Result<GenerationConfig, LmError> {
-        let drawing = Drawing {
+        let sampling = SamplingParameters {
             temperature: self.number("temperature", "a number of at least 0", |given| given >= 0.0)?,
             top_k: self.whole("top_k")?,
             top_p: self.number("top_p", "greater than 0, at most 1", |given| given > 0.0 && given <= 1.0)?,
@@ -176,11 +176,11 @@ impl Reader<'_> {
             Some(Value::Array(list)) => !list.is_empty(),
             Some(value) => value.as_f64().is_none_or(|value| !nothing.contains(&value)),
         };
-        let not_computed = NOT_COMPUTED.iter().filter(|field| asks(field)).map(|(field, _)| *field).collect();
-        Ok(GenerationConfig { eos: self.eos()?, do_sample, drawing, not_computed })
+        let unsupported = UNSUPPORTED.iter().filter(|field| asks(field)).map(|(field, _)| *field).collect();
+        Ok(GenerationConfig { eos: self.eos()?, do_sample, sampling, unsupported })
     }
 
-    /// A field, unless it is absent or null.
+    /// Value of a field, unless it is absent or null.
     fn field(&self, name: &str) -> Option<&Value> {
         self.fields.get(name).filter(|value| !value.is_null())
     }
@@ -200,7 +200,7 @@ impl Reader<'_> {
 
     fn whole(&self, field: &str) -> Result<Option<usize>, LmError> {
         let Some(value) = self.field(field) else { return Ok(None) };
-        // Both 0 and -1 mean all.
+        // Both 0 and -1 mean all tokens.
         let given = if value.as_i64() == Some(-1) { Some(0) } else { value.as_u64() };
         match given.and_then(|given| usize::try_from(given).ok()) {
             Some(given) => Ok(Some(given)),
@@ -220,9 +220,9 @@ impl Reader<'_> {
     }
 }
 
-/// The file of a model that was trained to end its responses with `ends`; `None` if the source's file, or its absence,
-/// already implies them. `source` is the folder of the model that was trained, `config` the fields of its
-/// `config.json`, and `known` the end tokens that these name.
+/// Contents of `generation_config.json` for a model that was trained to end its responses with `ends`; `None` if the
+/// source's file, or its absence, already implies them. `source` is the folder of the model before training, `config`
+/// the fields of its `config.json`, and `known` the end tokens that these name.
 ///
 /// # Errors
 ///
@@ -263,26 +263,26 @@ mod tests {
         reader.read().map_err(|error| error.to_string())
     }
 
-    fn drawing(temperature: f64, top_k: Option<usize>, top_p: Option<f64>) -> Drawing {
-        Drawing { temperature: Some(temperature), top_k, top_p, ..Drawing::default() }
+    fn sampling(temperature: f64, top_k: Option<usize>, top_p: Option<f64>) -> SamplingParameters {
+        SamplingParameters { temperature: Some(temperature), top_k, top_p, ..SamplingParameters::default() }
     }
 
     #[test]
     fn a_file_that_says_do_sample_is_drawn_from_as_transformers_does_and_any_by_serve_as_vllm_does() {
-        let nothing = Drawing::default();
+        let nothing = SamplingParameters::default();
         let file = parse(r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [7, 8]}"#).unwrap();
         assert_eq!(file.eos, Some(vec![7, 8]));
-        assert_eq!(file.as_transformers(nothing), drawing(0.6, Some(50), Some(0.9)));
-        assert_eq!(file.as_vllm(nothing), drawing(0.6, None, Some(0.9)));
+        assert_eq!(file.as_transformers(nothing), sampling(0.6, Some(50), Some(0.9)));
+        assert_eq!(file.as_vllm(nothing), sampling(0.6, None, Some(0.9)));
         // Without `do_sample` transformers takes the most probable token.
         let file = parse(r#"{"temperature": 0.6, "top_k": 20, "eos_token_id": 7}"#).unwrap();
-        assert_eq!((file.eos.as_deref(), file.as_transformers(nothing)), (Some(&[7][..]), drawing(0.0, None, None)));
-        assert_eq!(file.as_vllm(nothing), drawing(0.6, Some(20), None));
+        assert_eq!((file.eos.as_deref(), file.as_transformers(nothing)), (Some(&[7][..]), sampling(0.0, None, None)));
+        assert_eq!(file.as_vllm(nothing), sampling(0.6, Some(20), None));
         // Without a file nothing is sampled, and requests have the API's temperature.
         let none = GenerationConfig::default();
         assert_eq!(
             (none.as_transformers(nothing), none.as_vllm(nothing)),
-            (drawing(0.0, None, None), drawing(1.0, None, None))
+            (sampling(0.0, None, None), sampling(1.0, None, None))
         );
     }
 
@@ -290,19 +290,23 @@ mod tests {
     fn whatever_a_file_says_can_be_said_otherwise() {
         let text = r#"{"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.2}"#;
         let file = parse(text).unwrap();
-        let penalised = |drawing: Drawing| Drawing { repetition_penalty: Some(1.2), ..drawing };
-        let off = Drawing { top_k: Some(0), top_p: Some(1.0), min_p: Some(0.0), ..Drawing::default() };
-        assert_eq!(file.as_transformers(off), penalised(drawing(0.6, None, None)));
+        let penalised = |sampling: SamplingParameters| SamplingParameters { repetition_penalty: Some(1.2), ..sampling };
+        let off =
+            SamplingParameters { top_k: Some(0), top_p: Some(1.0), min_p: Some(0.0), ..SamplingParameters::default() };
+        assert_eq!(file.as_transformers(off), penalised(sampling(0.6, None, None)));
         // At temperature 0 the file's truncations are dropped, and its other parameters are kept.
-        let greedy = Drawing { temperature: Some(0.0), ..Drawing::default() };
-        assert_eq!(file.as_transformers(greedy), penalised(drawing(0.0, None, None)));
-        assert_eq!(file.as_vllm(Drawing { top_k: Some(3), ..greedy }), penalised(drawing(0.0, Some(3), None)));
-        let plain = Drawing { repetition_penalty: Some(1.0), ..greedy };
-        assert_eq!(file.as_vllm(plain), drawing(0.0, None, None));
+        let greedy = SamplingParameters { temperature: Some(0.0), ..SamplingParameters::default() };
+        assert_eq!(file.as_transformers(greedy), penalised(sampling(0.0, None, None)));
+        assert_eq!(
+            file.as_vllm(SamplingParameters { top_k: Some(3), ..greedy }),
+            penalised(sampling(0.0, Some(3), None))
+        );
+        let plain = SamplingParameters { repetition_penalty: Some(1.0), ..greedy };
+        assert_eq!(file.as_vllm(plain), sampling(0.0, None, None));
     }
 
     #[test]
-    fn what_is_out_of_range_is_refused_and_what_is_not_computed_is_named() {
+    fn values_out_of_range_are_rejected_and_unsupported_fields_are_named() {
         for (text, message) in [
             (r#"{"temperature": -1}"#, "g.json: temperature: expected a number of at least 0, got -1"),
             (r#"{"top_k": 1.5}"#, "g.json: top_k: expected a whole number of at least 0, or -1, got 1.5"),
@@ -318,6 +322,6 @@ mod tests {
             assert_eq!(parse(text).unwrap_err(), message);
         }
         let text = r#"{"num_beams": 4, "typical_p": 1.0, "no_repeat_ngram_size": 3, "bad_words_ids": [], "min_length": 0, "top_k": -1}"#;
-        assert_eq!(parse(text).unwrap().not_computed, ["no_repeat_ngram_size", "num_beams"]);
+        assert_eq!(parse(text).unwrap().unsupported, ["no_repeat_ngram_size", "num_beams"]);
     }
 }

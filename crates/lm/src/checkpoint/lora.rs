@@ -1,13 +1,13 @@
-//! Low-rank adapters: which linear maps have one, how large, and how they begin.
+//! Low-rank adapters: the linear maps that have one, their size, and their initialisation.
 //!
 //! # Formula
 //!
-//! An adapted map is y = W x + b + s B (A x), with A of shape [rank, in] and B of shape [out, rank]. W and b are frozen. The scaling s
-//! is α / rank, or α / √rank (rank-stabilised). A begins uniform between ±1 / √in, as in PEFT, and B as zero, so the adapted model
-//! begins as the model itself, to the last bit.
+//! An adapted map is y = W x + b + s B (A x), with A of shape [rank, in] and B of shape [out, rank]. W and b are
+//! frozen. The scaling s is α / rank, or α / √rank (rank-stabilised). A is initialised uniformly in ±1 / √in, as in
+//! PEFT, and B with zeros, so the adapted model initially equals the base model to the last bit.
 //!
-//! Source: arXiv 2106.09685, and arXiv 2312.03732 for the rank-stabilised scaling. A and B are in what the model computes in; where
-//! that is 16 bits, the optimizer treats them as it does any other weight.
+//! Source: arXiv 2106.09685, and arXiv 2312.03732 for the rank-stabilised scaling. A and B have the type in which the
+//! model computes; if that is a 16-bit type, the optimizer treats them like any other weight.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use crate::checkpoint::config::ModelConfig;
 use crate::error::{LmError, refuse};
 use crate::transformer::model::{Adapted, Shape, adapted};
 
-/// A linear map of a layer, by its name in a checkpoint.
+/// A linear map of a layer, named as in a checkpoint.
 #[derive(
     Clone,
     Copy,
@@ -40,60 +40,60 @@ use crate::transformer::model::{Adapted, Shape, adapted};
     Deserialize,
 )]
 pub enum Projection {
-    /// Queries of attention.
+    /// Map to the queries of attention.
     #[serde(rename = "q_proj")]
     #[strum(serialize = "q_proj")]
     Query,
-    /// Keys.
+    /// Map to the keys.
     #[serde(rename = "k_proj")]
     #[strum(serialize = "k_proj")]
     Key,
-    /// Values.
+    /// Map to the values.
     #[serde(rename = "v_proj")]
     #[strum(serialize = "v_proj")]
     Value,
-    /// What attention answers.
+    /// Output map of attention.
     #[serde(rename = "o_proj")]
     #[strum(serialize = "o_proj")]
     Output,
-    /// The gate of the feed-forward network.
+    /// Gate of the feed-forward network.
     #[serde(rename = "gate_proj")]
     #[strum(serialize = "gate_proj")]
     Gate,
-    /// What is gated.
+    /// Map to the numbers that the gate multiplies.
     #[serde(rename = "up_proj")]
     #[strum(serialize = "up_proj")]
     Up,
-    /// What the feed-forward network answers.
+    /// Output map of the feed-forward network.
     #[serde(rename = "down_proj")]
     #[strum(serialize = "down_proj")]
     Down,
 }
 
-/// Limit of the rank, above any model's hidden size, so that no shape of an adapter overflows.
-const GREATEST_RANK: usize = 1 << 20;
+/// Maximum rank, above any model's hidden size, so that the shape of an adapter never overflows.
+const MAX_RANK: usize = 1 << 20;
 
-/// The shape of a model's adapters, the same in each of its layers.
+/// Shape of a model's adapters, the same in each of its layers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
     rank: usize,
     alpha: f64,
-    /// In the order of a layer's maps.
+    /// Adapted maps, in the order of a layer's maps.
     targets: Vec<Projection>,
     rslora: bool,
 }
 
-/// Where a run's adapters come from, as the table `[lora]` of a recipe says it.
+/// Origin of a run's adapters, from the table `[lora]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Fields", into = "Fields")]
 pub enum Start {
-    /// They begin anew.
+    /// New adapters of this shape.
     New(Lora),
-    /// They go on from a folder, or from a model of the hub, in PEFT's layout.
+    /// Existing adapters in PEFT's format, in a folder or of a model of the hub.
     Adapter(PathBuf),
 }
 
-/// The fields of that table.
+/// Fields of the table `[lora]`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -110,17 +110,17 @@ struct Fields {
 }
 
 impl Lora {
-    /// Adapters of this rank on these projections.
+    /// Makes the shape of adapters of this rank on these projections.
     ///
     /// # Errors
     ///
-    /// [`LmError::Record`] naming the field that is out of its range.
+    /// [`LmError::Record`] naming the field that is out of range.
     pub fn new(rank: usize, alpha: f64, targets: &[Projection], rslora: bool) -> Result<Self, LmError> {
         if rank == 0 {
             return Err(refuse("rank", "at least 1", rank));
         }
-        if rank > GREATEST_RANK {
-            return Err(refuse("rank", format!("at most {GREATEST_RANK}"), rank));
+        if rank > MAX_RANK {
+            return Err(refuse("rank", format!("at most {MAX_RANK}"), rank));
         }
         if !(alpha > 0.0 && alpha.is_finite()) {
             return Err(refuse("alpha", "a finite number above 0", alpha));
@@ -130,51 +130,56 @@ impl Lora {
         ordered.dedup();
         if ordered.is_empty() || ordered.len() < targets.len() {
             let given: Vec<_> = targets.iter().map(Projection::to_string).collect();
-            return Err(refuse("targets", "at least one projection, and each once", format!("[{}]", given.join(", "))));
+            return Err(refuse(
+                "targets",
+                "at least one projection, and none of them twice",
+                format!("[{}]", given.join(", ")),
+            ));
         }
         Ok(Self { rank, alpha, targets: ordered, rslora })
     }
 
-    /// Rows of A and columns of B.
+    /// Number of rows of A and of columns of B.
     pub fn rank(&self) -> usize {
         self.rank
     }
 
-    /// What the scaling is made of.
+    /// Numerator α of the scaling.
     pub fn alpha(&self) -> f64 {
         self.alpha
     }
 
-    /// Which maps are adapted, in the order of a layer's maps.
+    /// Adapted maps, in the order of a layer's maps.
     pub fn targets(&self) -> &[Projection] {
         &self.targets
     }
 
-    /// Whether the scaling is α / √rank and not α / rank.
+    /// Whether the scaling is α / √rank instead of α / rank.
     pub fn rslora(&self) -> bool {
         self.rslora
     }
 
-    /// The factor of B A.
+    /// Factor s of B A.
     pub fn scaling(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 
-    /// Every A and B of a model's adapters by its name in PEFT's files, in the order that gradients, optimizers and files have.
+    /// Names and shapes of A and B of all adapters, named as in PEFT's files and in the order of gradients, optimizers
+    /// and files.
     pub fn shapes(&self, config: &ModelConfig) -> Vec<Shape> {
         let maps = adapted(config, self).into_iter();
         maps.flat_map(|Adapted { name, rows, columns }| self.pair(&name, rows, columns)).collect()
     }
 
-    /// A and B of a map.
+    /// Shapes of A and B of one map.
     fn pair(&self, map: &str, rows: i64, columns: i64) -> [Shape; 2] {
         let rank = self.rank as i64;
         let shape = |side, size: [i64; 2]| Shape { name: tensor_name(map, side), size: size.to_vec() };
         [shape(Side::A, [rank, columns]), shape(Side::B, [rows, rank])]
     }
 
-    /// Refuses a rank greater than that of every adapted map: the product B A cannot have more than the map itself.
+    /// Rejects a rank greater than that of every adapted map, as B A cannot have a greater rank than the map itself.
     ///
     /// # Errors
     ///
@@ -185,15 +190,16 @@ impl Lora {
         if self.rank as u64 <= greatest {
             return Ok(());
         }
-        let allowed = format!("at most {greatest}, the greatest rank of a map of this model that is adapted");
+        let allowed = format!("at most {greatest}, the greatest rank of an adapted map of this model");
         Err(refuse("lora.rank", allowed, self.rank))
     }
 
-    /// What each of [`shapes`](Self::shapes) begins as. Each A has its own stream of the seed, whatever else is adapted.
+    /// Initial values of [`shapes`](Self::shapes). Each A has its own stream of random numbers of the seed, whichever
+    /// other maps are adapted.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn initial(&self, config: &ModelConfig, seed: u64) -> Result<HashMap<String, Tensor>, LmError> {
         let mut tensors = HashMap::new();
         for Adapted { name, rows, columns } in adapted(config, self) {
@@ -221,12 +227,13 @@ impl TryFrom<Fields> for Start {
                 ("rslora", rslora.is_some()),
             ];
             return match given.into_iter().find(|(_, given)| *given) {
-                Some((field, _)) => Err(refuse(field, "nothing, as the adapter's own file says it", "a value")),
+                Some((field, _)) => Err(refuse(field, "nothing, as the adapter's own file sets it", "a value")),
                 None => Ok(Self::Adapter(folder)),
             };
         }
-        let rank =
-            rank.ok_or_else(|| refuse("rank", "a rank, or adapter = \"FOLDER\" to go on with one", "nothing"))?;
+        let rank = rank.ok_or_else(|| {
+            refuse("rank", "a rank, or adapter = \"FOLDER\" to continue with existing adapters", "nothing")
+        })?;
         let alpha = alpha.ok_or_else(|| refuse("alpha", "a finite number above 0", "nothing"))?;
         let targets = targets.unwrap_or_else(|| Projection::iter().collect());
         Ok(Self::New(Lora::new(rank, alpha, &targets, rslora.unwrap_or(false))?))
@@ -296,14 +303,14 @@ mod tests {
 
     #[test]
     fn a_rank_is_at_most_that_of_the_widest_map_that_is_adapted() {
-        // Keys are maps of 16 numbers to 8; the feed-forward network's are of 16 to 24 and back.
+        // The map to keys is 16 × 8, those of the feed-forward network are 16 × 24 and 24 × 16.
         let fits = |rank, target| Lora::new(rank, 1.0, &[target], false).unwrap().fits(&config());
         assert!(fits(8, Projection::Key).is_ok() && fits(16, Projection::Up).is_ok());
         let refused = fits(9, Projection::Key).unwrap_err().to_string();
-        let expected = "lora.rank: expected at most 8, the greatest rank of a map of this model that is adapted, got 9";
+        let expected = "lora.rank: expected at most 8, the greatest rank of an adapted map of this model, got 9";
         assert_eq!(refused, expected);
-        fits(GREATEST_RANK, Projection::Up).unwrap_err();
-        let refused = Lora::new(GREATEST_RANK + 1, 1.0, &[Projection::Up], false).unwrap_err().to_string();
+        fits(MAX_RANK, Projection::Up).unwrap_err();
+        let refused = Lora::new(MAX_RANK + 1, 1.0, &[Projection::Up], false).unwrap_err().to_string();
         assert_eq!(refused, "rank: expected at most 1048576, got 1048577");
     }
 
@@ -316,12 +323,15 @@ mod tests {
         refused("rank = 0\nalpha = 1.0", "rank: expected at least 1, got 0");
         refused("rank = 1", "alpha: expected a finite number above 0, got nothing");
         refused("rank = 1\nalpha = 0.0", "alpha: expected a finite number above 0, got 0");
-        refused("alpha = 1.0", "rank: expected a rank, or adapter = \"FOLDER\" to go on with one, got nothing");
+        refused(
+            "alpha = 1.0",
+            "rank: expected a rank, or adapter = \"FOLDER\" to continue with existing adapters, got nothing",
+        );
         refused(
             "rank = 1\nalpha = 1.0\ntargets = []",
-            "targets: expected at least one projection, and each once, got []",
+            "targets: expected at least one projection, and none of them twice, got []",
         );
         refused("rank = 1\nalpha = 1.0\ntargets = [\"lm_head\"]", "unknown variant `lm_head`");
-        refused("adapter = \"a\"\nrank = 1", "rank: expected nothing, as the adapter's own file says it, got a value");
+        refused("adapter = \"a\"\nrank = 1", "rank: expected nothing, as the adapter's own file sets it, got a value");
     }
 }

@@ -1,4 +1,4 @@
-//! Adds adapters to the weights of their model, as a new model.
+//! Adds low-rank adapters to the weights of their base model, which makes a new model.
 
 use std::path::Path;
 
@@ -12,18 +12,18 @@ use crate::checkpoint::generation_config::GENERATION_CONFIG_FILE;
 use crate::error::LmError;
 use crate::transformer::model::Transformer;
 
-/// Writes the model in `model` with the adapters in `adapter` added to its weights as a new folder `target`, rounded to
-/// `dtype` or to what the model is stored as. A chat template or a `generation_config.json` that came with the adapters
-/// goes with them.
+/// Writes a new folder `target` with the model in `model` and the adapters in `adapter` added to its weights, rounded
+/// to `dtype` or to the type in which the model is stored. A chat template or a `generation_config.json` beside the
+/// adapters is copied to it.
 ///
 /// # Errors
 ///
-/// [`LmError::Taken`] where something is at `target` already, before anything is read; as [`Transformer::read`],
-/// [`adapter::apply`] and [`folder::write`](crate::checkpoint::folder::write).
+/// [`LmError::Taken`] if `target` exists already, before anything is read; as [`Transformer::read`], [`adapter::apply`]
+/// and [`folder::write`](crate::checkpoint::folder::write).
 pub fn merge(model: &Path, adapter: &Path, target: &Path, dtype: Option<Dtype>) -> Result<(), LmError> {
     whole(target, Appearing::New, |folder| {
         let dtype = dtype.map_or_else(|| stored_dtype(model), Ok)?;
-        // Adds in 32 bits, so that the sum is rounded once.
+        // Adds in 32 bits, so that the sum is rounded only once.
         let mut merged = Transformer::read(model, Dtype::Float32, Device::Cpu)?;
         adapter::apply(&mut merged, adapter, Use::Applied)?;
         let inherited = Inherited {

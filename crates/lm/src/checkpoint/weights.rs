@@ -1,4 +1,4 @@
-//! A model's weights as files of `safetensors`, one or several with an index, as Hugging Face folders hold them.
+//! Weights of a model as `safetensors` files: one file, or several with an index, as in Hugging Face folders.
 
 mod stored;
 
@@ -19,11 +19,11 @@ use crate::error::LmError;
 use crate::transformer::model::{EMBEDDING, HEAD, Shape, is_redundant, shapes};
 pub(crate) use stored::StoredFile;
 
-/// The file of a model that has one.
+/// Name of the weights' file, if there is only one.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// Which tensor is in which file, where there are several.
+/// Name of the index, which maps tensors to their files if there are several.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
-/// Bytes of tensors in a file, beyond which the next one begins.
+/// Maximum total size of the tensors in one file, bytes.
 pub const SHARD_BYTES: usize = 5_000_000_000;
 
 /// Tensors by their names in a checkpoint.
@@ -34,7 +34,7 @@ pub struct Weights {
 }
 
 impl Dtype {
-    /// What tensors of this kind are called by the engine.
+    /// libtorch's name of this type.
     pub fn kind(self) -> Kind {
         match self {
             Self::Float32 => Kind::Float,
@@ -43,7 +43,7 @@ impl Dtype {
         }
     }
 
-    /// The type of tensors that are stored as they are; 32 bits for all others.
+    /// Type in which tensors of a kind are stored: the same type if files support it, or else 32 bits.
     pub fn of(kind: Kind) -> Self {
         match kind {
             Kind::Half => Self::Float16,
@@ -52,7 +52,7 @@ impl Dtype {
         }
     }
 
-    /// The same in a file.
+    /// The `safetensors` name of this type.
     pub(crate) fn stored(self) -> StoredDtype {
         match self {
             Self::Float32 => StoredDtype::F32,
@@ -61,7 +61,7 @@ impl Dtype {
         }
     }
 
-    /// Bytes of a number.
+    /// Size of a number, bytes.
     pub fn bytes(self) -> usize {
         match self {
             Self::Float32 => 4,
@@ -71,19 +71,19 @@ impl Dtype {
 }
 
 impl Weights {
-    /// Reads every parameter of a model of this shape from its folder, as numbers of this kind on this device. One
-    /// tensor at a time is in memory twice. Where the configuration ties the output's weights to the embedding table
-    /// and the files have both, both are read: see [`tie`](Self::tie).
+    /// Reads every parameter of a model of this shape from its folder, as numbers of this type on this device. Only one
+    /// tensor at a time is in memory twice. If the configuration ties the output weights to the embedding table and the
+    /// files have both, both are read: see [`tie`](Self::tie).
     ///
     /// # Errors
     ///
-    /// [`LmError::File`]; [`LmError::Json`] for an index that is none; [`LmError::Weights`] for a file that is none or
-    /// is cut; [`LmError::Weight`] naming a tensor that is missing, that no parameter answers to, that has another
-    /// shape or type, that is in another file than the index says, or whose numbers are not finite.
+    /// [`LmError::File`]; [`LmError::Json`] for an invalid index; [`LmError::Weights`] for an invalid or truncated
+    /// file; [`LmError::Weight`] naming a tensor that is missing, unexpected, not finite, in another file than the
+    /// index says, or of another shape or type.
     pub fn read(folder: &Path, config: &ModelConfig, dtype: Dtype, device: Device) -> Result<Self, LmError> {
         let mut expected = sizes(shapes(config));
         let tied = config.tied_embeddings.then(|| expected.get(EMBEDDING).cloned()).flatten();
-        // The files may have either of the two, or both.
+        // The files may have either of the two tied tensors, or both.
         expected.extend(tied.map(|size| (HEAD.to_owned(), size)));
         let mut weights = Self { folder: folder.to_owned(), tensors: HashMap::with_capacity(expected.len()) };
         let (files, indexed) = files(folder)?;
@@ -96,9 +96,11 @@ impl Weights {
             let path = folder.join(file);
             let problem = match places.get(&name) {
                 Some(place) if *place == path => continue,
-                Some(place) => format!("{INDEX_FILE} says that it is here, and it is in {}", place.display()),
+                Some(place) => {
+                    format!("should be in this file according to {INDEX_FILE}, but is in {}", place.display())
+                }
                 None if is_redundant(&name) || (config.tied_embeddings && name == HEAD) => continue,
-                None => format!("{INDEX_FILE} says that it is here, and it is not"),
+                None => format!("should be in this file according to {INDEX_FILE}, but is not"),
             };
             return Err(LmError::Weight { path, tensor: name, problem });
         }
@@ -109,12 +111,13 @@ impl Weights {
         weights.complete(&expected)
     }
 
-    /// Whether the output's weights are the embedding table, where the configuration says so: as transformers does,
-    /// only if the files have one of the two, which is then both, or both with the same numbers.
+    /// Ties the output weights to the embedding table if the configuration says so, and returns whether they are tied.
+    /// As in transformers, they are tied only if the files have one of the two, which then serves as both, or both with
+    /// the same numbers.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn tie(&mut self) -> Result<bool, LmError> {
         let Some(head) = self.tensors.remove(HEAD) else { return Ok(true) };
         match self.tensors.get(EMBEDDING) {
@@ -130,7 +133,7 @@ impl Weights {
         }
     }
 
-    /// Reads the tensors of these shapes from the one file that holds them and no others, in 32 bits.
+    /// Reads tensors of these shapes in 32 bits from one file that must contain them and no others.
     ///
     /// # Errors
     ///
@@ -155,12 +158,12 @@ impl Weights {
         let names = stored.names();
         for name in names.iter().filter(|name| !is_redundant(name)) {
             let refuse = |problem| LmError::Weight { path: file.to_owned(), tensor: name.clone(), problem };
-            let size = expected.get(name).ok_or_else(|| refuse("is no parameter of this model".to_owned()))?;
+            let size = expected.get(name).ok_or_else(|| refuse("is not a parameter of this model".to_owned()))?;
             let (stored_dtype, tensor) = stored.finite_tensor(name, size)?;
             let tensor = tensor.f_to_kind(dtype.kind())?;
             // A number that is finite in one type may be infinite in another.
             if stored_dtype != dtype && dtype != Dtype::Float32 && !is_finite(&tensor)? {
-                return Err(refuse(format!("has numbers that are too great for {dtype}")));
+                return Err(refuse(format!("has numbers that overflow in {dtype}")));
             }
             if self.tensors.insert(name.clone(), tensor.f_to_device(device)?).is_some() {
                 return Err(refuse("is in two files".to_owned()));
@@ -169,7 +172,7 @@ impl Weights {
         Ok(names)
     }
 
-    /// Refuses where a parameter is missing.
+    /// Fails if a parameter is missing.
     fn complete(self, expected: &Sizes) -> Result<Self, LmError> {
         match expected.keys().find(|name| !self.tensors.contains_key(*name)) {
             Some(missing) => Err(self.missing(missing)),
@@ -177,16 +180,16 @@ impl Weights {
         }
     }
 
-    /// The weights of these names.
+    /// Collects tensors by their names.
     pub fn new(folder: &Path, tensors: HashMap<String, Tensor>) -> Self {
         Self { folder: folder.to_owned(), tensors }
     }
 
-    /// A parameter, which is then no longer here.
+    /// Removes a parameter and returns it.
     ///
     /// # Errors
     ///
-    /// [`LmError::Weight`] where it is missing.
+    /// [`LmError::Weight`] if it is missing.
     pub fn take(&mut self, name: &str) -> Result<Tensor, LmError> {
         self.tensors.remove(name).ok_or_else(|| self.missing(name))
     }
@@ -196,7 +199,7 @@ impl Weights {
     }
 }
 
-/// The shape that each tensor is to have.
+/// Expected shape of each tensor.
 type Sizes = BTreeMap<String, Vec<i64>>;
 
 fn sizes(shapes: Vec<Shape>) -> Sizes {
@@ -208,7 +211,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The files that hold the weights, and in which of them the index says that each tensor is.
+/// Files that contain the weights, and the file of each tensor according to the index.
 pub(crate) fn files(folder: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String, String>), LmError> {
     let whole = folder.join(WEIGHTS_FILE);
     let path = folder.join(INDEX_FILE);
@@ -221,7 +224,7 @@ pub(crate) fn files(folder: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String, Str
         LmError::Field { path: path.clone(), field, allowed, given }
     };
     if fields.get("metadata").is_some_and(Value::is_null) {
-        return Err(refuse("metadata", "an object, or no such field", "null"));
+        return Err(refuse("metadata", "an object, or the field to be absent", "null"));
     }
     let fail = |source| LmError::Json { path: path.clone(), field: "weight_map".to_owned(), source };
     let Index { weight_map } = serde_json::from_value(fields.into()).map_err(fail)?;
@@ -229,12 +232,12 @@ pub(crate) fn files(folder: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String, Str
     names.sort();
     names.dedup();
     if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
-        return Err(refuse("weight_map", "names of files beside it", name));
+        return Err(refuse("weight_map", "names of files in the same folder", name));
     }
     Ok((names.into_iter().map(|name| folder.join(name)).collect(), weight_map))
 }
 
-/// Refuses parameters that are not finite in the type in which they are written.
+/// Rejects parameters that are not finite in the type in which they are written.
 ///
 /// # Errors
 ///
@@ -247,13 +250,13 @@ pub(crate) fn refuse_not_finite(target: &Path, parameters: &[(Shape, &Tensor)], 
     })
 }
 
-/// Writes parameters as one file, or as several of `shard_bytes` with an index. Nothing of that name may be in the folder.
+/// Writes parameters as one file, or as several of `shard_bytes` with an index. The folder must not have files of these
+/// names.
 ///
 /// # Errors
 ///
 /// [`LmError::Weight`] for a parameter that is not finite in `dtype`, before anything is written; [`LmError::File`],
-/// [`LmError::Weights`] and [`LmError::Engine`]; files may then be there, so write to a folder that is not yet
-/// what it is to be.
+/// [`LmError::Weights`] and [`LmError::Engine`], after which some files may exist, so write to a temporary folder.
 pub fn write(folder: &Path, parameters: &[(Shape, &Tensor)], dtype: Dtype, shard_bytes: usize) -> Result<(), LmError> {
     refuse_not_finite(folder, parameters, dtype)?;
     let mut shards: Vec<Vec<&(Shape, &Tensor)>> = vec![Vec::new()];
@@ -311,16 +314,16 @@ pub(crate) fn write_file<'a>(
         SafeTensorError::IoError(source) => LmError::File { path: path.to_owned(), source },
         error => LmError::Weights { path: path.to_owned(), problem: error.to_string() },
     })?;
-    // The library makes files for their owner alone; weights are as readable as any other file.
+    // The library makes files that only their owner can read; weights should be as readable as any other file.
     #[cfg(unix)]
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .map_err(|source| LmError::File { path: path.to_owned(), source })?;
-    // A tensor that could not be copied is written as nothing, and the file is then shorter than its header says.
+    // A tensor that could not be copied is written as nothing, which makes the file shorter than its header says.
     StoredFile::open(path)?;
     Ok(())
 }
 
-/// A tensor that is brought into its file's form when its turn comes.
+/// A tensor that is converted to its stored form only when it is written.
 struct Stored<'a> {
     size: Vec<usize>,
     tensor: &'a Tensor,
@@ -351,11 +354,11 @@ impl View for Stored<'_> {
     }
 }
 
-/// A tensor's numbers as a file holds them.
+/// Returns a tensor's numbers as stored bytes.
 ///
 /// # Errors
 ///
-/// [`LmError::Engine`].
+/// [`LmError::Engine`] for a failure of libtorch.
 pub fn bytes(tensor: &Tensor, dtype: Dtype) -> Result<Vec<u8>, LmError> {
     let tensor = tensor.f_detach()?.f_to_kind(dtype.kind())?.f_to_device(Device::Cpu)?.f_contiguous()?;
     let mut bytes = vec![0; tensor.numel() * dtype.bytes()];

@@ -1,7 +1,7 @@
-//! The output file of `lm generate`, which grows by whole lines, so that an interrupted command can be resumed.
+//! The output file of `lm generate`, which grows by whole lines so that an interrupted command can be resumed.
 //!
-//! `FILE.asked.json` has the settings that determine the answers of `FILE`. A format that is one document rather than
-//! lines is made from the lines of `FILE.jsonl`, when these are complete.
+//! `FILE.asked.json` holds the settings that determine the answers in `FILE`. A format that is one document instead of
+//! lines is made from the lines of `FILE.jsonl` once these are complete.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -11,11 +11,11 @@ use program::{Journal, OutputFolder};
 use serde::Serialize;
 use text::resumption::is_the_same;
 
-use super::generate::Settings;
+use super::generate::GenerationSettings;
 use crate::checkpoint::config::Dtype;
 use crate::error::LmError;
 
-/// Settings that determine every answer.
+/// GenerationSettings that determine the answers.
 #[derive(Debug, Serialize)]
 pub struct Answering<'a> {
     /// Fingerprint of the model's weights, adapters included.
@@ -26,16 +26,16 @@ pub struct Answering<'a> {
     pub dtype: Dtype,
     /// Device of the model.
     pub device: &'a str,
-    /// Sampling settings, and the number of prompts that run together.
+    /// Sampling settings, and the number of prompts that are generated together.
     #[serde(flatten)]
-    pub settings: &'a Settings,
+    pub settings: &'a GenerationSettings,
     /// Format of the document, if the output is one.
     pub format: Option<&'static str>,
     /// Name of the model in the document.
     pub generator: Option<&'a str>,
 }
 
-/// Fingerprint of prompts.
+/// Fingerprint of the prompts' tokens.
 pub fn fingerprint(prompts: &[Vec<u32>]) -> String {
     let mut hasher = blake3::Hasher::new();
     for prompt in prompts {
@@ -48,13 +48,13 @@ pub fn fingerprint(prompts: &[Vec<u32>]) -> String {
 /// Layout of an output file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// JSON lines, one an answer.
+    /// JSON lines, one per answer.
     Lines,
     /// One document, written when all answers are complete.
     Document,
 }
 
-/// An output file that is known to be writable.
+/// An output file that has been checked to be writable.
 #[derive(Debug)]
 pub struct AnswerFile {
     folder: OutputFolder,
@@ -68,9 +68,9 @@ pub struct AnswerFile {
 enum Kind {
     /// A file that does not exist yet.
     New,
-    /// A file to resume, which may have answers.
+    /// An existing file to resume, which may contain answers.
     Resumed,
-    /// A device or a pipe, to write through.
+    /// A device or a pipe, which is written to directly.
     Stream,
 }
 
@@ -86,7 +86,7 @@ pub struct Answers {
 enum Lines {
     Journal(Journal),
     Stream(File),
-    /// A document, written to a stream as a whole.
+    /// No file: the document is written to a stream as a whole.
     Nowhere,
 }
 
@@ -95,15 +95,15 @@ impl AnswerFile {
     ///
     /// # Errors
     ///
-    /// [`LmError::Taken`] for an existing file, unless it is resumed; [`LmError::File`] for a path that is no file
-    /// name, and for a folder that cannot be written to.
+    /// [`LmError::Taken`] for an existing file, unless it is resumed; [`LmError::File`] for a path without a file name,
+    /// and for a folder that cannot be written to.
     pub fn check(path: &Path, layout: Layout, resume: bool) -> Result<Self, LmError> {
         let refuse = |problem: &'static str| LmError::Taken { path: path.to_owned(), problem };
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| refuse("expected a file's name in UTF-8"))?.to_owned();
         let kind = match std::fs::metadata(path) {
-            Ok(found) if found.is_dir() => return Err(refuse("a folder is there; expected a file's name")),
+            Ok(found) if found.is_dir() => return Err(refuse("it is a folder; expected a file")),
             Ok(found) if !found.is_file() && resume => {
                 return Err(refuse("--resume needs a regular file, which answers are appended to"));
             }
@@ -111,17 +111,17 @@ impl AnswerFile {
             _ if resume => Kind::Resumed,
             Ok(_) => {
                 return Err(refuse(
-                    "a file is there already: with its .asked.json, --resume continues it; another --out starts over",
+                    "the file exists already: with its .asked.json, --resume continues it; another --out starts over",
                 ));
             }
             Err(_) => Kind::New,
         };
         let file = Self { folder: OutputFolder::create(parent)?, name, path: path.to_owned(), layout, kind };
         if let (Kind::New, Layout::Document) = (&file.kind, layout)
-            && file.beside(LINES).exists()
+            && file.beside(LINES_SUFFIX).exists()
         {
             return Err(LmError::Taken {
-                path: file.beside(LINES),
+                path: file.beside(LINES_SUFFIX),
                 problem: "a file of unfinished answers exists: --resume continues it; another --out starts over",
             });
         }
@@ -132,30 +132,30 @@ impl AnswerFile {
         self.folder.path().join(format!("{}{end}", self.name))
     }
 
-    /// Whether the document already exists, made with the current settings.
+    /// Whether the document already exists and was made with the current settings.
     ///
     /// # Errors
     ///
     /// As [`AnswerFile::begin`].
-    pub fn is_whole(&self, asked: &impl Serialize) -> Result<bool, LmError> {
+    pub fn is_whole(&self, settings: &impl Serialize) -> Result<bool, LmError> {
         let is_whole = self.layout == Layout::Document && matches!(self.kind, Kind::Resumed) && self.path.exists();
         if is_whole {
-            self.hold(asked)?;
+            self.hold(settings)?;
         }
         Ok(is_whole)
     }
 
-    fn hold(&self, asked: &impl Serialize) -> Result<(), LmError> {
-        Ok(is_the_same(&self.beside(ASKED), asked, "as for the answers that the file has")?)
+    fn hold(&self, settings: &impl Serialize) -> Result<(), LmError> {
+        Ok(is_the_same(&self.beside(SETTINGS_SUFFIX), settings, "as for the answers that the file has")?)
     }
 
-    /// Opens the file to append after the answers that it has.
+    /// Opens the file to append after its existing answers.
     ///
     /// # Errors
     ///
     /// [`LmError::Field`] naming the first setting that differs from the file's; [`LmError::Taken`] if another process
-    /// appends to the file, and if its settings are missing; [`LmError::File`].
-    pub fn begin(&self, asked: &impl Serialize) -> Result<Answers, LmError> {
+    /// appends to the file, or if its settings are missing; [`LmError::File`].
+    pub fn begin(&self, settings: &impl Serialize) -> Result<Answers, LmError> {
         let fail = |source| LmError::File { path: self.path.clone(), source };
         if let Kind::Stream = self.kind {
             let lines = match self.layout {
@@ -166,20 +166,20 @@ impl AnswerFile {
         }
         let path = match self.layout {
             Layout::Lines => self.path.clone(),
-            Layout::Document => self.beside(LINES),
+            Layout::Document => self.beside(LINES_SUFFIX),
         };
         let taken = |problem| LmError::Taken { path: path.clone(), problem };
         let is_there = path.exists();
         let (journal, known) =
             Journal::open(&path)?.ok_or_else(|| taken("another process is writing answers to this file"))?;
-        // An empty file may be left from a command that ended before its first line.
-        if is_there && self.beside(ASKED).exists() {
-            self.hold(asked)?;
+        // A command that ended before its first line leaves an empty file.
+        if is_there && self.beside(SETTINGS_SUFFIX).exists() {
+            self.hold(settings)?;
         } else if known.is_empty() {
-            let bytes = serde_json::to_vec_pretty(asked).map_err(|error| fail(error.into()))?;
-            self.folder.write(&format!("{}{ASKED}", self.name), &bytes)?;
+            let bytes = serde_json::to_vec_pretty(settings).map_err(|error| fail(error.into()))?;
+            self.folder.write(&format!("{}{SETTINGS_SUFFIX}", self.name), &bytes)?;
         } else {
-            return Err(taken("nothing says what these answers are of, as their .asked.json is missing"));
+            return Err(taken("the settings of these answers are unknown, as their .asked.json is missing"));
         }
         Ok(Answers { path, lines: Lines::Journal(journal), known })
     }
@@ -196,18 +196,18 @@ impl AnswerFile {
             return written.map_err(|source| LmError::File { path: self.path.clone(), source });
         }
         self.folder.write(&self.name, document)?;
-        let lines = self.beside(LINES);
+        let lines = self.beside(LINES_SUFFIX);
         std::fs::remove_file(&lines).map_err(|source| LmError::File { path: lines, source })
     }
 }
 
 /// Suffix of the file of settings.
-const ASKED: &str = ".asked.json";
+const SETTINGS_SUFFIX: &str = ".asked.json";
 /// Suffix of the file of a document's lines.
-const LINES: &str = ".jsonl";
+const LINES_SUFFIX: &str = ".jsonl";
 
 impl Answers {
-    /// The answers that the file has, one a line.
+    /// Existing answers of the file, one per line.
     pub fn known(&self) -> impl Iterator<Item = &[u8]> {
         self.known.split_inclusive(|byte| *byte == b'\n')
     }

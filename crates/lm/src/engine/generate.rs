@@ -1,10 +1,10 @@
-//! Text that goes on: responses to prompts, a token at a time.
+//! Generation of text: responses to prompts, token by token.
 //!
-//! Prompts go on together ([`super::schedule`]): where one is done, another begins. Each token goes through the model once, and those that
-//! prompts begin with in common once for all of them.
+//! Prompts are generated together ([`super::schedule`]): where one finishes, another begins. Each token goes through
+//! the model once, and a common prefix of several prompts once for all of them.
 //!
-//! Each prompt draws from its own stream of the seed, which its index in the whole list chooses, so its response is the same
-//! whatever runs beside it, up to how the engine rounds products of matrices of another shape.
+//! The index of a prompt in the whole list selects its own stream of the seed, so its response does not depend on the
+//! prompts beside it, except for the rounding of matrix products of different shapes.
 
 use std::cmp::Reverse;
 
@@ -14,86 +14,87 @@ use serde::Serialize;
 use strum::IntoStaticStr;
 
 use super::sampling::Sampling;
-use super::schedule::{Engine, Room, Task, Told};
+use super::schedule::{Engine, Report, Room, Task};
 use crate::checkpoint::config::ModelConfig;
-use crate::checkpoint::generation_config::Drawing;
+use crate::checkpoint::generation_config::SamplingParameters;
 use crate::error::{LmError, refuse, refuse_setting};
 use crate::transformer::model::Transformer;
 
-/// Tokens of prompts that go through the model in a step.
+/// Number of prompt tokens that go through the model in one step.
 pub const STEP: usize = 1024;
 
-/// Prompts of a group, in multiples of those that run together. How products of matrices are rounded depends on what
-/// runs together, so a resumed list has the same groups, and thus the same answers.
+/// Size of a group of prompts, in multiples of the batch size. The rounding of matrix products depends on what is
+/// generated together, so a resumed list forms the same groups and thus gets the same answers.
 const GROUP: usize = 4;
 
-/// How responses are made.
+/// GenerationSettings of generation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// The most tokens in a response, at least 1. One whose prompt leaves fewer of the model's positions has no more than those.
+pub struct GenerationSettings {
+    /// Maximum number of tokens of a response, at least 1. The positions of the model that the prompt leaves free also
+    /// limit it.
     pub max_tokens: usize,
-    /// What logits are divided by, at least 0. With 0 the most probable token is taken, the first of several.
+    /// Divisor of the logits, at least 0. With 0 the most probable token is taken, the first of several.
     pub temperature: f64,
-    /// How many of the most probable tokens may be drawn, at least 1; none means all. None where the temperature is 0.
+    /// Number of most probable tokens to sample from, at least 1; `None` means all, and is required at temperature 0.
     pub top_k: Option<usize>,
-    /// The probability that the most probable of the tokens left by `top_k` have together if no other is drawn, in (0, 1]; none
-    /// means 1. None where the temperature is 0.
+    /// Top-p: samples from the smallest set of most probable tokens left by `top_k` whose total probability reaches
+    /// this, in (0, 1]; `None` means 1, and is required at temperature 0.
     pub top_p: Option<f64>,
-    /// Minimum probability of a sampled token, as a fraction of the greatest, in [0, 1]; `None` means 0, and is
-    /// required where the temperature is 0.
+    /// Minimum probability of a sampled token, as a fraction of the greatest probability, in [0, 1]; `None` means 0,
+    /// and is required at temperature 0.
     pub min_p: Option<f64>,
-    /// Repetition penalty, above 0, of tokens that the prompt or the continuation already has: positive logits are
-    /// divided by it, negative ones multiplied; `None` means 1.
+    /// Repetition penalty, above 0, for tokens that already occur in the prompt or the continuation: positive logits
+    /// are divided by it, negative ones are multiplied; `None` means 1.
     pub repetition_penalty: Option<f64>,
-    /// Whose streams the tokens are drawn from.
+    /// Random seed for sampling; each prompt has its own stream.
     pub seed: u64,
-    /// Tokens that end a response, of which they are the last.
+    /// Tokens that end a response, and are its last token.
     pub stop: Vec<u32>,
-    /// The most prompts that are answered at once, at least 1.
+    /// Maximum number of prompts that are generated at the same time, at least 1.
     pub batch: usize,
 }
 
-/// Why a response is at its end.
+/// Reason why a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Finish {
-    /// Its last token is one of those that end a response.
+    /// Its last token is a stop token.
     Stop,
-    /// It has as many tokens as it may.
+    /// It reached the maximum number of tokens.
     Length,
 }
 
-/// How a prompt goes on.
+/// Generated response to a prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Continuation {
-    /// Its tokens, the one that ended it included. There is at least one.
+    /// Tokens of the response, including the stop token. There is at least one.
     pub response: Vec<u32>,
-    /// log π of each of them, in nats, whatever it was drawn from: without temperature, `top_k` and `top_p`.
+    /// log π of each token, nats, of the model's own distribution: without temperature, `top_k` and `top_p`.
     pub log_prob: Vec<f64>,
-    /// Why no token follows.
+    /// Reason why the response ended.
     pub finish: Finish,
 }
 
-/// A token, and how probable it is behind those before it.
+/// A token with its log-probability given the tokens before it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scored {
-    /// The token.
+    /// Id of the token.
     pub token: u32,
-    /// log π of it, in nats: without temperature, `top_k` and `top_p`.
+    /// log π of the token, nats: without temperature, `top_k` and `top_p`.
     pub log_prob: f64,
-    /// The most probable tokens there and log π of each, in nats, the greatest first.
+    /// The most probable tokens at this position with log π of each, nats, in decreasing order.
     pub top: Vec<(u32, f64)>,
 }
 
 impl Scored {
-    /// The same with no more than so many of the most probable tokens.
-    pub(super) fn told(&self, top: usize) -> Self {
+    /// Copy with at most this many of the most probable tokens.
+    pub(super) fn with_top(&self, top: usize) -> Self {
         Self { top: self.top.iter().take(top).copied().collect(), ..*self }
     }
 }
 
-impl Default for Settings {
-    /// The most probable tokens, up to 256 of them, of eight prompts at once.
+impl Default for GenerationSettings {
+    /// Greedy decoding of up to 256 tokens, for eight prompts at a time.
     fn default() -> Self {
         Self {
             max_tokens: 256,
@@ -109,14 +110,15 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
-    /// The sampling parameters, unless the most probable token is taken, and the repetition penalty.
+impl GenerationSettings {
+    /// Validates the settings, and returns the sampling parameters (`None` for greedy decoding) and the repetition
+    /// penalty.
     fn validate(&self, config: &ModelConfig) -> Result<(Option<Sampling>, f64), LmError> {
         let Self { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed: _, stop, batch } = self;
         if *max_tokens == 0 {
             return Err(refuse_setting("max_tokens", "at least 1", max_tokens));
         }
-        let sampling = Sampling::of(Drawing {
+        let sampling = Sampling::of(SamplingParameters {
             temperature: Some(*temperature),
             top_k: *top_k,
             top_p: *top_p,
@@ -135,7 +137,7 @@ impl Settings {
 
 fn validate_prompt(index: usize, prompt: &[u32], config: &ModelConfig) -> Result<(), LmError> {
     let field = format!("prompts[{index}]");
-    // At least one position is left for the response.
+    // The response needs at least one position.
     if prompt.is_empty() || prompt.len() >= config.positions {
         let allowed = format!("1 to {} tokens", config.positions.saturating_sub(1));
         return Err(refuse(&field, allowed, prompt.len()));
@@ -146,23 +148,23 @@ fn validate_prompt(index: usize, prompt: &[u32], config: &ModelConfig) -> Result
     }
 }
 
-/// Lets every prompt go on. Answers are in the order of the prompts.
+/// Generates a response to every prompt, in the order of the prompts.
 ///
 /// # Errors
 ///
-/// [`LmError::Setting`]; [`LmError::Record`] for a prompt that is empty, fills all of the model's positions or has tokens that
-/// the model does not know; [`LmError::Logits`] for a model whose numbers overflow; [`LmError::Engine`].
+/// [`LmError::Setting`]; [`LmError::Record`] for a prompt that is empty, fills all of the model's positions or has
+/// tokens outside of the vocabulary; [`LmError::Logits`] for a model whose numbers overflow; [`LmError::Engine`].
 ///
 /// # Examples
 ///
 /// ```
 /// use lm::checkpoint::config::Dtype;
-/// use lm::engine::generate::{Settings, generate};
+/// use lm::engine::generate::{GenerationSettings, generate};
 /// use lm::transformer::model::Transformer;
 ///
 /// let folder = "../../tests/oracles/checkpoints/llama".as_ref();
 /// let model = Transformer::read(folder, Dtype::Float32, tch::Device::Cpu)?;
-/// let settings = Settings { max_tokens: 4, stop: vec![2], ..Settings::default() };
+/// let settings = GenerationSettings { max_tokens: 4, stop: vec![2], ..GenerationSettings::default() };
 /// let found = generate(&model, &[vec![1, 30, 31], vec![1, 40]], &settings)?;
 /// assert!(found.iter().all(|found| (1..=4).contains(&found.response.len())));
 /// # Ok::<(), lm::error::LmError>(())
@@ -170,7 +172,7 @@ fn validate_prompt(index: usize, prompt: &[u32], config: &ModelConfig) -> Result
 pub fn generate(
     model: &Transformer,
     prompts: &[impl AsRef<[u32]>],
-    settings: &Settings,
+    settings: &GenerationSettings,
 ) -> Result<Vec<Continuation>, LmError> {
     let mut found = Vec::with_capacity(prompts.len());
     generate_each(model, prompts, settings, 0, |continuation| {
@@ -180,8 +182,8 @@ pub fn generate(
     Ok(found)
 }
 
-/// Generates continuations of all but the first `known` prompts. `each` is called with every continuation in the order
-/// of the prompts, as soon as it and all before it are complete. They equal those of [`generate`], to the last bit.
+/// Generates responses to all but the first `known` prompts. Calls `each` with every response in the order of the
+/// prompts, as soon as it and all before it are complete. The responses equal those of [`generate`] to the last bit.
 ///
 /// # Errors
 ///
@@ -189,11 +191,11 @@ pub fn generate(
 pub fn generate_each<E: From<LmError>>(
     model: &Transformer,
     prompts: &[impl AsRef<[u32]>],
-    settings: &Settings,
+    settings: &GenerationSettings,
     known: usize,
     mut each: impl FnMut(Continuation) -> Result<(), E>,
 ) -> Result<(), E> {
-    let drawing = settings.validate(model.config())?;
+    let sampling = settings.validate(model.config())?;
     let prompts: Vec<&[u32]> = prompts.iter().map(AsRef::as_ref).collect();
     for (index, prompt) in prompts.iter().enumerate() {
         validate_prompt(index, prompt, model.config())?;
@@ -202,7 +204,7 @@ pub fn generate_each<E: From<LmError>>(
     for (number, group) in prompts.chunks(size).enumerate() {
         let first = number * size;
         if first + group.len() > known {
-            generate_group(model, group, first, settings, drawing, |index, continuation| {
+            generate_group(model, group, first, settings, sampling, |index, continuation| {
                 if index < known { Ok(()) } else { each(continuation) }
             })?;
         }
@@ -210,12 +212,12 @@ pub fn generate_each<E: From<LmError>>(
     Ok(())
 }
 
-/// Continues one group of prompts, the first of which has this index in the whole list.
+/// Generates one group of prompts, the first of which has this index in the whole list.
 fn generate_group<E: From<LmError>>(
     model: &Transformer,
     prompts: &[&[u32]],
     first: usize,
-    settings: &Settings,
+    settings: &GenerationSettings,
     (sampling, penalty): (Option<Sampling>, f64),
     mut each: impl FnMut(usize, Continuation) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -235,7 +237,7 @@ fn generate_group<E: From<LmError>>(
         }
     };
     let mut tasks: Vec<_> = (0..prompts.len()).map(|index| (index, task(index))).collect();
-    // The longest come first, so that a lack of memory shows at once.
+    // The longest prompts come first, so that a lack of memory shows at once.
     tasks.sort_by_key(|(_, task)| Reverse(task.prompt.len()));
     let mut longest: Vec<usize> = tasks.iter().map(|(_, task)| task.tokens()).collect();
     longest.sort_unstable_by_key(|tokens| Reverse(*tokens));
@@ -248,16 +250,16 @@ fn generate_group<E: From<LmError>>(
     let mut found = vec![begun; prompts.len()];
     let (mut given, mut refused) = (0, None);
     while !engine.is_idle() {
-        engine.step(&mut |index, told| {
+        engine.step(&mut |index, report| {
             let made = &mut found[index as usize];
-            match told {
-                Told::Prompt(_) => {}
-                Told::Token(Scored { token, log_prob, .. }) => {
+            match report {
+                Report::Prompt(_) => {}
+                Report::Token(Scored { token, log_prob, .. }) => {
                     made.response.push(token);
                     made.log_prob.push(log_prob);
                 }
-                Told::End(finish) => made.finish = Some(finish),
-                Told::NotNumbers => refused = Some(index as usize),
+                Report::End(finish) => made.finish = Some(finish),
+                Report::NotNumbers => refused = Some(index as usize),
             }
         })?;
         if let Some(prompt) = refused {
@@ -274,7 +276,7 @@ fn generate_group<E: From<LmError>>(
     Ok(())
 }
 
-/// A part of a continuation; `finish` is set at its end.
+/// Part of a continuation; `finish` is set at its end.
 #[derive(Clone)]
 struct Made {
     response: Vec<u32>,

@@ -1,7 +1,8 @@
-//! What earlier tokens are seen as: keys and values of every layer, a place for each token, so that it goes through the model once.
+//! The cache of keys and values of every layer, with a slot for each token, so that each token goes through the model
+//! only once.
 //!
-//! The tokens of a sequence lie anywhere. Those that a pass computes are written to their places before any of its tokens looks, so
-//! that sequences of one pass may share what none of them has computed before.
+//! The tokens of a sequence may have any slots. A pass writes the keys and values of all its tokens before any of them
+//! attends to others, so that sequences in one pass can share tokens that none of them has computed before.
 
 use tch::{Kind, Tensor};
 
@@ -9,10 +10,10 @@ use crate::device::send;
 use crate::error::LmError;
 use crate::transformer::model::{Heads, Layout, Transformer};
 
-/// The least places that are made at a time.
+/// Minimum number of slots that are allocated at a time.
 const BLOCK: usize = 256;
 
-/// Keys and values by places.
+/// Cache of keys and values by slots.
 #[derive(Debug)]
 pub(super) struct Pool {
     layers: Vec<Seen>,
@@ -20,63 +21,63 @@ pub(super) struct Pool {
     limit: usize,
 }
 
-/// A layer's keys and values, each of shape [places, kv_heads, head_dim].
+/// Keys and values of a layer, each of shape [slots, kv_heads, head_dim].
 #[derive(Debug)]
 struct Seen {
     key: Tensor,
     value: Tensor,
 }
 
-/// Tokens that go through the model together, behind one another.
+/// Tokens that go through the model together, concatenated.
 #[derive(Debug, Default)]
 pub(super) struct Pass {
     tokens: Vec<i64>,
     positions: Vec<i64>,
-    /// Which of them are new, and the places of these.
+    /// Rows of the new tokens, and their slots.
     new: Vec<i64>,
     places: Vec<i64>,
     runs: Vec<Run>,
 }
 
-/// Tokens of a pass that follow one another in a sequence.
+/// Consecutive tokens of one sequence in a pass.
 #[derive(Debug)]
 struct Run {
     first: usize,
     tokens: usize,
-    /// The places of the sequence up to the last of them.
+    /// Slots of the sequence up to the last of these tokens.
     path: Vec<usize>,
-    /// Whether nothing of the sequence was computed before.
+    /// Whether no earlier token of the sequence is cached.
     fresh: bool,
 }
 
-/// Runs whose tokens look together.
+/// Runs whose attention is computed together.
 enum Part {
-    /// A whole beginning, at itself alone.
+    /// A run without cached tokens, which attends only to itself.
     Fresh { first: usize, tokens: usize },
-    /// What goes on.
+    /// Runs that attend to cached tokens.
     Behind(Behind),
 }
 
-/// As many tokens each of several runs, at as many places each.
+/// Several runs with equally many tokens, padded to equally many slots.
 struct Behind {
     runs: i64,
     /// Rows of the pass, run by run.
     rows: Tensor,
-    /// Which of these are not there only to fill up, if some are, and the rows of the pass that they are.
+    /// Indices of the rows that are not padding, if some are, and their rows in the pass.
     own: Option<Tensor>,
     own_rows: Tensor,
     places: Tensor,
-    /// For each kind of window, as [`Heads::behind`] has it; none where all is seen.
+    /// Mask for each kind of window, as [`Heads::behind`] takes it; `None` if everything is visible.
     masks: Vec<Option<Tensor>>,
 }
 
 impl Pass {
-    /// Tokens of the pass.
+    /// Number of tokens of the pass.
     pub(super) fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Adds the token of the last place of a path; `is_new` where its keys and values are not there yet.
+    /// Adds the token at the end of a path of slots; `is_new` if its keys and values are not cached yet.
     pub(super) fn push(&mut self, token: u32, path: &[usize], is_new: bool) -> usize {
         let (row, depth) = (self.tokens.len(), path.len() - 1);
         self.tokens.push(i64::from(token));
@@ -86,7 +87,7 @@ impl Pass {
             self.places.extend(path.last().map(|place| *place as i64));
         }
         match self.runs.last_mut() {
-            // A place has one path to it.
+            // Each slot has only one path to it.
             Some(run) if depth > 0 && run.path.last() == path.get(depth - 1) => {
                 run.path.extend(path.last());
                 run.tokens += 1;
@@ -97,7 +98,7 @@ impl Pass {
         row
     }
 
-    /// Who looks where, in a model with these windows.
+    /// Splits the pass into parts by their attention, for a model with these windows.
     fn parts(&self, windows: &[Option<usize>], model: &Transformer) -> Result<Vec<Part>, LmError> {
         let fresh = |run: &&Run| run.fresh;
         let whole = |run: &Run| Part::Fresh { first: run.first, tokens: run.tokens };
@@ -112,14 +113,13 @@ impl Pass {
 }
 
 impl Run {
-    /// Runs of a class have at most twice as many tokens as one another.
+    /// Size class of a run: the lengths of runs of a class differ by at most a factor of two.
     fn class(&self) -> u32 {
         self.tokens.next_power_of_two().ilog2()
     }
 }
 
-/// Runs in the order of their classes and lengths, in groups of one class of which none is much longer than another, so that little is
-/// looked up for nothing.
+/// Groups runs of one class and similar length, so that little of the attention is padding.
 fn alike<'r, 'a>(mut runs: &'r [&'a Run]) -> Vec<&'r [&'a Run]> {
     let mut groups = Vec::new();
     while let Some(first) = runs.first() {
@@ -140,11 +140,11 @@ impl Behind {
         let (mut rows, mut own, mut ends, mut places) = (vec![], vec![], vec![], vec![]);
         for run in group {
             places.extend(run.path.iter().map(|place| *place as i64));
-            // What nobody sees is a number of the sequence's own, so that it brings none that is no number.
+            // Padding repeats the sequence's own first slot, so that no NaN of another sequence enters.
             places.extend(std::iter::repeat_n(run.path[0] as i64, longest - run.path.len()));
             let begin = rows.len() as i64;
             own.extend(begin..begin + run.tokens as i64);
-            // The last one again where there are no more.
+            // Padding repeats the last token.
             let filled = (0..tokens).map(|token| token.min(run.tokens - 1));
             rows.extend(filled.clone().map(|token| (run.first + token) as i64));
             ends.extend(filled.map(|token| (run.path.len() - run.tokens + token + 1) as i64));
@@ -158,7 +158,7 @@ impl Behind {
                 return Ok(None);
             }
             let mask = seen(&send(&ends)?, longest, *window)?.f_view([group.len() as i64, 1, tokens as i64, -1])?;
-            // Heads that share keys look as tokens of one head.
+            // Heads that share keys are computed as tokens of one head.
             let shared = if tokens == 1 { 1 } else { model.config().heads / model.config().kv_heads };
             Ok(Some(mask.f_repeat([1, 1, shared as i64, 1])?))
         };
@@ -168,7 +168,8 @@ impl Behind {
     }
 }
 
-/// True where a token that sees so many first places, of shape [tokens], sees each of `places`, through a window.
+/// Mask of shape [tokens, `places`], true where a token that sees its first `ends` slots attends to a slot through the
+/// window.
 fn seen(ends: &Tensor, places: usize, window: Option<usize>) -> Result<Tensor, LmError> {
     let ends = ends.f_unsqueeze(-1)?;
     let places = Tensor::f_arange(places as i64, (Kind::Int64, ends.device()))?;
@@ -180,17 +181,17 @@ fn seen(ends: &Tensor, places: usize, window: Option<usize>) -> Result<Tensor, L
 }
 
 impl Pool {
-    /// No places yet, and at most `limit`.
+    /// An empty cache that may grow to `limit` slots.
     pub(super) fn new(limit: usize) -> Self {
         Self { layers: Vec::new(), places: 0, limit }
     }
 
-    /// Takes a pass through the model and answers the hidden states of its tokens, of shape [tokens, hidden_size]. All of its places
-    /// are below `places`.
+    /// Runs a pass through the model and returns the hidden states of its tokens, of shape [tokens, hidden_size]. All
+    /// of its slots are below `places`.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub(super) fn forward(&mut self, model: &Transformer, pass: &Pass, places: usize) -> Result<Tensor, LmError> {
         self.grow(model, places)?;
         let mut windows: Vec<Option<usize>> = Vec::new();
@@ -219,7 +220,7 @@ impl Pool {
         Ok(hidden.f_squeeze_dim(0)?)
     }
 
-    /// Makes room for so many places; what is there stays.
+    /// Grows the cache to at least this many slots, and keeps its contents.
     fn grow(&mut self, model: &Transformer, places: usize) -> Result<(), LmError> {
         if places <= self.places {
             return Ok(());
@@ -249,7 +250,7 @@ impl Pool {
 }
 
 impl Seen {
-    /// Writes the keys and values of a pass, or of those of its tokens that are new, to their places.
+    /// Writes the keys and values of a pass, or of its new tokens, to their slots.
     fn write(&mut self, heads: &Heads, places: &Tensor, new: Option<&Tensor>) -> Result<(), LmError> {
         let by_token = |heads: &Tensor| -> Result<Tensor, LmError> {
             let by_token = heads.f_squeeze_dim(0)?.f_transpose(0, 1)?;
@@ -263,7 +264,8 @@ impl Seen {
         Ok(())
     }
 
-    /// Fills what a part of a pass sees through windows of this kind into the answers of shape [1, heads, tokens, head_dim].
+    /// Computes the attention of a part of a pass through windows of this kind, and writes it into the output of shape
+    /// [1, heads, tokens, head_dim].
     fn look(
         &self,
         heads: &Heads,
@@ -282,7 +284,7 @@ impl Seen {
             }
             Part::Behind(Behind { runs, rows, own, own_rows, places, masks }) => {
                 let (_, kv_heads, head_dim) = self.key.size3()?;
-                // From [heads, runs * tokens, head_dim] and from [runs * places, heads, head_dim].
+                // The shapes here are [heads, runs * tokens, head_dim] and [runs * slots, heads, head_dim].
                 let query = heads.query.f_squeeze_dim(0)?.f_index_select(1, rows)?;
                 let query = query.f_view([heads.query.size()[1], *runs, -1, head_dim])?.f_transpose(0, 1)?;
                 let taken = |all: &Tensor| -> Result<Tensor, LmError> {

@@ -1,24 +1,24 @@
-//! Which beginnings of sequences are known: a tree of tokens, so that what sequences share is computed once and kept for those that come.
+//! The tree of known prefixes of sequences: a shared prefix is computed once, and kept for later sequences.
 //!
-//! A node is a token behind all tokens above it, and its number is the place of its keys and values in the
-//! [`Pool`](super::pool::Pool). Sequences hold the nodes of their paths. A node that nobody holds stays until its place is needed; the
-//! one that was left longest ago goes first, and none goes before those below it.
+//! A node is a token after all tokens above it, and its number is its slot in the [`Pool`](super::pool::Pool).
+//! Sequences hold the nodes of their paths. A node that no sequence holds stays until its slot is needed; the least
+//! recently used one is evicted first, and none before its descendants.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::generate::Scored;
 
-/// A tree of known beginnings.
+/// Tree of known prefixes.
 #[derive(Debug)]
 pub(super) struct Prefixes {
     nodes: Vec<Node>,
-    /// The node of a token behind another node, or at the beginning.
+    /// Node of a token after another node, or at the beginning.
     children: HashMap<(Option<usize>, u32), usize>,
-    /// Nodes that nobody holds and that have none below them, with when they were left.
+    /// Leaves that no sequence holds, with the time at which they were released.
     idle: BTreeSet<(u64, usize)>,
-    /// The most nodes.
+    /// Maximum number of nodes.
     limit: usize,
-    /// Nodes that somebody holds.
+    /// Number of nodes that some sequence holds.
     held: usize,
     clock: u64,
 }
@@ -30,7 +30,7 @@ struct Node {
     children: usize,
     holders: usize,
     left: u64,
-    /// How probable the token is behind those above it, where somebody asked.
+    /// Log-probability of the token given its prefix, if it was computed.
     scored: Option<Scored>,
 }
 
@@ -40,22 +40,22 @@ impl Prefixes {
         Self { nodes: Vec::new(), children: HashMap::new(), idle: BTreeSet::new(), limit, held: 0, clock: 0 }
     }
 
-    /// Places that nodes have had until now.
+    /// Number of slots that have been used so far.
     pub(super) fn places(&self) -> usize {
         self.nodes.len()
     }
 
-    /// How many more nodes may be held.
+    /// Number of further nodes that can be held.
     pub(super) fn room(&self) -> usize {
         self.limit - self.held
     }
 
-    /// The node of a token behind another, or at the beginning.
+    /// Returns the node of a token after another node, or at the beginning.
     pub(super) fn child(&self, parent: Option<usize>, token: u32) -> Option<usize> {
         self.children.get(&(parent, token)).copied()
     }
 
-    /// The nodes of the longest known beginning of a sequence.
+    /// Nodes of the longest known prefix of a sequence.
     pub(super) fn known(&self, tokens: &[u32]) -> Vec<usize> {
         let mut path: Vec<usize> = Vec::new();
         for token in tokens {
@@ -67,12 +67,12 @@ impl Prefixes {
         path
     }
 
-    /// How many of these nobody holds.
+    /// Number of these nodes that no sequence holds.
     pub(super) fn unheld(&self, path: &[usize]) -> usize {
         path.iter().filter(|node| self.nodes[**node].holders == 0).count()
     }
 
-    /// A new node, which its caller holds; none where others hold all places.
+    /// Adds a node held by its caller; `None` if all slots are held.
     pub(super) fn add(&mut self, parent: Option<usize>, token: u32) -> Option<usize> {
         let place = if self.nodes.len() < self.limit { self.nodes.len() } else { self.forget_oldest()? };
         let node = Node { parent, token, children: 0, holders: 1, left: 0, scored: None };
@@ -88,7 +88,7 @@ impl Prefixes {
         Some(place)
     }
 
-    /// One more holder of a node, all above which have the same one.
+    /// Adds a holder to a node. The holder must already hold all nodes above it.
     pub(super) fn hold(&mut self, node: usize) {
         let Node { children, holders, left, .. } = &mut self.nodes[node];
         *holders += 1;
@@ -100,7 +100,7 @@ impl Prefixes {
         }
     }
 
-    /// One holder less of all nodes of a path.
+    /// Removes a holder from all nodes of a path.
     pub(super) fn leave(&mut self, path: &[usize]) {
         self.clock += 1;
         for index in path.iter().rev() {
@@ -116,12 +116,12 @@ impl Prefixes {
         }
     }
 
-    /// What is known of a node's token, if that tells as many of the most probable ones.
+    /// Log-probability of a node's token, if it was computed with at least `top` most probable tokens.
     pub(super) fn scored(&self, node: usize, top: usize) -> Option<&Scored> {
         self.nodes[node].scored.as_ref().filter(|scored| scored.top.len() >= top)
     }
 
-    /// Keeps how probable a node's token is, unless more is known.
+    /// Stores the log-probability of a node's token, unless the stored one has more of the most probable tokens.
     pub(super) fn keep(&mut self, node: usize, scored: &Scored) {
         if self.scored(node, scored.top.len()).is_none() {
             self.nodes[node].scored = Some(scored.clone());
@@ -176,7 +176,8 @@ mod tests {
         prefixes.leave(&old);
         prefixes.leave(&new);
         let held = grow(&mut prefixes, &[5]).unwrap();
-        // All four places are taken: of the two leaves that nobody holds, the older one goes, then the other, then the node above.
+        // All four slots are used: the older of the two unheld leaves is evicted first, then the other, then the node
+        // above.
         for left in [&[1, 3][..], &[1], &[]] {
             assert!(grow(&mut prefixes, &[6, 7, 8][..3 - left.len()]).is_some());
             assert_eq!(prefixes.known(&[1, 3]).len(), left.len());

@@ -1,44 +1,44 @@
-//! One token drawn from a model's logits.
+//! Sampling of one token from a model's logits.
 
 use std::cmp::Ordering;
 
 use rand::Rng;
 
-use crate::checkpoint::generation_config::Drawing;
+use crate::checkpoint::generation_config::SamplingParameters;
 use crate::error::{LmError, refuse_setting};
 
-/// The allowed value of a truncation parameter at temperature 0, in words for an error.
-const UNUSED: &str = "nothing where temperature is 0, as it would be without effect";
+/// Description for errors of the allowed value of a truncation parameter at temperature 0.
+const UNUSED: &str = "nothing at temperature 0, as it would have no effect";
 
-/// What tokens are drawn from: the model's distribution, made flatter or steeper and cut.
+/// Sampling distribution: the model's distribution with a temperature and truncations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// What logits are divided by, greater than 0.
+    /// Divisor of the logits, greater than 0.
     pub temperature: f64,
-    /// How many of the most probable tokens may be drawn; none means all.
+    /// Number of most probable tokens to sample from; `None` means all.
     pub top_k: Option<usize>,
-    /// The probability that those that may be drawn have together at least; none means 1.
+    /// Minimum total probability of the tokens to sample from; `None` means 1.
     pub top_p: Option<f64>,
-    /// Minimum probability of a sampled token, as a fraction of the greatest; `None` means 0.
+    /// Minimum probability of a sampled token, as a fraction of the greatest probability; `None` means 0.
     pub min_p: Option<f64>,
 }
 
-/// A token that may be drawn, and how often in proportion to others.
+/// A token that may be sampled, with its weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
-    /// The token.
+    /// Id of the token.
     pub token: u32,
-    /// Its weight, greater than 0.
+    /// Unnormalised probability, greater than 0.
     pub weight: f64,
 }
 
 impl Sampling {
-    /// What tokens are drawn from; none where the temperature is 0, at which the most probable one is taken.
+    /// Makes a sampling distribution; `None` for temperature 0, at which the most probable token is taken.
     ///
     /// # Errors
     ///
-    /// [`LmError::Setting`] for a temperature below 0, `top_k` below 1, `top_p` outside of (0, 1], and either of the last two where
-    /// the temperature is 0.
+    /// [`LmError::Setting`] for a temperature below 0, `top_k` below 1, `top_p` outside of (0, 1], and either of the
+    /// last two at temperature 0.
     pub fn new(temperature: f64, top_k: Option<usize>, top_p: Option<f64>) -> Result<Option<Self>, LmError> {
         if !(temperature.is_finite() && temperature >= 0.0) {
             return Err(refuse_setting("temperature", "a number of at least 0", temperature));
@@ -59,15 +59,14 @@ impl Sampling {
         }
     }
 
-    /// The sampling distribution, and the repetition penalty, of which 1 is none.
+    /// Makes the sampling distribution, and returns it with the repetition penalty (1 means none).
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), and [`LmError::Setting`] for `min_p` outside of [0, 1] or where the temperature is 0, and
-    /// for a penalty that is not a finite number above 0. What is left out of `drawing` changes nothing, but the
-    /// temperature is 1.
-    pub fn of(drawing: Drawing) -> Result<(Option<Self>, f64), LmError> {
-        let Drawing { temperature, top_k, top_p, min_p, repetition_penalty } = drawing;
+    /// As [`new`](Self::new), and [`LmError::Setting`] for `min_p` outside of [0, 1] or at temperature 0, and for a
+    /// penalty that is not a finite number above 0. Absent parameters have no effect; an absent temperature is 1.
+    pub fn of(parameters: SamplingParameters) -> Result<(Option<Self>, f64), LmError> {
+        let SamplingParameters { temperature, top_k, top_p, min_p, repetition_penalty } = parameters;
         let penalty = repetition_penalty.unwrap_or(1.0);
         if !(penalty.is_finite() && penalty > 0.0) {
             return Err(refuse_setting("repetition_penalty", "a number above 0", penalty));
@@ -82,12 +81,13 @@ impl Sampling {
         }
     }
 
-    /// Draws a token. `logits` are those of every token, of which the greatest is 0. None where they are not numbers.
+    /// Samples a token. `logits` are those of all tokens, shifted so that the greatest is 0. Returns `None` if they are
+    /// NaN.
     pub fn draw(&self, logits: &[f32], rng: &mut impl Rng) -> Option<u32> {
         pick(&self.candidates(logits), rng.random()).map(|candidate| candidate.token)
     }
 
-    /// The tokens that may be drawn: temperature comes first, then `top_k`, then `top_p` of what is left, and then
+    /// Tokens that may be sampled: temperature is applied first, then `top_k`, then `top_p` to the rest, and then
     /// `min_p`.
     pub fn candidates(&self, logits: &[f32]) -> Vec<Candidate> {
         let weights = logits.iter().map(|logit| (f64::from(*logit) / self.temperature).exp());
@@ -106,12 +106,12 @@ impl Sampling {
     }
 }
 
-/// So many tokens of the greatest logits, the greatest first, and of equal ones the first tokens.
+/// Tokens with the `count` greatest logits in decreasing order; of equal ones, the first tokens.
 pub fn most_probable(logits: &[f32], count: usize) -> Vec<u32> {
     let mut found: Vec<u32> = Vec::with_capacity(count + 1);
     for (token, logit) in (0..).zip(logits) {
-        let least = found.last().map(|least| logits[*least as usize]);
-        if found.len() == count && least.is_none_or(|least| *logit <= least) {
+        let last = found.last().map(|token| logits[*token as usize]);
+        if found.len() == count && last.is_none_or(|last| *logit <= last) {
             continue;
         }
         let place = found.partition_point(|before| logits[*before as usize] >= *logit);
@@ -121,30 +121,31 @@ pub fn most_probable(logits: &[f32], count: usize) -> Vec<u32> {
     found
 }
 
-/// Keeps the `top_k` greatest weights, and of equal ones those of the first tokens.
+/// Keeps the `top_k` greatest weights; of equal ones, those of the first tokens.
 pub fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
     if (1..candidates.len()).contains(&top_k) {
         candidates.select_nth_unstable_by(top_k - 1, greatest_first);
         candidates.truncate(top_k);
-        // What is drawn must not depend on the order that a selection leaves behind.
+        // The sampled token must not depend on the order in which the selection leaves the candidates.
         candidates.sort_unstable_by(greatest_first);
     }
 }
 
-/// Keeps the fewest of the greatest weights that are together at least `top_p` of all, and of equal ones those of the first
+/// Keeps as few of the greatest weights as make up at least `top_p` of the total; of equal ones, those of the first
 /// tokens.
 pub fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
     let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
-    // Together, weights below their share of what may go are less than that, so none of them is kept: most need no sorting.
-    let least = (1.0 - top_p) * total / candidates.len() as f64;
-    candidates.retain(|candidate| candidate.weight >= least);
+    // All weights below this bound sum to less than what may be dropped, so none of them is kept, and most calls sort
+    // few.
+    let bound = (1.0 - top_p) * total / candidates.len() as f64;
+    candidates.retain(|candidate| candidate.weight >= bound);
     candidates.sort_unstable_by(greatest_first);
     let mut sum = 0.0;
     let reaches = candidates.iter().position(|candidate| {
         sum += candidate.weight;
         sum >= top_p * total
     });
-    // Where rounding keeps the sum below, all are kept.
+    // If rounding keeps the sum below, all are kept.
     candidates.truncate(reaches.map_or(candidates.len(), |last| last + 1));
 }
 
@@ -154,9 +155,9 @@ pub fn keep_min_p(candidates: &mut Vec<Candidate>, min_p: f64) {
     candidates.retain(|candidate| candidate.weight >= min_p * greatest);
 }
 
-/// Applies the repetition penalty to the tokens `before`, once to each, given logits z − max z and max z as `greatest`:
-/// z is divided by the penalty where it is positive and multiplied where it is negative, as in arXiv 1909.05858 and
-/// transformers. The greatest logit is 0 again.
+/// Applies the repetition penalty once to each of the tokens `before`, for logits z − max z and max z as `greatest`: z
+/// is divided by the penalty if it is positive and multiplied if it is negative, as in arXiv 1909.05858 and
+/// transformers. The greatest logit is 0 again afterwards.
 pub fn penalise(logits: &mut [f32], greatest: f32, before: &[u32], penalty: f64) {
     let mut before = before.to_vec();
     before.sort_unstable();
@@ -176,8 +177,7 @@ fn greatest_first(a: &Candidate, b: &Candidate) -> Ordering {
     b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token))
 }
 
-/// The candidate that lies at this share, in [0, 1), of all weights laid side by side; the last where rounding leaves the sum
-/// below it.
+/// Candidate at this fraction, in [0, 1), of the cumulative weights; the last one if rounding leaves the sum below it.
 fn pick(candidates: &[Candidate], share: f64) -> Option<Candidate> {
     let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
     let mut left = share * total;
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn top_p_keeps_the_smallest_set_with_at_least_that_mass() {
-        // Sums of powers of 2 are exact, so that "at least" is told from "more than".
+        // Sums of powers of 2 are exact, so the test distinguishes "at least" from "more than".
         let weights = [0.125, 0.5, 0.125, 0.25];
         assert_eq!(top_p(&weights, 0.25), [1]);
         assert_eq!(top_p(&weights, 0.5), [1]);
@@ -273,7 +273,8 @@ mod tests {
 
     #[test]
     fn top_p_is_of_what_top_k_left_at_the_temperature() {
-        // At temperature 2 the weights 1, 1/4, 1/16 and 1/64 become 1, 1/2, 1/4 and 1/8. Of the first three, 1 and 1/2 are 6/7.
+        // At temperature 2 the weights 1, 1/4, 1/16 and 1/64 become 1, 1/2, 1/4 and 1/8. Of the first three, 1 and 1/2
+        // are 6/7.
         let logits: Vec<f32> = (0..4).map(|power| -(power as f32) * 4_f32.ln()).collect();
         let kept = |top_k, top_p| tokens(&Sampling { temperature: 2.0, top_k, top_p, min_p: None }.candidates(&logits));
         assert_eq!(kept(Some(3), Some(0.85)), [0, 1]);
@@ -286,18 +287,23 @@ mod tests {
     fn min_p_keeps_what_has_a_share_of_the_greatest_probability_at_the_temperature() {
         let logits: Vec<f32> = [1.0_f32, 0.25, 0.125, 0.0625].map(f32::ln).to_vec();
         let kept = |temperature, min_p| {
-            let drawing = Drawing { temperature: Some(temperature), min_p: Some(min_p), ..Drawing::default() };
-            tokens(&Sampling::of(drawing).unwrap().0.unwrap().candidates(&logits))
+            let parameters = SamplingParameters {
+                temperature: Some(temperature),
+                min_p: Some(min_p),
+                ..SamplingParameters::default()
+            };
+            tokens(&Sampling::of(parameters).unwrap().0.unwrap().candidates(&logits))
         };
         assert_eq!(kept(1.0, 0.2), [0, 1]);
         assert_eq!(kept(1.0, 0.0), [0, 1, 2, 3]);
         // At temperature 2 the weights are 1, 0.5, 0.35 and 0.25.
         assert_eq!(kept(2.0, 0.3), [0, 1, 2]);
-        let refused = |drawing| Sampling::of(drawing).unwrap_err().to_string();
-        let drawing = Drawing { temperature: Some(0.0), min_p: Some(0.5), ..Drawing::default() };
-        assert_eq!(refused(drawing), format!("min_p: expected {UNUSED}, got 0.5"));
-        let drawing = Drawing { repetition_penalty: Some(0.0), ..Drawing::default() };
-        assert_eq!(refused(drawing), "repetition_penalty: expected a number above 0, got 0");
+        let refused = |parameters| Sampling::of(parameters).unwrap_err().to_string();
+        let parameters =
+            SamplingParameters { temperature: Some(0.0), min_p: Some(0.5), ..SamplingParameters::default() };
+        assert_eq!(refused(parameters), format!("min_p: expected {UNUSED}, got 0.5"));
+        let parameters = SamplingParameters { repetition_penalty: Some(0.0), ..SamplingParameters::default() };
+        assert_eq!(refused(parameters), "repetition_penalty: expected a number above 0, got 0");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Sequences that go through the model together, each at its own place: some begin while others go on.
+//! Continuous batching: sequences at different positions go through the model together, and some begin while others are
+//! generated.
 //!
-//! A step takes a token of every sequence that goes on, and as much of the others' prompts as fits beside them. What several
-//! sequences have in common is computed by the first of them (`prefixes.rs`). A sequence begins when there is room for all that it may
-//! become, so that none is ever given up for another.
+//! A step takes one token of every sequence that is being generated, and as many prompt tokens of the others as fit
+//! beside them. A common prefix of several sequences is computed by the first of them (`prefixes.rs`). A sequence
+//! begins only when there is room for its maximum length, so that no sequence is ever preempted.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -19,62 +20,63 @@ use crate::error::LmError;
 use crate::transformer::head::{Head, Scores};
 use crate::transformer::model::Transformer;
 
-/// Hidden states whose logits are on the host at a time.
+/// Number of hidden states whose logits are on the host at a time.
 const READ: usize = 256;
 
-/// How much there may be at once.
+/// Limits on concurrent work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// Sequences that go on, at least 1.
+    /// Maximum number of sequences that are generated at the same time, at least 1.
     pub sequences: usize,
-    /// Tokens whose keys and values are kept, at least [`Task::tokens`] of the longest.
+    /// Number of tokens whose keys and values are cached, at least [`Task::tokens`] of the longest task.
     pub tokens: usize,
-    /// Tokens that go through the model in a step, about; at least 1.
+    /// Approximate number of tokens that go through the model in a step, at least 1.
     pub step: usize,
 }
 
-/// A prompt, and what is asked about it.
+/// A prompt, and the outputs that are wanted for it.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// Its tokens, at least one, all of them the model's. With those that may follow they are no more than its positions.
+    /// Tokens of the prompt, at least one, all of them in the vocabulary. Together with `max_tokens` they fit the
+    /// model's positions.
     pub prompt: Vec<u32>,
-    /// The most tokens that follow.
+    /// Maximum number of generated tokens.
     pub max_tokens: usize,
-    /// How they are drawn; none takes the most probable one, the first of several.
+    /// Sampling distribution; `None` takes the most probable token, the first of several.
     pub sampling: Option<Sampling>,
-    /// Repetition penalty of tokens that the prompt or the continuation already has; 1 is none.
+    /// Repetition penalty for tokens that already occur in the prompt or the continuation; 1 means none.
     pub penalty: f64,
-    /// What they are drawn by.
+    /// Random number generator for sampling.
     pub rng: ChaCha8Rng,
-    /// Tokens that end a response, of which they are the last.
+    /// Tokens that end a response, and are its last token.
     pub stop: Vec<u32>,
-    /// Whether the prompt's own tokens are scored.
+    /// Whether log-probabilities of the prompt's own tokens are wanted.
     pub scores: bool,
-    /// How many of the most probable tokens are told with each.
+    /// Number of most probable tokens that are reported with each token.
     pub top: usize,
 }
 
 impl Task {
-    /// Tokens that go through the model at most: the last one's successor is nobody's.
+    /// Maximum number of tokens that go through the model: the last generated one does not.
     pub fn tokens(&self) -> usize {
         (self.prompt.len() + self.max_tokens).saturating_sub(1)
     }
 }
 
-/// What is told about a sequence.
+/// A report about a sequence.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
-    /// How probable the prompt's tokens are from the second on, where that was asked.
+pub enum Report {
+    /// Log-probabilities of the prompt's tokens from the second on, if they are wanted.
     Prompt(Vec<Scored>),
     /// The next token.
     Token(Scored),
-    /// Nothing follows.
+    /// The end of the sequence.
     End(Finish),
-    /// The model's logits are not numbers, and nothing follows.
+    /// The end of the sequence because the model's logits are NaN.
     NotNumbers,
 }
 
-/// Sequences on their way, and those that wait.
+/// Scheduler of running and waiting sequences.
 #[derive(Debug)]
 pub struct Engine<'a> {
     model: &'a Transformer,
@@ -83,17 +85,17 @@ pub struct Engine<'a> {
     pool: Pool,
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
-    /// Nodes that running sequences may yet hold.
+    /// Number of nodes that are reserved for running sequences.
     promised: usize,
     done: Done,
 }
 
-/// What steps did, in tokens.
+/// Work done by steps, in tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// That went through the model.
+    /// Number of tokens that went through the model.
     pub computed: u64,
-    /// Of prompts, that were known when their sequences came to them.
+    /// Number of prompt tokens that were found in the cache.
     pub known: u64,
 }
 
@@ -101,44 +103,45 @@ pub struct Done {
 struct Sequence {
     id: u64,
     task: Task,
-    /// The prompt and what follows.
+    /// Tokens of the prompt and the continuation.
     tokens: Vec<u32>,
-    /// Nodes that are held, those of the first tokens.
+    /// Nodes that the sequence holds, those of its first tokens.
     path: Vec<usize>,
-    /// Tokens that were gone through.
+    /// Number of tokens that were processed.
     walked: usize,
-    /// What is known of the prompt's tokens.
+    /// Log-probabilities of the prompt's tokens, where they are known.
     scores: Vec<Option<Scored>>,
-    told_prompt: bool,
+    reported_prompt: bool,
 }
 
-/// What is asked of a token's hidden state.
+/// Outputs that are wanted from a token's hidden state.
 #[derive(Debug, Default)]
-struct Asked {
-    /// Tokens behind it, each with how many of the most probable ones are told, and the running sequences that ask.
+struct Wanted {
+    /// Tokens after it to be scored, each with the number of most probable tokens to report, and the running sequences
+    /// that want the score.
     scores: BTreeMap<u32, (usize, Vec<usize>)>,
-    /// Running sequences whose next token it makes.
+    /// Running sequences whose next token is sampled from it.
     next: Vec<usize>,
-    /// The depth of the tokens behind it.
+    /// Position of the tokens after it.
     depth: usize,
 }
 
-/// Rows of a pass by nodes, and what is asked of rows.
+/// Rows of a pass by their nodes, and the outputs that are wanted from rows.
 #[derive(Debug, Default)]
 struct Plan {
     pass: Pass,
     rows: HashMap<usize, usize>,
-    asked: BTreeMap<usize, Asked>,
+    wanted: BTreeMap<usize, Wanted>,
 }
 
 impl Sequence {
     fn new(id: u64, task: Task) -> Self {
         let scores = if task.scores { vec![None; task.prompt.len()] } else { Vec::new() };
         let tokens = task.prompt.clone();
-        Self { id, task, tokens, path: Vec::new(), walked: 0, scores, told_prompt: false }
+        Self { id, task, tokens, path: Vec::new(), walked: 0, scores, reported_prompt: false }
     }
 
-    /// Tokens that are gone through before anything else is known.
+    /// Number of tokens to process before anything is sampled.
     fn end(&self) -> usize {
         match self.task {
             Task { max_tokens: 0, scores: false, .. } => 0,
@@ -147,7 +150,7 @@ impl Sequence {
         }
     }
 
-    fn goes_on(&self) -> bool {
+    fn continues(&self) -> bool {
         self.walked >= self.task.prompt.len()
     }
 
@@ -157,7 +160,7 @@ impl Sequence {
 }
 
 impl<'a> Engine<'a> {
-    /// Without sequences.
+    /// A scheduler without sequences.
     pub fn new(model: &'a Transformer, room: Room) -> Self {
         Self {
             model,
@@ -171,12 +174,12 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Lets a sequence wait for its turn. Its id is what it is called when something is told about it.
+    /// Queues a sequence. Reports about it carry this id.
     pub fn add(&mut self, id: u64, task: Task) {
         self.waiting.push_back(Sequence::new(id, task));
     }
 
-    /// Forgets sequences of which nobody wants to be told any more.
+    /// Cancels all sequences but the wanted ones.
     pub fn retain(&mut self, wanted: impl Fn(u64) -> bool) {
         self.waiting.retain(|sequence| wanted(sequence.id));
         for place in (0..self.running.len()).rev() {
@@ -186,29 +189,29 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Whether there is no sequence.
+    /// Whether there is no running or waiting sequence.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// Sequences that go on.
+    /// Number of running sequences.
     pub fn running(&self) -> usize {
         self.running.len()
     }
 
-    /// What was done until now.
+    /// Work done so far.
     pub fn done(&self) -> Done {
         self.done
     }
 
-    /// Takes the sequences one step further.
+    /// Advances all running sequences by one step.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`], with which nothing that was on its way can go on: there is no sequence afterwards.
-    pub fn step(&mut self, tell: &mut dyn FnMut(u64, Told)) -> Result<(), LmError> {
+    /// [`LmError::Engine`], after which all sequences are lost: neither a running nor a waiting one is left.
+    pub fn step(&mut self, on_report: &mut dyn FnMut(u64, Report)) -> Result<(), LmError> {
         self.begin();
-        let stepped = no_grad(|| self.advance(tell));
+        let stepped = no_grad(|| self.advance(on_report));
         if stepped.is_err() {
             let done = self.done;
             *self = Self { done, ..Self::new(self.model, self.room) };
@@ -216,7 +219,7 @@ impl<'a> Engine<'a> {
         stepped
     }
 
-    /// Lets as many begin as there is room for, in the order in which they came.
+    /// Starts as many waiting sequences as there is room for, in the order of their arrival.
     fn begin(&mut self) {
         while self.running.len() < self.room.sequences
             && let Some(mut sequence) = self.waiting.pop_front()
@@ -234,12 +237,12 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn advance(&mut self, tell: &mut dyn FnMut(u64, Told)) -> Result<(), LmError> {
+    fn advance(&mut self, on_report: &mut dyn FnMut(u64, Report)) -> Result<(), LmError> {
         let mut plan = Plan::default();
-        // What goes on never waits for what begins.
-        for goes_on in [true, false] {
+        // Running sequences take precedence over those that begin.
+        for continues in [true, false] {
             for place in 0..self.running.len() {
-                if self.running[place].goes_on() == goes_on {
+                if self.running[place].continues() == continues {
                     self.walk(place, &mut plan);
                 }
             }
@@ -248,17 +251,17 @@ impl<'a> Engine<'a> {
         let mut next: Vec<Option<Option<Scored>>> = vec![None; self.running.len()];
         if plan.pass.len() > 0 {
             let hidden = self.pool.forward(self.model, &plan.pass, self.prefixes.places())?;
-            self.read(&hidden, plan.asked, &mut next)?;
+            self.read(&hidden, plan.wanted, &mut next)?;
         }
         for place in (0..self.running.len()).rev() {
-            if self.told(place, next[place].take(), tell) {
+            if self.report(place, next[place].take(), on_report) {
                 self.end(place);
             }
         }
         Ok(())
     }
 
-    /// Plans a sequence's part of a step: the tokens up to its end that are not known, and those whose hidden states are asked for.
+    /// Plans a sequence's part of a step: the tokens to process, and those whose hidden states are read.
     fn walk(&mut self, place: usize, plan: &mut Plan) {
         let Self { running, prefixes, room, promised, done, .. } = self;
         let end = running[place].end();
@@ -273,9 +276,9 @@ impl<'a> Engine<'a> {
                 prefixes.scored(child, task.top).cloned()
             });
             let is_last = depth + 1 == tokens.len();
-            let is_asked = is_last || (behind.is_some() && scored.is_none());
+            let is_wanted = is_last || (behind.is_some() && scored.is_none());
             let has_row = known.is_some_and(|node| plan.rows.contains_key(&node));
-            let goes_through = known.is_none() || (is_asked && !has_row);
+            let goes_through = known.is_none() || (is_wanted && !has_row);
             if goes_through && plan.pass.len() >= room.step {
                 return;
             }
@@ -283,7 +286,7 @@ impl<'a> Engine<'a> {
                 Some(node) => node,
                 None => match prefixes.add(parent, tokens[depth]) {
                     Some(node) => node,
-                    // There is room for what was promised; if there were not, it would come when others end.
+                    // Room was reserved; if it were missing, it would become free as other sequences end.
                     None => return,
                 },
             };
@@ -303,31 +306,31 @@ impl<'a> Engine<'a> {
             if let Some(Some(scored)) = scores.get(depth) {
                 prefixes.keep(node, scored);
             }
-            if is_asked && let Some(row) = plan.rows.get(&node) {
-                let asked = plan.asked.entry(*row).or_default();
-                asked.depth = depth + 1;
+            if is_wanted && let Some(row) = plan.rows.get(&node) {
+                let wanted = plan.wanted.entry(*row).or_default();
+                wanted.depth = depth + 1;
                 if is_last {
-                    asked.next.push(place);
+                    wanted.next.push(place);
                 }
                 if let Some(behind) = behind.filter(|_| scored.is_none()) {
-                    let (top, askers) = asked.scores.entry(behind).or_default();
+                    let (top, readers) = wanted.scores.entry(behind).or_default();
                     *top = task.top.max(*top);
-                    askers.push(place);
+                    readers.push(place);
                 }
             }
             if let Some(scored) = scored {
-                scores[depth + 1] = Some(scored.told(task.top));
+                scores[depth + 1] = Some(scored.with_top(task.top));
             }
             *walked += 1;
         }
     }
 
-    /// Answers what is asked of hidden states of shape [tokens, hidden_size]: the scores, and in `next` each sequence's next token,
-    /// none where there are no numbers.
+    /// Reads the logits of hidden states of shape [tokens, hidden_size]: stores the scores, and returns each sequence's
+    /// next token, `None` inside if the logits are NaN.
     fn read(
         &mut self,
         hidden: &Tensor,
-        asked: BTreeMap<usize, Asked>,
+        wanted: BTreeMap<usize, Wanted>,
         next: &mut [Option<Option<Scored>>],
     ) -> Result<(), LmError> {
         let model = self.model;
@@ -340,45 +343,45 @@ impl<'a> Engine<'a> {
             let Task { sampling, penalty, top, .. } = running[*place].task;
             sampling.is_none() && penalty == 1.0 && top <= 1
         };
-        let (simple, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, asked)| {
-            asked.scores.values().all(|(top, _)| *top <= 1) && asked.next.iter().all(is_greedy)
+        let (simple, others): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|(_, wanted)| {
+            wanted.scores.values().all(|(top, _)| *top <= 1) && wanted.next.iter().all(is_greedy)
         });
         if !simple.is_empty() {
             let rows: Vec<usize> = simple.iter().map(|(row, _)| *row).collect();
             let hidden = select(&rows)?;
-            let tokens = |(place, (_, asked)): (usize, &(usize, Asked))| -> Vec<(usize, u32)> {
-                asked.scores.keys().map(|token| (place, *token)).collect()
+            let tokens = |(place, (_, wanted)): (usize, &(usize, Wanted))| -> Vec<(usize, u32)> {
+                wanted.scores.keys().map(|token| (place, *token)).collect()
             };
             let tokens: Vec<_> = simple.iter().enumerate().flat_map(tokens).collect();
             let Scores { greedy, log_probs } =
                 Head { hidden: &hidden, weights: model.head(), kept: None }.scored(&tokens)?;
             let mut log_probs = log_probs.into_iter();
-            for ((_, asked), greatest) in simple.iter().zip(greedy) {
+            for ((_, wanted), greatest) in simple.iter().zip(greedy) {
                 let scored = |token: u32, log_prob: f64| Scored { token, log_prob, top: vec![greatest] };
-                let scores = asked.scores.keys().zip(&mut log_probs).map(|(token, log_prob)| scored(*token, log_prob));
+                let scores = wanted.scores.keys().zip(&mut log_probs).map(|(token, log_prob)| scored(*token, log_prob));
                 let (token, log_prob) = greatest;
-                let following = asked.next.iter().map(|place| {
+                let following = wanted.next.iter().map(|place| {
                     let task = &self.running[*place].task;
-                    ((!log_prob.is_nan()).then(|| scored(token, log_prob).told(task.top)), task.rng.clone())
+                    ((!log_prob.is_nan()).then(|| scored(token, log_prob).with_top(task.top)), task.rng.clone())
                 });
                 let found = Found { scores: scores.collect(), next: following.collect() };
-                self.note(asked, found, next);
+                self.note(wanted, found, next);
             }
         }
-        for asked in others.chunks(READ) {
-            let rows: Vec<usize> = asked.iter().map(|(row, _)| *row).collect();
+        for wanted in others.chunks(READ) {
+            let rows: Vec<usize> = wanted.iter().map(|(row, _)| *row).collect();
             let hidden = select(&rows)?;
             Head { hidden: &hidden, weights: model.head(), kept: None }.read_logits(|first, logits, greatest| {
                 let vocabulary = model.config().vocabulary;
-                let asked = &asked[first..];
+                let wanted = &wanted[first..];
                 let found: Vec<Found> = {
                     let running = &self.running;
-                    let rows = asked.par_iter().zip(logits.par_chunks(vocabulary)).zip(greatest);
-                    rows.map(|(((_, asked), logits), greatest)| Found::read(asked, logits, *greatest, running))
+                    let rows = wanted.par_iter().zip(logits.par_chunks(vocabulary)).zip(greatest);
+                    rows.map(|(((_, wanted), logits), greatest)| Found::read(wanted, logits, *greatest, running))
                         .collect()
                 };
-                for ((_, asked), found) in asked.iter().zip(found) {
-                    self.note(asked, found, next);
+                for ((_, wanted), found) in wanted.iter().zip(found) {
+                    self.note(wanted, found, next);
                 }
                 Ok(())
             })?;
@@ -386,53 +389,53 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Gives what was found at a hidden state to those who asked.
-    fn note(&mut self, asked: &Asked, found: Found, next: &mut [Option<Option<Scored>>]) {
-        for ((_, askers), scored) in asked.scores.values().zip(found.scores) {
-            for place in askers {
+    /// Distributes the results of a hidden state to the sequences that want them.
+    fn note(&mut self, wanted: &Wanted, found: Found, next: &mut [Option<Option<Scored>>]) {
+        for ((_, readers), scored) in wanted.scores.values().zip(found.scores) {
+            for place in readers {
                 let Sequence { path, scores, task, .. } = &mut self.running[*place];
-                scores[asked.depth] = Some(scored.told(task.top));
-                if let Some(node) = path.get(asked.depth)
+                scores[wanted.depth] = Some(scored.with_top(task.top));
+                if let Some(node) = path.get(wanted.depth)
                     && !scored.log_prob.is_nan()
                 {
                     self.prefixes.keep(*node, &scored);
                 }
             }
         }
-        for (place, (scored, rng)) in asked.next.iter().zip(found.next) {
+        for (place, (scored, rng)) in wanted.next.iter().zip(found.next) {
             self.running[*place].task.rng = rng;
             next[*place] = Some(scored);
         }
     }
 
-    /// Tells what a step brought a sequence, and whether it is at its end.
-    fn told(&mut self, place: usize, next: Option<Option<Scored>>, tell: &mut dyn FnMut(u64, Told)) -> bool {
+    /// Reports the results of a step for a sequence, and returns whether it has ended.
+    fn report(&mut self, place: usize, next: Option<Option<Scored>>, on_report: &mut dyn FnMut(u64, Report)) -> bool {
         let sequence = &mut self.running[place];
         let id = sequence.id;
         let at_end = sequence.walked >= sequence.end();
-        if sequence.task.scores && at_end && !sequence.told_prompt {
+        if sequence.task.scores && at_end && !sequence.reported_prompt {
             let scores: Vec<Scored> = sequence.scores.drain(..).flatten().collect();
             if scores.iter().any(|scored| scored.log_prob.is_nan()) {
-                tell(id, Told::NotNumbers);
+                on_report(id, Report::NotNumbers);
                 return true;
             }
-            sequence.told_prompt = true;
-            tell(id, Told::Prompt(scores));
+            sequence.reported_prompt = true;
+            on_report(id, Report::Prompt(scores));
         }
         match next {
             None if at_end && sequence.task.max_tokens == 0 => {
-                tell(id, Told::End(Finish::Length));
+                on_report(id, Report::End(Finish::Length));
                 true
             }
             None => false,
             Some(None) => {
-                tell(id, Told::NotNumbers);
+                on_report(id, Report::NotNumbers);
                 true
             }
             Some(Some(scored)) => {
                 let token = scored.token;
                 sequence.tokens.push(token);
-                tell(id, Told::Token(scored));
+                on_report(id, Report::Token(scored));
                 let finish = if sequence.task.stop.contains(&token) {
                     Some(Finish::Stop)
                 } else {
@@ -440,14 +443,14 @@ impl<'a> Engine<'a> {
                     (response >= sequence.task.max_tokens).then_some(Finish::Length)
                 };
                 if let Some(finish) = finish {
-                    tell(id, Told::End(finish));
+                    on_report(id, Report::End(finish));
                 }
                 finish.is_some()
             }
         }
     }
 
-    /// Takes a sequence out; what is known of its tokens stays.
+    /// Removes a sequence; the cache of its tokens stays.
     fn end(&mut self, place: usize) {
         let sequence = self.running.remove(place);
         self.promised -= sequence.left();
@@ -455,28 +458,28 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// What logits tell those who asked.
+/// Results of the logits of one hidden state.
 struct Found {
     scores: Vec<Scored>,
-    /// With the generators behind what was drawn.
+    /// Sampled tokens, with the generators after sampling.
     next: Vec<(Option<Scored>, ChaCha8Rng)>,
 }
 
 impl Found {
-    /// Chooses a token from the logits z − max z of every token, and max z.
-    fn read(asked: &Asked, logits: &[f32], max: f32, running: &[Sequence]) -> Self {
+    /// Computes the results from the logits z − max z of every token, and max z.
+    fn read(wanted: &Wanted, logits: &[f32], max: f32, running: &[Sequence]) -> Self {
         let log_sum = logits.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
         let log_prob = |token: u32| f64::from(logits[token as usize]) - log_sum;
-        let tops = asked.scores.values().map(|(top, _)| *top);
-        let tops = tops.chain(asked.next.iter().map(|place| running[*place].task.top));
+        let tops = wanted.scores.values().map(|(top, _)| *top);
+        let tops = tops.chain(wanted.next.iter().map(|place| running[*place].task.top));
         let greatest = most_probable(logits, tops.max().unwrap_or(0).max(1));
         let scored = |token: u32, top: usize| Scored {
             token,
             log_prob: log_prob(token),
             top: greatest.iter().take(top).map(|token| (*token, log_prob(*token))).collect(),
         };
-        let scores = asked.scores.iter().map(|(token, (top, _))| scored(*token, *top)).collect();
-        let next = asked.next.iter().map(|place| {
+        let scores = wanted.scores.iter().map(|(token, (top, _))| scored(*token, *top)).collect();
+        let next = wanted.next.iter().map(|place| {
             let task = &running[*place].task;
             let mut rng = task.rng.clone();
             let token = match task.sampling {

@@ -1,4 +1,4 @@
-//! What is known of a model and of a recipe's memory before either is loaded.
+//! A summary of a model, and of the memory that a recipe needs, without loading the model.
 
 use std::fmt;
 
@@ -10,12 +10,12 @@ use crate::checkpoint::lora::Lora;
 use crate::inspect::memory::{MemoryPlan, elements, parameters};
 use crate::train::recipe::Recipe;
 
-/// A model's shape, and the memory of each stage of a recipe. As text it is what `lm inspect` prints.
+/// A model's shape, and the memory of each stage of a recipe. Its text form is the output of `lm inspect`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inspection {
     architecture: &'static str,
     parameters: u64,
-    /// Of the adapters.
+    /// Number of trained parameters of the adapters.
     #[serde(skip_serializing_if = "Option::is_none")]
     trained: Option<u64>,
     layers: usize,
@@ -38,7 +38,7 @@ struct StageInspection {
 }
 
 impl Inspection {
-    /// Of a model of this shape, and of the stages of a recipe that trains it, or these adapters of it.
+    /// Summarises a model of this shape, the stages of a recipe that trains it, and these adapters of it.
     pub fn new(config: &ModelConfig, recipe: Option<&Recipe>, lora: Option<&Lora>) -> Self {
         let stages = recipe.into_iter().flat_map(|recipe| {
             recipe.stage.iter().map(|stage| {
@@ -90,7 +90,7 @@ impl fmt::Display for Inspection {
         table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         writeln!(f, "\n{}\n", table.trim_fmt())?;
         for StageInspection { method, fits, .. } in &self.stages {
-            let fits = if fits.is_empty() { "none of the GPUs that are listed".to_owned() } else { fits.join("; ") };
+            let fits = if fits.is_empty() { "none of the listed GPUs".to_owned() } else { fits.join("; ") };
             writeln!(f, "{method} fits: {fits}")?;
         }
         Ok(())

@@ -1,7 +1,7 @@
-//! What memory a stage needs, before it is run.
+//! An estimate of the memory that a stage needs.
 //!
-//! Numbers that are known exactly (weights, gradients, moments) are counted; activations are bounded by examples as long as the
-//! stage allows.
+//! Weights, gradients and moments are counted exactly; activations are bounded by the longest examples that the stage
+//! allows.
 
 use objective::Data;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::train::reference::Wanted;
 use crate::transformer::head::LOGITS;
 use crate::transformer::model::{Shape, shapes};
 
-/// Memory of GPUs that people have, in GiB.
+/// Memory of common GPUs, GiB.
 const GPUS: [(&str, f64); 7] = [
     ("RTX 3060", 12.0),
     ("T4, V100", 16.0),
@@ -25,30 +25,30 @@ const GPUS: [(&str, f64); 7] = [
     ("H200", 141.0),
 ];
 
-/// What a GPU's own libraries take, in bytes.
+/// Memory that CUDA's own libraries take, bytes.
 const RUNTIME: u64 = 1 << 30;
 
-/// Parts of a stage's memory, in bytes.
+/// Parts of a stage's memory, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryPlan {
-    /// The model, with its adapters.
+    /// Weights of the model and of its adapters.
     pub weights: u64,
-    /// In 32 bits, with those of the layer that is pulled back.
+    /// Gradients in 32 bits, including those of the layer that is being pulled back.
     pub gradients: u64,
-    /// The optimizer's moments.
+    /// Moments of the optimizer.
     pub moments: u64,
-    /// Copies of 16-bit weights in 32 bits.
+    /// 32-bit copies of 16-bit weights.
     pub masters: u64,
-    /// A reference that is held, or what its whole distribution is made of; and a teacher, taken for as large as the
-    /// model.
+    /// Copy of the reference policy, or the buffers of its whole distribution; and a teacher, assumed to be as large as
+    /// the model.
     pub reference: u64,
-    /// What forward passes keep, for `micro_batch` records as long as `max_length`.
+    /// Activations that forward passes keep, for `micro_batch` records of length `max_length`.
     pub activations: u64,
-    /// A chunk of logits and what is made of it.
+    /// Logits of a chunk, and buffers derived from them.
     pub head: u64,
 }
 
-/// Parameters of a model.
+/// Number of parameters of a model of this shape.
 pub fn parameters(config: &ModelConfig) -> u64 {
     shapes(config).iter().map(elements).sum()
 }
@@ -58,12 +58,12 @@ pub(crate) fn elements(shape: &Shape) -> u64 {
 }
 
 impl MemoryPlan {
-    /// The plan of a stage for a model of this shape that computes in `dtype`, and trains these adapters or every weight.
+    /// Estimates a stage for a model of this shape that computes in `dtype`, and trains these adapters or every weight.
     pub fn new(config: &ModelConfig, dtype: Dtype, lora: Option<&Lora>, stage: &Stage) -> Self {
         let sequences = match stage.requirements().data {
             Data::Demonstrations | Data::Rollouts | Data::Labelled { mismatched: false } => 1,
             Data::Preferences | Data::Labelled { mismatched: true } => 2,
-            // What a file's groups hold is not known here; this is what the methods sample where they sample.
+            // The size of groups in a file is unknown here; this is the number of responses that the methods sample.
             Data::Groups => 8,
         };
         let (parameters, bytes) = (parameters(config), dtype.bytes() as u64);
@@ -75,10 +75,10 @@ impl MemoryPlan {
         let keys = (config.kv_heads * config.head_dim) as u64;
         let tokens = (stage.micro_batch * stage.max_length) as u64 * sequences;
         let wide = dtype == Dtype::Float32;
-        // Two norms keep what they read and what they answer, with 32-bit copies between where the model computes in less;
-        // attention keeps what it reads and answers, twice; the feed-forward network keeps four of its wide parts.
+        // Two norms keep their input and output, with 32-bit copies between if the model computes in 16 bits; attention
+        // keeps its input and output twice; the feed-forward network keeps four of its wide tensors.
         let norms = if wide { 6 * hidden * 4 } else { 2 * (2 * hidden * 4 + 3 * hidden * bytes) };
-        // What each adapter's A answers, before and after it is scaled.
+        // Output of each adapter's A, before and after scaling.
         let inner = lora.map_or(0, |lora| 2 * (lora.rank() * lora.targets().len()) as u64 * bytes);
         let layer = norms + inner + (3 * heads + 2 * keys + 4 * config.intermediate_size as u64) * bytes;
         let kept = if stage.activation_checkpointing { layer + layers * hidden * bytes } else { layers * layer };
@@ -97,7 +97,7 @@ impl MemoryPlan {
         let reference = reference + teacher;
         let chunk = (LOGITS as u64).clamp(vocabulary, tokens * vocabulary) * 4;
         let distribution = wanted.is_some_and(|wanted| wanted.distribution());
-        // The product that is added to the gradient of the output's weights.
+        // Product that is added to the gradient of the output weights.
         let product = if wide || lora.is_some() { 0 } else { vocabulary * hidden * bytes };
         Self {
             weights: (parameters + adapters) * bytes,
@@ -110,13 +110,13 @@ impl MemoryPlan {
         }
     }
 
-    /// All of it.
+    /// Total of all parts.
     pub fn total(&self) -> u64 {
         let Self { weights, gradients, moments, masters, reference, activations, head } = self;
         weights + gradients + moments + masters + reference + activations + head
     }
 
-    /// GPUs in whose memory it fits, with what their own libraries take.
+    /// GPUs with enough memory for the total and CUDA's own libraries.
     pub fn fits(&self) -> Vec<&'static str> {
         let needed = (self.total() + RUNTIME) as f64 / (1_u64 << 30) as f64;
         GPUS.into_iter().filter(|(_, memory)| needed <= *memory).map(|(name, _)| name).collect()

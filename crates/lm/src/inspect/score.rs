@@ -1,4 +1,4 @@
-//! How probable a model finds responses, token by token.
+//! Log-probabilities of given responses, token by token.
 
 use std::path::Path;
 
@@ -13,38 +13,38 @@ use crate::error::LmError;
 use crate::train::policy::LmPolicy;
 use crate::transformer::batch::{Packing, Sequence, States};
 
-/// A scored response.
+/// A response with the log-probability of each of its tokens.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Score {
-    /// Its tokens.
+    /// Tokens of the response.
     pub response_ids: Vec<u32>,
-    /// log π of each, nats.
+    /// log π of each token, nats.
     pub log_prob: Vec<f64>,
-    /// Their sum, nats.
+    /// Sum of the log-probabilities, nats.
     pub sum: f64,
 }
 
-/// A scored record: its responses by the names that they have in data.
+/// A scored record: its responses, named as in the data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ScoredRecord {
-    /// Of a demonstration, or of a labelled response.
+    /// Response of a demonstration or of a labelled record.
     Response(Score),
-    /// Of a pair.
+    /// Responses of a preference pair.
     Pair {
-        /// The better one.
+        /// Score of the preferred response.
         chosen: Score,
-        /// The worse one.
+        /// Score of the other response.
         rejected: Score,
     },
-    /// Of a group.
+    /// Responses of a group.
     Group {
-        /// In the order of the rewards.
+        /// Scores of the responses, in the order of the rewards.
         completions: Vec<Score>,
     },
 }
 
-/// Scores records in batches of about `tokens` tokens, and gives each to `answer` in its order.
+/// Scores records in batches of about `tokens` tokens, and calls `answer` with each, in order.
 ///
 /// # Errors
 ///
@@ -68,12 +68,12 @@ pub fn score<'a, E: From<LmError>>(
     batch(policy, &waiting, &mut answer)
 }
 
-/// Refuses an example that is longer than the model's `max_position_embeddings`: log-probabilities of tokens beyond
-/// them mean nothing.
+/// Rejects an example longer than the model's `max_position_embeddings`, beyond which log-probabilities are
+/// meaningless.
 ///
 /// # Errors
 ///
-/// [`TextError::Line`] or [`TextError::Row`] with [`TextError::Positions`], for the first that is longer.
+/// [`TextError::Line`] or [`TextError::Row`] with [`TextError::Positions`], for the first one that is longer.
 pub fn refuse_longer(path: &Path, lines: &[Line<Example>], positions: usize) -> Result<(), TextError> {
     lines.iter().try_for_each(|Line { line, record }| {
         let longest = examples(record).iter().map(|example| example.len()).max().unwrap_or(0);

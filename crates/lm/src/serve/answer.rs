@@ -1,4 +1,4 @@
-//! What is told of sequences as pieces of an answer, to be sent as they come or all at once.
+//! Conversion of the engine's reports about sequences into parts of an HTTP response, sent as a stream or as a whole.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,33 +19,33 @@ use super::Server;
 use super::refusal::Refusal;
 use super::stopping::{Stop, Stopping};
 use crate::engine::generate::{Finish, Scored};
-use crate::engine::schedule::Told;
+use crate::engine::schedule::Report;
 use crate::error::LmError;
 
-/// Pieces that wait for a client.
+/// Number of pieces that are buffered for a client.
 const WAITING: usize = 64;
 
-/// A sequence, and how it becomes text.
+/// A sequence in progress, with the settings of its conversion into text.
 pub(super) struct Reading {
     pub(super) prompt: Vec<u32>,
-    /// The prompt's text, where the answer begins with it.
+    /// Text of the prompt, if the answer repeats it.
     pub(super) echo: Option<String>,
-    /// Whether the answer tells how probable its tokens are.
+    /// Whether the answer has the log-probabilities of its tokens.
     pub(super) words: bool,
     pub(super) stops: Arc<[Stop]>,
-    pub(super) told: Receiver<Result<Told, String>>,
+    pub(super) reports: Receiver<Result<Report, String>>,
 }
 
-/// Some of an answer.
+/// A piece of an answer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Piece {
-    /// Whose.
+    /// Index of the sequence in the request.
     pub(super) index: usize,
     pub(super) text: String,
     pub(super) words: Vec<Word>,
-    /// Tokens of the response.
+    /// Number of response tokens in this piece.
     pub(super) tokens: usize,
-    /// Why nothing follows.
+    /// Reason of the end; `None` if more pieces follow.
     pub(super) finish: Option<&'static str>,
 }
 
@@ -53,22 +53,22 @@ pub(super) struct Piece {
 #[derive(Clone, Debug)]
 pub(super) struct Word {
     pub(super) token: u32,
-    /// Number of characters whose first byte is the token's.
+    /// Number of characters whose first byte belongs to the token.
     pub(super) characters: u32,
-    /// log π of it, in nats, unless it is the first of a prompt.
+    /// log π of the token, nats; `None` for the first token of a prompt.
     pub(super) log_prob: Option<f64>,
-    /// The most probable ones there, the greatest first.
+    /// The most probable tokens at this position, in decreasing order.
     pub(super) top: Vec<(u32, f64)>,
 }
 
-/// Fields that every part of an answer has.
+/// Fields that every part of a response has.
 #[derive(Clone, Serialize)]
 pub(super) struct Frame {
     id: String,
     object: &'static str,
     created: u64,
     model: String,
-    /// Seed of the answer, with which the same request gets the same answer.
+    /// Seed of the answer, with which the same request gets the same answer again.
     seed: u64,
 }
 
@@ -87,19 +87,19 @@ impl Frame {
         Self { id, object, created: super::now(), model: server.settings.name.clone(), seed }
     }
 
-    /// A part of an answer.
+    /// JSON of a part of a response.
     pub(super) fn text(&self, own: impl Serialize) -> String {
-        // Numbers and texts by the names of fields are always JSON.
+        // A structure of numbers and strings always serializes to JSON.
         serde_json::to_string(&Framed { frame: self, own }).unwrap_or_default()
     }
 
-    /// A whole answer.
+    /// A complete HTTP response.
     pub(super) fn response(&self, own: impl Serialize) -> Response {
         ([(CONTENT_TYPE, "application/json")], self.text(own)).into_response()
     }
 }
 
-/// How many tokens an answer cost.
+/// Token counts of an answer.
 #[derive(Clone, Copy)]
 pub(super) struct Usage {
     pub(super) prompt: usize,
@@ -113,7 +113,8 @@ impl Usage {
     }
 }
 
-/// Reads sequences, and answers their pieces as they come. Where nobody takes these any more, the sequences end.
+/// Converts sequences in the background, and returns their pieces as a stream. When the receiver is dropped, the
+/// sequences are cancelled.
 pub(super) fn read(server: &Arc<Server>, readings: Vec<Reading>) -> Receiver<Result<Piece, Refusal>> {
     let (to, pieces) = mpsc::channel(WAITING);
     let deadline = Instant::now() + server.settings.limits.answer;
@@ -121,7 +122,8 @@ pub(super) fn read(server: &Arc<Server>, readings: Vec<Reading>) -> Receiver<Res
         let (server, to) = (Arc::clone(server), to.clone());
         tokio::spawn(async move {
             let late = |server: &Server| {
-                let message = format!("there was no answer within {} s", server.settings.limits.answer.as_secs_f64());
+                let message =
+                    format!("the answer exceeded its time limit of {} s", server.settings.limits.answer.as_secs_f64());
                 Refusal::new(StatusCode::GATEWAY_TIMEOUT, message)
             };
             tokio::select! {
@@ -130,7 +132,7 @@ pub(super) fn read(server: &Arc<Server>, readings: Vec<Reading>) -> Receiver<Res
                     match read {
                         Ok(Ok(())) => {}
                         Ok(Err(refusal)) => _ = to.send(Err(refusal)).await,
-                        // Whoever takes nothing is not told.
+                        // A client that receives nothing gets no error.
                         Err(_) => _ = to.try_send(Err(late(&server))),
                     }
                 }
@@ -140,14 +142,14 @@ pub(super) fn read(server: &Arc<Server>, readings: Vec<Reading>) -> Receiver<Res
     pieces
 }
 
-/// Sends a sequence's pieces until its end, or until nobody takes them.
+/// Sends a sequence's pieces until its end, or until the receiver is dropped.
 async fn follow(
     server: &Server,
     reading: Reading,
     index: usize,
     to: &Sender<Result<Piece, Refusal>>,
 ) -> Result<(), Refusal> {
-    let Reading { prompt, mut echo, words, stops, mut told } = reading;
+    let Reading { prompt, mut echo, words, stops, mut reports } = reading;
     let fail = |error: TextError| Refusal::of_text(&error, "prompt");
     let word = |Scored { token, log_prob, top }: Scored| Word {
         token,
@@ -157,12 +159,12 @@ async fn follow(
     };
     let mut growing = server.wording.grow(&prompt).map_err(fail)?;
     let mut stopping = Stopping::new(&stops);
-    while let Some(told) = told.recv().await {
+    while let Some(report) = reports.recv().await {
         let mut piece = Piece { index, ..Piece::default() };
-        let told = told.map_err(|message| Refusal::internal(&message))?;
+        let report = report.map_err(|message| Refusal::internal(&message))?;
         if let Some(echo) = echo.take() {
             piece.text = echo;
-            if let Told::Prompt(_) = told {
+            if let Report::Prompt(_) = report {
                 piece.words.extend(prompt.first().map(|&token| Word {
                     token,
                     characters: server.wording.characters(token),
@@ -171,11 +173,11 @@ async fn follow(
                 }));
             }
         }
-        match told {
-            Told::Prompt(scores) => {
+        match report {
+            Report::Prompt(scores) => {
                 piece.words.extend(scores.into_iter().map(word));
             }
-            Told::Token(scored) => {
+            Report::Token(scored) => {
                 piece.tokens = 1;
                 if !server.ends.contains(&scored.token) {
                     let (text, stops) = stopping.push(&growing.push(scored.token).map_err(fail)?);
@@ -188,7 +190,7 @@ async fn follow(
                     piece.words.push(if is_special { Word { characters: 0, ..word } } else { word });
                 }
             }
-            Told::End(finish) => {
+            Report::End(finish) => {
                 let (text, stops) = stopping.push(&growing.rest().map_err(fail)?);
                 piece.text.push_str(&text);
                 if !stops {
@@ -196,7 +198,7 @@ async fn follow(
                 }
                 piece.finish = Some(if stops { Finish::Stop } else { finish }.into());
             }
-            Told::NotNumbers => {
+            Report::NotNumbers => {
                 let message = LmError::Logits { prompt: index }.to_string();
                 return Err(Refusal::internal(&message));
             }
@@ -209,7 +211,7 @@ async fn follow(
     Err(Refusal::gone())
 }
 
-/// The whole answers of so many sequences.
+/// Collects the complete answers of `sequences` sequences.
 pub(super) async fn whole(mut pieces: Receiver<Result<Piece, Refusal>>, count: usize) -> Result<Vec<Piece>, Refusal> {
     let mut answers: Vec<_> = (0..count).map(|index| Piece { index, ..Piece::default() }).collect();
     while let Some(piece) = pieces.recv().await {
@@ -223,7 +225,8 @@ pub(super) async fn whole(mut pieces: Receiver<Result<Piece, Refusal>>, count: u
     Ok(answers)
 }
 
-/// Answers pieces as events: those that `events` makes of each, what `end` makes of how many tokens there were, and `[DONE]`.
+/// Sends pieces as server-sent events: those that `events` makes of each piece, one that `end` makes of the token
+/// count, and `[DONE]`.
 pub(super) fn stream(
     mut pieces: Receiver<Result<Piece, Refusal>>,
     mut events: impl FnMut(Piece) -> Vec<String> + Send + 'static,

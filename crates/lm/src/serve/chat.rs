@@ -1,4 +1,4 @@
-//! `/v1/chat/completions`: the assistant's next turn, by the model's chat template.
+//! `/v1/chat/completions`: the assistant's next message, by the model's chat template.
 
 use std::sync::Arc;
 
@@ -14,33 +14,33 @@ use super::answer::{self, Frame, Piece, Reading, Usage, Word};
 use super::documented::CHAT;
 use super::messages::messages;
 use super::refusal::Refusal;
-use super::request::{Asked, Budget, Detail, Fields, Length};
+use super::request::{Budget, CommonFields, Detail, Fields, Length};
 use super::wording::Wording;
 
-/// The most of the most probable tokens that are told.
-const MOST: usize = 20;
+/// Maximum of `top_logprobs`.
+const MAX_TOP: usize = 20;
 
 /// An in-flight answer.
 struct Chat {
-    asked: Asked,
-    /// Whether the answer has its tokens' log-probabilities.
+    common: CommonFields,
+    /// Whether the answer has the log-probabilities of its tokens.
     words: bool,
     reading: Reading,
 }
 
 impl Chat {
-    /// Reads a request and adds it to the queue of the model.
+    /// Reads a request and adds it to the model's queue.
     fn prepare(server: &Server, body: &[u8]) -> Result<Self, Refusal> {
         let mut fields = Fields::read(body)?;
-        let asked = Asked::read(&mut fields, server, &CHAT)?;
+        let common = CommonFields::read(&mut fields, server, &CHAT)?;
         let messages = messages(fields.value("messages"))?;
         let (old, new) = (fields.count("max_tokens")?, fields.count("max_completion_tokens")?);
         let length = match (old, new) {
             (Some(_), Some(given)) => {
                 return Err(Refusal::field("max_completion_tokens", "nothing beside max_tokens", given));
             }
-            (Some(asked), None) => Length::Asked("max_tokens", asked),
-            (None, Some(asked)) => Length::Asked("max_completion_tokens", asked),
+            (Some(count), None) => Length::Exactly("max_tokens", count),
+            (None, Some(count)) => Length::Exactly("max_completion_tokens", count),
             (None, None) => Length::AtMost(usize::MAX),
         };
         let words = fields.flag("logprobs")?;
@@ -48,27 +48,27 @@ impl Chat {
         if top > 0 && !words {
             return Err(Refusal::field("top_logprobs", "nothing without logprobs", top));
         }
-        if top > MOST {
-            return Err(Refusal::field("top_logprobs", format!("at most {MOST}"), top));
+        if top > MAX_TOP {
+            return Err(Refusal::field("top_logprobs", format!("at most {MAX_TOP}"), top));
         }
         fields.end()?;
         let places = server.queue(1)?;
         let longest = server.longest_prompt(length);
         let prompt = server.wording.encode(&Prompt::Conversation(messages), "messages", longest)?;
-        let task = asked.task(server, prompt.clone(), 0, length, Detail { scores: false, top })?;
+        let task = common.task(server, prompt.clone(), 0, length, Detail { scores: false, top })?;
         Budget::new(server).take(&task, words)?;
-        let told = server.submit(vec![task], places)?.pop().ok_or_else(Refusal::gone)?;
-        let reading = Reading { prompt, echo: None, words, stops: asked.stops.as_slice().into(), told };
-        Ok(Self { asked, words, reading })
+        let reports = server.submit(vec![task], places)?.pop().ok_or_else(Refusal::gone)?;
+        let reading = Reading { prompt, echo: None, words, stops: common.stops.as_slice().into(), reports };
+        Ok(Self { common, words, reading })
     }
 }
 
 pub(super) async fn answer(State(server): State<Arc<Server>>, body: Bytes) -> Result<Response, Refusal> {
-    let Chat { asked, words, reading } = server.prepare(move |server| Chat::prepare(server, &body)).await?;
+    let Chat { common, words, reading } = server.prepare(move |server| Chat::prepare(server, &body)).await?;
     let prompt_tokens = reading.prompt.len();
     let pieces = answer::read(&server, vec![reading]);
-    if !asked.stream {
-        let frame = Frame::new(&server, "chatcmpl", "chat.completion", asked.seed);
+    if !common.stream {
+        let frame = Frame::new(&server, "chatcmpl", "chat.completion", common.seed);
         let answers = answer::whole(pieces, 1).await?;
         let completion = answers.iter().map(|piece| piece.tokens).sum();
         let choice = |piece: &Piece| {
@@ -85,7 +85,7 @@ pub(super) async fn answer(State(server): State<Arc<Server>>, body: Bytes) -> Re
         let usage = Usage { prompt: prompt_tokens, completion }.json();
         return Ok(frame.response(Answer { choices, usage: Some(usage) }));
     }
-    let frame = Frame::new(&server, "chatcmpl", "chat.completion.chunk", asked.seed);
+    let frame = Frame::new(&server, "chatcmpl", "chat.completion.chunk", common.seed);
     let own = frame.clone();
     let mut is_first = true;
     let events = move |piece: Piece| {
@@ -108,11 +108,11 @@ pub(super) async fn answer(State(server): State<Arc<Server>>, body: Bytes) -> Re
     };
     Ok(answer::stream(pieces, events, move |completion| {
         let usage = Usage { prompt: prompt_tokens, completion }.json();
-        asked.usage.then(|| frame.text(Answer { choices: Vec::new(), usage: Some(usage) }))
+        common.usage.then(|| frame.text(Answer { choices: Vec::new(), usage: Some(usage) }))
     }))
 }
 
-/// An answer or a part of one.
+/// A response or an event of a stream.
 #[derive(Serialize)]
 struct Answer<'a> {
     choices: Vec<Choice<'a>>,
@@ -134,11 +134,11 @@ struct Choice<'a> {
 /// Log-probabilities of an answer's tokens.
 #[derive(Serialize)]
 struct LogProbs<'a> {
-    content: Vec<Told<'a>>,
+    content: Vec<TokenLogProb<'a>>,
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct TokenLogProb<'a> {
     #[serde(flatten)]
     token: Token<'a>,
     top_logprobs: Vec<Token<'a>>,
@@ -154,10 +154,10 @@ struct Token<'a> {
 impl<'a> LogProbs<'a> {
     fn new(piece: &Piece, wording: &'a Wording) -> Self {
         let token = |token: u32, logprob| Token { token: wording.word(token), logprob, bytes: wording.bytes(token) };
-        let told = |word: &Word| Told {
+        let entry = |word: &Word| TokenLogProb {
             token: token(word.token, word.log_prob.unwrap_or(0.0)),
             top_logprobs: word.top.iter().map(|(other, log_prob)| token(*other, *log_prob)).collect(),
         };
-        Self { content: piece.words.iter().map(told).collect() }
+        Self { content: piece.words.iter().map(entry).collect() }
     }
 }

@@ -1,4 +1,4 @@
-//! `/v1/completions`: prompts go on, and are scored where they are echoed.
+//! `/v1/completions`: completions of prompts, and log-probabilities of the prompts' own tokens if they are echoed.
 
 use std::sync::Arc;
 
@@ -13,36 +13,36 @@ use super::Server;
 use super::answer::{self, Frame, Piece, Reading, Usage, Word};
 use super::documented::COMPLETIONS;
 use super::refusal::Refusal;
-use super::request::{Asked, Budget, Detail, Fields, Length, short};
+use super::request::{Budget, CommonFields, Detail, Fields, Length, short};
 use super::stopping::Stop;
 use super::wording::Wording;
 
-/// Tokens that follow unless it is said.
+/// Default of `max_tokens`.
 const MAX_TOKENS: usize = 16;
-/// The most of the most probable tokens that are told.
-const MOST: usize = 5;
+/// Maximum of `logprobs`.
+const MAX_TOP: usize = 5;
 
 /// In-flight answers of one request.
 struct Completion {
-    asked: Asked,
-    /// How many of the most probable tokens are told with each token, if that is told of.
+    common: CommonFields,
+    /// Number of most probable tokens to report with each token; `None` if log-probabilities are not wanted.
     log_probs: Option<usize>,
     readings: Vec<Reading>,
 }
 
 impl Completion {
-    /// Reads a request and adds its prompts to the queue of the model.
+    /// Reads a request and adds its prompts to the model's queue.
     fn prepare(server: &Server, body: &[u8]) -> Result<Self, Refusal> {
         let mut fields = Fields::read(body)?;
-        let asked = Asked::read(&mut fields, server, &COMPLETIONS)?;
+        let common = CommonFields::read(&mut fields, server, &COMPLETIONS)?;
         let prompts = prompts(fields.value("prompt"))?;
         let length = match fields.count("max_tokens")? {
-            Some(asked) => Length::Asked("max_tokens", asked),
+            Some(count) => Length::Exactly("max_tokens", count),
             None => Length::AtMost(MAX_TOKENS),
         };
         let log_probs = fields.count("logprobs")?;
-        if let Some(given) = log_probs.filter(|count| *count > MOST) {
-            return Err(Refusal::field("logprobs", format!("at most {MOST}"), given));
+        if let Some(given) = log_probs.filter(|count| *count > MAX_TOP) {
+            return Err(Refusal::field("logprobs", format!("at most {MAX_TOP}"), given));
         }
         let echo = fields.flag("echo")?;
         fields.end()?;
@@ -57,7 +57,7 @@ impl Completion {
         for (index, prompt) in prompts.into_iter().enumerate() {
             let name = if is_one { "prompt".to_owned() } else { format!("prompt[{index}]") };
             let tokens = server.wording.encode(&prompt, &name, longest)?;
-            let task = asked.task(server, tokens, index, length, detail)?;
+            let task = common.task(server, tokens, index, length, detail)?;
             budget.take(&task, log_probs.is_some())?;
             echoes.push(match prompt {
                 _ if !echo => None,
@@ -67,28 +67,28 @@ impl Completion {
             tasks.push(task);
         }
         let prompts: Vec<Vec<u32>> = tasks.iter().map(|task| task.prompt.clone()).collect();
-        let told = server.submit(tasks, places)?;
-        let stops: Arc<[Stop]> = asked.stops.as_slice().into();
-        let readings = prompts.into_iter().zip(echoes).zip(told).map(|((prompt, echo), told)| Reading {
+        let reports = server.submit(tasks, places)?;
+        let stops: Arc<[Stop]> = common.stops.as_slice().into();
+        let readings = prompts.into_iter().zip(echoes).zip(reports).map(|((prompt, echo), reports)| Reading {
             prompt,
             echo,
             words: log_probs.is_some(),
             stops: Arc::clone(&stops),
-            told,
+            reports,
         });
         let readings = readings.collect();
-        Ok(Self { asked, log_probs, readings })
+        Ok(Self { common, log_probs, readings })
     }
 }
 
 pub(super) async fn answer(State(server): State<Arc<Server>>, body: Bytes) -> Result<Response, Refusal> {
     let prepare = move |server: &Server| Completion::prepare(server, &body);
-    let Completion { asked, log_probs, readings } = server.prepare(prepare).await?;
+    let Completion { common, log_probs, readings } = server.prepare(prepare).await?;
     let prompt_tokens = readings.iter().map(|reading| reading.prompt.len()).sum();
     let count = readings.len();
     let pieces = answer::read(&server, readings);
-    let frame = Frame::new(&server, "cmpl", "text_completion", asked.seed);
-    if !asked.stream {
+    let frame = Frame::new(&server, "cmpl", "text_completion", common.seed);
+    if !common.stream {
         let answers = answer::whole(pieces, count).await?;
         let completion = answers.iter().map(|piece| piece.tokens).sum();
         let choices = answers.iter().map(|piece| Choice::new(piece, log_probs, &mut 0, &server.wording)).collect();
@@ -106,11 +106,11 @@ pub(super) async fn answer(State(server): State<Arc<Server>>, body: Bytes) -> Re
     };
     Ok(answer::stream(pieces, events, move |completion| {
         let usage = Usage { prompt: prompt_tokens, completion }.json();
-        asked.usage.then(|| frame.text(Answer { choices: Vec::new(), usage: Some(usage) }))
+        common.usage.then(|| frame.text(Answer { choices: Vec::new(), usage: Some(usage) }))
     }))
 }
 
-/// Answers or parts of them.
+/// A response or an event of a stream.
 #[derive(Serialize)]
 struct Answer<'a> {
     choices: Vec<Choice<'a>>,
@@ -126,7 +126,7 @@ struct Choice<'a> {
     finish_reason: Option<&'static str>,
 }
 
-/// How probable tokens are.
+/// Log-probabilities of an answer's tokens.
 #[derive(Serialize)]
 struct LogProbs<'a> {
     tokens: Vec<&'a str>,
@@ -143,7 +143,7 @@ struct Tops<'a> {
 }
 
 impl<'a> Choice<'a> {
-    /// A part of an answer, after `offset` characters of earlier tokens.
+    /// Converts a piece that begins after `offset` characters.
     fn new(piece: &'a Piece, log_probs: Option<usize>, offset: &mut usize, wording: &'a Wording) -> Self {
         let Piece { index, text, words, finish, .. } = piece;
         let logprobs = log_probs.map(|top| LogProbs::new(words, top, offset, wording));
@@ -174,12 +174,12 @@ impl Serialize for Tops<'_> {
         let Self { word, wording } = self;
         let text = |(token, _): &(u32, f64)| wording.word(*token);
         let is_first = |place: usize| !word.top[..place].iter().any(|before| text(before) == text(&word.top[place]));
-        let told = word.top.iter().enumerate().filter(|(place, _)| is_first(*place));
-        serializer.collect_map(told.map(|(_, top)| (text(top), top.1)))
+        let shown = word.top.iter().enumerate().filter(|(place, _)| is_first(*place));
+        serializer.collect_map(shown.map(|(_, top)| (text(top), top.1)))
     }
 }
 
-/// The prompts: a text, texts, token ids or lists of them.
+/// Reads the prompts: a text, texts, token ids or lists of token ids.
 fn prompts(value: Option<Value>) -> Result<Vec<Prompt>, Refusal> {
     const ALLOWED: &str = "text, token ids, or a list of texts or of lists of token ids";
     let refuse = |given: &Value| Err(Refusal::field("prompt", ALLOWED, short(given)));

@@ -1,4 +1,4 @@
-//! Connections: as many as are allowed, none for longer than it is used, and all of them ended when the server stops.
+//! Connections: their number is limited, idle ones can be closed, and all end when the server stops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,16 +21,16 @@ use super::refusal::Refusal;
 use super::write_timeout::WriteTimeout;
 use super::{Limits, Server, routes};
 
-/// How often is asked whether to stop.
-const ASKED_EVERY: Duration = Duration::from_millis(50);
-/// Time limit for a client to read a refusal, or the rest of an answer when the server stops.
-const MOMENT: Duration = Duration::from_secs(1);
-/// Limit of connections that are refused with an answer at the same time.
+/// Interval between checks whether to stop.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// Time limit for a client to read a rejection, or the rest of an answer when the server stops.
+const SHORT: Duration = Duration::from_secs(1);
+/// Maximum number of connections that receive a rejection at the same time.
 const REFUSED: usize = 64;
-/// Bytes of a connection's buffers of input, which must hold the head of a request, and of output.
+/// Size of a connection's input buffer, which must hold the head of a request, and of its output buffer, bytes.
 const BUFFER: usize = 64 << 10;
 
-/// Serves connections until `stops`, and then finishes in-flight requests within the time that the limits give.
+/// Serves connections until `stops` returns true, and then finishes in-flight requests within the grace period.
 pub(super) async fn answer(listener: TcpListener, server: Arc<Server>, stops: &dyn Fn() -> bool) {
     let limits = server.settings.limits;
     let places = Places::new(limits.connections, limits.connections_per_address);
@@ -38,28 +38,28 @@ pub(super) async fn answer(listener: TcpListener, server: Arc<Server>, stops: &d
     let refused = Arc::new(Semaphore::new(REFUSED));
     let (stopping, stopped) = watch::channel(());
     let mut open = JoinSet::new();
-    let mut asked = interval(ASKED_EVERY);
+    let mut checks = interval(CHECK_INTERVAL);
     while !stops() {
         let accepted = tokio::select! {
-            _ = asked.tick() => continue,
+            _ = checks.tick() => continue,
             Some(_) = open.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, client)) = accepted else {
-            // Too many files are open, say: it may be better later.
-            sleep(ASKED_EVERY).await;
+            // An error such as too many open files may pass.
+            sleep(CHECK_INTERVAL).await;
             continue;
         };
         match places.take(client.ip()) {
             Ok(place) => {
-                let task = open.spawn(converse(stream, router.clone(), place.clone(), limits, stopped.clone()));
+                let task = open.spawn(serve_connection(stream, router.clone(), place.clone(), limits, stopped.clone()));
                 place.ends_with(task);
             }
             Err(full) => {
-                // Beyond the limit of refusals, the connection is closed without one.
+                // Beyond the limit of rejections, the connection is closed without one.
                 if let Ok(permit) = Arc::clone(&refused).try_acquire_owned() {
                     open.spawn(async move {
-                        _ = timeout(MOMENT, refuse(stream, full)).await;
+                        _ = timeout(SHORT, refuse(stream, full)).await;
                         drop(permit);
                     });
                 }
@@ -71,10 +71,10 @@ pub(super) async fn answer(listener: TcpListener, server: Arc<Server>, stops: &d
     let ended = async { while open.join_next().await.is_some() {} };
     let answered = async {
         while places.answering() > 0 {
-            sleep(ASKED_EVERY).await;
+            sleep(CHECK_INTERVAL).await;
         }
         // Gives clients time to receive the last answers.
-        sleep(MOMENT).await;
+        sleep(SHORT).await;
     };
     tokio::select! {
         () = ended => {}
@@ -85,7 +85,13 @@ pub(super) async fn answer(listener: TcpListener, server: Arc<Server>, stops: &d
 }
 
 /// Answers the requests of a connection.
-async fn converse(stream: TcpStream, router: Router, place: Place, limits: Limits, mut stopped: watch::Receiver<()>) {
+async fn serve_connection(
+    stream: TcpStream,
+    router: Router,
+    place: Place,
+    limits: Limits,
+    mut stopped: watch::Receiver<()>,
+) {
     // Sends each token at once, although its packet is small.
     _ = stream.set_nodelay(true);
     let router = TowerToHyperService::new(router);
@@ -107,21 +113,21 @@ async fn converse(stream: TcpStream, router: Router, place: Place, limits: Limit
     _ = connection.await;
 }
 
-/// Answers a connection for which there is no place with the reason.
+/// Sends the reason to a client whose connection is rejected.
 async fn refuse(mut stream: TcpStream, full: Full) -> std::io::Result<()> {
     let refusal = match full {
         Full::Client => Refusal::new(
             StatusCode::TOO_MANY_REQUESTS,
-            "this address has as many connections as a client may have; try again later",
+            "this address has reached the limit of connections per client; try again later",
         ),
         Full::Server => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "all connections are in use; try again later"),
     };
-    // Waits for a request: clients ignore an answer that comes before it.
+    // Waits for a request, as clients ignore an answer that comes before it.
     let mut sent = [0; 1024];
     _ = stream.read(&mut sent).await?;
     stream.write_all(refusal.http().as_bytes()).await?;
     stream.shutdown().await?;
-    // Reads on before closing: closing a connection with unread input would discard the refusal.
+    // Reads the rest before closing: closing a connection with unread input would discard the answer.
     while stream.read(&mut sent).await? > 0 {}
     Ok(())
 }

@@ -1,15 +1,15 @@
-//! Fields that OpenAI documents and that are not supported here: values without effect are accepted, and values that
-//! would change the answer are refused by the field's name.
+//! Fields of OpenAI's API that are not supported: values without effect are accepted, and values that would change the
+//! answer are rejected with the field's name.
 
 use serde_json::Value;
 
 use super::refusal::Refusal;
 use super::request::{Fields, short};
 
-/// A field, and which of its values have no effect.
+/// An unsupported field, and its values without effect.
 pub(super) struct Unsupported {
     name: &'static str,
-    /// The allowed values, in words for a refusal.
+    /// Description of the allowed values for errors.
     allowed: &'static str,
     asks_nothing: fn(&Value) -> bool,
 }
@@ -24,7 +24,7 @@ const BOTH: [Unsupported; 6] = [
     field("best_of", "1", is_one),
     field("presence_penalty", "0", is_zero),
     field("frequency_penalty", "0", is_zero),
-    field("logit_bias", "no bias other than 0, as logits are not changed", |value| {
+    field("logit_bias", "no bias other than 0, as biases are not supported", |value| {
         value.as_object().is_some_and(|biases| biases.values().all(is_zero))
     }),
     // The caller's identity does not change the answer.
@@ -33,26 +33,26 @@ const BOTH: [Unsupported; 6] = [
 
 /// Fields of completions alone.
 pub(super) const COMPLETIONS: [Unsupported; 1] =
-    [field("suffix", "no suffix, as nothing is inserted before one", |value| value == "")];
+    [field("suffix", "no suffix, as insertion is not supported", |value| value == "")];
 
 /// Fields of chat completions alone.
 pub(super) const CHAT: [Unsupported; 18] = [
-    field("tools", "no tools, as they are not rendered", is_empty_list),
-    field("functions", "no functions, as they are not rendered", is_empty_list),
+    field("tools", "no tools, as tools are not supported", is_empty_list),
+    field("functions", "no functions, as functions are not supported", is_empty_list),
     field("tool_choice", "\"none\" or \"auto\", as there are no tools", is_no_choice),
     field("function_call", "\"none\" or \"auto\", as there are no functions", is_no_choice),
     field("parallel_tool_calls", "true or false", Value::is_boolean),
-    field("response_format", "{\"type\": \"text\"}, as answers are not constrained", |value| {
+    field("response_format", "{\"type\": \"text\"}, as other formats are not supported", |value| {
         value
             .as_object()
             .is_some_and(|format| format.len() == 1 && format.get("type").is_some_and(|kind| kind == "text"))
     }),
     field("modalities", "[\"text\"]", |value| *value == serde_json::json!(["text"])),
     field("audio", "no audio, as answers are text", |_| false),
-    field("store", "false, as answers are not stored", |value| *value == false),
-    field("reasoning_effort", "\"none\", as efforts are not rendered", |value| value == "none"),
-    field("verbosity", "\"medium\", as verbosity is not rendered", |value| value == "medium"),
-    field("web_search_options", "nothing, as the web is not searched", |_| false),
+    field("store", "false, as storage is not supported", |value| *value == false),
+    field("reasoning_effort", "\"none\", as efforts are not supported", |value| value == "none"),
+    field("verbosity", "\"medium\", as verbosity is not supported", |value| value == "medium"),
+    field("web_search_options", "nothing, as web search is not supported", |_| false),
     // Priority, price and bookkeeping do not change the answer.
     field("prediction", "an object", Value::is_object),
     field("metadata", "an object", Value::is_object),
@@ -62,7 +62,7 @@ pub(super) const CHAT: [Unsupported; 18] = [
     field("safety_identifier", "text", Value::is_string),
 ];
 
-/// Refuses unsupported values of the fields of both routes and of one route's own.
+/// Rejects unsupported values of the fields of both routes and of one route's own.
 pub(super) fn refuse_unsupported(fields: &mut Fields, own: &[Unsupported]) -> Result<(), Refusal> {
     for Unsupported { name, allowed, asks_nothing } in BOTH.iter().chain(own) {
         if let Some(value) = fields.value(name)

@@ -1,5 +1,5 @@
-//! Parser of a request's JSON, which rejects duplicate keys, and bounds values while it parses, as short texts can
-//! become large values.
+//! Parser of a request's JSON. It rejects duplicate keys, and limits values while it parses, as short texts can become
+//! large values.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 
 use super::refusal::{Refusal, cut};
 
-/// Limit of nested lists and objects.
+/// Maximum depth of nested lists and objects.
 const DEPTH: usize = 64;
-/// Limit of values and keys, each of which takes as much memory as a short text.
+/// Maximum number of values and keys, each of which takes as much memory as a short text.
 const VALUES: usize = 1 << 20;
-/// Limit of objects, each of which takes as much memory as a list of twenty values, even if it is empty.
+/// Maximum number of objects, each of which takes as much memory as a list of twenty values, even if it is empty.
 const OBJECTS: usize = 1 << 16;
 
-/// Reads a JSON object.
+/// Parses a JSON object.
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
     let parsing = Parsing::default();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -34,12 +34,12 @@ pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
     }
 }
 
-/// State of the parser: counts of what it has read, and the problem it has found.
+/// State of the parser: counts of the values so far, and the error.
 #[derive(Default)]
 struct Parsing {
     values: Cell<usize>,
     objects: Cell<usize>,
-    /// The problem, and the path of keys and indices to it.
+    /// Error text, with the path of keys and indices to it.
     problem: RefCell<Option<(Vec<String>, String)>>,
 }
 
@@ -57,7 +57,7 @@ impl Parsing {
         }
     }
 
-    /// Adds a key or index to the path of a problem.
+    /// Adds a key or index to the path of an error.
     fn within<E>(&self, place: impl Fn() -> String) -> impl FnOnce(E) -> E {
         move |error| {
             if let Some((path, problem)) = self.problem.borrow_mut().as_mut()
@@ -70,7 +70,7 @@ impl Parsing {
     }
 }
 
-/// The problem of a duplicate key.
+/// Error text for a duplicate key.
 const TWICE: &str = "expected one value, got a second one";
 
 #[derive(Clone, Copy)]
@@ -81,7 +81,7 @@ struct Bounded<'a> {
 }
 
 impl Bounded<'_> {
-    /// The reader of the values within this one.
+    /// Returns the parser of the values within this one.
     fn inner<E: Error>(self) -> Result<Self, E> {
         match self.depth < DEPTH {
             true => Ok(Self { depth: self.depth + 1, ..self }),

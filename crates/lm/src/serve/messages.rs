@@ -7,9 +7,9 @@ use text::chat::{Message, Role};
 use super::refusal::Refusal;
 use super::request::{Fields, short};
 
-/// The conversation of a request; fields that the chat template would not render are refused.
+/// Reads the conversation of a request, and rejects fields that the chat template would not render.
 pub(super) fn messages(value: Option<Value>) -> Result<Vec<Message>, Refusal> {
-    let allowed = "a list of turns, at least one";
+    let allowed = "a list of messages, at least one";
     let turns = match value {
         Some(Value::Array(turns)) if !turns.is_empty() => turns,
         Some(other) => return Err(Refusal::field("messages", allowed, short(&other))),
@@ -21,7 +21,9 @@ pub(super) fn messages(value: Option<Value>) -> Result<Vec<Message>, Refusal> {
 fn message(turn: Value, place: String) -> Result<Message, Refusal> {
     let mut fields = match turn {
         Value::Object(fields) => Fields::within(&place, fields),
-        other => return Err(Refusal::field(place, "a turn, as {\"role\": ..., \"content\": ...}", short(&other))),
+        other => {
+            return Err(Refusal::field(place, "a message such as {\"role\": ..., \"content\": ...}", short(&other)));
+        }
     };
     let roles = format!("one of {}", Role::VARIANTS.join(", "));
     let role = match fields.value("role") {
@@ -31,7 +33,7 @@ fn message(turn: Value, place: String) -> Result<Message, Refusal> {
             .ok_or_else(|| fields.refuse("role", &roles, short(&value)))?,
         None => return Err(fields.refuse("role", &roles, "nothing")),
     };
-    // Templates render neither the name of a speaker nor the call that a tool answers.
+    // Templates render neither the name of a speaker nor the id of a tool call.
     _ = fields.take::<String>("name", "text")?;
     if role == Role::Tool {
         _ = fields.take::<String>("tool_call_id", "text")?;
@@ -42,7 +44,7 @@ fn message(turn: Value, place: String) -> Result<Message, Refusal> {
         for name in ["tool_calls", "function_call", "refusal", "audio"] {
             if let Some(value) = fields.value(name).filter(|value| value.as_array().is_none_or(|list| !list.is_empty()))
             {
-                return Err(fields.refuse(name, "nothing, as it is not rendered", short(&value)));
+                return Err(fields.refuse(name, "nothing, as the chat template does not render it", short(&value)));
             }
         }
     }
@@ -61,11 +63,13 @@ fn message(turn: Value, place: String) -> Result<Message, Refusal> {
     Ok(Message { role, content })
 }
 
-/// The text of a part. Other kinds of parts are refused.
+/// Text of a part. Other kinds of parts are rejected.
 fn text_part(part: Value, place: String) -> Result<String, Refusal> {
     let mut fields = match part {
         Value::Object(fields) => Fields::within(&place, fields),
-        other => return Err(Refusal::field(place, "a part, as {\"type\": \"text\", \"text\": ...}", short(&other))),
+        other => {
+            return Err(Refusal::field(place, "a part such as {\"type\": \"text\", \"text\": ...}", short(&other)));
+        }
     };
     let kind = fields.value("type");
     if kind.as_ref().is_none_or(|kind| kind != "text") {

@@ -1,4 +1,4 @@
-//! What is counted, as Prometheus reads it.
+//! Metrics of the server in the format of Prometheus.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -8,29 +8,29 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-/// What is counted.
+/// Metrics of the server.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
-    /// Requests that were answered, by route and status.
+    /// Number of answered requests, by route and status.
     pub(super) requests: Family<Answered, Counter>,
-    /// How long each took until its answer began, seconds.
+    /// Time from a request to the beginning of its answer, seconds.
     pub(super) seconds: Histogram,
-    /// Prompts that are answered or wait.
+    /// Number of prompts in flight or queued.
     pub(super) queued: Gauge,
-    /// Sequences that go on.
+    /// Number of sequences that are being generated.
     pub(super) running: Gauge,
-    /// Tokens that went through the model.
+    /// Number of tokens that went through the model.
     pub(super) computed: Counter,
-    /// Tokens of prompts that were known before.
+    /// Number of prompt tokens that were found in the cache.
     pub(super) known: Counter,
-    /// Tokens that were answered.
+    /// Number of generated tokens.
     pub(super) generated: Counter,
-    /// Steps of the model.
+    /// Number of steps of the model.
     pub(super) steps: Counter,
 }
 
-/// How a request was answered.
+/// Labels of an answered request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Answered {
     pub(super) route: String,
@@ -44,20 +44,25 @@ impl Default for Metrics {
         let seconds = Histogram::new(exponential_buckets(0.001, 4.0, 10));
         let (queued, running) = (Gauge::default(), Gauge::default());
         let [computed, known, generated, steps]: [Counter; 4] = Default::default();
-        registry.register("requests", "Requests that were answered", requests.clone());
-        registry.register_with_unit("request", "Time until an answer begins", Unit::Seconds, seconds.clone());
-        registry.register("queued_prompts", "Prompts that are answered or wait", queued.clone());
-        registry.register("running_sequences", "Sequences that go on", running.clone());
-        registry.register("computed_tokens", "Tokens that went through the model", computed.clone());
-        registry.register("known_tokens", "Tokens of prompts that were known before", known.clone());
-        registry.register("generated_tokens", "Tokens that were answered", generated.clone());
-        registry.register("steps", "Steps of the model", steps.clone());
+        registry.register("requests", "Number of answered requests", requests.clone());
+        registry.register_with_unit(
+            "request",
+            "Time from a request to the beginning of its answer",
+            Unit::Seconds,
+            seconds.clone(),
+        );
+        registry.register("queued_prompts", "Number of prompts in flight or queued", queued.clone());
+        registry.register("running_sequences", "Number of sequences that are being generated", running.clone());
+        registry.register("computed_tokens", "Number of tokens that went through the model", computed.clone());
+        registry.register("known_tokens", "Number of prompt tokens found in the cache", known.clone());
+        registry.register("generated_tokens", "Number of generated tokens", generated.clone());
+        registry.register("steps", "Number of steps of the model", steps.clone());
         Self { registry, requests, seconds, queued, running, computed, known, generated, steps }
     }
 }
 
 impl Metrics {
-    /// All of it as text.
+    /// Formats all metrics as text.
     pub(super) fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;

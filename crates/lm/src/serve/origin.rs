@@ -1,7 +1,7 @@
-//! Checks of `Host` and `Origin` by a server on a loopback address, so that no web page in a browser on the machine can
-//! use it.
+//! Checks of `Host` and `Origin` on a loopback address, so that no web page in a browser on this machine can use the
+//! server.
 //!
-//! A web page may send requests to any address. Its host is in `Origin`, and in `Host` too if its name is made to
+//! A web page may send requests to any address. Its host is in `Origin`, and in `Host` too if its name was made to
 //! resolve to this machine. A server on another address needs a key, which no page has.
 
 use std::net::IpAddr;
@@ -10,11 +10,11 @@ use axum::http::header::{HOST, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri};
 
-use super::Settings;
+use super::ServerSettings;
 use super::refusal::Refusal;
 
-/// Refuses a request whose `Host` is not this server's, or whose `Origin` is another server's page.
-pub(super) fn check(settings: &Settings, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+/// Rejects a request whose `Host` is not this server's, or whose `Origin` is a page of another server.
+pub(super) fn check(settings: &ServerSettings, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     if !settings.address.ip().is_loopback() && settings.host_names.is_empty() {
         return Ok(());
     }
@@ -49,7 +49,7 @@ fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// Whether a name or address always means this machine, independent of DNS.
+/// Whether a name or address always refers to this machine, whatever DNS says.
 fn is_local(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     match name.parse::<IpAddr>() {
@@ -65,7 +65,7 @@ mod tests {
     use super::super::Limits;
     use super::*;
 
-    fn settings(address: [u8; 4], host_names: &[&str]) -> Settings {
+    fn settings(address: [u8; 4], host_names: &[&str]) -> ServerSettings {
         let second = Duration::from_secs(1);
         let limits = Limits {
             batch: 1,
@@ -80,10 +80,10 @@ mod tests {
             connections_per_address: 1,
         };
         let host_names = host_names.iter().map(ToString::to_string).collect();
-        Settings { address: (address, 1).into(), api_key: None, name: String::new(), host_names, limits }
+        ServerSettings { address: (address, 1).into(), api_key: None, name: String::new(), host_names, limits }
     }
 
-    fn is_answered(settings: &Settings, host: &str, origin: Option<&str>) -> bool {
+    fn is_answered(settings: &ServerSettings, host: &str, origin: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, host.parse().unwrap());
         if let Some(origin) = origin {

@@ -1,6 +1,6 @@
 //! Limits of open connections, and the choice of idle ones to close.
 //!
-//! A connection on which a request is answered is never closed. Any other counts as idle, even if it sends data:
+//! A connection on which a request is being answered is never closed. Any other counts as idle, even if it sends data:
 //! incomplete requests, requests to paths that need no key, and requests without the key. Idle connections may take a
 //! share of all places. When that share is used up, or a client address has reached its limit, the connection that has
 //! been idle for longest is closed to make room for the new one.
@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
 
-/// The places of a server's connections.
+/// Places of a server's connections.
 #[derive(Debug)]
 pub(super) struct Places {
-    /// Connections that are open at once.
+    /// Maximum number of open connections.
     connections: usize,
-    /// Connections of one client address.
+    /// Maximum number of connections per client address.
     per_address: usize,
     open: Mutex<Open>,
 }
@@ -37,7 +37,7 @@ struct Connection {
     task: Option<AbortHandle>,
 }
 
-/// A connection's place, free again when the last copy is dropped.
+/// Place of a connection, which is freed when the last copy is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct Place(Arc<Held>);
 
@@ -47,16 +47,16 @@ struct Held {
     id: u64,
 }
 
-/// A guard that exists while a request is answered, and keeps its connection.
+/// Guard that keeps a connection open while a request on it is answered.
 #[derive(Debug)]
 pub(super) struct Answering(Place);
 
-/// Reason why a connection is refused.
+/// Reason why a connection is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The client address has reached its limit, and requests are answered on all its connections.
+    /// The client address has reached its limit, and all its connections are answering requests.
     Client,
-    /// Requests are answered on all connections.
+    /// All connections are answering requests.
     Server,
 }
 
@@ -65,7 +65,7 @@ impl Places {
         Arc::new(Self { connections, per_address, open: Mutex::default() })
     }
 
-    /// A place for a client, after closing an idle connection if that is necessary.
+    /// Takes a place for a client, and closes an idle connection for it if necessary.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
         let client = client(address);
         let mut open = self.open();
@@ -85,7 +85,7 @@ impl Places {
         Ok(Place(Arc::new(Held { places: Arc::clone(self), id })))
     }
 
-    /// Connections on which requests are answered.
+    /// Number of connections on which requests are being answered.
     pub(super) fn answering(&self) -> usize {
         self.open().connections.values().filter(|connection| connection.answers > 0).count()
     }
@@ -101,7 +101,8 @@ impl Open {
         self.clock
     }
 
-    /// Closes, among the given connections, the one that has been idle for longest, if any is idle.
+    /// Closes the connection that has been idle for longest among those that satisfy the predicate, and returns whether
+    /// there was one.
     fn close_idle(&mut self, among: impl Fn(&Connection) -> bool) -> bool {
         let idle = self.connections.iter().filter(|(_, connection)| connection.answers == 0 && among(connection));
         let Some((&id, _)) = idle.min_by_key(|(_, connection)| connection.idle_since) else { return false };
@@ -120,7 +121,7 @@ impl Place {
         }
     }
 
-    /// Keeps the connection while a request is answered.
+    /// Keeps the connection open while a request is answered.
     pub(super) fn answer(&self) -> Answering {
         if let Some(connection) = self.0.places.open().connections.get_mut(&self.0.id) {
             connection.answers += 1;
@@ -147,7 +148,7 @@ impl Drop for Held {
     }
 }
 
-/// The address or network that counts as one client: an IPv4 address, or an IPv6 network of the size that one customer
+/// Address or network that counts as one client: an IPv4 address, or an IPv6 network of the size that one customer
 /// gets.
 fn client(address: IpAddr) -> IpAddr {
     const NETWORK: u128 = !0 << 64;

@@ -1,4 +1,4 @@
-//! Why a request is refused, as OpenAI's API says it.
+//! Rejections of requests, in the error format of OpenAI's API.
 
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
@@ -9,17 +9,17 @@ use text::error::TextError;
 
 use crate::error::LmError;
 
-/// Why a request is refused.
+/// Rejection of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Refusal {
     status: StatusCode,
     message: String,
-    /// The field.
+    /// Name of the offending field.
     param: Option<String>,
     code: Option<&'static str>,
 }
 
-/// Limits of characters of a message and of a field's name, both of which may repeat the request.
+/// Maximum number of characters of a message and of a field's name, both of which may repeat the request.
 const CHARACTERS: usize = 500;
 
 impl Refusal {
@@ -27,21 +27,21 @@ impl Refusal {
         Self { status, message: cut(message.into()), param: None, code: None }
     }
 
-    /// Of a field's value.
+    /// Rejects a field's value.
     pub(super) fn field(param: impl Into<String>, allowed: impl AsRef<str>, given: impl ToString) -> Self {
         let param = param.into();
         let message = format!("{param}: expected {}, got {}", allowed.as_ref(), given.to_string());
         Self::new(StatusCode::BAD_REQUEST, message).with_param(&param)
     }
 
-    /// Of a body as a whole.
+    /// Rejects a body as a whole.
     pub(super) fn body(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// Where nobody is left to answer.
+    /// The rejection if the model's thread has ended.
     pub(super) fn gone() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the model answers no more")
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the model is no longer available")
     }
 
     pub(super) fn with_code(self, code: &'static str) -> Self {
@@ -56,7 +56,7 @@ impl Refusal {
         Self { status, ..self }
     }
 
-    /// The refusal for an invalid request, or for an error of the server.
+    /// The rejection for an invalid request, or for an error of the server.
     pub(super) fn of(error: &LmError, param: &str) -> Self {
         match error {
             LmError::Setting { field, allowed, given } => Self::field(*field, allowed, given),
@@ -66,7 +66,7 @@ impl Refusal {
         }
     }
 
-    /// The refusal of a text that cannot be converted to tokens.
+    /// The rejection of a text that cannot be tokenized.
     pub(super) fn of_text(error: &TextError, param: &str) -> Self {
         match error {
             TextError::Unusable { source, .. } => Self::of_text(source, param),
@@ -78,13 +78,13 @@ impl Refusal {
         }
     }
 
-    /// The refusal for an error of the server. Of the engine's errors only the first line is kept, without the stack
-    /// that follows.
+    /// The rejection for an error of the server. Only the first line of an error is kept, without libtorch's stack
+    /// trace.
     pub(super) fn internal(error: &str) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.lines().next().unwrap_or_default())
     }
 
-    /// As JSON.
+    /// JSON of the rejection.
     pub(super) fn json(&self) -> Value {
         let Self { status, message, param, code } = self;
         let kind = match *status {
@@ -110,7 +110,7 @@ impl Refusal {
     }
 }
 
-/// A text, truncated if it is long.
+/// Truncates a text if it is long.
 pub(super) fn cut(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(CHARACTERS) {
         text.truncate(end);

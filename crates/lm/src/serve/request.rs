@@ -1,4 +1,4 @@
-//! What is asked, field by field: each is known, within its range, and possible for the model.
+//! Parsing and validation of requests, field by field.
 
 use std::sync::Arc;
 
@@ -11,77 +11,77 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::documented::{Unsupported, refuse_unsupported};
-use super::drawing;
 use super::refusal::Refusal;
+use super::sampling_fields;
 use super::stopping::{Stop, stops};
 use super::wording::TOO_LONG;
-use super::worker::{Job, told_at_most};
+use super::worker::{Job, max_reports};
 use super::{Server, json};
 use crate::engine::sampling::Sampling;
-use crate::engine::schedule::{Task, Told};
+use crate::engine::schedule::{Report, Task};
 
-/// The fields of a request, or of an object within it, that are not yet read.
+/// Fields of a request, or of an object within it, that have not been read yet.
 pub(super) struct Fields {
     fields: Map<String, Value>,
-    /// Prefix of their names in refusals.
+    /// Path of the object in error messages.
     place: String,
 }
 
-/// What both routes ask for.
-pub(super) struct Asked {
+/// Fields that both routes have.
+pub(super) struct CommonFields {
     pub(super) sampling: Option<Sampling>,
-    /// Repetition penalty, of tokens that the prompt or the answer already has.
+    /// Repetition penalty for tokens that already occur in the prompt or the answer.
     penalty: f64,
-    /// The request's seed, or a random one.
+    /// Seed of the request, or a random one.
     pub(super) seed: u64,
     pub(super) stops: Vec<Stop>,
-    /// Tokens that end the answer, with the model's own.
+    /// Tokens that end the answer, including the model's own.
     ends: Vec<u32>,
     pub(super) stream: bool,
-    /// Whether the end of a stream counts tokens.
+    /// Whether the last event of a stream has token counts.
     pub(super) usage: bool,
 }
 
-/// How many tokens may follow.
+/// Limit of the answer's tokens.
 #[derive(Clone, Copy)]
 pub(super) enum Length {
-    /// So many, of this field.
-    Asked(&'static str, usize),
-    /// So many, or as many as there is room for.
+    /// An explicit number from this field, which must fit.
+    Exactly(&'static str, usize),
+    /// A maximum, reduced to the available room.
     AtMost(usize),
 }
 
-/// What is told about a prompt.
+/// Outputs that are wanted for a prompt's tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Detail {
-    /// Whether its own tokens are scored.
+    /// Whether the prompt's own tokens are scored.
     pub(super) scores: bool,
-    /// How many of the most probable tokens are told with each.
+    /// Number of most probable tokens to report with each token.
     pub(super) top: usize,
 }
 
 impl Fields {
-    /// The fields of a request's body.
+    /// Parses a request's body.
     pub(super) fn read(body: &[u8]) -> Result<Self, Refusal> {
         json::object(body).map(|fields| Self { fields, place: String::new() })
     }
 
-    /// The fields of an object within the body.
+    /// Fields of an object within the body.
     pub(super) fn within(place: &str, fields: Map<String, Value>) -> Self {
         Self { fields, place: format!("{place}.") }
     }
 
-    /// Refuses a field's value.
+    /// Rejects a field's value.
     pub(super) fn refuse(&self, name: &str, allowed: impl AsRef<str>, given: impl ToString) -> Refusal {
         Refusal::field(format!("{}{name}", self.place), allowed, given)
     }
 
-    /// A field's value, if it is given and not null.
+    /// Takes a field's value, if it is given and not null.
     pub(super) fn value(&mut self, name: &str) -> Option<Value> {
         self.fields.remove(name).filter(|value| !value.is_null())
     }
 
-    /// The same, of a type.
+    /// Takes a field's value of a type.
     pub(super) fn take<T: DeserializeOwned>(&mut self, name: &str, allowed: &str) -> Result<Option<T>, Refusal> {
         let Some(value) = self.value(name) else { return Ok(None) };
         match T::deserialize(&value) {
@@ -90,31 +90,31 @@ impl Fields {
         }
     }
 
-    /// A number of tokens.
+    /// Takes a number of tokens.
     pub(super) fn count(&mut self, name: &str) -> Result<Option<usize>, Refusal> {
         self.take(name, "a whole number of at least 0")
     }
 
-    /// Whether it is so; not so unless it is said.
+    /// Takes a boolean, false by default.
     pub(super) fn flag(&mut self, name: &str) -> Result<bool, Refusal> {
         Ok(self.take(name, "true or false")?.unwrap_or(false))
     }
 
-    /// Refuses what was not read.
+    /// Rejects fields that were not read.
     pub(super) fn end(self) -> Result<(), Refusal> {
         let Self { fields, place } = self;
         match fields.into_iter().find(|(_, value)| !value.is_null()) {
             Some((name, _)) => {
                 let name = format!("{place}{name}");
-                Err(Refusal::body(format!("{name}: no such field here")).with_param(&name))
+                Err(Refusal::body(format!("{name}: unknown field")).with_param(&name))
             }
             None => Ok(()),
         }
     }
 }
 
-impl Asked {
-    /// Reads the fields that both routes have, and refuses those of this route that ask for what is not supported.
+impl CommonFields {
+    /// Reads the fields that both routes have, and rejects unsupported values of this route's fields.
     pub(super) fn read(fields: &mut Fields, server: &Server, unsupported: &[Unsupported]) -> Result<Self, Refusal> {
         let name = &server.settings.name;
         if let Some(model) = fields.take::<String>("model", "a name")?
@@ -123,12 +123,12 @@ impl Asked {
             return Err(server.no_such_model(&model));
         }
         refuse_unsupported(fields, unsupported)?;
-        let (sampling, penalty) = drawing::read(fields, server)?;
+        let (sampling, penalty) = sampling_fields::read(fields, server)?;
         let seed = match fields.value("seed").filter(|seed| *seed != -1) {
-            Some(seed) => seed
-                .as_u64()
-                .ok_or_else(|| Refusal::field("seed", "a whole number of at least 0, or -1 for any", short(&seed)))?,
-            // A number that every client's JSON represents exactly.
+            Some(seed) => seed.as_u64().ok_or_else(|| {
+                Refusal::field("seed", "a whole number of at least 0, or -1 for a random one", short(&seed))
+            })?,
+            // The number is small enough to be exact in every client's JSON.
             None => rand::random::<u64>() >> 11,
         };
         let stream = fields.flag("stream")?;
@@ -156,7 +156,7 @@ impl Asked {
         Ok(Self { sampling, penalty, seed, stops: texts, ends, stream, usage })
     }
 
-    /// A prompt's task.
+    /// Makes the task of a prompt.
     pub(super) fn task(
         &self,
         server: &Server,
@@ -175,9 +175,9 @@ impl Asked {
         }
         let room = (positions - prompt.len()).min(limits.max_tokens);
         let max_tokens = match length {
-            Length::Asked(field, asked) if asked > room => {
-                let behind = format!("{room} behind {} tokens of the prompt", prompt.len());
-                // Names the strictest of the three limits.
+            Length::Exactly(field, count) if count > room => {
+                let behind = format!("{room} after {} tokens of the prompt", prompt.len());
+                // The error names the strictest of the three limits.
                 let allowed = if room == limits.max_tokens {
                     format!("at most {room}, as the server's --max-tokens is {room}")
                 } else if positions == server.config.positions {
@@ -185,9 +185,9 @@ impl Asked {
                 } else {
                     format!("at most {behind}, as the server's --cache-tokens is {positions}")
                 };
-                return Err(Refusal::field(field, allowed, asked));
+                return Err(Refusal::field(field, allowed, count));
             }
-            Length::Asked(_, asked) => asked,
+            Length::Exactly(_, count) => count,
             Length::AtMost(most) => most.min(room),
         };
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
@@ -223,7 +223,7 @@ impl Server {
         tokio::task::spawn_blocking(work).await.map_err(failed)?
     }
 
-    /// Places in the queue for all the prompts, or a refusal to try again later if there are too few.
+    /// Reserves places in the queue for all the prompts, or rejects the request if there are too few.
     pub(super) fn queue(&self, prompts: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         let queue = self.settings.limits.queue;
         if prompts > queue {
@@ -239,26 +239,26 @@ impl Server {
         &self,
         tasks: Vec<Task>,
         mut places: OwnedSemaphorePermit,
-    ) -> Result<Vec<Receiver<Result<Told, String>>>, Refusal> {
-        let (mut jobs, mut told) = (Vec::with_capacity(tasks.len()), Vec::with_capacity(tasks.len()));
+    ) -> Result<Vec<Receiver<Result<Report, String>>>, Refusal> {
+        let (mut jobs, mut reports) = (Vec::with_capacity(tasks.len()), Vec::with_capacity(tasks.len()));
         for task in tasks {
-            let (asker, answers) = mpsc::channel(told_at_most(&task));
+            let (client, answers) = mpsc::channel(max_reports(&task));
             let place = places.split(1).ok_or_else(Refusal::gone)?;
-            jobs.push(Job { task, asker, place });
-            told.push(answers);
+            jobs.push(Job { task, client, place });
+            reports.push(answers);
         }
         self.jobs.try_send(jobs).map_err(|_| Refusal::gone())?;
-        Ok(told)
+        Ok(reports)
     }
 
-    /// Limit of tokens of a sequence.
+    /// Maximum number of tokens of a sequence.
     fn positions(&self) -> usize {
         self.config.positions.min(self.settings.limits.cache_tokens)
     }
 
-    /// Limit of tokens of a prompt, which leaves room for at least one more if any may follow.
+    /// Maximum number of tokens of a prompt, which leaves room for at least one more if any may follow.
     pub(super) fn longest_prompt(&self, length: Length) -> usize {
-        self.positions() - usize::from(!matches!(length, Length::Asked(_, 0)))
+        self.positions() - usize::from(!matches!(length, Length::Exactly(_, 0)))
     }
 }
 
@@ -269,16 +269,16 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Tokens of prompts and answers.
+    /// Maximum number of tokens of prompts and answers.
     const TOKENS: usize = 1 << 20;
-    /// Log-probabilities: of each reported token, and of each of the most probable ones at its place.
+    /// Maximum number of log-probabilities: of each reported token, and of the most probable ones at its position.
     const SCORES: usize = 1 << 20;
 
     pub(super) fn new(server: &Server) -> Self {
         Self { tokens: Self::TOKENS.max(server.positions()), scores: Self::SCORES }
     }
 
-    /// Subtracts a task's share. `is_scored` if the answer reports its tokens' log-probabilities.
+    /// Subtracts a task's share. `is_scored` says whether the answer has the log-probabilities of its tokens.
     pub(super) fn take(&mut self, task: &Task, is_scored: bool) -> Result<(), Refusal> {
         let Task { prompt, max_tokens, scores, top, .. } = task;
         self.tokens = self.tokens.checked_sub(prompt.len() + max_tokens).ok_or_else(|| {
@@ -298,10 +298,10 @@ impl Budget {
     }
 }
 
-/// A value as it was given, or the beginning of a long one.
+/// JSON of a value, truncated if it is long.
 pub(super) fn short(value: &Value) -> String {
     const SHORT: usize = 60;
-    /// Keeps the first characters only.
+    /// Writer that keeps only the first characters.
     struct Beginning(Vec<u8>);
     impl std::io::Write for Beginning {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

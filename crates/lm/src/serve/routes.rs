@@ -1,4 +1,4 @@
-//! Which request is answered by what, and who may ask.
+//! Routes of the server, and authorization.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,9 +21,9 @@ use super::refusal::Refusal;
 use super::request::short;
 use super::{Limits, Server, chat, completions, origin};
 
-/// The media type of JSON.
+/// Media type of JSON.
 const JSON: &str = "application/json";
-/// How Prometheus' text is called.
+/// Media type of metrics in the format of Prometheus.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) fn router(server: Arc<Server>) -> Router {
@@ -38,7 +38,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/metrics", get(metrics))
         .fallback(async |uri: Uri| Refusal::new(StatusCode::NOT_FOUND, format!("{}: no such route", uri.path())))
         .method_not_allowed_fallback(async |uri: Uri| {
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{}: another method is needed", uri.path()))
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{}: this route needs another method", uri.path()))
         })
         // Bodies are bounded in `receive`.
         .layer(DefaultBodyLimit::disable())
@@ -48,7 +48,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
 }
 
 impl Server {
-    /// Refuses another model.
+    /// The rejection of a request for another model.
     pub(super) fn no_such_model(&self, name: &str) -> Refusal {
         let (own, given) = (Value::from(self.settings.name.as_str()), Value::from(name));
         let refusal = Refusal::field("model", own.to_string(), short(&given)).with_status(StatusCode::NOT_FOUND);
@@ -64,7 +64,7 @@ async fn authorize(State(server): State<Arc<Server>>, request: Request, next: Ne
     let Some(key) = &server.settings.api_key else { return Ok(next.run(request).await) };
     let given = request.headers().get(AUTHORIZATION).and_then(|header| header.to_str().ok());
     let given = given.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default();
-    // Hashes are compared in a time that tells nothing of them.
+    // Comparing hashes takes a time that reveals nothing about the key.
     if blake3::hash(given.as_bytes()) == blake3::hash(key.as_bytes()) {
         return Ok(next.run(request).await);
     }
@@ -77,7 +77,7 @@ async fn check_origin(State(server): State<Arc<Server>>, request: Request, next:
     Ok(next.run(request).await)
 }
 
-/// Receives a JSON body within the server's time limit. The connection is then kept until the answer has ended.
+/// Receives a JSON body within the time limit, and then keeps the connection open until the answer has ended.
 async fn receive(
     State(server): State<Arc<Server>>,
     Extension(place): Extension<Place>,

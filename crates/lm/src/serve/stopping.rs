@@ -4,12 +4,12 @@ use super::refusal::Refusal;
 use super::request::{Fields, short};
 use serde_json::Value;
 
-/// Limit of stop strings.
+/// Maximum number of stop strings.
 const STOPS: usize = 16;
-/// Limit of bytes of a stop string.
+/// Maximum length of a stop string, bytes.
 const BYTES: usize = 1024;
 
-/// A stop string, found in one pass by the algorithm of Knuth, Morris and Pratt.
+/// A stop string, which the algorithm of Knuth, Morris and Pratt finds in one pass.
 #[derive(Clone, Debug)]
 pub(super) struct Stop {
     text: Vec<u8>,
@@ -17,12 +17,12 @@ pub(super) struct Stop {
     borders: Vec<usize>,
 }
 
-/// A search for any of several stop strings in a growing answer.
+/// Search for any of several stop strings in a growing answer.
 #[derive(Debug)]
 pub(super) struct Stopping {
-    /// Each stop string, with the length of its longest prefix that the answer so far ends with.
+    /// Stop strings, each with the length of its longest prefix that is a suffix of the answer so far.
     stops: Vec<(Stop, usize)>,
-    /// The end of the answer so far that may be the beginning of a stop string.
+    /// End of the answer so far that may be the beginning of a stop string.
     held: String,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn stops(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
 }
 
 impl Stop {
-    /// The stop string of a text that is not empty.
+    /// Prepares the search for a non-empty text.
     pub(super) fn new(text: &str) -> Self {
         let mut stop = Self { text: text.as_bytes().to_vec(), borders: vec![0] };
         let mut border = 0;
@@ -62,7 +62,7 @@ impl Stop {
         stop
     }
 
-    /// The length of the matched prefix after one more byte, from its length before.
+    /// Returns the length of the matched prefix after one more byte, from its length before.
     fn after(&self, mut length: usize, byte: u8) -> usize {
         while length > 0 && self.text[length] != byte {
             length = self.borders[length - 1];
@@ -96,7 +96,7 @@ impl Stopping {
         (std::mem::replace(&mut self.held, rest), false)
     }
 
-    /// The text that was held back, when the answer has ended.
+    /// Returns the text that was held back when the answer ends.
     pub(super) fn rest(&mut self) -> String {
         std::mem::take(&mut self.held)
     }

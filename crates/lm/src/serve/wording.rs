@@ -1,6 +1,6 @@
-//! Tokens as text, all at once and one by one.
+//! Conversion between tokens and text, for whole texts and for single tokens.
 //!
-//! A model without a tokenizer speaks in token ids: its text is their numbers, those of an answer with a space before each.
+//! Without a tokenizer, the text of a token is its id; in an answer a space precedes each id.
 
 use std::collections::HashMap;
 
@@ -12,27 +12,27 @@ use text::tokens::Pieces;
 use super::refusal::Refusal;
 use crate::checkpoint::folder::Text;
 
-/// What makes text of tokens and tokens of text.
+/// Converter between tokens and text.
 pub(super) struct Wording {
     text: Text,
-    /// Each token by itself.
+    /// Text of each single token.
     words: Vec<String>,
-    /// Bytes of the tokens that are parts of characters, whose words have other bytes.
+    /// Bytes of the tokens that are incomplete characters, whose text alone would differ.
     parts: HashMap<u32, Vec<u8>>,
 }
 
-/// A text that grows by tokens.
+/// A text that grows token by token.
 pub(super) struct Growing<'a> {
     wording: &'a Wording,
     pieces: Option<Pieces<'a>>,
 }
 
-/// Limit of the mean number of bytes of a prompt's token. Ordinary text has about 4; the limit bounds the memory of
-/// tokenizing, which grows with the text.
+/// Maximum mean number of bytes per token of a prompt. Ordinary text has about 4; the limit bounds the memory of
+/// tokenization, which grows with the text.
 const BYTES: usize = 32;
 /// OpenAI's error code for a prompt that is too long.
 pub(super) const TOO_LONG: &str = "context_length_exceeded";
-/// Tokens of a prompt whose text the first tokens of the answer go on from.
+/// Number of prompt tokens that are decoded together with the first tokens of the answer.
 const CONTEXT: usize = 8;
 
 impl Wording {
@@ -54,12 +54,13 @@ impl Wording {
         Ok(Self { text, words, parts })
     }
 
-    /// The special token with this text, which no response has as text.
+    /// The special token with this text, which never appears in a response's text.
     pub(super) fn special_token(&self, text: &str) -> Option<u32> {
         self.text.tokenizer.as_ref().and_then(|tokenizer| tokenizer.special_token(text))
     }
 
-    /// The tokens of a prompt, at most `longest`. A text too long for so few tokens is refused before it is tokenized.
+    /// Tokenizes a prompt, to at most `longest` tokens. A text too long for so few tokens is rejected before it is
+    /// tokenized.
     pub(super) fn encode(&self, prompt: &Prompt, name: &str, longest: usize) -> Result<Vec<u32>, Refusal> {
         let Text { tokenizer, template, .. } = &self.text;
         let encoder =
@@ -67,7 +68,7 @@ impl Wording {
         let refuse = |error| Refusal::of_text(&error, name);
         let bounded = |bytes: usize| {
             let most = longest.saturating_mul(BYTES);
-            let allowed = format!("at most {most} bytes of text for the {longest} tokens that there is room for");
+            let allowed = format!("at most {most} bytes of text, as there is room for {longest} tokens");
             match bytes > most {
                 true => Err(Refusal::field(name, allowed, bytes).with_code(TOO_LONG)),
                 false => Ok(()),
@@ -89,28 +90,28 @@ impl Wording {
         }
     }
 
-    /// A token by itself.
+    /// Text of a single token.
     pub(super) fn word(&self, token: u32) -> &str {
         self.words.get(token as usize).map_or("", String::as_str)
     }
 
-    /// The bytes of a token.
+    /// Bytes of a token.
     pub(super) fn bytes(&self, token: u32) -> &[u8] {
         self.parts.get(&token).map_or_else(|| self.word(token).as_bytes(), Vec::as_slice)
     }
 
-    /// Number of characters whose first byte is among the token's.
+    /// Number of characters whose first byte belongs to the token.
     pub(super) fn characters(&self, token: u32) -> u32 {
         const CONTINUATION: u8 = 0b10;
         self.bytes(token).iter().filter(|byte| **byte >> 6 != CONTINUATION).count() as u32
     }
 
-    /// Whether a token is no part of a response's text.
+    /// Whether a token is omitted from the text of a response.
     pub(super) fn is_special(&self, token: u32) -> bool {
         self.special_token(self.word(token)) == Some(token)
     }
 
-    /// The text of tokens.
+    /// Converts tokens to text.
     pub(super) fn decode(&self, tokens: &[u32]) -> Result<String, TextError> {
         match &self.text.tokenizer {
             Some(tokenizer) => tokenizer.decode(tokens),
@@ -118,7 +119,7 @@ impl Wording {
         }
     }
 
-    /// A text that goes on from a prompt.
+    /// Begins a text that continues a prompt.
     pub(super) fn grow(&self, prompt: &[u32]) -> Result<Growing<'_>, TextError> {
         let mut pieces = self.text.tokenizer.as_ref().map(|tokenizer| tokenizer.pieces());
         if let Some(pieces) = &mut pieces {
@@ -132,7 +133,7 @@ impl Wording {
 }
 
 impl Growing<'_> {
-    /// What one more token adds: nothing, where the text is not whole characters.
+    /// Returns the text that one more token adds; empty while a character is incomplete.
     pub(super) fn push(&mut self, token: u32) -> Result<String, TextError> {
         match &mut self.pieces {
             Some(pieces) => pieces.push(token),
@@ -140,7 +141,7 @@ impl Growing<'_> {
         }
     }
 
-    /// What is left at the end.
+    /// Returns the rest of the text at the end.
     pub(super) fn rest(&mut self) -> Result<String, TextError> {
         self.pieces.as_mut().map_or_else(|| Ok(String::new()), Pieces::rest)
     }

@@ -1,4 +1,4 @@
-//! The thread that has the model: it takes what waits, and lets all of it go on together.
+//! The thread that owns the model: it takes tasks from the queue and generates for all of them together.
 
 use std::collections::HashMap;
 
@@ -6,27 +6,28 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::metrics::Metrics;
-use crate::engine::schedule::{Engine, Room, Task, Told};
+use crate::engine::schedule::{Engine, Report, Room, Task};
 use crate::transformer::model::Transformer;
 
-/// A prompt that waits.
+/// A queued prompt.
 pub(super) struct Job {
     pub(super) task: Task,
-    /// Who is told. Has room for all that is told of a task; closed where nobody wants to be told any more.
-    pub(super) asker: Sender<Result<Told, String>>,
-    /// Its place in the queue, which is free when it is done.
+    /// Receiver of the reports. Its channel has room for all reports of a task; it is closed when the client has
+    /// disconnected.
+    pub(super) client: Sender<Result<Report, String>>,
+    /// Place in the queue, which is freed when the job ends.
     pub(super) place: OwnedSemaphorePermit,
 }
 
-/// Everything that is told of a task: the prompt, each token, the end.
-pub(super) fn told_at_most(task: &Task) -> usize {
+/// Maximum number of reports about a task: the prompt, each token, the end.
+pub(super) fn max_reports(task: &Task) -> usize {
     task.max_tokens + 2
 }
 
-/// Does jobs until nobody can ask for more.
+/// Processes jobs until the queue is closed.
 pub(super) fn work(model: &Transformer, room: Room, mut jobs: Receiver<Vec<Job>>, metrics: &Metrics) {
     let mut engine = Engine::new(model, room);
-    let mut askers: HashMap<u64, (Sender<Result<Told, String>>, OwnedSemaphorePermit)> = HashMap::new();
+    let mut clients: HashMap<u64, (Sender<Result<Report, String>>, OwnedSemaphorePermit)> = HashMap::new();
     let mut id = 0;
     loop {
         let mut taken = Vec::new();
@@ -39,37 +40,37 @@ pub(super) fn work(model: &Transformer, room: Room, mut jobs: Receiver<Vec<Job>>
         while let Ok(jobs) = jobs.try_recv() {
             taken.extend(jobs);
         }
-        for Job { task, asker, place } in taken {
-            askers.insert(id, (asker, place));
+        for Job { task, client, place } in taken {
+            clients.insert(id, (client, place));
             engine.add(id, task);
             id += 1;
         }
-        askers.retain(|_, (asker, _)| !asker.is_closed());
-        engine.retain(|id| askers.contains_key(&id));
+        clients.retain(|_, (client, _)| !client.is_closed());
+        engine.retain(|id| clients.contains_key(&id));
         let before = engine.done();
-        let stepped = engine.step(&mut |id, told| {
-            let is_end = matches!(told, Told::End(_) | Told::NotNumbers);
-            if matches!(told, Told::Token(_)) {
+        let stepped = engine.step(&mut |id, report| {
+            let is_end = matches!(report, Report::End(_) | Report::NotNumbers);
+            if matches!(report, Report::Token(_)) {
                 metrics.generated.inc();
             }
-            if let Some((asker, _)) = askers.get(&id) {
-                // Who has hung up is forgotten before the next step.
-                _ = asker.try_send(Ok(told));
+            if let Some((client, _)) = clients.get(&id) {
+                // Sequences of clients that have disconnected are removed before the next step.
+                _ = client.try_send(Ok(report));
             }
             if is_end {
-                askers.remove(&id);
+                clients.remove(&id);
             }
         });
         if let Err(error) = stepped {
-            // Nothing that was on its way can go on.
-            for (_, (asker, _)) in askers.drain() {
-                _ = asker.try_send(Err(error.to_string()));
+            // No running sequence can continue after an error.
+            for (_, (client, _)) in clients.drain() {
+                _ = client.try_send(Err(error.to_string()));
             }
         }
         metrics.steps.inc();
         metrics.computed.inc_by(engine.done().computed - before.computed);
         metrics.known.inc_by(engine.done().known - before.known);
         metrics.running.set(engine.running() as i64);
-        metrics.queued.set(askers.len() as i64);
+        metrics.queued.set(clients.len() as i64);
     }
 }

@@ -1,4 +1,4 @@
-//! A connection with a time limit for its client to receive what is written.
+//! A connection whose client must receive data within a time limit.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Bytes that a client has to receive within the time limit, unless fewer were written.
+/// Number of bytes that a client must receive within the time limit, unless fewer were written.
 const PART: usize = 16 << 10;
 
-/// A stream whose writes fail after a time limit, so that a client that reads nothing, or a byte now and then, cannot
-/// hold its connection for longer.
+/// A stream whose writes fail after a time limit, so that a client that reads nothing, or very slowly, cannot hold its
+/// connection any longer.
 pub(super) struct WriteTimeout<S> {
     stream: S,
     timeout: Duration,

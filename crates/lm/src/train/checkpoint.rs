@@ -1,10 +1,11 @@
-//! The state of a run between two steps, on disk: a folder that appears whole, with the checksums of its files.
+//! The state of a run between two steps on disk: a folder that appears once it is complete, with the checksums of its
+//! files.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
-//! | `weights.safetensors` | what is trained, in the run's own type |
+//! | `weights.safetensors` | trained parameters, in the run's own type |
 //! | `optimizer.safetensors` | moments and 32-bit copies, by the parameters' names |
-//! | `checkpoint.json` | everything else, and that the checkpoint is complete |
+//! | `checkpoint.json` | everything else; its presence marks the checkpoint as complete |
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,30 +23,30 @@ use crate::train::optimizer::{Optimizer, Slot};
 use crate::train::policy::LmPolicy;
 use crate::transformer::model::Shape;
 
-/// The folder of checkpoints in a run's own.
+/// Name of the folder of checkpoints in a run's folder.
 pub const CHECKPOINTS: &str = "checkpoints";
 const MARKER: &str = "checkpoint.json";
 const WEIGHTS: &str = "weights.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
-/// Of the format.
+/// Version of the format.
 const VERSION: u32 = 1;
 
-/// Between which steps a checkpoint is: in the order in which a run comes by.
+/// Position of a checkpoint in a run, ordered by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
-    /// The stage, from 0.
+    /// Number of the stage, from 0.
     pub stage: usize,
-    /// Steps that the stage had made.
+    /// Number of steps of the stage before the checkpoint.
     pub step: u64,
 }
 
 impl Position {
-    /// The folder's name.
+    /// Name of the checkpoint's folder.
     pub fn name(self) -> String {
         format!("{}-{}", self.stage, self.step)
     }
 
-    /// The position of that name.
+    /// Parses the name of a checkpoint's folder.
     pub fn parse(name: &str) -> Option<Self> {
         let (stage, step) = name.split_once('-')?;
         let position = Self { stage: stage.parse().ok()?, step: step.parse().ok()? };
@@ -53,30 +54,30 @@ impl Position {
     }
 }
 
-/// What a run must have in common with a checkpoint that it goes on from.
+/// Fingerprints in which a run must agree with a checkpoint to resume from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// Of the resolved recipe.
+    /// Fingerprint of the resolved recipe.
     pub recipe: String,
-    /// Of the model that the first stage begins with.
+    /// Fingerprint of the model with which the first stage begins.
     pub model: String,
-    /// Of all records as they were encoded.
+    /// Fingerprint of all encoded records.
     pub data: String,
 }
 
-/// What a checkpoint says beside its tensors.
+/// State of a run except for its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
-    /// When.
+    /// Position of the checkpoint.
     pub at: Position,
-    /// Of what.
+    /// Fingerprints of the run.
     pub origin: Origin,
-    /// Bytes of the metrics' file.
+    /// Size of the metrics file, bytes.
     pub metrics: u64,
-    /// What the objective remembers.
+    /// State of the objective.
     pub state: ObjectiveState,
-    /// The stage's best score so far, where one is kept.
+    /// Best score of the stage so far, if the best model is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<f64>,
 }
@@ -86,9 +87,9 @@ pub struct Progress {
 struct Content {
     version: u32,
     progress: Progress,
-    /// Updates that the optimizer made.
+    /// Number of updates of the optimizer.
     updates: u64,
-    /// Checksums by names.
+    /// Checksums of the files by their names.
     files: BTreeMap<String, String>,
 }
 
@@ -96,11 +97,11 @@ struct Content {
 #[serde(deny_unknown_fields)]
 struct Marker {
     content: Content,
-    /// Of the content's JSON.
+    /// Checksum of the content's JSON.
     checksum: String,
 }
 
-/// A checkpoint whose files were seen to be those that were written.
+/// A checkpoint whose files have been verified.
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
@@ -109,11 +110,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Writes a checkpoint into the folder of checkpoints. One of this position that is there is replaced.
+    /// Writes a checkpoint into the folder of checkpoints, and replaces an existing one of the same position.
     ///
     /// # Errors
     ///
-    /// [`LmError::File`], [`LmError::Weights`] and [`LmError::Engine`]; no other checkpoint is touched.
+    /// [`LmError::File`], [`LmError::Weights`] and [`LmError::Engine`]; other checkpoints are not changed.
     pub fn write(
         folder: &OutputFolder,
         progress: Progress,
@@ -145,11 +146,11 @@ impl Checkpoint {
         Ok(target)
     }
 
-    /// Reads what a checkpoint says, and holds its files against it.
+    /// Reads a checkpoint and verifies the checksums of its files.
     ///
     /// # Errors
     ///
-    /// [`LmError::Checkpoint`] for one that is incomplete or damaged, [`LmError::File`] for one that cannot be read.
+    /// [`LmError::Checkpoint`] for an incomplete or damaged one, [`LmError::File`] for one that cannot be read.
     pub fn read(folder: &Path) -> Result<Self, LmError> {
         let refuse = |problem: String| LmError::Checkpoint { path: folder.to_owned(), problem };
         let path = folder.join(MARKER);
@@ -158,7 +159,7 @@ impl Checkpoint {
             strict_json::from_str(&text).map_err(|error| refuse(format!("{MARKER}: {error}")))?;
         let said = serde_json::to_string(&content).map_err(|error| refuse(format!("{MARKER}: {error}")))?;
         if hash(&said) != expected {
-            return Err(refuse(format!("{MARKER} is not as it was written: its checksum is another")));
+            return Err(refuse(format!("{MARKER} is damaged: its checksum differs")));
         }
         let Content { version, progress, updates, files } = content;
         if version != VERSION {
@@ -170,22 +171,22 @@ impl Checkpoint {
                 return Err(refuse(format!("{name} is missing")));
             }
             if checksum(&path)? != *expected {
-                return Err(refuse(format!("{name} is not as it was written: its checksum is another")));
+                return Err(refuse(format!("{name} is damaged: its checksum differs")));
             }
         }
         Ok(Self { folder: folder.to_owned(), progress, updates })
     }
 
-    /// What it says beside its tensors.
+    /// State of the run except for its tensors.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// Refuses a checkpoint of another run.
+    /// Rejects a checkpoint of another run.
     ///
     /// # Errors
     ///
-    /// [`LmError::Checkpoint`] naming what differs.
+    /// [`LmError::Checkpoint`] naming the difference.
     pub fn is_of(&self, origin: &Origin) -> Result<(), LmError> {
         let Origin { recipe, model, data } = &self.progress.origin;
         let parts = [
@@ -196,17 +197,17 @@ impl Checkpoint {
         match parts.into_iter().find(|(_, there, here)| there != here) {
             Some((what, there, here)) => Err(LmError::Checkpoint {
                 path: self.folder.clone(),
-                problem: format!("the {what} has changed since: expected the fingerprint {there}, got {here}"),
+                problem: format!("the {what} has changed since then: expected the fingerprint {there}, got {here}"),
             }),
             None => Ok(()),
         }
     }
 
-    /// Gives the policy the weights that it had.
+    /// Restores the weights of the policy.
     ///
     /// # Errors
     ///
-    /// [`LmError::Weight`] naming a parameter that is of another shape or type, missing, or not the policy's.
+    /// [`LmError::Weight`] naming a parameter that is missing, unexpected, or of another shape or type.
     pub fn restore_weights(&self, policy: &LmPolicy) -> Result<(), LmError> {
         let mut stored = StoredFile::open(&self.folder.join(WEIGHTS))?;
         let parameters = policy.parameters();
@@ -222,7 +223,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Gives the optimizer the state that it had.
+    /// Restores the state of the optimizer.
     ///
     /// # Errors
     ///
@@ -250,11 +251,12 @@ impl Checkpoint {
     }
 }
 
-/// The positions of all checkpoints in a folder of them, complete or not, in their order; none where there is no such folder.
+/// Positions of all checkpoints in a folder of checkpoints, complete or not, in order; empty if the folder does not
+/// exist.
 ///
 /// # Errors
 ///
-/// [`LmError::File`].
+/// [`LmError::File`] for a folder that cannot be read.
 pub fn positions(folder: &Path) -> Result<Vec<Position>, LmError> {
     let fail = |source| LmError::File { path: folder.to_owned(), source };
     if !folder.exists() {

@@ -1,4 +1,4 @@
-//! Records as micro-batches: which sequences go through the model, and what is known of their responses.
+//! Records as micro-batches: the sequences that go through the model, and the known quantities of their responses.
 
 use enumset::EnumSet;
 use objective::{Constant, Data, Feedback, Pair, Requirements, Response, TokenConstants};
@@ -12,32 +12,32 @@ use crate::train::policy::Forward;
 use crate::transformer::batch::{Packing, Sequence, States};
 use crate::transformer::model::Transformer;
 
-/// A part of a step as the policy takes it.
+/// A micro-batch of the language model's policy.
 pub type LmMicroBatch = MicroBatch<States, Forward>;
 
-/// The sequences of a micro-batch before they are tensors.
+/// Sequences of a micro-batch before conversion to tensors.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan<'a> {
-    /// In the order of the responses.
+    /// Sequences in the order of the responses.
     pub sequences: Vec<Sequence<'a>>,
-    /// What is known of each response.
+    /// Feedback on each response.
     pub feedback: Vec<Feedback>,
-    /// Pairs of responses.
+    /// Pairs of responses, by index.
     pub pairs: Vec<Pair>,
-    /// Columns that the objective reads and that the records hold. Log-probabilities of the policy that sampled are not
-    /// numbers where a record does not have them.
+    /// Columns that the objective reads and the records contain. Log-probabilities of the behaviour policy are NaN if a
+    /// record does not have them.
     pub constants: TokenConstants,
 }
 
-/// The micro-batches of one step over records, `size` records in each.
+/// Splits the records of one step into micro-batches of `size` records.
 ///
-/// A labelled response that an objective compares with mismatched ones has the response of the step's next record beside it, so
-/// that what is compared does not depend on the split.
+/// If an objective compares labelled responses with mismatched ones, each record has the response of the step's next
+/// record beside it, so that comparisons do not depend on the split.
 ///
 /// # Errors
 ///
-/// [`TextError::Record`] for a record of another kind than the objective learns from or without a column that it reads, for groups
-/// with different numbers of rewards, and for a step too small to have mismatched responses.
+/// [`TextError::Record`] for a record of another kind than the objective learns from or without a column that it reads,
+/// for groups with different numbers of rewards, and for a step too small to have mismatched responses.
 pub fn plan<'a>(
     requirements: &Requirements,
     records: &[&'a Record<Example>],
@@ -87,13 +87,12 @@ pub fn plan<'a>(
     Ok(plans)
 }
 
-/// The columns that a group may hold.
+/// Columns that a group may contain.
 fn known_of_groups() -> EnumSet<Constant> {
     Constant::Reward | Constant::Advantage | Constant::BehaviourLogProb | Constant::RolloutLogProb
 }
 
-/// Puts what is known of a response of so many tokens behind a column: `rewards` numbers, if it is known how many, or
-/// one a token.
+/// Appends a response's values to a column: `rewards` numbers if that count is known, or one number per token.
 fn fill(
     constant: Constant,
     tokens: usize,
@@ -110,7 +109,7 @@ fn fill(
         (Constant::Reward, _) => (
             "rewards",
             match rewards {
-                Some(rewards) => format!("{rewards} for each response, as the method or an earlier record has"),
+                Some(rewards) => format!("{rewards} for each response, like the method or an earlier record"),
                 None => "at least 1 for each response, as the method compares them".to_owned(),
             },
         ),
@@ -147,16 +146,16 @@ impl<'a> Plan<'a> {
         self.feedback.push(feedback);
     }
 
-    /// The tokens of all responses.
+    /// Number of tokens of each response.
     pub fn tokens(&self) -> Vec<usize> {
         self.sequences.iter().flat_map(|sequence| sequence.response).map(|token| *token as usize).collect()
     }
 
-    /// The plan as tensors on the model's device, without constants.
+    /// Converts the plan to tensors on the model's device, without constants.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn micro_batch(&self, model: &Transformer, packing: Packing) -> Result<LmMicroBatch, LmError> {
         let mut end = 0;
         let responses = self.sequences.iter().zip(&self.feedback).map(|(sequence, feedback)| {
@@ -238,8 +237,8 @@ mod tests {
             (example(1, &[2, 3]), known(&[0.5], &[-1.0, -2.0])),
             (example(1, &[4, 5]), known(&[-1.0, 1.0], &[-3.0, -4.0])),
         ]);
-        let asked = policy_gradient(&[("advantage", "given"), ("correction", "truncate_token")]);
-        let constants = plan(&asked, &[&group], 1).unwrap().remove(0).constants;
+        let requirements = policy_gradient(&[("advantage", "given"), ("correction", "truncate_token")]);
+        let constants = plan(&requirements, &[&group], 1).unwrap().remove(0).constants;
         assert_eq!(constants.advantage, [0.5, 0.5, -1.0, 1.0]);
         assert_eq!(constants.rollout_log_prob, [-1.0, -2.0, -3.0, -4.0]);
         assert!(constants.behaviour_log_prob.iter().all(|log_prob| log_prob.is_nan()));
@@ -264,7 +263,7 @@ mod tests {
             "rewards: expected at least 1 for each response, as the method compares them, got 0"
         );
         let two = group(rewarded(&[1.0, 2.0]));
-        let expected = "rewards: expected 1 for each response, as the method or an earlier record has, got 2";
+        let expected = "rewards: expected 1 for each response, like the method or an earlier record, got 2";
         assert_eq!(refused(&[], &[&one, &two]), expected);
     }
 

@@ -1,9 +1,10 @@
-//! RMSprop, AdamW and SGD over a model's tensors, with the formulas and the settings of [`training::optimizer`].
+//! RMSprop, AdamW and SGD over a model's tensors, with the formulas and settings of [`training::optimizer`].
 //!
-//! The state is in 32 bits. Weights in 16 bits lose what a small step adds to them, so they are either rounded at random, with
-//! the right mean, or kept a second time in 32 bits ([`Precision`]).
+//! The state is in 32 bits. 16-bit weights lose small updates to rounding, so they are either rounded stochastically,
+//! which is correct on average, or kept as 32-bit copies too ([`Precision`]).
 //!
-//! On a CPU a parameter is updated in blocks that stay in a core's cache from the first operation to the last.
+//! On a CPU, all operations of an update run on one block of a parameter before the next, so that the block stays in
+//! the cache.
 
 use rayon::prelude::*;
 use strum::{Display, EnumString, VariantNames};
@@ -12,35 +13,35 @@ use training::{AdamW, OptimizerSettings, RmsProp, Sgd};
 
 use crate::error::LmError;
 
-/// Elements of a block. The engine goes through fewer than 2¹⁵ on one thread.
+/// Elements of a block. libtorch uses one thread for fewer than 2¹⁵ elements.
 const BLOCK: i64 = (1 << 15) - 64;
 
-/// How weights in 16 bits take steps smaller than their last bit.
+/// Treatment of updates smaller than the last bit of 16-bit weights.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, serde::Serialize, serde::Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Precision {
-    /// Each is rounded up or down at random, so that its mean is the exact one: no more memory.
+    /// Stochastic rounding: each weight is rounded up or down at random, so that the mean is exact. It needs no memory.
     Stochastic,
-    /// A copy in 32 bits takes the steps, and is rounded for the model: four more bytes a parameter.
+    /// Master weights: a 32-bit copy is updated, and rounded for the model. It needs four bytes per parameter.
     Masters,
 }
 
-/// Settings with their state over a model's parameters.
+/// An optimizer with its state for a model's parameters.
 #[derive(Debug)]
 pub struct Optimizer {
     settings: OptimizerSettings,
     precision: Precision,
-    /// Of the random numbers that round.
+    /// Seed of stochastic rounding.
     seed: u64,
-    /// Updates so far.
+    /// Number of updates so far.
     steps: u64,
     states: Vec<State>,
 }
 
-/// What is kept for a parameter; none where the settings do not need it, or nothing was pulled back to it yet.
+/// State of a parameter; a tensor is `None` if the settings do not need it, or before the first update.
 #[derive(Debug, Default)]
 pub struct State {
     /// Mean gradient (AdamW) or momentum buffer.
@@ -51,40 +52,41 @@ pub struct State {
     pub master: Option<Tensor>,
 }
 
-/// What a tensor of the state is.
+/// Role of a tensor of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum Slot {
-    /// [`State::first`].
+    /// The tensor [`State::first`].
     First,
-    /// [`State::second`].
+    /// The tensor [`State::second`].
     Second,
-    /// [`State::master`].
+    /// The tensor [`State::master`].
     Master,
 }
 
 impl Slot {
-    /// All of them.
+    /// All roles.
     pub const ALL: [Self; 3] = [Self::First, Self::Second, Self::Master];
 }
 
 impl Optimizer {
-    /// The state before the first update. `seed` is that of the random rounding.
+    /// Makes an optimizer before its first update. `seed` is that of stochastic rounding.
     pub fn new(settings: OptimizerSettings, precision: Precision, seed: u64) -> Self {
         Self { settings, precision, seed, steps: 0, states: Vec::new() }
     }
 
-    /// Updates so far.
+    /// Number of updates so far.
     pub fn updates(&self) -> u64 {
         self.steps
     }
 
-    /// What is kept for each parameter; nothing before the first update.
+    /// State of each parameter; empty before the first update.
     pub fn states(&self) -> &[State] {
         &self.states
     }
 
-    /// Goes on behind so many updates of as many parameters, with what was kept for some of them by their indices.
+    /// Restores the state after `updates` updates of `parameters` parameters, from tensors by the indices of the
+    /// parameters.
     pub fn restore(&mut self, updates: u64, parameters: usize, kept: Vec<(usize, Slot, Tensor)>) {
         self.steps = updates;
         self.states = Vec::new();
@@ -96,11 +98,12 @@ impl Optimizer {
         }
     }
 
-    /// One update of `parameters` along the gradients times `gradient_scale`, in place. Parameters without a gradient stay.
+    /// Updates `parameters` in place, with the gradients times `gradient_scale`. Parameters without a gradient are
+    /// unchanged.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn update(
         &mut self,
         parameters: &[&Tensor],
@@ -140,7 +143,7 @@ impl State {
         }
     }
 
-    /// What there is.
+    /// Existing tensors of the state with their roles.
     pub fn slots(&self) -> impl Iterator<Item = (Slot, &Tensor)> {
         let slots = [(Slot::First, &self.first), (Slot::Second, &self.second), (Slot::Master, &self.master)];
         slots.into_iter().filter_map(|(slot, tensor)| Some((slot, tensor.as_ref()?)))
@@ -160,7 +163,7 @@ impl State {
     }
 }
 
-/// A uniform draw of 16 bits for each element of a parameter: the same for the same seed, step and parameter.
+/// 16 random bits for each element of a parameter, determined by seed, step and parameter.
 fn draws(seed: u64, steps: u64, parameter: usize, like: &Tensor) -> Result<Tensor, LmError> {
     let words = [seed.to_le_bytes(), steps.to_le_bytes(), (parameter as u64).to_le_bytes()].concat();
     let mut word = [0; 8];
@@ -169,7 +172,7 @@ fn draws(seed: u64, steps: u64, parameter: usize, like: &Tensor) -> Result<Tenso
     Ok(Tensor::f_randint_low(0, 1 << 16, like.size(), (Kind::Int, like.device()))?)
 }
 
-/// What all blocks of an update share.
+/// Quantities that all blocks of an update share.
 struct Step {
     settings: OptimizerSettings,
     steps: i32,
@@ -177,7 +180,7 @@ struct Step {
     gradient_scale: f64,
 }
 
-/// A part of a parameter, its gradient and its state, as flat views.
+/// A block of a parameter, its gradient and its state, as flat views.
 struct Block {
     parameter: Tensor,
     gradient: Tensor,
@@ -215,7 +218,7 @@ impl Step {
                 draws: optional(&draws)?,
             });
         }
-        // Whether gradients are tracked is each thread's own affair.
+        // Gradient tracking is a setting of each thread.
         blocks.into_par_iter().try_for_each(|block| no_grad(|| self.update_block(block)))
     }
 
@@ -229,8 +232,8 @@ impl Step {
             (None, Some(draws)) => {
                 let mut wide = parameter.f_to_kind(Kind::Float)?;
                 self.move_along(&mut wide, &gradient, first, second)?;
-                // The upper half of a number's bits are the 16-bit number below it in magnitude, and the lower half how far
-                // it is from there to the one above.
+                // The upper half of a number's bits is the bfloat16 below it in magnitude, and the lower half the
+                // distance to that, in units of the distance to the next one.
                 let bits = wide.f_view_dtype(Kind::Int)?.f_add_(&draws)?.f_bitwise_and_(-(1_i64 << 16))?;
                 parameter.f_copy_(&bits.f_view_dtype(Kind::Float)?)?;
             }
@@ -239,7 +242,7 @@ impl Step {
         Ok(())
     }
 
-    /// One step of the weights, in 32 bits.
+    /// Updates the weights in 32 bits.
     fn move_along(
         &self,
         weights: &mut Tensor,
@@ -286,7 +289,7 @@ impl Step {
                 if nesterov { buffer.f_mul_scalar(momentum)?.f_add_(&gradient)? } else { buffer }
             }
             (OptimizerSettings::Sgd(own), None, _) => decayed(weights, own.weight_decay)?,
-            // The state was filled for these settings.
+            // The state was allocated for these settings.
             (OptimizerSettings::RmsProp(_) | OptimizerSettings::AdamW(_), _, _) => return Ok(()),
         };
         _ = weights.f_sub_(&direction.f_mul_scalar(self.learning_rate)?)?;

@@ -14,19 +14,19 @@ use crate::transformer::batch::States;
 use crate::transformer::head::{Head, Kept};
 use crate::transformer::model::{Shape, Tape, Transformer, tape::Keep};
 
-/// A model and the gradient of what it trains: its adapters where it has some, or else every parameter.
+/// A model and the gradient of its trained parameters, which are its adapters if it has some, or else all.
 #[derive(Debug)]
 pub struct LmPolicy {
     model: Transformer,
-    /// In 32 bits, whatever the parameters are in, so that the sum over micro-batches does not depend on the split; none where
-    /// nothing was added yet.
+    /// Gradients in 32 bits whatever the type of the parameters, so that the sum over micro-batches does not depend on
+    /// the split; `None` before the first pull-back.
     gradients: Vec<Option<Tensor>>,
     keep: Keep,
-    /// Those that take each step together, if this one is not alone.
+    /// Processes of the run, if there are several.
     processes: Option<Rc<Processes>>,
 }
 
-/// A forward pass: hidden states of the tokens before each response token, and the output's weights.
+/// A forward pass: hidden states of the tokens before each response token, and the output weights.
 #[derive(Debug)]
 pub struct Forward {
     hidden: Tensor,
@@ -36,30 +36,30 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Of known hidden states, which is not pulled back.
+    /// A forward pass from known hidden states, which cannot be pulled back.
     pub fn of(hidden: Tensor, weights: &Tensor) -> Self {
         Self { hidden, weights: weights.shallow_clone(), tape: Tape::default(), kept: Kept::default() }
     }
 
-    /// Hidden states of shape [response tokens, hidden_size].
+    /// Hidden states, [response tokens, hidden_size].
     pub fn hidden(&self) -> &Tensor {
         &self.hidden
     }
 
-    /// What statistics are made of.
+    /// Head that computes statistics.
     pub fn head(&self) -> Head<'_> {
-        // What is never pulled back keeps nothing.
+        // Without a pull-back there is nothing to keep.
         let kept = (!self.tape.is_empty()).then_some(&self.kept);
         Head { hidden: &self.hidden, weights: &self.weights, kept }
     }
 }
 
 impl LmPolicy {
-    /// A policy that learns. `keep` says what its forward passes keep for the pull-back.
+    /// A trainable policy. `keep` is the amount of intermediate results that its forward passes keep for the pull-back.
     pub fn trained(model: Transformer, keep: Keep) -> Self {
         if keep != Keep::Nothing {
             model.trained().into_iter().for_each(|(_, parameter)| {
-                // The engine's answer is the same tensor.
+                // The returned tensor is the same one.
                 let _same = parameter.set_requires_grad(true);
             });
         }
@@ -67,64 +67,64 @@ impl LmPolicy {
         Self { model, gradients, keep, processes: None }
     }
 
-    /// A policy that stays as it is.
+    /// A frozen policy.
     pub fn frozen(model: Transformer) -> Self {
         Self::trained(model, Keep::Nothing)
     }
 
-    /// The policy as one of several that take each step together.
+    /// Makes this policy one of several processes that take each step together.
     pub fn among(self, processes: Option<Rc<Processes>>) -> Self {
         Self { processes, ..self }
     }
 
-    /// What forward passes keep from now on.
+    /// Changes the amount of intermediate results that forward passes keep.
     pub fn keep(&mut self, keep: Keep) {
         self.keep = keep;
     }
 
-    /// The policy as it is at any time, without a gradient: it shares the weights.
+    /// A frozen policy on the same weights, which follows their changes.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn view(&self) -> Result<Self, LmError> {
         Ok(Self::frozen(self.model.view()?).among(self.processes.clone()))
     }
 
-    /// The policy as it is now, which stays so.
+    /// A frozen copy of the policy.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn copy(&self) -> Result<Self, LmError> {
         Ok(Self::frozen(self.model.copy()?))
     }
 
-    /// The policy without its adapters, which stays as it is: it shares the weights.
+    /// A frozen policy on the same weights without the adapters.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn base(&self) -> Result<Self, LmError> {
         Ok(Self::frozen(self.model.base()?))
     }
 
-    /// The model.
+    /// Model of the policy.
     pub fn model(&self) -> &Transformer {
         &self.model
     }
 
-    /// What is trained, with names, in the one order.
+    /// Trained parameters with their names, in order.
     pub fn parameters(&self) -> Vec<(Shape, &Tensor)> {
         self.model.trained()
     }
 
-    /// The gradient of each parameter in that order; none where nothing was pulled back.
+    /// Gradient of each parameter in that order; `None` before the first pull-back.
     pub fn gradients(&self) -> &[Option<Tensor>] {
         &self.gradients
     }
 
-    /// The gradient's slot of a parameter, filled.
+    /// Returns the gradient in a slot, and allocates it if necessary.
     fn gradient<'a>(slot: &'a mut Option<Tensor>, parameter: &Tensor) -> Result<&'a mut Tensor, LmError> {
         let gradient = match slot.take() {
             Some(gradient) => gradient,
@@ -213,7 +213,7 @@ impl Policy for LmPolicy {
 
     fn sum_gradient(&mut self) -> Result<(), LmError> {
         let Some(processes) = &self.processes else { return Ok(()) };
-        // What nothing was pulled back to anywhere has no gradient anywhere.
+        // A parameter without a gradient in every process stays without one.
         let own: Vec<_> = self.gradients.iter().map(Option::is_some).collect();
         let all: Vec<Vec<bool>> = agree(self.ranks(), Ok::<_, LmError>(own))?;
         let somewhere = |index| all.iter().any(|given| given.get(index) == Some(&true));
@@ -226,7 +226,7 @@ impl Policy for LmPolicy {
         };
         let filled: Result<(), LmError> =
             self.gradients.iter_mut().zip(self.model.trained()).enumerate().try_for_each(fill);
-        // Nobody waits for the sum of one that has no memory for it.
+        // All processes must agree before the sum, as one that failed to allocate memory would not take part in it.
         agree(self.ranks(), filled)?;
         processes.sum(&self.gradients.iter().flatten().collect::<Vec<_>>())
     }

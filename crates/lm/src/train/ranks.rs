@@ -1,9 +1,9 @@
-//! Processes that train one model together, each on a GPU of its own or, for a test, on a CPU.
+//! Several processes that train one model together, each on a GPU of its own or, for tests, on a CPU.
 //!
-//! On GPUs they are started as `torchrun` starts them and joined by NCCL; on CPUs they are started by `mpirun` and joined by MPI,
-//! where the program is built with the feature `mpi`. Each has the whole model and the whole data, and takes its share of each step's
-//! micro-batches, so that no loss and no gradient depends on how many there are, but for the order of sums. The first of them
-//! writes.
+//! Processes on GPUs are started by `torchrun` and connected by NCCL; processes on CPUs are started by `mpirun` and
+//! connected by MPI, if the program is built with the feature `mpi`. Each has the whole model and all data, and
+//! computes its share of each step's micro-batches, so that losses and gradients do not depend on the number of
+//! processes, except for the order of sums. The first process writes the files.
 
 #[cfg(feature = "mpi")]
 mod mpi;
@@ -23,22 +23,23 @@ use crate::cuda::Nccl;
 use crate::device::device;
 use crate::error::{LmError, refuse_setting};
 
-/// What joins processes.
+/// A connection between processes.
 pub trait Link: Debug {
-    /// This process's number, from 0.
+    /// Rank of this process, from 0.
     fn rank(&self) -> usize;
 
-    /// How many there are.
+    /// Number of processes.
     fn size(&self) -> usize;
 
-    /// What each process gives, in the order of their ranks.
+    /// Gathers bytes from all processes, in the order of their ranks.
     ///
     /// # Errors
     ///
     /// [`LmError::Link`] and [`LmError::Engine`].
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, LmError>;
 
-    /// Adds up the tensors of all processes, in place. They are in 32 bits and contiguous, and everywhere of the same shapes.
+    /// Sums the tensors of all processes in place. They must be contiguous, in 32 bits, and of the same shapes in all
+    /// processes.
     ///
     /// # Errors
     ///
@@ -46,33 +47,34 @@ pub trait Link: Debug {
     fn sum(&self, tensors: &[&Tensor]) -> Result<(), LmError>;
 }
 
-/// The processes of a run.
+/// Processes of a run.
 #[derive(Debug)]
 pub struct Processes {
     link: Box<dyn Link>,
-    /// Whether one of them has said that it cannot go on. Nobody listens after that.
+    /// Whether one of them has failed, after which no exchange takes place.
     apart: Cell<bool>,
 }
 
 impl Processes {
-    /// Those that a link joins.
+    /// Processes that are connected by a link.
     pub fn new(link: impl Link + 'static) -> Self {
         Self { link: Box::new(link), apart: Cell::new(false) }
     }
 
-    /// As [`Link::sum`].
+    /// Sums the tensors of all processes in place, as [`Link::sum`].
     ///
     /// # Errors
     ///
-    /// Those of the link.
+    /// An error of the link.
     pub fn sum(&self, tensors: &[&Tensor]) -> Result<(), LmError> {
         self.link.sum(tensors)
     }
 
-    /// Tells the others, at whatever exchange they are, why this process cannot go on; unless they know of it, or of another.
+    /// Reports to the others, at their next exchange, why this process failed; does nothing if they already know of a
+    /// failure.
     pub fn leave(&self, error: &LmError) {
         if !self.apart.get() {
-            // What cannot be told need not be: the process ends.
+            // A failed report can be ignored, as the process ends.
             let _told = self.gather(Err(error.to_string()));
         }
     }
@@ -97,38 +99,38 @@ impl Ranks<LmError> for Processes {
     }
 }
 
-/// A process of a run.
+/// This process of a run.
 #[derive(Clone, Debug)]
 pub struct Worker {
-    /// Where it computes.
+    /// Device that it computes on.
     pub device: Device,
-    /// The run's processes; none where it is alone.
+    /// All processes of the run; `None` if there is only one.
     pub processes: Option<Rc<Processes>>,
 }
 
 impl Worker {
-    /// This process, on the device of this name, among those that its environment tells of.
+    /// Joins the run that the environment describes, with the device of this name.
     ///
     /// # Errors
     ///
-    /// [`LmError::Setting`] for an environment that is none, [`LmError::Device`] as [`device`], and [`LmError::Link`].
+    /// [`LmError::Setting`] for an invalid environment, [`LmError::Device`] as [`device`], and [`LmError::Link`].
     pub fn join(name: &str) -> Result<Self, LmError> {
         let (device, processes) = join(name)?;
         Ok(Self { device, processes: processes.map(Rc::new) })
     }
 
-    /// Whether this process is the one that writes and tells.
+    /// Whether this process is the one that writes files and messages.
     pub fn is_first(&self) -> bool {
         self.processes.as_ref().is_none_or(|processes| processes.rank() == 0)
     }
 
-    /// Its share of so many micro-batches: those of all processes follow one another in the order of their ranks.
+    /// This process's share of the micro-batches: contiguous ranges in the order of ranks.
     pub fn share(&self, micro_batches: usize) -> Range<usize> {
         let (rank, size) = self.processes.as_ref().map_or((0, 1), |processes| (processes.rank(), processes.size()));
         rank * micro_batches / size..(rank + 1) * micro_batches / size
     }
 
-    /// What the first process answers, in all of them.
+    /// Calls a function in the first process, and returns its result in all of them.
     ///
     /// # Errors
     ///
@@ -139,10 +141,10 @@ impl Worker {
     {
         let own = if self.is_first() { answer().map(Some) } else { Ok(None) };
         let answered = self.agree(own)?.into_iter().next().flatten();
-        answered.ok_or_else(|| LmError::Link { problem: "the first process did not answer".to_owned() })
+        answered.ok_or_else(|| LmError::Link { problem: "the first process sent no result".to_owned() })
     }
 
-    /// Whether it is so in any process.
+    /// Whether the condition holds in any process.
     ///
     /// # Errors
     ///
@@ -151,23 +153,23 @@ impl Worker {
         Ok(self.agree(Ok(own))?.contains(&true))
     }
 
-    /// Refuses what is not the same in all processes.
+    /// Fails if a value is not the same in all processes.
     ///
     /// # Errors
     ///
-    /// [`LmError::Process`] naming what differs.
+    /// [`LmError::Process`] naming the value.
     pub fn same<T>(&self, what: &str, own: T) -> Result<(), LmError>
     where
         T: Serialize + DeserializeOwned + PartialEq,
     {
         let all = self.agree(Ok(own))?;
         match all.iter().position(|other| *other != all[0]) {
-            Some(rank) => Err(LmError::Process { rank, problem: format!("its {what} is not that of process 0") }),
+            Some(rank) => Err(LmError::Process { rank, problem: format!("its {what} differs from that of process 0") }),
             None => Ok(()),
         }
     }
 
-    /// Tells the others why this process cannot go on.
+    /// Reports to the others why this process failed.
     pub fn leave(&self, error: &LmError) {
         if let Some(processes) = &self.processes {
             processes.leave(error);
@@ -179,17 +181,17 @@ impl Worker {
     }
 }
 
-/// The device of this name for this process, and the processes of its run.
+/// Device of this name for this process, and the processes of its run.
 fn join(name: &str) -> Result<(Device, Option<Processes>), LmError> {
     let refuse = |problem: &str| LmError::Device { name: name.to_owned(), problem: problem.to_owned() };
-    // Open MPI and MPICH say in these how many they started.
+    // Open MPI and MPICH set these to the number of processes.
     let started = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].into_iter().find_map(|variable| {
         let size = read::<usize>(variable).transpose()?;
         Some(size.map(|size| (variable, size)))
     });
     if let Some((variable, size)) = started.transpose()?.filter(|(_, size)| *size > 1) {
         if name != "cpu" {
-            return Err(refuse("processes that mpirun starts compute on cpu; torchrun starts those on GPUs"));
+            return Err(refuse("expected cpu, as mpirun starts processes on CPUs; use torchrun for GPUs"));
         }
         return Ok((Device::Cpu, Some(join_by_mpi(variable, size)?)));
     }
@@ -209,11 +211,11 @@ fn join(name: &str) -> Result<(Device, Option<Processes>), LmError> {
         "cpu" => {
             return Err(refuse("processes on CPUs are joined by MPI: build with --features mpi and start with mpirun"));
         }
-        _ => return Err(refuse("expected cuda, as LOCAL_RANK says which of them is this process's")),
+        _ => return Err(refuse("expected cuda, as LOCAL_RANK selects the GPU of this process")),
     }
     let found = device(&format!("cuda:{local}"))?;
     let address = std::env::var("MASTER_ADDR").unwrap_or_else(|_| "127.0.0.1".to_owned());
-    // The port itself is that of torchrun's own store.
+    // The port itself is used by torchrun's own store.
     let port = read::<u16>("MASTER_PORT")?.unwrap_or(29500).wrapping_add(1);
     let nccl = Nccl::join(local, rank, size, &format!("{address}:{port}"))?;
     Ok((found, Some(Processes::new(nccl))))
@@ -230,7 +232,7 @@ fn join_by_mpi(variable: &'static str, size: usize) -> Result<Processes, LmError
     Err(refuse_setting(variable, allowed, size))
 }
 
-/// The number in a variable of the environment, if it is there.
+/// Parses the number in an environment variable, if it is set.
 fn read<T: FromStr>(variable: &'static str) -> Result<Option<T>, LmError> {
     let Ok(given) = std::env::var(variable) else { return Ok(None) };
     match given.parse() {

@@ -1,4 +1,4 @@
-//! What to train, field by field, and what is allowed in each.
+//! The fields of a training recipe, and their allowed values.
 
 mod resolving;
 
@@ -25,7 +25,7 @@ pub use resolving::default_now;
 const STAGE: &str = "stage";
 /// The teacher of a stage: the model that `distillation` learns from.
 pub(crate) const TEACHER: &str = "teacher";
-/// Where a stage's reference comes from.
+/// Source of a stage's reference.
 const REFERENCE: &str = "reference";
 
 /// Limit of the engine's threads, more than any machine has cores.
@@ -41,15 +41,15 @@ const MOST_STEPS: u64 = 1 << 40;
 pub struct Recipe {
     /// A folder, or a model of the hub as `owner/name`.
     pub model: String,
-    /// Where it computes.
+    /// Device that the model computes on.
     pub device: String,
-    /// What it computes in, and is saved as.
+    /// Type of the model's numbers, in computation and when it is saved.
     pub dtype: Dtype,
-    /// Of every source of randomness.
+    /// Seed of every source of randomness.
     pub seed: u64,
-    /// How many threads the engine adds on a CPU with: the order of a sum depends on it, and so do its last bits.
+    /// Number of libtorch's threads on a CPU: the order of a sum depends on it, and so do its last bits.
     pub threads: usize,
-    /// What chat templates that ask are told.
+    /// Date for chat templates that render it.
     pub date: Date,
     /// A chat template, in place of the model's own; the trained model has it then.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,13 +58,13 @@ pub struct Recipe {
     /// then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eos_token: Option<String>,
-    /// Where statistics of reference policies are kept; the run's own folder unless given.
+    /// Folder of cached statistics of reference policies, by default the run's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
     /// The adapters that are trained, if not every weight is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Start>,
-    /// What is trained, one behind the other, each from where the one before ended.
+    /// Stages in sequence, each beginning with the model of the previous one.
     pub stage: Vec<Stage>,
 }
 
@@ -82,11 +82,11 @@ pub struct Stage {
     pub batch: usize,
     /// Records that go through the model at once.
     pub micro_batch: usize,
-    /// How they lie in memory.
+    /// Arrangement of sequences in a batch.
     pub packing: Packing,
     /// Whether activations are computed a second time rather than kept.
     pub activation_checkpointing: bool,
-    /// How often as many examples are read as there are.
+    /// Number of epochs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<f64>,
     /// Optimizer steps.
@@ -94,15 +94,15 @@ pub struct Stage {
     pub steps: Option<u64>,
     /// The greatest learning rate.
     pub learning_rate: f64,
-    /// How the learning rate goes on after its warm-up.
+    /// Course of the learning rate after its warm-up.
     pub schedule: Shape,
     /// Share of the steps over which the learning rate rises from 0.
     pub warmup_ratio: f64,
     /// The greatest norm of the gradient; may be infinite.
     pub clip_norm: f64,
-    /// How 16-bit weights take small steps.
+    /// Treatment of small updates of 16-bit weights.
     pub precision: Precision,
-    /// Where the reference policy's statistics come from.
+    /// Source of the reference policy's statistics.
     pub reference: Keeping,
     /// The model that distillation learns from, a folder or a model of the hub, with the policy's tokenizer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,9 +122,9 @@ pub struct Stage {
     pub optimizer: OptimizerSettings,
     /// The method, by name, with its parameters.
     pub method: Configured,
-    /// What it learns from.
+    /// Training data.
     pub data: Vec<DataSet>,
-    /// What it is measured on.
+    /// Held-out data.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluation: Vec<DataSet>,
 }
@@ -135,10 +135,10 @@ pub struct Stage {
 pub struct DataSet {
     /// JSON lines, a JSON list or Parquet.
     pub path: PathBuf,
-    /// Its part of the mixture; as many as its records unless given, so that each is read once an epoch.
+    /// Weight in the mixture, by default the number of records, so that each is read once per epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
-    /// What is learnt of each line.
+    /// Part of each line that becomes a demonstration.
     #[serde(default)]
     pub learnt: Learnt,
     /// Number of its first records to read, not counting skipped ones; all unless given.
@@ -157,16 +157,16 @@ pub enum Invalid {
     Skip,
 }
 
-/// Where the reference policy's statistics come from.
+/// Source of the reference policy's statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Keeping {
-    /// They are computed before the stage and kept on disk, so that one model is in memory.
+    /// Statistics are computed before the stage and cached on disk, so that only one model is in memory.
     Cache,
-    /// The reference stays in memory, and computes them when they are asked for. Of a model with adapters that is a copy of these.
+    /// The reference stays in memory, and computes statistics on demand. With adapters, only these are copied.
     Hold,
-    /// The model without its adapters computes them when they are asked for.
+    /// The model without its adapters computes statistics on demand.
     Base,
 }
 
@@ -176,7 +176,7 @@ impl Recipe {
         Replaced { chat_template: self.chat_template.clone(), eos_token: self.eos_token.clone() }
     }
 
-    /// What `strftime_now` of a chat template tells.
+    /// Date and time for chat templates that render it.
     pub fn now(&self) -> DateTime {
         self.date.at(0, 0, 0, 0)
     }
@@ -216,12 +216,12 @@ impl Stage {
         Schedule { shape: self.schedule, warmup_ratio: self.warmup_ratio }
     }
 
-    /// What the method asks of its host.
+    /// Requirements of the method.
     pub fn requirements(&self) -> Requirements {
         self.method.objective().requirements()
     }
 
-    /// How many steps the stage has over an epoch of so many records.
+    /// Number of steps of the stage, given the number of records of an epoch.
     pub fn steps(&self, epoch: u64) -> u64 {
         match (self.steps, self.epochs) {
             (Some(steps), _) => steps,

@@ -1,11 +1,11 @@
-//! What a frozen reference policy says of responses: computed when it is asked for, or once, and kept on disk.
+//! Log-probabilities of a frozen reference policy: computed in each step, or once before a stage and cached on disk.
 //!
-//! The reference is the policy as a stage finds it. Where data hold sampled responses without their `behaviour_log_prob`, it is
-//! also taken for the policy that sampled them.
+//! The reference is the policy at the beginning of a stage. If data contain sampled responses without their
+//! `behaviour_log_prob`, it also serves as the behaviour policy.
 //!
-//! Kept statistics are found again by the model's weights and the sequences, so that a second run on the same data computes
-//! nothing. They are computed in the micro-batches in which the stage asks for them first: then the policy that the stage begins
-//! with agrees with its reference to the last bit.
+//! The cache is keyed by the model's weights and the sequences, so that a second run on the same data computes nothing.
+//! Statistics are computed in the same micro-batches in which the stage first needs them, so that the initial policy
+//! agrees with its reference to the last bit.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -26,18 +26,18 @@ use crate::train::policy::{Forward, LmPolicy};
 use crate::transformer::batch::{Packing, Sequence};
 use crate::transformer::model::{Transformer, copy};
 
-/// Where the reference's statistics come from.
+/// Source of the reference's statistics.
 #[derive(Debug)]
 pub enum Reference {
-    /// Nothing is asked of it.
+    /// No reference is needed.
     None,
-    /// The policy itself.
+    /// A second policy, which computes them in each step.
     Held(Box<LmPolicy>),
-    /// What it said before the stage.
+    /// Statistics from before the stage.
     Kept(Kept),
 }
 
-/// Which of the reference's columns an objective reads.
+/// Columns of the reference that an objective reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
     constants: EnumSet<Constant>,
@@ -48,13 +48,13 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Kept {
     places: HashMap<Key, Range<usize>>,
-    /// As they were computed: in 32 bits.
+    /// Log-probabilities in 32 bits, as they were computed.
     log_prob: Vec<f32>,
-    /// Hidden states and the output's weights, where the whole distribution is asked for.
+    /// Hidden states and output weights, if the whole distribution is needed.
     distribution: Option<(Tensor, Tensor)>,
 }
 
-/// What a sequence is found by.
+/// Hash of a sequence.
 type Key = [u8; 16];
 
 const KEYS: &str = "keys";
@@ -62,25 +62,25 @@ const LOG_PROB: &str = "log_prob";
 const HIDDEN: &str = "hidden";
 
 impl Wanted {
-    /// What these requirements say; none where nothing is asked of the reference.
+    /// Columns that these requirements need; `None` if they need no reference.
     pub fn of(requirements: &Requirements) -> Option<Self> {
         let constants = requirements.constants & (Constant::ReferenceLogProb | Constant::BehaviourLogProb);
         let distribution = requirements.statistics.contains(Statistic::ReferenceKl);
         (distribution || !constants.is_empty()).then_some(Self { constants, distribution })
     }
 
-    /// Whether the reference's whole distribution is wanted, and not its responses' probabilities alone.
+    /// Whether the reference's whole distribution is needed, beyond the probabilities of the responses.
     pub fn distribution(&self) -> bool {
         self.distribution
     }
 }
 
 impl Reference {
-    /// Plans as micro-batches of this model, with what an objective requires of the reference.
+    /// Converts plans to micro-batches of this model, with the columns of the reference.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn micro_batches(
         &self,
         requirements: &Requirements,
@@ -112,7 +112,7 @@ impl Reference {
             if column.is_empty() {
                 column.clone_from(&log_prob);
             }
-            // The policy is the one that sampled where a record does not say what that one was.
+            // The reference serves as the behaviour policy for records without their own log-probabilities.
             for (given, own) in column.iter_mut().zip(&log_prob).filter(|(given, _)| given.is_nan()) {
                 *given = *own;
             }
@@ -130,12 +130,12 @@ fn ask(policy: &LmPolicy, micro_batch: &LmMicroBatch) -> Result<(Vec<f64>, Forwa
 }
 
 impl Kept {
-    /// Reads the statistics of every sequence of the plans from the folder, or computes and keeps them there. `begun` is told how
-    /// many micro-batches there are to compute, `done` when one is.
+    /// Reads the statistics of every sequence of the plans from the folder, or computes them and writes them there.
+    /// Calls `begun` with the number of micro-batches to compute, and `done` after each.
     ///
     /// # Errors
     ///
-    /// [`LmError::File`], [`LmError::Weights`] for a file that is damaged, and [`LmError::Engine`].
+    /// [`LmError::File`], [`LmError::Weights`] for a damaged file, and [`LmError::Engine`].
     pub fn read_or_compute(
         policy: &LmPolicy,
         wanted: Wanted,
@@ -147,7 +147,7 @@ impl Kept {
     ) -> Result<Self, LmError> {
         let mut places = HashMap::new();
         let (mut keys, mut end) = (Vec::new(), 0);
-        // Of each plan, its sequences that no plan before it had.
+        // For each plan, its sequences that are in no earlier plan.
         let mut fresh: Vec<Vec<usize>> = Vec::with_capacity(plans.len());
         for plan in plans {
             let mut own = Vec::new();
@@ -188,7 +188,7 @@ impl Kept {
             done();
         }
         let hidden = match wanted.distribution {
-            // Of several processes, one may have nothing to ask for.
+            // One of several processes may have no sequence to compute.
             true if hidden.is_empty() => {
                 Some(Tensor::f_zeros([0, model.config().hidden_size as i64], (model.kind(), Device::Cpu))?)
             }
@@ -229,7 +229,7 @@ impl Kept {
     ) -> Result<Self, LmError> {
         let refuse = |problem: String| LmError::Weights {
             path: path.to_owned(),
-            problem: format!("{problem}; it is made again where it is not there"),
+            problem: format!("{problem}; delete the file to have it computed again"),
         };
         let text = std::fs::read(path).map_err(|source| LmError::File { path: path.to_owned(), source })?;
         let file = SafeTensors::deserialize(&text).map_err(|error| refuse(error.to_string()))?;
@@ -262,7 +262,7 @@ impl Kept {
         let mut log_prob = Vec::new();
         let mut hidden = Vec::new();
         for sequence in &plan.sequences {
-            // Every sequence of the stage was in its plans.
+            // Every sequence of the stage is in one of its plans.
             let Some(place) = self.places.get(&key(sequence)) else { continue };
             log_prob.extend(self.log_prob[place.clone()].iter().map(|value| f64::from(*value)));
             if let Some((states, _)) = &self.distribution {
@@ -277,7 +277,7 @@ impl Kept {
     }
 }
 
-/// With the output's weights as they are now: the policy's own will change.
+/// Adds the output weights as they are now, as the policy's own will change.
 fn with_head(hidden: Option<Tensor>, model: &Transformer) -> Result<Option<(Tensor, Tensor)>, LmError> {
     hidden.map(|hidden| Ok((hidden, copy(model.head())?))).transpose()
 }
@@ -293,7 +293,8 @@ fn key(sequence: &Sequence<'_>) -> Key {
     key
 }
 
-/// Of everything that the statistics depend on: the model, the sequences in their order, and how they are computed.
+/// Fingerprint of everything that the statistics depend on: the model, the sequences in order, and how they are
+/// computed.
 fn fingerprint(policy: &LmPolicy, wanted: Wanted, keys: &[(Key, usize)], packing: Packing) -> Result<String, LmError> {
     let model = policy.model();
     let mut hasher = blake3::Hasher::new();

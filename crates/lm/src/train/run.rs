@@ -1,4 +1,4 @@
-//! A run: every stage of a recipe, its evaluations, and the model that comes out.
+//! A run: every stage of a recipe, its evaluations, and the resulting model.
 
 mod data;
 mod metrics;
@@ -31,108 +31,109 @@ use crate::train::tensorboard::{EventFile, TENSORBOARD};
 use crate::transformer::model::Transformer;
 use crate::transformer::model::tape::Keep;
 
-/// The folder of the trained model in the run's own.
+/// Name of the trained model's folder in the run's folder.
 pub const MODEL: &str = "model";
-/// The folder of the trained adapters, where these are what is trained.
+/// Name of the trained adapters' folder, if adapters are trained.
 pub const ADAPTER: &str = "adapter";
-/// That of the model or the adapters with the best held-out score.
+/// Name of the folder of the model or the adapters with the best held-out score.
 pub const BEST: &str = "best";
-/// The file of what was measured, a line a step and a line an evaluation.
+/// Name of the metrics file, with a line per step and per evaluation.
 pub const METRICS: &str = "metrics.jsonl";
-/// The file of the recipe as it was resolved.
+/// Name of the file with the resolved recipe.
 pub const RECIPE: &str = "recipe.toml";
 
-/// Where a run begins.
+/// Beginning of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// In a folder without a run.
+    /// A new run in an empty folder.
     Anew,
-    /// Behind the newest checkpoint of the folder, or anew where there is none.
+    /// Resumption from the newest checkpoint in the folder, or a new run if there is none.
     Resumed,
 }
 
-/// How a run ended.
+/// End of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The model is written, in this folder.
+    /// The run is complete, and the model is in this folder.
     Finished(PathBuf),
-    /// It was asked to stop, and goes on from this checkpoint.
+    /// The run was stopped, and can be resumed from this checkpoint.
     Stopped(PathBuf),
 }
 
-/// What a run tells of itself while it runs.
+/// An event of a run, for progress messages.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Something is not as it should be, and the run goes on.
+    /// A problem that does not stop the run.
     Warning(&'a LmError),
     /// Records of a data file were skipped, as no method can learn from them.
     Skipped {
-        /// The file.
+        /// Path of the file.
         path: &'a Path,
         /// Number of records of the file that were read.
         records: usize,
         /// The skipped records.
         skipped: &'a Skipped,
     },
-    /// The run goes on behind a checkpoint.
+    /// The run resumes from a checkpoint.
     Resumed(Position),
-    /// A stage begins, or goes on.
+    /// A stage begins or resumes.
     Stage {
-        /// Its number, from 0.
+        /// Number of the stage, from 0.
         stage: usize,
-        /// How many there are.
+        /// Total number of stages.
         stages: usize,
-        /// The method's name.
+        /// Name of the method.
         method: &'static str,
-        /// How many steps it has.
+        /// Number of steps of the stage.
         steps: u64,
-        /// How many of them were made before.
+        /// Number of those that were completed before.
         done: u64,
     },
-    /// The reference's statistics are computed, in so many micro-batches.
+    /// Statistics of the reference will be computed, in this many micro-batches.
     Reference(u64),
-    /// One of them is.
+    /// The reference's statistics of one micro-batch are computed.
     ReferenceDone,
-    /// A step was made.
+    /// A step is complete.
     Step {
-        /// What it measured.
+        /// Measurements of the step.
         row: &'a Row,
-        /// Tokens that went through the model: those of prompts and of responses.
+        /// Number of prompt and response tokens that went through the model.
         tokens: usize,
     },
-    /// The policy was measured on data that it does not learn from.
+    /// An evaluation of the policy on held-out data.
     Evaluation(&'a Row),
-    /// The stage is over.
+    /// A stage is complete.
     StageDone,
 }
 
-/// A run before it is begun.
+/// Settings of a run.
 #[derive(Clone, Copy)]
 pub struct Run<'a> {
-    /// This process. Of several the first writes and tells; the others read what it wrote, so all have to see one folder.
+    /// This process. The first of several processes writes files and reports events; the others read its files, so all
+    /// of them must see the same folder.
     pub worker: &'a Worker,
-    /// What is trained.
+    /// Recipe of the run.
     pub recipe: &'a Recipe,
-    /// The folder of the model, the metrics, the checkpoints and the resolved recipe.
+    /// Folder of the model, the metrics, the checkpoints and the resolved recipe.
     pub out: &'a OutputFolder,
-    /// Where it begins.
+    /// Where the run begins.
     pub start: Start,
-    /// Asked after each step whether to stop.
+    /// Whether to stop, checked after each step.
     pub stops: &'a dyn Fn() -> bool,
-    /// Told what happens.
+    /// Receiver of events.
     pub tell: &'a dyn Fn(Event<'_>),
 }
 
 impl Run<'_> {
-    /// Trains what the recipe says, and writes the model.
+    /// Trains all stages of the recipe, and writes the model.
     ///
-    /// A run that goes on begins its stage as it was begun, so that a reference is what it was, and then takes the checkpoint's state:
-    /// everything else is a function of the recipe and the step.
+    /// A resumed run begins its stage from the stage's initial weights, to have the same reference, and then restores
+    /// the checkpoint's state: everything else is a function of the recipe and the step.
     ///
     /// # Errors
     ///
-    /// Any [`LmError`]. The metrics up to the refused step are then in the folder with a checkpoint of the state before it, and no model
-    /// is.
+    /// Any [`LmError`]. After a failed step, the folder has the metrics up to it and a checkpoint of the state before
+    /// it, but no model.
     pub fn train(self) -> Result<Ended, LmError> {
         let quiet = |_: Event<'_>| {};
         let tell = if self.worker.is_first() { self.tell } else { &quiet };
@@ -164,7 +165,7 @@ impl Run<'_> {
         if recipe.lora.is_none() {
             inherited.refuse_outside()?;
         }
-        // Whatever is wrong with the data of any stage shows before the first one trains.
+        // Reads the data of all stages first, so that errors in them show before any training.
         let data: Vec<_> = recipe
             .stage
             .iter()
@@ -222,7 +223,7 @@ impl Run<'_> {
             }
         };
         let length = found.as_ref().map_or(0, |found| found.checkpoint.progress().metrics);
-        // What was measured when the stage before had ended stays.
+        // The metrics of completed stages stay.
         let ended: u64 = steps[..first].iter().sum::<u64>();
         let shown = ended + resumed.map_or(u64::from(first > 0), |checkpoint| checkpoint.progress().at.step);
         let mut record = match worker.is_first() {
@@ -261,13 +262,13 @@ impl Run<'_> {
     }
 }
 
-/// Writes what a checkpoint of a run holds, the newest unless a position is given, as the run itself would: a model, or adapters.
-/// Answers its position.
+/// Writes the model or the adapters of a checkpoint, the newest one by default, as the run itself would. Returns its
+/// position.
 ///
 /// # Errors
 ///
-/// [`LmError::Checkpoint`] where there is none, or none of that position, and for one that is incomplete or damaged;
-/// any other [`LmError`] for the run's recipe and model, and for what is there already.
+/// [`LmError::Checkpoint`] if there is none or none of that position, and for one that is incomplete or damaged; any
+/// other [`LmError`] for the run's recipe and model, and for an existing target.
 pub fn export(run: &Path, at: Option<Position>, target: &Path) -> Result<Position, LmError> {
     let folder = run.join(CHECKPOINTS);
     let there = positions(&folder)?;
@@ -275,7 +276,7 @@ pub fn export(run: &Path, at: Option<Position>, target: &Path) -> Result<Positio
         let known: Vec<_> = there.into_iter().map(Position::name).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         let problem = match at {
-            Some(at) => format!("there is no checkpoint {}; those that are there: {known}", at.name()),
+            Some(at) => format!("there is no checkpoint {}; existing ones: {known}", at.name()),
             None => "there is no checkpoint".to_owned(),
         };
         return Err(LmError::Checkpoint { path: folder, problem });
@@ -307,7 +308,7 @@ fn inherited<'a>(recipe: &Recipe, source: &'a Path, text: &Text) -> Inherited<'a
     }
 }
 
-/// Writes the trained adapters or the whole model as a folder that appears whole.
+/// Writes the trained adapters or the whole model as a folder that appears once it is complete.
 fn write_trained(
     target: &Path,
     appearing: Appearing,
@@ -331,28 +332,28 @@ fn refused(error: &toml::ser::Error) -> LmError {
     LmError::Recipe { origin: RECIPE.to_owned(), problem: error.to_string() }
 }
 
-/// Two runs in one folder would each undo what the other does.
+/// Locks the folder of a run, as two runs in one folder would overwrite each other's files.
 fn lock(out: &OutputFolder) -> Result<FolderLock, LmError> {
-    let problem = "another process trains into this folder";
+    let problem = "another process is training into this folder";
     out.lock()?.ok_or_else(|| LmError::Taken { path: out.path().to_owned(), problem })
 }
 
-/// Refuses a folder in which something would be lost.
+/// Rejects a folder whose contents would be overwritten.
 fn is_free(target: &Path, parts: [&Path; 2]) -> Result<(), LmError> {
     if target.exists() {
-        let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "what is trained is there already");
+        let source = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "the trained model exists already");
         return Err(LmError::File { path: target.to_owned(), source });
     }
     match parts.into_iter().find(|part| part.exists()) {
         Some(part) => Err(LmError::Taken {
             path: part.to_owned(),
-            problem: "a run is there already: with its recipe.toml, --resume continues it; another --out starts over",
+            problem: "it contains a run already: with its recipe.toml, --resume continues it; another --out starts over",
         }),
         None => Ok(()),
     }
 }
 
-/// Whether a run of this recipe is there; one of another is refused.
+/// Whether the folder has a run of this recipe; a run of another recipe is an error.
 fn is_known(recipe: &Recipe, path: &Path) -> Result<bool, LmError> {
     if !path.exists() {
         return Ok(false);
@@ -362,37 +363,38 @@ fn is_known(recipe: &Recipe, path: &Path) -> Result<bool, LmError> {
         Some((field, there, here)) => Err(LmError::Recipe {
             origin: path.display().to_string(),
             problem: format!(
-                "{field}: the run that is to go on has {there}, and the recipe {here}; {} goes on with what was written",
+                "{field}: the run to resume has {there}, but the recipe has {here}; to resume it unchanged, use {}",
                 resumption(path)
             ),
         }),
     }
 }
 
-/// The command that resumes a run by the recipe that it wrote.
+/// Command that resumes a run with the recipe that it wrote.
 fn resumption(recipe: &Path) -> String {
     let out = recipe.parent().unwrap_or(Path::new("."));
     format!("`lm train {} --out {} --resume`", recipe.display(), out.display())
 }
 
-/// What a run goes on from.
+/// Checkpoints from which a run resumes.
 struct Found {
     checkpoint: Checkpoint,
-    /// What the stage began with, where its reference is asked and that is not the recipe's model.
+    /// Checkpoint with the initial weights of the stage, if its reference needs them and they are not the recipe's
+    /// model.
     before: Option<Checkpoint>,
 }
 
-/// Where a run that goes on looks for its checkpoint.
+/// Search for the checkpoint to resume from.
 struct Search<'a> {
     recipe: &'a Recipe,
-    /// Of each stage.
+    /// Number of steps of each stage.
     steps: &'a [u64],
     folder: &'a Path,
     metrics: &'a Path,
 }
 
 impl Search<'_> {
-    /// The checkpoint of a position, held against its files.
+    /// Reads and verifies the checkpoint of a position.
     fn at(&self, at: Position) -> Result<Found, LmError> {
         let Self { recipe, steps, folder, metrics } = self;
         let path = folder.join(at.name());
@@ -400,23 +402,25 @@ impl Search<'_> {
         let checkpoint = Checkpoint::read(&path)?;
         let progress = checkpoint.progress();
         if progress.at != at {
-            return Err(refuse(format!("it says that it is {}", progress.at.name())));
+            return Err(refuse(format!("its contents are those of {}", progress.at.name())));
         }
         let length = std::fs::metadata(metrics).map_or(0, |metadata| metadata.len());
         if progress.metrics > length {
-            let problem = format!("{METRICS} has {length} bytes, and had {} then", progress.metrics);
+            let problem =
+                format!("{METRICS} has {length} bytes, fewer than the {} at the checkpoint", progress.metrics);
             return Err(refuse(problem));
         }
-        let asked = recipe.stage.get(at.stage).is_some_and(|stage| Wanted::of(&stage.requirements()).is_some());
+        let needs_reference =
+            recipe.stage.get(at.stage).is_some_and(|stage| Wanted::of(&stage.requirements()).is_some());
         let begun = steps.get(at.stage).is_some_and(|steps| at.step < *steps);
-        let before = match at.stage.checked_sub(1).filter(|_| asked && begun) {
+        let before = match at.stage.checked_sub(1).filter(|_| needs_reference && begun) {
             Some(stage) => Some(Checkpoint::read(&folder.join(Position { stage, step: steps[stage] }.name()))?),
             None => None,
         };
         Ok(Found { checkpoint, before })
     }
 
-    /// The newest checkpoint that is complete. Others are passed over with a warning; where none is left, the run is refused.
+    /// Finds the newest complete checkpoint. Others are skipped with a warning; an error if none is left.
     fn newest(&self, origin: &Origin, tell: &dyn Fn(Event<'_>)) -> Result<Option<Found>, LmError> {
         let mut problem = None;
         for at in positions(self.folder)?.into_iter().rev() {

@@ -1,4 +1,4 @@
-//! The teacher of a stage that distils: another checkpoint with the policy's tokenizer.
+//! The teacher of a distillation stage: another model with the policy's tokenizer.
 
 use std::path::Path;
 
@@ -16,17 +16,17 @@ use crate::train::recipe::default_now;
 use crate::transformer::batch::Packing;
 use crate::transformer::model::Transformer;
 
-/// A frozen model whose distributions a policy is drawn to.
+/// A frozen model towards whose distributions a policy is trained.
 #[derive(Debug)]
 pub struct Teacher(LmPolicy);
 
 impl Teacher {
-    /// Refuses a teacher that reads or writes other tokens than the policy: log-probabilities of different vocabularies
-    /// cannot be compared. `place` is the recipe's field.
+    /// Rejects a teacher with another vocabulary than the policy's: log-probabilities of different vocabularies cannot
+    /// be compared. `place` is the recipe's field.
     ///
     /// # Errors
     ///
-    /// [`LmError::Record`] naming the teacher; any other [`LmError`] for a folder that holds no model.
+    /// [`LmError::Record`] naming the teacher; any other [`LmError`] for a folder without a valid model.
     pub fn check(place: &str, name: &str, own: &Text, config: &ModelConfig) -> Result<(), LmError> {
         let source = folder::find(name)?;
         let theirs = read_config(&source)?;
@@ -37,10 +37,14 @@ impl Teacher {
             _ => false,
         };
         if !is_same {
-            return Err(refuse(place, "a model with the policy's tokenizer", format!("{name}, which has another one")));
+            return Err(refuse(
+                place,
+                "a model with the policy's tokenizer",
+                format!("{name}, whose tokenizer differs"),
+            ));
         }
         if theirs.vocabulary != config.vocabulary {
-            let allowed = format!("a model with the policy's {} logits a token", config.vocabulary);
+            let allowed = format!("a model with {} logits per token, like the policy", config.vocabulary);
             return Err(refuse(place, allowed, format!("{name}, which has {}", theirs.vocabulary)));
         }
         Ok(())
@@ -50,21 +54,22 @@ impl Teacher {
     ///
     /// # Errors
     ///
-    /// Any [`LmError`] for a folder that holds no model.
+    /// Any [`LmError`] for a folder without a valid model.
     pub fn read(name: &str, dtype: Dtype, device: Device) -> Result<Self, LmError> {
         Ok(Self::of(Transformer::read(Path::new(&folder::find(name)?), dtype, device)?))
     }
 
-    /// A model that is in memory.
+    /// Makes a teacher of a model in memory.
     pub fn of(model: Transformer) -> Self {
         Self(LmPolicy::frozen(model))
     }
 
-    /// Fills what an objective requires of a teacher: its log-probabilities of the responses, and its distributions.
+    /// Fills the columns of the teacher that an objective requires: its log-probabilities of the responses, and its
+    /// distributions.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn fill(
         &self,
         requirements: &Requirements,
@@ -72,7 +77,7 @@ impl Teacher {
         packing: Packing,
         micro_batch: &mut LmMicroBatch,
     ) -> Result<(), LmError> {
-        // The angles of positions are a model's own.
+        // Rotary angles differ from model to model.
         let LmMicroBatch { states, tokens, .. } = plan.micro_batch(self.0.model(), packing)?;
         let forward = self.0.forward(&states)?;
         if requirements.constants.contains(Constant::TeacherLogProb) {

@@ -1,7 +1,8 @@
-//! What was measured, as files that TensorBoard reads. They have the time of day in them: the reproducible record is the metrics'
-//! own file.
+//! Metrics as TensorBoard event files.
 //!
-//! A file is records one behind the other: a length in 64 bits, its checksum, that many bytes of a message, and their checksum.
+//! Event files contain the time of day, so the reproducible record of a run is its metrics file.
+//!
+//! A file is a sequence of records: a 64-bit length, its checksum, a message of that many bytes, and its checksum.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,14 +15,14 @@ use prost::Message;
 use crate::error::LmError;
 use crate::train::run::Row;
 
-/// The folder in the run's own.
+/// Name of the folder in the run's folder.
 pub const TENSORBOARD: &str = "tensorboard";
-/// What a reader looks for in a file's first record.
+/// Version that readers expect in a file's first record.
 const FILE_VERSION: &str = "brain.Event:2";
-/// What was measured at later steps, and is in other files of the folder, did not happen.
+/// Session status that makes readers discard events of later steps in other files.
 const START: i32 = 1;
 
-/// `tensorflow.Event`, of which the fields are left out that are not written.
+/// The message `tensorflow.Event`, without the fields that are not used here.
 #[derive(Message)]
 struct Event {
     #[prost(double, tag = "1")]
@@ -56,7 +57,7 @@ struct Session {
     status: i32,
 }
 
-/// A file that is being written.
+/// An open event file.
 #[derive(Debug)]
 pub struct EventFile {
     path: PathBuf,
@@ -64,12 +65,12 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Begins a file in the folder, which is made where it is missing. What other files there say of `step` and later steps is
-    /// taken back.
+    /// Creates a file in the folder, which is created if necessary. Readers then discard events of `step` and later
+    /// steps in other files.
     ///
     /// # Errors
     ///
-    /// [`LmError::File`].
+    /// [`LmError::File`] for a file that cannot be written.
     pub fn create(folder: &Path, step: u64) -> Result<Self, LmError> {
         let fail = |path: &Path| {
             let path = path.to_owned();
@@ -77,7 +78,7 @@ impl EventFile {
         };
         std::fs::create_dir_all(folder).map_err(fail(folder))?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // Readers take files in the order of their names.
+        // Readers sort files by name.
         let name =
             format!("events.out.tfevents.{:010}.{:09}.{}", since.as_secs(), since.subsec_nanos(), std::process::id());
         let path = folder.join(name);
@@ -88,18 +89,18 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Appends what a row says, at a step of the whole run.
+    /// Appends the measurements of a row, at a step of the whole run.
     ///
     /// # Errors
     ///
-    /// [`LmError::File`].
+    /// [`LmError::File`] for a file that cannot be written.
     pub fn row(&mut self, step: u64, row: &Row) -> Result<(), LmError> {
         let kind = if row.held_out { "held_out" } else { "train" };
         let own =
             [("loss", Some(row.loss)), ("gradient_norm", row.gradient_norm), ("learning_rate", row.learning_rate)];
         let metrics = row.metrics.iter().map(|(name, value)| (name.as_str(), value.as_f64()));
         let values = own.into_iter().chain(metrics).filter_map(|(name, value)| {
-            // The format has 32 bits.
+            // The format has 32-bit numbers.
             Some(Measured { tag: format!("{kind}/{name}"), value: value? as f32 })
         });
         self.append(Event { summary: Some(Summary { values: values.collect() }), ..Event::at(step) })
@@ -120,7 +121,7 @@ impl Event {
     }
 }
 
-/// The format's checksum: CRC-32C, changed so that one of data that hold checksums is still a good one.
+/// The format's checksum: CRC-32C, masked so that the checksum of data that contain checksums stays reliable.
 fn masked(bytes: &[u8]) -> [u8; 4] {
     let sum = checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32;
     sum.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
@@ -130,7 +131,7 @@ fn masked(bytes: &[u8]) -> [u8; 4] {
 mod tests {
     use super::*;
 
-    /// The check value of CRC-32C, and what TensorBoard's own Python makes of it.
+    /// Compares with the standard check value of CRC-32C, and with TensorBoard's own Python.
     #[test]
     fn checksums_are_those_of_tensorboard() {
         assert_eq!(checksum(CrcAlgorithm::Crc32Iscsi, b"123456789"), 0xe306_9283);

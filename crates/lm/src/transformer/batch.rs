@@ -1,4 +1,4 @@
-//! Sequences as tensors: what a policy reads at once.
+//! Sequences as tensors: the batches that a policy reads.
 
 use std::rc::Rc;
 
@@ -12,65 +12,65 @@ use crate::transformer::model::rope::Angles;
 use crate::transformer::model::tape::Places;
 use crate::transformer::model::{Layout, Transformer};
 
-/// A prompt and a response, neither of them empty.
+/// A prompt and a response, both non-empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sequence<'a> {
-    /// What comes before.
+    /// Tokens of the prompt.
     pub prompt: &'a [u32],
-    /// What is scored or learnt.
+    /// Tokens of the response, which are scored or learned.
     pub response: &'a [u32],
 }
 
-/// How sequences lie in a batch.
+/// Arrangement of sequences in a batch.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, serde::Serialize, serde::Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Packing {
-    /// Each in a row of its own, with padding behind it.
+    /// One sequence per row, with padding after it.
     Padded,
-    /// One behind the other in one row, without padding; none sees another.
+    /// All sequences in one row without padding; none attends to another.
     Packed,
 }
 
-/// Encoded states of a batch: for each response token the state that it is taken in.
+/// Encoded states of a batch: for each response token, the state before it.
 #[derive(Debug)]
 pub struct States {
     sequences: Rc<Sequences>,
     anticipated: Option<Anticipated>,
 }
 
-/// What does not change when states are anticipated.
+/// The part of a batch that does not change when states are anticipated.
 #[derive(Debug)]
 struct Sequences {
     layout: Layout,
     angles: Angles,
-    /// Token ids, row behind row.
+    /// Token ids, row after row.
     tokens: Tensor,
-    /// For each response token the place of the token before it, whose hidden state predicts it.
+    /// For each response token, the place of the token before it, whose hidden state predicts it.
     predicting: Tensor,
-    /// Places of the response tokens that are read, so not the last of a response.
+    /// Places of the response tokens that are inputs, which are all but the last of each response.
     read: Tensor,
-    /// For each of these its index among all response tokens.
+    /// For each of these, its index among all response tokens.
     indices: Tensor,
 }
 
-/// Predicted tokens that the embeddings are fused with.
+/// Predicted tokens whose embeddings are fused with those of the response.
 #[derive(Debug)]
 struct Anticipated {
-    /// One for each place that is read.
+    /// Predicted tokens, one for each response token that is an input.
     tokens: Tensor,
     lambda: f64,
     freeze: Freeze,
 }
 
 impl States {
-    /// The states of sequences, on the model's device. A response's last token is nobody's state and is left out.
+    /// Builds the states of sequences on the model's device. A response's last token is not an input, and is left out.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn new(model: &Transformer, sequences: &[Sequence<'_>], packing: Packing) -> Result<Self, LmError> {
         let lengths: Vec<usize> =
             sequences.iter().map(|sequence| sequence.prompt.len() + sequence.response.len() - 1).collect();
@@ -87,14 +87,14 @@ impl States {
             for place in begin..begin + response.len() {
                 if place > begin {
                     read.push(place as i64);
-                    // The state in which the token at this place was taken is the one before.
+                    // The token at this place was taken in the state of the place before it.
                     indices.push(predicting.len() as i64 - 1);
                 }
                 predicting.push(place as i64);
             }
             tokens.extend(prompt.iter().chain(*response).take(own).map(|token| i64::from(*token)));
             if packing == Packing::Padded {
-                // Any token will do: what comes behind a sequence is not seen from it.
+                // Any token serves as padding, as no token of a sequence attends to it.
                 tokens.resize(tokens.len() + longest - own, 0);
             }
         }
@@ -111,29 +111,29 @@ impl States {
         Ok(Self { sequences: Rc::new(sequences), anticipated: None })
     }
 
-    /// Where tokens are, and whose hidden states are asked for.
+    /// Layout of the tokens, and the places whose hidden states are read.
     pub fn places(&self) -> Places<'_> {
         let Sequences { layout, angles, predicting, .. } = &*self.sequences;
-        Places { layout, angles, asked: predicting }
+        Places { layout, angles, read: predicting }
     }
 
-    /// The states fused with predictions: `greedy` has the most probable token in each state.
+    /// Fuses the states with predictions: `greedy` has the most probable token in each state.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn anticipated(&self, greedy: &Tensor, lambda: f64, freeze: Freeze) -> Result<Self, LmError> {
         let tokens = greedy.f_index_select(0, &self.sequences.indices)?;
         let anticipated = Anticipated { tokens, lambda, freeze };
         Ok(Self { sequences: Rc::clone(&self.sequences), anticipated: Some(anticipated) })
     }
 
-    /// What the layers read of each token, of shape [tokens, hidden_size]: (1 − λ) E(token) + λ E(prediction) where a response
-    /// token is read and states are anticipated, E(token) elsewhere.
+    /// Input embeddings of the layers, of shape [tokens, hidden_size]: (1 − λ) E(token) + λ E(prediction) for response
+    /// tokens if states are anticipated, E(token) otherwise.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn embeddings(&self, model: &Transformer) -> Result<Tensor, LmError> {
         let Sequences { tokens, read, .. } = &*self.sequences;
         let mut embeddings = model.embed(tokens)?;
@@ -145,12 +145,12 @@ impl States {
         Ok(embeddings)
     }
 
-    /// Adds to the embedding table's gradient what the cotangents of the embeddings say of its rows, but of those that pass no
-    /// gradient.
+    /// Adds the gradient of the embedding table, from the cotangents of the embeddings, to `gradient`. Frozen
+    /// embeddings pass no gradient.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn pull_back_embeddings(&self, cotangent: &Tensor, gradient: &mut Tensor) -> Result<(), LmError> {
         let Sequences { tokens, read, .. } = &*self.sequences;
         let mut add = |tokens: &Tensor, rows: &Tensor| -> Result<(), LmError> {

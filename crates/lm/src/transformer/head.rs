@@ -1,8 +1,9 @@
-//! The statistics head: from hidden states to one number a token, without a tensor of all tokens by the vocabulary.
+//! The statistics head: maps hidden states to one number per token, without a tensor of all tokens × vocabulary.
 //!
-//! Logits are made for a chunk of tokens at a time, reduced to the statistics that an objective reads, and forgotten. When the
-//! objective has answered with cotangents, the same chunks are made again and pulled back, into the gradient of the output's
-//! weights and the cotangents of the hidden states. Where one chunk is all, and log p all that is asked, it may be kept instead.
+//! Logits are computed for a chunk of tokens at a time, reduced to the statistics that an objective reads, and
+//! discarded. Once the cotangents are known, the same chunks are computed again and pulled back, into the gradient of
+//! the output weights and the cotangents of the hidden states. If there is only one chunk and log p is the only
+//! statistic, the chunk may be kept instead.
 //!
 //! # Formula
 //!
@@ -15,7 +16,7 @@
 //! ∂L/∂W = Σ_tokens (∂L/∂z)ᵀ h
 //! ```
 //!
-//! ∂D/∂z is that of [`TeacherDivergence`].
+//! ∂D/∂z is the derivative of the [`TeacherDivergence`].
 
 use std::cell::RefCell;
 
@@ -27,42 +28,42 @@ use training::Frozen;
 use crate::device::send;
 use crate::error::LmError;
 
-/// Logits in memory at a time: 512 MiB, and for some statistics a few times that. Smaller chunks are slower, as a product of matrices
-/// goes through all of the weights for each. A chunk is at least one token.
+/// Number of logits in memory at a time: 512 MiB, and a few times that for some statistics. Smaller chunks are slower,
+/// as the product for each chunk reads all of the weights. A chunk has at least one token.
 pub const LOGITS: usize = 1 << 27;
 
-/// Hidden states and the output's weights that make logits of them.
+/// Hidden states, and the output weights that map them to logits.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
-    /// Of shape [tokens, hidden_size].
+    /// Hidden states, [tokens, hidden_size].
     pub hidden: &'a Tensor,
-    /// Of shape [vocabulary, hidden_size].
+    /// Output weights, [vocabulary, hidden_size].
     pub weights: &'a Tensor,
-    /// Where the only chunk is kept until it is pulled back, if it is to be.
+    /// Storage for the only chunk until it is pulled back, if it is to be kept.
     pub kept: Option<&'a Kept>,
 }
 
-/// The only chunk of a head, between its statistics and their pull-back.
+/// The only chunk of a head, kept between its statistics and their pull-back.
 #[derive(Debug, Default)]
 pub struct Kept(RefCell<Option<Exponentials>>);
 
-/// exp(z − max z), and its sum over each token's vocabulary.
+/// exp(z − max z), and its sum over the vocabulary for each token.
 #[derive(Debug)]
 struct Exponentials {
     each: Tensor,
     sum: Tensor,
 }
 
-/// How probable tokens are after hidden states.
+/// Log-probabilities of tokens after hidden states.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
-    /// The most probable token after each hidden state, the first of several, with its log p in nats.
+    /// The most probable token after each hidden state, the first of several, with its log p, nats.
     pub greedy: Vec<(u32, f64)>,
-    /// log p of the tokens that were asked for, in nats.
+    /// log p of the requested tokens, nats.
     pub log_probs: Vec<f64>,
 }
 
-/// Tokens whose logits are made together.
+/// Tokens whose logits are computed together.
 struct Chunk {
     begin: i64,
     tokens: i64,
@@ -75,30 +76,30 @@ impl Head<'_> {
         (0..tokens).step_by(step as usize).map(move |begin| Chunk { begin, tokens: step.min(tokens - begin) })
     }
 
-    /// z, in what the model computes in.
+    /// Logits z, in the type in which the model computes.
     fn product(&self, chunk: &Chunk) -> Result<Tensor, LmError> {
         Ok(self.hidden.f_narrow(0, chunk.begin, chunk.tokens)?.f_matmul(&self.weights.f_transpose(0, 1)?)?)
     }
 
-    /// z − max z, in 32 bits.
+    /// Shifted logits z − max z, in 32 bits.
     fn logits(&self, chunk: &Chunk) -> Result<Tensor, LmError> {
         let mut logits = self.product(chunk)?.f_to_kind(Kind::Float)?;
         let greatest = logits.f_amax([-1].as_slice(), true)?;
         Ok(logits.f_sub_(&greatest)?)
     }
 
-    /// log p, in 32 bits.
+    /// Log-probabilities log p, in 32 bits.
     fn log_probs(&self, chunk: &Chunk) -> Result<Tensor, LmError> {
         let mut logits = self.logits(chunk)?;
         let sum = logits.f_exp()?.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
         Ok(logits.f_sub_(&sum.f_log()?)?)
     }
 
-    /// The most probable token after each hidden state; the first of several.
+    /// The most probable token after each hidden state, the first of several.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn greedy(&self) -> Result<Tensor, LmError> {
         no_grad(|| {
             let greedy = |chunk| Ok(self.product(&chunk)?.f_argmax(-1, false)?);
@@ -107,12 +108,13 @@ impl Head<'_> {
         })
     }
 
-    /// How probable these tokens are, each after a hidden state, in whose order they are, and the most probable ones: for so many as can
-    /// be waited for. A token that is the most probable one has its number, to the last bit.
+    /// Log-probabilities of these tokens, each after the hidden state at its index, and the most probable token after
+    /// each hidden state. Copies the results to the host. A requested token that is the most probable one has the same
+    /// number to the last bit.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn scored(&self, tokens: &[(usize, u32)]) -> Result<Scores, LmError> {
         no_grad(|| {
             let mut scores = Scores::default();
@@ -130,13 +132,13 @@ impl Head<'_> {
                 let sums = logits.f_exp_()?.f_sum_dim_intlist([-1].as_slice(), false, Kind::Float)?;
                 let log_sums = sums.f_to_kind(Kind::Double)?.f_log()?;
                 let taken = taken.f_sub(&log_sums.f_index_select(0, &rows)?)?;
-                // The greatest logit is 0.
+                // The greatest shifted logit is 0.
                 let together = Tensor::f_cat(&[greatest, log_sums.f_neg()?, taken], 0)?.f_to_device(Device::Cpu)?;
                 let mut values = vec![0.0; together.numel()];
                 together.f_copy_data(&mut values, together.numel())?;
                 let (greatest, values) = values.split_at(chunk.tokens as usize);
                 let (theirs, taken) = values.split_at(chunk.tokens as usize);
-                // Every token is a whole number far below the first that 64 bits do not hold.
+                // Token ids are whole numbers that 64-bit floating point holds exactly.
                 scores.greedy.extend(greatest.iter().zip(theirs).map(|(token, log_prob)| (*token as u32, *log_prob)));
                 scores.log_probs.extend(taken);
             }
@@ -144,8 +146,8 @@ impl Head<'_> {
         })
     }
 
-    /// Calls `read(first, logits, greatest)` for each chunk of hidden states, with the index of its first one, their
-    /// logits z − max z row by row, and max z of each.
+    /// Calls `read(first, logits, greatest)` for each chunk of hidden states, with the index of its first one, the
+    /// logits z − max z row by row, and max z of each row.
     ///
     /// # Errors
     ///
@@ -171,8 +173,9 @@ impl Head<'_> {
         })
     }
 
-    /// Fills the wanted columns of `out` for the response's `tokens`, one for each hidden state, and empties the others.
-    /// `frozen` has hidden states and weights of other models, where their distributions are wanted.
+    /// Fills the wanted columns of `out` for the response's `tokens`, one for each hidden state, and empties the
+    /// others. `frozen` has hidden states and weights of the reference and the teacher, if their distributions are
+    /// needed.
     ///
     /// # Errors
     ///
@@ -203,7 +206,7 @@ impl Head<'_> {
                     parts.push(statistic_of(*statistic, &log_probs, &taken, frozen, &chunk)?);
                 }
             }
-            // Everything goes to the host at once, so that a GPU need not wait for it chunk by chunk.
+            // Copies everything to the host at once, so that a GPU does not wait after each chunk.
             let columns_of_parts: Vec<_> =
                 parts.iter().map(|parts| Tensor::f_cat(parts, 0)).collect::<Result<_, _>>()?;
             let together = Tensor::f_stack(&columns_of_parts, 0)?.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?;
@@ -217,8 +220,8 @@ impl Head<'_> {
         })
     }
 
-    /// log p of the tokens taken, in one buffer, by the same operations as [`log_probs`](Self::log_probs): a policy that is its own
-    /// reference agrees with it to the last bit, whatever else is asked of either.
+    /// log p of the tokens taken, in one buffer, by the same operations as [`log_probs`](Self::log_probs): a policy
+    /// that is its own reference agrees with it to the last bit, whatever other statistics are wanted of either.
     fn log_prob(&self, chunk: &Chunk, taken: &Tensor) -> Result<Tensor, LmError> {
         let logits = self.logits(chunk)?;
         let own = logits.f_gather(-1, &taken.f_unsqueeze(-1)?, false)?;
@@ -232,8 +235,9 @@ impl Head<'_> {
         Ok(log_prob)
     }
 
-    /// The cotangents of the hidden states. Adds those of the output's weights to `gradient`, of their shape and in 32 bits, unless
-    /// they are frozen and there is none. The other arguments are those that the statistics came from.
+    /// Returns the cotangents of the hidden states. Adds those of the output weights to `gradient`, which has their
+    /// shape in 32 bits; it is `None` if they are frozen. The other arguments are those that the statistics were
+    /// computed from.
     ///
     /// # Errors
     ///
@@ -337,7 +341,7 @@ impl Head<'_> {
 }
 
 impl Exponentials {
-    /// Of z − max z, in the same memory.
+    /// Computes the exponentials of z − max z in place.
     fn of(mut logits: Tensor) -> Result<Self, LmError> {
         let each = logits.f_exp_()?;
         let sum = each.f_sum_dim_intlist([-1].as_slice(), true, Kind::Float)?;
@@ -345,7 +349,7 @@ impl Exponentials {
     }
 }
 
-/// Cotangents of shape [tokens, 1]; those that an objective does not answer are not there.
+/// Cotangents of shape [tokens, 1]; `None` for those that the objective does not have.
 struct Columns {
     log_prob: Option<Tensor>,
     reference_kl: Option<Tensor>,
@@ -377,7 +381,7 @@ fn statistic_of(
     chunk: &Chunk,
 ) -> Result<Tensor, LmError> {
     let sum = |values: Tensor| values.f_sum_dim_intlist([-1].as_slice(), false, Kind::Float);
-    // What is never negative stays so when it is rounded.
+    // Clamps statistics that are never negative, as rounding could make them so.
     Ok(match statistic {
         Statistic::LogProb => log_probs.f_gather(-1, &taken.f_unsqueeze(-1)?, false)?.f_squeeze_dim(-1)?,
         Statistic::ReferenceKl => {
@@ -394,22 +398,22 @@ fn statistic_of(
     })
 }
 
-/// What a statistic needs of another model.
+/// The other model that a statistic needs, or an error without it.
 fn required<T>(other: Option<T>, statistic: Statistic) -> Result<T, LmError> {
     other.ok_or(LmError::Statistic { statistic: statistic.into() })
 }
 
-/// Σ over the vocabulary.
+/// Sum over the vocabulary.
 fn total(values: &Tensor, keep: bool) -> Result<Tensor, LmError> {
     Ok(values.f_sum_dim_intlist([-1].as_slice(), keep, Kind::Float)?)
 }
 
-/// log (β teacher + (1 − β) policy), by log-probabilities.
+/// log (β teacher + (1 − β) policy) from log-probabilities.
 fn mixture(beta: f64, log_probs: &Tensor, teacher: &Tensor) -> Result<Tensor, LmError> {
     Ok(teacher.f_add_scalar(beta.ln())?.f_logaddexp(&log_probs.f_add_scalar((-beta).ln_1p())?)?)
 }
 
-/// The divergence of a policy from a teacher, by log-probabilities of shape [tokens, vocabulary].
+/// Divergence of a policy from a teacher, from log-probabilities of shape [tokens, vocabulary].
 fn divergence(kind: TeacherDivergence, log_probs: &Tensor, teacher: &Tensor) -> Result<Tensor, LmError> {
     let kl = |first: &Tensor, second: &Tensor| total(&first.f_exp()?.f_mul_(&first.f_sub(second)?)?, false);
     match kind {
@@ -423,7 +427,7 @@ fn divergence(kind: TeacherDivergence, log_probs: &Tensor, teacher: &Tensor) -> 
     }
 }
 
-/// Its derivatives by the policy's logits.
+/// Derivatives of the divergence by the policy's logits.
 fn divergence_cotangent(
     kind: TeacherDivergence,
     log_probs: &Tensor,
@@ -441,7 +445,7 @@ fn divergence_cotangent(
     Ok(differences.f_sub(&mean)?.f_mul_(probs)?.f_mul_scalar_(weight)?)
 }
 
-/// sum += a b, where the sum is in 32 bits and the factors may be in less.
+/// Computes sum += a b, with the sum in 32 bits and factors in 32 or fewer.
 fn add_product(sum: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<(), LmError> {
     if a.f_kind()? == sum.f_kind()? {
         _ = sum.f_addmm_(a, b)?;

@@ -1,8 +1,8 @@
-//! The transformer: a decoder of Llama's kind, with hidden states in the middle and linear maps at its ends.
+//! The transformer: a decoder in the style of Llama, with linear maps at both ends of its layers.
 //!
-//! What comes before the layers ([`Transformer::embed`]) and behind them (the head) is pulled back by hand, so that neither a
-//! [tokens, vocabulary] tensor nor a dense gradient of the embedding table is ever made. The layers are differentiated by the
-//! engine, one by one ([`Tape`]).
+//! What comes before the layers ([`Transformer::embed`]) and after them (the head) is pulled back by hand, so that
+//! neither a [tokens, vocabulary] tensor nor a dense gradient of the embedding table is ever allocated. libtorch
+//! differentiates the layers, one by one ([`Tape`]).
 
 pub mod attention;
 pub mod layer;
@@ -25,25 +25,25 @@ use layer::{Convert, Layer, Linear, Maps, Norm};
 use low_rank::LowRank;
 use rope::Angles;
 
-/// A model's weights and how they are put together.
+/// A transformer with its weights.
 #[derive(Debug)]
 pub struct Transformer {
     config: ModelConfig,
     embedding: Tensor,
     layers: Vec<Layer>,
     norm: Norm,
-    /// The output weights, if they are not the embedding table.
+    /// Output weights, if they are not the embedding table.
     head: Option<Tensor>,
-    /// What the adapters of its layers are, if they have some.
+    /// Shape of the adapters, if the model has some.
     lora: Option<Lora>,
 }
 
 /// A parameter's name in a checkpoint, and its shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// The name.
+    /// Name of the parameter.
     pub name: String,
-    /// Its dimensions.
+    /// Dimensions of the parameter.
     pub size: Vec<i64>,
 }
 
@@ -53,7 +53,7 @@ const NORM: &str = "model.norm.weight";
 /// Name of the output weights, if they are not the embedding table.
 pub(crate) const HEAD: &str = "lm_head.weight";
 
-/// Every parameter of a model, in the one order that gradients, optimizers and files have.
+/// Every parameter of a model, in the order of gradients, optimizers and files.
 pub fn shapes(config: &ModelConfig) -> Vec<Shape> {
     let shape = |name: String, size: &[usize]| Shape { name, size: size.iter().map(|size| *size as i64).collect() };
     let ModelConfig { vocabulary, hidden_size: hidden, .. } = *config;
@@ -76,23 +76,23 @@ pub fn shapes(config: &ModelConfig) -> Vec<Shape> {
     shapes
 }
 
-/// Whether a tensor of this name is no parameter but may be in a checkpoint, as it follows from the configuration.
+/// Whether a tensor of this name may be in a checkpoint without being a parameter, as the configuration determines it.
 pub fn is_redundant(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
 }
 
-/// A linear map that has an adapter.
+/// A linear map with an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Adapted {
-    /// Its name in a checkpoint, without `.weight`.
+    /// Name in a checkpoint, without `.weight`.
     pub(crate) name: String,
-    /// Numbers that it answers.
+    /// Size of its output.
     pub(crate) rows: i64,
-    /// Numbers that it reads.
+    /// Size of its input.
     pub(crate) columns: i64,
 }
 
-/// Every linear map of a model that these adapters are on, in the one order.
+/// Every linear map of a model that has such an adapter, in order.
 pub(crate) fn adapted(config: &ModelConfig, lora: &Lora) -> Vec<Adapted> {
     let maps = (0..config.layers).flat_map(|layer| maps(config, layer).into_list());
     maps.filter(|map| lora.targets().contains(&map.projection))
@@ -100,7 +100,7 @@ pub(crate) fn adapted(config: &ModelConfig, lora: &Lora) -> Vec<Adapted> {
         .collect()
 }
 
-/// A linear map of a layer as a checkpoint has it.
+/// A linear map of a layer as stored in a checkpoint.
 struct Map {
     projection: Projection,
     name: String,
@@ -135,11 +135,11 @@ fn maps(config: &ModelConfig, layer: usize) -> Maps<Map> {
 }
 
 impl Transformer {
-    /// The model of these weights, each of the kind and on the device that the model is to compute in.
+    /// Builds a model from weights, each of the type and on the device in which the model computes.
     ///
     /// # Errors
     ///
-    /// [`LmError::Weight`] for a parameter that is missing.
+    /// [`LmError::Weight`] for a missing parameter.
     pub fn new(config: ModelConfig, mut weights: Weights) -> Result<Self, LmError> {
         let embedding = weights.take(EMBEDDING)?;
         let mut layers = Vec::with_capacity(config.layers);
@@ -158,12 +158,12 @@ impl Transformer {
         Ok(Self { config, embedding, layers, norm, head, lora: None })
     }
 
-    /// Gives the model adapters, of numbers by their names in PEFT's files, in place of any that it has. Its own weights are frozen
-    /// from then on.
+    /// Adds adapters to the model, from tensors by their names in PEFT's files, and replaces existing ones. The model's
+    /// own weights are frozen from then on.
     ///
     /// # Errors
     ///
-    /// [`LmError::Weight`] for one that is missing, and [`LmError::Engine`].
+    /// [`LmError::Weight`] for a missing tensor, and [`LmError::Engine`].
     pub fn adapt(&mut self, lora: Lora, mut weights: Weights) -> Result<(), LmError> {
         let (kind, device) = (self.kind(), self.device());
         let mut take = |map: &str, side| -> Result<Tensor, LmError> {
@@ -185,8 +185,8 @@ impl Transformer {
         Ok(())
     }
 
-    /// Reads a model's folder, to compute in `dtype` on this device. Output weights that differ from the embedding
-    /// table are the model's, even if the configuration ties the two: its `tied_embeddings` is then false.
+    /// Reads a model's folder, for computation in `dtype` on this device. If output weights differ from the embedding
+    /// table, they are used even if the configuration ties the two: `tied_embeddings` is then false.
     ///
     /// # Errors
     ///
@@ -200,7 +200,7 @@ impl Transformer {
         Self::new(config, weights)
     }
 
-    /// The model with each of its tensors converted, and with these adapters.
+    /// Copies the model with each of its tensors converted, and with these adapters.
     fn map(
         &self,
         convert: &Convert<'_>,
@@ -217,31 +217,32 @@ impl Transformer {
         })
     }
 
-    /// The same model with the same weights: what changes in one changes in the other. No gradient is tracked through it.
+    /// A second handle of the same weights: a change in one shows in the other. It tracks no gradient.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn view(&self) -> Result<Self, LmError> {
         let view =
             |linear: &Linear| linear.map(&share, linear.low_rank.as_ref().map(|own| own.map(&share)).transpose()?);
         self.map(&share, &view, self.lora.as_ref())
     }
 
-    /// The same without its adapters.
+    /// The model on the same weights without its adapters.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn base(&self) -> Result<Self, LmError> {
         self.map(&share, &|linear| linear.map(&share, None), None)
     }
 
-    /// The same model with weights of its own; where it has adapters, with adapters of its own, as its other weights are frozen.
+    /// Copies the model with its weights; of a model with adapters, only these are copied, as the other weights are
+    /// frozen.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn copy(&self) -> Result<Self, LmError> {
         let convert: &Convert<'_> = if self.lora.is_some() { &share } else { &copy };
         let own =
@@ -249,11 +250,11 @@ impl Transformer {
         self.map(convert, &own, self.lora.as_ref())
     }
 
-    /// The model without adapters that answers what this one does with them, but for rounding.
+    /// A model without adapters that computes the same function, up to rounding.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn merged(&self) -> Result<Self, LmError> {
         let merge = |linear: &Linear| match &linear.low_rank {
             Some(low_rank) => linear
@@ -264,7 +265,7 @@ impl Transformer {
         self.map(&share, &merge, None)
     }
 
-    /// What its adapters are, if it has some.
+    /// Shape of the adapters, if the model has some.
     pub fn lora(&self) -> Option<&Lora> {
         self.lora.as_ref()
     }
@@ -274,7 +275,7 @@ impl Transformer {
         self.layers.iter().flat_map(Layer::adapters).collect()
     }
 
-    /// What training changes, with names: the adapters where there are some, or else every parameter.
+    /// Trained parameters with their names: the adapters if there are some, or else every parameter.
     pub fn trained(&self) -> Vec<(Shape, &Tensor)> {
         match &self.lora {
             Some(lora) => lora.shapes(&self.config).into_iter().zip(self.adapters()).collect(),
@@ -282,16 +283,16 @@ impl Transformer {
         }
     }
 
-    /// The model's shape.
+    /// Shape of the model.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Of its shape and of every number in it, its adapters' too.
+    /// Fingerprint of the shape and of every number in it, including those of adapters.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn fingerprint(&self) -> Result<blake3::Hash, LmError> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("{:?} {:?}", self.config, self.lora).as_bytes());
@@ -301,51 +302,51 @@ impl Transformer {
         Ok(hasher.finalize())
     }
 
-    /// What the model computes in, as a file calls it.
+    /// Type in which the model computes, as files name it.
     pub fn dtype(&self) -> Dtype {
         Dtype::of(self.kind())
     }
 
-    /// What the model computes in.
+    /// Type in which the model computes.
     pub fn kind(&self) -> Kind {
         self.embedding.kind()
     }
 
-    /// Where the model computes.
+    /// Device on which the model computes.
     pub fn device(&self) -> Device {
         self.embedding.device()
     }
 
-    /// The parameters in the order of [`shapes`], without those of adapters.
+    /// Parameters in the order of [`shapes`], without those of adapters.
     pub fn parameters(&self) -> Vec<&Tensor> {
         let layers = self.layers.iter().flat_map(Layer::parameters);
         let ends = [&self.norm.weight].into_iter().chain(&self.head);
         [&self.embedding].into_iter().chain(layers).chain(ends).collect()
     }
 
-    /// The output's weights, of shape [vocabulary, hidden_size].
+    /// Output weights, [vocabulary, hidden_size].
     pub fn head(&self) -> &Tensor {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// The rows of the embedding table for tokens in the layout's order, of shape [tokens, hidden_size]. Not differentiated.
+    /// Rows of the embedding table for tokens in the layout's order, [tokens, hidden_size]. No gradient is tracked.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn embed(&self, tokens: &Tensor) -> Result<Tensor, LmError> {
         Ok(self.embedding.f_index_select(0, tokens)?.f_detach()?)
     }
 
-    /// What the layers read for embeddings: some architectures scale them.
+    /// Scales embeddings to the input of the layers, if the architecture does so.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn scale_embeddings(&self, embeddings: &Tensor) -> Result<Tensor, LmError> {
         match self.config.architecture {
             Architecture::Gemma => {
-                // Rounded to what the model computes in before it is multiplied with.
+                // The factor is rounded to the type in which the model computes before the product.
                 let scale = Tensor::from((self.config.hidden_size as f64).sqrt()).f_to_kind(embeddings.f_kind()?)?;
                 Ok(embeddings.f_mul_scalar(scale.f_double_value(&[])?)?)
             }
@@ -353,11 +354,11 @@ impl Transformer {
         }
     }
 
-    /// The angles of a layout's positions.
+    /// Rotary angles of positions.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn angles(&self, positions: &[i64]) -> Result<Angles, LmError> {
         Angles::new(&self.config.rope, self.config.head_dim, positions, self.kind(), self.device())
     }
@@ -367,8 +368,8 @@ impl Transformer {
         self.layers[index].forward(x, angles, &mut |heads| heads.attend(layout, window))
     }
 
-    /// Takes tokens through every layer, where `attend(layer, heads)` is asked what each layer's heads see, and answers normed
-    /// hidden states of shape [rows, tokens, hidden_size].
+    /// Runs tokens through every layer, with `attend(layer, heads)` as the attention of each, and returns normed hidden
+    /// states of shape [rows, tokens, hidden_size].
     ///
     /// # Errors
     ///
@@ -393,7 +394,7 @@ fn share(tensor: &Tensor) -> Result<Tensor, LmError> {
     Ok(tensor.f_detach()?)
 }
 
-/// The same numbers in memory of their own.
+/// Copies a tensor into memory of its own.
 pub(crate) fn copy(tensor: &Tensor) -> Result<Tensor, LmError> {
     let mut copy = tensor.f_detach()?.f_empty_like()?;
     copy.f_copy_(&tensor.f_detach()?)?;

@@ -34,7 +34,7 @@ fn kill_9_at_100_random_moments_repeats_nothing_and_ends_in_the_same_bytes() {
     let whole = folder.path().join("whole.jsonl");
     let begun = Instant::now();
     succeeds(&[&["generate"], &settings[..], &["--out", whole.to_str().unwrap()]].concat());
-    // Kills come at the start and during generation, whatever the machine's speed.
+    // Kills fall into the start and into generation, on machines of any speed.
     let longest = (begun.elapsed() * 9 / 10).max(Duration::from_millis(50)).as_micros() as u64;
     let whole = std::fs::read(&whole).unwrap();
     assert!(whole == printed.as_bytes(), "what is written is what is printed");
@@ -43,7 +43,7 @@ fn kill_9_at_100_random_moments_repeats_nothing_and_ends_in_the_same_bytes() {
     loop {
         let out = folder.path().join(format!("killed-{round}.jsonl"));
         let mut child = begin(&[&settings[..], &["--resume", "--out", out.to_str().unwrap()]].concat());
-        // The last command runs to its end.
+        // The last command runs to completion.
         if kills < 100 {
             std::thread::sleep(Duration::from_micros(rng.random_range(0..longest)));
         } else {
@@ -83,8 +83,8 @@ fn a_file_that_cannot_be_written_is_refused_before_anything_is_read() {
     let there = write(&folder, "there.jsonl", "mine\n");
     let place = folder.path().display().to_string();
     let nothing = ["generate", "--model", "/no/such/model", "--data", "/no/such/data.jsonl", "--out"];
-    fails(&[&nothing[..], &[&there]].concat(), "there.jsonl: a file is there already: with its .asked.json, --resume");
-    fails(&[&nothing[..], &[&place]].concat(), "a folder is there; expected a file's name");
+    fails(&[&nothing[..], &[&there]].concat(), "there.jsonl: the file exists already: with its .asked.json, --resume");
+    fails(&[&nothing[..], &[&place]].concat(), "it is a folder; expected a file");
     fails(&[&nothing[..], &[&format!("{there}/a.jsonl")]].concat(), "--out: ");
     fails(&[&nothing[..], &["/dev/null", "--resume"]].concat(), "/dev/null: --resume needs a regular file");
     assert_eq!(std::fs::read_to_string(&there).unwrap(), "mine\n");
@@ -116,7 +116,7 @@ fn answers_that_were_made_otherwise_are_not_gone_on_with() {
     other(&[&qwen, "--data", &data], "out.jsonl.asked.json: model: expected");
     assert_eq!(std::fs::read_to_string(&out).unwrap(), answers);
     std::fs::remove_file(format!("{out}.asked.json")).unwrap();
-    other(&[&model, "--data", &data], "nothing says what these answers are of, as their .asked.json is missing");
+    other(&[&model, "--data", &data], "the settings of these answers are unknown, as their .asked.json is missing");
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Logits and log-probabilities of tiny checkpoints agree with transformers; `tests/oracles/checkpoints.py` recorded them.
+//! Logits and log-probabilities of tiny checkpoints agree with transformers; `tests/oracles/checkpoints.py` recorded
+//! them.
 
 use crate::oracle::{answers, checkpoint, close, copy_files, device, ids, model, model_in, numbers};
 use lm::checkpoint::config::Dtype;
-use lm::engine::generate::{Settings, generate};
+use lm::engine::generate::{GenerationSettings, generate};
 use lm::train::policy::LmPolicy;
 use lm::transformer::batch::{Packing, Sequence, States};
 use lm::transformer::model::Transformer;
@@ -12,7 +13,7 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 use training::{Frozen, Policy};
 
-/// Log-probabilities of all tokens but the first of each sequence, given those before.
+/// Log-probabilities of all tokens but the first of each sequence, given the tokens before.
 fn log_probs(policy: &LmPolicy, sequences: &[Vec<u32>], packing: Packing) -> Vec<f64> {
     let sequences: Vec<_> = sequences.iter().map(|ids| Sequence { prompt: &ids[..1], response: &ids[1..] }).collect();
     let tokens: Vec<usize> =
@@ -53,7 +54,7 @@ fn logits_agree_with_transformers_for_every_architecture() {
         let model = model(name);
         for case in answer["sequences"].as_array().unwrap() {
             let mut ids = ids(&case["ids"]);
-            // A response's last token is not read, so one more makes all of them a state.
+            // A response's last token is not an input, so one more token makes all of them states.
             ids.push(0);
             let sequence = Sequence { prompt: &ids[..1], response: &ids[1..] };
             let states = States::new(&model, &[sequence], Packing::Padded).unwrap();
@@ -79,7 +80,7 @@ fn sixteen_bits_are_near_thirty_two() {
         for packing in [Packing::Padded, Packing::Packed] {
             let found = log_probs(&narrow, &[ids(&case["ids"])], packing);
             let expected = numbers(&case["log_prob"]);
-            // 0.036 has been seen.
+            // Differences of up to 0.036 were observed.
             close(&found, &expected, 0.1, &format!("{name}, {packing}"));
         }
     }
@@ -96,8 +97,8 @@ fn greedy_tokens_are_the_most_probable_ones() {
     assert_eq!(greedy, expected);
 }
 
-/// What a file holds by transformers' rule: the output's weights are the embedding table where they have the same
-/// numbers or only one of the two is there, whatever the configuration says (`tests/oracles/tied.py`).
+/// Tests transformers' rule: the output weights are the embedding table if both have the same numbers or only one of
+/// the two exists, whatever the configuration says (`tests/oracles/tied.py`).
 #[test]
 fn output_weights_that_differ_from_the_table_are_loaded_and_written_as_they_are() {
     use safetensors::SafeTensors;
@@ -122,13 +123,13 @@ fn output_weights_that_differ_from_the_table_are_loaded_and_written_as_they_are(
         let read = |folder: &std::path::Path| Transformer::read(folder, Dtype::Float32, device()).unwrap();
         let model = read(place.path());
         assert_eq!(model.config().tied_embeddings, case["tied"], "{name}");
-        // The weights that were loaded are written, with a configuration that loads them again.
+        // The loaded weights are written with a configuration that loads them again.
         let target = place.path().join("written");
         lm::checkpoint::folder::write(&target, place.path(), &model.trained(), Dtype::Float32).unwrap();
         assert_eq!(lm::checkpoint::config::read_config(&target).unwrap().tied_embeddings, case["tied"], "{name}");
         let prompt = ids(&case["ids"]);
         for model in [model, read(&target)] {
-            let settings = Settings { max_tokens: 8, ..Settings::default() };
+            let settings = GenerationSettings { max_tokens: 8, ..GenerationSettings::default() };
             let greedy = generate(&model, &[&prompt], &settings).unwrap();
             assert_eq!(greedy[0].response, ids(&case["greedy"]), "{name}");
             let found = log_probs(&LmPolicy::frozen(model), std::slice::from_ref(&prompt), Packing::Padded);

@@ -1,4 +1,4 @@
-//! The program as a user types it, and what its runs leave.
+//! Running of the program as a user does, and comparison of what its runs write.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -38,15 +38,15 @@ pub(crate) fn lines(values: impl IntoIterator<Item = Value>) -> String {
     values.into_iter().map(|value| value.to_string() + "\n").collect()
 }
 
-/// A recipe of two stages, the second with a reference, in the folder of its data.
+/// A recipe of two stages, the second with a reference, in the same folder as its data.
 pub(crate) fn two_stages(folder: &TempDir, model: &str, more: &str) -> String {
     let ids =
         |index: u32, least: u32| -> Vec<u32> { (0..3 + index % 3).map(|k| least + (7 * index + k) % 40).collect() };
     let pair = |index: u32| json!({"prompt_ids": [5 + index % 9, 6 + index % 4], "chosen_ids": ids(index, 3), "rejected_ids": ids(index, 50)});
     let pairs = write(folder, "pairs.jsonl", &lines((0..12).map(pair)));
     let held_out = write(folder, "held_out.jsonl", &lines((3..9).map(pair)));
-    // What is given takes the place of what stands here.
-    // On shared cores, many threads wait for each other longer than they work.
+    // Fields of `more` replace those here. On shared cores, many threads spend more time waiting for each other than
+    // working.
     let own: String =
         ["threads = 1", "batch = 4", "micro_batch = 2", "steps = 8", "learning_rate = 1e-3", "evaluate_every = 3"]
             .into_iter()
@@ -104,7 +104,7 @@ pub(crate) fn metrics(out: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The bytes of every file that two runs of one recipe have in common.
+/// Asserts that two runs of one recipe have written the same bytes.
 #[track_caller]
 pub(crate) fn same(one: &Path, other: &Path, trained: &[&str]) {
     for file in ["metrics.jsonl", "recipe.toml"].iter().chain(trained) {
@@ -112,5 +112,5 @@ pub(crate) fn same(one: &Path, other: &Path, trained: &[&str]) {
     }
 }
 
-/// The files of a trained model.
+/// Files of a trained model.
 pub(crate) const MODEL: [&str; 2] = ["model/model.safetensors", "model/config.json"];

@@ -3,7 +3,7 @@
 use lm::checkpoint::config::{ModelConfig, RopeScaling, parse_config};
 use serde_json::{Value, json};
 
-/// The shape in the oracle's words.
+/// The shape, as the oracle describes it.
 fn shape(config: &ModelConfig) -> Value {
     let mut rope = match config.rope.scaling {
         RopeScaling::Default => json!({"rope_type": "default"}),

@@ -1,4 +1,4 @@
-//! The CUDA half of the suite: the same tests, told of another device.
+//! The CUDA half of the suite: the same tests on another device.
 
 use std::io::Write;
 use std::process::Command;
@@ -7,13 +7,13 @@ use lm::device::device;
 
 use crate::oracle::DEVICE;
 
-/// Tests of what is computed; the others are of what is read and written.
+/// Tests that compute; the others read and write.
 const COMPUTED: [&str; 6] = ["checkpoints::", "finetune::", "generate::", "lora::", "properties::", "ranks::"];
 
 #[test]
 fn what_holds_on_a_cpu_holds_on_a_gpu() {
     if let Err(problem) = device("cuda") {
-        // Past the test harness, which keeps to itself what a test prints that passes.
+        // The test harness captures the output of passing tests, but not what is written to the stream directly.
         let mut output = std::io::stderr();
         writeln!(output, "skipped: the suite on CUDA ({} and more): {problem}", COMPUTED[0]).unwrap();
         return;

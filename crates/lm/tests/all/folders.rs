@@ -25,7 +25,7 @@ fn score_and_merge_refuse_weights_that_are_not_finite() {
     let broken = with_number("llama", f32::NAN);
     let data = write(&folder, "data.jsonl", &lines([json!({"prompt_ids": [3], "response_ids": [4]})]));
     let (model, adapter, merged) = (text(broken.path()), text(adapter("llama")), text(folder.path().join("merged")));
-    let named = "model.safetensors: model.norm.weight expected finite numbers, got infinity or not-a-number at [3]";
+    let named = "model.safetensors: model.norm.weight expected finite numbers, got infinity or NaN at [3]";
     fails(&["score", "--model", &model, "--data", &data], named);
     fails(&["merge", "--model", &model, "--adapter", &adapter, "--out", &merged], named);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -57,12 +57,12 @@ fn what_is_there_already_is_refused_before_anything_is_read() {
     let (none, out) = (text(folder.path()), text(folder.path().join("deep/er/merged")));
     fails(
         &["merge", "--model", &none, "--adapter", &none, "--out", &there],
-        "there: something is there already: remove it, or name a folder that is not there yet",
+        "there: it exists already: remove it, or name a new folder",
     );
     assert_eq!(std::fs::read_to_string(&there).unwrap(), "mine");
     let (model, adapter) = (text(checkpoint("llama")), text(adapter("llama")));
     succeeds(&["merge", "--model", &model, "--adapter", &adapter, "--out", &out]);
-    fails(&["merge", "--model", &model, "--adapter", &adapter, "--out", &out], "something is there already");
+    fails(&["merge", "--model", &model, "--adapter", &adapter, "--out", &out], "it exists already");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_merge_clears_what_a_killed_one_left() {
             .filter(|name| name.starts_with(".unfinished-"))
             .collect()
     };
-    // One that is at its end before it is seen at work is tried again.
+    // A process that ends before it is seen at work is started again.
     while left().is_empty() {
         _ = std::fs::remove_dir_all(&out);
         let mut merge = Command::new(env!("CARGO_BIN_EXE_lm")).args(arguments).stdout(Stdio::null()).spawn().unwrap();
@@ -118,7 +118,7 @@ fn no_file_from_outside_of_a_model_s_folder_goes_over_to_another() {
         fails(&["train", &recipe, "--out", &again, "--set", &set], &refused);
         assert!(!Path::new(&out).exists() && !Path::new(&again).join("checkpoints").exists());
     }
-    // The hub's cache is made of such links.
+    // The hub's cache consists of such links.
     let (blobs, snapshot) = (folder.path().join("hub/blobs"), folder.path().join("hub/snapshots/0123"));
     std::fs::create_dir_all(&blobs).unwrap();
     std::fs::create_dir_all(&snapshot).unwrap();
@@ -141,7 +141,7 @@ fn a_checkpoint_that_is_not_there_is_refused_with_those_that_are() {
     let (run, out) = (text(folder.path().join("run")), text(folder.path().join("out")));
     fails(&["export", "--run", &run, "--out", &out], "run/checkpoints: there is no checkpoint");
     succeeds(&["train", &recipe, "--out", &run]);
-    let refused = "run/checkpoints: there is no checkpoint 0-7; those that are there: 1-2, 1-4";
+    let refused = "run/checkpoints: there is no checkpoint 0-7; existing ones: 1-2, 1-4";
     fails(&["export", "--run", &run, "--out", &out, "--checkpoint", "0-7"], refused);
     succeeds(&["export", "--run", &run, "--out", &out, "--checkpoint", "1-2"]);
 }
@@ -159,17 +159,17 @@ fn dropout_of_attention_is_refused_for_training_alone_and_ranks_are_bounded() {
     config["attention_dropout"] = json!(0.1);
     std::fs::write(model.join("config.json"), config.to_string()).unwrap();
     let set = format!("model={}", model.display());
-    let refused = "config.json: attention_dropout: expected 0, as models are trained without dropout here";
+    let refused = "config.json: attention_dropout: expected 0, as dropout is not supported in training";
     fails(&["train", &recipe, "--out", &out, "--set", &set], refused);
     let data = write(&folder, "data.jsonl", &lines([json!({"prompt_ids": [3], "response_ids": [4]})]));
     let scores = |model: &Path| succeeds(&["score", "--model", &text(model), "--data", &data]);
     assert_eq!(scores(&model), scores(&checkpoint("llama")));
-    let refused = "lora.rank: expected at most 32, the greatest rank of a map of this model that is adapted, got 33";
+    let refused = "lora.rank: expected at most 32, the greatest rank of an adapted map of this model, got 33";
     fails(&["train", &low_rank, "--out", &out, "--set", "lora.rank=33"], refused);
     fails(&["inspect", "--recipe", &low_rank, "--set", "lora.rank=33"], refused);
 }
 
-/// A base model: its tokenizer's `eos_token` is not the marker with which its chat template ends turns.
+/// A base model whose tokenizer's `eos_token` differs from the marker with which its chat template ends turns.
 fn base(folder: &TempDir) -> String {
     let source = oracles().join("tokenizers/chatml");
     let model = folder.path().join("base");

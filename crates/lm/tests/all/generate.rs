@@ -1,11 +1,11 @@
-//! Prompts go on as transformers lets them, alone and beside others, and as often as the model says.
+//! Generated responses agree with transformers, alone and beside others, and have the model's frequencies.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::oracle::{answers, close, device, ids, model, numbers};
 use lm::checkpoint::config::Dtype;
-use lm::engine::generate::{Continuation, Finish, Settings, generate};
+use lm::engine::generate::{Continuation, Finish, GenerationSettings, generate};
 use lm::error::LmError;
 use lm::train::policy::LmPolicy;
 use lm::transformer::batch::{Packing, Sequence, States};
@@ -14,18 +14,18 @@ use objective::{Statistic, TokenStatistics};
 use tch::no_grad;
 use training::{Frozen, Policy};
 
-/// What two ways of adding the same numbers of 32 bits may differ by, where logits reach ten; whatever sees a wrong token or
-/// position is off by a thousand times that.
+/// Bound of the differences between two summation orders of the same 32-bit numbers, for logits of about ten; a wrong
+/// token or position causes a thousand times as much.
 const ROUNDING: f64 = 5e-5;
 
 const CHECKPOINTS: [&str; 6] = ["llama", "llama-sharded", "mistral", "gemma", "qwen2", "qwen2-sliding"];
 
-fn greedy(max_tokens: usize, batch: usize) -> Settings {
-    Settings { max_tokens, batch, ..Settings::default() }
+fn greedy(max_tokens: usize, batch: usize) -> GenerationSettings {
+    GenerationSettings { max_tokens, batch, ..GenerationSettings::default() }
 }
 
-fn sampled(max_tokens: usize, batch: usize) -> Settings {
-    Settings { temperature: 1.0, ..greedy(max_tokens, batch) }
+fn sampled(max_tokens: usize, batch: usize) -> GenerationSettings {
+    GenerationSettings { temperature: 1.0, ..greedy(max_tokens, batch) }
 }
 
 /// Prompts of several lengths, some of them equal.
@@ -42,7 +42,7 @@ fn responses(continuations: &[Continuation]) -> Vec<Vec<u32>> {
     continuations.iter().map(|continuation| continuation.response.clone()).collect()
 }
 
-/// Log-probabilities of a response's tokens as training computes them.
+/// Log-probabilities of a response's tokens, computed as in training.
 pub(crate) fn log_probs(policy: &LmPolicy, prompt: &[u32], response: &[u32]) -> Vec<f64> {
     let states = States::new(policy.model(), &[Sequence { prompt, response }], Packing::Padded).unwrap();
     let forward = policy.forward(&states).unwrap();
@@ -52,7 +52,7 @@ pub(crate) fn log_probs(policy: &LmPolicy, prompt: &[u32], response: &[u32]) -> 
     statistics.log_prob
 }
 
-/// The model's distribution after a prompt.
+/// Distribution of the model after a prompt.
 fn distribution(policy: &LmPolicy, prompt: &[u32]) -> Vec<f64> {
     let vocabulary = policy.model().config().vocabulary as u32;
     (0..vocabulary).map(|token| log_probs(policy, prompt, &[token])[0].exp()).collect()
@@ -83,7 +83,7 @@ fn greedy_continuations_are_those_of_transformers_alone_and_beside_others() {
 fn rows_of_a_batch_go_on_as_they_do_alone() {
     for name in CHECKPOINTS {
         let model = model(name);
-        // Longer than a block of the cache, so that it grows.
+        // The response is longer than a block of the cache, so that the cache grows.
         let together = generate(&model, &prompts(), &greedy(70, 11)).unwrap();
         for (prompt, found) in prompts().iter().zip(&together) {
             let alone = generate(&model, &[prompt], &greedy(70, 1)).unwrap();
@@ -97,7 +97,7 @@ fn rows_of_a_batch_go_on_as_they_do_alone() {
 fn log_probabilities_are_those_that_training_computes() {
     for name in CHECKPOINTS {
         let policy = LmPolicy::frozen(model(name));
-        let narrowed = Settings { temperature: 1.7, top_k: Some(60), top_p: Some(0.9), ..sampled(70, 6) };
+        let narrowed = GenerationSettings { temperature: 1.7, top_k: Some(60), top_p: Some(0.9), ..sampled(70, 6) };
         for settings in [greedy(70, 6), sampled(70, 4), narrowed] {
             let found = generate(policy.model(), &prompts(), &settings).unwrap();
             for (prompt, found) in prompts().iter().zip(found) {
@@ -122,7 +122,7 @@ fn greedy_tokens_are_the_most_probable_after_all_before_them() {
     }
 }
 
-/// Pearson's χ² of counts, over its degrees of freedom; tokens that are expected less than five times are taken together.
+/// Pearson's χ² of counts, with its degrees of freedom; tokens with expected counts below five are pooled.
 fn chi_square(counts: &[usize], probs: &[f64]) -> (f64, f64) {
     let draws: usize = counts.iter().sum();
     let (mut sum, mut cells) = (0.0, 0.0);
@@ -146,8 +146,8 @@ fn chi_square(counts: &[usize], probs: &[f64]) -> (f64, f64) {
     (sum, cells - 1.0)
 }
 
-/// How often each token is drawn first.
-fn counts(model: &Transformer, prompt: &[u32], draws: usize, settings: &Settings) -> Vec<usize> {
+/// Number of times that each token is sampled first.
+fn counts(model: &Transformer, prompt: &[u32], draws: usize, settings: &GenerationSettings) -> Vec<usize> {
     let mut counts = vec![0; model.config().vocabulary];
     for found in generate(model, &vec![prompt; draws], settings).unwrap() {
         counts[found.response[0] as usize] += 1;
@@ -155,7 +155,7 @@ fn counts(model: &Transformer, prompt: &[u32], draws: usize, settings: &Settings
     counts
 }
 
-/// Whether counts are what these probabilities make likely: χ² has the mean f and the variance 2 f.
+/// Whether counts are likely under these probabilities: χ² has mean f and variance 2 f.
 fn is_likely(counts: &[usize], probs: &[f64]) -> bool {
     let (sum, freedom) = chi_square(counts, probs);
     sum < freedom + 4.0 * (2.0 * freedom).sqrt()
@@ -178,13 +178,13 @@ fn tokens_are_drawn_as_often_as_the_model_says() {
     let of_ten = normalized(probs.iter().map(|prob| if *prob >= sorted[9] { *prob } else { 0.0 }));
     let cases = [
         (sampled(1, 500), &probs),
-        (Settings { temperature: 1.3, ..sampled(1, 500) }, &warm),
-        (Settings { top_k: Some(10), ..sampled(1, 500) }, &of_ten),
+        (GenerationSettings { temperature: 1.3, ..sampled(1, 500) }, &warm),
+        (GenerationSettings { top_k: Some(10), ..sampled(1, 500) }, &of_ten),
     ];
     for (settings, own) in &cases {
         let counts = counts(policy.model(), &prompt, 6000, settings);
         for (_, probs) in &cases {
-            // What is drawn from another distribution has to show.
+            // A sample from another distribution must be detected.
             assert_eq!(is_likely(&counts, probs), std::ptr::eq(*own, *probs), "{settings:?}");
         }
     }
@@ -203,8 +203,8 @@ fn tokens_beyond_top_k_and_top_p_are_never_drawn() {
         sum >= 0.6
     });
     for (settings, kept) in [
-        (Settings { top_k: Some(4), ..sampled(1, 500) }, 4),
-        (Settings { top_p: Some(0.6), ..sampled(1, 500) }, reaches.unwrap() + 1),
+        (GenerationSettings { top_k: Some(4), ..sampled(1, 500) }, 4),
+        (GenerationSettings { top_p: Some(0.6), ..sampled(1, 500) }, reaches.unwrap() + 1),
     ] {
         let counts = counts(policy.model(), &prompt, 3000, &settings);
         let mut drawn: Vec<_> = (0..probs.len()).filter(|token| counts[*token] > 0).collect();
@@ -219,13 +219,13 @@ fn tokens_beyond_top_k_and_top_p_are_never_drawn() {
 fn the_same_seed_gives_the_same_tokens_whatever_the_batch_and_another_gives_others() {
     let model = model("qwen2-sliding");
     let all = prompts();
-    let of = |settings: Settings| responses(&generate(&model, &all, &settings).unwrap());
+    let of = |settings: GenerationSettings| responses(&generate(&model, &all, &settings).unwrap());
     let expected = of(sampled(20, 11));
     for batch in [1, 2, 3, 100] {
         assert_eq!(of(sampled(20, batch)), expected, "batches of {batch}");
     }
-    assert_ne!(of(Settings { seed: 1, ..sampled(20, 11) }), expected);
-    // Equal prompts have streams of their own.
+    assert_ne!(of(GenerationSettings { seed: 1, ..sampled(20, 11) }), expected);
+    // Equal prompts have different streams.
     let twice = responses(&generate(&model, &[&all[0], &all[0]], &sampled(20, 2)).unwrap());
     assert_eq!(twice[0], expected[0]);
     assert_ne!(twice[0], twice[1]);
@@ -237,9 +237,10 @@ fn a_row_ends_with_its_first_stop_token_and_the_others_go_on() {
     let all = prompts();
     let free = generate(&model, &all, &sampled(80, 11)).unwrap();
     let token = |row: usize, place: usize| free[row].response[place];
-    // The second goes on long enough for the cache to grow when some rows are gone.
+    // The second response is long enough for the cache to grow after some rows have ended.
     for (max_tokens, stop) in [(12, vec![token(0, 3), token(5, 7), token(8, 0)]), (80, vec![token(1, 2)])] {
-        let cut = generate(&model, &all, &Settings { stop: stop.clone(), ..sampled(max_tokens, 11) }).unwrap();
+        let cut =
+            generate(&model, &all, &GenerationSettings { stop: stop.clone(), ..sampled(max_tokens, 11) }).unwrap();
         let mut lengths = BTreeSet::new();
         for (free, cut) in free.iter().zip(&cut) {
             let free_to = &free.response[..max_tokens];
@@ -253,8 +254,8 @@ fn a_row_ends_with_its_first_stop_token_and_the_others_go_on() {
         assert!(finishes.iter().all(|finish| cut.iter().any(|cut| cut.finish == *finish)), "{lengths:?}");
         assert!(lengths.len() > 3, "{lengths:?}");
     }
-    // A stop token at the end of a prompt is no end of its response.
-    let after = Settings { stop: vec![*all[0].last().unwrap()], ..greedy(1, 1) };
+    // A stop token at the end of a prompt does not end its response.
+    let after = GenerationSettings { stop: vec![*all[0].last().unwrap()], ..greedy(1, 1) };
     assert_eq!(generate(&model, &all[..1], &after).unwrap()[0].response.len(), 1);
 }
 
@@ -276,26 +277,30 @@ fn no_prompts_have_no_answers() {
 fn prompts_and_settings_out_of_range_are_refused_by_name() {
     let model = model("mistral");
     let prompt: &[u32] = &[1, 2];
-    let refused =
-        |prompts: &[&[u32]], settings: &Settings| generate(&model, prompts, settings).unwrap_err().to_string();
-    let setting = |settings: Settings| refused(&[prompt], &settings);
+    let refused = |prompts: &[&[u32]], settings: &GenerationSettings| {
+        generate(&model, prompts, settings).unwrap_err().to_string()
+    };
+    let setting = |settings: GenerationSettings| refused(&[prompt], &settings);
     assert_eq!(refused(&[prompt, &[]], &greedy(1, 1)), "prompts[1]: expected 1 to 127 tokens, got 0");
     assert_eq!(refused(&[&[0; 128]], &greedy(1, 1)), "prompts[0]: expected 1 to 127 tokens, got 128");
     assert_eq!(refused(&[&[1, 96]], &greedy(1, 1)), "prompts[0]: expected tokens less than 96, got 96");
     assert_eq!(setting(greedy(0, 1)), "max_tokens: expected at least 1, got 0");
     assert_eq!(setting(greedy(1, 0)), "batch: expected at least 1, got 0");
-    let of = |temperature| Settings { temperature, ..greedy(1, 1) };
+    let of = |temperature| GenerationSettings { temperature, ..greedy(1, 1) };
     assert_eq!(setting(of(-0.5)), "temperature: expected a number of at least 0, got -0.5");
     assert_eq!(setting(of(f64::NAN)), "temperature: expected a number of at least 0, got NaN");
-    assert_eq!(setting(Settings { top_k: Some(0), ..of(1.0) }), "top_k: expected at least 1, got 0");
+    assert_eq!(setting(GenerationSettings { top_k: Some(0), ..of(1.0) }), "top_k: expected at least 1, got 0");
     for top_p in [0.0, 1.5, f64::NAN] {
         let expected = format!("top_p: expected greater than 0, at most 1, got {top_p}");
-        assert_eq!(setting(Settings { top_p: Some(top_p), ..of(1.0) }), expected);
+        assert_eq!(setting(GenerationSettings { top_p: Some(top_p), ..of(1.0) }), expected);
     }
-    let unused = "expected nothing where temperature is 0, as it would be without effect, got";
-    assert_eq!(setting(Settings { top_k: Some(5), ..of(0.0) }), format!("top_k: {unused} 5"));
-    assert_eq!(setting(Settings { top_p: Some(0.5), ..of(0.0) }), format!("top_p: {unused} 0.5"));
-    assert_eq!(setting(Settings { stop: vec![2, 100], ..of(0.0) }), "stop: expected tokens less than 96, got 100");
+    let unused = "expected nothing at temperature 0, as it would have no effect, got";
+    assert_eq!(setting(GenerationSettings { top_k: Some(5), ..of(0.0) }), format!("top_k: {unused} 5"));
+    assert_eq!(setting(GenerationSettings { top_p: Some(0.5), ..of(0.0) }), format!("top_p: {unused} 0.5"));
+    assert_eq!(
+        setting(GenerationSettings { stop: vec![2, 100], ..of(0.0) }),
+        "stop: expected tokens less than 96, got 100"
+    );
 }
 
 #[test]

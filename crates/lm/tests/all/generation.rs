@@ -1,9 +1,9 @@
-//! Tokens are drawn by a `generation_config.json` as transformers does; `tests/oracles/generation.py` recorded it.
+//! Sampling by a `generation_config.json` agrees with transformers; `tests/oracles/generation.py` recorded it.
 
 use std::collections::BTreeMap;
 
-use lm::checkpoint::generation_config::{Drawing, GENERATION_CONFIG_FILE, GenerationConfig};
-use lm::engine::generate::{Settings, generate};
+use lm::checkpoint::generation_config::{GENERATION_CONFIG_FILE, GenerationConfig, SamplingParameters};
+use lm::engine::generate::{GenerationSettings, generate};
 use lm::engine::sampling::{Sampling, penalise};
 use serde_json::{Value, json};
 
@@ -22,8 +22,8 @@ fn probabilities_of_what_is_drawn_agree_with_transformers() {
     let (prompt, logits) = (ids(&answers["ids"]), numbers(&answers["logits"]));
     let greatest = logits.iter().copied().fold(f64::MIN, f64::max);
     for case in answers["cases"].as_array().unwrap() {
-        let drawing = config(&case["file"]).as_transformers(Drawing::default());
-        let (sampling, penalty) = Sampling::of(drawing).unwrap();
+        let parameters = config(&case["file"]).as_transformers(SamplingParameters::default());
+        let (sampling, penalty) = Sampling::of(parameters).unwrap();
         let Some(expected) = case["drawn"].as_object() else {
             assert_eq!(sampling, None, "{}", case["file"]);
             continue;
@@ -49,9 +49,10 @@ fn repetition_is_penalised_as_by_transformers() {
     let answers = answers("generation.json");
     let model = model(answers["checkpoint"].as_str().unwrap());
     for case in answers["cases"].as_array().unwrap() {
-        let Drawing { repetition_penalty, .. } = config(&case["file"]).drawing;
+        let SamplingParameters { repetition_penalty, .. } = config(&case["file"]).sampling;
         for batch in [1, 3] {
-            let settings = Settings { max_tokens: 12, repetition_penalty, batch, ..Settings::default() };
+            let settings =
+                GenerationSettings { max_tokens: 12, repetition_penalty, batch, ..GenerationSettings::default() };
             let prompts = vec![ids(&answers["ids"]); batch];
             for found in generate(&model, &prompts, &settings).unwrap() {
                 assert_eq!(found.response, ids(&case["greedy"]), "{}", case["file"]);
@@ -76,7 +77,7 @@ fn generate_reads_the_file_and_options_take_its_place() {
     file(json!({"do_sample": true, "temperature": 9.0, "eos_token_id": [plain[1]]}));
     let drawn = response(&["--seed", "1"]);
     assert_ne!(drawn, response(&["--seed", "2"]));
-    // Its end stands in the place of the configuration's.
+    // The end token of the file replaces that of the configuration.
     let ended = response(&["--temperature", "0"]);
     assert!(plain.starts_with(&ended) && ended.len() <= 2, "{ended:?}");
     assert_eq!(response(&["--generation-config", "none"]), plain);

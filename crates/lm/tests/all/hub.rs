@@ -1,4 +1,4 @@
-//! A model by its id is fetched once, from a hub that a thread of the test plays.
+//! A model by its id is downloaded once, from a hub that a thread of the test imitates.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +13,7 @@ use crate::oracle::checkpoint;
 
 const COMMIT: &str = "0123456789012345678901234567890123456789";
 
-/// The files of a model, by their names.
+/// Files of a model, by their names.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries
@@ -24,12 +24,12 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 /// Requested paths.
 type Seen = Arc<Mutex<Vec<String>>>;
 
-/// Answers the hub's questions about one model, `owner/tiny`, and answers where it listens.
+/// Serves one model, `owner/tiny`, as the hub does, and returns the server's address.
 fn hub(files: BTreeMap<String, Vec<u8>>) -> String {
     watched(files).0
 }
 
-/// The same, with what is asked.
+/// Serves the model, and also returns the requested paths.
 fn watched(files: BTreeMap<String, Vec<u8>>) -> (String, Seen) {
     let seen = Seen::default();
     let told = Arc::clone(&seen);
@@ -37,7 +37,7 @@ fn watched(files: BTreeMap<String, Vec<u8>>) -> (String, Seen) {
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            // A client that hangs up is no failure of the hub.
+            // A client that disconnects is not an error of the hub.
             _ = stream.map(|stream| answer(stream, &files, &told));
         }
     });
@@ -113,7 +113,7 @@ fn a_model_is_found_on_the_hub_and_then_without_it() {
     let error = String::from_utf8_lossy(&missing.stderr).into_owned();
     assert_eq!(missing.status.code(), Some(2));
     assert!(
-        error.starts_with("error: model \"owner/other\": there is no such folder, and the hub answers: "),
+        error.starts_with("error: model \"owner/other\": there is no such folder, and the hub's error is: "),
         "{error}"
     );
 }

@@ -29,7 +29,7 @@ fn unusable() -> Vec<(String, &'static str, &'static str)> {
         (
             pair(json!([5]), json!([6, 7]), json!([6, 7])),
             "with equal responses",
-            "rejected: expected a response other than chosen, as two equal ones teach nothing, got the same",
+            "rejected: expected a response other than chosen, as a method cannot learn from two equal ones, got the same",
         ),
         (pair(json!(vec![7; 50]), json!([8]), json!([9])), "too long", "50 prompt tokens"),
         (
@@ -65,7 +65,7 @@ fn unusable_records_of_every_kind_are_an_error_with_their_line_or_skipped_and_co
         assert!(told.starts_with(&format!("error: {data}:2: {problem}")), "{told}\n  lacks {problem}");
         assert!(!out.exists(), "a run that is refused leaves no folder");
     }
-    // Among the others, twice each.
+    // Usable records with the unusable ones among them, twice each.
     let bad: String = unusable().iter().map(|(record, ..)| format!("{record}\n")).collect();
     let (head, tail) = pairs.split_at(first.len() + 1);
     let data = write(&folder, "mixed.jsonl", &format!("{head}{bad}{tail}{bad}"));
@@ -87,7 +87,9 @@ fn unusable_records_of_every_kind_are_an_error_with_their_line_or_skipped_and_co
     let (code, told, _) = train("none", &none, "skip");
     assert_eq!(code, Some(2), "{told}");
     assert!(
-        told.contains("none.jsonl: records: expected at least 1 that can be learnt from, got 0, as 8 were skipped")
+        told.contains(
+            "none.jsonl: records: expected at least 1 that the method can learn from, got 0, as 8 were skipped"
+        )
     );
 }
 

@@ -17,7 +17,7 @@ use self::fake::{Fake, Reply, Shown};
 use crate::command::{fails, lines, succeeds, write};
 use crate::oracle::{answers, close, speaking};
 
-/// Answers to as many instructions.
+/// Answers to this many instructions.
 fn outputs(name: &str, texts: &[&str]) -> Outputs {
     let answer = |(index, text): (usize, &&str)| {
         let instruction = format!("question {index}");
@@ -54,7 +54,7 @@ fn files(folder: &TempDir, pairs: usize) -> (String, String, String) {
     (file("a"), file("b"), folder.path().join("out").display().to_string())
 }
 
-/// Waits until the judge received so many requests.
+/// Waits until the judge has received this many requests.
 fn wait_for(fake: &Fake, requests: usize) {
     let begun = Instant::now();
     while fake.requests.lock().unwrap().len() < requests {
@@ -97,7 +97,7 @@ fn a_comparison_that_is_killed_goes_on_and_asks_nothing_twice_but_what_was_on_it
     assert_eq!(judgement["counts"], json!({"pairs": 40, "judged": 40, "a": 40, "b": 0, "tie": 40, "unparsable": 0}));
     assert_eq!(judgement["win_rate"], json!({"rate": 0.75, "interval": [0.75, 0.75]}));
     assert_eq!((&judgement["asked"]["seed"], &judgement["asked"]["model"]), (&json!(5), &json!("m")));
-    // A whole comparison asks nothing, and says the same.
+    // A complete comparison sends no request and prints the same.
     let requests = fake.requests().len();
     let written = std::fs::read(Path::new(&out).join("judgement.json")).unwrap();
     let table = succeeds(&arguments);
@@ -124,7 +124,7 @@ fn ctrl_c_leaves_what_the_same_command_goes_on_with() {
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(130));
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("the same command goes on with the verdicts in"));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("the same command continues with the verdicts in"));
     let verdicts = std::fs::read_to_string(Path::new(&out).join("verdicts.jsonl")).unwrap().lines().count();
     assert_eq!(verdicts, fake.requests().len(), "what was on its way is waited for");
     assert!(verdicts < 24 && begin(&arguments).wait().unwrap().success());
@@ -191,7 +191,7 @@ fn files_that_cannot_be_compared_are_refused_by_file_and_record_before_anything_
     fails(&missing, "missing.json: No such file");
     fails(
         &["judge", &a, &a, "--judge", "nowhere", "--model", "m", "--out", &out],
-        "judge: expected an address as http",
+        "judge: expected an address such as http",
     );
     assert!(fake.requests().is_empty());
 }
@@ -225,7 +225,8 @@ fn files_are_those_that_alpaca_eval_read_and_are_paired_as_it_pairs_them() {
         })
         .collect();
     assert!(found == expected && found.len() == 4, "{found:?}");
-    // What alpaca_eval's own evaluation says where its judge prefers the longer output, and what a comparison by such a judge does.
+    // Compares alpaca_eval's own evaluation of a judge that prefers the longer output with a comparison by such a
+    // judge.
     let fake = Fake::new(|shown| {
         longer(&Shown { first: characters(&shown.first), second: characters(&shown.second), before: 0 })
     });
@@ -246,7 +247,7 @@ fn files_are_those_that_alpaca_eval_read_and_are_paired_as_it_pairs_them() {
     assert_eq!(judgement["counts"]["judged"], evaluation["n_total"]);
 }
 
-/// As many ASCII characters, for a judge that counts bytes.
+/// A text of as many ASCII characters, for a judge that counts bytes.
 fn characters(text: &str) -> String {
     "x".repeat(text.chars().count())
 }

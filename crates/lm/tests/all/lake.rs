@@ -1,4 +1,4 @@
-//! A language model walks the lake: `experiments/lm_lake/run.sh` on a tiny random model.
+//! A language model on the lake: `experiments/lm_lake/run.sh` on a tiny random model.
 
 use std::path::Path;
 use std::process::Command;
@@ -34,7 +34,7 @@ fn every_method_trains_on_the_lakes_trajectories_and_is_measured_beside_the_lake
     for method in ["sft", "ift", "orpo", "dpo"] {
         let runs = distance(method);
         assert_eq!(runs.len(), 2, "{method}");
-        // A few steps towards the demonstration: the model is not where it was.
+        // A few steps towards the demonstration must change the model's results.
         assert!(runs.iter().all(|run| *run != untrained[0]), "{method}: {runs:?}, {untrained:?}");
     }
     // One line of the table for each method, in the lake's order.

@@ -35,7 +35,7 @@ fn checkpoint_of<'a>(answers: &'a Value, name: &Value) -> &'a str {
     adapters.iter().find(|adapter| adapter["name"] == *name).unwrap()["checkpoint"].as_str().unwrap()
 }
 
-/// Of every chosen and rejected response, in turns.
+/// Log-probabilities of all chosen and rejected responses, alternating.
 fn log_probs(policy: &LmPolicy, pairs: &[PairOfIds]) -> Vec<Vec<f64>> {
     let records: Vec<_> = pairs.iter().flatten().cloned().map(Record::Demonstration).collect();
     let mut found = Vec::new();
@@ -84,7 +84,7 @@ fn losses_and_gradients_agree_with_peft() {
             let batches = against_base(&policy, &*objective, &pairs, packing);
             let loss = gradient(&mut policy, &*objective, &batches);
             agrees(&policy, loss, answer, 4, &what);
-            // Nothing else has a gradient.
+            // No other tensor has a gradient.
             let recorded = answer["gradients"].as_object().unwrap().len();
             assert_eq!((policy.parameters().len(), policy.gradients().len()), (recorded, recorded), "{what}");
         }
@@ -134,7 +134,7 @@ fn an_adapter_that_begins_is_its_reference_to_the_last_bit() {
     }
 }
 
-/// An adapter of this rank, of random numbers.
+/// An adapter of this rank with random numbers.
 fn random(model: &Transformer, lora: &Lora) -> Weights {
     let tensors = lora.shapes(model.config()).into_iter();
     let tensors = tensors.map(|shape| (shape.name, Tensor::randn(&shape.size[..], (Kind::Float, Device::Cpu)) * 0.2));
@@ -144,9 +144,9 @@ fn random(model: &Transformer, lora: &Lora) -> Weights {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// At a rank of all that a map reads, with A orthogonal, B A is any matrix, and a step of B moves W + s B A as a step of W would:
-    /// the gradient of B is s (dL/dW) Aᵀ, with dL/dW that of the merged model when every weight is trained. Whatever the rank,
-    /// that of A is s Bᵀ (dL/dW).
+    /// If A is orthogonal and its rank is the whole input size, B A can be any matrix, and a step of B changes W + s B
+    /// A as a step of W would: the gradient of B is s (dL/dW) Aᵀ, with dL/dW the gradient of the merged model when
+    /// every weight is trained. At any rank, the gradient of A is s Bᵀ (dL/dW).
     #[test]
     fn gradients_are_those_of_the_merged_weights_by_the_chain_rule(
         name in prop::sample::select(vec!["llama", "gemma", "llama-sharded", "qwen2-sliding"]),
@@ -163,7 +163,7 @@ proptest! {
         let weights = random(&model, &lora);
         model.adapt(lora.clone(), weights).unwrap();
         for (index, (shape, tensor)) in model.trained().into_iter().enumerate() {
-            // A of full rank, which reads all, is made orthogonal.
+            // A square A, of full rank, is made orthogonal.
             if index % 2 == 0 && shape.size[0] == shape.size[1] {
                 let (orthogonal, _) = Tensor::linalg_qr(tensor, "reduced");
                 no_grad(|| tensor.shallow_clone().copy_(&orthogonal));
@@ -180,7 +180,8 @@ proptest! {
             .zip(full.gradients())
             .filter_map(|((shape, _), gradient)| Some((format!("base_model.model.{}", shape.name), gradient.as_ref()?)))
             .collect();
-        // What is rounded anywhere goes everywhere, so the largest entry of the whole gradient is the measure.
+        // Rounding anywhere affects all entries, so differences are relative to the largest entry of the whole
+        // gradient.
         let largest = full.gradients().iter().flatten().chain(policy.gradients().iter().flatten())
             .map(|gradient| gradient.abs().max().double_value(&[]))
             .fold(0.0, f64::max);
@@ -194,7 +195,7 @@ proptest! {
                 prop_assert!(error <= 1e-4 * largest, "{}: {error} of {largest}", shape.name);
             }
             if rank == usize::try_from(a.size()[1]).unwrap() {
-                // s (dL/dB) A = s² dL/dW: what a step of B does to W + s B A is s² times what the step of W would.
+                // s (dL/dB) A = s² dL/dW: a step of B changes W + s B A by s² times what a step of W would.
                 let moved = gradients[1].as_ref().unwrap().matmul(a) * scaling;
                 let expected = of_weight * (scaling * scaling);
                 let error = (moved - &expected).abs().max().double_value(&[]);
@@ -204,9 +205,9 @@ proptest! {
     }
 }
 
-/// With s = 1 and the rows of A those of the identity, as many as the widest map reads, the gradient of B is that of W, and zero in the
-/// columns that A leaves out. Any optimizer that looks at each number by itself then moves W + B A as it would W: ten steps of AdamW
-/// on B alone have the losses of ten steps on every linear map of the layers.
+/// With s = 1 and the rows of the identity as A, of the widest map's input size, the gradient of B is that of W, and
+/// zero in the columns that A omits. An optimizer that treats each number separately then changes W + B A as it would
+/// change W: ten steps of AdamW on B alone have the losses of ten steps on every linear map of the layers.
 #[test]
 fn an_adapter_of_full_rank_trains_as_the_weights_do() {
     let pairs = pairs(&answers("lora.json"));
@@ -235,7 +236,7 @@ fn an_adapter_of_full_rank_trains_as_the_weights_do() {
         for _ in 0..10 {
             losses[0].push(gradient(&mut policy, &*objective, &batches));
             losses[1].push(gradient(&mut full, &*objective, &batches));
-            // Only B is trained of the one, and of the other only the maps that are adapted.
+            // In one model only B is trained, and in the other only the adapted maps.
             let only = |gradients: &[Option<Tensor>], chosen: &dyn Fn(usize) -> bool| -> Vec<Option<Tensor>> {
                 let gradients = gradients.iter().enumerate();
                 gradients
@@ -283,7 +284,7 @@ fn what_is_written_is_read_back_and_what_is_wrong_is_named() {
     let mut again = crate::oracle::model("gemma");
     apply(&mut again, &target, Use::Trained).unwrap();
     assert!(model.adapters().into_iter().zip(again.adapters()).all(|(a, b)| a == b));
-    // Nothing is written over.
+    // An existing folder is not overwritten.
     write(&target, "owner/name", lora, &model.trained(), Dtype::Float32).unwrap_err();
     let refused = |checkpoint: &str, message: &str| {
         let error = apply(&mut crate::oracle::model(checkpoint), &target, Use::Trained).unwrap_err().to_string();
@@ -306,7 +307,7 @@ fn a_copy_keeps_its_adapters_and_shares_the_base() {
     assert!(model.base().unwrap().adapters().is_empty());
 }
 
-/// `tests/oracles/peft_types.py` recorded the files.
+/// Tests every kind of adapter in the files that `tests/oracles/peft_types.py` recorded.
 #[test]
 fn every_kind_of_adapters_that_peft_has_but_one_is_refused_by_its_name() {
     let answers = answers("peft_types.json");
@@ -320,7 +321,7 @@ fn every_kind_of_adapters_that_peft_has_but_one_is_refused_by_its_name() {
             continue;
         }
         let error = found.unwrap_err().to_string();
-        let expected = "peft_type: expected \"LORA\", the one kind of adapters that is computed here, got ";
+        let expected = "peft_type: expected \"LORA\", the only kind of adapter that is supported, got ";
         assert!(error.ends_with(&format!("{expected}{}", config["peft_type"])), "{error}");
         kinds += 1;
     }

@@ -1,4 +1,4 @@
-//! What the tests of models share: tiny checkpoints, recorded answers, and how near is near enough.
+//! Code that the tests of models share: tiny checkpoints, recorded answers, and comparison with a tolerance.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use lm::transformer::model::Transformer;
 use serde_json::Value;
 use tch::Device;
 
-/// The variable that says where the suite computes, if that is not a CPU.
+/// Environment variable with the device of the suite, if it is not a CPU.
 pub(crate) const DEVICE: &str = "LM_TEST_DEVICE";
 
 pub(crate) fn device() -> Device {
@@ -30,7 +30,8 @@ pub(crate) fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// A tiny checkpoint with the tokenizer of as few tokens and room for long prompts, in a new folder within `parent`.
+/// A tiny checkpoint in a new folder within `parent`, with a tokenizer of the same vocabulary size and room for long
+/// prompts.
 pub(crate) fn speaking(parent: &Path, name: &str) -> PathBuf {
     let folder = parent.join(name);
     std::fs::create_dir(&folder).unwrap();

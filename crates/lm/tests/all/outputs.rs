@@ -1,4 +1,4 @@
-//! `--out` where its path is no regular file.
+//! Outputs to paths that are not regular files.
 
 use std::os::unix::fs::{FileTypeExt, symlink};
 
@@ -27,7 +27,7 @@ fn scores_are_written_through_a_device_and_behind_a_link_and_no_folder_is_replac
     }
     assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     assert!(std::fs::read_to_string(at("kept.jsonl")).unwrap().contains("log_prob"));
-    // Standard output by its name is written behind what it holds.
+    // A path that leads to standard output is appended to.
     assert!(succeeds(&["score", "--model", &model, "--data", &data, "--out", "/dev/stdout"]).contains("log_prob"));
 
     std::fs::create_dir(at("folder")).unwrap();

@@ -21,7 +21,7 @@ fn losses(out: &Path) -> Vec<f64> {
     metrics(out).iter().map(|row| row["loss"].as_f64().unwrap()).collect()
 }
 
-/// Runs the recipe into a new folder of its own.
+/// Runs the recipe with its output in a new folder.
 fn run(folder: &TempDir, recipe: &str, name: &str, assignments: &[&str]) -> std::path::PathBuf {
     let out = folder.path().join(name);
     let mut arguments = vec!["train", recipe, "--out", out.to_str().unwrap()];
@@ -42,11 +42,11 @@ fn stages_learn_what_held_out_data_show() {
     let loss = held_out(0, "loss");
     assert_eq!(loss.len(), 5);
     assert!(loss[4] < loss[0], "{loss:?}");
-    // The second stage begins as its own reference, to the last bit.
+    // At its beginning the second stage equals its own reference, to the last bit.
     assert_eq!(held_out(1, "loss")[0], std::f64::consts::LN_2);
     let accuracy = held_out(1, "rewards/accuracies");
     assert!(accuracy[0] == 0.0 && accuracy[4] > 0.5, "{accuracy:?}");
-    // The model that was written is the one that was measured.
+    // The written model is the one that was measured.
     let data = folder.path().join("held_out.jsonl");
     let scored = succeeds(&["score", "--model", out.join("model").to_str().unwrap(), "--data", data.to_str().unwrap()]);
     let chosen: Vec<f64> = scored
@@ -62,7 +62,7 @@ fn the_same_recipe_gives_the_same_bytes() {
     let (folder, recipe) = recipe("seed = 3");
     let (first, second) = (run(&folder, &recipe, "a", &[]), run(&folder, &recipe, "b", &[]));
     same(&first, &second, &MODEL);
-    // The recipe as it was resolved is a recipe, and the same one.
+    // The resolved recipe is itself a recipe, and equal to the first.
     let resolved = first.join("recipe.toml");
     let again = run(&folder, resolved.to_str().unwrap(), "c", &[]);
     assert_eq!(losses(&again), losses(&first));
@@ -88,7 +88,7 @@ fn adapters_are_trained_saved_applied_and_merged() {
         serde_json::from_str(&std::fs::read_to_string(out.join("adapter/adapter_config.json")).unwrap()).unwrap();
     assert_eq!((&config["peft_type"], &config["r"], &config["lora_alpha"]), (&json!("LORA"), &json!(4), &json!(8)));
 
-    // The adapted model and the merged one are the one that was measured.
+    // The adapted model and the merged one have the measured log-probabilities.
     let base = checkpoint("llama").display().to_string();
     let merged = folder.path().join("merged").display().to_string();
     succeeds(&["merge", "--model", &base, "--adapter", &adapter, "--out", &merged]);
@@ -110,14 +110,14 @@ fn adapters_are_trained_saved_applied_and_merged() {
     };
     assert_eq!(ids_of(&["--model", &merged]), ids_of(&["--model", &base, "--adapter", &adapter]));
 
-    // Another run goes on with it, and finds it as its reference.
+    // Another run continues the adapters' training, and has them as its reference.
     let on = ["lora={ adapter = \"", &adapter, "\" }"].concat();
     let further = run(&folder, &recipe, "further", &[&on]);
     assert_eq!(held_out_losses(&further)[0], std::f64::consts::LN_2);
     close(&[metrics(&further)[0]["log_prob/chosen"].as_f64().unwrap()], &[measured], 1e-5, "log_prob/chosen");
 
     let out = out.display().to_string();
-    fails(&["train", &recipe, "--out", &out], "out/adapter: what is trained is there already");
+    fails(&["train", &recipe, "--out", &out], "out/adapter: the trained model exists already");
     fails(&["merge", "--model", &base, "--adapter", &adapter, "--out", &merged], "merged: ");
     let qwen = checkpoint("qwen2").display().to_string();
     fails(&["score", "--data", &data, "--model", &qwen, "--adapter", &adapter], "expected the shape");
@@ -179,12 +179,12 @@ fn what_the_reference_says_is_kept_and_found_again() {
     assert_eq!(kept.len(), 1);
     let second = run(&folder, &recipe, "b", &[&assignment]);
     assert_eq!((files(), losses(&second)), (kept.clone(), losses(&first)));
-    // Another model has a reference of its own.
+    // Another model has its own cached reference.
     run(&folder, &recipe, "c", &[&assignment, "learning_rate=1e-4"]);
     assert_eq!(files().len(), 2);
     std::fs::write(&kept[0], b"damaged").unwrap();
     let out = folder.path().join("d").display().to_string();
-    fails(&["train", &recipe, "--out", &out, "--set", &assignment], "it is made again where it is not there");
+    fails(&["train", &recipe, "--out", &out, "--set", &assignment], "delete the file to have it computed again");
 }
 
 #[test]
@@ -318,11 +318,11 @@ fn a_group_without_what_the_method_reads_is_refused_with_its_line() {
     refused(
         "advantage = \"group_mean\"",
         several,
-        "groups.jsonl:2: rewards: expected 1 for each response, as the method or an earlier record has, got 2",
+        "groups.jsonl:2: rewards: expected 1 for each response, like the method or an earlier record, got 2",
     );
 }
 
-/// A model without a chat template, as base models are, of the tokens of a tiny tokenizer.
+/// A model without a chat template, like base models, with a tiny tokenizer.
 fn base(folder: &TempDir) -> String {
     let source = folder.path().join("source");
     std::fs::create_dir(&source).unwrap();
@@ -360,7 +360,7 @@ fn a_base_model_learns_by_the_recipe_s_chat_template_and_has_it_then() {
     let recipe = write(&folder, "recipe.toml", &text);
     let out = folder.path().join("out");
     fails(&["train", &recipe, "--out", &out.display().to_string()], "as the model has no chat template, got messages");
-    // The one that the paper's recipes have.
+    // Chat template of the paper's recipes.
     let template = oracles().join("../../experiments/lm/paper/chat_template.jinja");
     let out = run(&folder, &recipe, "out", &[&format!("chat_template={}", template.display())]);
     let model = out.join("model");
@@ -376,7 +376,7 @@ fn a_base_model_learns_by_the_recipe_s_chat_template_and_has_it_then() {
             ids(&score["response_ids"]).pop()
         })
         .collect();
-    // A response ends with the end of a text, and nothing behind it.
+    // A response ends with the end of the text and nothing after it.
     assert_eq!(ends, [Some(2), Some(2)]);
 }
 
@@ -449,7 +449,7 @@ fn greedy_continuations_agree_with_transformers() {
         let printed = succeeds(&["generate", "--model", &model, "--data", &data, "--max-tokens", "8"]);
         let found: Value = serde_json::from_str(&printed).unwrap();
         let (found, expected) = (ids(&found["response_ids"]), ids(&answer["greedy"]));
-        // Here the model's end of a sequence ends the response, there it did not.
+        // Here the model's end token ends the response, in the other run it does not.
         assert!(expected.starts_with(&found), "{found:?} {expected:?}");
     }
 }
@@ -462,7 +462,7 @@ fn inspection_tells_shape_and_memory() {
     let found: Value = serde_json::from_str(&succeeds(&["inspect", "--recipe", &recipe, "--json"])).unwrap();
     let bytes = std::fs::metadata(checkpoint("llama").join("model.safetensors")).unwrap().len();
     let weights = found["stages"][0]["weights"].as_u64().unwrap();
-    // The file holds the same in 32 bits, and its header.
+    // The file has the same numbers in 32 bits, and its header.
     assert!(weights < bytes && bytes - weights < 5000, "{weights} {bytes}");
 }
 
@@ -473,7 +473,7 @@ fn what_is_wrong_is_named_before_anything_is_trained() {
     let refused =
         |assignment: &str, message: &str| fails(&["train", &recipe, "--out", &out, "--set", assignment], message);
     refused("batch=0", "stage[0].batch: expected at least 1, got 0");
-    refused("model=/no/such/folder", "model \"/no/such/folder\": expected a folder that exists, or a model of the hub");
+    refused("model=/no/such/folder", "model \"/no/such/folder\": expected an existing folder, or a model of the hub");
     refused("device=gpu", "device \"gpu\": expected cpu, cuda or cuda:INDEX");
     refused("stage.1.method.name=pdo", "recipe.toml: stage[1].method: pdo: unknown method; allowed: sft, dpo");
     refused("stage.0.data.0.learnt=last", "pairs.jsonl:1: record: expected one of demonstrations");
@@ -487,7 +487,7 @@ fn what_is_wrong_is_named_before_anything_is_trained() {
     assert!(!folder.path().join("out/model").exists());
 
     run(&folder, &recipe, "out", &["steps=1"]);
-    fails(&["train", &recipe, "--out", &out], "out/model: what is trained is there already");
+    fails(&["train", &recipe, "--out", &out], "out/model: the trained model exists already");
     fails(&["train", "nothing.toml", "--out", &out], "nothing.toml: No such file or directory");
     fails(
         &["score", "--model", &checkpoint("llama").display().to_string(), "--data", "data.txt"],
@@ -512,7 +512,7 @@ fn records_that_are_too_long_are_skipped_where_the_recipe_says_so() {
     let none = ["train", &recipe, "--out", &out, "--set", "max_length=2", "--set", "invalid=skip"];
     fails(
         &none,
-        "pairs.jsonl: records: expected at least 1 that can be learnt from, got 0, as 13 were skipped:\n13 too long",
+        "pairs.jsonl: records: expected at least 1 that the method can learn from, got 0, as 13 were skipped:\n13 too long",
     );
 }
 
@@ -557,7 +557,7 @@ fn pipes_and_devices_are_no_data() {
     }
 }
 
-/// Where there is a GPU, the same commands run on it: only machines without one can show this.
+/// On a machine with a GPU the same commands run there, so only machines without one can test this.
 #[test]
 fn cuda_where_there_is_none_is_a_clear_error() {
     if tch::utils::has_cuda() {

@@ -1,9 +1,9 @@
-//! What may not change a loss or a gradient: how a step is split, padded, packed, ordered, what its forward passes keep, and how many
-//! processes take it.
+//! Invariances of losses and gradients: the split into micro-batches, padding, packing, order, kept intermediate
+//! results, and the number of processes.
 //!
-//! Sums come in another order, so equality is to rounding of 32 bits: 1e-5 for losses, and 1e-4 of the largest entry of the whole
-//! gradient for its entries. Most agree to 1e-6; where advantages within a group nearly cancel, 1.05e-5 has been seen. A token at a
-//! wrong place or a mask that leaks is off by a thousand times that.
+//! Sums are computed in different orders, so equality is up to 32-bit rounding: 1e-5 for losses, and 1e-4 of the
+//! largest entry of the whole gradient for its entries. Most agree to 1e-6; differences of 1.05e-5 were observed where
+//! advantages within a group nearly cancel. A misplaced token or a leaking mask causes a thousand times as much.
 
 use crate::finetune::{gradient, scaled};
 use crate::oracle::{device, model};
@@ -22,7 +22,7 @@ use text::data::Record;
 use text::example::Example;
 use training::OptimizerSettings;
 
-/// How a step is taken through the model.
+/// A way to compute a step.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     size: usize,
@@ -39,7 +39,7 @@ const WAYS: [Way; 8] = [
     Way { size: 3, packing: Packing::Padded, keep: Keep::LayerInputs, processes: 1 },
     Way { size: 3, packing: Packing::Packed, keep: Keep::Activations, processes: 1 },
     Way { size: 1, packing: Packing::Packed, keep: Keep::Activations, processes: 2 },
-    // The last of them has nothing to do.
+    // The last of these processes has no micro-batch.
     Way { size: 3, packing: Packing::Padded, keep: Keep::Activations, processes: 3 },
 ];
 
@@ -75,14 +75,14 @@ fn records(method: &str) -> BoxedStrategy<Vec<Record<Example>>> {
     }
 }
 
-/// A step's loss, its metrics and its gradients.
+/// Loss, metrics and gradients of a step.
 type Step = (f64, Metrics, Vec<Option<Tensor>>);
 
-/// The step with a reference that is another model.
+/// Computes a step whose reference is another model.
 fn step(name: &str, method: &str, records: &[Record<Example>], way: Way) -> Step {
     let mut steps = together(way.processes, |worker| step_of(worker, name, method, records, way)).into_iter();
     let step = steps.next().unwrap();
-    // All processes know the same.
+    // All processes must have the same result.
     for (loss, metrics, gradients) in steps {
         assert_eq!((loss, &metrics), (step.0, &step.1));
         assert_eq!(gradients, step.2);

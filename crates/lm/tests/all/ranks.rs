@@ -1,4 +1,4 @@
-//! Several processes of one run: as threads that are linked in memory, and as MPI's processes.
+//! Several processes of one run: as threads that exchange data in memory, and as MPI processes.
 
 use std::process::Command;
 use std::sync::{Arc, Barrier, Mutex};
@@ -19,7 +19,7 @@ use training::Step;
 use crate::command::two_stages;
 use crate::oracle::{device, model};
 
-/// What threads give each other.
+/// Exchange of data between threads.
 #[derive(Debug)]
 struct Table {
     bytes: Mutex<Vec<Vec<u8>>>,
@@ -63,7 +63,7 @@ impl Link for Seat {
     }
 }
 
-/// What each of so many workers answers, all at once.
+/// Runs a function in this many workers at the same time, and returns the results.
 pub(crate) fn together<T: Send>(size: usize, answer: impl Fn(&Worker) -> T + Sync) -> Vec<T> {
     if size == 1 {
         return vec![answer(&Worker { device: device(), processes: None })];
@@ -115,12 +115,12 @@ fn what_one_process_refuses_none_goes_on_with_and_each_says_why() {
             Step::new(&*objective).accumulate(&mut policy, &micro_batches, 0.0).unwrap_err().to_string()
         });
         match method {
-            // Its own columns are held against what an objective can evaluate where they are.
+            // Its own columns are compared with those that an objective can evaluate separately.
             "sft" => {
                 assert!(problems[1].starts_with("micro-batch 0: log_prob: "), "{problems:?}");
                 assert_eq!(problems[0], format!("process 1: {}", problems[1]));
             }
-            // Gathered columns are the same everywhere.
+            // Gathered columns are the same in all processes.
             _ => {
                 assert!(problems[1].starts_with("step: log_prob: "), "{problems:?}");
                 assert_eq!(problems[0], problems[1]);
@@ -139,13 +139,13 @@ fn a_process_that_leaves_is_heard_at_the_next_exchange_and_what_differs_is_named
             return worker.any(false).unwrap_err().to_string();
         }
         worker.leave(&LmError::Link { problem: "no memory left".to_owned() });
-        // Nobody listens any more.
+        // After a failure, no other report is exchanged.
         worker.leave(&LmError::Link { problem: "and no disk".to_owned() });
         String::new()
     });
     assert_eq!(answers[0], "process 1: no memory left");
     let problems = together(3, |worker| worker.same("data", worker.share(6).start / 3).unwrap_err().to_string());
-    assert_eq!(problems, ["process 2: its data is not that of process 0"; 3]);
+    assert_eq!(problems, ["process 2: its data differs from that of process 0"; 3]);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn an_environment_of_processes_that_cannot_be_is_refused() {
         (
             &[("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")],
             "cuda:0",
-            "device \"cuda:0\": expected cuda, as LOCAL_RANK says which of them is this process's",
+            "device \"cuda:0\": expected cuda, as LOCAL_RANK selects the GPU of this process",
         ),
         #[cfg(not(feature = "mpi"))]
         (
@@ -207,7 +207,7 @@ mod mpi {
         let out = out.display().to_string();
         let output = lm(processes, &[&["train", recipe, "--out", &out], more].concat()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        // One process speaks for all.
+        // Only one process prints.
         let printed = String::from_utf8_lossy(&output.stdout);
         assert!(printed.ends_with(&format!("\nwritten: {out}/model\n")), "{printed}");
         assert_eq!((printed.matches("written").count(), printed.matches("held-out loss").count()), (1, 1), "{printed}");
@@ -218,7 +218,7 @@ mod mpi {
         let folder = tempfile::tempdir().unwrap();
         let recipe = two_stages(&folder, "llama", "micro_batch = 1");
         let (one, two) = (folder.path().join("one"), folder.path().join("two"));
-        // Which moves the weights in proportion to the gradient, and not far: rounding stays what it is.
+        // SGD changes the weights in proportion to the gradient, and only a little, so rounding differences stay small.
         let more = ["--set", "optimizer={ name = \"sgd\" }", "--set", "learning_rate=0.02"];
         succeeds(&[&["train", &recipe, "--out", &one.display().to_string()], &more[..]].concat());
         train(2, &recipe, &two, &more);

@@ -1,4 +1,4 @@
-//! Runs that end early go on as if they had not.
+//! Interrupted runs resume with the same results as uninterrupted ones.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,7 +31,7 @@ fn wait_for(path: &Path) {
     }
 }
 
-/// Kills the run as soon as this checkpoint is there.
+/// Kills the run as soon as this checkpoint exists.
 fn kill_behind(recipe: &str, out: &Path, checkpoint: &str, more: &[&str]) {
     let mut child = begin(recipe, out, more);
     wait_for(&out.join("checkpoints").join(checkpoint));
@@ -46,7 +46,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Until a checkpoint is being written, or for a little while.
+/// Waits until a checkpoint is being written, or for a short time.
 fn wait_for_writing(folder: &Path, child: &mut Child) {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(300) && child.try_wait().unwrap().is_none() {
@@ -58,7 +58,7 @@ fn wait_for_writing(folder: &Path, child: &mut Child) {
 
 #[test]
 fn kill_9_at_100_random_moments_loses_nothing_and_ends_in_the_same_bytes() {
-    // What a killed process wrote is the kernel's, so a disk would make this slower and prove no more.
+    // A killed process's writes are complete in the kernel, so a test on disk would be slower and prove no more.
     let memory = Path::new("/dev/shm");
     let folder = if memory.exists() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let recipe = two_stages(&folder, "llama", "steps = 60\nkeep_best = true");
@@ -69,7 +69,7 @@ fn kill_9_at_100_random_moments_loses_nothing_and_ends_in_the_same_bytes() {
     for (whole, more) in whole.iter().zip(assignments) {
         train(&recipe, whole, more);
     }
-    // Kills fall into the start as well as into what follows it, on a machine of whatever speed.
+    // Kills fall into the start as well as into later phases, on machines of any speed.
     let longest = (begun.elapsed() / 4).max(Duration::from_millis(50)).as_micros() as u64;
     let mut rng = ChaCha8Rng::seed_from_u64(100);
     let (mut kills, mut resumed, mut writing, mut round) = (0, 0, 0, 0);
@@ -81,7 +81,7 @@ fn kill_9_at_100_random_moments_loses_nothing_and_ends_in_the_same_bytes() {
     loop {
         let (which, out) = (round % 2, folder.path().join(format!("killed-{round}")));
         let mut child = begin(&recipe, &out, assignments[which]);
-        // The last round goes to its end.
+        // The last round runs to completion.
         if kills < 100 {
             std::thread::sleep(Duration::from_micros(rng.random_range(0..longest)));
             if kills % 2 == 1 {
@@ -112,7 +112,7 @@ fn kill_9_at_100_random_moments_loses_nothing_and_ends_in_the_same_bytes() {
         if checkpoints.exists() {
             let found = names(&checkpoints);
             writing += usize::from(found.iter().any(|name| name.starts_with(".unfinished")));
-            // No run goes back, and what has a name is whole: the next process would warn of it.
+            // No run loses progress, and whatever has its final name is complete, or the next process would warn of it.
             let last = found.iter().filter_map(|name| position(name)).max().unwrap_or_default();
             assert!(last >= newest, "{last:?} {newest:?}");
             resumed += usize::from(last > (0, 0));
@@ -147,7 +147,7 @@ fn ctrl_c_and_sigterm_end_the_step_and_leave_a_checkpoint() {
         let ended = child.wait_with_output().unwrap();
         let told = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(code), "{told}");
-        assert!(told.contains("--resume goes on from there"), "{told}");
+        assert!(told.contains("--resume continues from there"), "{told}");
         assert_eq!(names(&out.join("checkpoints")).len(), 1);
         assert!(!out.join("model").exists());
         train(&recipe, &out, &["--resume"]);
@@ -158,7 +158,7 @@ fn ctrl_c_and_sigterm_end_the_step_and_leave_a_checkpoint() {
 #[test]
 fn a_second_signal_ends_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    // The first step takes long enough for both.
+    // The first step takes long enough for both signals.
     let recipe = two_stages(&folder, "llama", "batch = 60000");
     let out = folder.path().join("out");
     let mut child = begin(&recipe, &out, &[]);
@@ -190,7 +190,7 @@ fn every_precision_optimizer_and_reference_goes_on_bit_for_bit_in_either_stage()
         kill_behind(&recipe, &out, "0-4", &["--resume"]);
         kill_behind(&recipe, &out, "0-8", &["--resume"]);
         kill_behind(&recipe, &out, "1-2", &["--resume"]);
-        // What the reference said is found again, or computed from what the stage began with.
+        // The reference's statistics are read from the cache, or computed from the stage's initial weights.
         for name in names(&out).iter().filter(|name| name.starts_with("reference-")) {
             std::fs::remove_file(out.join(name)).unwrap();
         }
@@ -198,7 +198,7 @@ fn every_precision_optimizer_and_reference_goes_on_bit_for_bit_in_either_stage()
         train(&recipe, &out, &["--resume"]);
         same(&out, &whole, &MODEL);
         assert_eq!(names(&out.join("checkpoints")), ["1-8"]);
-        // A run that is over stays as it is.
+        // A complete run is not changed.
         train(&recipe, &out, &["--resume"]);
         same(&out, &whole, &MODEL);
     }
@@ -225,7 +225,7 @@ fn an_objective_that_remembers_goes_on_with_what_it_knew() {
     same(&out, &whole, &MODEL);
 }
 
-/// A file of a checkpoint, what happens to it, and what is told of it.
+/// A file of a checkpoint, a way to damage it, and the expected error.
 type Damage<'a> = (&'a str, &'a dyn Fn(&Path), &'a str);
 
 #[test]
@@ -235,8 +235,8 @@ fn a_damaged_checkpoint_is_passed_over_and_named() {
     let (whole, out) = (folder.path().join("whole"), folder.path().join("out"));
     train(&recipe, &whole, &[]);
     let damages: [Damage<'_>; 4] = [
-        ("optimizer.safetensors", &|path| cut(path), "optimizer.safetensors is not as it was written"),
-        ("weights.safetensors", &|path| flip(path), "weights.safetensors is not as it was written"),
+        ("optimizer.safetensors", &|path| cut(path), "optimizer.safetensors is damaged"),
+        ("weights.safetensors", &|path| flip(path), "weights.safetensors is damaged"),
         ("checkpoint.json", &|path| flip(path), "checkpoint.json"),
         ("checkpoint.json", &|path| std::fs::remove_file(path).unwrap(), "checkpoint.json: No such file"),
     ];
@@ -251,13 +251,13 @@ fn a_damaged_checkpoint_is_passed_over_and_named() {
         assert!(error.contains("warning: ") && error.contains(told) && error.contains(&newest), "{error}");
         same(&out, &whole, &MODEL);
     }
-    // With nothing left to go on from, nothing is begun over it.
+    // If there is nothing to resume from, no new run overwrites the folder.
     let out = folder.path().join("lost");
     kill_behind(&recipe, &out, "0-2", &[]);
     for name in names(&out.join("checkpoints")) {
         flip(&out.join("checkpoints").join(name).join("weights.safetensors"));
     }
-    fails(&["train", &recipe, "--out", out.to_str().unwrap(), "--resume"], "is not as it was written");
+    fails(&["train", &recipe, "--out", out.to_str().unwrap(), "--resume"], "is damaged");
 }
 
 fn cut(path: &Path) {
@@ -284,22 +284,22 @@ fn a_run_goes_on_with_its_own_recipe_model_and_data_only() {
         fails(&[&["train", &recipe, "--out", &place], more].concat(), message);
         assert_eq!(std::fs::read(out.join("metrics.jsonl")).unwrap(), before);
     };
-    again(&[], "metrics.jsonl: a run is there already: with its recipe.toml, --resume continues it");
+    again(&[], "metrics.jsonl: it contains a run already: with its recipe.toml, --resume continues it");
     again(
         &["--resume", "--set", "stage.1.method.beta=0.5"],
-        "recipe.toml: stage.1.method.beta: the run that is to go on has 0.1, and the recipe 0.5",
+        "recipe.toml: stage.1.method.beta: the run to resume has 0.1, but the recipe has 0.5",
     );
-    again(&["--resume", "--set", "seed=4"], "recipe.toml: seed: the run that is to go on has 0, and the recipe 4");
+    again(&["--resume", "--set", "seed=4"], "recipe.toml: seed: the run to resume has 0, but the recipe has 4");
     let written = out.join("recipe.toml").display().to_string();
-    let expected = format!("`lm train {written} --out {} --resume` goes on with what was written", out.display());
+    let expected = format!("to resume it unchanged, use `lm train {written} --out {} --resume`", out.display());
     again(&["--resume", "--set", "seed=4"], &expected);
     let data = folder.path().join("pairs.jsonl");
     let text = std::fs::read_to_string(&data).unwrap();
     std::fs::write(&data, text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-    again(&["--resume"], "the data has changed since: expected the fingerprint ");
+    again(&["--resume"], "the data has changed since then: expected the fingerprint ");
     std::fs::write(&data, text).unwrap();
 
-    // Another model under the same name.
+    // Another model in the same place.
     let model = folder.path().join("model");
     let copy = |name: &str| {
         _ = std::fs::remove_dir_all(&model);
@@ -338,7 +338,7 @@ fn the_newest_checkpoints_stay_and_the_best_model() {
     let first_best = scores.iter().position(|score| *score == scores.iter().copied().fold(0.0, f64::max)).unwrap();
     assert!(first_best > 0, "{scores:?}");
     succeeds(&["inspect", "--model", out.join("best").to_str().unwrap()]);
-    // The tables of what TensorBoard shows, by the tags that are in its file.
+    // Metrics as TensorBoard shows them, by the tags in its file.
     let events = names(&out.join("tensorboard"));
     assert!(events.len() == 1 && events[0].starts_with("events.out.tfevents."), "{events:?}");
     let text = std::fs::read(out.join("tensorboard").join(&events[0])).unwrap();
@@ -374,7 +374,7 @@ fn a_step_that_diverges_names_its_records_and_leaves_the_state_before_it() {
     let kept = names(&out.join("checkpoints"));
     assert!(kept.len() == 1 && kept[0].starts_with("0-"), "{kept:?}");
     assert!(told.contains(&format!("step {}: ", &kept[0][2..])), "{told} {kept:?}");
-    // It diverges again, from there.
+    // It diverges again at the same step.
     fails(&["train", &recipe, "--out", out.to_str().unwrap(), "--resume"], "; its records: ");
 }
 
@@ -387,13 +387,13 @@ fn two_runs_do_not_write_to_one_folder() {
     wait_for(&out.join("metrics.jsonl"));
     fails(
         &["train", &recipe, "--out", out.to_str().unwrap(), "--resume"],
-        "out: another process trains into this folder",
+        "out: another process is training into this folder",
     );
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
-/// A file system of its own, which is gone with it.
+/// A small file system, which is unmounted when it is dropped.
 struct Small(PathBuf);
 
 impl Small {
@@ -473,7 +473,7 @@ fn a_checkpoint_is_exported_as_the_run_itself_would_write_it() {
         }
         fails(&["export", "--run", &run, "--out", &exported], "exported-");
         let missing = ["export", "--run", &run, "--checkpoint", "7-1", "--out", &format!("{exported}-more")];
-        fails(&missing, "checkpoints: there is no checkpoint 7-1; those that are there: ");
+        fails(&missing, "checkpoints: there is no checkpoint 7-1; existing ones: ");
     }
     let none = folder.path().join("none").display().to_string();
     fails(&["export", "--run", &none, "--out", &format!("{none}-out")], "none/checkpoints: there is no checkpoint");

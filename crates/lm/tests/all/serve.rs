@@ -1,12 +1,13 @@
-//! A server as its clients see it: each is answered as if it were alone, and none can keep others from being answered.
+//! A server from its clients' point of view: each answer is the same as if the client were alone, and no client can
+//! block others.
 
 mod bounds;
-mod drawing;
 mod harness;
 mod locks;
 mod openai;
 mod origin;
 mod running;
+mod sampling_fields;
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +15,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lm::engine::generate::{Continuation, Settings, generate};
+use lm::engine::generate::{Continuation, GenerationSettings, generate};
 use lm::serve::Limits;
 use lm::train::policy::LmPolicy;
 use reqwest::{Client, StatusCode};
@@ -26,10 +27,10 @@ use crate::command::fails;
 use crate::generate::log_probs;
 use crate::oracle::{checkpoint, close, copy_files, ids, model, numbers};
 
-/// What two ways of adding the same numbers of 32 bits may differ by.
+/// Bound of the differences between two summation orders of the same 32-bit numbers.
 const ROUNDING: f64 = 5e-5;
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !is_so().await {
@@ -42,23 +43,23 @@ fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(test);
 }
 
-/// Questions with four answers each, which share all tokens before.
+/// Questions with four answers each, which share all tokens before them.
 fn questions() -> Vec<Vec<u32>> {
     let question = |index: u32| (0..20 + index % 7).map(move |place| (11 * place + 29 * index + 3) % 96);
     let answer = |index: u32, choice: u32| (0..1 + choice).map(move |place| (5 * place + 17 * choice + index) % 96);
     (0..9).flat_map(|index| (0..4).map(move |choice| question(index).chain(answer(index, choice)).collect())).collect()
 }
 
-/// Token ids that an answer of a model without a tokenizer spells.
+/// Token ids in the text of a model without a tokenizer.
 fn spelt(text: &Value) -> Vec<u32> {
     text.as_str().unwrap().split_whitespace().map(|id| id.parse().unwrap()).collect()
 }
 
-fn settings(max_tokens: usize, temperature: f64, seed: u64) -> Settings {
-    Settings { max_tokens, temperature, seed, stop: vec![2], batch: 1, ..Settings::default() }
+fn settings(max_tokens: usize, temperature: f64, seed: u64) -> GenerationSettings {
+    GenerationSettings { max_tokens, temperature, seed, stop: vec![2], batch: 1, ..GenerationSettings::default() }
 }
 
-/// A response without the token that ended it, as a text has it.
+/// Response without its stop token, as the text has it.
 fn said(continuation: &Continuation) -> Vec<u32> {
     continuation.response.iter().copied().filter(|token| *token != 2).collect()
 }
@@ -69,7 +70,7 @@ fn echoed_prompts_are_as_probable_as_training_computes_however_much_they_share()
         let policy = LmPolicy::frozen(model(name));
         let running = Running::tiny(name);
         run(async {
-            // The second time everything is known, and the third time the most probable tokens are not.
+            // In the second round everything is cached, and in the third all but the most probable tokens.
             for (max_tokens, top, times) in [(1, 1, 1), (0, 1, 1), (1, 3, 2)] {
                 let prompts = questions();
                 let body = json!({"model": "tiny", "prompt": prompts, "temperature": 0, "max_tokens": max_tokens, "logprobs": top, "seed": 1234, "echo": true});
@@ -80,7 +81,7 @@ fn echoed_prompts_are_as_probable_as_training_computes_however_much_they_share()
                     let tokens = told["tokens"].as_array().unwrap().iter();
                     let whole: Vec<u32> = tokens.map(|token| token.as_str().unwrap().parse().unwrap()).collect();
                     assert_eq!((&whole[..prompt.len()], whole.len()), (&prompt[..], prompt.len() + max_tokens));
-                    // A token that ends a response is told of and not spelt.
+                    // A stop token is reported, but not part of the text.
                     let ends = &policy.model().config().eos;
                     let said = whole[prompt.len()..].iter().filter(|token| !ends.contains(token));
                     assert_eq!(spelt(&choice["text"]), prompt.iter().chain(said).copied().collect::<Vec<_>>());
@@ -95,7 +96,8 @@ fn echoed_prompts_are_as_probable_as_training_computes_however_much_they_share()
                             let expected = log_probs(&policy, &whole[..place], &[token.parse().unwrap()]);
                             close(&[log_prob.as_f64().unwrap()], &expected, ROUNDING, "top_logprobs");
                         }
-                        // A greedy token's number is the greatest one, to the last bit: clients compare them.
+                        // The log-probability of a greedy token equals the greatest one to the last bit, as clients
+                        // compare them.
                         let greatest = tops.values().map(|value| value.as_f64().unwrap()).fold(f64::MIN, f64::max);
                         let own = found[place].as_f64().unwrap();
                         assert!(own <= greatest, "{own} {greatest}");
@@ -106,7 +108,7 @@ fn echoed_prompts_are_as_probable_as_training_computes_however_much_they_share()
                 }
                 let completion: usize = answer["usage"]["completion_tokens"].as_u64().unwrap() as usize;
                 assert_eq!(completion, max_tokens * prompts.len());
-                // What prompts begin with in common went through the model once for all of them.
+                // Common prefixes of prompts went through the model only once.
                 let beginnings: HashSet<&[u32]> =
                     prompts.iter().flat_map(|prompt| (1..=prompt.len()).map(|end| &prompt[..end])).collect();
                 assert_eq!(running.metric("lm_computed_tokens_total").await as usize, times * beginnings.len());
@@ -151,7 +153,7 @@ fn two_hundred_clients_at_once_are_each_answered_as_if_alone() {
 
 #[test]
 fn prompts_that_do_not_fit_beside_others_wait_for_them_and_known_ones_make_room() {
-    // Two of the longest sequences fit, so that what was answered is forgotten again and again.
+    // Two of the longest sequences fit, so that finished ones are evicted again and again.
     let running = Running::of(&checkpoint("mistral"), Limits { cache_tokens: 256, ..limits() }, None);
     let own = model("mistral");
     let prompts: Vec<Vec<u32>> =
@@ -168,7 +170,7 @@ fn prompts_that_do_not_fit_beside_others_wait_for_them_and_known_ones_make_room(
     });
 }
 
-/// The data of a stream's events.
+/// Data of a stream's events.
 async fn events(running: &Running, route: &str, body: &Value) -> Vec<Value> {
     let response = Client::new().post(running.url(route)).json(body).send().await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -210,18 +212,18 @@ fn pieces_of_a_stream_are_the_whole_when_they_are_put_together() {
     });
 }
 
-/// A checkpoint with a tokenizer of single bytes: `é` is two tokens, and every other one is a letter of ASCII.
+/// A checkpoint with a tokenizer of single bytes: `é` is two tokens, and every other token is an ASCII letter.
 fn spelling() -> TempDir {
     spelling_also("")
 }
 
-/// The same with the bytes of a text in place of the last letters.
+/// The checkpoint with the bytes of a text instead of the last letters.
 fn spelling_also(text: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     copy_files(&checkpoint("llama"), folder.path());
     let mut bytes: Vec<String> = ["<s>", "<unk>", "</s>", "Ġ", "Ċ", "Ã", "©"].map(str::to_owned).to_vec();
     for byte in text.bytes() {
-        // GPT-2 writes bytes from 0x7f to 0xa0 as characters from U+0121 on, and those above as themselves.
+        // GPT-2 writes bytes from 0x7f to 0xa0 as characters from U+0121 on, and those above unchanged.
         let code = if byte <= 0xa0 { u32::from(byte) - 0x7f + 0x121 } else { byte.into() };
         let name = char::from_u32(code).unwrap().to_string();
         if !bytes.contains(&name) {
@@ -260,7 +262,7 @@ fn text_goes_on_as_its_tokens_do_and_stops_where_it_is_told_to() {
         let text = choice["text"].as_str().unwrap();
         assert!(text.starts_with("Né 1"), "{text:?}");
         assert_eq!(answer["usage"]["prompt_tokens"], 5);
-        // A token that is a part of a character has its name.
+        // A token that is an incomplete character has a name.
         assert_eq!(json!(choice["logprobs"]["tokens"].as_array().unwrap()[..5]), json!(["N", "Ã", "©", " ", "1"]));
         let response = &text["Né 1".len()..];
         assert!(response.chars().count() >= 20, "{response:?}");
@@ -276,9 +278,9 @@ fn text_goes_on_as_its_tokens_do_and_stops_where_it_is_told_to() {
             let text: String = events.iter().map(|event| event["choices"][0]["text"].as_str().unwrap()).collect();
             assert_eq!(text, expected);
         }
-        // What was not wanted any more is not computed any more.
+        // Cancelled sequences are not computed any further.
         until("sequences end", async || running.metric("lm_running_sequences").await == 0.0).await;
-        // Tokens and text are the same prompt.
+        // A prompt as tokens equals the prompt as text.
         let of = async |prompt: Value| {
             running.completion(&json!({"prompt": prompt, "temperature": 0})).await["choices"][0]["text"].clone()
         };
@@ -374,7 +376,7 @@ fn special_tokens_are_no_text_and_end_an_answer_that_is_to_stop_at_them() {
             }
             assert_eq!(words(cut), expected);
             let text: String = expected.into_iter().filter(|word| !is_special(word)).collect();
-            // Parts of characters have names in place of text.
+            // Incomplete characters have names instead of text.
             if !text.contains(['Ã', '©']) {
                 assert_eq!(cut["text"], text);
             }
@@ -409,7 +411,7 @@ fn a_conversation_goes_on_by_the_chat_template() {
             );
             assert_eq!(token["top_logprobs"].as_array().unwrap().len(), 2);
         }
-        // What the assistant began to say goes on.
+        // A begun assistant message is continued.
         let begun = json!([turns[0], turns[1], {"role": "assistant", "content": "n"}]);
         let ask = json!({"messages": begun, "max_tokens": 15, "temperature": 0});
         let (_, answer) = running.post("/v1/chat/completions", &ask).await;
@@ -421,7 +423,7 @@ fn a_conversation_goes_on_by_the_chat_template() {
         let content = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str());
         assert_eq!(json!(content.collect::<String>()), expected["text"]);
         assert_eq!(events.last().unwrap()["choices"][0]["finish_reason"], expected["finish_reason"]);
-        // As much as there is room for, unless it is said.
+        // The default is as much as there is room for.
         let (_, answer) = running.post("/v1/chat/completions", &json!({"messages": turns, "temperature": 0})).await;
         let total = answer["usage"]["total_tokens"].as_u64().unwrap();
         assert!(total == 512 || answer["choices"][0]["finish_reason"] == "stop", "{answer}");
@@ -435,7 +437,7 @@ fn what_cannot_be_asked_is_refused_by_name() {
     let running = Running::tiny("mistral");
     let long = vec![5; 128];
     let completions = [
-        (json!({"prompt": [1], "top_kk": 3}), "top_kk", "top_kk: no such field here"),
+        (json!({"prompt": [1], "top_kk": 3}), "top_kk", "top_kk: unknown field"),
         (
             json!({}),
             "prompt",
@@ -459,7 +461,7 @@ fn what_cannot_be_asked_is_refused_by_name() {
         (
             json!({"prompt": long[..100], "max_tokens": 29}),
             "max_tokens",
-            "max_tokens: expected at most 28 behind 100 tokens of the prompt, as the model's max_position_embeddings is 128, got 29",
+            "max_tokens: expected at most 28 after 100 tokens of the prompt, as the model's max_position_embeddings is 128, got 29",
         ),
         (
             json!({"prompt": [1], "max_tokens": -1}),
@@ -489,13 +491,17 @@ fn what_cannot_be_asked_is_refused_by_name() {
         (
             json!({"prompt": [1], "stream": true, "stream_options": {"include_use": true}}),
             "stream_options.include_use",
-            "no such field here",
+            "unknown field",
         ),
-        (json!({"prompt": [1], "seed": -3}), "seed", "expected a whole number of at least 0, or -1 for any, got -3"),
+        (
+            json!({"prompt": [1], "seed": -3}),
+            "seed",
+            "expected a whole number of at least 0, or -1 for a random one, got -3",
+        ),
     ];
     let turn = |role: &str, content: Value| json!([{"role": role, "content": content}]);
     let chats = [
-        (json!({}), "messages", "messages: expected a list of turns, at least one, got nothing"),
+        (json!({}), "messages", "messages: expected a list of messages, at least one, got nothing"),
         (
             json!({"messages": turn("boss", json!("a"))}),
             "messages[0].role",
@@ -504,7 +510,7 @@ fn what_cannot_be_asked_is_refused_by_name() {
         (
             json!({"messages": [{"role": "user", "content": "a", "weight": 1}]}),
             "messages[0].weight",
-            "messages[0].weight: no such field here",
+            "messages[0].weight: unknown field",
         ),
         (
             json!({"messages": turn("user", json!("a")), "top_logprobs": 1}),
@@ -564,7 +570,7 @@ fn what_cannot_be_asked_is_refused_by_name() {
         );
         let response = reqwest::get(running.url("/v1/completions")).await.unwrap();
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
-        // After all that it answers.
+        // After all these requests the server still answers.
         assert_eq!(running.text("/health").await, r#"{"status":"ok"}"#);
         let models: Value = serde_json::from_str(&running.text("/v1/models").await).unwrap();
         assert_eq!(models["data"][0]["id"], "tiny");
@@ -577,7 +583,7 @@ fn what_cannot_be_asked_is_refused_by_name() {
     });
 }
 
-/// A server of a model that never ends by itself within the time of a test.
+/// A server of a model that does not end a response within the duration of a test.
 fn endless(limits: Limits) -> (TempDir, Running) {
     let folder = tempfile::tempdir().unwrap();
     let source = checkpoint("llama");
@@ -602,7 +608,7 @@ fn more_than_the_queue_holds_is_told_to_come_later_and_who_hangs_up_makes_room()
     run(async {
         let client = Client::new();
         let ask = || client.post(running.url("/v1/completions")).json(&long(true)).send();
-        // One that is answered and one that waits.
+        // One prompt that is in flight and one that is queued.
         let (one, other) = (ask().await.unwrap(), ask().await.unwrap());
         let refused = ask().await.unwrap();
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -697,9 +703,9 @@ fn settings_that_cannot_be_are_refused_before_a_model_is_read() {
     };
     refused(
         &["--host", "0.0.0.0"],
-        "host: expected an address of this machine alone, as 127.0.0.1, unless there is an API key, got 0.0.0.0",
+        "host: expected a loopback address such as 127.0.0.1, unless an API key is set, got 0.0.0.0",
     );
-    refused(&["--api-key", ""], "api_key: expected a key that is not empty, got \"\"");
+    refused(&["--api-key", ""], "api_key: expected a non-empty key, got \"\"");
     refused(&["--batch", "0"], "batch: expected at least 1, got 0");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -716,7 +722,7 @@ fn a_signal_lets_what_is_on_its_way_end_and_takes_nothing_more() {
         .unwrap();
     let mut line = String::new();
     BufReader::new(server.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    let url = line.trim().strip_prefix("answers at ").unwrap().to_owned();
+    let url = line.trim().strip_prefix("serving at ").unwrap().to_owned();
     run(async {
         let client = Client::new();
         let body = json!({"prompt": [3, 4, 5], "max_tokens": 400, "temperature": 2.0, "seed": 4, "stream": true});

@@ -24,7 +24,7 @@ fn divergences_and_their_pull_back_agree_with_trl() {
         let name = case["name"].as_str().unwrap();
         let [own, teacher] = ["logits", "teacher"].map(|column| numbers(&case[column]));
         let size = own.len() as i64;
-        // Weights of the identity make logits of the hidden states.
+        // With the identity as output weights, the hidden states are the logits.
         let weights = Tensor::eye(size, (Kind::Float, device()));
         let hidden = |row: &[f64]| Tensor::from_slice(row).to_kind(Kind::Float).to_device(device()).view([1, size]);
         let (own, teacher) = (hidden(&own), hidden(&teacher));
@@ -96,7 +96,7 @@ fn a_teacher_of_another_tokenizer_or_with_other_logits_is_refused_by_its_name() 
     copy_files(&oracles().join("checkpoints/llama"), &mute);
     let error = check(&mute).unwrap_err();
     assert!(error.contains("stage[0].teacher: expected a model with the policy's tokenizer"), "{error}");
-    assert!(error.contains("mute, which has another one"), "{error}");
+    assert!(error.contains("mute, whose tokenizer differs"), "{error}");
     let path = folder.join("config.json");
     let wide = place.path().join("wide");
     std::fs::create_dir(&wide).unwrap();
@@ -105,5 +105,5 @@ fn a_teacher_of_another_tokenizer_or_with_other_logits_is_refused_by_its_name() 
     other["vocab_size"] = (config.vocabulary + 8).into();
     std::fs::write(wide.join("config.json"), other.to_string()).unwrap();
     let error = check(&wide).unwrap_err();
-    assert!(error.contains(&format!("expected a model with the policy's {} logits", config.vocabulary)), "{error}");
+    assert!(error.contains(&format!("expected a model with {} logits per token", config.vocabulary)), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Checkpoints that are not what they should be are refused by name, and what is written is read back.
+//! Invalid checkpoints are rejected with the tensor's name, and written ones can be read back.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::oracle::{checkpoint, copy_files, model};
 
-/// A copy of a checkpoint, to be spoilt.
+/// A copy of a checkpoint for damaging.
 fn copy(name: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     copy_files(&checkpoint(name), folder.path());
@@ -30,7 +30,7 @@ fn refused(folder: &Path, message: &str) {
     assert_eq!(error, message);
 }
 
-/// The file's tensors after `change`, written in its place.
+/// Replaces a file by its tensors after `change`.
 fn rewrite(path: &Path, change: impl FnOnce(&mut HashMap<String, (StoredDtype, Vec<usize>, Vec<u8>)>)) {
     let bytes = std::fs::read(path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -83,7 +83,10 @@ fn tensors_that_are_missing_strange_or_of_another_shape_are_named() {
     rewrite(&weights(&folder), |tensors| {
         tensors.insert("model.layers.9.mlp.up_proj.weight".to_owned(), (StoredDtype::F32, vec![1], vec![0; 4]));
     });
-    refused(folder.path(), "FOLDER/model.safetensors: model.layers.9.mlp.up_proj.weight is no parameter of this model");
+    refused(
+        folder.path(),
+        "FOLDER/model.safetensors: model.layers.9.mlp.up_proj.weight is not a parameter of this model",
+    );
 
     let folder = copy("mistral");
     rewrite(&weights(&folder), |tensors| {
@@ -125,7 +128,10 @@ fn an_index_that_lies_is_refused() {
     let path = folder.path().join(INDEX_FILE);
     refused(
         folder.path(),
-        &format!("{}: weight_map: expected names of files beside it, got ../model.safetensors", path.display()),
+        &format!(
+            "{}: weight_map: expected names of files in the same folder, got ../model.safetensors",
+            path.display()
+        ),
     );
 
     let folder = copy("llama-sharded");
@@ -153,7 +159,7 @@ fn what_is_written_is_read_back_whole_or_in_shards() {
         assert_eq!(read_config(&target).unwrap().dtype, Some(Dtype::Float32));
         let again = Transformer::read(&target, Dtype::Float32, Device::Cpu).unwrap();
         assert!(policy.model().parameters().into_iter().zip(again.parameters()).all(|(a, b)| a == b));
-        // Nothing is written over.
+        // An existing folder is not overwritten.
         let error = folder::write(&target, &checkpoint(name), &policy.parameters(), Dtype::Float32).unwrap_err();
         assert!(error.to_string().contains("model"), "{error}");
 
@@ -180,7 +186,7 @@ fn headers_with_a_name_twice_or_null_metadata_are_refused() {
         (format!(r#"{{"__metadata__":{{"x":"1","x":"2"}},{}}}"#, one("a")), "header: duplicate key \"x\""),
         (
             format!(r#"{{"__metadata__":null,{}}}"#, one("a")),
-            "header: __metadata__: expected texts by names, or no such key, got null",
+            "header: __metadata__: expected an object of strings, or the key to be absent, got null",
         ),
     ] {
         let folder = copy("llama");
@@ -203,12 +209,17 @@ fn an_index_must_name_the_shard_of_each_tensor_and_no_tensor_twice() {
     std::fs::write(&path, wrong.to_string()).unwrap();
     refused(
         folder.path(),
-        &format!("FOLDER/{other}: model.norm.weight {INDEX_FILE} says that it is here, and it is in FOLDER/{norm}"),
+        &format!(
+            "FOLDER/{other}: model.norm.weight should be in this file according to {INDEX_FILE}, but is in FOLDER/{norm}"
+        ),
     );
     let mut null = index;
     null["metadata"] = Value::Null;
     std::fs::write(&path, null.to_string()).unwrap();
-    refused(folder.path(), &format!("FOLDER/{INDEX_FILE}: metadata: expected an object, or no such field, got null"));
+    refused(
+        folder.path(),
+        &format!("FOLDER/{INDEX_FILE}: metadata: expected an object, or the field to be absent, got null"),
+    );
     let twice = text.replacen("\"weight_map\": {", "\"weight_map\": {\"model.norm.weight\": \"a\",", 1);
     std::fs::write(&path, twice).unwrap();
     let error = Transformer::read(folder.path(), Dtype::Float32, Device::Cpu).unwrap_err().to_string();
@@ -241,16 +252,16 @@ pub(crate) fn with_number(name: &str, number: f32) -> TempDir {
 fn numbers_that_are_not_finite_are_refused_by_their_tensor_when_they_are_read_and_written() {
     for number in [f32::NAN, f32::INFINITY] {
         let folder = with_number("llama", number);
-        let problem = "expected finite numbers, got infinity or not-a-number at [3]";
+        let problem = "expected finite numbers, got infinity or NaN at [3]";
         refused(folder.path(), &format!("FOLDER/model.safetensors: model.norm.weight {problem}"));
     }
     let large = with_number("llama", 1e6);
     let model = Transformer::read(large.path(), Dtype::Float32, Device::Cpu).unwrap();
     let error = Transformer::read(large.path(), Dtype::Float16, Device::Cpu).unwrap_err().to_string();
-    assert!(error.ends_with("model.norm.weight has numbers that are too great for float16"), "{error}");
+    assert!(error.ends_with("model.norm.weight has numbers that overflow in float16"), "{error}");
     let target = large.path().join("narrow");
     let error = folder::write(&target, large.path(), &model.trained(), Dtype::Float16).unwrap_err().to_string();
-    let problem = "cannot be written as float16: expected finite numbers, got infinity or not-a-number at [3]";
+    let problem = "cannot be written as float16: expected finite numbers, got infinity or NaN at [3]";
     assert!(error.ends_with(&format!("model.norm.weight {problem}")), "{error}");
     assert!(!target.exists());
     folder::write(&target, large.path(), &model.trained(), Dtype::Bfloat16).unwrap();

@@ -30,7 +30,7 @@ pub(crate) struct Work {
     evaluation: Evaluation,
 }
 
-/// Sixteen responses a group; half of the labelled ones desirable, and as many mismatched as asked for.
+/// Groups of sixteen responses; alternating labels, and mismatched responses if they are required.
 fn feedback(data: Data, index: usize) -> Feedback {
     match (data, index % 4) {
         (Data::Groups, _) => Feedback::Group(index / 16),
@@ -42,7 +42,7 @@ fn feedback(data: Data, index: usize) -> Feedback {
 }
 
 impl Work {
-    /// A method with these parameters, and a step of at least so many tokens in responses of 16 to 512.
+    /// A method with these parameters, and a step of at least this many tokens in responses of 16 to 512.
     pub(crate) fn new(method: &Method, parameters: &Parameters, tokens: usize) -> Self {
         let objective = (method.build)(parameters).unwrap();
         let requirements = objective.requirements();

@@ -18,16 +18,16 @@
 //! | groups | `groups` | `group` (numbered upwards) and `reward`, one a response, where advantages come from rewards |
 //! | rollouts | `rollouts` | |
 //!
-//! A reward is a number, or a list of several numbers of which `null` abstains. `advantage` is a list a response, of a number a
-//! token or of one number for all of them.
+//! A reward is a number, or a list of several numbers of which `null` abstains. `advantage` is a list a response, of a
+//! number a token or of one number for all of them.
 //!
 //! `weight`, one number a response beside the columns (of pairs, on the chosen side), says how much each counts, where
 //! the objective weighs.
 //!
-//! `totals` (`tokens`, `responses` of all sides, `pairs`, `chosen_tokens`, `groups`) are those of the whole optimizer step; each
-//! left out is the line's own. `state` is what an earlier line answered as such. A bad line is answered by `{"error":
-//! "..."}`: one with a key that stands twice, too, or with an array where an object is meant. A byte order mark is
-//! skipped. The exit code is 0 once every line has its answer.
+//! `totals` (`tokens`, `responses` of all sides, `pairs`, `chosen_tokens`, `groups`) are those of the whole optimizer
+//! step; each left out is the line's own. `state` is what an earlier line answered as such. A bad line is answered by
+//! `{"error": "..."}`: one with a key that stands twice, too, or with an array where an object is meant. A byte order
+//! mark is skipped. The exit code is 0 once every line has its answer.
 
 mod protocol;
 

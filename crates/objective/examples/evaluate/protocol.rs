@@ -1,4 +1,4 @@
-//! One line in, one line out.
+//! The protocol: one line of JSON in, one line out.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use objective::{
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// One number a token, one list a response.
+/// A list per response, with one number per token.
 type Ragged = Vec<Vec<f64>>;
 
 #[derive(Deserialize)]
@@ -32,7 +32,7 @@ struct Question {
     state: ObjectiveState,
 }
 
-/// Responses of one kind: ragged columns by name, and what is known of each response.
+/// Responses of one kind: ragged columns by name, and feedback on each response.
 #[derive(Default)]
 struct Side {
     weight: Option<Vec<f64>>,
@@ -42,7 +42,7 @@ struct Side {
     reward: Option<Vec<Rewards>>,
 }
 
-/// What rewards a response: one number, or several of which some may abstain.
+/// Rewards of a response: one number, or several of which some may be absent.
 struct Rewards(Vec<Option<f64>>);
 
 #[derive(Deserialize, Default)]
@@ -80,11 +80,11 @@ struct Flat {
     sides: Vec<(&'static str, Range<usize>)>,
 }
 
-/// The answer to a line, whatever the line: an evaluation, or an error that names the field.
+/// Answers a line: an evaluation, or an error that names the field.
 ///
 /// # Errors
 ///
-/// Only if the answer itself cannot be written as JSON.
+/// An answer that cannot be written as JSON.
 pub(crate) fn answer(line: &[u8]) -> serde_json::Result<String> {
     let answer = evaluate(line).unwrap_or_else(|error| Answer::Refused { error: format!("{error:#}") });
     serde_json::to_string(&answer)
@@ -157,7 +157,7 @@ fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
     let columns = |side: Range<usize>| {
         let ragged =
             |column: &[f64]| responses[side.clone()].iter().map(|r| column[r.tokens.clone()].to_vec()).collect();
-        let column = |s: Statistic| (s.name(), ragged(evaluation.cotangents.column(s)));
+        let column = |s: Statistic| (s.name(), ragged(evaluation.cotangents().column(s)));
         requirements.statistics.iter().map(column).collect()
     };
     Ok(Answer::Evaluated {
@@ -168,7 +168,7 @@ fn evaluate(line: &[u8]) -> anyhow::Result<Answer> {
     })
 }
 
-/// Refuses a state with parts that the objective does not keep, which are those of a state that it has just begun.
+/// Rejects a state with parts that the objective does not keep.
 fn check_state(name: &str, given: &ObjectiveState, kept: &ObjectiveState) -> anyhow::Result<()> {
     ensure!(given.rewards.is_empty() || !kept.rewards.is_empty(), "{name}.rewards: not used by this objective");
     let (count, expected) = (given.terms.len(), kept.terms.len());
@@ -180,7 +180,7 @@ fn check_state(name: &str, given: &ObjectiveState, kept: &ObjectiveState) -> any
     Ok(())
 }
 
-/// Responses are numbered through all sides in a batch; the line's author counts within one.
+/// Renumbers the response of an error: batches number responses through all sides, lines within one side.
 fn name_side(mut error: BatchError, sides: &[(&str, Range<usize>)]) -> anyhow::Error {
     if let BatchError::Value { response, .. }
     | BatchError::Reward { response, .. }
@@ -195,7 +195,7 @@ fn name_side(mut error: BatchError, sides: &[(&str, Range<usize>)]) -> anyhow::E
 }
 
 impl Flat {
-    /// Flattens one side's columns behind those already there.
+    /// Appends one side's columns.
     fn append(&mut self, name: &'static str, side: Side, requirements: &Requirements) -> anyhow::Result<()> {
         let Side { weight, columns, desirable, group, reward } = side;
         let name_of_statistic = requirements.statistics.iter().map(Statistic::name);
@@ -280,7 +280,7 @@ impl Flat {
     }
 }
 
-/// Rewards, response after response; those that abstain are no numbers.
+/// Rewards, response after response; NaN for absent ones.
 fn flat_rewards(side: &str, rewards: &[Rewards]) -> anyhow::Result<Vec<f64>> {
     let expected = rewards[0].0.len();
     ensure!(expected > 0, "{side}.reward[0]: expected at least one number, got none");
@@ -296,7 +296,7 @@ fn flat_rewards(side: &str, rewards: &[Rewards]) -> anyhow::Result<Vec<f64>> {
     Ok(flat)
 }
 
-/// A list with one entry a response.
+/// Checks that a list has one entry per response.
 fn one_each<T>(side: &str, key: &str, given: Option<Vec<T>>, lengths: &[usize]) -> anyhow::Result<Vec<T>> {
     let given = given.with_context(|| format!("{side}.{key}: missing"))?;
     let (expected, count) = (lengths.len(), given.len());

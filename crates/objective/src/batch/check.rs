@@ -1,4 +1,4 @@
-//! Validation of batches: what passes cannot fail in an objective.
+//! Validation of batches, after which no objective can fail.
 
 use std::ops::RangeInclusive;
 
@@ -8,11 +8,12 @@ use crate::batch::{BatchError, Feedback, Layout, Pair, Response, StepTotals};
 use crate::columns::{Constant, Side};
 use crate::requirements::{Coupling, Data, Requirements};
 
-/// Checks a batch against what an objective requires. Answers the totals of the step: those given, or the batch's own.
+/// Checks a batch against the requirements of an objective. Returns the totals of the step: the given ones, or the
+/// batch's own.
 ///
 /// # Errors
 ///
-/// [`BatchError`] with the first fault.
+/// [`BatchError`] for the first fault.
 pub(crate) fn check(
     requirements: &Requirements,
     layout: &Layout<'_>,
@@ -53,7 +54,7 @@ pub(crate) fn check(
     Ok(totals)
 }
 
-/// Responses must follow one another, and pairs must be of two of them. Answers the batch's own counts.
+/// Checks that responses follow one another, and that pairs refer to two of them. Returns the batch's own counts.
 fn check_responses(
     sides: &[&'static str; 2],
     first: usize,
@@ -82,7 +83,7 @@ fn check_responses(
     Ok(StepTotals::of(responses, pairs))
 }
 
-/// Responses must have feedback of the data's kind, and of each kind that the loss needs.
+/// Checks that responses have feedback of the data's kind, and that each kind that the loss needs occurs.
 fn check_feedback(data: Data, grouped: bool, responses: &[Response]) -> Result<(), BatchError> {
     let expected = match data {
         Data::Demonstrations | Data::Preferences | Data::Rollouts => "no feedback",
@@ -120,7 +121,7 @@ fn check_feedback(data: Data, grouped: bool, responses: &[Response]) -> Result<(
     Ok(())
 }
 
-/// Weights of the first side's responses, if any are given, where the objective reads them.
+/// Checks the weights of the first side's responses, if any are given and the objective reads them.
 fn check_weight(read: bool, sides: &[Side<'_>; 2], responses: usize) -> Result<(), BatchError> {
     for (side, expected) in sides.iter().zip([if read { responses } else { 0 }, 0]) {
         let given = side.weight.len();
@@ -132,7 +133,7 @@ fn check_weight(read: bool, sides: &[Side<'_>; 2], responses: usize) -> Result<(
     column.check_values(Constant::Weight.range(), |response| (response, 0))
 }
 
-/// The columns of one side: those that are required, one number a token; no others.
+/// Checks the columns of one side: required columns have one number per token, and no others are given.
 fn check_side(
     requirements: &Requirements,
     name: &'static str,
@@ -179,11 +180,11 @@ impl Column<'_> {
         })
     }
 
-    /// Rewards are as many for each response, and numbers or abstaining.
+    /// Checks that rewards are equally many for each response, and are numbers or NaN for none.
     fn check_rewards(self, required: bool, each: Option<usize>, responses: usize) -> Result<(), BatchError> {
         let Self { side, name: column, values } = self;
         let given = values.len();
-        // A second side has none.
+        // The second side has no rewards.
         if !required || responses == 0 {
             return match given {
                 0 => Ok(()),
@@ -204,14 +205,14 @@ impl Column<'_> {
         }
     }
 
-    /// Checks the values; `locate` answers the response and the token of a place.
+    /// Checks the values; `locate` returns the response and the token of a position.
     fn check_values(
         self,
         range: RangeInclusive<f64>,
         locate: impl Fn(usize) -> (usize, usize),
     ) -> Result<(), BatchError> {
         let Self { side, name: column, values } = self;
-        // Without a way out of the loop the check takes as long as reading the column.
+        // Without an early exit, the check takes as long as reading the column.
         if values.iter().fold(true, |valid, value| valid & range.contains(value)) {
             return Ok(());
         }

@@ -1,62 +1,62 @@
-//! Why a batch is refused.
+//! Errors of batches.
 
 use std::ops::Range;
 
 use crate::batch::Feedback;
 use crate::requirements::Data;
 
-/// Why a batch was refused.
+/// Reason why a batch is rejected.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum BatchError {
-    /// No response at all.
+    /// A batch without responses.
     #[error("responses: at least one is needed")]
     NoResponse,
     /// A response without tokens.
     #[error("{side}response {response}: at least one token is needed, got none")]
     EmptyResponse {
-        /// `"chosen."`, `"rejected."`, `"mismatched."`, or nothing where a batch has one side.
+        /// Side of the batch: `"chosen."`, `"rejected."`, `"mismatched."`, or empty for a batch with one side.
         side: &'static str,
-        /// Its index.
+        /// Index of the response.
         response: usize,
     },
-    /// Responses must cover the columns from first to last token, in order and without gaps.
+    /// Responses that do not cover the columns from first to last token, in order and without gaps.
     #[error("response {response}: expected tokens from {expected}, where the one before ends, got {}..{}", .given.start, .given.end)]
     Gap {
-        /// Its index.
+        /// Index of the response.
         response: usize,
-        /// Where it must begin.
+        /// Token at which it must begin.
         expected: usize,
-        /// Its range.
+        /// Given range of tokens.
         given: Range<usize>,
     },
     /// A column of the wrong length.
     #[error("{side}{column}: expected {expected} numbers, one a response token of a required column, got {given}")]
     Length {
-        /// The side of the batch, as above.
+        /// Side of the batch, as in [`EmptyResponse`](Self::EmptyResponse).
         side: &'static str,
-        /// The column.
+        /// Name of the column.
         column: &'static str,
-        /// Response tokens.
+        /// Number of response tokens.
         expected: usize,
-        /// Its length.
+        /// Length of the column.
         given: usize,
     },
     /// A value outside of its column's range.
     #[error("{side}{column}: expected {least:e} to {most:e} at token {token} of response {response}, got {given}")]
     Value {
-        /// The side of the batch, as above.
+        /// Side of the batch, as in [`EmptyResponse`](Self::EmptyResponse).
         side: &'static str,
-        /// The column.
+        /// Name of the column.
         column: &'static str,
         /// Index of the response.
         response: usize,
-        /// Place in the response.
+        /// Index of the token in the response.
         token: usize,
-        /// The least value allowed.
+        /// Minimum of the allowed values.
         least: f64,
-        /// The greatest value allowed.
+        /// Maximum of the allowed values.
         most: f64,
-        /// Its value.
+        /// Given value.
         given: f64,
     },
     /// A reward outside of its range.
@@ -64,111 +64,112 @@ pub enum BatchError {
     Reward {
         /// Index of the response.
         response: usize,
-        /// The least value allowed.
+        /// Minimum of the allowed values.
         least: f64,
-        /// The greatest value allowed.
+        /// Maximum of the allowed values.
         most: f64,
-        /// Its value.
+        /// Given value.
         given: f64,
     },
-    /// Rewards that are not as many for each response.
+    /// Rewards that are not equally many for each response.
     #[error("reward: expected {} for each of {responses} responses, got {given} numbers", match each {
         Some(each) => format!("{each} numbers"),
         None => "at least one number, and as many".to_owned(),
     })]
     Rewards {
-        /// How many a response must have, where it is fixed.
+        /// Required number of rewards per response, if it is fixed.
         each: Option<usize>,
         /// Number of responses.
         responses: usize,
         /// Number of rewards.
         given: usize,
     },
-    /// A response whose feedback is not of the data's kind.
+    /// A response with feedback of another kind than the data's.
     #[error("response {response}: expected {expected} for {data}, got {}", describe(.given), data = <&str>::from(.data))]
     Feedback {
-        /// Its index.
+        /// Index of the response.
         response: usize,
-        /// What the step is made of.
+        /// Kind of the data.
         data: Data,
-        /// What was expected.
+        /// Description of the allowed feedback.
         expected: &'static str,
-        /// Its feedback.
+        /// Given feedback.
         given: Feedback,
     },
-    /// No response of a kind that the loss cannot do without.
+    /// A batch without a response of a kind that the loss needs.
     #[error("responses: at least one {expected} is needed, got none")]
     Missing {
-        /// The kind.
+        /// Description of that kind.
         expected: &'static str,
     },
-    /// A group that is not above the one before.
+    /// A group whose number is not above that of the previous one.
     #[error("response {response}: expected a group from {least}, as groups are numbered upwards, got {given}")]
     Group {
-        /// Its index.
+        /// Index of the response.
         response: usize,
-        /// The group before.
+        /// Number of the previous group.
         least: usize,
-        /// Its group.
+        /// Number of its group.
         given: usize,
     },
-    /// A pair of responses that are not there, or of a response with itself.
+    /// A pair of a response with itself, or of responses that do not exist.
     #[error("pair {pair}: expected two different responses below {responses}, got {chosen} and {rejected}")]
     Pair {
-        /// Its index.
+        /// Index of the pair.
         pair: usize,
         /// Number of responses.
         responses: usize,
-        /// Its chosen response.
+        /// Index of its chosen response.
         chosen: usize,
-        /// Its rejected response.
+        /// Index of its rejected response.
         rejected: usize,
     },
-    /// Preferences without a pair, or demonstrations with one.
+    /// A batch of preferences without a pair, or of other data with one.
     #[error("pairs: expected {expected} for {data}, got {given}", data = <&str>::from(.data))]
     Pairs {
-        /// What the step is made of.
+        /// Kind of the data.
         data: Data,
-        /// What was expected.
+        /// Description of the allowed number of pairs.
         expected: &'static str,
         /// Number of pairs.
         given: usize,
     },
-    /// Numbers that do not match the responses, one by one.
+    /// A list whose length differs from the number of responses.
     #[error("{field}: expected {expected}, one {each}, got {given}")]
     Count {
-        /// What was counted.
+        /// Name of the list.
         field: &'static str,
-        /// How many there must be.
+        /// Required length.
         expected: usize,
-        /// What each belongs to.
+        /// Name of the things that the entries belong to.
         each: &'static str,
-        /// How many there are.
+        /// Given length.
         given: usize,
     },
     /// A batch of another kind than the objective learns from.
     #[error("batch: expected {}, got {given}", <&str>::from(.expected))]
     Kind {
-        /// What the objective learns from.
+        /// Kind that the objective learns from.
         expected: Data,
-        /// The batch's kind.
+        /// Kind of the batch.
         given: &'static str,
     },
-    /// Totals of a step that are less than those of a part of it, or differ where the part must be the whole.
+    /// Totals of a step that are smaller than those of a part of it, or that differ although the part must be the
+    /// whole.
     #[error("totals.{field}: expected {at_least}the batch's own {own}, got {given}", at_least = if *.whole { "" } else { "at least " })]
     Totals {
-        /// Which count.
+        /// Name of the count.
         field: &'static str,
-        /// Whether the batch must be the whole step, as its responses are coupled.
+        /// Whether the batch must be the whole step because its responses are coupled.
         whole: bool,
-        /// The batch's own.
+        /// Count of the batch itself.
         own: usize,
-        /// The count given.
+        /// Given count.
         given: usize,
     },
 }
 
-/// Feedback in words, for an error.
+/// Description of feedback for an error.
 fn describe(feedback: &Feedback) -> String {
     match feedback {
         Feedback::None => "no feedback".to_owned(),

@@ -1,9 +1,9 @@
 //! Policy optimisation by regression on optimal advantages.
 
 use crate::batch::TokenBatch;
-use crate::columns::Constant;
+use crate::columns::{Constant, Statistic};
 use crate::data::Rollouts;
-use crate::evaluation::{Evaluation, add};
+use crate::evaluation::Evaluation;
 use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::numerics::sum;
@@ -82,7 +82,7 @@ impl Objective for A2po {
             let reward = self.beta * batch.log_ratio(index);
             let (excess, share) = (reward - advantage, share * batch.weight(index));
             out.loss += share * excess * excess;
-            add(&mut out.cotangents.log_prob[response.tokens.clone()], share * 2.0 * self.beta * excess);
+            out.cotangents.add(Statistic::LogProb, response.tokens.clone(), share * 2.0 * self.beta * excess);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! AlphaPO.
+//! AlphaPO, a SimPO with a shaped reward.
 
 use crate::losses::dpo::smoothed;
 use crate::losses::implement;
@@ -30,7 +30,7 @@ objective! {
     ///
     /// # Departures
     ///
-    /// Powers of more than 100 nats go on along their tangent, so that rewards stay finite (TRL overflows). The
+    /// Powers of more than 100 nats continue along their tangent, so that rewards stay finite (TRL overflows). The
     /// reported rewards are SimPO's β m: one metric means one quantity.
     ///
     /// # Examples
@@ -65,7 +65,7 @@ objective! {
 implement!(AlphaPo, preference, Pairs);
 
 impl AlphaPo {
-    /// The reward of a mean log-probability, and its slope.
+    /// Reward of a mean log-probability, and its slope.
     fn reward(&self, mean: f64) -> (f64, f64) {
         if self.alpha == 0.0 { (mean, 1.0) } else { box_cox(-self.alpha, mean) }
     }

@@ -9,7 +9,8 @@ use crate::requirements::Coupling;
 use crate::state::ObjectiveState;
 
 objective! {
-    /// Binary classifier optimisation: desirable and undesirable responses told apart by their reward.
+    /// Binary classifier optimisation: a classifier that separates desirable from undesirable responses by their
+    /// reward.
     ///
     /// The policy itself is the classifier: the implicit reward is the logit of "this response is desirable". The
     /// boundary lies at the mean of all rewards seen so far, so that a drift of all rewards together changes no class.
@@ -32,8 +33,8 @@ objective! {
     ///
     /// # Departures
     ///
-    /// TRL also offers to weigh undesirable responses by a classifier over embeddings of their prompts; that needs a
-    /// model beside the policy and is no function of token statistics. It updates δ once a micro-batch, we once a step.
+    /// TRL can also weight undesirable responses by a classifier over embeddings of their prompts, which needs a
+    /// second model and is not a function of token statistics. It updates δ per micro-batch, this loss per step.
     ///
     /// # Examples
     ///

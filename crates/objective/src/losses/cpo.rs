@@ -26,8 +26,8 @@ choices!(ContrastiveLoss);
 objective! {
     /// Contrastive preference optimisation: DPO without a reference, and imitation of the chosen response.
     ///
-    /// A reference doubles memory and time. CPO takes a uniform one, which cancels in the margin, and keeps the chosen
-    /// response probable by imitating it besides.
+    /// A reference doubles memory and time. CPO uses a uniform one, which cancels in the margin, and keeps the chosen
+    /// response probable by also imitating it.
     ///
     /// # Formula
     ///
@@ -125,7 +125,7 @@ impl PairLoss for Cpo {
 
     fn pair(&self, scores: &Scores) -> PairGradient {
         let (loss, slope) = self.contrast(scores.chosen - scores.rejected);
-        // The likelihood is a mean over tokens, as a score may be already.
+        // The likelihood is a mean over tokens; the score may be one already.
         let imitation = match self.normalisation {
             Reduction::Sum => self.alpha / scores.chosen_tokens,
             Reduction::Mean => self.alpha,

@@ -7,7 +7,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::batch::TokenBatch;
 use crate::columns::Statistic;
 use crate::data::Demonstrations;
-use crate::evaluation::{Evaluation, Metric, add};
+use crate::evaluation::{Evaluation, Metric};
 use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::losses::sft::Normalisation;
@@ -22,10 +22,10 @@ use crate::{Objective, declared_parameters};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum DistillationDivergence {
-    /// KL(teacher || π): the policy must give weight to all that the teacher would do.
+    /// Forward divergence KL(teacher || π): the policy must give probability to everything that the teacher would do.
     #[default]
     ForwardKl,
-    /// KL(π || teacher): the policy must not do what the teacher would not.
+    /// Reverse divergence KL(π || teacher): the policy must not do what the teacher would not do.
     ReverseKl,
     /// The generalised Jensen-Shannon divergence, between the two.
     JensenShannon,
@@ -35,20 +35,20 @@ pub enum DistillationDivergence {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum DistillationResponses {
-    /// Those of a data set.
+    /// Responses of a data set.
     #[default]
     Given,
-    /// The policy's own.
+    /// Responses sampled from the policy.
     Sampled,
 }
 
-/// 0 < β < 1.
+/// Range 0 < β < 1.
 const BETWEEN: Interval = (Bound::Excluded(0.0), Bound::Excluded(1.0));
 
 choices!(DistillationDivergence, DistillationResponses);
 
 objective! {
-    /// Distillation: the policy's distribution at every token drawn to a teacher's.
+    /// Distillation: the policy's distribution at every token moves towards a teacher's.
     ///
     /// A demonstrated token says what to do in one state; a teacher says how good everything else would have been.
     /// Distillation compares whole distributions, so one response teaches as much as many samples. On the policy's own
@@ -146,7 +146,7 @@ impl Objective for Distillation {
 
     fn loss(&self, batch: &TokenBatch<'_>, _: &Held, out: &mut Evaluation) {
         let totals = batch.totals();
-        // Beside terms that compare, only chosen responses are imitated.
+        // Beside terms that compare pairs, only chosen responses are imitated.
         for response in batch.demonstrated() {
             let tokens = batch.responses()[response].tokens.clone();
             let divergence = sum(batch.statistic(Statistic::TeacherDivergence, response));
@@ -157,7 +157,7 @@ impl Objective for Distillation {
                 };
             out.loss += scale * divergence;
             out.metrics.record_sum(Metric::TeacherDivergence, divergence, tokens.len());
-            add(&mut out.cotangents.teacher_divergence[tokens], scale);
+            out.cotangents.add(Statistic::TeacherDivergence, tokens, scale);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The score that a log-ratio to the reference becomes under an f-divergence.
+//! Scores of log-ratios to the reference under an f-divergence.
 //!
 //! # Formula
 //!
@@ -19,14 +19,15 @@
 //! C. Wang et al., "Beyond Reverse KL: Generalizing Direct Preference Optimization with Diverse Divergence
 //! Constraints", arXiv 2309.16240, Table 1; constants as in TRL.
 //!
-//! The implicit reward has a constant besides, which is the prompt's (the normaliser of the optimal policy), and f' one
+//! The implicit reward also has a constant per prompt (the normaliser of the optimal policy), and f' has another one
 //! of its own. Both cancel in a margin of summed scores. In one of means over tokens (`ipo`, `sigmoid_norm`) a constant
 //! c leaves c/n_w − c/n_l, which is not 0 where the lengths n_w and n_l of the two responses differ. The constants
 //! above make every score 0 at the reference.
 //!
 //! # Departures
 //!
-//! Exponentials of more than 100 nats go on along their tangent, so that scores and slopes stay finite (TRL overflows).
+//! Exponentials of more than 100 nats continue along their tangent, so that scores and slopes stay finite (TRL
+//! overflows).
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
@@ -40,18 +41,18 @@ pub enum Divergence {
     /// KL(π || π_ref), DPO's own.
     #[default]
     ReverseKl,
-    /// KL(π_ref || π).
+    /// Forward divergence KL(π_ref || π).
     ForwardKl,
-    /// Jensen-Shannon.
+    /// Jensen-Shannon divergence.
     Js,
-    /// The alpha divergence, whose order is a parameter of its own.
+    /// The alpha divergence, whose order is a separate parameter.
     Alpha,
 }
 
 choices!(Divergence);
 
 impl Divergence {
-    /// The setting under which an order has no effect.
+    /// Setting under which the order has no effect.
     pub fn without_order(self) -> Option<String> {
         (self != Self::Alpha).then(|| format!("divergence = {}", <&str>::from(self)))
     }
@@ -79,9 +80,9 @@ impl Divergence {
     }
 }
 
-/// log 2 + log σ(u), of which no digits cancel near the reference.
+/// log 2 + log σ(u), computed without cancellation near the reference.
 fn jensen_shannon(log_ratio: f64) -> f64 {
-    // Below, the two terms are far apart, and e⁻ᵘ may overflow.
+    // Below this, the two terms are far apart, and e⁻ᵘ may overflow.
     const FAR: f64 = -1.0;
     if log_ratio > FAR { -((-log_ratio).exp_m1() / 2.0).ln_1p() } else { std::f64::consts::LN_2 - softplus(-log_ratio) }
 }

@@ -11,7 +11,7 @@ objective! {
     /// Supervised fine-tuning says what to imitate, but not what to avoid. DPO takes pairs of responses to the same
     /// prompt and raises the chosen one against the rejected one, both measured against a frozen copy of the policy. A
     /// pair that the policy ranks wrongly pulls with full strength, and one that it ranks rightly by a wide margin
-    /// hardly pulls. It was wanted because it replaces a reward model and reinforcement learning by one classification
+    /// hardly pulls. Its advantage is that it replaces a reward model and reinforcement learning by one classification
     /// loss.
     ///
     /// # Formula
@@ -72,7 +72,7 @@ impl MarginLoss for Dpo {
     }
 }
 
-/// −(1 − ε) log σ(z) − ε log σ(−z), and its slope.
+/// The smoothed logistic loss −(1 − ε) log σ(z) − ε log σ(−z), and its slope.
 pub(crate) fn smoothed(label_smoothing: f64, z: f64) -> (f64, f64) {
     (softplus(-z) + label_smoothing * z, label_smoothing - sigmoid(-z))
 }

@@ -9,7 +9,7 @@ use crate::parameter::{NON_NEGATIVE, SCALE};
 objective! {
     /// DPO-Positive: DPO with a penalty where the chosen response becomes less probable than under the reference.
     ///
-    /// DPO watches a difference alone: both responses of a pair may fall, as long as the rejected one falls further,
+    /// DPO depends only on a difference: both responses of a pair may fall, as long as the rejected one falls further,
     /// and where they differ in a few tokens they often do. DPOP subtracts from the margin whatever the chosen response
     /// has lost against the reference, times a large factor, so that the loss rises until it has been won back.
     ///
@@ -25,8 +25,8 @@ objective! {
     ///
     /// # Source
     ///
-    /// A. Pal et al., "Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive", arXiv 2402.13228,
-    /// equation 3.
+    /// A. Pal et al., "Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive", arXiv 2402.13228, the
+    /// loss named DPOP.
     ///
     /// # Departures
     ///
@@ -51,7 +51,7 @@ objective! {
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct Dpop = "dpop", "DPO with a penalty where the chosen response falls below the reference",
-        "arXiv 2402.13228, equation 3"
+        "arXiv 2402.13228"
     {
         /// Scale of the implicit reward beta (log pi - log pi_ref), per nat.
         beta: f64 [SCALE] = 0.3,

@@ -1,7 +1,7 @@
 //! On-policy distillation from the teacher's log-probabilities of sampled tokens.
 
 use crate::batch::TokenBatch;
-use crate::columns::Constant;
+use crate::columns::{Constant, Statistic};
 use crate::data::Rollouts;
 use crate::evaluation::Evaluation;
 use crate::evaluator::LearnsFrom;
@@ -14,7 +14,7 @@ use crate::state::ObjectiveState;
 use crate::{Objective, declared_parameters};
 
 objective! {
-    /// On-policy distillation: policy gradients whose advantage is what the teacher says of each sampled token.
+    /// On-policy distillation: policy gradients whose advantage is the teacher's log-probability of each sampled token.
     ///
     /// The policy writes, and the teacher marks every token by how much more probable it would have made it. So the
     /// policy learns in the states that it really reaches, and a teacher gives one number a token. IW-OPD adds a
@@ -30,7 +30,7 @@ objective! {
     /// Aₜ is held. Cotangent: −Aₜ / tokens. With γ = 0, on responses of the policy itself, the expected gradient is
     /// that of KL(π || teacher) in the states that were sampled, summed over a response and divided by the step's
     /// tokens. It is also what `policy_gradient` computes with `advantage = given`, `ratio = none` and aₜ as its
-    /// advantages: who wants its trust regions or corrections gives aₜ there.
+    /// advantages: to use its trust regions or corrections, give aₜ there.
     ///
     /// # Source
     ///
@@ -104,7 +104,7 @@ impl Objective for IwOpd {
         let share = 1.0 / batch.totals().tokens as f64;
         for (index, response) in batch.responses().iter().enumerate() {
             let (tokens, share) = (response.tokens.clone(), share * batch.weight(index));
-            let slots = &mut out.cotangents.log_prob[tokens.clone()];
+            let slots = out.cotangents.slots(Statistic::LogProb, tokens.clone());
             for ((log_prob, advantage), slot) in batch.log_prob(index).iter().zip(&held.tokens[tokens]).zip(slots) {
                 let pull = -share * advantage;
                 *slot += pull;

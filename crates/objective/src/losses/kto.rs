@@ -10,10 +10,10 @@ use crate::state::ObjectiveState;
 objective! {
     /// Kahneman-Tversky optimisation: the value of a response against what the policy does elsewhere.
     ///
-    /// Pairs are rare, but a thumb up or down on a single response is cheap. KTO raises desirable responses and lowers
-    /// undesirable ones, each against the policy's average drift from its reference on responses to other prompts. Far
-    /// from that point a response hardly pulls, as people value gains and losses: hopeless and finished cases are left
-    /// alone.
+    /// Pairs are rare, but a label "good" or "bad" on a single response is cheap. KTO raises desirable responses and
+    /// lowers undesirable ones, each against the policy's average drift from its reference on responses to other
+    /// prompts. Far from that point a response hardly pulls, as people value gains and losses: hopeless and finished
+    /// cases are left alone.
     ///
     /// # Formula
     ///

@@ -1,18 +1,18 @@
 //! Losses on desirable and undesirable responses: rewards, their shift, cotangents, metrics.
 //!
-//! With r = β (log π − log π_ref) a response's reward, b the shift and w the weight of its label, the mean over the
-//! step's labelled responses of w ℓ(r − b) for desirable and w ℓ(b − r) for undesirable ones; a [`LabelLoss`] says what
-//! ℓ, b and w are. No gradient passes through b.
+//! With r = β (log π − log π_ref) a response's reward, b the shift and w the weight of its label, the loss is the mean
+//! over the step's labelled responses of w ℓ(r − b) for desirable and w ℓ(b − r) for undesirable ones; a [`LabelLoss`]
+//! defines ℓ, b and w. No gradient passes through b.
 
 use crate::batch::{Feedback, TokenBatch};
-use crate::columns::Constant;
-use crate::evaluation::{Evaluation, Metric, Metrics, add};
+use crate::columns::{Constant, Statistic};
+use crate::evaluation::{Evaluation, Metric, Metrics};
 use crate::held::Held;
 use crate::numerics::{sigmoid, sum};
 use crate::requirements::{Coupling, Data, Requirements};
 use crate::state::ObjectiveState;
 
-/// The rewards of a step.
+/// Mean rewards of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rewards {
     /// Number of labelled responses.
@@ -23,7 +23,7 @@ pub(crate) struct Rewards {
     pub(crate) mismatched: f64,
 }
 
-/// A loss on the reward of one response.
+/// A loss on the reward of a single response.
 pub(crate) trait LabelLoss {
     /// Whether the shift couples the responses of a step.
     const COUPLING: Coupling;
@@ -39,19 +39,19 @@ pub(crate) trait LabelLoss {
         1.0
     }
 
-    /// What rewards are compared with.
+    /// Shift that rewards are compared with.
     fn shift(&self, _rewards: &Rewards, _state: &mut ObjectiveState) -> f64 {
         0.0
     }
 
-    /// The loss at a margin and its slope: how far the reward is on the right side of the shift.
+    /// The loss at a margin, which is the distance of the reward from the shift on the right side, and its slope.
     fn label(&self, margin: f64) -> (f64, f64);
 
     /// Metrics of the shift.
     fn record(&self, _shift: f64, _metrics: &mut Metrics) {}
 }
 
-/// 1 − σ(x) and its slope: a loss that is bounded on both sides.
+/// The loss 1 − σ(x), bounded on both sides, and its slope.
 pub(crate) fn bounded(margin: f64) -> (f64, f64) {
     let wrong = sigmoid(-margin);
     (wrong, -wrong * sigmoid(margin))
@@ -96,7 +96,7 @@ pub(crate) fn loss<L: LabelLoss>(own: &L, batch: &TokenBatch<'_>, held: &Held, o
         let weight = share * batch.weight(index) * own.weight(desirable);
         let (value, slope) = own.label(sign * (reward - shift));
         *loss += weight * value;
-        add(&mut cotangents.log_prob[response.tokens.clone()], weight * sign * beta * slope);
+        cotangents.add(Statistic::LogProb, response.tokens.clone(), weight * sign * beta * slope);
 
         let log_prob = batch.log_prob(index);
         let total = sum(log_prob);

@@ -8,8 +8,9 @@ use crate::objective;
 objective! {
     /// Noise contrastive alignment on pairs.
     ///
-    /// Each response is told from noise that the reference makes. DPO lowers the chosen response too, if that widens
-    /// the margin; here each reward has an optimum of its own, so that the likelihood of good responses does not fall.
+    /// Each response is distinguished from noise that the reference generates. DPO lowers the chosen response too, if
+    /// that widens the margin; here each reward has an optimum of its own, so that the likelihood of good responses
+    /// does not fall.
     ///
     /// # Formula
     ///

@@ -7,7 +7,7 @@ use crate::numerics::{log1mexp, sigmoid, softplus};
 use crate::objective;
 use crate::parameter::NON_NEGATIVE;
 
-/// The greatest mean log-probability whose odds are computed.
+/// Maximum mean log-probability whose odds are computed.
 const CERTAINTY: f64 = -f64::EPSILON;
 
 objective! {

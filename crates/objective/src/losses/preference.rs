@@ -3,12 +3,14 @@
 //! A [`MarginLoss`] is a function of the difference of two scores, a [`PairLoss`] one of both. This module computes the
 //! scores, pulls the derivatives back to the tokens, and takes the mean over the step's pairs.
 
+use std::ops::Range;
+
 use enumset::EnumSet;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::batch::{Pair, TokenBatch};
 use crate::columns::{Constant, Statistic};
-use crate::evaluation::{Evaluation, Metric, Metrics, add};
+use crate::evaluation::{Evaluation, Metric, Metrics};
 use crate::held::Held;
 use crate::losses::divergence::Divergence;
 use crate::numerics::sum;
@@ -20,7 +22,7 @@ use crate::state::ObjectiveState;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum PairWeighting {
-    /// All pairs count the same.
+    /// All pairs have the same weight.
     #[default]
     None,
     /// A pair counts as much as the policy would sample it: the product over both responses of exp (1/N) Σₜ (log
@@ -34,7 +36,7 @@ pub enum PairWeighting {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Reduction {
-    /// The sum over the response.
+    /// The sum over the response's tokens.
     Sum,
     /// The mean over the response's tokens.
     #[default]
@@ -46,9 +48,10 @@ choices!(PairWeighting, Reduction);
 /// The score of a response.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Score {
-    /// Σₜ wₜ (log π − log π_ref) transformed by a divergence; wₜ is 1 up to the shorter response's length.
+    /// Σₜ wₜ (log π − log π_ref) transformed by a divergence; wₜ is 1 up to the shorter response's length, and
+    /// `tail_weight` beyond.
     Implicit { divergence: Divergence, order: f64, tail_weight: f64, reduction: Reduction },
-    /// log π, without a reference.
+    /// Log-probabilities log π, without a reference.
     Likelihood(Reduction),
 }
 
@@ -66,7 +69,7 @@ pub(crate) struct Scores {
     pub(crate) chosen_tokens: f64,
 }
 
-/// The loss of a pair, and its derivatives by the scores.
+/// Loss of a pair, and its derivatives by the scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct PairGradient {
     pub(crate) loss: f64,
@@ -79,7 +82,7 @@ pub(crate) trait PairLoss {
     /// Scale of the implicit reward, per nat.
     fn beta(&self) -> f64;
 
-    /// What responses are scored by.
+    /// Score of the responses.
     fn score(&self) -> Score {
         Score::LOG_RATIO
     }
@@ -89,7 +92,7 @@ pub(crate) trait PairLoss {
         PairWeighting::None
     }
 
-    /// Where the pairs come from.
+    /// Origin of the pairs.
     fn source(&self) -> Source {
         Source::Given
     }
@@ -106,12 +109,12 @@ pub(crate) trait MarginLoss {
     /// Scale of the implicit reward, per nat.
     fn beta(&self) -> f64;
 
-    /// Scale of the margin; β unless the loss says otherwise.
+    /// Scale of the margin, β by default.
     fn scale(&self) -> f64 {
         self.beta()
     }
 
-    /// What responses are scored by.
+    /// Score of the responses.
     fn score(&self) -> Score;
 
     /// Weights of the pairs.
@@ -119,7 +122,7 @@ pub(crate) trait MarginLoss {
         PairWeighting::None
     }
 
-    /// Where the pairs come from.
+    /// Origin of the pairs.
     fn source(&self) -> Source {
         Source::Given
     }
@@ -152,7 +155,7 @@ impl<L: MarginLoss> PairLoss for L {
     }
 }
 
-/// Writes out what the parameters of DPO's family say: β, the score, and the weights of the pairs.
+/// Implements the methods that depend on the parameters of DPO's family: β, the score, and the weights of the pairs.
 macro_rules! implicit_score {
     ($own:ident: $tail_weight:expr, $reduction:expr) => {
         fn beta(&self) -> f64 {
@@ -176,21 +179,21 @@ macro_rules! implicit_score {
 }
 pub(crate) use implicit_score;
 
-/// A response's score and what goes with it.
+/// Score of a response, and quantities for its derivatives and metrics.
 struct Scored {
     score: f64,
     /// Derivative of the score by the log-probability of a token up to the shorter response's length.
     body: f64,
-    /// The same for a token beyond.
+    /// Derivative of the score by the log-probability of a token beyond that length.
     tail: f64,
     /// Log-probability of the response, nats.
     sum: f64,
-    /// What β scales to the implicit reward.
+    /// Number that β scales to the implicit reward.
     rewarded: f64,
 }
 
 impl Score {
-    /// A response's score beside a response with which it has `shared` places in common.
+    /// Scores a response beside another one with which it has `shared` places in common.
     fn of(&self, batch: &TokenBatch<'_>, response: usize, shared: usize) -> Scored {
         let log_prob = batch.log_prob(response);
         let scale = |reduction: Reduction| match reduction {
@@ -246,11 +249,10 @@ pub(crate) fn loss<L: PairLoss>(own: &L, batch: &TokenBatch<'_>, held: &Held, ou
         out.loss += share * gradient.loss;
         let mut silent = true;
         for (response, derivative, scored) in [(chosen, gradient.chosen, &w), (rejected, gradient.rejected, &l)] {
-            let slots = &mut out.cotangents.log_prob[batch.responses()[response].tokens.clone()];
-            let (body_slots, tail_slots) = slots.split_at_mut(shared);
+            let Range { start, end } = batch.responses()[response].tokens;
             let (body, tail) = (share * derivative * scored.body, share * derivative * scored.tail);
-            add(body_slots, body);
-            add(tail_slots, tail);
+            out.cotangents.add(Statistic::LogProb, start..start + shared, body);
+            out.cotangents.add(Statistic::LogProb, start + shared..end, tail);
             silent &= body == 0.0 && tail == 0.0;
         }
         record_pair([w.sum, l.sum], [beta * w.rewarded, beta * l.rewarded], chosen_tokens, &mut out.metrics);
@@ -259,8 +261,8 @@ pub(crate) fn loss<L: PairLoss>(own: &L, batch: &TokenBatch<'_>, held: &Held, ou
     }
 }
 
-/// How often the policy would sample a pair, relative to a policy that samples its own most probable tokens. Geometric
-/// means over tokens keep the length of a response out of it.
+/// Probability that the policy would sample a pair, relative to a policy that samples its own most probable tokens.
+/// Geometric means over tokens remove the influence of the responses' lengths.
 fn wpo_weight(batch: &TokenBatch<'_>, pair: &Pair) -> f64 {
     let aligned = |response: usize| {
         let column = batch.statistic(Statistic::LogSumSquareProb, response);

@@ -5,10 +5,10 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::numerics::{Direction, Discount, least, sum};
 
-/// C below this counts as this where its inverse is an exponent.
+/// Minimum of C where its inverse is an exponent; smaller values count as this.
 const LEAST_SUM: f64 = 1e-100;
 
-/// What the released propagation of [`Ift`](crate::Ift) sums.
+/// Items that the released propagation of [`Ift`](crate::Ift) sums.
 ///
 /// With losses (1, 2) and γ = ½, C is (1 + ½, 1) of ones and (1 + ½·2, 2) of losses:
 ///
@@ -28,11 +28,11 @@ const LEAST_SUM: f64 = 1e-100;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Item {
-    /// lₜ / N.
+    /// The loss divided by the response's length, lₜ / N.
     Loss,
-    /// lₜ.
+    /// The loss lₜ.
     Logps,
-    /// 1: weights depend on the place alone.
+    /// The constant 1: weights depend only on the position.
     Mask,
 }
 
@@ -62,7 +62,7 @@ pub enum Side {
     Right,
 }
 
-/// What makes weights of the sums in the released propagation of [`Ift`](crate::Ift).
+/// Mapping from sums to weights in the released propagation of [`Ift`](crate::Ift).
 ///
 /// Of two ones with γ = ½, C is (3/2, 1):
 ///
@@ -86,32 +86,32 @@ pub enum Norm {
     L1,
     /// Proportional to the square.
     L2,
-    /// By softmax.
+    /// Softmax of C, or of 1/C on the right.
     #[strum(serialize = "softmax")]
     Softmax,
-    /// By log(1 + C).
+    /// Proportional to log(1 + C), or to its inverse on the right.
     #[strum(serialize = "log")]
     Log,
 }
 
-/// What the released code can change.
+/// Options of the released code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Weights {
-    /// What is propagated.
+    /// Items that are summed.
     pub(crate) item: Item,
-    /// In which direction.
+    /// Direction of the sums.
     pub(crate) side: Side,
-    /// What makes weights of the sums.
+    /// Mapping from sums to weights.
     pub(crate) norm: Norm,
 }
 
 impl Weights {
-    /// Those that the released code trains with.
+    /// Options that the released code trains with.
     #[cfg(test)]
     const RELEASED: Self = Self { item: Item::Loss, side: Side::Left, norm: Norm::L1 };
 
-    /// The loss L of a response with discount γ > 0 whose losses have the sum `losses`; leaves `share` ∂L/∂lₜ in `slots`.
-    /// `scratch` is a buffer to be used again.
+    /// The loss L of a response with discount γ > 0 whose losses have the sum `losses`; leaves `share` ∂L/∂lₜ in
+    /// `slots`. `scratch` is a buffer to be used again.
     pub(crate) fn loss(
         self,
         discount: &Discount,
@@ -122,10 +122,11 @@ impl Weights {
         scratch: &mut Vec<f64>,
     ) -> f64 {
         let tokens = log_prob.len() as f64;
-        // Losses in a unit of the size of their sum, where the norm does not see it: no product leaves the range of f64.
-        let unit = match self.norm {
-            Norm::L1 | Norm::L2 => power_of_two(losses),
-            Norm::Softmax | Norm::Log => 1.0,
+        // On the left, where the norm does not depend on the unit, losses are in a unit of the size of their sum: no
+        // product leaves the range of f64. On the right the smallest sums decide, and such a unit would make them 0.
+        let unit = match (self.side, self.norm) {
+            (Side::Left, Norm::L1 | Norm::L2) => power_of_two(losses),
+            _ => 1.0,
         };
         // Items are affine in the log-probabilities.
         let (constant, slope) = match self.item {
@@ -179,26 +180,26 @@ impl Weights {
 /// A response whose items are summed.
 struct Propagated<'a> {
     share: f64,
-    /// What losses are divided by.
+    /// Divisor of the losses.
     unit: f64,
-    /// ∂item/∂log π.
+    /// Derivative ∂item/∂log π.
     slope: f64,
     discount: &'a Discount,
     log_prob: &'a [f64],
     slots: &'a mut [f64],
-    /// C.
+    /// Discounted sums C.
     sums: &'a [f64],
-    /// A buffer.
+    /// Scratch buffer.
     spare: &'a mut [f64],
-    /// The place whose sum was added to all.
+    /// Position whose sum was added to all others.
     raised: Option<usize>,
-    /// The direction in which derivatives of the sums are summed.
+    /// Direction in which the derivatives of the sums are summed.
     back: Direction,
 }
 
 impl Propagated<'_> {
-    /// The loss with v = `weight`(C), and `pull`(x, C, v) = x ∂v/∂C in an order of operations that stays finite. Each loop is a
-    /// function of one place, for the compiler to compute several at a time.
+    /// The loss with v = `weight`(C), and `pull`(x, C, v) = x ∂v/∂C in an order of operations that stays finite. Each
+    /// loop is a function of one place, for the compiler to compute several at a time.
     #[inline(always)]
     fn loss(self, weight: impl Fn(f64) -> f64, pull: impl Fn(f64, f64, f64) -> f64) -> f64 {
         let Self { share, unit, slope, discount, log_prob, slots, sums, spare, raised, back } = self;
@@ -208,7 +209,7 @@ impl Propagated<'_> {
         for (((pulled, log_prob), sum), slot) in spare.iter_mut().zip(log_prob).zip(sums).zip(&*slots) {
             *pulled = pull((shrink * log_prob - loss) * inverse, *sum, *slot);
         }
-        // Every C has the least D in it.
+        // Every C contains the smallest D.
         if let Some(least) = raised {
             spare[least] += sum(spare);
         }
@@ -218,7 +219,8 @@ impl Propagated<'_> {
     }
 }
 
-/// Fills `slots` with the weights of the sums. Answers their sum and that of their products with the log-probabilities.
+/// Fills `slots` with the weights of the sums. Returns their sum, and that of their products with the
+/// log-probabilities.
 #[inline(always)]
 fn weigh(sums: &[f64], log_prob: &[f64], slots: &mut [f64], weight: impl Fn(f64) -> f64) -> (f64, f64) {
     const LANES: usize = 8;
@@ -241,12 +243,12 @@ fn weigh(sums: &[f64], log_prob: &[f64], slots: &mut [f64], weight: impl Fn(f64)
     (total, product)
 }
 
-/// The greatest power of 2 that is not above a positive number, and not subnormal.
+/// Largest power of 2 that is not above a positive number, and not subnormal.
 fn power_of_two(number: f64) -> f64 {
     f64::from_bits(number.to_bits() & f64::INFINITY.to_bits()).max(f64::MIN_POSITIVE)
 }
 
-/// Adds the least sum that is not 0 to all, and answers where it is.
+/// Adds the smallest nonzero sum to all, and returns its position.
 fn raise_by_least(sums: &mut [f64]) -> Option<usize> {
     let positive = (0..sums.len()).filter(|&place| sums[place] > 0.0);
     let place = positive.min_by(|&a, &b| sums[a].total_cmp(&sums[b]))?;
@@ -292,7 +294,8 @@ mod tests {
         }
     }
 
-    /// The module's formula as it stands: the loss, and ∂L/∂lₜ with the sum of the sizes of the terms that it is a sum of.
+    /// The formula of the documentation computed directly: the loss, and ∂L/∂lₜ with the sum of the magnitudes of its
+    /// terms.
     fn by_definition(weights: Weights, gamma: f64, log_prob: &[f64]) -> (f64, Vec<(f64, f64)>) {
         let places = 0..log_prob.len();
         let tokens = log_prob.len() as f64;
@@ -301,7 +304,7 @@ mod tests {
             Item::Logps => (0.0, 1.0),
             Item::Mask => (1.0, 0.0),
         };
-        // The power of γ with which an item at j arrives at t.
+        // Power of γ with which an item at j contributes at t.
         let power = |t: usize, j: usize| match weights.side {
             Side::Left if j >= t => gamma.powi((j - t) as i32),
             Side::Right if j <= t => gamma.powi((t - j) as i32),
@@ -345,6 +348,17 @@ mod tests {
             places.clone().map(|t| times(slope * power(t, j), pulled[t])).fold(add((direct, direct), raised), add)
         };
         (loss, places.clone().map(derivative).collect())
+    }
+
+    #[test]
+    fn the_smallest_losses_decide_on_the_right_beside_losses_that_are_300_decades_larger() {
+        for norm in [Norm::L1, Norm::L2] {
+            let weights = Weights { side: Side::Right, norm, ..Weights::RELEASED };
+            let (log_prob, mut slots) = ([-1e-290, -1.0, -1e10], vec![0.0; 3]);
+            let loss = weights.loss(&Discount::new(0.9), 1.0, -sum(&log_prob), &log_prob, &mut slots, &mut Vec::new());
+            // With L1 the other tokens have v l = (C₁ / C) l, which is also near C₁.
+            assert!(loss > 0.0 && loss < 1e-289, "{norm:?}: {loss:e}");
+        }
     }
 
     #[test]

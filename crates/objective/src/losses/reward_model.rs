@@ -37,7 +37,7 @@ objective! {
     ///
     /// # Departures
     ///
-    /// A margin that the data demand between two scores (TRL's column `margin`) is no parameter: who has one subtracts
+    /// A margin that the data demand between two scores (TRL's column `margin`) is not a parameter: subtract
     /// it from the chosen scores, which gives the same loss and cotangents without centring.
     ///
     /// # Examples
@@ -87,7 +87,8 @@ impl Objective for RewardModel {
             out.loss += share * (softplus(-margin) + self.centring * sum * sum);
             let (pull, centre) = (share * sigmoid(-margin), share * 2.0 * self.centring * sum);
             for (response, slope) in [(chosen, centre - pull), (rejected, centre + pull)] {
-                out.cotangents.score[batch.responses()[response].tokens.end - 1] += slope;
+                let end = batch.responses()[response].tokens.end;
+                out.cotangents.add(Statistic::Score, end - 1..end, slope);
             }
             out.metrics.record(Metric::RewardChosen, *x_chosen);
             out.metrics.record(Metric::RewardRejected, *x_rejected);

@@ -30,8 +30,8 @@ objective! {
     ///
     /// # Departures
     ///
-    /// None in value; the second form neither overflows nor cancels. The default ε = 0.1 is ours: with 0 the loss is
-    /// DPO's.
+    /// None in value; the second form neither overflows nor cancels. The default ε = 0.1 is not the paper's: with 0 the
+    /// loss is DPO's.
     ///
     /// # Examples
     ///

@@ -3,8 +3,9 @@
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::batch::TokenBatch;
+use crate::columns::Statistic;
 use crate::data::Demonstrations;
-use crate::evaluation::{Evaluation, Metric, add};
+use crate::evaluation::{Evaluation, Metric};
 use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::numerics::sum;
@@ -18,21 +19,21 @@ use crate::{Objective, declared_parameters};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum TokenWeighting {
-    /// All tokens count the same.
+    /// All tokens have the same weight.
     #[default]
     None,
-    /// A token counts as often as the policy would choose it (dynamic fine-tuning).
+    /// Each token is weighted by its probability under the policy (dynamic fine-tuning).
     Dft,
 }
 
-/// What losses of demonstrations are averaged over.
+/// Averaging of the losses of demonstrations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Normalisation {
-    /// All tokens of the step.
+    /// Mean over all tokens of the step.
     #[default]
     Token,
-    /// The tokens of a response, then the responses of the step.
+    /// Mean over the responses of the mean over their tokens.
     Response,
 }
 
@@ -59,7 +60,7 @@ objective! {
     ///
     /// # Source
     ///
-    /// "Intuitive Fine-Tuning", arXiv 2405.11870, equation (30). Both normalisations are in use: the first weighs
+    /// "Intuitive Fine-Tuning", arXiv 2405.11870, equation (30). Both normalisations are in use: the first weights
     /// tokens equally, the second responses. They agree where all responses are equally long. Dynamic fine-tuning: Y.
     /// Wu et al., "On the Generalization of SFT: A Reinforcement Learning Perspective with Reward Rectification", arXiv
     /// 2508.05629.
@@ -105,7 +106,7 @@ impl Objective for Sft {
 
     fn hold(&self, batch: &TokenBatch<'_>, _: &mut ObjectiveState, held: &mut Held) {
         if self.weighting == TokenWeighting::Dft {
-            // Beside terms that compare, rejected responses have weights too, which nobody reads.
+            // Beside terms that compare pairs, rejected responses have weights too, which no term reads.
             for response in 0..batch.responses().len() {
                 held.tokens.extend(batch.log_prob(response).iter().map(|log_prob| log_prob.exp()));
             }
@@ -114,7 +115,7 @@ impl Objective for Sft {
 
     fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
         let totals = batch.totals();
-        // Beside terms that compare, only chosen responses are imitated.
+        // Beside terms that compare pairs, only chosen responses are imitated.
         for response in batch.demonstrated() {
             let tokens = batch.responses()[response].tokens.clone();
             let log_prob = batch.log_prob(response);
@@ -124,13 +125,13 @@ impl Objective for Sft {
             };
             let scale = batch.weight(response) * scale;
             let negative = 0.0 - sum(log_prob);
-            let slots = &mut out.cotangents.log_prob[tokens.clone()];
             match self.weighting {
                 TokenWeighting::None => {
                     out.loss += scale * negative;
-                    add(slots, -scale);
+                    out.cotangents.add(Statistic::LogProb, tokens, -scale);
                 }
                 TokenWeighting::Dft => {
+                    let slots = out.cotangents.slots(Statistic::LogProb, tokens.clone());
                     for ((log_prob, weight), slot) in log_prob.iter().zip(&held.tokens[tokens]).zip(slots) {
                         let pull = -scale * weight;
                         *slot += pull;

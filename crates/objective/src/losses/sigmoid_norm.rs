@@ -6,7 +6,7 @@ use crate::numerics::{sigmoid, softplus};
 use crate::objective;
 
 objective! {
-    /// Length-normalised DPO.
+    /// Length-normalised DPO: a logistic loss on the difference of mean log-ratios.
     ///
     /// DPO sums over tokens, so a long response has a large margin and its length alone can be learned. Here the
     /// implicit reward is a mean over tokens, and a pair of long responses pulls no harder than one of short ones.

@@ -8,8 +8,9 @@ use crate::parameter::SCALE;
 objective! {
     /// Self-play preference optimisation with certain preferences.
     ///
-    /// The log-ratio of a response is regressed on how often it wins: the winner's on +1/(2β) and the loser's on −1/(2β). The
-    /// two targets are absolute, so the winner cannot fall with the loser, and a policy that reaches them stops.
+    /// The log-ratio of a response is regressed on how often it wins: the winner's on +1/(2β) and the loser's on
+    /// −1/(2β). The two targets are absolute, so the winner cannot fall with the loser, and a policy that reaches them
+    /// stops.
     ///
     /// # Formula
     ///
@@ -21,8 +22,8 @@ objective! {
     ///
     /// # Source
     ///
-    /// Y. Wu et al., "Self-Play Preference Optimization for Language Model Alignment", arXiv 2405.00675, equation 4.7 with
-    /// the winner's probability 1; 1/β is the paper's η, 10³.
+    /// Y. Wu et al., "Self-Play Preference Optimization for Language Model Alignment", arXiv 2405.00675, equation 4.7
+    /// with the winner's probability 1; 1/β is the paper's η, 10³.
     ///
     /// # Departures
     ///

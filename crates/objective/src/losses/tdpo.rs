@@ -5,7 +5,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::batch::{Pair, TokenBatch};
 use crate::columns::{Constant, Statistic};
 use crate::data::Pairs;
-use crate::evaluation::{Evaluation, Metric, add};
+use crate::evaluation::{Evaluation, Metric};
 use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::losses::preference::record_pair;
@@ -33,7 +33,7 @@ choices!(TdpoVariant);
 objective! {
     /// Token-level DPO: DPO with the forward divergences of both responses in its margin.
     ///
-    /// DPO watches only the tokens of a response; what the policy does with all other tokens on the way is free to
+    /// DPO depends only on the tokens of a response; the probabilities of all other tokens on the way are free to
     /// drift, and drifts faster along rejected responses. TDPO adds KL(π_ref || π) of every state to the margin, so
     /// that a pair also pulls the divergence along its rejected response towards that along its chosen one.
     ///
@@ -112,7 +112,7 @@ impl Objective for Tdpo {
 
     fn loss(&self, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
         let share = 1.0 / batch.totals().pairs as f64;
-        // The weight of the divergences, and the share of it through which the chosen one learns.
+        // Weight of the divergences, and the share of it with which the chosen one is differentiated.
         let (alpha, learns) = match self.variant {
             TdpoVariant::First => (1.0, 1.0),
             TdpoVariant::Second => (self.alpha, 0.0),
@@ -131,8 +131,8 @@ impl Objective for Tdpo {
                 [(chosen, slope, learns * alpha * slope), (rejected, -slope, -alpha * slope)]
             {
                 let tokens = batch.responses()[response].tokens.clone();
-                add(&mut out.cotangents.log_prob[tokens.clone()], log_prob);
-                add(&mut out.cotangents.reference_kl[tokens], kl);
+                out.cotangents.add(Statistic::LogProb, tokens.clone(), log_prob);
+                out.cotangents.add(Statistic::ReferenceKl, tokens, kl);
             }
             let log_prob = [chosen, rejected].map(|response| sum(batch.log_prob(response)));
             let tokens = batch.log_prob(chosen).len();
@@ -142,7 +142,7 @@ impl Objective for Tdpo {
     }
 }
 
-/// K of a response.
+/// Summed divergence K of a response.
 fn divergence(batch: &TokenBatch<'_>, response: usize) -> f64 {
     sum(batch.statistic(Statistic::ReferenceKl, response))
 }

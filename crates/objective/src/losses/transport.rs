@@ -1,9 +1,9 @@
 //! Alignment via optimal transport.
 
 use crate::batch::{Pair, TokenBatch};
-use crate::columns::Constant;
+use crate::columns::{Constant, Statistic};
 use crate::data::Pairs;
-use crate::evaluation::{Evaluation, Metric, add};
+use crate::evaluation::{Evaluation, Metric};
 use crate::evaluator::LearnsFrom;
 use crate::held::Held;
 use crate::losses::dpo::smoothed;
@@ -41,7 +41,7 @@ objective! {
     ///
     /// # Departures
     ///
-    /// Where values tie, the slopes of their ranks are shared among them, so that no order of the pairs shows.
+    /// If values tie, the slopes of their ranks are shared among them, so that the order of the pairs has no influence.
     ///
     /// # Examples
     ///
@@ -98,7 +98,7 @@ objective! {
     }
 }
 
-/// What is sorted and compared.
+/// Quantities that are sorted and compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Comparison {
     /// Margins of the policy with those of the reference.
@@ -168,7 +168,7 @@ fn loss(comparison: Comparison, beta: f64, label_smoothing: f64, batch: &TokenBa
             Comparison::Rewards => [(chosen, u), (rejected, v)],
         };
         for (response, pull) in pulls {
-            add(&mut cotangents.log_prob[batch.responses()[response].tokens.clone()], pull);
+            cotangents.add(Statistic::LogProb, batch.responses()[response].tokens.clone(), pull);
         }
         let sides = [chosen, rejected];
         let rewards = sides.map(|response| beta * batch.log_ratio(response));
@@ -179,7 +179,7 @@ fn loss(comparison: Comparison, beta: f64, label_smoothing: f64, batch: &TokenBa
 }
 
 impl Comparison {
-    /// u and v of a pair.
+    /// The quantities u and v of a pair.
     fn values(self, batch: &TokenBatch<'_>, pair: &Pair) -> (f64, f64) {
         let policy = |response: usize| sum(batch.log_prob(response));
         let reference = |response: usize| sum(batch.constant(Constant::ReferenceLogProb, response));

@@ -1,7 +1,5 @@
 //! Weighted sums.
 
-use enumset::EnumSet;
-
 use crate::batch::TokenBatch;
 use crate::configured::{Configured, NAME};
 use crate::data::Batch;
@@ -17,7 +15,7 @@ use crate::requirements::{Coupling, Data, Requirements};
 use crate::state::ObjectiveState;
 use crate::{Objective, declared_parameters};
 
-/// A term's weight.
+/// Declaration of a term's weight.
 pub(crate) const WEIGHT: Parameter = Parameter {
     name: "weight",
     kind: Kind::Number { default: 1.0, range: NON_NEGATIVE },
@@ -32,7 +30,7 @@ objective! {
     ///
     /// # Formula
     ///
-    /// L = Σᵢ wᵢ Lᵢ, and so are its cotangents.
+    /// L = Σᵢ wᵢ Lᵢ, and likewise for the cotangents.
     ///
     /// Each term is a method with its parameters and a `weight` (1 unless given). All learn from the same responses,
     /// through the same states: terms on different data, with different sampling, or with different anticipation are an
@@ -144,7 +142,7 @@ impl Term {
         }
     }
 
-    /// The batch as the term reads it.
+    /// Converts the batch to the term's kind.
     fn view<'a>(&self, batch: &TokenBatch<'a>) -> TokenBatch<'a> {
         match self.method.objective().requirements().data {
             Data::Demonstrations => batch.demonstrations(),
@@ -153,14 +151,14 @@ impl Term {
     }
 }
 
-/// What all terms together require.
+/// Combined requirements of all terms.
 fn merged(terms: &[Term]) -> Result<Requirements, ParameterError> {
     let mut all = terms.iter().map(|term| (term.method.method().name, term.method.objective().requirements()));
     let first = all.next().map_or(Requirements::new(Data::Demonstrations), |(_, requirements)| requirements);
     all.try_fold(first, |before, (name, requirements)| merge(before, name, requirements))
 }
 
-/// What both need, if the same responses serve both.
+/// Combined requirements of two terms, if the same responses serve both.
 fn merge(a: Requirements, name: &str, b: Requirements) -> Result<Requirements, ParameterError> {
     let data = match (a.data, b.data) {
         (Data::Labelled { mismatched: one }, Data::Labelled { mismatched: other }) => {
@@ -221,16 +219,14 @@ impl Objective for WeightedSum {
         let mut part = out.term.take().unwrap_or_default();
         for (term, held) in self.terms.iter().zip(&held.terms) {
             let view = term.view(batch);
-            part.reset(&view);
-            term.method.objective().loss(&view, held, &mut part);
+            part.evaluate_held(term.method.objective(), &view, held);
             out.loss += term.weight * part.loss;
-            for statistic in EnumSet::all() {
-                let slots = out.cotangents.column_mut(statistic).iter_mut();
+            for statistic in view.statistics() {
+                let slots = out.cotangents.slots(statistic, 0..batch.tokens()).iter_mut();
                 slots.zip(part.cotangents.column(statistic)).for_each(|(slot, own)| *slot += term.weight * own);
             }
-            // Terms that report the same metric report the same quantity, so that its mean stays what it is.
+            // Terms that report the same metric report the same quantity, so merging preserves its mean.
             out.metrics.merge(&part.metrics);
-            out.metrics.merge(&held.metrics);
         }
         out.term = Some(part);
     }

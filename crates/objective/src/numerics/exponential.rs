@@ -1,24 +1,24 @@
 //! Exponential functions of whole slices, several numbers at a time.
 //!
-//! A loss that needs an exponential a token spends most of its time in it. These loops have no call and no branch a number, so
-//! that the compiler turns them into vector instructions.
+//! A loss that needs an exponential a token spends most of its time in it. These loops have no call and no branch a
+//! number, so that the compiler turns them into vector instructions.
 //!
 //! # Formula
 //!
-//! With n the integer nearest to x / log 2 and r = x − n log 2, |r| ≤ (log 2)/2, eˣ = 2ⁿ (1 + r + r² q(r)). The polynomial q has
-//! degree 10, q(0) = 1/2 and a relative error below 2⁻⁵⁷: it interpolates (eʳ − 1 − r)/r² at Chebyshev nodes, computed with 60
-//! digits (mpmath 1.3) and rounded. Where n is 0 for a whole block of numbers, reduction and scaling are left out: they would
-//! not change a bit.
+//! With n the integer nearest to x / log 2 and r = x − n log 2, |r| ≤ (log 2)/2, eˣ = 2ⁿ (1 + r + r² q(r)). The
+//! polynomial q has degree 10, q(0) = 1/2 and a relative error below 2⁻⁵⁷: it interpolates (eʳ − 1 − r)/r² at Chebyshev
+//! nodes, computed with 60 digits (mpmath 1.3) and rounded. Where n is 0 for a whole block of numbers, reduction and
+//! scaling are left out: they would not change a bit.
 //!
-//! The result for a number depends on that number alone: not on the numbers beside it and, as products and sums are never
-//! contracted, not on the width of the processor's vectors.
+//! The result for a number depends on that number alone: not on the numbers beside it and, as products and sums are
+//! never contracted, not on the width of the processor's vectors.
 
 use std::f64::consts::LOG2_E;
 
-/// Numbers that are reduced together: few enough to stay in the first cache.
+/// Size of a block that is reduced together, small enough for the first-level cache.
 const BLOCK: usize = 64;
 
-/// The exponential is 0 below the first and infinite above the second.
+/// Bounds of x: the exponential is 0 below the first and infinite above the second.
 const REACH: (f64, f64) = (-746.0, 710.0);
 
 /// A number of this size has no fraction: adding it rounds to the nearest integer, which is then in the last bits.
@@ -30,7 +30,7 @@ const BIAS: f64 = 2046.0;
 /// log 2 in two parts. Products of the first and integers below 2²⁰ are exact.
 const LN_2: (f64, f64) = (f64::from_bits(0x3fe6_2e42_fee0_0000), 1.908_214_929_270_587_7e-10);
 
-/// Coefficients of q.
+/// Coefficients of the polynomial q.
 const Q: [f64; 11] = [
     0.5,
     0.166_666_666_666_666_7,
@@ -56,7 +56,7 @@ fn excess_near(r: f64) -> f64 {
     s * (low + s2 * middle + s4 * high)
 }
 
-/// x = n log 2 + r.
+/// The reduction x = n log 2 + r of a number.
 #[derive(Clone, Copy)]
 struct Reduced {
     r: f64,
@@ -74,7 +74,8 @@ impl Reduced {
         Self { r: (x - n * LN_2.0) - n * LN_2.1, shifted }
     }
 
-    /// Two powers of 2 whose product is 2ⁿ, and the inverse of the second. Each is in the range of f64 though 2ⁿ may not be.
+    /// Two powers of 2 whose product is 2ⁿ, and the inverse of the second. Each is in the range of f64 though 2ⁿ may
+    /// not be.
     #[inline(always)]
     fn scale(self) -> (f64, f64, f64) {
         let sum = self.shifted.to_bits() & 0xfff;
@@ -118,7 +119,7 @@ fn replace(values: &mut [f64], near: impl Fn(f64) -> f64, far: impl Fn(f64, Redu
         if all_near(block) {
             block.iter_mut().for_each(|x| *x = near(*x));
         } else {
-            // Two loops, so that the second begins before the first has come to its end.
+            // Two loops, so that the second can begin before the first has finished.
             for ((x, r), shifted) in block.iter().zip(&mut remainders).zip(&mut shifted) {
                 Reduced { r: *r, shifted: *shifted } = Reduced::new(*x);
             }
@@ -129,58 +130,32 @@ fn replace(values: &mut [f64], near: impl Fn(f64) -> f64, far: impl Fn(f64, Redu
     }
 }
 
+/// Below this magnitude n is 0.
+pub(crate) const NEAR: f64 = 0.34;
+
+/// eˣ of a number that is [`NEAR`] 0: to the last bit what [`exp_slice`] makes of it.
+#[inline(always)]
+pub(crate) fn exp_near(x: f64) -> f64 {
+    1.0 + (x + excess_near(x))
+}
+
 /// Replaces every x by eˣ, to within 1 unit in the last place, subnormal results included.
-///
-/// ```
-/// let mut values = [0.0, -1.0, 1000.0, f64::NEG_INFINITY];
-/// objective::numerics::exp_slice(&mut values);
-/// assert_eq!(values, [1.0, (-1.0_f64).exp(), f64::INFINITY, 0.0]);
-/// ```
-pub fn exp_slice(values: &mut [f64]) {
-    replace(values, |x| 1.0 + (x + excess_near(x)), |_, reduced| reduced.exp());
+pub(crate) fn exp_slice(values: &mut [f64]) {
+    replace(values, exp_near, |_, reduced| reduced.exp());
 }
 
 /// Replaces every x by eˣ − 1, to within 3 units in the last place.
-///
-/// ```
-/// let mut values = [0.0, 1e-20, -1000.0];
-/// objective::numerics::exp_m1_slice(&mut values);
-/// assert_eq!(values, [0.0, 1e-20, -1.0]);
-/// ```
-pub fn exp_m1_slice(values: &mut [f64]) {
+pub(crate) fn exp_m1_slice(values: &mut [f64]) {
     replace(values, |x| x + excess_near(x), |_, reduced| reduced.exp_m1());
 }
 
 /// Replaces every x by eˣ − 1 − x ≥ 0, to within 10 units in the last place, near 0 too, where the terms cancel.
-///
-/// ```
-/// let mut values = [0.0, 1e-9, -1000.0];
-/// objective::numerics::exp_excess_slice(&mut values);
-/// assert_eq!((values[0], values[2]), (0.0, 999.0));
-/// assert!((values[1] / 5e-19 - 1.0).abs() < 1e-8); // x²/2 to first order
-/// ```
-pub fn exp_excess_slice(values: &mut [f64]) {
+pub(crate) fn exp_excess_slice(values: &mut [f64]) {
     let far = |x: f64, reduced: Reduced| {
         let difference = reduced.exp_m1() - if x > REACH.1 { REACH.1 } else { x };
         if reduced.r == x { excess_near(x) } else { difference } // they are equal where n is 0
     };
     replace(values, excess_near, far);
-}
-
-/// Replaces every x by σ(x) = 1 / (1 + e⁻ˣ), to within 3 units in the last place.
-///
-/// ```
-/// let mut values = [0.0, 1000.0, -1000.0];
-/// objective::numerics::sigmoid_slice(&mut values);
-/// assert_eq!(values, [0.5, 1.0, 0.0]);
-/// ```
-pub fn sigmoid_slice(values: &mut [f64]) {
-    let quotient = |x: f64, tail: f64| if x >= 0.0 { 1.0 } else { tail } / (1.0 + tail);
-    let near = |x: f64| {
-        let down = -x.abs();
-        quotient(x, 1.0 + (down + excess_near(down)))
-    };
-    replace(values, near, |x, _| quotient(x, Reduced::new(-x.abs()).exp()));
 }
 
 #[cfg(test)]
@@ -210,14 +185,14 @@ mod tests {
         f64::NEG_INFINITY,
     ];
 
-    /// Blocks near 0, blocks far from it, and the edges.
+    /// Test points: blocks near 0, blocks far from it, and the edges.
     fn grid() -> Vec<f64> {
         let spread = |width: f64, count: i32| (-count..=count).map(move |k| width * f64::from(k) / f64::from(count));
         let near = spread(0.34, 20_000).chain(spread(1e-7, 1000));
         near.chain(spread(2.0, 20_000)).chain(spread(746.0, 50_000)).chain(EDGES).collect()
     }
 
-    /// The greatest distance of a function over slices from one of numbers, in units in the last place of the second.
+    /// Maximum distance of a function over slices from one of single numbers, in units in the last place of the second.
     fn distance(slices: fn(&mut [f64]), number: impl Fn(f64) -> f64) -> f64 {
         let grid = grid();
         let mut values = grid.clone();
@@ -236,10 +211,10 @@ mod tests {
 
     #[test]
     fn exponentials_of_slices_are_within_their_bounds_of_those_of_numbers() {
-        // The functions of numbers are within 1 unit of the exact value themselves; the excess is exact to 1e-19 by its series.
+        // The functions of single numbers are within 1 unit of the exact value; the excess is exact to 1e-19 by its
+        // series.
         assert!(distance(exp_slice, f64::exp) <= 1.0);
         assert!(distance(exp_m1_slice, f64::exp_m1) <= 3.0);
-        assert!(distance(sigmoid_slice, crate::numerics::sigmoid) <= 4.0);
         let series = |x: f64| (3..30).rev().fold(1.0, |sum, k| 1.0 + sum * x / f64::from(k)) * x * x / 2.0;
         let excess = |x: f64| if x.abs() < 1.0 { series(x) } else { x.exp_m1() - x.min(800.0) };
         assert!(distance(exp_excess_slice, excess) <= 12.0);
@@ -248,7 +223,7 @@ mod tests {
     #[test]
     fn an_exponential_does_not_depend_on_the_numbers_beside_it() {
         let grid = grid();
-        for function in [exp_slice, exp_m1_slice, exp_excess_slice, sigmoid_slice] {
+        for function in [exp_slice, exp_m1_slice, exp_excess_slice] {
             let mut together = grid.clone();
             function(&mut together);
             for (x, together) in grid.iter().zip(together).step_by(7) {
@@ -265,8 +240,17 @@ mod tests {
     }
 
     #[test]
+    fn near_zero_an_exponential_is_to_the_last_bit_that_of_a_slice() {
+        for x in grid().into_iter().filter(|x| x.abs() <= NEAR) {
+            let mut values = [x, 300.0];
+            exp_slice(&mut values);
+            assert_eq!(exp_near(x).to_bits(), values[0].to_bits(), "{x:e}");
+        }
+    }
+
+    #[test]
     fn what_is_not_a_number_stays_none_and_spoils_no_other() {
-        for function in [exp_slice, exp_m1_slice, exp_excess_slice, sigmoid_slice] {
+        for function in [exp_slice, exp_m1_slice, exp_excess_slice] {
             let (mut values, mut alone) = ([f64::NAN, 0.25], [0.25]);
             function(&mut values);
             function(&mut alone);

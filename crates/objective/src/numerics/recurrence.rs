@@ -2,35 +2,35 @@
 //!
 //! # Formula
 //!
-//! S_t = x_t + γ S_{t+1}, or x_t + γ S_{t−1}. As it stands, every place waits for the one before it. A block of 8 places first
-//! forms its own sums, by doubling: of 2 places, then of 4, then of 8; then the sum of the next block arrives times the powers of
-//! γ. Blocks wait for one another once in 8 places. For items of one sign the result is within a few units in the last place of the
-//! recurrence's own.
+//! S_t = x_t + γ S_{t+1}, or x_t + γ S_{t−1}. As it stands, every place waits for the one before it. A block of 8
+//! places first forms its own sums, by doubling: of 2 places, then of 4, then of 8; then the sum of the next block
+//! arrives times the powers of γ. Blocks wait for one another once in 8 places. For items of one sign the result is
+//! within a few units in the last place of the recurrence's own.
 
 use std::array::from_fn;
 
-/// Places of a block.
+/// Size of a block.
 const BLOCK: usize = 8;
 
-/// Where the sums of a slice begin.
+/// Direction in which the sums of a slice are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// At the first place: S_t = x_t + γ S_{t−1}.
+    /// From the first place on: S_t = x_t + γ S_{t−1}.
     Forward,
-    /// At the last place: S_t = x_t + γ S_{t+1}.
+    /// From the last place back: S_t = x_t + γ S_{t+1}.
     Backward,
 }
 
 /// A discount γ with the powers of it that a block needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Discount {
-    /// γ, γ², ..., each rounded once.
+    /// Powers γ, γ², ..., each rounded once.
     powers: [f64; BLOCK],
 }
 
 impl Discount {
     pub(crate) fn new(gamma: f64) -> Self {
-        // Products in two parts: what rounding takes from the first is in the second.
+        // Products in two parts: the second holds the rounding error of the first.
         let (mut power, mut rest) = (1.0_f64, 0.0);
         Self {
             powers: from_fn(|_| {
@@ -43,12 +43,12 @@ impl Discount {
         }
     }
 
-    /// Fills `sums` with the discounted sums of as many items.
+    /// Fills `sums` with the discounted sums of the items.
     pub(crate) fn sums(&self, direction: Direction, items: &[f64], sums: &mut [f64]) {
         self.scan(direction, items, sums, |item, _| item, |_, sum| sum);
     }
 
-    /// Sums what `item` makes of each input and its place, discounted, and leaves what `leave` makes of the place and its sum.
+    /// Computes discounted sums of `item(input, place)`, and stores `leave(place, sum)` for each.
     #[inline(always)]
     pub(crate) fn scan(
         &self,
@@ -60,7 +60,7 @@ impl Discount {
     ) {
         let Self { powers } = self;
         let mut last = 0.0;
-        // Loops, as the compiler turns these into vector instructions sooner than arrays made by a function.
+        // Loops, as the compiler vectorises them more reliably than arrays made by a function.
         let items_of = |inputs: &[f64; BLOCK], places: &[f64; BLOCK]| {
             let mut items = [0.0; BLOCK];
             items

@@ -1,4 +1,4 @@
-//! One table of an objective's parameters: names, purposes, ranges, defaults, and where its struct has their values.
+//! The table of an objective's parameters: names, purposes, ranges, defaults, and accessors of the struct's fields.
 
 use std::str::FromStr;
 
@@ -13,13 +13,13 @@ use crate::method::Method;
 pub struct Field<T> {
     /// Name, range, default and purpose.
     pub parameter: Parameter,
-    /// Reads the value out of the struct; nothing where a derived parameter follows its default.
+    /// Reads the value from the struct; `None` if a derived parameter is not set.
     pub get: fn(&T) -> Option<Value>,
     /// Writes a value into the struct.
     pub set: fn(&mut T, &'static str, &Parameter, &Value) -> Result<(), ParameterError>,
-    /// The setting under which the parameter has no effect, if it is in force.
+    /// Setting under which the parameter has no effect, if it applies.
     pub unused: fn(&T) -> Option<String>,
-    /// The value of a derived parameter that follows its default, if it has one.
+    /// Value of a derived parameter that is not set, if it has one.
     pub follows: fn(&T) -> Option<f64>,
 }
 
@@ -41,7 +41,7 @@ pub fn declared<T: Declared>(base: &T) -> Vec<Parameter> {
     T::fields(base).into_iter().map(|field| field.parameter).collect()
 }
 
-/// `base` with the given values.
+/// Applies the given values to `base`.
 ///
 /// # Errors
 ///
@@ -64,7 +64,7 @@ pub fn read<T: Declared>(owner: &'static str, base: &T, given: &Parameters) -> R
     Ok(own)
 }
 
-/// Checks a struct whose fields somebody wrote: each is in its range, and none that differs from `base` is without
+/// Checks a struct whose public fields were set: each is in its range, and none that differs from `base` is without
 /// effect.
 ///
 /// # Errors
@@ -81,7 +81,7 @@ pub fn check<T: Declared>(owner: &'static str, base: &T, own: &T) -> Result<(), 
     Ok(())
 }
 
-/// The values in force: those of parameters that have an effect, derived ones included.
+/// All parameters that have an effect, with their values, including derived ones.
 pub fn in_force<T: Declared>(own: &T) -> Parameters {
     let used = T::fields(own).into_iter().filter(|field| (field.unused)(own).is_none());
     let value = |field: Field<T>| (field.get)(own).or_else(|| (field.follows)(own).map(Value::Number));
@@ -92,7 +92,7 @@ pub fn in_force<T: Declared>(own: &T) -> Parameters {
 ///
 /// # Errors
 ///
-/// Those of [`read`].
+/// As [`read`].
 pub fn build<T: Registered + Objective>(given: &Parameters) -> Result<Box<dyn Objective>, ParameterError> {
     Ok(Box::new(read(T::METHOD.name, &T::default(), given)?))
 }
@@ -108,15 +108,15 @@ impl<T> Field<T> {
     }
 }
 
-/// A type of field that a parameter may have.
+/// A field type that a parameter may have.
 pub trait Typed: Sized {
-    /// What narrows the values: the brackets behind the type in [`objective!`](crate::objective!).
+    /// Restriction of the values, which stands in brackets after the type in [`objective!`](crate::objective!).
     type Range;
 
     /// Kind of the parameter.
     fn kind(&self, range: Self::Range) -> Kind;
 
-    /// The field's value, if it is set.
+    /// Value of the field, if it is set.
     fn value(&self) -> Option<Value>;
 
     /// The value, if the parameter permits it.
@@ -146,7 +146,7 @@ impl Typed for f64 {
     }
 }
 
-/// A number that follows another parameter until it is set; the text says how.
+/// A number that is derived from another parameter until it is set; the text describes how.
 impl Typed for Option<f64> {
     type Range = (Interval, &'static str);
 
@@ -212,7 +212,7 @@ impl Typed for bool {
 /// An enum whose variants have names, by `strum`'s `EnumString`, `IntoStaticStr` and `VariantNames`.
 pub trait Choice: Copy + FromStr + Into<&'static str> + VariantNames {}
 
-/// Enums that are kinds of parameters.
+/// Implements the kind of a parameter for enums.
 macro_rules! choices {
     ($($name:ty),*) => {$(
         #[automatically_derived]
@@ -235,14 +235,14 @@ impl<E: Choice> Typed for E {
     fn read(owner: &'static str, parameter: &Parameter, value: &Value) -> Result<Self, ParameterError> {
         let name = match value {
             Value::Text(name) => name.clone(),
-            // Variants may be numbered.
+            // The names of variants may be numbers.
             other => other.to_string(),
         };
         name.parse().map_err(|_| parameter.invalid(owner, value))
     }
 }
 
-/// A doc comment as the purpose of a parameter: without the space before it and the full stop behind it.
+/// Converts a doc comment to the purpose of a parameter: removes the space before it and the full stop after it.
 pub const fn purpose(doc: &'static str) -> &'static str {
     match doc.trim_ascii().as_bytes() {
         [rest @ .., b'.'] => match std::str::from_utf8(rest) {
@@ -288,11 +288,10 @@ pub const fn purpose(doc: &'static str) -> &'static str {
 /// - `=> follows |own| ..` answers the value of an `Option<f64>` that is not set (`None`: no such value).
 /// - A field that many objectives share is its name and a semicolon (`weighting;`); it is written out in the macro.
 /// - The struct gets `Default` and [`Declared`]. `pub struct Dpo = "dpo", "summary", "source" { .. }` gets
-///   [`Registered`] too; it implements [`Objective`](crate::Objective) with `in_force(self)` as its parameters.
-///   `pub struct Sgd = "sgd", "summary", "source", Optimizer of "optimizer" { .. }` is no objective but a variant of the
-///   enum `Optimizer`, and errors name its parameters as those of `optimizer`. A
-///   preset is another base: `read("preset", &Example { beta: 2.0, ..Example::default() }, given)`, with
-///   `declared(&base)` as its parameters.
+///   [`Registered`] too; it implements [`Objective`](crate::Objective) with `in_force(self)` as its parameters. `pub
+///   struct Sgd = "sgd", "summary", "source", Optimizer of "optimizer" { .. }` is no objective but a variant of the
+///   enum `Optimizer`, and errors name its parameters as those of `optimizer`. A preset is another base:
+///   `read("preset", &Example { beta: 2.0, ..Example::default() }, given)`, with `declared(&base)` as its parameters.
 #[macro_export]
 macro_rules! objective {
     (
@@ -422,8 +421,8 @@ macro_rules! objective {
     (@or $rule:expr) => { $rule };
 }
 
-/// Within `impl Objective`: the parameters and their check, from the table that [`objective!`](crate::objective!)
-/// makes.
+/// Implements the parameters and their check within `impl Objective`, from the table that
+/// [`objective!`](crate::objective!) makes.
 #[macro_export]
 macro_rules! declared_parameters {
     () => {

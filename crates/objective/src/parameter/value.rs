@@ -1,4 +1,4 @@
-//! Values of parameters, as recipes, command lines and messages give them.
+//! Values of parameters in recipes, command lines and messages.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A parameter's value as a recipe, a command line or a JSON line gives it.
 ///
-/// Text reads as a number or a switch where it can; messages quote names and nothing else:
+/// Text is parsed as a number or a boolean if possible; messages quote only names:
 ///
 /// ```
 /// use objective::Value;
@@ -23,15 +23,15 @@ use serde::{Deserialize, Serialize};
 pub enum Value {
     /// On or off.
     Switch(bool),
-    /// A number.
+    /// A numeric value.
     Number(f64),
-    /// A name.
+    /// A name of a choice.
     Text(String),
     /// Methods by name, each with its parameters and its weight.
     Terms(Vec<Parameters>),
 }
 
-/// Values by parameter name.
+/// Values by the names of parameters.
 pub type Parameters = BTreeMap<String, Value>;
 
 impl fmt::Display for Value {
@@ -72,7 +72,7 @@ impl From<&str> for Value {
 impl FromStr for Value {
     type Err = std::convert::Infallible;
 
-    /// A number or a switch where the text reads as one, a name otherwise.
+    /// Parses a number or a boolean if possible; any other text is a name.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(match (text.parse(), text.parse()) {
             (Ok(number), _) => Value::Number(number),

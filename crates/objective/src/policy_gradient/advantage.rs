@@ -1,4 +1,4 @@
-//! Advantages: how much better a response is than what it is compared with.
+//! Advantages: the difference between a response's reward and a baseline.
 
 use std::ops::Range;
 
@@ -6,17 +6,17 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::evaluation::{Metric, Metrics};
 
-/// What a response's reward is compared with.
+/// Baseline that a response's reward is compared with.
 ///
-/// A policy gradient raises the probability of what turned out better than expected and lowers the rest. What "expected"
-/// means is the baseline. A baseline that does not depend on the response leaves the expected gradient as it is and only
-/// lowers its variance; one that includes the response itself shrinks the gradient.
+/// A policy gradient raises the probability of what turned out better than expected and lowers the rest. What
+/// "expected" means is the baseline. A baseline that does not depend on the response leaves the expected gradient as it
+/// is and only lowers its variance; one that includes the response itself shrinks the gradient.
 ///
 /// # Formula
 ///
 /// R is a response's reward and n its length; mean and standard deviation s (divided by G − 1) are over its group of G
-/// responses to the same prompt. The last column is the expected gradient on policy of the mean over responses of A log π(y),
-/// with log π(y) summed over the response.
+/// responses to the same prompt. The last column is the expected gradient on policy of the mean over responses of A log
+/// π(y), with log π(y) summed over the response.
 ///
 /// | `advantage` | A | expected gradient |
 /// |---|---|---|
@@ -31,11 +31,11 @@ use crate::evaluation::{Metric, Metrics};
 /// | `pass_at_k` | the mean over the sets of k of the group that include the response of max R − max R of the others, over s + 10⁻⁴ as in `scale` | `none`: ∇E\[max of k\]/k |
 /// | `gae` | generalised advantage estimates that the host makes with a value function | see [`generalised_advantages`](crate::generalised_advantages) |
 ///
-/// p is the probability of a reward of 1. Whitening subtracts the mean over tokens and divides by √(variance + 10⁻⁸), the
-/// variance divided by the number of tokens less one. A response alone in its group has A = 0, and so has one whose rewards
-/// all abstain; a reward that abstains is left out of its mean. Several rewards a response are added before they are
-/// compared (`rewards = together`), or compared one by one, added, and then divided by their standard deviation over the step's
-/// responses + 10⁻⁴ after their mean is subtracted (`rewards = apart`, GDPO).
+/// p is the probability of a reward of 1. Whitening subtracts the mean over tokens and divides by √(variance + 10⁻⁸),
+/// the variance divided by the number of tokens less one. A response alone in its group has A = 0, and so has one whose
+/// rewards all abstain; a reward that abstains is left out of its mean. Several rewards a response are added before
+/// they are compared (`rewards = together`), or compared one by one, added, and then divided by their standard
+/// deviation over the step's responses + 10⁻⁴ after their mean is subtracted (`rewards = apart`, GDPO).
 ///
 /// # Source
 ///
@@ -43,36 +43,37 @@ use crate::evaluation::{Metric, Metrics};
 /// 2503.20783; `scale = batch`: arXiv 2508.08221. `leave_one_out`: A. Ahmadian et al., arXiv 2402.14740. `batch`,
 /// `batch_baseline`: J. Hu, "REINFORCE++", arXiv 2501.03262. `length_weighted`: Y. Hao et al., "OPO", arXiv 2505.23585.
 /// `greedy`: Z. Li et al., "ReMax", arXiv 2310.10505. `max_rl`: F. Tajwar et al., "Maximum Likelihood Reinforcement
-/// Learning", arXiv 2602.02710: with K successes among N responses of scores Sᵢ the estimate is K⁻¹ Σ rᵢ Sᵢ − N⁻¹ Σ Sᵢ =
-/// N⁻¹ Σ (rᵢ − r̄)/r̄ Sᵢ. `pass_at_k`: Y. Tang et al., arXiv 2503.19595. `rewards = apart`: "GDPO", arXiv 2601.05242.
+/// Learning", arXiv 2602.02710: with K successes among N responses of scores Sᵢ the estimate is K⁻¹ Σ rᵢ Sᵢ − N⁻¹ Σ Sᵢ
+/// = N⁻¹ Σ (rᵢ − r̄)/r̄ Sᵢ. `pass_at_k`: Y. Tang et al., arXiv 2503.19595. `rewards = apart`: "GDPO", arXiv 2601.05242.
 ///
 /// # Departures
 ///
-/// MaxRL subtracts the control variate N⁻¹ Σ Sᵢ also where no response succeeds, so that its order is G; here, as in its
-/// authors' code, such a group has A = 0, and the order is G − 1. verl takes the whole group as k and gives a response alone in
-/// its group its reward as advantage. OPO's optimal baseline weighs by the squared norm of the score, for which its paper
-/// puts the length. verl whitens the sum of GDPO's advantages over tokens instead of responses. verl's GPG multiplies all advantages of a step by its responses over those with a reward that is not 0.
+/// MaxRL subtracts the control variate N⁻¹ Σ Sᵢ also where no response succeeds, so that its order is G; here, as in
+/// its authors' code, such a group has A = 0, and the order is G − 1. verl takes the whole group as k and gives a
+/// response alone in its group its reward as advantage. OPO's optimal baseline weighs by the squared norm of the score,
+/// for which its paper puts the length. verl whitens the sum of GDPO's advantages over tokens instead of responses.
+/// verl's GPG multiplies all advantages of a step by its responses over those with a reward that is not 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Advantage {
-    /// Advantages from the host, a number a token or a number a response.
+    /// Advantages from the host, one number per token or per response.
     Given,
-    /// The mean of the group, the response included.
+    /// The reward minus the mean of the group, which includes the response.
     #[default]
     GroupMean,
-    /// The mean of the others of the group.
+    /// The reward minus the mean of the other responses of the group.
     LeaveOneOut,
     /// Discounted returns, whitened over the step.
     Batch,
-    /// The mean of the group, whitened over the step.
+    /// The reward minus the mean of the group, whitened over the step.
     BatchBaseline,
-    /// The mean of the group weighted by lengths.
+    /// The reward minus the mean of the group weighted by lengths.
     LengthWeighted,
-    /// The reward of the greedy response to the same prompt.
+    /// The reward minus that of the greedy response to the same prompt.
     Greedy,
-    /// The mean of the group, by which the difference is divided.
+    /// The reward minus the mean of the group, divided by that mean.
     MaxRl,
-    /// The best of the other responses in sets of `pass_k`.
+    /// The reward minus the best of the other responses, over sets of `pass_k` responses.
     PassAtK,
     /// Generalised advantage estimates from the host.
     Gae,
@@ -91,14 +92,14 @@ pub enum Scale {
     None,
 }
 
-/// How several rewards a response become one advantage.
+/// Combination of several rewards of a response into one advantage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Rewards {
-    /// They are added, and the sums compared.
+    /// Rewards are added, and the sums compared.
     #[default]
     Together,
-    /// They are compared one by one; the advantages are added, then shifted and scaled over the step's responses.
+    /// Rewards are compared separately; the advantages are added, then shifted and scaled over the step's responses.
     Apart,
 }
 
@@ -114,14 +115,14 @@ impl Advantage {
     }
 }
 
-/// What is added to a standard deviation before it divides.
+/// Number added to a standard deviation before the division.
 const SCALE_OFFSET: f64 = 1e-4;
 
-/// What is added to a variance before its root divides.
+/// Number added to a variance before the division by its root.
 const VARIANCE_OFFSET: f64 = 1e-8;
 
-/// Replaces the scores of a step, one a response, by advantages. A score that is not a number abstains, and its advantage is
-/// 0. `group` is where each response's group is, in the order of responses; `length` is a response's number of tokens.
+/// Replaces the scores of a step, one per response, by advantages. A NaN score means no reward, and its advantage is 0.
+/// `group` contains the group of each response, and `length` returns a response's number of tokens.
 pub(super) fn compare(
     (advantage, scale, pass_k): (Advantage, Scale, usize),
     groups: impl Iterator<Item = Range<usize>>,
@@ -142,7 +143,7 @@ pub(super) fn compare(
             metrics.record(Metric::RewardStandardDeviation, 0.0);
             continue;
         }
-        // Relative to the first, so that equal rewards have advantages of exactly 0.
+        // Values relative to the first, so that equal rewards have advantages of exactly 0.
         members.iter_mut().for_each(|score| *score -= first);
         let present = || members.iter().copied().filter(|score| !score.is_nan());
         let mean = present().sum::<f64>() / size as f64;
@@ -181,8 +182,8 @@ pub(super) fn compare(
     }
 }
 
-/// Replaces each score by the mean, over the sets of `k` scores that include it, of the set's greatest less the greatest of its
-/// others: 0 unless it is the greatest itself.
+/// Replaces each score by the mean, over the sets of `k` scores that include it, of the set's greatest less the
+/// greatest of its others: 0 unless it is the greatest itself.
 fn best_of(k: usize, scores: &mut [f64], order: &mut Vec<usize>) {
     order.clear();
     order.extend((0..scores.len()).filter(|&index| !scores[index].is_nan()));
@@ -201,15 +202,15 @@ fn best_of(k: usize, scores: &mut [f64], order: &mut Vec<usize>) {
     }
 }
 
-/// Shifts numbers, one a token, to mean 0 and variance 1 (divided by their number less one). Those that are not numbers are
-/// left out and become 0; equal ones become 0.
+/// Shifts and scales numbers, one per token, to mean 0 and variance 1 (with n − 1). NaN values are skipped and become
+/// 0; equal values become 0.
 pub(super) fn whiten(values: &mut [f64]) {
     let divisor = deviation(values).hypot(VARIANCE_OFFSET.sqrt());
     centre_and_divide(values, divisor);
 }
 
-/// Shifts and scales the advantages of a step's responses to mean 0 and standard deviation 1, or nearly so. Those that are not
-/// numbers are left out and become 0.
+/// Shifts and scales the advantages of a step's responses to mean 0 and standard deviation 1, or nearly so. Those that
+/// are not numbers are left out and become 0.
 pub(super) fn standardise(values: &mut [f64]) {
     let divisor = deviation(values) + SCALE_OFFSET;
     centre_and_divide(values, divisor);
@@ -218,7 +219,7 @@ pub(super) fn standardise(values: &mut [f64]) {
 /// Subtracts the mean of the values that are numbers and divides by `divisor`; the others become 0.
 fn centre_and_divide(values: &mut [f64], divisor: f64) {
     let present = || values.iter().copied().filter(|value| !value.is_nan());
-    // Relative to the first, so that equal values become exactly 0.
+    // Values relative to the first, so that equal values become exactly 0.
     let (count, first) = (present().count() as f64, present().next().unwrap_or(0.0));
     let mean = present().map(|value| value - first).sum::<f64>() / count;
     for value in values {

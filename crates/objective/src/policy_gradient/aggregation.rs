@@ -1,17 +1,18 @@
-//! Aggregations: what a token weighs in the step's loss.
+//! Aggregations: the weight of a token in the step's loss.
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-/// What a token weighs in the step's loss.
+/// Weight of a token in the step's loss.
 ///
-/// Responses differ in length, and a mean has to say of what. A mean over tokens lets long responses speak for most of the
-/// step; a mean over responses gives each the same say, so that a token of a long response counts for little; a sum divided by
-/// a fixed length does neither, and is the one whose gradient is a policy gradient's without bias.
+/// Responses differ in length, so a mean can be over tokens or responses. A mean over tokens lets long responses
+/// dominate the step; a mean over responses gives each the same weight, so that a token of a long response counts
+/// little; a sum divided by a fixed length does neither, and is the one whose gradient is a policy gradient's without
+/// bias.
 ///
 /// # Formula
 ///
-/// N is the number of the response's tokens, T, R and P those of the step's tokens, responses and prompts (groups), and Tₚ that of
-/// the tokens of the response's group:
+/// N is the number of the response's tokens, T, R and P those of the step's tokens, responses and prompts (groups), and
+/// Tₚ that of the tokens of the response's group:
 ///
 /// | `aggregation` | a token weighs | expected gradient on policy of −A log π |
 /// |---|---|---|
@@ -30,9 +31,10 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 ///
 /// # Departures
 ///
-/// TRL's `dapo` is `token_mean`, which weighs tokens otherwise than DAPO's equation 8: for two groups with responses of 1 and 1
-/// and of 100 and 100 tokens, a token weighs 1/4 and 1/400 by `prompt_mean` and 1/202 by `token_mean`. TRL's `bnpo` divides by
-/// the tokens of a micro-batch, so that its loss depends on how a step is split; here every step is exact under any split.
+/// TRL's `dapo` is `token_mean`, which weighs tokens otherwise than DAPO's equation 8: for two groups with responses of
+/// 1 and 1 and of 100 and 100 tokens, a token weighs 1/4 and 1/400 by `prompt_mean` and 1/202 by `token_mean`. TRL's
+/// `bnpo` divides by the tokens of a micro-batch, so that its loss depends on how a step is split; here every step is
+/// exact under any split.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Aggregation {
@@ -52,16 +54,16 @@ pub enum Aggregation {
 /// Counts by which losses are divided.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Counts {
-    /// Tokens of the step.
+    /// Number of tokens of the step.
     pub(super) tokens: usize,
-    /// Responses of the step.
+    /// Number of responses of the step.
     pub(super) responses: usize,
-    /// Groups of the step.
+    /// Number of groups of the step.
     pub(super) groups: usize,
 }
 
 impl Aggregation {
-    /// What each of a response's tokens weighs.
+    /// Weight of each of a response's tokens.
     pub(super) fn share(self, tokens: usize, group_tokens: usize, max_tokens: usize, step: Counts) -> f64 {
         let responses = step.responses as f64;
         match self {

@@ -1,16 +1,16 @@
-//! Corrections for a sampler that is not the trainer.
+//! Corrections for a sampler whose probabilities differ from the trainer's.
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use super::exponentials::for_each_ratio;
 use crate::numerics::{exponential, sum_of_differences};
 
-/// How a sampler that is not the trainer is corrected for.
+/// Correction for a sampler whose probabilities differ from the trainer's.
 ///
-/// A fast sampler and the trainer give the same weights different probabilities: kernels, precision and stale weights differ.
-/// Responses are then not samples of the policy that the trainer calls the behaviour policy, and the gradient is biased without
-/// anybody noticing. A correction weighs each token, or each response, by the ratio of the two, bounded so that its variance
-/// stays bounded, or rejects what the two disagree about.
+/// A fast sampler and the trainer give the same weights different probabilities: kernels, precision and stale weights
+/// differ. Responses are then not samples of the behaviour policy as the trainer computes it, and the gradient is
+/// silently biased. A correction weights each token, or each response, by the ratio of the two, bounded so that its
+/// variance stays bounded, or rejects what the two disagree about.
 ///
 /// # Formula
 ///
@@ -26,27 +26,28 @@ use crate::numerics::{exponential, sum_of_differences};
 /// | `icepop` | w of the token where a ≤ w ≤ b, otherwise 0 | none: a weight of 0 stays in the denominator |
 /// | `off_policy_sequence` | 0 where A < 0 and the response's mean of log π_rollout − log π is above b, otherwise 1 | none |
 ///
-/// All of it is held. A rejected token leaves the step: it has no loss of any kind, no part in a response's ratio, and no place
-/// in a denominator, so that a step in which half of the tokens are rejected is as large as one of the other half alone. The
-/// weights of `icepop` and `off_policy_sequence` are 0 as their papers have them, under sums divided by all tokens: there, the
-/// more is rejected, the smaller is the step.
+/// All of it is held. A rejected token leaves the step: it has no loss of any kind, no part in a response's ratio, and
+/// no place in a denominator, so that a step in which half of the tokens are rejected is as large as one of the other
+/// half alone. The weights of `icepop` and `off_policy_sequence` are 0 as their papers have them, under sums divided by
+/// all tokens: there, the more is rejected, the smaller is the step.
 ///
 /// # Source
 ///
-/// Truncation: F. Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025, and verl 0.9.1's
-/// `rollout_is`. Masks: J. Liu et al., "When Speed Kills Stability", 2025, and verl's `rollout_rs`. `icepop`: "Every Step Evolves",
-/// arXiv 2510.18855. `off_policy_sequence`: DeepSeek-AI, "DeepSeek-V3.2", arXiv 2512.02556, equation 9: M = 0 where Â < 0 and
+/// Truncation: F. Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025, and verl
+/// 0.9.1's `rollout_is`. Masks: J. Liu et al., "When Speed Kills Stability", 2025, and verl's `rollout_rs`. `icepop`:
+/// "Every Step Evolves", arXiv 2510.18855. `off_policy_sequence`: DeepSeek-AI, "DeepSeek-V3.2", arXiv 2512.02556,
+/// equation 9: M = 0 where Â < 0 and
 /// |o|⁻¹ Σₜ log(π_old/π_θ) > δ, otherwise 1.
 ///
 /// # Departures
 ///
-/// verl's rejection masks alone have no weight; here the weight of what is kept is w, as in the paper. TRL keeps masked tokens
-/// in the denominator. `vespo` has its own weight of a response's ratio: the logarithms of the token weights are added to it, as
-/// in TRL.
+/// verl's rejection masks alone have no weight; here the weight of what is kept is w, as in the paper. TRL keeps masked
+/// tokens in the denominator. `vespo` has its own weight of a response's ratio: the logarithms of the token weights are
+/// added to it, as in TRL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Correction {
-    /// The sampler is the behaviour policy.
+    /// No correction: the sampler is the behaviour policy.
     #[default]
     None,
     /// Each token's ratio, truncated.
@@ -67,7 +68,7 @@ pub enum Correction {
     OffPolicySequence,
 }
 
-/// Which ratio a correction bounds.
+/// Level at which a correction computes its ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Token,
@@ -81,7 +82,7 @@ impl Correction {
         matches!(self, Self::MaskToken | Self::MaskSequence | Self::MaskGeometric)
     }
 
-    /// `correction_min` and `correction_max` where they are not set.
+    /// Default values of `correction_min` and `correction_max`.
     pub(super) fn default_bounds(self) -> [f64; 2] {
         match self {
             Self::Icepop => [0.5, 5.0],
@@ -98,7 +99,7 @@ impl Correction {
         }
     }
 
-    /// The weight of each token of a response; a rejected token's is not a number.
+    /// Weight of each token of a response; that of a rejected token is NaN.
     pub(super) fn weights(self, bounds: [f64; 2], behaviour: &[f64], rollout: &[f64], out: &mut [f64]) {
         let whole = match self.level() {
             Level::Token => {
@@ -123,7 +124,7 @@ impl Correction {
     }
 }
 
-/// Whether the policy has drifted too far from a response's sampler to learn what is bad about it (DeepSeek-V3.2).
+/// Whether the policy has drifted too far from a response's sampler to learn from a negative advantage (DeepSeek-V3.2).
 pub(super) fn is_stale(most: f64, log_prob: &[f64], rollout: &[f64]) -> bool {
     sum_of_differences(rollout, log_prob) / log_prob.len() as f64 > most
 }

@@ -1,27 +1,28 @@
-//! The tokens of the greatest covariance between log-probability and advantage.
+//! Selection of the tokens with the greatest covariance between log-probability and advantage.
 //!
-//! A policy loses its entropy through the few tokens that are both likely and rewarded: the change of entropy in a step is, to first
-//! order, minus the covariance of log π and A. Clip-Cov takes the gradient of some of them away, and KL-Cov ties them to the policy
-//! that sampled them.
+//! A policy loses its entropy through the few tokens that are both likely and rewarded: the change of entropy in a step
+//! is, to first order, minus the covariance of log π and A. Clip-Cov takes the gradient of some of them away, and
+//! KL-Cov ties them to the policy that sampled them.
 //!
 //! # Formula
 //!
-//! The covariance of a token is (A − mean A)(log π − mean log π), means over the step's tokens. With n tokens and share s =
-//! `covariance_share`, max(1, ⌊s n⌋) tokens are selected: the greatest of all for `kl_cov`; for `clip_cov` the greatest of those
-//! that lie strictly between `covariance_min` and `covariance_max` and are not clipped anyway, or fewer where there are fewer.
+//! The covariance of a token is (A − mean A)(log π − mean log π), means over the step's tokens. With n tokens and share
+//! s = `covariance_share`, max(1, ⌊s n⌋) tokens are selected: the greatest of all for `kl_cov`; for `clip_cov` the
+//! greatest of those that lie strictly between `covariance_min` and `covariance_max` and are not clipped anyway, or
+//! fewer where there are fewer.
 //!
 //! # Source
 //!
-//! G. Cui et al., "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models", arXiv 2505.22617, and verl
-//! 0.9.1's `clip_cov` and `kl_cov`.
+//! G. Cui et al., "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models", arXiv 2505.22617,
+//! and verl 0.9.1's `clip_cov` and `kl_cov`.
 //!
 //! # Departures
 //!
-//! verl's `clip_cov` draws at random among the tokens between the two bounds; objectives know no randomness, so the greatest of
+//! verl's `clip_cov` samples among the tokens between the two bounds; objectives have no randomness, so the greatest of
 //! them are taken. Of equal covariances the earlier token counts as the greater.
 
-/// Selects the tokens of the greatest covariance among those that `admits` says, of the tokens that are `kept`: leaves their
-/// places in `selected`.
+/// Selects the tokens of the greatest covariance among those that are `kept` and satisfy `admits`, and writes their
+/// positions to `selected`.
 pub(super) fn greatest(
     share: f64,
     (log_prob, advantage): (&[f64], &[f64]),
@@ -52,7 +53,7 @@ mod tests {
 
     #[test]
     fn the_greatest_covariances_that_are_admitted_are_selected() {
-        // Means −2.5 and 0.
+        // The means are −2.5 and 0.
         let (log_prob, advantages) = ([-1.0, -2.0, -3.0, -4.0], [2.0, -1.0, 0.0, -1.0]);
         let select = |share: f64, admits: fn(usize, f64) -> bool| {
             let (mut scratch, mut selected) = (Vec::new(), Vec::new());

@@ -7,10 +7,10 @@ use crate::numerics::{STEEPEST, exp_excess_slice, exp_m1_slice, exp_slice, expon
 
 /// Estimator of the divergence from a sampled token.
 ///
-/// Rewards say little about most of what a language model knows. A divergence from the policy before training keeps what they do
-/// not speak of: a token that the policy likes more than the reference does is pushed down, one that it likes less is pulled up.
-/// The estimators agree in value, and their gradients differ: which divergence is descended depends on the estimator and on where
-/// it is put.
+/// Rewards cover little of what a language model has learned. A divergence from the policy before training preserves
+/// what they do not cover: a token that is more probable than under the reference is pushed down, a less probable one
+/// is pulled up. The estimators agree in value, and their gradients differ: which divergence is descended depends on
+/// the estimator and on where it is put.
 ///
 /// # Formula
 ///
@@ -28,8 +28,8 @@ use crate::numerics::{STEEPEST, exp_excess_slice, exp_m1_slice, exp_slice, expon
 /// | `corrected` | β ρ k, the ratio differentiated | β ρ (k + ∂k/∂log π), for k3 β ρ d |
 /// | `reward` | nothing: β Σ k of the behaviour policy is taken off the reward, held | through the advantage |
 ///
-/// Expected gradients at the states visited, their distribution held; of `loss` and `reward` on policy, of `corrected` whichever
-/// policy sampled the tokens:
+/// Expected gradients at the states visited, their distribution held; of `loss` and `reward` on policy, of `corrected`
+/// whichever policy sampled the tokens:
 ///
 /// | | `loss` | `corrected` | `reward` |
 /// |---|---|---|---|
@@ -37,46 +37,46 @@ use crate::numerics::{STEEPEST, exp_excess_slice, exp_m1_slice, exp_slice, expon
 /// | `k2` | KL(π \|\| π_ref) | E_π\[d²\]/2 | no divergence's |
 /// | `k3` | KL(π_ref \|\| π) | KL(π \|\| π_ref) | KL(π \|\| π_ref) − KL(π_ref \|\| π) |
 ///
-/// Only `k1` in the reward, summed over the response, gives the divergence of whole responses. `divergence_clip` = c bounds d to
-/// ±c: beyond, the estimate is that of the bound, and only the ratio of `corrected` moves.
+/// Only `k1` in the reward, summed over the response, gives the divergence of whole responses. `divergence_clip` = c
+/// bounds d to ±c: beyond, the estimate is that of the bound, and only the ratio of `corrected` moves.
 ///
 /// # Source
 ///
-/// J. Schulman, "Approximating KL Divergence", 2020; `corrected` with k3: DeepSeek-AI, "DeepSeek-V3.2", arXiv 2512.02556,
-/// equation 7, which is TRL's default (`use_bias_correction_kl`); k1 in the reward: arXiv 2402.14740.
+/// J. Schulman, "Approximating KL Divergence", 2020; `corrected` with k3: DeepSeek-AI, "DeepSeek-V3.2", arXiv
+/// 2512.02556, equation 7, which is TRL's default (`use_bias_correction_kl`); k1 in the reward: arXiv 2402.14740.
 ///
 /// # Departures
 ///
-/// TRL multiplies by the ratio that its importance sampling has, which is the sequence's where that is asked for; the gradient is
-/// then no divergence's. verl bounds the value of k3 to ±10 and passes no gradient beyond. Exponentials of more than 100 nats go
-/// on along their tangent.
+/// TRL multiplies by the ratio that its importance sampling has, which is the sequence's where that is asked for; the
+/// gradient is then no divergence's. verl bounds the value of k3 to ±10 and passes no gradient beyond. Exponentials of
+/// more than 100 nats continue along their tangent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Estimator {
-    /// The log-ratio.
+    /// The log-ratio d.
     K1,
-    /// Half of its square.
+    /// Half of the squared log-ratio, d²/2.
     K2,
-    /// The log-ratio and the inverse ratio less one.
+    /// The log-ratio plus the inverse ratio minus one, e⁻ᵈ + d − 1.
     #[default]
     K3,
 }
 
-/// Place of the divergence.
+/// Place where the divergence is added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Place {
-    /// The loss, as the estimator stands.
+    /// In the loss, as the estimator alone.
     Loss,
-    /// The loss, times the token's own importance ratio, which passes a gradient.
+    /// In the loss, times the token's importance ratio, which is differentiated.
     #[default]
     Corrected,
-    /// The reward.
+    /// In the reward.
     Reward,
 }
 
 impl Estimator {
-    /// The estimate at d and its derivative by d.
+    /// Estimate at d and its derivative by d.
     pub(super) fn at(self, drift: f64) -> (f64, f64) {
         match self {
             Self::K1 => (drift, 1.0),
@@ -88,14 +88,14 @@ impl Estimator {
         }
     }
 
-    /// The estimate of one token and its derivative by log π, with d bounded.
+    /// Estimate for one token and its derivative by log π, with d bounded.
     pub(super) fn differentiated(self, bound: f64, log_prob: f64, reference: f64) -> (f64, f64) {
         let drift = log_prob - reference;
         let (value, slope) = self.at(drift.clamp(-bound, bound));
         (value, if drift.abs() > bound { 0.0 } else { slope })
     }
 
-    /// The estimate of one token times its importance ratio, and the derivative by log π, with d bounded.
+    /// Estimate for one token times its importance ratio, and the derivative by log π, with d bounded.
     pub(super) fn corrected(self, bound: f64, log_prob: f64, behaviour: f64, reference: f64) -> (f64, f64) {
         let (x, drift) = (log_prob - behaviour, log_prob - reference);
         let (ratio, ratio_slope) = exponential(x);
@@ -107,7 +107,7 @@ impl Estimator {
         if self != Self::K3 || x > STEEPEST {
             return (ratio * value, ratio_slope * value + ratio * slope);
         }
-        // ρ e⁻ᵈ = π_ref / π_behaviour, so that no overflow of e⁻ᵈ shows where ρ is small.
+        // ρ e⁻ᵈ = π_ref / π_behaviour avoids an overflow of e⁻ᵈ where ρ is small.
         let u = -drift;
         let value =
             if u <= STEEPEST { ratio * value } else { exponential(reference - behaviour).0 - ratio * (1.0 + u) };
@@ -129,7 +129,7 @@ impl Estimates {
         Self { values: [0.0; BLOCK], slopes: [0.0; BLOCK], ratios: [0.0; BLOCK] }
     }
 
-    /// The estimates of at most [`BLOCK`] tokens and their derivatives, with d bounded: times the importance ratios where
+    /// Estimates for at most [`BLOCK`] tokens and their derivatives, with d bounded, times the importance ratios if
     /// there is a behaviour policy.
     pub(super) fn fill(
         &mut self,
@@ -171,7 +171,7 @@ impl Estimates {
             }
             exp_slice(ratios);
             for ((value, slope), ratio) in values.iter_mut().zip(&mut *slopes).zip(&*ratios) {
-                // As in `corrected`: that of k3 is ρ d.
+                // As in `corrected`: the slope for k3 is ρ d.
                 *slope = *ratio * *slope + if estimator == Estimator::K3 { 0.0 } else { *ratio * *value };
                 *value *= ratio;
             }
@@ -249,7 +249,7 @@ mod tests {
         let edges = [0.0, -1e-300, -1e-12, -0.3, -0.7, -1.0, -99.0, -101.0, -745.2, -1e4, -1e30];
         let columns = edges.map(|own| edges.map(|behaviour| edges.map(|reference| [own, behaviour, reference])));
         let rows: Vec<[f64; 3]> = columns.into_iter().flatten().flatten().collect();
-        // Beside powers of numbers that are subnormal.
+        // Compared relative to powers of subnormal numbers.
         let close = |a: f64, b: f64, size: f64| (a - b).abs() <= 4e-15 * size.abs() + 1e-260;
         for (estimator, bound) in ALL.into_iter().flat_map(|own| [f64::INFINITY, 3.0].map(|bound| (own, bound))) {
             for block in rows.chunks(BLOCK).chain(rows.chunks(1)) {

@@ -1,8 +1,8 @@
 //! Importance ratios of whole responses, several tokens at a time.
 
-use crate::numerics::{STEEPEST, exp_slice};
+use crate::numerics::{NEAR, STEEPEST, exp_near, exp_slice, extent};
 
-/// Tokens whose ratios are computed together.
+/// Number of tokens whose ratios are computed together.
 pub(super) const BLOCK: usize = 64;
 
 /// Log-ratios of a block of tokens, and the slopes of their exponentials.
@@ -12,7 +12,8 @@ pub(super) struct Block {
     slopes: [f64; BLOCK],
 }
 
-/// eˣ along its tangent beyond x = 100, of the slope there, as [`exponential`](crate::numerics::exponential) has it.
+/// eˣ continued along its tangent beyond x = 100, where it has this slope, as in
+/// [`exponential`](crate::numerics::exponential).
 pub(super) fn along_tangent(log_ratio: f64, slope: f64) -> f64 {
     slope * (1.0 + (log_ratio - STEEPEST).max(0.0))
 }
@@ -22,26 +23,31 @@ impl Block {
         Self { log_ratios: [0.0; BLOCK], slopes: [0.0; BLOCK] }
     }
 
-    /// The log-ratios and slopes of at most [`BLOCK`] tokens.
-    pub(super) fn fill(&mut self, log_prob: &[f64], behaviour: &[f64]) -> (&[f64], &[f64]) {
+    /// The log-ratios and slopes of at most [`BLOCK`] tokens, and the least and the greatest of the log-ratios.
+    pub(super) fn fill(&mut self, log_prob: &[f64], behaviour: &[f64]) -> (&[f64], &[f64], (f64, f64)) {
         let tokens = log_prob.len().min(behaviour.len()).min(BLOCK);
         let (log_ratios, slopes) = (&mut self.log_ratios[..tokens], &mut self.slopes[..tokens]);
-        for (((own, other), log_ratio), slope) in log_prob.iter().zip(behaviour).zip(&mut *log_ratios).zip(&mut *slopes)
-        {
+        for ((own, other), log_ratio) in log_prob.iter().zip(behaviour).zip(&mut *log_ratios) {
             *log_ratio = own - other;
-            *slope = log_ratio.min(STEEPEST);
         }
-        exp_slice(slopes);
-        (log_ratios, slopes)
+        let extent = extent(log_ratios);
+        let pairs = slopes.iter_mut().zip(&*log_ratios);
+        if -NEAR <= extent.0 && extent.1 <= NEAR {
+            pairs.for_each(|(slope, log_ratio)| *slope = exp_near(*log_ratio));
+        } else {
+            pairs.for_each(|(slope, log_ratio)| *slope = log_ratio.min(STEEPEST));
+            exp_slice(slopes);
+        }
+        (log_ratios, slopes, extent)
     }
 }
 
-/// Passes every token's place, log-ratio, and the value and slope of its ratio.
+/// Calls a function with every token's position, its log-ratio, and the value and slope of its ratio.
 pub(super) fn for_each_ratio(log_prob: &[f64], behaviour: &[f64], mut each: impl FnMut(usize, f64, (f64, f64))) {
     let mut block = Block::new();
     let blocks = log_prob.chunks(BLOCK).zip(behaviour.chunks(BLOCK));
     for (begin, (own, other)) in blocks.enumerate().map(|(index, columns)| (index * BLOCK, columns)) {
-        let (log_ratios, slopes) = block.fill(own, other);
+        let (log_ratios, slopes, _) = block.fill(own, other);
         for (place, (&log_ratio, &slope)) in log_ratios.iter().zip(slopes).enumerate() {
             each(begin + place, log_ratio, (along_tangent(log_ratio, slope), slope));
         }

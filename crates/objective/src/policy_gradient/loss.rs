@@ -1,33 +1,34 @@
-//! What of a policy gradient is differentiated, at fixed held numbers.
+//! The differentiable part of a policy gradient, at fixed held numbers.
 
 use std::ops::Range;
 
+use super::clipped::Clipped;
 use super::divergence::Estimates;
 use super::exponentials::{BLOCK, Block, along_tangent, for_each_ratio};
-use super::hold::{Clipped, View};
 use super::numbers::Numbers;
 use super::ratio::log_ratio;
 use super::trust_region::{
     Clip, Surrogate, bounded_log_ratio, free, gated, quadratic, ratio_excess, sapo, temperature,
 };
 use super::value::value_loss;
+use super::view::View;
 use super::{Place, PolicyGradient, Ratio, TrustRegion};
 use crate::batch::TokenBatch;
-use crate::columns::Constant;
-use crate::evaluation::{Evaluation, Metric, Metrics, add};
+use crate::columns::{Constant, Statistic};
+use crate::evaluation::{Evaluation, Metric, Metrics};
 use crate::held::Held;
 use crate::numerics::{STEEPEST, exp_m1_slice, exp_slice, exponential, sum};
 
-/// What the policy's loss of a response is made of.
+/// Inputs of the policy's loss for one response.
 struct Response<'a> {
     advantages: Numbers<'a>,
-    /// The weights of the tokens' losses, where they are not 1.
+    /// Weights of the tokens' losses, if they are not 1.
     weights: Option<&'a [f64]>,
     shares: Numbers<'a>,
     penalties: Option<&'a [f64]>,
     anchors: Option<&'a [f64]>,
     log_prob: &'a [f64],
-    /// Empty where the loss does not need it.
+    /// Behaviour log-probabilities; empty if the loss does not need them.
     behaviour: &'a [f64],
 }
 
@@ -36,18 +37,18 @@ impl Response<'_> {
         self.log_prob.len()
     }
 
-    /// What the loss of a token counts in the step's.
+    /// Factor of a token's loss in the step's loss.
     fn factor(&self, token: usize) -> f64 {
         self.weights.map_or(1.0, |weights| weights[token]) * self.shares.at(token)
     }
 
-    /// The share and the advantage that all tokens have, if they have the same and no weights.
+    /// The weight and the advantage of all tokens, if they have the same ones and no further weights.
     fn same(&self) -> Option<(f64, f64)> {
         if self.weights.is_some() { None } else { self.shares.same().zip(self.advantages.same()) }
     }
 }
 
-/// Adds a batch's loss, cotangents and metrics.
+/// Adds the loss, cotangents and metrics of a batch.
 pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, out: &mut Evaluation) {
     let view = View::of(own, batch, held);
     let Evaluation { loss, cotangents, metrics, .. } = out;
@@ -65,7 +66,7 @@ pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, ou
             log_prob: batch.log_prob(index),
             behaviour,
         };
-        let slots = &mut cotangents.log_prob[place.clone()];
+        let slots = cotangents.slots(Statistic::LogProb, place.clone());
         *loss += own.policy_loss(&response, slots, &mut clipped);
         if matches!(own.place(), Some(Place::Loss | Place::Corrected)) {
             let reference = batch.constant(Constant::ReferenceLogProb, index);
@@ -74,13 +75,14 @@ pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, ou
         if own.entropy_coefficient > 0.0 {
             let entropy = &batch.columns().entropy[place.clone()];
             *loss -= own.entropy_coefficient * weighted(shares, entropy);
-            for (token, slot) in cotangents.entropy[place.clone()].iter_mut().enumerate() {
+            for (token, slot) in cotangents.slots(Statistic::Entropy, place.clone()).iter_mut().enumerate() {
                 *slot -= shares.at(token) * own.entropy_coefficient;
             }
             metrics.record_sum(Metric::Entropy, sum(entropy), place.len());
         }
         if own.value_coefficient > 0.0 && own.advantage.is_column() {
-            *loss += own.value_function_loss(batch, place, shares, &mut cotangents.value, metrics);
+            let slots = cotangents.slots(Statistic::Value, place.clone());
+            *loss += own.value_function_loss(batch, place, shares, slots, metrics);
         }
     }
     if !own.trust_region.is_weighted() {
@@ -88,7 +90,7 @@ pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, ou
     }
 }
 
-/// The loss of a response whose tokens have the response's ratio, held but for the token's own log π.
+/// Loss of a response whose tokens have the response's ratio, which is held except for the token's own log π.
 fn by_anchored_token(
     response: &Response<'_>,
     anchors: &[f64],
@@ -109,7 +111,7 @@ fn by_anchored_token(
     total
 }
 
-/// Σ share · value.
+/// Weighted sum Σ share · value.
 fn weighted(shares: Numbers<'_>, values: &[f64]) -> f64 {
     match shares {
         Numbers::Same(share) => share * sum(values),
@@ -118,13 +120,13 @@ fn weighted(shares: Numbers<'_>, values: &[f64]) -> f64 {
 }
 
 impl PolicyGradient {
-    /// The bounds of the clipped surrogate.
+    /// Bounds of the clipped surrogate.
     pub(super) fn clip(&self) -> Clip {
         let [low, high] = self.bounds();
         Clip { low: 1.0 - low, high: 1.0 + high, delta: self.delta.unwrap_or(f64::INFINITY) }
     }
 
-    /// The policy's loss of one response; adds its cotangents.
+    /// Loss of one response; adds its cotangents.
     fn policy_loss(&self, response: &Response<'_>, slots: &mut [f64], clipped: &mut Clipped) -> f64 {
         let clip = self.clip();
         match self.trust_region {
@@ -162,7 +164,7 @@ impl PolicyGradient {
         }
     }
 
-    /// The loss of a response by the ratio that is chosen.
+    /// Loss of a response with the chosen ratio.
     fn by_ratio(
         &self,
         response: &Response<'_>,
@@ -187,7 +189,8 @@ impl PolicyGradient {
             let (total, Surrogate { loss, slope, clipped: bound }) =
                 (share * count, surrogate(log_ratio, ratio, advantage));
             clipped.count(bound);
-            add(slots, if self.ratio == Ratio::Product { total * slope } else { share * slope });
+            let pull = if self.ratio == Ratio::Product { total * slope } else { share * slope };
+            slots.iter_mut().for_each(|slot| *slot += pull);
             return total * loss;
         }
         let (mut total, mut pull) = (0.0, 0.0);
@@ -207,7 +210,7 @@ impl PolicyGradient {
         total
     }
 
-    /// The divergence of one response; adds its cotangents.
+    /// Divergence of one response; adds its cotangents.
     fn divergence_loss(
         &self,
         response: &Response<'_>,
@@ -245,7 +248,7 @@ impl PolicyGradient {
         }
     }
 
-    /// The value function's loss of one response; adds its cotangents.
+    /// Loss of the value function on one response; adds its cotangents.
     fn value_function_loss(
         &self,
         batch: &TokenBatch<'_>,
@@ -262,7 +265,7 @@ impl PolicyGradient {
             let scale = shares.at(place) * self.value_coefficient;
             total += value;
             loss += scale * value;
-            slots[token] += scale * slope;
+            slots[place] += scale * slope;
         }
         metrics.record_sum(Metric::ValueLoss, total, place.len());
         loss
@@ -270,13 +273,13 @@ impl PolicyGradient {
 }
 
 impl Response<'_> {
-    /// log π − log π_behaviour of a token.
+    /// Log-ratio log π − log π_behaviour of a token.
     fn drift(&self, token: usize) -> f64 {
         self.log_prob[token] - self.behaviour[token]
     }
 }
 
-/// −A log π of each token, times its weight.
+/// Loss −A log π of each token, times its weight.
 fn likelihood(response: &Response<'_>, slots: &mut [f64]) -> f64 {
     let mut loss = 0.0;
     for (token, (log_prob, slot)) in response.log_prob.iter().zip(slots).enumerate() {
@@ -287,8 +290,8 @@ fn likelihood(response: &Response<'_>, slots: &mut [f64]) -> f64 {
     loss
 }
 
-/// The sum over a response's tokens of a loss of their own ratio: of the place, the log-ratio, the ratio and its slope, and the
-/// advantage.
+/// Sum over a response's tokens of a loss of their own ratio: a function of the position, the log-ratio, the ratio and
+/// its slope, and the advantage.
 fn by_token(
     response: &Response<'_>,
     slots: &mut [f64],
@@ -307,8 +310,11 @@ fn by_token(
     total
 }
 
-/// The clipped loss of tokens that share an advantage and a share in the step. Blocks of tokens of which none is clipped, which
-/// most are, have no branch a token.
+/// More than what rounding moves a logarithm within the range of ratios by, nats.
+const ROUNDING: f64 = 1e-12;
+
+/// The clipped loss of tokens that have the same advantage and the same share in the step. Blocks without a clipped
+/// token, which are most blocks, have no branch per token.
 fn clipped_tokens(
     clip: Clip,
     (share, advantage): (f64, f64),
@@ -321,13 +327,16 @@ fn clipped_tokens(
         return 0.0;
     }
     let (least, most) = clip.bounds(advantage);
-    // Below the tangent a ratio is its own slope.
+    // Below the tangent, a ratio is its own slope.
     let most = most.min(STEEPEST.exp().next_down());
+    // Log-ratios whose ratios are within the bounds, however both are rounded.
+    let (low, high) = (least.ln() + ROUNDING, most.ln() - ROUNDING);
     let (mut block, mut total) = (Block::new(), 0.0);
     let columns = response.log_prob.chunks(BLOCK).zip(response.behaviour.chunks(BLOCK)).zip(slots.chunks_mut(BLOCK));
     for ((own, other), slots) in columns {
-        let (log_ratios, slopes) = block.fill(own, other);
-        if slopes.iter().fold(true, |free, slope| free & (*slope >= least) & (*slope <= most)) {
+        let (log_ratios, slopes, extent) = block.fill(own, other);
+        let free = low <= extent.0 && extent.1 <= high;
+        if free || slopes.iter().fold(true, |free, slope| free & (*slope >= least) & (*slope <= most)) {
             slots.iter_mut().zip(slopes).for_each(|(slot, slope)| *slot -= share * (slope * advantage));
             total -= advantage * sum(slopes);
             clipped.count_free(slots.len());
@@ -344,13 +353,13 @@ fn clipped_tokens(
     share * total
 }
 
-/// The loss of tokens under SAPO's gate.
+/// Loss of tokens under SAPO's gate.
 fn gated_tokens(temperatures: [f64; 2], response: &Response<'_>, slots: &mut [f64], clipped: &mut Clipped) -> f64 {
     let (mut block, mut gates, mut tails, mut total) = (Block::new(), [0.0; BLOCK], [0.0; BLOCK], 0.0);
     let columns = response.log_prob.chunks(BLOCK).zip(response.behaviour.chunks(BLOCK)).zip(slots.chunks_mut(BLOCK));
     for (index, ((own, other), slots)) in columns.enumerate() {
         let (begin, tokens) = (index * BLOCK, slots.len());
-        let (log_ratios, slopes) = block.fill(own, other);
+        let (log_ratios, slopes, _) = block.fill(own, other);
         let (gates, tails) = (&mut gates[..tokens], &mut tails[..tokens]);
         gates.iter_mut().zip(log_ratios).for_each(|(gate, log_ratio)| *gate = log_ratio.min(STEEPEST));
         exp_m1_slice(gates);
@@ -373,7 +382,7 @@ fn gated_tokens(temperatures: [f64; 2], response: &Response<'_>, slots: &mut [f6
     total
 }
 
-/// The sum over a response's tokens of the quadratic loss of their log-ratio.
+/// Sum over a response's tokens of the quadratic loss of their log-ratio.
 fn by_drift(weight: f64, response: &Response<'_>, slots: &mut [f64]) -> f64 {
     let mut total = 0.0;
     for (token, ((&own, &other), slot)) in response.log_prob.iter().zip(response.behaviour).zip(slots).enumerate() {
@@ -385,7 +394,7 @@ fn by_drift(weight: f64, response: &Response<'_>, slots: &mut [f64]) -> f64 {
     total
 }
 
-/// The loss of the geometric mean of a response's bounded ratios, with the mean of its advantages (GMPO).
+/// Loss of the geometric mean of a response's bounded ratios, with the mean of its advantages (GMPO).
 fn geometric_mean(bounds: [f64; 2], response: &Response<'_>, slots: &mut [f64], clipped: &mut Clipped) -> f64 {
     let kept = |token: usize| response.shares.at(token) > 0.0;
     let (mut count, mut x, mut advantage, mut log_weight) = (0.0, 0.0, 0.0, 0.0);

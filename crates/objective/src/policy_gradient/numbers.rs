@@ -1,4 +1,4 @@
-//! Numbers of a response's tokens that are often all the same.
+//! Numbers of a response's tokens, which are often all equal.
 
 /// A number for each token of a response, or one for all of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,7 +10,7 @@ pub(super) enum Numbers<'a> {
 }
 
 impl Numbers<'_> {
-    /// The number of a token.
+    /// Number of a token.
     pub(super) fn at(self, token: usize) -> f64 {
         match self {
             Self::Same(value) => value,
@@ -18,7 +18,7 @@ impl Numbers<'_> {
         }
     }
 
-    /// The sum over a response of that many tokens.
+    /// Sum over a response of this many tokens.
     pub(super) fn sum(self, tokens: usize) -> f64 {
         match self {
             Self::Same(value) => value * tokens as f64,
@@ -26,7 +26,7 @@ impl Numbers<'_> {
         }
     }
 
-    /// The only number, if all tokens have the same.
+    /// The common number, if all tokens have the same.
     pub(super) fn same(self) -> Option<f64> {
         match self {
             Self::Same(value) => Some(value),

@@ -1,4 +1,5 @@
-//! Published policy gradients as presets: each is [`PolicyGradient`] with other defaults, and takes all of its parameters.
+//! Published policy gradients as presets: each is [`PolicyGradient`] with other defaults, and takes all of its
+//! parameters.
 
 use super::{Advantage, Aggregation, Correction, Estimator, Place, PolicyGradient, Ratio, Rewards, Scale, TrustRegion};
 use crate::Objective;
@@ -17,7 +18,7 @@ fn build(
     Ok(Box::new(own))
 }
 
-/// Checks an objective that somebody wrote. A field that has no effect must have the value that it has by default, or in the
+/// Checks an objective whose fields were set. A field without effect must have its default value, or the value of the
 /// preset from which the objective was made.
 pub(super) fn check(own: &PolicyGradient) -> Result<(), ParameterError> {
     let name = PolicyGradient::METHOD.name;
@@ -28,7 +29,7 @@ pub(super) fn check(own: &PolicyGradient) -> Result<(), ParameterError> {
     own.check_choices(name)
 }
 
-/// Names the successors of parameters that were renamed.
+/// Error for former names of parameters, with their new names.
 fn refuse_former_names(owner: &'static str, given: &Parameters) -> Result<(), ParameterError> {
     for (former, successor) in [
         (
@@ -45,10 +46,10 @@ fn refuse_former_names(owner: &'static str, given: &Parameters) -> Result<(), Pa
     Ok(())
 }
 
-/// Declares presets: a constructor and the registry's line of each.
+/// Declares presets: a constructor and a registry entry for each.
 macro_rules! presets {
     ($($(#[doc = $doc:literal])* $name:ident, $summary:literal, $source:literal, { $($field:ident: $value:expr),* $(,)? };)*) => {
-        /// Published names: each is a set of choices.
+        /// Published methods: each is a set of choices.
         impl PolicyGradient {
             $(
                 $(#[doc = $doc])*
@@ -58,10 +59,10 @@ macro_rules! presets {
             )*
         }
 
-        /// The presets.
+        /// Constructors of all presets.
         const PRESETS: &[fn() -> PolicyGradient] = &[$(PolicyGradient::$name,)*];
 
-        /// The registry's lines of the presets, and of the whole.
+        /// Registry entries of the presets and of the general method.
         pub(crate) const METHODS: &[Method] = &[
             $(
                 Method {
@@ -105,7 +106,7 @@ presets! {
         ratio: Ratio::Sequence, clip: 3e-4, clip_high: Some(4e-4),
     };
 
-    /// GSPO whose ratio passes each token's own gradient, so that advantages may differ by token.
+    /// GSPO with each token's own gradient, so that advantages may differ by token.
     gspo_token, "GSPO with each token's own gradient", "arXiv 2507.18071, equation 13", {
         ratio: Ratio::SequenceToken, clip: 3e-4, clip_high: Some(4e-4),
     };
@@ -120,7 +121,7 @@ presets! {
         trust_region: TrustRegion::Sapo,
     };
 
-    /// GSPO with each response weighing its length.
+    /// GSPO with each response weighted by its length.
     luspo, "clipped policy gradients by response, each weighing its length", "arXiv 2602.05261", {
         ratio: Ratio::Sequence, aggregation: Aggregation::ResponseSum,
     };
@@ -209,7 +210,7 @@ presets! {
         trust_region: TrustRegion::KlCov, aggregation: Aggregation::TokenMean,
     };
 
-    /// GRPO with truncated importance weights for a sampler that is not the trainer.
+    /// GRPO with truncated importance weights for a sampler that differs from the trainer.
     tis, "GRPO with truncated weights for a sampler that is not the trainer", "F. Yao et al., 2025", {
         correction: Correction::TruncateToken, aggregation: Aggregation::TokenMean,
     };

@@ -1,15 +1,16 @@
-//! Importance ratios: whose probability is compared with the policy that sampled the response.
+//! Importance ratios of the policy in training to the policy that sampled the responses.
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use super::numbers::Numbers;
 use crate::numerics::sum_of_differences;
 
-/// Whose probability is compared with the policy that sampled the response.
+/// Importance ratio of the policy in training to the policy that sampled the response.
 ///
-/// A policy gradient estimated from the responses of an older policy weighs each by how much more likely the policy in training
-/// makes it. The ratio of a whole response is the exact weight and the noisiest one; the ratio of a token is the common
-/// approximation; the geometric mean over a response lies between them, at a scale that does not depend on the length.
+/// A policy gradient estimated from the responses of an older policy weights each by how much more likely the policy in
+/// training makes it. The ratio of a whole response is the exact weight and the noisiest one; the ratio of a token is
+/// the common approximation; the geometric mean over a response lies between them, at a scale that does not depend on
+/// the length.
 ///
 /// # Formula
 ///
@@ -25,27 +26,30 @@ use crate::numerics::sum_of_differences;
 ///
 /// Where a correction rejects tokens, means and sums are over those that it keeps.
 ///
+/// `sequence_token` holds log π of each token minus the mean of u, and subtracts it from log π again. Where |log π| is
+/// so large that this rounds, digits of the mean of u are lost; beyond 10¹⁶ nats, all of them.
+///
 /// # Source
 ///
-/// `token`: arXiv 1707.06347; `sequence`: C. Zheng et al., "GSPO", arXiv 2507.18071, equation 7; `sequence_token`: equations
-/// 13 and 14 there; `product`: TRL's `RLOOTrainer`; `none`: R. J. Williams, 1992, and GPG, arXiv 2504.02546.
+/// `token`: arXiv 1707.06347; `sequence`: C. Zheng et al., "GSPO", arXiv 2507.18071, equation 7; `sequence_token`:
+/// equations 13 and 14 there; `product`: TRL's `RLOOTrainer`; `none`: R. J. Williams, 1992, and GPG, arXiv 2504.02546.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Ratio {
-    /// Each token's.
+    /// Ratio of each token.
     #[default]
     Token,
-    /// The geometric mean over a response.
+    /// Geometric mean of the ratios over a response.
     Sequence,
-    /// The geometric mean over a response, with the gradient of the token alone.
+    /// Geometric mean over a response, with the gradient of the token alone.
     SequenceToken,
-    /// The whole response's, the product of its tokens'.
+    /// Ratio of the whole response, which is the product of its tokens' ratios.
     Product,
-    /// No ratio: the responses count as the policy's own.
+    /// No ratio: the responses are treated as the policy's own.
     None,
 }
 
-/// The sum of log π − log π_behaviour over a response's tokens that weigh anything, and their number.
+/// Sum of log π − log π_behaviour over a response's tokens with a nonzero weight, and their number.
 pub(super) fn log_ratio(log_prob: &[f64], behaviour: &[f64], shares: Numbers<'_>) -> (f64, f64) {
     match shares {
         Numbers::Same(_) => (sum_of_differences(log_prob, behaviour), log_prob.len() as f64),

@@ -4,8 +4,8 @@
 ///
 /// # Formula
 ///
-/// With rₜ the reward on yₜ, Vₜ the value of sₜ, V after the last token the `bootstrap` (0 where the episode ended, the value
-/// of the state where it was cut off), δₜ = rₜ + γ Vₜ₊₁ − Vₜ:
+/// With rₜ the reward on yₜ, Vₜ the value of sₜ, V after the last token the `bootstrap` (0 where the episode ended, the
+/// value of the state where it was cut off), δₜ = rₜ + γ Vₜ₊₁ − Vₜ:
 ///
 /// Aₜ = δₜ + γ λ Aₜ₊₁, Rₜ = Aₜ + Vₜ
 ///
@@ -61,7 +61,7 @@ pub fn generalised_advantages(
 /// assert_eq!(equal, [0.0; 3]);
 /// ```
 pub fn normalise(advantages: &mut [f64]) {
-    /// Keeps rounding errors of nearly equal advantages from being magnified.
+    /// Offset that keeps rounding errors of nearly equal advantages from being magnified.
     const OFFSET: f64 = 1e-8;
     let count = advantages.len() as f64;
     let mean = advantages.iter().sum::<f64>() / count;

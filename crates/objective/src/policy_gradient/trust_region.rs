@@ -1,16 +1,16 @@
-//! Trust regions: how far a policy gradient may move away from the policy that sampled the responses.
+//! Trust regions: limits of how far a policy gradient may move away from the policy that sampled the responses.
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use super::exponentials::along_tangent;
 use crate::numerics::{STEEPEST, log1mexp};
 
-/// How far a policy gradient may move away from the policy that sampled the responses.
+/// Limit of how far a policy gradient may move away from the policy that sampled the responses.
 ///
-/// Responses say something about the policy that sampled them. Once the policy in training differs from it, their gradient is
-/// right only with importance weights, whose variance grows without bound. A trust region bounds how much a token, or a
-/// response, may still pull when its importance ratio is far from 1: by cutting its gradient off, by capping its weight, or by
-/// a smooth gate.
+/// Responses are samples of the policy that generated them. Once the policy in training differs from it, their gradient
+/// is right only with importance weights, whose variance grows without bound. A trust region bounds how much a token,
+/// or a response, may still pull when its importance ratio is far from 1: by cutting its gradient off, by capping its
+/// weight, or by a smooth gate.
 ///
 /// # Formula
 ///
@@ -34,35 +34,36 @@ use crate::numerics::{STEEPEST, log1mexp};
 ///
 /// KL is that of two outcomes, this token or another one: π_b log(π_b/π) + (1 − π_b) log((1 − π_b)/(1 − π)) with π_b =
 /// π_behaviour. Covariances are (A − mean A)(log π − mean log π), means over the step's tokens; `clip_cov` takes the
-/// greatest of those between `covariance_min` and `covariance_max`, `kl_cov` the greatest of all. w's logarithm is clamped
-/// to ±20 nats a token and to [log 10⁻⁸, 20] over all; k and λ are those of the sign of A (A ≥ 0 counts as positive).
+/// greatest of those between `covariance_min` and `covariance_max`, `kl_cov` the greatest of all. w's logarithm is
+/// clamped to ±20 nats a token and to [log 10⁻⁸, 20] over all; k and λ are those of the sign of A (A ≥ 0 counts as
+/// positive).
 ///
-/// Cotangents follow: −ρ A where a clip does not hold, 0 where it does; −weight A of a held weight; −4 A ρ σ(y) σ(−y) with y =
-/// τ (ρ − 1); −A + c u.
+/// Cotangents follow: −ρ A where a clip does not hold, 0 where it does; −weight A of a held weight; −4 A ρ σ(y) σ(−y)
+/// with y = τ (ρ − 1); −A + c u.
 ///
 /// # Source
 ///
 /// `clip`: J. Schulman et al., arXiv 1707.06347, equation 7; ε' ≠ ε from DAPO, arXiv 2503.14476, equation 8; δ from
-/// INTELLECT-2, arXiv 2505.07291. `cispo`: MiniMax-M1, arXiv 2506.13585, equations 4 and 5. `sapo`: C. Gao et al., arXiv
-/// 2511.20347. `vespo`: arXiv 2602.10693. `geometric_mean`: Y. Zhao et al., "GMPO", arXiv 2507.20673. `total_variation`,
-/// `binary_kl`: "DPPO", arXiv 2602.04879. `quadratic`: P. Richemond et al., "Offline Regularised Reinforcement Learning", arXiv
-/// 2405.19107, as verl 0.9.1's `dro`. `clip_cov`, `kl_cov`: G. Cui et al., arXiv 2505.22617; verl draws at random
-/// among the tokens between the two bounds, of which the greatest are taken here. `topr`: N. Le Roux et al.,
-/// "Tapered Off-Policy REINFORCE", arXiv 2503.14286, section 3: ∇J = Σ_{R ≥ 0} μ R ∇log π + Σ_{R < 0} μ [π/μ]₀¹ R ∇log π, the
-/// sums over responses and [·]₀¹ the ratio clipped to [0, 1].
+/// INTELLECT-2, arXiv 2505.07291. `cispo`: MiniMax-M1, arXiv 2506.13585, equations 4 and 5. `sapo`: C. Gao et al.,
+/// arXiv 2511.20347. `vespo`: arXiv 2602.10693. `geometric_mean`: Y. Zhao et al., "GMPO", arXiv 2507.20673.
+/// `total_variation`, `binary_kl`: "DPPO", arXiv 2602.04879. `quadratic`: P. Richemond et al., "Offline Regularised
+/// Reinforcement Learning", arXiv 2405.19107, as verl 0.9.1's `dro`. `clip_cov`, `kl_cov`: G. Cui et al., arXiv
+/// 2505.22617; verl draws at random among the tokens between the two bounds, of which the greatest are taken here.
+/// `topr`: N. Le Roux et al., "Tapered Off-Policy REINFORCE", arXiv 2503.14286, section 3: ∇J = Σ_{R ≥ 0} μ R ∇log π +
+/// Σ_{R < 0} μ [π/μ]₀¹ R ∇log π, the sums over responses and [·]₀¹ the ratio clipped to [0, 1].
 ///
 /// # Departures
 ///
-/// Exponentials of more than 100 nats go on along their tangent. `vespo`: the logarithm of a weight ends at 100. verl adds 10⁻⁸ to
-/// both 1 − π of `binary_kl`; here they are 1 − eˣ in full precision. verl's dual clip is on (δ = 3) unless set, and acts on
-/// negative advantages alone, as δ does here wherever δ ≥ 1 + ε'.
+/// Exponentials of more than 100 nats continue along their tangent. `vespo`: the logarithm of a weight ends at 100.
+/// verl adds 10⁻⁸ to both 1 − π of `binary_kl`; here they are 1 − eˣ in full precision. verl's dual clip is on (δ = 3)
+/// unless set, and acts on negative advantages alone, as δ does here wherever δ ≥ 1 + ε'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum TrustRegion {
     /// Importance ratios are clipped (PPO).
     #[default]
     Clip,
-    /// Importance ratios are capped weights (CISPO).
+    /// Importance ratios weight the loss, up to a maximum (CISPO).
     Cispo,
     /// A smooth gate in place of clipping (SAPO).
     Sapo,
@@ -82,7 +83,7 @@ pub enum TrustRegion {
     KlCov,
     /// Truncated ratios of responses with negative advantages (TOPR).
     Topr,
-    /// No bound.
+    /// No trust region.
     None,
 }
 
@@ -112,26 +113,26 @@ pub(super) struct Surrogate {
 /// The bound at which an importance ratio is clipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bounded {
-    /// The lower bound.
+    /// Clipped at the lower bound.
     Below,
-    /// The upper bound.
+    /// Clipped at the upper bound.
     Above,
 }
 
-/// The ratios between which a clipped surrogate moves with the ratio: 1 − ε, 1 + ε' and δ.
+/// Bounds of the clipped surrogate: 1 − ε, 1 + ε' and δ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Clip {
-    /// 1 − ε.
+    /// Lower bound 1 − ε.
     pub(super) low: f64,
-    /// 1 + ε'.
+    /// Upper bound 1 + ε'.
     pub(super) high: f64,
-    /// δ, infinite where there is none.
+    /// Bound δ for negative advantages, infinite if there is none.
     pub(super) delta: f64,
 }
 
 impl Clip {
-    /// The least and the greatest ratio that the minimum moves with. They follow from the bounds and the sign of A: products
-    /// that round to the same number do not decide.
+    /// Minimum and maximum ratio within which the minimum depends on the ratio. They follow from the bounds and the
+    /// sign of A, so that products that round to the same number do not matter.
     pub(super) fn bounds(self, advantage: f64) -> (f64, f64) {
         if advantage > 0.0 {
             (0.0, self.high.min(self.delta))
@@ -142,7 +143,7 @@ impl Clip {
         }
     }
 
-    /// ℓ at a ratio and its slope.
+    /// Loss ℓ at a ratio and its slope.
     pub(super) fn surrogate(self, (ratio, slope): (f64, f64), advantage: f64) -> Surrogate {
         let (least, most) = self.bounds(advantage);
         let (held, clipped) = if ratio > most {
@@ -157,12 +158,12 @@ impl Clip {
     }
 }
 
-/// −ρ A.
+/// Unclipped loss −ρ A.
 pub(super) fn free((ratio, slope): (f64, f64), advantage: f64) -> Surrogate {
     Surrogate { loss: -ratio * advantage, slope: -slope * advantage, clipped: None }
 }
 
-/// The temperature of SAPO's gate, of those of positive advantages and of the others.
+/// Temperature of SAPO's gate for an advantage, out of those for positive and for other advantages.
 pub(super) fn temperature([positive, negative]: [f64; 2], advantage: f64) -> f64 {
     if advantage > 0.0 { positive } else { negative }
 }
@@ -174,7 +175,8 @@ pub(super) fn sapo(temperatures: [f64; 2], log_ratio: f64, slope: f64, advantage
     gated(temperature, gate, (-gate.abs()).exp(), slope, advantage)
 }
 
-/// ρ − 1 of a log-ratio, the slope of ρ, and eˣ − 1: no digits cancel near 1, and far from it ρ goes on along its tangent.
+/// ρ − 1 from a log-ratio, the slope of ρ, and eˣ − 1, without cancellation near 1; far from it, ρ continues along its
+/// tangent.
 pub(super) fn ratio_excess(log_ratio: f64, slope: f64, exp_m1: f64) -> f64 {
     if log_ratio <= STEEPEST { exp_m1 } else { along_tangent(log_ratio, slope) - 1.0 }
 }
@@ -190,14 +192,14 @@ pub(super) fn gated(temperature: f64, gate: f64, tail: f64, slope: f64, advantag
     }
 }
 
-/// −(A log π − c u²/2), and its derivative by log π.
+/// Quadratic loss −(A log π − c u²/2), and its derivative by log π.
 pub(super) fn quadratic(weight: f64, log_prob: f64, behaviour: f64, advantage: f64) -> Surrogate {
     let drift = log_prob - behaviour;
     let loss = 0.5 * weight * drift * drift - advantage * log_prob;
     Surrogate { loss, slope: weight * drift - advantage, clipped: None }
 }
 
-/// The log-ratio of a token within the bounds of GMPO, and whether it moves with the token's own.
+/// Log-ratio of a token within the bounds of GMPO, and whether it depends on the token's own log-ratio.
 pub(super) fn bounded_log_ratio([low, high]: [f64; 2], log_ratio: f64, advantage: f64) -> (f64, Option<Bounded>) {
     if advantage > 0.0 && log_ratio > high {
         (high, Some(Bounded::Above))
@@ -208,10 +210,10 @@ pub(super) fn bounded_log_ratio([low, high]: [f64; 2], log_ratio: f64, advantage
     }
 }
 
-/// A held weight and the bound that made it.
+/// A held weight, and the bound that determined it.
 pub(super) type Weight = (f64, Option<Bounded>);
 
-/// The capped importance ratio of CISPO. Only what holds an advantage back counts as clipped.
+/// Capped importance ratio of CISPO. It counts as clipped only if the bound reduces the effect of the advantage.
 pub(super) fn capped([least, most]: [f64; 2], ratio: f64, advantage: f64) -> Weight {
     let bound = if ratio > most && advantage > 0.0 {
         Some(Bounded::Above)
@@ -223,7 +225,7 @@ pub(super) fn capped([least, most]: [f64; 2], ratio: f64, advantage: f64) -> Wei
     (ratio.min(most).max(least), bound)
 }
 
-/// The weight of a token whose probability may move by `high` upwards and `low` downwards (DPPO, total variation).
+/// Weight of a token whose probability may rise by `high` and fall by `low` (DPPO, total variation).
 pub(super) fn within_total_variation(
     [low, high, most]: [f64; 3],
     [log_prob, behaviour, ratio]: [f64; 3],
@@ -240,7 +242,7 @@ pub(super) fn within_total_variation(
     (if bound.is_some() { 0.0 } else { ratio.min(most) }, bound)
 }
 
-/// The weight of a token whose binary divergence may grow to `high` upwards and `low` downwards (DPPO, binary KL).
+/// Weight of a token whose binary divergence may reach `high` upwards and `low` downwards (DPPO, binary KL).
 pub(super) fn within_binary_kl(
     [low, high, most]: [f64; 3],
     [log_prob, behaviour, ratio]: [f64; 3],
@@ -255,7 +257,7 @@ pub(super) fn within_binary_kl(
     (if bound.is_some() { 0.0 } else { ratio.min(most) }, bound)
 }
 
-/// KL of the outcome of probability eᵇ from that of probability eᵃ, nats.
+/// KL divergence of a binary outcome with probability eᵇ from one with probability eᵃ, nats.
 fn binary_kl(b: f64, a: f64) -> f64 {
     let other = |x: f64| if x < 0.0 { log1mexp(x) } else { f64::NEG_INFINITY };
     let (own, rest) = (b.exp(), -b.exp_m1());
@@ -263,7 +265,7 @@ fn binary_kl(b: f64, a: f64) -> f64 {
     own * (b - a) + rest
 }
 
-/// The weight of a response with a negative advantage, from the log-ratio of the whole response (TOPR).
+/// Weight of a response with a negative advantage, from the log-ratio of the whole response (TOPR).
 pub(super) fn tapered(log_ratio: f64, advantage: f64) -> Weight {
     match advantage < 0.0 {
         true if log_ratio > 0.0 => (1.0, Some(Bounded::Above)),
@@ -272,21 +274,21 @@ pub(super) fn tapered(log_ratio: f64, advantage: f64) -> Weight {
     }
 }
 
-/// The range of a token's log-ratio in VESPO's weight, nats.
+/// Range of a token's log-ratio in VESPO's weight, nats.
 pub(super) const TOKEN_BOUND: f64 = 20.0;
-/// The greatest log-ratio of a response in VESPO's weight, nats.
+/// Maximum log-ratio of a response in VESPO's weight, nats.
 const GREATEST: f64 = 20.0;
-/// The least log-ratio of a response in VESPO's weight, log 10⁻⁸ nats.
+/// Minimum log-ratio of a response in VESPO's weight, log 10⁻⁸ nats.
 const LEAST: f64 = -18.420_680_743_952_367;
-/// The greatest logarithm of VESPO's weight: beyond it, weights are the same.
+/// Maximum logarithm of VESPO's weight.
 const HEAVIEST: f64 = 100.0;
 
-/// The logarithm of a correction's weight, bounded as log-ratios are in VESPO's weight.
+/// Logarithm of a correction's weight, bounded like log-ratios in VESPO's weight.
 pub(super) fn log_weight(weight: f64) -> f64 {
     weight.ln().clamp(LEAST, GREATEST)
 }
 
-/// φ(w) of a response's clamped log-ratio, with k and λ of its sign (VESPO).
+/// Weight φ(w) of a response's clamped log-ratio, with k and λ of the advantage's sign (VESPO).
 pub(super) fn gamma_density([k, lambda]: [f64; 2], log_ratio: f64) -> f64 {
     let log_ratio = log_ratio.clamp(LEAST, GREATEST);
     (lambda + k * log_ratio - lambda * log_ratio.exp()).min(HEAVIEST).exp()
@@ -355,12 +357,19 @@ mod tests {
             let (weight, clipped) = within_total_variation([0.0, bound, 20.0], [more, half, 1.5], 1.0);
             assert_eq!((weight > 0.0, clipped.is_none()), (kept, kept));
             assert!(!kept || (weight - 1.5).abs() < 1e-15);
-            // The other direction is free, and so is an advantage that pulls back.
+            // The other direction is not bounded, and neither is an advantage that pulls back.
             assert!(within_total_variation([0.0, bound, 20.0], [more, half, 1.5], -1.0).0 > 0.0);
             assert_eq!(within_total_variation([bound, 0.0, 20.0], [half, more, 2.0 / 3.0], -1.0).0 > 0.0, kept);
         }
         assert_eq!(within_binary_kl([0.0, 0.99 * kl, 20.0], [more, half, 1.5], 1.0), (0.0, Some(Bounded::Above)));
         assert!(within_binary_kl([0.0, 1.01 * kl, 20.0], [more, half, 1.5], 1.0).0 > 0.0);
+        // At the bound itself a token is kept, in both directions.
+        for (token, advantage) in [([more, half, 1.5], 1.0), ([half, more, 2.0 / 3.0], -1.0)] {
+            let bound = binary_kl(token[1], token[0]);
+            assert_eq!(within_binary_kl([bound, bound, 20.0], token, advantage), (token[2], None));
+            let below = bound.next_down();
+            assert_eq!(within_binary_kl([below, below, 20.0], token, advantage).0, 0.0);
+        }
         assert!(within_binary_kl([0.0, 0.0, 1.25], [more, half, 1.5], -1.0) == (1.25, None));
     }
 

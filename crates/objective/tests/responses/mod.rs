@@ -1,4 +1,4 @@
-//! Responses with every column that an objective may ask for, and the answer of any registered objective to them.
+//! Responses with every column that an objective may need, and the evaluation of any registered objective on them.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use objective::{
     Parameters, Requirements, Rollouts, Side, Statistic, StepTotals, Value, registry,
 };
 
-/// Responses behind one another.
+/// Concatenated responses.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Responses {
     pub(crate) lengths: Vec<usize>,
@@ -18,13 +18,13 @@ pub(crate) struct Responses {
     pub(crate) reference_log_prob: Vec<f64>,
     pub(crate) behaviour_log_prob: Vec<f64>,
     pub(crate) rollout_log_prob: Vec<f64>,
-    /// Read as advantage, return and value.
+    /// Numbers for the columns advantage, return and value.
     pub(crate) advantage: Vec<f64>,
-    /// Read as every column of numbers that are not negative.
+    /// Numbers for all non-negative columns.
     pub(crate) entropy: Vec<f64>,
 }
 
-/// A column with 0 for its wave, to be moved by it.
+/// A column of a sine wave with this frequency.
 fn wave(tokens: usize, frequency: f64) -> Vec<f64> {
     (0..tokens).map(|token| (frequency * (token + 1) as f64).sin()).collect()
 }
@@ -51,7 +51,7 @@ impl Responses {
         }
     }
 
-    /// The tokens of a response.
+    /// Range of the tokens of a response.
     pub(crate) fn tokens(&self, response: usize) -> Range<usize> {
         let begin = self.lengths[..response].iter().sum();
         begin..begin + self.lengths[response]
@@ -82,7 +82,7 @@ impl Responses {
         self
     }
 
-    /// The columns that are required, of some responses.
+    /// The required columns of some responses.
     fn side<'a>(&'a self, requirements: &Requirements, responses: Range<usize>) -> Side<'a> {
         let begin: usize = self.lengths[..responses.start].iter().sum();
         let end = begin + self.lengths[responses.clone()].iter().sum::<usize>();
@@ -108,7 +108,7 @@ impl Responses {
         }
     }
 
-    /// Passes the responses as data of the kind that is required: of pairs and of mismatched responses, the second half are
+    /// Passes the responses as data of the required kind: in pairs and with mismatched responses, the second half are
     /// the rejected or mismatched ones.
     pub(crate) fn with_batch<T>(&self, requirements: &Requirements, then: impl FnOnce(&Batch<'_>) -> T) -> T {
         let (count, half) = (self.lengths.len(), self.lengths.len() / 2);
@@ -140,7 +140,7 @@ impl Responses {
         }
     }
 
-    /// The answer of an objective that is found by its name, or why there is none.
+    /// Evaluates an objective by its name, or returns the error.
     pub(crate) fn try_evaluate(
         &self,
         name: &str,
@@ -154,7 +154,7 @@ impl Responses {
         self.with_batch(&evaluator.objective().requirements(), |batch| Ok(evaluator.evaluate(batch).map(Owned::of)?))
     }
 
-    /// The same, where there is one.
+    /// Evaluates an objective by its name.
     pub(crate) fn evaluate(&self, name: &str, given: &[(&str, Value)]) -> Owned {
         self.try_evaluate(name, given, None).unwrap_or_else(|error| panic!("{name} {given:?}: {error}"))
     }
@@ -166,12 +166,12 @@ pub(crate) fn build(name: &str, given: &[(&str, Value)]) -> Result<Evaluator<Box
     Ok(Evaluator::new(registry::build(name, &given)?)?)
 }
 
-/// An answer that outlives its evaluator.
+/// An evaluation that outlives its evaluator.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Owned {
     pub(crate) loss: f64,
     pub(crate) log_prob: Vec<f64>,
-    /// The cotangents of every column, behind one another.
+    /// Concatenated cotangents of every column.
     pub(crate) cotangents: Vec<f64>,
     pub(crate) metrics: objective::Metrics,
 }
@@ -194,7 +194,7 @@ impl Owned {
         self.loss == 0.0 && self.cotangents.iter().all(|cotangent| *cotangent == 0.0)
     }
 
-    /// Whether the loss, the cotangents and the metrics are numbers.
+    /// Whether the loss, the cotangents and the metrics are finite.
     pub(crate) fn is_finite(&self) -> bool {
         let metrics = self.metrics.iter().map(|(_, value)| value);
         self.cotangents.iter().copied().chain([self.loss]).chain(metrics).all(f64::is_finite)

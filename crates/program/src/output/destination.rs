@@ -1,10 +1,10 @@
-//! Resolves the path of an output before anything is written.
+//! Resolution of the path of an output before anything is written.
 
 use std::fs::{FileType, Metadata, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
-/// Limit of symbolic links to follow, as in Linux's own resolution of paths.
+/// Maximum number of symbolic links to follow, as in Linux's own resolution of paths.
 const MOST_LINKS: usize = 40;
 
 /// Destination of a file's bytes.
@@ -16,7 +16,7 @@ pub(super) enum Destination {
     Stream(PathBuf),
 }
 
-/// What a path resolves to when its symbolic links are followed.
+/// Destination of a path after its symbolic links are followed.
 enum Followed {
     Absent(PathBuf),
     Descriptor(PathBuf),
@@ -101,8 +101,8 @@ fn follow(path: &Path) -> Result<Followed> {
     Err(Error::other(format!("expected at most {MOST_LINKS} symbolic links to follow, got more")))
 }
 
-/// Whether a link is an open file of a process, such as the target of `/dev/stdout`. The target of such a link is no
-/// path if the file is a pipe.
+/// Whether a link refers to an open file of a process, like `/dev/stdout`. If that file is a pipe, the link's target is
+/// not a path.
 fn is_descriptor(link: &Path) -> bool {
     parent(link).canonicalize().is_ok_and(|folder| folder.starts_with("/proc") && folder.ends_with("fd"))
 }

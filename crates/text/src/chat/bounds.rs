@@ -84,7 +84,7 @@ impl Walk<'_, '_, '_> {
         if self.refuse_namespaces && object.type_name().ends_with("Namespace") {
             return fail("a namespace holds a namespace".to_owned());
         }
-        // To iterate over a generator would spend it.
+        // Iteration would consume a generator.
         if let Some(generator) = value.downcast_object_ref::<Generator>() {
             return self.values(generator.peek().into_iter(), depth);
         }
@@ -95,7 +95,7 @@ impl Walk<'_, '_, '_> {
         if value.kind() == ValueKind::Map {
             self.values(object.try_iter_pairs().into_iter().flatten().map(|(_, held)| held), depth)
         } else {
-            // A long range has nothing that nests.
+            // A long range contains no nested values.
             if super::globals::range_of(value).is_some() {
                 return self.count(length);
             }

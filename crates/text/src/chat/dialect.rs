@@ -179,7 +179,7 @@ impl<'a> Translation<'a> {
         }
         match first.source {
             name if UNKNOWN_STATEMENTS.contains(&name) => {
-                return Err(self.fail(format_args!("{{% {name} %}} is no statement of a chat template")));
+                return Err(self.fail(format_args!("{{% {name} %}} is not a statement of chat templates")));
             }
             "elif" => {
                 self.elifs += 1;
@@ -292,7 +292,7 @@ fn raw_length(source: &str) -> Option<usize> {
     Some(end.map_or(source.len(), |end| begin + end))
 }
 
-/// Index after the first token outside of brackets that is `text`.
+/// Index of the first token after `from` that is one of `texts` and not within brackets.
 fn behind(tokens: &[Token<'_>], from: usize, texts: &[&str]) -> Option<usize> {
     let mut depth = 0_usize;
     for (index, token) in tokens.iter().enumerate().skip(from) {

@@ -15,7 +15,7 @@ use super::{json, percent};
 type Filter = fn(&mut State<'_, '_>, &[Value]) -> Result<Value, Error>;
 
 pub(super) fn register(environment: &mut Environment<'_>) {
-    // What Jinja2 has not would hide that a template runs here only.
+    // With functions that Jinja2 lacks, a template would work only here.
     for name in ["split", "lines", "bool", "chain", "zip", "pprint"] {
         environment.remove_filter(name);
     }
@@ -69,9 +69,9 @@ fn length(value: &Value) -> Result<usize, Error> {
         _ if value.downcast_object_ref::<DictView>().is_none()
             && value.downcast_object_ref::<Generator>().is_some() =>
         {
-            Err(fail("length: a generator has none before it is a list"))
+            Err(fail("length: a generator has no length; convert it to a list"))
         }
-        _ if is_namespace(value) => Err(fail("length: a namespace has none")),
+        _ if is_namespace(value) => Err(fail("length: a namespace has no length")),
         kind => value.len().ok_or_else(|| fail(format!("length: {kind} has none"))),
     }
 }

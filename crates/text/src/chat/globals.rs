@@ -32,13 +32,15 @@ pub(super) fn register(environment: &mut Environment<'_>, now: DateTime) {
         let attributes = dict(&arguments.into_values())?;
         for name in attributes.try_iter()? {
             if name.as_str().is_some_and(|name| name.starts_with('_')) {
-                return Err(fail(format!("a namespace holds no names that begin with an underscore, got {name}")));
+                return Err(fail(format!(
+                    "expected a name without an underscore at its beginning in a namespace, got {name}"
+                )));
             }
         }
         let held = state.apply_filter(super::bounds::HELD, &[attributes])?;
         match &builtin {
             Some(builtin) => builtin.call(state, &[held]),
-            None => Err(fail("namespace: the engine has none")),
+            None => Err(fail("namespace: the engine lacks this function")),
         }
     });
     environment.add_function(REMAINDER, |state: &mut State<'_, '_>, left: Value, right: Value| match left.as_str() {

@@ -71,7 +71,7 @@ impl Writer<'_, '_, '_> {
             return Err(fail(format!("tojson: a value nests more than {} values deep", 2 * MAX_DEPTH)));
         }
         let refused =
-            || fail(format!("tojson: {} is nothing that JSON can say", python_repr(value).unwrap_or_default()));
+            || fail(format!("tojson: {} cannot be represented in JSON", python_repr(value).unwrap_or_default()));
         match value.kind() {
             ValueKind::None => self.text.push_str("null"),
             ValueKind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),
@@ -107,13 +107,13 @@ impl Writer<'_, '_, '_> {
 
     fn map(&mut self, map: &DynObject, depth: usize) -> Result<(), Error> {
         if map.type_name().ends_with("Namespace") {
-            return Err(fail("tojson: a namespace is nothing that JSON can say"));
+            return Err(fail("tojson: a namespace cannot be represented in JSON"));
         }
         let mut pairs: Vec<_> = map.try_iter_pairs().into_iter().flatten().collect();
         if self.sort_keys {
             let all = |test: fn(&Value) -> bool| pairs.iter().all(|(key, _)| test(key));
             if !all(|key| key.as_str().is_some()) && !all(|key| integer(key).is_some() || key.is_number()) {
-                return Err(fail("tojson: sort_keys: keys of several kinds have no order"));
+                return Err(fail("tojson: sort_keys: expected keys of one kind"));
             }
             pairs.sort_by(|(left, _), (right, _)| left.cmp(right));
         }
@@ -129,7 +129,7 @@ impl Writer<'_, '_, '_> {
                 ValueKind::None => self.string("null")?,
                 ValueKind::Bool => self.string(if key.is_true() { "true" } else { "false" })?,
                 ValueKind::Number => self.string(&number(&key))?,
-                _ => return Err(fail(format!("tojson: a key is no text but {}", key.kind()))),
+                _ => return Err(fail(format!("tojson: expected text as a key, got {}", key.kind()))),
             }
             self.text.push_str(&self.style.key_separator.clone());
             self.value(&held, depth + 1)?;

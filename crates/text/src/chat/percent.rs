@@ -176,7 +176,7 @@ fn percent(state: &State<'_, '_>, format: &str, positional: &[Value], map: Optio
             let map = map.ok_or_else(|| fail("%: expected a map"))?;
             let value = map.get_item(&Value::from(name))?;
             if value.is_undefined() {
-                return Err(fail(format!("%: no value is called {name}")));
+                return Err(fail(format!("%: no value has the name {name}")));
             }
             (argument, is_by_name) = (Some(value), true);
             rest = behind;
@@ -229,7 +229,7 @@ fn percent(state: &State<'_, '_>, format: &str, positional: &[Value], map: Optio
         }
     }
     text.push_str(rest);
-    // A map may hold more than is asked for.
+    // A map may have more entries than the format uses.
     if !is_by_name && map.is_none() && arguments.next().is_some() {
         return Err(fail("%: not all arguments are formatted"));
     }

@@ -51,7 +51,7 @@ pub(super) fn register(environment: &mut Environment<'_>) {
 
 /// Tests whether Python can iterate over a value.
 pub(super) fn is_iterable(value: &Value) -> bool {
-    // By its kind: to try it would spend a generator.
+    // Decides by the kind of the value, as iteration would consume a generator.
     match value.kind() {
         ValueKind::String | ValueKind::Undefined | ValueKind::Seq | ValueKind::Iterable => true,
         ValueKind::Map => is_map(value),
@@ -64,7 +64,7 @@ fn is_sequence(value: &Value) -> bool {
     match value.kind() {
         ValueKind::String | ValueKind::Seq | ValueKind::Undefined => true,
         ValueKind::Map => is_map(value),
-        // Two lists, one behind the other; generators and views have no items by their places.
+        // Concatenated lists are sequences; generators and views have no items by index.
         ValueKind::Iterable => value.as_object().is_some_and(|object| object.type_name().contains("MergeSeq")),
         _ => false,
     }

@@ -43,7 +43,7 @@ fn of_map(value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Err
             return Ok(value.clone());
         }
         "pop" | "update" | "setdefault" | "clear" | "popitem" => {
-            return Err(fail(format!("{method}: a template changes no map")));
+            return Err(fail(format!("{method}: a template cannot change a map")));
         }
         _ => return Err(Error::from(ErrorKind::UnknownMethod)),
     };
@@ -64,7 +64,7 @@ fn of_list(value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Er
         }
         "copy" if !value.is_tuple() => Ok(value.clone()),
         "append" | "extend" | "insert" | "pop" | "remove" | "reverse" | "sort" | "clear" => {
-            Err(fail(format!("{method}: a template changes no list")))
+            Err(fail(format!("{method}: a template cannot change a list")))
         }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
     }
@@ -396,7 +396,7 @@ fn fill(state: &State<'_, '_>, value: &str, method: &str, arguments: &[Value]) -
         "ljust" => format!("{value}{}", fill(missing)),
         "rjust" => format!("{}{value}", fill(missing)),
         "center" => {
-            // Python's own rounding: the odd one goes left where the width is odd.
+            // Python's own rounding: for an odd width, the extra space goes to the left.
             let left = missing / 2 + (missing & width & 1);
             format!("{}{value}{}", fill(left), fill(missing - left))
         }

@@ -79,9 +79,9 @@ pub(super) fn ids_of(value: Option<&Value>, place: &str) -> Result<Vec<u32>, Tex
 
 /// Reads a number that a column permits; `place` is its name in errors.
 pub(super) fn number_of(value: &Value, place: &str, column: Constant) -> Result<f64, TextError> {
-    let (least, most) = column.range().into_inner();
+    let (min, max) = column.range().into_inner();
     let number = value.as_f64().filter(|number| column.range().contains(number));
-    number.ok_or_else(|| refuse(place, format!("a number from {least:?} to {most:?}"), value))
+    number.ok_or_else(|| refuse(place, format!("a number from {min:?} to {max:?}"), value))
 }
 
 pub(super) fn verdict(fields: &Map<String, Value>, field: &str) -> Result<bool, TextError> {

@@ -1,10 +1,10 @@
 //! Instructions of benchmark sets: AlpacaEval's, and Reddit posts to summarise (TL;DR).
 //!
-//! | layout | fields | as on the hub | asked as |
+//! | layout | fields | as on the hub | prompt |
 //! |---|---|---|---|
 //! | `alpaca_eval` | `instruction`, and `dataset` or none | `tatsu-lab/alpaca_eval` | a user's turn, which the chat template renders |
-//! | `tldr` | `prompt`, the text that ends in `TL;DR:` | `trl-lib/tldr` | text to go on from, as in training |
-//! | `tldr` | `subreddit`, `title`, `post` | OpenAI's `tldr_3_filtered` | the same text, made of them |
+//! | `tldr` | `prompt`, the text that ends in `TL;DR:` | `trl-lib/tldr` | text to continue, as in training |
+//! | `tldr` | `subreddit`, `title`, `post` | OpenAI's `tldr_3_filtered` | the same text, composed of them |
 //! | `tldr` | `info` with `subreddit`, `title`, `post` | `openai/summarize_from_feedback` | the same |
 //!
 //! A file is a JSON list, JSON lines or Parquet. Other fields of a record are reference answers, which are ignored; an
@@ -59,7 +59,7 @@ pub fn read_instructions(path: &Path, layout: Layout) -> Result<Vec<Instruction>
     };
     let mut instructions = objects(path, |fields| Ok(vec![read(fields)?]))?
         .into_iter()
-        .map(|(record, Asked { text, dataset, prompt })| Instruction { record, text, dataset, prompt })
+        .map(|(record, Fields { text, dataset, prompt })| Instruction { record, text, dataset, prompt })
         .collect::<Vec<_>>();
     if layout == Layout::Tldr {
         let mut seen = HashSet::new();
@@ -85,18 +85,18 @@ pub fn encode_instructions(
 }
 
 /// Reads the instruction of a record.
-struct Asked {
+struct Fields {
     text: String,
     dataset: Option<String>,
     prompt: Prompt,
 }
 
-fn alpaca_eval(fields: &Map<String, Value>) -> Result<Asked, TextError> {
+fn alpaca_eval(fields: &Map<String, Value>) -> Result<Fields, TextError> {
     let text = text(fields, "instruction")?;
     let dataset = fields.contains_key("dataset").then(|| self::text(fields, "dataset")).transpose()?;
     no_input(fields)?;
     let prompt = Prompt::Conversation(vec![Message { role: Role::User, content: text.clone() }]);
-    Ok(Asked { text, dataset, prompt })
+    Ok(Fields { text, dataset, prompt })
 }
 
 /// Rejects a part of the instruction in a separate field `input`, which older sets have.
@@ -116,7 +116,7 @@ struct Post {
     post: String,
 }
 
-fn tldr(fields: &Map<String, Value>) -> Result<Asked, TextError> {
+fn tldr(fields: &Map<String, Value>) -> Result<Fields, TextError> {
     let text = match (fields.get("prompt"), fields.get("info")) {
         (Some(_), _) => text(fields, "prompt")?,
         (None, Some(info)) => post(info, "info")?,
@@ -132,7 +132,7 @@ fn tldr(fields: &Map<String, Value>) -> Result<Asked, TextError> {
         let last = text.trim_end().chars().rev().take(20).collect::<Vec<_>>().into_iter().rev().collect::<String>();
         return Err(refuse("prompt", format!("text that ends in {end}"), format!("\"...{last}\"")));
     }
-    Ok(Asked { prompt: Prompt::Text(text.clone()), text, dataset: None })
+    Ok(Fields { prompt: Prompt::Text(text.clone()), text, dataset: None })
 }
 
 fn post(fields: &Value, place: &str) -> Result<String, TextError> {

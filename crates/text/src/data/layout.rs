@@ -80,7 +80,7 @@ pub(super) fn records(fields: &Fields, learnt: Learnt) -> Records {
         return Err(refuse(unknown, allowed, "an unknown field"));
     }
     if learnt == Learnt::Chosen && !layout.known.iter().any(|field| ["chosen", "chosen_ids"].contains(field)) {
-        return Err(refuse("chosen", "a response, as the chosen ones are learnt", "nothing"));
+        return Err(refuse("chosen", "a response, as the chosen responses are learned", "nothing"));
     }
     let mut records = (layout.read)(fields, learnt)?;
     if learnt == Learnt::Chosen {
@@ -138,7 +138,7 @@ fn sampled(
         .collect::<Result<_, _>>()?;
     let is_rewarded = fields.contains_key("rewards") || !fields.contains_key("advantage");
     if responses.len() < 2 && is_rewarded {
-        return Err(refuse(field, "at least 2 responses, as a reward is held against the others", responses.len()));
+        return Err(refuse(field, "at least 2 responses, as each reward is compared with the others", responses.len()));
     }
     if responses.is_empty() {
         return Err(refuse(field, "at least 1 response", 0));
@@ -229,7 +229,7 @@ fn preference(fields: &Fields) -> Result<Record<Passage>, TextError> {
     if fields.contains_key("messages") {
         match (&chosen, content(fields, "messages")?) {
             (Content::Turns(chosen), Content::Turns(messages)) if *chosen == messages => {}
-            _ => return Err(refuse("messages", "the turns of chosen, or no such field", "others")),
+            _ => return Err(refuse("messages", "the turns of chosen, or the field to be absent", "others")),
         }
     }
     match (fields.contains_key("prompt"), chosen, rejected) {
@@ -272,7 +272,7 @@ fn demonstrations(fields: &Fields, learnt: Learnt) -> Records {
     }
     match ends.last() {
         Some(&last) if last + 1 == messages.len() => Ok(vec![demonstration(last)]),
-        _ => Err(refuse("messages", "a last turn of the assistant", "one of another role, or none")),
+        _ => Err(refuse("messages", "a last turn of the assistant", "a turn of another role, or none")),
     }
 }
 
@@ -290,14 +290,14 @@ fn passage(prompt: &Content, response: Content, field: &str) -> Result<Passage, 
 fn shared(mut chosen: Vec<Message>, mut rejected: Vec<Message>) -> Result<Record<Passage>, TextError> {
     let count = chosen.iter().zip(&rejected).take_while(|(chosen, rejected)| chosen == rejected).count();
     if count == 0 {
-        return Err(refuse("rejected", "a first turn that is that of chosen", "another"));
+        return Err(refuse("rejected", "the first turn of chosen as its first turn", "another turn"));
     }
     let prompt: Vec<_> = chosen.drain(..count).collect();
     rejected.drain(..count);
     let kind = if chosen.is_empty() && rejected.is_empty() { Unusable::Equal } else { Unusable::Empty };
     for (field, other, rest) in [("chosen", "rejected", &chosen), ("rejected", "chosen", &rejected)] {
         if rest.is_empty() {
-            let refused = refuse(field, format!("turns beyond those that {other} begins with too"), "none");
+            let refused = refuse(field, format!("turns beyond the common beginning with {other}"), "none");
             return Err(kind.because(refused));
         }
     }
@@ -430,11 +430,11 @@ mod tests {
             (json!({"messages": "a"}), "messages: expected a list of turns, got text".to_owned()),
             (
                 json!({"messages": []}),
-                "messages: expected a last turn of the assistant, got one of another role, or none".to_owned(),
+                "messages: expected a last turn of the assistant, got a turn of another role, or none".to_owned(),
             ),
             (
                 json!({"messages": [user("a")]}),
-                "messages: expected a last turn of the assistant, got one of another role, or none".to_owned(),
+                "messages: expected a last turn of the assistant, got a turn of another role, or none".to_owned(),
             ),
             (
                 json!({"messages": turns, "prompt": "ho"}),
@@ -459,15 +459,15 @@ mod tests {
             ),
             (
                 json!({"chosen": turns, "rejected": [assistant("no")]}),
-                "rejected: expected a first turn that is that of chosen, got another".to_owned(),
+                "rejected: expected the first turn of chosen as its first turn, got another turn".to_owned(),
             ),
             (
                 json!({"chosen": turns, "rejected": turns}),
-                "chosen: expected turns beyond those that rejected begins with too, got none".to_owned(),
+                "chosen: expected turns beyond the common beginning with rejected, got none".to_owned(),
             ),
             (
                 json!({"chosen": turns, "rejected": [user("hi"), assistant("no")], "messages": [user("hi")]}),
-                "messages: expected the turns of chosen, or no such field, got others".to_owned(),
+                "messages: expected the turns of chosen, or the field to be absent, got others".to_owned(),
             ),
         ];
         for (line, message) in cases {
@@ -604,7 +604,10 @@ mod tests {
             json!({"prompt_ids": [1], "response_ids": [2]}),
         ] {
             let refused = read_as(&line, Learnt::Chosen).unwrap_err().to_string();
-            assert_eq!(refused, "chosen: expected a response, as the chosen ones are learnt, got nothing", "{line}");
+            assert_eq!(
+                refused, "chosen: expected a response, as the chosen responses are learned, got nothing",
+                "{line}"
+            );
         }
         let half = read_as(&json!({"prompt": "a", "chosen": "b"}), Learnt::Chosen).unwrap_err().to_string();
         assert_eq!(half, "rejected: expected text or a list of turns, got nothing");
@@ -642,7 +645,7 @@ mod tests {
             ),
             (
                 json!({"prompt": "a", "completions": ["b"], "rewards": [1]}),
-                "completions: expected at least 2 responses, as a reward is held against the others, got 1",
+                "completions: expected at least 2 responses, as each reward is compared with the others, got 1",
             ),
             (
                 json!({"prompt": "a", "completions": ["b", "c"], "rewards": [1]}),
@@ -689,7 +692,7 @@ mod tests {
             ),
             (
                 json!({"prompt_ids": [1], "completions_ids": [[1]], "rewards": [1]}),
-                "completions_ids: expected at least 2 responses, as a reward is held against the others, got 1",
+                "completions_ids: expected at least 2 responses, as each reward is compared with the others, got 1",
             ),
             (
                 json!({"prompt_ids": [1], "completions_ids": [[1], [2]], "rewards": [1, 2, 3]}),

@@ -62,7 +62,7 @@ fn prompt(fields: &Map<String, Value>) -> Result<Prompt, TextError> {
             },
         },
         named if !named.iter().any(|field| layout::is_read(field)) => {
-            let allowed = format!("one of the fields {}, or those of data to learn from", KNOWN.join(", "));
+            let allowed = format!("one of the fields {}, or those of training data", KNOWN.join(", "));
             let given = if named.is_empty() { "none".to_owned() } else { named.join(", ") };
             let format = "; --format alpaca_eval reads instructions";
             let format = if named.contains(&"instruction") { format } else { "" };
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn other_lines_are_refused_by_name() {
-        let known = "one of the fields prompt, messages, prompt_ids, or those of data to learn from";
+        let known = "one of the fields prompt, messages, prompt_ids, or those of training data";
         for (line, message) in [
             (json!({}), format!("record: expected {known}, got none")),
             (

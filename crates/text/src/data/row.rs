@@ -35,7 +35,7 @@ pub(super) fn each(path: &Path, file: File, take: &mut Take<'_>) -> Result<(), T
     }
     let mut rows = reader.get_row_iter(None).map_err(damaged)?.with_batch_size(BATCH);
     for number in 1.. {
-        // The library panics on some damaged pages. Nothing reads on after an error, so no broken state is seen.
+        // The library panics on some damaged pages. Reading stops after an error, so no broken state is used.
         let row = match catch_unwind(AssertUnwindSafe(|| rows.next())) {
             Ok(Some(row)) => row.map_err(|error| error.to_string()),
             Ok(None) => break,
@@ -179,7 +179,7 @@ mod tests {
         format!("message schema {{ {columns} }}")
     }
 
-    /// A column as Parquet keeps it: the values that are there, and for each place the levels that say what is.
+    /// A column in Parquet's form: the existing values, and the definition and repetition levels of each place.
     #[derive(Clone, Default)]
     struct Leaf {
         values: Vec<Value>,
@@ -216,7 +216,7 @@ mod tests {
         if column.is_primitive() { 1 } else { column.get_fields().iter().map(|field| width(field)).sum() }
     }
 
-    /// Takes a value apart into leaves, as in Dremel.
+    /// Splits a value into leaves, as in Dremel.
     fn shred(column: &Type, value: &Value, [definition, repetition, depth]: [i16; 3], leaves: &mut [Leaf]) {
         let information = column.get_basic_info();
         let is_list = information.converted_type() == ConvertedType::LIST;
@@ -270,7 +270,7 @@ mod tests {
         (folder, path)
     }
 
-    /// What reading refuses, without the folder.
+    /// The error of reading, without the folder.
     fn refused(schema: &str, rows: &[Value]) -> String {
         let (folder, path) = folder();
         write(&path, schema, rows, Compression::UNCOMPRESSED);
@@ -365,7 +365,7 @@ mod tests {
             (
                 "completions",
                 json!([]),
-                "completions: expected at least 2 responses, as a reward is held against the others, got 0",
+                "completions: expected at least 2 responses, as each reward is compared with the others, got 0",
             ),
         ] {
             let mut row = good.clone();
@@ -393,7 +393,7 @@ mod tests {
         }
     }
 
-    /// The most memory that the process has had, in bytes.
+    /// Peak memory of the process, bytes.
     #[cfg(target_os = "linux")]
     fn peak() -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -447,7 +447,7 @@ mod tests {
                 let mut damaged = bytes.clone();
                 damaged[place] ^= flipped;
                 std::fs::write(&path, &damaged).unwrap();
-                // What is damaged need not be noticed, as nothing but the pages' structure is there to hold it against.
+                // Damage may go unnoticed, as only the structure of the pages can reveal it.
                 if let Err(error) = read_records(&path, Learnt::Last) {
                     assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
                 }

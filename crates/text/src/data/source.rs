@@ -23,7 +23,7 @@ pub(super) const LONGEST: u64 = 64 << 20;
 
 /// Consumer of a file's objects: called with the number of each object, from 1, and the object or its error.
 pub(super) type Take<'a> = dyn FnMut(usize, Result<Map<String, Value>, TextError>) -> Taken + 'a;
-/// The consumer's answer: continue with the next object, or break.
+/// Result of the consumer: continue with the next object, or break.
 pub(super) type Taken = Result<ControlFlow<()>, TextError>;
 
 /// Format of a file, by its name.
@@ -109,7 +109,7 @@ fn start(reader: &mut dyn Read) -> std::io::Result<Vec<u8>> {
 fn foreign(start: &[u8]) -> Option<&'static str> {
     match start {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
-        [0x1f, 0x8b, ..] => Some("what gzip compressed; the name of such a file ends in .gz"),
+        [0x1f, 0x8b, ..] => Some("gzip-compressed data, whose file name must end in .gz"),
         _ => None,
     }
 }
@@ -230,7 +230,7 @@ fn unit(path: &Path) -> &'static str {
 fn entries(path: &Path, reader: impl BufRead, take: &mut Take<'_>) -> Result<(), TextError> {
     let left = Cell::new(LONGEST);
     let mut ended = None;
-    // Byte by byte from the reader's own buffer: a second one would read on behind the record that is counted.
+    // Reads byte by byte from the reader's own buffer: a second buffer would read beyond the limited record.
     let mut deserializer = serde_json::Deserializer::from_reader(Bounded { reader, left: &left });
     let entries = Entries { path, take, left: &left, ended: &mut ended };
     let read = Strict(&mut deserializer).deserialize_seq(entries).and_then(|()| deserializer.end());

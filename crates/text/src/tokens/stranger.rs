@@ -35,7 +35,7 @@ pub(super) fn guarded<T>(path: &Path, call: impl FnOnce() -> Result<T, tokenizer
         }));
     });
     let was_guarded = IS_GUARDED.replace(true);
-    // After a panic the file's error ends whatever the tokenizer was for.
+    // The error about the file ends all use of the tokenizer after a panic.
     let result = catch_unwind(AssertUnwindSafe(call));
     IS_GUARDED.set(was_guarded);
     let problem = match result {
@@ -92,14 +92,14 @@ pub(super) fn check_file(path: &Path, text: &[u8]) -> Result<(), TextError> {
         Err(error) if error.is_data() => {
             return Err(TextError::Tokenizer { path: path.to_owned(), problem: error.to_string() });
         }
-        // What is not JSON is refused with the library's own words.
+        // The library itself reports invalid JSON.
         Err(_) => return Ok(()),
     };
     let refuse = |field: &str, allowed: String, given: String| {
         Err(TextError::Field { path: path.to_owned(), field: field.to_owned(), allowed, given })
     };
     if let Some(dropout) = raw.model.and_then(|model| model.dropout).filter(|dropout| *dropout != 0.0) {
-        let allowed = "null or 0: a text has the same tokens whenever it is read".to_owned();
+        let allowed = "null or 0, so that a text always has the same tokens".to_owned();
         return refuse("model.dropout", allowed, dropout.to_string());
     }
     let mut grown = 1_usize;
@@ -123,7 +123,7 @@ fn growth(step: &Value) -> usize {
                 ["normalizers", "pretokenizers"].into_iter().filter_map(|field| step[field].as_array()).flatten();
             parts.map(growth).fold(1, usize::saturating_mul)
         }
-        // A pattern that is a text of its own length; a regular expression may match nothing, before every character.
+        // The length of a literal pattern; a regular expression may match the empty text before every character.
         Some("Replace") => match step["pattern"]["String"].as_str() {
             Some(pattern) if !pattern.is_empty() => length("content").div_ceil(pattern.len()).max(1),
             _ => 1 + length("content"),
@@ -133,7 +133,7 @@ fn growth(step: &Value) -> usize {
         Some("NFKC" | "NFKD") => 11,
         Some("NFC" | "NFD") => 3,
         Some("ByteLevel") => 2,
-        // A space becomes the replacement, and one may stand before.
+        // Each space becomes the replacement, and one may be added at the beginning.
         Some("Metaspace") => 2 * length("replacement").max(1),
         _ => 1,
     }
@@ -160,7 +160,7 @@ mod tests {
         let refused = |file: Value| check(file).unwrap_err().to_string();
         assert_eq!(
             refused(json!({"model": {"dropout": 0.1}})),
-            "tokenizer.json: model.dropout: expected null or 0: a text has the same tokens whenever it is read, got 0.1"
+            "tokenizer.json: model.dropout: expected null or 0, so that a text always has the same tokens, got 0.1"
         );
         let doubling = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
         let normalizer = json!({"type": "Sequence", "normalizers": vec![doubling; 40]});

@@ -3,22 +3,26 @@
 use serde_json::Value;
 use text::chat::{ChatTemplate, Ending, Message, Role};
 
-/// Departures from Jinja2: the case, the reason, and what the error says; none where a text is rendered all the same.
+/// Differences from Jinja2: the case, the reason, and the error; `None` if the text is rendered anyway.
 const DEPARTURES: [(&str, &str, Option<&str>); 11] = [
     (
         r"'\N{BULLET}|\N{LATIN SMALL LETTER E WITH ACUTE}'",
         "the names of characters are a large table",
         Some(r"\N is not supported"),
     ),
-    ("numbers | pprint", "it is for people who debug", Some("filter pprint is unknown")),
-    ("tool | pprint", "it is for people who debug", Some("filter pprint is unknown")),
-    ("'a' | pprint", "it is for people who debug", Some("filter pprint is unknown")),
+    ("numbers | pprint", "it is for debugging", Some("filter pprint is unknown")),
+    ("tool | pprint", "it is for debugging", Some("filter pprint is unknown")),
+    ("'a' | pprint", "it is for debugging", Some("filter pprint is unknown")),
     ("'a'.encode()", "a conversation is text, not bytes", Some("no method named encode")),
     ("'abc'.translate({97: 'x'})", "replace does it", Some("no method named translate")),
     ("(1).real", "no template reads attributes of numbers", None),
     ("lipsum(n=0)", "it is random text", Some("lipsum is unknown")),
-    ("a block", "blocks are for templates that extend others", Some("{% block %} is no statement of a chat template")),
-    ("autoescape", "conversations are not HTML", Some("{% autoescape %} is no statement of a chat template")),
+    (
+        "a block",
+        "blocks are for templates that extend others",
+        Some("{% block %} is not a statement of chat templates"),
+    ),
+    ("autoescape", "conversations are not HTML", Some("{% autoescape %} is not a statement of chat templates")),
     ("self", "it is for templates that extend others", Some("self is not supported")),
 ];
 

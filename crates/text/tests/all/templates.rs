@@ -1,4 +1,4 @@
-//! Agreement with what transformers renders; `tests/oracles/templates.py` recorded it.
+//! Agreement with transformers' rendering of chat templates; `tests/oracles/templates.py` recorded it.
 
 use serde_json::Value;
 use text::chat::{ChatTemplate, Ending, Message};

@@ -1,4 +1,4 @@
-//! Agreement with what transformers makes of conversations and texts; `tests/oracles/tokens.py` recorded it.
+//! Agreement with transformers' tokens of conversations and texts; `tests/oracles/tokens.py` recorded it.
 
 use std::path::Path;
 
@@ -67,7 +67,7 @@ fn agrees(model: &Model, answers: &Value) {
         let end = &example.response[example.response.len() - example.end..];
         assert!(end.contains(&tokenizer.eos()), "{name}: {end:?}");
         if let Some(mask) = case.get("assistant") {
-            // What the template marks as generated, and the white space that it writes behind.
+            // Tokens that the template marks as generated, and the white space that it writes after them.
             let mask = ids(mask);
             let last = mask.iter().rposition(|learnt| *learnt == 1).unwrap();
             assert!(mask[example.prompt.len()..=last].iter().all(|learnt| *learnt == 1), "{name}");
@@ -85,7 +85,8 @@ fn agrees(model: &Model, answers: &Value) {
         }
         let example = example.unwrap();
         assert_eq!(example.prompt, ids(&case["prompt_ids"]), "{}", case["name"]);
-        // The peer's tokens of the whole, whose boundary no token of these cases crosses, and the end that it leaves out.
+        // The peer's tokens of the whole text, whose boundary no token of these cases crosses, and the end token that
+        // it omits.
         let whole = [ids(&case["whole_ids"]), vec![tokenizer.eos()]].concat();
         assert_eq!([example.prompt, example.response].concat(), whole, "{}", case["name"]);
     }
@@ -293,7 +294,7 @@ fn a_template_without_markers_gets_an_end_and_one_that_rewrites_the_prompt_is_re
     let refused = encode("{{ messages | length }}{{ messages[0].content }}").unwrap_err();
     assert_eq!(
         refused,
-        "data.jsonl:1: the chat template renders the prompt as \"1a\", with which the whole conversation does not begin: \"2a\""
+        "data.jsonl:1: the chat template renders the prompt as \"1a\", but the whole conversation begins differently: \"2a\""
     );
 }
 
@@ -318,7 +319,7 @@ fn folders_whose_tokens_do_not_fit_are_refused_by_name() {
         read()
     );
     write("tokenizer_config.json", "{}");
-    assert!(read().ends_with("eos_token: expected a token, with which responses end, got nothing"), "{}", read());
+    assert!(read().ends_with("eos_token: expected a token that ends responses, got nothing"), "{}", read());
     write("tokenizer_config.json", r#"{"chat_template": [{"name": "rag", "template": ""}]}"#);
     assert!(read().ends_with("chat_template: expected one named default, got rag"), "{}", read());
 }
@@ -346,7 +347,7 @@ fn what_stands_before_a_text_is_what_transformers_writes_where_settings_and_post
         });
         for (text, expected) in answers["texts"].as_array().unwrap().iter().zip(case["ids"].as_array().unwrap()) {
             let mut expected = ids(expected);
-            // A prompt begins with one, also where its text has one already and transformers writes a second.
+            // A prompt begins with one `bos_token`, also if its text has one already and transformers adds a second.
             expected.dedup_by(|next, id| (*next, *id) == (1, 1));
             assert_eq!(model.tokenizer.encode(text.as_str().unwrap()).unwrap(), expected, "{case}, {text}");
         }

@@ -1,4 +1,4 @@
-//! AdamW.
+//! The optimizer AdamW.
 
 use objective::objective;
 use objective::parameter::{BELOW_ONE, NON_NEGATIVE, POSITIVE};
@@ -8,25 +8,25 @@ use super::{OptimizerSettings, Slices};
 objective! {
     /// The mean gradient over the root of its mean square, with weight decay apart from both.
     ///
-    /// With θ the parameters, g the gradient, η the learning rate, d the weight decay and k the update's number, from 1, element
-    /// by element: θ −= η d θ; a = β₁ a + (1 − β₁) g; v = β₂ v + (1 − β₂) g²;
-    /// θ −= η (a / (1 − β₁ᵏ)) / (√(v / (1 − β₂ᵏ)) + ε).
+    /// With θ the parameters, g the gradient, η the learning rate, d the weight decay and k the update's number, from
+    /// 1, element by element: θ −= η d θ; a = β₁ a + (1 − β₁) g; v = β₂ v + (1 − β₂) g²; θ −= η (a / (1 − β₁ᵏ)) / (√(v
+    /// / (1 − β₂ᵏ)) + ε).
     ///
-    /// Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101; formula and defaults of
-    /// PyTorch 2.11, `torch.optim.AdamW`.
+    /// Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101; formula and
+    /// defaults of PyTorch 2.11, `torch.optim.AdamW`.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct AdamW = "adamw",
         "the mean gradient over the root of its mean square, with decoupled weight decay",
         "arXiv 1711.05101; PyTorch 2.11, torch.optim.AdamW",
         OptimizerSettings of "optimizer"
     {
-        /// Memory of the mean gradient.
+        /// Decay rate β₁ of the mean gradient.
         beta1: f64 [BELOW_ONE] = 0.9,
-        /// Memory of the mean squared gradient.
+        /// Decay rate β₂ of the mean squared gradient.
         beta2: f64 [BELOW_ONE] = 0.999,
-        /// Number added to the root of the mean squared gradient.
+        /// Number ε added to the root of the mean squared gradient.
         epsilon: f64 [POSITIVE] = 1e-8,
-        /// Share of the parameters that is taken away per unit of learning rate.
+        /// Fraction of the parameters that is subtracted per unit of learning rate.
         weight_decay: f64 [NON_NEGATIVE] = 0.01,
     }
 }

@@ -1,4 +1,4 @@
-//! RMSprop.
+//! The optimizer RMSprop.
 
 use objective::objective;
 use objective::parameter::{BELOW_ONE, NON_NEGATIVE, POSITIVE};
@@ -6,24 +6,26 @@ use objective::parameter::{BELOW_ONE, NON_NEGATIVE, POSITIVE};
 use super::{OptimizerSettings, Slices};
 
 objective! {
-    /// The gradient over the root of its mean square: every parameter moves about as far, however steep the loss is along it.
+    /// The gradient over the root of its mean square: every parameter moves about as far, however steep the loss is
+    /// along it.
     ///
-    /// With θ the parameters, g the gradient, η the learning rate, d the weight decay, s the smoothing and m the momentum, element
-    /// by element: g += d θ; v = s v + (1 − s) g²; u = g / (√v + ε); with momentum b = m b + u, u = b; θ −= η u.
+    /// With θ the parameters, g the gradient, η the learning rate, d the weight decay, s the smoothing and m the
+    /// momentum, element by element: g += d θ; v = s v + (1 − s) g²; u = g / (√v + ε); with momentum b = m b + u, u =
+    /// b; θ −= η u.
     ///
-    /// Source: G. Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012; formula and defaults of PyTorch 2.11,
-    /// `torch.optim.RMSprop`.
+    /// Source: G. Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012; formula and defaults of PyTorch
+    /// 2.11, `torch.optim.RMSprop`.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct RmsProp = "rmsprop",
         "the gradient over the root of its mean square",
         "PyTorch 2.11, torch.optim.RMSprop",
         OptimizerSettings of "optimizer"
     {
-        /// Memory of the mean squared gradient.
+        /// Decay rate s of the mean squared gradient.
         smoothing: f64 [BELOW_ONE] = 0.99,
-        /// Number added to the root of the mean squared gradient.
+        /// Number ε added to the root of the mean squared gradient.
         epsilon: f64 [POSITIVE] = 1e-8,
-        /// Memory of the update.
+        /// Decay rate m of the momentum.
         momentum: f64 [BELOW_ONE] = 0.0,
         /// Multiple of the parameters that is added to the gradient.
         weight_decay: f64 [NON_NEGATIVE] = 0.0,

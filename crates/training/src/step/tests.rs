@@ -1,4 +1,4 @@
-//! A policy of two actions, with one logit a state, in steps of every kind.
+//! Steps of every kind with a policy of two actions and one logit per state.
 
 use std::cell::{Cell, RefCell};
 use std::sync::{Barrier, Mutex};
@@ -13,7 +13,7 @@ use super::*;
 use crate::policy::Frozen;
 use crate::ranks::{Given, Ranks};
 
-/// log π(1|s) = log σ(θₛ); it counts its forward passes and remembers each λ.
+/// A policy with log π(1|s) = log σ(θₛ), which counts its forward passes and records each λ.
 #[derive(Default)]
 struct Logits<'t> {
     parameters: Vec<f64>,
@@ -23,7 +23,7 @@ struct Logits<'t> {
     seat: Option<Seat<'t>>,
 }
 
-/// A process of several, which lay what they give on one table.
+/// One of several processes, which exchange values through shared memory.
 struct Seat<'t> {
     rank: usize,
     table: &'t Table,
@@ -138,19 +138,19 @@ type Batch = MicroBatch<Vec<usize>, Vec<f64>>;
 const PARAMETERS: [f64; 4] = [0.3, -0.7, 1.1, 0.2];
 const SETTINGS: StepSettings = StepSettings { learning_rate: 0.5, clip_norm: None, lambda: 0.0 };
 
-/// Moves, as states and tokens, in responses; without constants.
+/// A batch of moves, as states and tokens, in responses, without constants.
 fn batch(moves: &[(usize, usize)], responses: Vec<Response>) -> Batch {
     let (states, tokens) = moves.iter().copied().unzip();
     let (pairs, constants) = (Vec::new(), TokenConstants::default());
     Batch { states, tokens, reference: None, teacher: None, responses, pairs, constants }
 }
 
-/// Responses of a token each.
+/// Responses of one token each.
 fn short(tokens: usize, respond: impl Fn(usize) -> Response) -> Vec<Response> {
     (0..tokens).map(respond).collect()
 }
 
-/// The same with the constants that an objective requires: a number a token, and rewards that differ.
+/// Batches with the constants that an objective requires: a number per token, and rewards that differ.
 fn filled(objective: &dyn Objective, batches: impl Into<Vec<Batch>>) -> Vec<Batch> {
     let mut batches = batches.into();
     for batch in &mut batches {
@@ -185,7 +185,7 @@ fn groups(objective: &dyn Objective, groups: [[usize; 2]; 2]) -> Vec<Batch> {
     filled(objective, [0, 1].map(|part| batch(&moves[part], short(2, respond(part)))))
 }
 
-/// The mean of each prompt's tokens, over advantages that somebody computed.
+/// The mean of each prompt's tokens, with given advantages.
 fn prompt_mean() -> PolicyGradient {
     PolicyGradient { advantage: Advantage::Given, aggregation: Aggregation::PromptMean, ..PolicyGradient::grpo() }
 }
@@ -202,7 +202,8 @@ fn a_group_in_two_micro_batches_is_refused_where_a_groups_tokens_are_counted_and
     ];
     for error in errors {
         assert!(matches!(error, StepError::Split { micro_batch: 1, group: 1 }), "{error}");
-        let expected = "micro-batch 1: expected whole groups, got a part of group 1, which begins in the one before";
+        let expected =
+            "micro-batch 1: expected whole groups, got a part of group 1, which begins in the previous micro-batch";
         assert_eq!(error.to_string(), expected);
     }
     assert_eq!(policy.parameters, PARAMETERS);

@@ -1,4 +1,5 @@
-//! How `config.json` is read: its fields as the file has them, what transformers takes where it says nothing, and what is refused.
+//! Parsing of `config.json`: its fields, the defaults of transformers for absent fields, and the rejection of
+//! unsupported values.
 
 use std::path::Path;
 
@@ -9,14 +10,14 @@ use super::rope::RawRope;
 use super::{Activation, Architecture, Biases, Dtype, ModelConfig};
 use crate::error::LmError;
 
-/// Limit of each size, so that the product of two does not overflow.
+/// Maximum of each size, so that the product of two does not overflow.
 const MAX_SIZE: usize = (1 << 31) - 1;
-/// Limit of layers, each of which has named tensors.
+/// Maximum number of layers, each of which has named tensors.
 const MAX_LAYERS: usize = 10_000;
-/// Limit of parameters, a thousand times as many as any model has.
+/// Maximum number of parameters, a thousand times as many as the largest models have.
 const MAX_PARAMETERS: u128 = 1 << 50;
 
-/// The fields as the file has them. What is missing is none, as is what is null.
+/// Fields of the file. Absent and null fields are `None`.
 #[derive(Deserialize)]
 pub(super) struct Raw {
     architectures: Option<Vec<String>>,
@@ -60,12 +61,12 @@ enum OneOrMore {
     More(Vec<u32>),
 }
 
-/// Tells a field that is null from one that is missing, where the default is not null.
+/// Deserializes a field whose default is not null, so that null and absence differ.
 fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// What transformers takes where the file says nothing and families differ.
+/// Defaults of transformers that differ between model families.
 struct Defaults {
     model_type: &'static str,
     kv_heads: Option<usize>,
@@ -124,7 +125,7 @@ impl Architecture {
     }
 }
 
-/// A file that is being read.
+/// A parsed file, and its path for errors.
 pub(super) struct Reader<'a> {
     pub(super) path: &'a Path,
     pub(super) raw: Raw,
@@ -135,7 +136,7 @@ impl Reader<'_> {
         let raw = &self.raw;
         let architecture = self.architecture()?;
         let defaults = architecture.defaults();
-        self.refuse_what_is_not_computed(architecture)?;
+        self.reject_unsupported(architecture)?;
         let vocabulary = self.size("vocab_size", raw.vocab_size)?;
         let hidden_size = self.size("hidden_size", raw.hidden_size)?;
         let layers = self.size("num_hidden_layers", raw.num_hidden_layers)?;
@@ -193,7 +194,7 @@ impl Reader<'_> {
         LmError::Field { path, field, allowed: allowed.to_string(), given: given.to_string() }
     }
 
-    /// A value by its name, one of a closed set.
+    /// Parses a name out of a closed set of values.
     fn named<T: std::str::FromStr + VariantNames>(&self, field: &str, name: &str) -> Result<T, LmError> {
         name.parse().map_err(|_| self.field(field, format!("one of {}", T::VARIANTS.join(", ")), name))
     }
@@ -207,7 +208,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Checks the numbers together: their products must be sizes that a computer can hold.
+    /// Checks the sizes together: their products must fit into memory addresses.
     fn check_parameters(&self, config: ModelConfig) -> Result<ModelConfig, LmError> {
         let product = |left: usize, right: usize| (left as u128) * (right as u128);
         let ModelConfig { vocabulary, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, .. } = config;
@@ -261,20 +262,20 @@ impl Reader<'_> {
         }
     }
 
-    /// Fields that would make the model another function than the one that we compute.
-    fn refuse_what_is_not_computed(&self, architecture: Architecture) -> Result<(), LmError> {
+    /// Rejects fields whose values would give the model an unsupported function.
+    fn reject_unsupported(&self, architecture: Architecture) -> Result<(), LmError> {
         let raw = &self.raw;
         if raw.use_bidirectional_attention == Some(true) {
             return Err(self.field("use_bidirectional_attention", "false", true));
         }
         if let Some(given) = &raw.quantization_config {
-            return Err(self.field("quantization_config", "nothing: weights that are not quantised", given));
+            return Err(self.field("quantization_config", "nothing, as quantised weights are not supported", given));
         }
         let (attention_bias, mlp_bias) = match architecture {
             Architecture::Llama => (None, None),
             Architecture::Gemma => (None, Some(false)),
             Architecture::Mistral => (Some(false), Some(false)),
-            // Queries, keys and values have one whatever a file says, the output has none.
+            // Qwen2 always has biases on queries, keys and values, and never on the output, whatever the file says.
             Architecture::Qwen2 => (Some(true), Some(false)),
         };
         for (field, given, only) in
@@ -300,7 +301,7 @@ impl Reader<'_> {
         };
         let head_dim =
             self.size("head_dim", Some(head_dim)).or_else(|error| if head_dim == 0 { Ok(0) } else { Err(error) })?;
-        // Rotary positions turn pairs of numbers.
+        // Rotary positions rotate pairs of numbers.
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(self.field("head_dim", "an even number above 0", head_dim));
         }
@@ -310,7 +311,8 @@ impl Reader<'_> {
     fn activation(&self, architecture: Architecture, defaults: &Defaults) -> Result<Activation, LmError> {
         let raw = &self.raw;
         let (field, name) = match (architecture, &raw.hidden_activation, &raw.hidden_act) {
-            // Gemma's first files say `gelu` and mean its approximation; `hidden_activation` came to correct them.
+            // Gemma's first files say `gelu` and mean its tanh approximation; `hidden_activation` was added to correct
+            // them.
             (Architecture::Gemma, Some(name), _) => ("hidden_activation", name.as_str()),
             (Architecture::Gemma, None, Some(name)) if name == "gelu" => return Ok(Activation::GeluPytorchTanh),
             (_, _, Some(name)) => ("hidden_act", name.as_str()),
@@ -362,9 +364,13 @@ impl Reader<'_> {
                     ));
                 }
             };
-            // Only Qwen2 decides by this list; elsewhere it may repeat what holds anyway.
+            // Only Qwen2 reads this list; for other families it must agree with `sliding_window`.
             if architecture != Architecture::Qwen2 && sliding != windows[layer] {
-                return Err(self.field(&format!("layer_types[{layer}]"), "what sliding_window says", name));
+                return Err(self.field(
+                    &format!("layer_types[{layer}]"),
+                    "a type that agrees with sliding_window",
+                    name,
+                ));
             }
             typed.push(sliding);
         }

@@ -1,51 +1,52 @@
-//! Rotary positions as `config.json` says them, in the hub's form and in transformers 5's.
+//! Rotary positions in `config.json`, in the form of the hub's files and in that of transformers 5.
 
 use serde::Deserialize;
 
 use super::reading::Reader;
 use crate::error::LmError;
 
-/// Rotary positions.
+/// Rotary position embedding.
 ///
 /// # Formula
 ///
-/// Position m turns the i-th pair of a head's numbers by the angle m fᵢ, where unscaled fᵢ = θ^(−2i / head_dim).
+/// Position m rotates the i-th pair of a head's numbers by the angle m fᵢ, where unscaled fᵢ = θ^(−2i / head_dim).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rope {
-    /// The base θ.
+    /// Base θ of the frequencies.
     pub theta: f64,
-    /// How frequencies are changed for sequences that are longer than the pretrained ones.
+    /// Scaling of the frequencies for sequences longer than those of pretraining.
     pub scaling: RopeScaling,
 }
 
-/// How rotary frequencies are scaled.
+/// Scaling of rotary frequencies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
-    /// As they are.
+    /// No scaling.
     Default,
-    /// All divided by `factor`.
+    /// Division of all frequencies by `factor`.
     Linear {
-        /// What they are divided by, at least 1.
+        /// Divisor of the frequencies, at least 1.
         factor: f64,
     },
-    /// Llama 3: long wavelengths are divided by `factor`, short ones stay, and those between are interpolated.
+    /// Llama 3: frequencies of long wavelengths are divided by `factor`, those of short ones are unchanged, and those
+    /// between are interpolated.
     Llama3 {
-        /// What low frequencies are divided by, at least 1.
+        /// Divisor of low frequencies, at least 1.
         factor: f64,
-        /// Wavelengths above `original_positions / low_freq_factor` are long.
+        /// Bound of long wavelengths: those above `original_positions / low_freq_factor`.
         low_freq_factor: f64,
-        /// Wavelengths below `original_positions / high_freq_factor` are short.
+        /// Bound of short wavelengths: those below `original_positions / high_freq_factor`.
         high_freq_factor: f64,
-        /// The longest sequence before scaling, in tokens.
+        /// Maximum length of a sequence in pretraining, in tokens.
         original_positions: usize,
     },
 }
 
-/// The fields as the file has them.
+/// Fields of the file.
 #[derive(Clone, Deserialize)]
 pub(super) struct RawRope {
     rope_type: Option<String>,
-    /// What `rope_type` was called before.
+    /// Former name of `rope_type`.
     r#type: Option<String>,
     rope_theta: Option<f64>,
     factor: Option<f64>,
@@ -101,7 +102,7 @@ impl Reader<'_> {
                     self.positive(&field("low_freq_factor"), raw.low_freq_factor.unwrap_or(f64::NAN))?;
                 let high_freq_factor =
                     self.positive(&field("high_freq_factor"), raw.high_freq_factor.unwrap_or(f64::NAN))?;
-                // Frequencies between the two are interpolated, and divided by their difference.
+                // The interpolation divides by the difference of the two.
                 if high_freq_factor <= low_freq_factor {
                     let allowed = format!("above low_freq_factor = {low_freq_factor}");
                     return Err(self.field(&field("high_freq_factor"), allowed, high_freq_factor));

@@ -1,4 +1,4 @@
-//! What is read, what is taken for granted, and what is refused.
+//! Tests of supported values, defaults and rejected values of `config.json`.
 
 use serde_json::{Value, json};
 
@@ -153,7 +153,7 @@ fn a_head_may_be_wider_than_its_share() {
 }
 
 #[test]
-fn what_is_not_computed_is_refused_by_name() {
+fn unsupported_values_are_rejected_by_name() {
     let known = "LlamaForCausalLM, MistralForCausalLM, GemmaForCausalLM, Qwen2ForCausalLM";
     refused("GPT2LMHeadModel", json!({}), &format!("architectures: expected one of {known}, got GPT2LMHeadModel"));
     refused(
@@ -201,7 +201,7 @@ fn what_is_not_computed_is_refused_by_name() {
         (
             "LlamaForCausalLM",
             json!({"quantization_config": {"bits": 4}}),
-            "quantization_config: expected nothing: weights that are not quantised, got {\"bits\":4}",
+            "quantization_config: expected nothing, as quantised weights are not supported, got {\"bits\":4}",
         ),
         (
             "MistralForCausalLM",

@@ -1,4 +1,4 @@
-//! Models of the hub. Only the files that are loaded are fetched, into the cache of Hugging Face's own programs.
+//! Models of the hub. Only the files that are needed are downloaded, into the cache of Hugging Face's own programs.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -11,14 +11,14 @@ use crate::checkpoint::config::CONFIG_FILE;
 use crate::checkpoint::weights::{self, INDEX_FILE, WEIGHTS_FILE};
 use crate::error::LmError;
 
-/// Files of the top folder that are loaded if they exist, besides those of [`COPIED`] and the shards that an index
+/// Optional files of the top folder that are downloaded, besides those of [`COPIED`] and the shards that an index
 /// names.
 const LOADED: [&str; 5] = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, adapter::CONFIG_FILE, adapter::WEIGHTS_FILE];
-/// Characters with a special meaning in patterns of names.
+/// Characters with a special meaning in file name patterns.
 const GLOB: [char; 6] = ['*', '?', '[', '{', '\\', '!'];
 
-/// Fetches the files of a model that the cache lacks, and returns its folder in the cache. Weights are one file, or the
-/// shards that an index names.
+/// Downloads the files of a model that the cache lacks, and returns its folder in the cache. Weights are one file, or
+/// the shards that an index names.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ pub(super) fn fetch(
             .maybe_revision(revision)
             .local_files_only(offline)
             .send()
-            .map_err(|error| refuse(format!("there is no such folder, and the hub answers: {error}")))
+            .map_err(|error| refuse(format!("there is no such folder, and the hub's error is: {error}")))
     };
     let folder = snapshot(revision, LOADED.into_iter().chain(COPIED).map(str::to_owned).collect())?;
     if offline || folder.join(WEIGHTS_FILE).exists() || !folder.join(INDEX_FILE).exists() {
@@ -48,7 +48,7 @@ pub(super) fn fetch(
     let (files, _) = weights::files(&folder)?;
     let names = files.iter().filter_map(|file| file.file_name().and_then(OsStr::to_str));
     let names = names.filter(|name| !name.contains(GLOB)).map(str::to_owned).collect();
-    // The folder has its commit's name, so that files of different commits are not mixed.
+    // The folder is named after its commit, so that files of different commits are not mixed.
     let commit = folder.file_name().and_then(OsStr::to_str).map(str::to_owned);
     snapshot(commit, names)
 }

@@ -1,7 +1,7 @@
-//! Files other than weights that a model made from another takes over from that one's folder.
+//! Files other than weights that a new model takes over from the folder of the model it was made from.
 //!
-//! A model's folder may come from a stranger, and the model that is made from it may be published. So links that lead
-//! out of the folder are not followed.
+//! A model's folder may come from a stranger, and the new model may be published. So links that lead out of the folder
+//! are not followed.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::checkpoint::generation_config::{GENERATION_CONFIG_FILE, with_ends};
 use crate::error::LmError;
 use crate::transformer::model::{HEAD, Shape};
 
-/// Files that are copied unchanged, if the model has them.
+/// Files that are copied unchanged if they exist.
 pub(super) const COPIED: [&str; 9] = [
     TOKENIZER_FILE,
     TOKENIZER_CONFIG_FILE,
@@ -29,33 +29,33 @@ pub(super) const COPIED: [&str; 9] = [
     "merges.txt",
     "tokenizer.model",
 ];
-/// File of the special tokens by their roles, which older programs read.
+/// Name of the file of special tokens by their roles, which older programs read.
 const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
-/// The role of the token that ends a response.
+/// Role of the token that ends a response.
 const EOS_TOKEN: &str = "eos_token";
 
-/// A model's folder, and the files that a model made from it replaces.
+/// A model's folder, and replacements for some of its files.
 #[derive(Clone, Debug)]
 pub struct Inherited<'a> {
-    /// The folder.
+    /// Folder that the files are copied from.
     pub source: &'a Path,
-    /// A chat template in place of the folder's.
+    /// Chat template that replaces the folder's.
     pub chat_template: Option<PathBuf>,
-    /// A `generation_config.json` in place of the folder's.
+    /// File that replaces the folder's `generation_config.json`.
     pub generation_config: Option<PathBuf>,
-    /// A token that replaces the tokenizer's `eos_token`, and its id.
+    /// Token that replaces the tokenizer's `eos_token`, and its id.
     pub eos_token: Option<(String, u32)>,
     /// Tokens with which the model was trained to end its responses.
     pub ends: Vec<u32>,
 }
 
 impl<'a> Inherited<'a> {
-    /// A folder of which nothing is replaced.
+    /// Takes over all files of a folder without replacements.
     pub fn new(source: &'a Path) -> Self {
         Self { source, chat_template: None, generation_config: None, eos_token: None, ends: Vec::new() }
     }
 
-    /// Refuses a folder with a file to copy that is outside it.
+    /// Rejects a folder in which a file to be copied is a link to the outside.
     ///
     /// # Errors
     ///
@@ -64,11 +64,11 @@ impl<'a> Inherited<'a> {
         COPIED.into_iter().chain([CONFIG_FILE]).try_for_each(|name| within(self.source, name).map(|_| ()))
     }
 
-    /// Writes the configuration of a model of these parameters, and its other files.
+    /// Writes the configuration of a model with these parameters, and its other files.
     ///
     /// # Errors
     ///
-    /// [`LmError::File`], [`LmError::Json`], and [`LmError::Outside`] for a file that a link leads to from the source's
+    /// [`LmError::File`], [`LmError::Json`], and [`LmError::Outside`] for a file that is a link out of the source's
     /// folder.
     pub(super) fn write(
         &self,
@@ -126,7 +126,7 @@ impl<'a> Inherited<'a> {
         }
     }
 
-    /// Copies a file if the source has it.
+    /// Copies a file if it exists in the source.
     fn copy(&self, folder: &Path, name: &str) -> Result<(), LmError> {
         let Some(from) = within(self.source, name)? else { return Ok(()) };
         std::fs::copy(&from, folder.join(name)).map_err(at(&from))?;
@@ -153,13 +153,13 @@ fn write_json(path: &Path, fields: Map<String, Value>) -> Result<(), LmError> {
     std::fs::write(path, text).map_err(at(path))
 }
 
-/// The resolved path of a file of a model's folder, if it exists. It must be within the folder or, in a snapshot of the
-/// hub's cache, among the files of the same repository.
+/// Resolved path of a file of a model's folder, if it exists. It must lie in the folder or, in a snapshot of the hub's
+/// cache, among the files of the same repository.
 ///
 /// # Errors
 ///
-/// [`LmError::Outside`] for one that is anywhere else, or no regular file; [`LmError::File`] for one that cannot be
-/// found.
+/// [`LmError::Outside`] for a file that lies elsewhere or is not a regular file; [`LmError::File`] for a path that
+/// cannot be resolved.
 pub(crate) fn within(folder: &Path, name: &str) -> Result<Option<PathBuf>, LmError> {
     let path = folder.join(name);
     if path.symlink_metadata().is_err() {
@@ -174,7 +174,7 @@ pub(crate) fn within(folder: &Path, name: &str) -> Result<Option<PathBuf>, LmErr
     Err(LmError::Outside { path, target: real, folder: root })
 }
 
-/// The folder of files (`REPOSITORY/blobs`) of a repository of the hub's cache, if the given folder is one of its
+/// Folder of the files (`REPOSITORY/blobs`) of a repository in the hub's cache, if the given folder is one of its
 /// snapshots (`REPOSITORY/snapshots/COMMIT`).
 fn blobs(folder: &Path) -> Option<PathBuf> {
     let snapshots = folder.parent().filter(|parent| parent.file_name() == Some(OsStr::new("snapshots")))?;

@@ -13,9 +13,9 @@ use crate::checkpoint::config::Dtype;
 use crate::checkpoint::finite::{first_not_finite, problem};
 use crate::error::LmError;
 
-/// Limit of bytes of a header.
+/// Maximum size of a header, bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
-/// The header's key of metadata, which is no tensor.
+/// The header's key for metadata, which does not name a tensor.
 const ABOUT: &str = "__metadata__";
 
 /// An opened file, and its header.
@@ -23,7 +23,7 @@ pub(crate) struct StoredFile {
     path: PathBuf,
     file: File,
     metadata: Metadata,
-    /// Offset of the tensors.
+    /// Offset of the tensors' bytes.
     begin: u64,
 }
 
@@ -48,19 +48,21 @@ impl StoredFile {
         let header: Map<String, Value> =
             strict_json::from_slice(&text).map_err(|error| refuse(format!("header: {error}")))?;
         if header.get(ABOUT).is_some_and(Value::is_null) {
-            return Err(refuse(format!("header: {ABOUT}: expected texts by names, or no such key, got null")));
+            return Err(refuse(format!(
+                "header: {ABOUT}: expected an object of strings, or the key to be absent, got null"
+            )));
         }
         let metadata: Metadata =
             serde_json::from_value(header.into()).map_err(|error| refuse(format!("header: {error}")))?;
         let expected = begin + metadata.data_len() as u64;
         if expected != length {
-            let cut = if length < expected { ": it was cut" } else { "" };
+            let cut = if length < expected { ": it was truncated" } else { "" };
             return Err(refuse(format!("expected {expected} bytes, as its header says, got {length}{cut}")));
         }
         Ok(Self { path: path.to_owned(), file, metadata, begin })
     }
 
-    /// The error about a tensor.
+    /// Error about a tensor of this file.
     pub(crate) fn refuse(&self, name: &str, problem: String) -> LmError {
         LmError::Weight { path: self.path.clone(), tensor: name.to_owned(), problem }
     }
@@ -70,20 +72,20 @@ impl StoredFile {
         self.metadata.info(name).is_some()
     }
 
-    /// The names of its tensors, in their order.
+    /// Names of the tensors, in order.
     pub(super) fn names(&self) -> Vec<String> {
         self.metadata.offset_keys()
     }
 
-    /// Refuses a file with a tensor that does not belong to the model.
+    /// Rejects a file with a tensor that does not belong to the model.
     pub(crate) fn only(&self, belongs: impl Fn(&str) -> bool) -> Result<(), LmError> {
         match self.names().into_iter().find(|name| !belongs(name)) {
-            Some(name) => Err(self.refuse(&name, "is no parameter of this model".to_owned())),
+            Some(name) => Err(self.refuse(&name, "is not a parameter of this model".to_owned())),
             None => Ok(()),
         }
     }
 
-    /// Reads a tensor of this shape, in its stored type.
+    /// Reads a tensor of this shape in its stored type.
     pub(crate) fn tensor(&mut self, name: &str, expected: &[i64]) -> Result<Tensor, LmError> {
         let (dtype, bytes) = self.numbers(name, expected)?;
         Ok(Tensor::f_from_data_size(&bytes, expected, dtype.kind())?)

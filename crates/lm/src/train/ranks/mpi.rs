@@ -1,4 +1,4 @@
-//! Processes on CPUs, joined by MPI.
+//! Processes on CPUs, connected by MPI.
 
 use mpi::collective::SystemOperation;
 use mpi::datatype::PartitionMut;
@@ -11,13 +11,13 @@ use tch::Tensor;
 use super::Link;
 use crate::error::LmError;
 
-/// Numbers that are summed at a time.
+/// Number of elements that are summed at a time.
 const PART: usize = 1 << 22;
 
-/// One of the processes that `mpirun` started.
+/// A process that `mpirun` started.
 pub(super) struct Mpi {
     world: SimpleCommunicator,
-    /// MPI ends with it.
+    /// MPI's environment, which is finalized when it is dropped.
     _universe: Universe,
 }
 
@@ -29,7 +29,8 @@ impl std::fmt::Debug for Mpi {
 
 impl Mpi {
     pub(super) fn join() -> Result<Self, LmError> {
-        let universe = initialize().ok_or_else(|| LmError::Link { problem: "MPI is joined already".to_owned() })?;
+        let universe =
+            initialize().ok_or_else(|| LmError::Link { problem: "MPI is initialized already".to_owned() })?;
         Ok(Self { world: universe.world(), _universe: universe })
     }
 }
@@ -45,7 +46,7 @@ impl Link for Mpi {
 
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, LmError> {
         let too_long =
-            |_| LmError::Link { problem: format!("MPI sends no more than 2 GiB at a time, not {}", own.len()) };
+            |_| LmError::Link { problem: format!("MPI sends at most 2 GiB at a time, got {} bytes", own.len()) };
         let mut lengths: Vec<Count> = vec![0; self.size()];
         self.world.all_gather_into(&Count::try_from(own.len()).map_err(too_long)?, &mut lengths[..]);
         let begins: Vec<Count> = lengths
@@ -57,7 +58,7 @@ impl Link for Mpi {
             })
             .collect();
         if begins.len() < lengths.len() {
-            return Err(LmError::Link { problem: "MPI gathers no more than 2 GiB at a time".to_owned() });
+            return Err(LmError::Link { problem: "MPI gathers at most 2 GiB at a time".to_owned() });
         }
         let mut all = vec![0_u8; lengths.iter().map(|length| *length as usize).sum()];
         let mut parts = PartitionMut::new(&mut all[..], &lengths[..], &begins[..]);

@@ -1,4 +1,5 @@
-//! How a recipe comes about: the default recipe, a file, and assignments, each replacing fields of the one before; and how two differ.
+//! How a recipe comes about: the default recipe, a file, and assignments, each replacing fields of the one before; and
+//! how two differ.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,16 +17,16 @@ const LORA: &str = "lora";
 /// Fields that no stage has.
 const WHOLE: [&str; 11] =
     ["model", "device", "dtype", "seed", THREADS, DATE, "chat_template", "eos_token", "cache", LORA, STAGE];
-/// What chat templates are told.
+/// Name of the field with the date for chat templates.
 const DATE: &str = "date";
-/// How many threads the engine has.
+/// Name of the field with the number of libtorch's threads.
 const THREADS: &str = "threads";
 /// Parameters of methods, by their names, whose defaults differ here.
 const METHODS: &str = "methods";
-/// The two ways to say how long a stage is.
+/// The two fields that set the length of a stage.
 const LENGTHS: [&str; 2] = ["epochs", "steps"];
 
-/// What the default recipe says that chat templates are told: where there is no recipe, answers do not depend on the day either.
+/// Date for chat templates in the default recipe: where there is no recipe, answers do not depend on the day either.
 ///
 /// # Errors
 ///
@@ -41,8 +42,8 @@ fn defaults() -> Result<Table, LmError> {
 }
 
 impl Recipe {
-    /// The default recipe, its fields replaced by those of a file, and these by assignments `key=value`, where a key may lead into
-    /// the recipe by dots: `learning_rate=1e-6` for every stage, `stage.0.method.beta=0.2` for one.
+    /// The default recipe, its fields replaced by those of a file, and these by assignments `key=value`, where a key
+    /// may lead into the recipe by dots: `learning_rate=1e-6` for every stage, `stage.0.method.beta=0.2` for one.
     ///
     /// # Errors
     ///
@@ -74,7 +75,8 @@ impl Recipe {
             Value::Table(stage) => {
                 let mut fields = shared.clone();
                 if let Some(goes_on) = lora.filter(|_| !names_reference) {
-                    // The reference is the policy as the stage finds it: without its adapters while they add nothing yet.
+                    // The reference is the policy as the stage finds it: without its adapters while they add nothing
+                    // yet.
                     let keeping = if index == 0 && !goes_on { Keeping::Base } else { Keeping::Hold };
                     fields.insert(REFERENCE.to_owned(), keeping.to_string().into());
                 }
@@ -157,7 +159,7 @@ fn misplaced(whole: &Table, stages: &[Value]) -> Result<(), LmError> {
     Ok(())
 }
 
-/// Replaces fields. A length takes the place of a length that is spelled otherwise.
+/// Replaces fields. One of the two fields for a stage's length replaces the other.
 fn overlay(fields: &mut Table, with: Table) {
     if LENGTHS.iter().any(|length| with.contains_key(*length)) {
         LENGTHS.iter().for_each(|length| _ = fields.remove(*length));

@@ -1,4 +1,4 @@
-//! The records that a stage learns from and is measured on.
+//! Training and held-out records of a stage.
 
 use std::convert::Infallible;
 use std::ops::ControlFlow;
@@ -15,7 +15,7 @@ use crate::error::LmError;
 use crate::train::micro_batch::plan;
 use crate::train::recipe::{DataSet, Invalid, Stage};
 
-/// The encoded records of a stage.
+/// Encoded records of a stage.
 pub(super) struct StageData {
     pub(super) sets: Vec<Vec<Line<Example>>>,
     pub(super) evaluation: Vec<Line<Example>>,
@@ -46,7 +46,7 @@ impl StageData {
         &self.sets[set][example]
     }
 
-    /// Of every record of every stage.
+    /// Fingerprint of every record of every stage.
     pub(super) fn fingerprint(data: &[Self]) -> String {
         let mut hasher = blake3::Hasher::new();
         for lines in data.iter().flat_map(|stage| stage.sets.iter().chain([&stage.evaluation])) {
@@ -82,7 +82,7 @@ fn read(
         });
         match learnable {
             Ok(line) => {
-                // All groups of a stage have as many rewards for each response.
+                // All groups of a stage have the same number of rewards per response.
                 if let Record::Group(responses) = &line.record
                     && requirements.constants.contains(Constant::Reward)
                 {
@@ -105,7 +105,7 @@ fn read(
         return Err(TextError::Field {
             path: set.path.clone(),
             field: "records".to_owned(),
-            allowed: "at least 1 that can be learnt from".to_owned(),
+            allowed: "at least 1 that the method can learn from".to_owned(),
             given,
         });
     }
@@ -115,7 +115,7 @@ fn read(
     Ok(lines)
 }
 
-/// The tokens of a record that the method can learn from.
+/// Encodes a record for the method, or fails if the method cannot learn from it.
 fn encode(
     record: &Record<Passage>,
     max_length: usize,
@@ -123,12 +123,12 @@ fn encode(
     encoder: &Encoder<'_>,
 ) -> Result<Record<Example>, TextError> {
     let whole = record.try_map(|passage| Example::new(passage, encoder))?;
-    // Beside another of its kind, as some objectives compare each with the next.
+    // Plans the record beside itself, as some objectives compare each record with the next.
     plan(requirements, &[&whole, &whole], 2).map_err(|error| Unusable::Unlike.because(error))?;
     if let Record::Preference { chosen, rejected } = &whole
         && chosen.response == rejected.response
     {
-        let allowed = "a response other than chosen, as two equal ones teach nothing";
+        let allowed = "a response other than chosen, as a method cannot learn from two equal ones";
         return Err(Unusable::Equal.because(refuse("rejected", allowed, "the same")));
     }
     whole.truncated(max_length)

@@ -1,4 +1,4 @@
-//! What a run measures, and the files that it appends that to.
+//! Measurements of a run, and the files that they are appended to.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -11,37 +11,37 @@ use serde_json::{Map, Value};
 use crate::error::LmError;
 use crate::train::tensorboard::EventFile;
 
-/// A line of the metrics.
+/// A line of the metrics file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// The stage, from 0.
+    /// Number of the stage, from 0.
     pub stage: usize,
-    /// Steps that the stage had made before this one, or before the evaluation.
+    /// Number of steps of the stage before this one, or before the evaluation.
     pub step: u64,
-    /// Whether the data were those that are not learnt.
+    /// Whether the data were held out from training.
     pub held_out: bool,
     /// The objective's loss.
     pub loss: f64,
-    /// What the field logs beside it, by its names.
+    /// Metrics of the objective, by the names that are customary in the field.
     #[serde(flatten)]
     pub metrics: Map<String, Value>,
-    /// Of the gradient, before clipping.
+    /// Norm of the gradient before clipping.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient_norm: Option<f64>,
-    /// Of the step.
+    /// Learning rate of the step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
-    /// Response tokens that the loss is over.
+    /// Number of response tokens in the loss.
     pub tokens: usize,
 }
 
-/// What a run appends to.
+/// Files that a run appends to.
 pub(super) struct Written {
     pub(super) metrics: MetricsFile,
     pub(super) events: EventFile,
 }
 
-/// A file that grows a line at a time.
+/// A file that grows by whole lines.
 pub(super) struct MetricsFile {
     path: PathBuf,
     file: File,
@@ -49,7 +49,7 @@ pub(super) struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// The file as it was when it had so many bytes.
+    /// Opens the file and truncates it to this length.
     pub(super) fn open(path: &Path, length: u64) -> Result<Self, LmError> {
         let mut file = open_journal(path)?;
         let cut = file.set_len(length).and_then(|()| file.seek(SeekFrom::End(0)));

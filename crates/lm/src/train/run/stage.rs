@@ -26,39 +26,39 @@ use crate::train::reference::{Kept, Reference, Wanted};
 use crate::train::teacher::Teacher;
 use crate::transformer::model::tape::Keep;
 
-/// The score that is better the less it is.
+/// Name of the score for which less is better.
 const LOSS: &str = "loss";
 
-/// One stage while it runs.
+/// A stage in progress.
 pub(super) struct StageRun<'a> {
     pub(super) run: Run<'a>,
     pub(super) index: usize,
     pub(super) stage: &'a Stage,
     pub(super) data: &'a StageData,
     pub(super) steps: u64,
-    /// Where the stage before ended.
+    /// Position at which the stage before ended.
     pub(super) before: Option<Position>,
-    /// Steps of all stages before.
+    /// Number of steps of all earlier stages.
     pub(super) made: u64,
     pub(super) checkpoints: &'a OutputFolder,
     pub(super) origin: &'a Origin,
     /// Files that the written model takes over from the recipe's model.
     pub(super) inherited: &'a Inherited<'a>,
-    /// Of the first process.
+    /// Files of measurements, in the first process only.
     pub(super) record: Option<&'a mut Written>,
     pub(super) best: Option<f64>,
-    /// What the method distils from, while the stage runs.
+    /// Teacher of the method, if it has one.
     pub(super) teacher: Option<Teacher>,
 }
 
-/// What a stage changes from step to step, beside the policy.
+/// State that changes from step to step, besides the policy.
 struct Learning<'a> {
     optimizer: Optimizer,
     step: Step<'a>,
 }
 
 impl<'a> StageRun<'a> {
-    /// Answers the checkpoint where it was asked to stop.
+    /// Runs the stage; returns the checkpoint if it was stopped.
     pub(super) fn run(
         &mut self,
         policy: &mut LmPolicy,
@@ -89,13 +89,13 @@ impl<'a> StageRun<'a> {
             let made = self.make(step_index, policy, &reference, &mut learning);
             self.rescue(made, before, policy, &learning)?;
             let after = step_index + 1;
-            let is_asked = worker.any(stops())?;
+            let is_stopped = worker.any(stops())?;
             let is_due = stage.checkpoint_every > 0 && after.is_multiple_of(stage.checkpoint_every);
-            // Behind the last step, the stage's end comes first.
-            if after < steps && (is_asked || is_due) {
+            // After the last step, the end of the stage precedes a stop.
+            if after < steps && (is_stopped || is_due) {
                 let progress = self.progress(after, learning.step.state());
                 let checkpoint = worker.first(|| self.save(progress, policy, &learning))?;
-                if is_asked {
+                if is_stopped {
                     return Ok(Some(checkpoint));
                 }
             }
@@ -108,7 +108,7 @@ impl<'a> StageRun<'a> {
         Ok(worker.any(stops())?.then_some(checkpoint))
     }
 
-    /// An evaluation where it is time for one, and a step.
+    /// Evaluates the policy if it is due, and makes a step.
     fn make(
         &mut self,
         step_index: u64,
@@ -161,16 +161,16 @@ impl<'a> StageRun<'a> {
         }
     }
 
-    /// Writes a checkpoint, and removes those that need not stay.
+    /// Writes a checkpoint, and removes older ones that are no longer needed.
     fn save(&self, progress: Progress, policy: &LmPolicy, learning: &Learning<'_>) -> Result<PathBuf, LmError> {
-        // A checkpoint counts on the lines before it.
+        // A checkpoint relies on the metrics lines before it.
         self.record.as_ref().map_or(Ok(()), |record| record.metrics.sync())?;
         let at = progress.at;
         let written = Checkpoint::write(self.checkpoints, progress, policy, &learning.optimizer)?;
-        // Until the stage is over, its reference is what it began with.
-        let is_asked = at.step < self.steps && Wanted::of(&self.stage.requirements()).is_some();
-        let needed = self.before.filter(|_| is_asked);
-        // Any behind this one are damaged, or the run would have gone on from there.
+        // Until the stage is complete, its reference needs the initial weights.
+        let is_needed = at.step < self.steps && Wanted::of(&self.stage.requirements()).is_some();
+        let needed = self.before.filter(|_| is_needed);
+        // Later ones are damaged, or the run would have resumed from them.
         let passed: Vec<_> =
             positions(self.checkpoints.path())?.into_iter().filter(|position| *position <= at).collect();
         for old in &passed[..passed.len().saturating_sub(self.stage.keep_last)] {
@@ -181,7 +181,7 @@ impl<'a> StageRun<'a> {
         Ok(written)
     }
 
-    /// Keeps the state before what diverged.
+    /// Writes a checkpoint of the state before a step that diverged.
     fn rescue(
         &self,
         made: Result<(), LmError>,
@@ -190,9 +190,9 @@ impl<'a> StageRun<'a> {
         learning: &Learning<'_>,
     ) -> Result<(), LmError> {
         let Err(error) = made else { return Ok(()) };
-        // The host may fail in the middle of an update, and the objective in none: then all is as it was before.
+        // An update may fail half-way, a loss may not: then the state is the one before the step.
         let is_whole = matches!(&error, LmError::Step { source, .. } if !matches!(**source, StepError::Policy(_)));
-        // The state before the first step is there already.
+        // The state before the first step is already on disk.
         if is_whole
             && self.run.worker.is_first()
             && before.at.step > 0
@@ -203,14 +203,14 @@ impl<'a> StageRun<'a> {
         Err(error)
     }
 
-    /// The lines of a step.
+    /// Records of a step, by their places in the files.
     fn lines(&self, step: u64) -> impl Iterator<Item = (Place, &Line<Example>)> {
         let begin = step * self.stage.batch as u64;
         let places = self.data.mixture.examples(begin).take(self.stage.batch);
         places.map(|place| (place, self.data.line(place)))
     }
 
-    /// Where the records of a step are, or of the micro-batch that the error is about.
+    /// Files and lines of the records of a step, or of the micro-batch with the error.
     fn places(&self, step: u64, error: &StepError<LmError>) -> Vec<(PathBuf, usize)> {
         let places: Vec<_> =
             self.lines(step).map(|(place, line)| (self.stage.data[place.set].path.clone(), line.line)).collect();
@@ -227,7 +227,7 @@ impl<'a> StageRun<'a> {
         }
     }
 
-    /// The records of a step as micro-batches.
+    /// Plans the records of a step as micro-batches.
     fn plans(&self, step: u64) -> Result<Vec<Plan<'_>>, LmError> {
         let records: Vec<_> = self.lines(step).map(|(_, line)| &line.record).collect();
         Ok(plan(&self.stage.requirements(), &records, self.stage.micro_batch)?)
@@ -300,7 +300,7 @@ impl<'a> StageRun<'a> {
         self.keep_best(policy, &row)
     }
 
-    /// Writes the model where its score is better than all before it.
+    /// Writes the model if its score is better than all before.
     fn keep_best(&mut self, policy: &LmPolicy, row: &Row) -> Result<(), LmError> {
         if !self.stage.keep_best {
             return Ok(());
@@ -334,7 +334,7 @@ impl<'a> StageRun<'a> {
         }
     }
 
-    /// The noise of λ at a step: a function of the seed, the stage and the step alone.
+    /// Noise of λ at a step, determined by seed, stage and step.
     fn draw(&self, step: u64) -> f64 {
         if self.stage.requirements().anticipation == Anticipation::Off {
             return 0.0;

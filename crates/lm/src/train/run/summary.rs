@@ -1,4 +1,4 @@
-//! Summary of each stage of a run, from its first step to its last, by the run's metrics.
+//! Summary of each stage of a run, from the metrics of its first and last steps.
 
 use std::fmt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::METRICS;
 use crate::error::LmError;
 use crate::train::recipe::Recipe;
 
-/// Name in the metrics of the share of pairs whose chosen response has the greater reward.
+/// Metric with the fraction of pairs whose chosen response has the greater implicit reward.
 pub const ACCURACY: &str = "rewards/accuracies";
 
 /// Summary of a run, stage by stage.
@@ -47,7 +47,7 @@ impl Summary {
     ///
     /// # Errors
     ///
-    /// [`LmError::File`]; [`LmError::Json`] for a line that is none.
+    /// [`LmError::File`]; [`LmError::Json`] for an invalid line.
     pub fn read(out: &Path, recipe: &Recipe) -> Result<Self, LmError> {
         let path = out.join(METRICS);
         let text = std::fs::read_to_string(&path).map_err(|source| LmError::File { path: path.clone(), source })?;
@@ -82,7 +82,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// Formats a table with a row for each stage. Numbers that no stage has are left out.
+/// Formats a table with a row for each stage, without the columns that no stage has.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         type Column = (&'static str, fn(&StageSummary) -> Option<Change>);

@@ -1,4 +1,4 @@
-//! Causal attention over rows of tokens, over sequences packed into one row, and over what was computed before.
+//! Causal attention over rows of tokens, over sequences packed into one row, and over cached keys and values.
 
 use strum::{Display, FromRepr};
 use tch::{Device, Kind, Tensor};
@@ -6,25 +6,25 @@ use tch::{Device, Kind, Tensor};
 use crate::checkpoint::config::ModelConfig;
 use crate::error::LmError;
 
-/// How the tokens of a batch lie in its rows, each of which is as long as the others.
+/// Arrangement of a batch's tokens in rows of equal length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// A sequence a row, and padding behind it, which no token of the sequence sees.
+    /// One sequence per row with padding after it, to which no token of the sequence attends.
     Padded {
-        /// Rows.
+        /// Number of rows.
         rows: usize,
-        /// Tokens in a row.
+        /// Number of tokens in a row.
         length: usize,
     },
-    /// Sequences of these lengths, one behind the other in one row.
+    /// All sequences in one row, of these lengths.
     Packed {
-        /// Tokens of each sequence.
+        /// Number of tokens of each sequence.
         lengths: Vec<usize>,
     },
 }
 
 impl Layout {
-    /// Rows and tokens in a row.
+    /// Number of rows, and of tokens in a row.
     pub fn shape(&self) -> (usize, usize) {
         match self {
             Self::Padded { rows, length } => (*rows, *length),
@@ -32,7 +32,7 @@ impl Layout {
         }
     }
 
-    /// The position of each token of a row in its sequence.
+    /// Position of each token of a row in its sequence.
     pub fn positions(&self) -> Vec<i64> {
         match self {
             Self::Padded { length, .. } => (0..*length as i64).collect(),
@@ -41,23 +41,23 @@ impl Layout {
     }
 }
 
-/// Heads of queries, keys and values, each of shape [rows, heads, tokens, head_dim].
+/// Heads of queries, keys and values, [rows, heads, tokens, head_dim] each.
 #[derive(Debug)]
 pub struct Heads {
-    /// What looks.
+    /// Queries.
     pub query: Tensor,
-    /// What is looked at; one head may serve several of queries.
+    /// Keys; one head may serve several query heads.
     pub key: Tensor,
-    /// What is seen there.
+    /// Values.
     pub value: Tensor,
 }
 
 impl Heads {
-    /// Attention in which each token sees its sequence up to itself, or the `window` last tokens of that.
+    /// Attention of each token to its sequence up to itself, or to the last `window` tokens of that.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn attend(&self, layout: &Layout, window: Option<usize>) -> Result<Tensor, LmError> {
         match layout {
             Layout::Padded { length, .. } => self.causal(*length, window),
@@ -77,7 +77,7 @@ impl Heads {
 
     fn causal(&self, length: usize, window: Option<usize>) -> Result<Tensor, LmError> {
         match window {
-            // A mask keeps the engine from its fastest kernels.
+            // With a mask, libtorch cannot use its fastest kernels.
             Some(window) if window < length => {
                 self.product(Some(&sliding(length, window, self.query.device())?), false)
             }
@@ -85,15 +85,15 @@ impl Heads {
         }
     }
 
-    /// Attention to all keys, or to those that `mask` lets see: true where seen, of shape [rows, 1, 1, keys] or, with the tokens of each
-    /// of the heads that share keys one behind the other, [rows, 1, heads / kv_heads * tokens, keys].
+    /// Attention to all keys, or to those where `mask` is true. The mask's shape is [rows, 1, 1, keys] or, with the
+    /// tokens of the heads that share keys concatenated, [rows, 1, heads / kv_heads * tokens, keys].
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn behind(&self, mask: Option<&Tensor>) -> Result<Tensor, LmError> {
         let (rows, heads, tokens, head_dim) = self.query.size4()?;
-        // Heads that share keys look at them as tokens of one head would, so that no key is repeated for each of them.
+        // Heads that share keys are computed as tokens of one head, so that keys need not be repeated.
         let query = self.query.f_reshape([rows, self.key.size()[1], -1, head_dim])?;
         let together = Self { query, key: self.key.shallow_clone(), value: self.value.shallow_clone() };
         Ok(together.product(mask, false)?.f_reshape([rows, heads, tokens, head_dim])?)
@@ -106,27 +106,27 @@ impl Heads {
     }
 }
 
-/// How the engine goes about attention.
+/// Implementation of attention in libtorch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, FromRepr)]
 #[strum(serialize_all = "snake_case")]
 #[repr(i64)]
 pub enum Kernel {
-    /// One operation after the other, with every query's weights of every key in memory.
+    /// Separate operations, with the weights of all queries and keys in memory.
     Math = 0,
-    /// In blocks that stay on the chip.
+    /// FlashAttention: in blocks that stay in the chip's own memory.
     Flash = 1,
-    /// In blocks, in less memory than the first and more time than the second.
+    /// Memory-efficient attention: in blocks, with less memory than the first kernel and more time than the second.
     Efficient = 2,
-    /// That of cuDNN.
+    /// Attention of cuDNN.
     Cudnn = 3,
 }
 
-/// The kernel that the engine takes where a model of this shape is trained on sequences of this length; none that is known here
-/// where its number is another.
+/// Kernel that libtorch chooses in training a model of this shape on sequences of this length; `None` if it is not one
+/// of these.
 ///
 /// # Errors
 ///
-/// [`LmError::Engine`].
+/// [`LmError::Engine`] for a failure of libtorch.
 pub fn kernel(config: &ModelConfig, kind: Kind, device: Device, length: usize) -> Result<Option<Kernel>, LmError> {
     let heads = |heads: usize| -> Result<Tensor, LmError> {
         let size = [1, heads as i64, length as i64, config.head_dim as i64];
@@ -139,7 +139,7 @@ pub fn kernel(config: &ModelConfig, kind: Kind, device: Device, length: usize) -
     Ok(Kernel::from_repr(choice))
 }
 
-/// True where query i sees key j: i − window < j ≤ i.
+/// Mask that is true where query i attends to key j: i − window < j ≤ i.
 fn sliding(length: usize, window: usize, device: Device) -> Result<Tensor, LmError> {
     let length = length as i64;
     let all = Tensor::f_ones([length, length], (Kind::Bool, device))?;

@@ -1,4 +1,4 @@
-//! One layer: attention and a gated feed-forward network, each behind a norm and added to what goes through.
+//! One layer: attention and a gated feed-forward network, each after a norm and added to the residual stream.
 
 use tch::{Kind, Tensor};
 
@@ -8,7 +8,7 @@ use super::rope::Angles;
 use crate::checkpoint::config::{Activation, Architecture, ModelConfig};
 use crate::error::LmError;
 
-/// How a tensor is taken over into another model.
+/// Conversion of a tensor for another copy of the model.
 pub(super) type Convert<'a> = dyn Fn(&Tensor) -> Result<Tensor, LmError> + 'a;
 
 /// Root-mean-square norm.
@@ -16,7 +16,7 @@ pub(super) type Convert<'a> = dyn Fn(&Tensor) -> Result<Tensor, LmError> + 'a;
 pub struct Norm {
     pub(super) weight: Tensor,
     epsilon: f64,
-    /// Whether the numbers are multiplied by 1 + w and not by w.
+    /// Whether to multiply by 1 + w instead of w.
     centred: bool,
 }
 
@@ -25,7 +25,7 @@ pub struct Norm {
 pub struct Linear {
     pub(super) weight: Tensor,
     pub(super) bias: Option<Tensor>,
-    /// What is added to it, if it is adapted.
+    /// Low-rank adapter of the map, if it has one.
     pub(super) low_rank: Option<LowRank>,
 }
 
@@ -48,7 +48,7 @@ impl Norm {
         Ok(Self { weight: convert(&self.weight)?, ..*self })
     }
 
-    /// x w / √(mean x² + ε), computed in 32 bits and answered in what x is.
+    /// Computes x w / √(mean x² + ε) in 32 bits, and returns it in the type of x.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, LmError> {
         let kind = x.f_kind()?;
         let wide = x.f_to_kind(Kind::Float)?;
@@ -71,7 +71,7 @@ impl Linear {
         }
     }
 
-    /// The map with its own tensors converted, and with another adapter or none.
+    /// Copies the map with its tensors converted, and with another adapter or none.
     pub(super) fn map(&self, convert: &Convert<'_>, low_rank: Option<LowRank>) -> Result<Self, LmError> {
         Ok(Self { weight: convert(&self.weight)?, bias: self.bias.as_ref().map(convert).transpose()?, low_rank })
     }
@@ -81,7 +81,7 @@ impl Linear {
     }
 }
 
-/// A layer's linear maps by their names in a checkpoint, in its parameters' order.
+/// Linear maps of a layer by their names in a checkpoint, in the order of its parameters.
 #[derive(Debug)]
 pub(super) struct Maps<T> {
     pub(super) query: T,
@@ -132,7 +132,7 @@ impl Layer {
         }
     }
 
-    /// The layer with each of its norms and each of its linear maps converted.
+    /// Copies the layer with each of its norms and linear maps converted.
     pub(super) fn map(
         &self,
         convert: &Convert<'_>,
@@ -146,13 +146,13 @@ impl Layer {
         })
     }
 
-    /// The linear maps in their parameters' order.
+    /// Linear maps in the order of the parameters.
     pub(super) fn maps_mut(&mut self) -> [&mut Linear; 7] {
         let Maps { query, key, value, output, gate, up, down } = &mut self.maps;
         [query, key, value, output, gate, up, down]
     }
 
-    /// The parameters in the order of [`super::shapes`].
+    /// Parameters in the order of [`super::shapes`].
     pub fn parameters(&self) -> Vec<&Tensor> {
         let Self { attention_norm, feed_forward_norm, maps, .. } = self;
         let maps = maps.as_ref().into_list().into_iter().flat_map(Linear::tensors);
@@ -170,7 +170,7 @@ impl Layer {
             .collect()
     }
 
-    /// What goes out for the hidden states `x` of shape [rows, tokens, hidden_size]; `attend` is asked how its heads see.
+    /// Output of the layer for hidden states `x` of shape [rows, tokens, hidden_size], with `attend` as its attention.
     pub(super) fn forward(
         &self,
         x: &Tensor,

@@ -1,29 +1,29 @@
-//! An adapter of a linear map: what it adds, and what of it is merged.
+//! A low-rank adapter of a linear map: its forward pass, and its merge into the map.
 
 use tch::{Kind, Tensor};
 
 use super::layer::Convert;
 use crate::error::LmError;
 
-/// s B A, which is added to a frozen map ([`crate::checkpoint::lora`]).
+/// Low-rank adapter s B A, which is added to a frozen map ([`crate::checkpoint::lora`]).
 #[derive(Debug)]
 pub struct LowRank {
-    /// A, of shape [rank, in].
+    /// Inner factor A, [rank, in].
     pub(super) inner: Tensor,
-    /// B, of shape [out, rank].
+    /// Outer factor B, [out, rank].
     pub(super) outer: Tensor,
-    /// s.
+    /// Scaling s of the product.
     pub(super) scaling: f64,
 }
 
 impl LowRank {
-    /// y + B (s A x). Where B is zero, that is y to the last bit.
+    /// Computes y + B (s A x), which equals y to the last bit if B is zero.
     pub(super) fn add(&self, y: &Tensor, x: &Tensor) -> Result<Tensor, LmError> {
         let inner = x.f_linear(&self.inner, None::<&Tensor>)?.f_mul_scalar(self.scaling)?;
         Ok(y.f_add(&inner.f_linear(&self.outer, None::<&Tensor>)?)?)
     }
 
-    /// W + s B A, computed in 32 bits and rounded to what W is.
+    /// Computes W + s B A in 32 bits, and rounds it to the type of W.
     pub(super) fn merge(&self, weight: &Tensor) -> Result<Tensor, LmError> {
         let wide = |tensor: &Tensor| tensor.f_detach()?.f_to_kind(Kind::Float);
         let product = wide(&self.outer)?.f_matmul(&wide(&self.inner)?)?.f_mul_scalar(self.scaling)?;

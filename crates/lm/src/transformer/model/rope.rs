@@ -1,4 +1,4 @@
-//! Rotary positions: the cosines and sines by which queries and keys are turned.
+//! Rotary positions: the cosines and sines by which queries and keys are rotated.
 
 use std::f64::consts::TAU;
 
@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use crate::checkpoint::config::{Rope, RopeScaling};
 use crate::error::LmError;
 
-/// Cosines and sines of some positions, each of shape [positions, head_dim / 2] or, where rows differ, [rows, 1, 1, head_dim / 2].
+/// Cosines and sines of positions, [positions, head_dim / 2] each or, if rows differ, [rows, 1, 1, head_dim / 2].
 #[derive(Debug)]
 pub struct Angles {
     cos: Tensor,
@@ -15,14 +15,14 @@ pub struct Angles {
 }
 
 impl Rope {
-    /// The frequencies fᵢ by which a position is multiplied, of shape [head_dim / 2], in radians a token.
+    /// Frequencies fᵢ by which a position is multiplied, [head_dim / 2], radians per token.
     ///
-    /// In 32 bits, operation by operation as in the code that checkpoints were trained with: at a far position, another last bit is
-    /// another angle.
+    /// They are computed in 32 bits, operation by operation as in the code that checkpoints were trained with: at a
+    /// distant position, a difference in the last bit becomes a different angle.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn frequencies(&self, head_dim: usize) -> Result<Tensor, LmError> {
         let doubled: Vec<f32> = (0..head_dim / 2).map(|pair| (2 * pair) as f32).collect();
         let exponents = Tensor::f_from_slice(&doubled)?.f_div_scalar(head_dim as f64)?;
@@ -41,7 +41,8 @@ impl RopeScaling {
                 let is_long = wavelengths.f_gt(original / low_freq_factor)?;
                 let is_short = wavelengths.f_lt(original / high_freq_factor)?;
                 let divided = frequencies.f_div_scalar(factor)?.f_where_self(&is_long, &frequencies)?;
-                // Turns over the original positions, from the least that is not long to the most that is not short.
+                // Number of rotations over the original positions, from the shortest of the long wavelengths to the
+                // longest of the short.
                 let turns = wavelengths.f_reciprocal()?.f_mul_scalar(original)?;
                 let share = turns.f_sub_scalar(low_freq_factor)?.f_div_scalar(high_freq_factor - low_freq_factor)?;
                 let others_share = share.f_neg()?.f_add_scalar(1.0)?;
@@ -53,11 +54,11 @@ impl RopeScaling {
 }
 
 impl Angles {
-    /// Of these positions, in the precision that the model computes in.
+    /// Angles of these positions, in the type in which the model computes.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn new(rope: &Rope, head_dim: usize, positions: &[i64], kind: Kind, device: Device) -> Result<Self, LmError> {
         let frequencies = rope.frequencies(head_dim)?.f_unsqueeze(0)?;
         let positions: Vec<f32> = positions.iter().map(|position| *position as f32).collect();
@@ -66,22 +67,22 @@ impl Angles {
         Ok(Self { cos: to(angles.f_cos()?)?, sin: to(angles.f_sin()?)? })
     }
 
-    /// The same for rows of one token each, of which every one is at a position of its own.
+    /// The same angles for rows of one token, each row at its own position.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn by_row(&self) -> Result<Self, LmError> {
         let by_row = |values: &Tensor| values.f_unsqueeze(1)?.f_unsqueeze(1);
         Ok(Self { cos: by_row(&self.cos)?, sin: by_row(&self.sin)? })
     }
 
-    /// Turns a head's pairs, of which one half of the numbers holds the first and the other half the second parts. `heads` has
-    /// the shape [rows, heads, positions, head_dim].
+    /// Rotates pairs of each head's numbers, the first numbers of which are in the first half of the head and the
+    /// second in the other. `heads` has shape [rows, heads, positions, head_dim].
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn turn(&self, heads: &Tensor) -> Result<Tensor, LmError> {
         let halves = heads.f_chunk(2, -1)?;
         let (first, second) = (&halves[0], &halves[1]);
@@ -110,7 +111,7 @@ mod tests {
             RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_positions: 8192 };
         let frequencies = [2000.0, 9000.0, 4096.0].map(|tokens| TAU / tokens);
         let scaled = scaling.apply(Tensor::from_slice(&frequencies)).unwrap();
-        // 8192 / 4096 = 2 turns lie a third of the way from 1 to 4.
+        // 8192 / 4096 = 2 rotations lie a third of the way from 1 to 4.
         let [short, long, between] = frequencies;
         close(&scaled, &[short, long / 8.0, between * (2.0 / 3.0 / 8.0 + 1.0 / 3.0)]);
     }

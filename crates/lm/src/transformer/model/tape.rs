@@ -1,22 +1,22 @@
-//! What a forward pass through the layers keeps, and how cotangents go back through it.
+//! The record that a forward pass through the layers keeps, and the pull-back of cotangents through it.
 
 use tch::{Kind, Tensor, no_grad, with_grad};
 
 use super::{Layout, Transformer, rope::Angles};
 use crate::error::LmError;
 
-/// What a forward pass keeps of itself.
+/// Amount of intermediate results that a forward pass keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Nothing: it is not pulled back.
+    /// Nothing: there is no pull-back.
     Nothing,
-    /// All that differentiation needs.
+    /// Everything that differentiation needs.
     Activations,
-    /// What each layer read; the rest is computed again, a layer at a time (activation checkpointing).
+    /// Only the input of each layer; the rest is computed again, layer by layer (activation checkpointing).
     LayerInputs,
 }
 
-/// What a forward pass kept: a segment for each layer and one for the last norm.
+/// Record of a forward pass: a segment for each layer and one for the last norm.
 #[derive(Debug, Default)]
 pub struct Tape {
     segments: Vec<Segment>,
@@ -29,31 +29,33 @@ impl Tape {
     }
 }
 
-/// A part of the forward pass that is differentiated by itself, so that only its own gradients are in memory at a time.
+/// A part of the forward pass that is differentiated separately, so that only its own gradients are in memory at a
+/// time.
 #[derive(Debug)]
 struct Segment {
     input: Tensor,
-    /// With the engine's graph behind it; none where it is computed again.
+    /// Output with libtorch's graph; `None` if it is computed again.
     output: Option<Tensor>,
 }
 
-/// What the layers know of a batch beside its embeddings.
+/// Inputs of the layers besides the embeddings.
 #[derive(Debug)]
 pub struct Places<'a> {
-    /// How tokens lie in rows.
+    /// Arrangement of the tokens in rows.
     pub layout: &'a Layout,
-    /// The angles of their positions.
+    /// Rotary angles of their positions.
     pub angles: &'a Angles,
-    /// Which tokens' hidden states are asked for, by their places in the rows, one behind the other.
-    pub asked: &'a Tensor,
+    /// Tokens whose hidden states are read, by their places in the concatenated rows.
+    pub read: &'a Tensor,
 }
 
 impl Transformer {
-    /// Normed hidden states of the tokens that are asked for, of shape [asked, hidden_size], from the embeddings of all.
+    /// Runs the embeddings of all tokens through the layers, and returns normed hidden states of the tokens to be read,
+    /// [read, hidden_size].
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn forward(&self, embeddings: &Tensor, places: &Places<'_>, keep: Keep) -> Result<(Tensor, Tape), LmError> {
         let mut tape = Tape::default();
         let mut x = no_grad(|| self.enter(embeddings, places.layout))?;
@@ -77,13 +79,13 @@ impl Transformer {
         Ok((x, tape))
     }
 
-    /// The cotangent of the embeddings, from that of the hidden states; none where the forward pass kept nothing, or where adapters
-    /// are all that is trained. `add(i, g)` is given the gradient of tensor i of [`Transformer::trained`], for each of the layers and
-    /// of the last norm.
+    /// Returns the cotangent of the embeddings from that of the hidden states; `None` if the forward pass kept nothing,
+    /// or if only adapters are trained. Calls `add(i, g)` with the gradient of tensor i of [`Transformer::trained`],
+    /// for each of the layers and for the last norm.
     ///
     /// # Errors
     ///
-    /// [`LmError::Engine`].
+    /// [`LmError::Engine`] for a failure of libtorch.
     pub fn pull_back(
         &self,
         tape: Tape,
@@ -113,7 +115,7 @@ impl Transformer {
             };
             let of_layer = if adapted { self.layers[0].adapters() } else { self.layers[0].parameters() };
             let first = before + segment * of_layer.len();
-            // Nothing before the first layer is trained beside adapters.
+            // With adapters, nothing before the first layer is trained.
             let passes_on = segment > 0 || !adapted;
             let inputs: Vec<_> = passes_on.then_some(&input).into_iter().chain(trained).collect();
             let pulled = with_grad(|| output.f_mul(&cotangent)?.f_sum(Kind::Float))?;
@@ -129,16 +131,16 @@ impl Transformer {
             return Ok(None);
         }
         let (rows, length) = places.layout.shape();
-        // Embeddings are scaled on their way in, and so is what comes back.
+        // Embeddings are scaled on the way in, and so are their cotangents on the way back.
         let flat = cotangent.f_view([(rows * length) as i64, -1])?;
         Ok(Some(no_grad(|| self.scale_embeddings(&flat))?))
     }
 
-    /// A layer, or behind the last one the norm of the tokens that are asked for.
+    /// Computes a layer or, after the last one, the norm of the tokens to be read.
     fn segment(&self, segment: usize, x: &Tensor, places: &Places<'_>) -> Result<Tensor, LmError> {
         match self.layers.get(segment) {
             Some(_) => self.layer(segment, x, places.angles, places.layout),
-            None => self.norm.forward(&x.f_flatten(0, 1)?.f_index_select(0, places.asked)?),
+            None => self.norm.forward(&x.f_flatten(0, 1)?.f_index_select(0, places.read)?),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Requests of the greatest allowed size: none takes much memory or delays others.
+//! Requests of the maximum size: none takes much memory or delays others.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use super::locks::Spawned;
 use super::{run, spelling};
 
-/// Memory that a request may add to the process.
+/// Maximum memory that a request may add to the process.
 const MOST: u64 = 256 << 20;
-/// Bytes of a request that the default limits allow.
+/// Maximum size of a request under the default limits, bytes.
 const BODY: usize = 16 << 20;
 
-/// Ends a server when a test fails.
+/// Kills a server when a test fails.
 struct Ended(Child);
 
 impl Drop for Ended {
@@ -25,7 +25,7 @@ impl Drop for Ended {
 }
 
 impl Ended {
-    /// A number of bytes of the process, from Linux.
+    /// A number about the process in bytes, from Linux.
     fn memory(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with(field)).unwrap();
@@ -43,7 +43,7 @@ impl Ended {
     }
 }
 
-/// A list of a value, as long as a body may be or as there are to be of them.
+/// A list that repeats a value, as often as the body allows, up to a count.
 fn filled(begin: &str, value: &str, count: usize, end: &str) -> String {
     let count = count.min((BODY - begin.len() - end.len()) / (value.len() + 1));
     format!("{begin}{}{end}", vec![value; count].join(","))
@@ -68,7 +68,7 @@ fn no_request_of_the_default_limits_raises_the_memory_by_more_than_256_mib() {
     let long_ids = format!("[{}]", vec!["40"; 16_000].join(","));
     let letters = |count: usize| "ab c".repeat(count / 4);
     let turns = |content: &str| format!("{{\"messages\":[{{\"role\":\"user\",\"content\":\"{content}\"}}]}}");
-    // Each with the status that it is answered with, 0 where its client hangs up, and what is refused.
+    // Requests with the status of their answer, 0 if the client disconnects, and the rejected field.
     let completions = [
         ("stops beyond number", filled("{\"prompt\":\"a\",\"stop\":[", "\"a\"", 1_500_000, "]}"), 400, "body"),
         ("many stops", filled("{\"prompt\":\"a\",\"stop\":[", "\"a\"", 1_000_000, "]}"), 400, "stop"),
@@ -138,7 +138,7 @@ fn no_request_of_the_default_limits_raises_the_memory_by_more_than_256_mib() {
             reqwest::Result::Ok((status, serde_json::from_str::<Value>(&text).unwrap_or_default()))
         };
         let minutes = Duration::from_secs(300);
-        // Threads and buffers that stay.
+        // These threads and buffers stay allocated.
         for _ in 0..3 {
             let warm = json!({"prompt": ["ab", "a"], "echo": true, "logprobs": 5}).to_string();
             assert_eq!(post("completions", warm, minutes).await.unwrap().0, 200);

@@ -1,5 +1,5 @@
-//! The paper's benchmarks as EleutherAI's harness asks them of a server: every answer is what its own transformers gave.
-//! `tests/oracles/harness.py` recorded both.
+//! The paper's benchmarks as EleutherAI's harness requests them from a server: every answer equals that of transformers
+//! in the harness. `tests/oracles/harness.py` recorded both.
 
 use lm::serve::Limits;
 use reqwest::StatusCode;
@@ -9,12 +9,12 @@ use super::run;
 use super::running::{Running, limits};
 use crate::oracle::{answers, ids, numbers, speaking};
 
-/// What two ways of adding up a continuation's log-probabilities of 32 bits may differ by, in nats. Rotary frequencies that depart in
-/// their last bit show behind a thousand tokens: they are 1.3e-4.
+/// Bound of the differences between two summation orders of a continuation's 32-bit log-probabilities, nats. Rotary
+/// frequencies that differ in the last bit cause 1.3e-4 after a thousand tokens.
 const ROUNDING: f64 = 4e-5;
 
-/// What the harness reads in a choice: the log-likelihood of what stands behind so many tokens, and whether each of these is the most
-/// probable. The last token is one that had to follow.
+/// Parts of a response that the harness reads: the log-likelihood of the tokens after `context` tokens, and whether
+/// each of these is the most probable. The last token is one that had to follow.
 fn likelihood(choice: &Value, context: usize) -> (f64, bool) {
     let told = &choice["logprobs"];
     let list = |field: &str| told[field].as_array().unwrap().clone();

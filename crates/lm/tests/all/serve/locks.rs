@@ -13,13 +13,13 @@ use super::running::{Running, limits};
 use super::{endless, long, run, until};
 use crate::oracle::checkpoint;
 
-/// Connections that send many requests and read no answer, as many bytes as the system takes of each.
+/// Connections that send many requests and read no answer, with as many bytes as the system accepts of each.
 fn deaf(running: &Running, count: usize) -> Vec<TcpStream> {
     let requests = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(4000);
     let connect = |_| {
         let mut stream = TcpStream::connect(running.address).unwrap();
         stream.set_nonblocking(true).unwrap();
-        // What is not taken any more is no error of the test.
+        // A write that fails at the end is not an error of the test.
         _ = stream.write_all(requests.as_bytes());
         stream
     };
@@ -35,7 +35,7 @@ fn clients_that_ask_without_end_and_read_nothing_keep_no_one_from_being_answered
         let deaf = deaf(&running, 200);
         let begun = Instant::now();
         run(async {
-            // Each request comes by a connection of its own.
+            // Each request comes over a separate connection.
             let client = Client::builder().pool_max_idle_per_host(0).build().unwrap();
             for _ in 0..10 {
                 let request =
@@ -44,13 +44,13 @@ fn clients_that_ask_without_end_and_read_nothing_keep_no_one_from_being_answered
                 assert_eq!(response.status(), StatusCode::OK);
             }
         });
-        // As long as they hold all connections, nobody else is answered.
+        // While they hold all connections, no other client gets an answer.
         assert!(begun.elapsed() < limits.request, "{:?}", begun.elapsed());
         drop(deaf);
     }
 }
 
-/// Waits until the other side has closed a connection, reading nothing.
+/// Waits until the other side has closed a connection, without reading.
 fn closes(stream: &TcpStream, within: Duration) -> bool {
     let begun = Instant::now();
     while begun.elapsed() < within {
@@ -73,7 +73,7 @@ fn a_connection_whose_answers_nobody_reads_is_closed_as_is_one_that_is_idle() {
         assert!(closes(&stream, Duration::from_secs(10)));
     }
     let begun = Instant::now();
-    // An answer, and then the end of the connection.
+    // The server sends an answer, and then closes the connection.
     assert!(running.raw("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").starts_with("HTTP/1.1 200"));
     assert!(running.raw("").is_empty());
     assert!(begun.elapsed() < Duration::from_secs(10));
@@ -117,7 +117,7 @@ fn a_server_that_stops_ends_whatever_has_not_ended_by_its_grace() {
 
 #[test]
 fn connections_that_are_answered_nothing_hold_no_server_that_stops() {
-    // An hour of grace is for answers.
+    // The grace period of an hour is only for answers.
     let running = Running::of(&checkpoint("llama"), Limits { grace: Duration::from_secs(3600), ..limits() }, None);
     let deaf = deaf(&running, 20);
     let begun = Instant::now();
@@ -151,18 +151,18 @@ fn a_signal_ends_a_server_whose_connections_nobody_reads() {
     drop(streams);
 }
 
-/// A server in a process of its own.
+/// A server in a separate process.
 pub(super) struct Spawned {
     pub(super) address: String,
 }
 
 impl Spawned {
-    /// Waits until it answers.
+    /// Waits until the server answers.
     pub(super) fn new(server: &mut std::process::Child) -> Self {
         use std::io::{BufRead, BufReader};
         let mut line = String::new();
         BufReader::new(server.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("answers at http://").unwrap().strip_suffix("/v1").unwrap().to_owned();
+        let address = line.trim().strip_prefix("serving at http://").unwrap().strip_suffix("/v1").unwrap().to_owned();
         Self { address }
     }
 }

@@ -1,6 +1,5 @@
-//! OpenAI's own client: what it sends is answered, or refused by the name of the field.
-//! `tests/oracles/openai_client.py` recorded it, and asks a server here where `OPENAI_PYTHON` is a Python that has the
-//! client.
+//! OpenAI's own client: its requests are answered, or rejected with the field's name. `tests/oracles/openai_client.py`
+//! recorded them, and sends them to a server here if `OPENAI_PYTHON` is a Python with the client.
 
 use std::process::Command;
 
@@ -11,7 +10,7 @@ use super::running::{Running, limits};
 use super::{run, spelling};
 use crate::oracle::{answers, oracles};
 
-/// Sends a request as it was recorded.
+/// Sends a recorded request.
 async fn replay(running: &Running, request: &Value) -> (StatusCode, Value) {
     let method: Method = request["method"].as_str().unwrap().parse().unwrap();
     let mut sent = Client::new().request(method, running.url(request["path"].as_str().unwrap()));

@@ -1,5 +1,5 @@
-//! Access to a server on a loopback address: by programs and pages of this machine, and by no page of another site.
-//! Anything that is no request of its API is refused as JSON.
+//! Access to a server on a loopback address: allowed to programs and pages of this machine, and denied to pages of
+//! other sites. Invalid requests get an error in JSON.
 
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ fn a_key_that_is_there_twice_and_a_long_name_are_refused_briefly() {
                 "seed",
                 "seed: expected one value, got a second one",
             ),
-            (format!("{{\"{}\": 1}}", "a".repeat(5000)), "", "no such field here"),
+            (format!("{{\"{}\": 1}}", "a".repeat(5000)), "", "unknown field"),
             (
                 format!("{{\"prompt\": [1], \"model\": \"{}\"}}", "a".repeat(5000)),
                 "model",

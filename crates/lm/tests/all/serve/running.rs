@@ -1,4 +1,4 @@
-//! A server that a test talks to.
+//! A server for tests, and requests to it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -45,7 +45,7 @@ impl Running {
     pub(crate) fn of(folder: &Path, limits: Limits, api_key: Option<&str>) -> Self {
         let model = Transformer::read(folder, Dtype::Float32, Device::Cpu).unwrap();
         let text = Text::read(folder, &Replaced::default(), date(2024, 7, 26).at(12, 0, 0, 0)).unwrap();
-        let settings = serve::Settings {
+        let settings = serve::ServerSettings {
             address: ([127, 0, 0, 1], 0).into(),
             api_key: api_key.map(str::to_owned),
             name: "tiny".to_owned(),
@@ -70,7 +70,7 @@ impl Running {
         format!("http://{}{route}", self.address)
     }
 
-    /// Asks, and answers the status and the JSON.
+    /// Sends a request, and returns the status and the JSON of the response.
     pub(crate) async fn post(&self, route: &str, body: &Value) -> (StatusCode, Value) {
         let response = Client::new().post(self.url(route)).json(body).send().await.unwrap();
         (response.status(), response.json().await.unwrap())
@@ -86,14 +86,14 @@ impl Running {
         reqwest::get(self.url(route)).await.unwrap().text().await.unwrap()
     }
 
-    /// The number of a metric without labels.
+    /// Value of a metric without labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let text = self.text("/metrics").await;
         let line = text.lines().find(|line| line.split(' ').next() == Some(name));
         line.unwrap_or_else(|| panic!("{name}: {text}")).split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    /// Sends raw bytes, and returns all that comes back until the connection is closed.
+    /// Sends raw bytes, and returns everything received until the connection is closed.
     pub(crate) fn raw(&self, text: impl AsRef<[u8]>) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

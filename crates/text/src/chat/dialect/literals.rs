@@ -50,7 +50,7 @@ pub(super) fn python_text(literal: &str) -> Result<Option<String>, String> {
         let code = |digits: &str, radix: u32| {
             let is_number = !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
             let code = if is_number { u32::from_str_radix(digits, radix).ok() } else { None };
-            code.and_then(char::from_u32).ok_or_else(|| format!("\\{escape}{digits} is no character"))
+            code.and_then(char::from_u32).ok_or_else(|| format!("\\{escape}{digits} is not a character"))
         };
         let digits = match escape {
             'x' => 2,

@@ -20,7 +20,7 @@ pub(super) fn rewrite(tokens: &mut [Token<'_>], begin: usize) {
         let first = first_of(tokens, begin, index, |index| bounds_product(tokens, index));
         let is_behind = |index: usize| tokens[index].is_any(&["*", "/", "//", "%"]);
         let last = last_of(tokens, index, |index| bounds_product(tokens, index) || is_behind(index));
-        // Where an operand is missing the engine says so.
+        // The engine reports a missing operand.
         if first < index && last > index {
             tokens[index].text = Some(",".to_owned());
             call(tokens, REMAINDER, first, last);
@@ -28,7 +28,7 @@ pub(super) fn rewrite(tokens: &mut [Token<'_>], begin: usize) {
     }
     let mut index = begin;
     while index < tokens.len() {
-        // Equality is the engine's own, unless it is chained to another comparison.
+        // The engine's own equality is used unless it is chained to another comparison.
         if operator(tokens, index).is_some_and(|operator| !matches!(operator, "==" | "!=")) {
             index = compare(tokens, begin, index);
         }
@@ -46,7 +46,7 @@ fn call(tokens: &mut [Token<'_>], function: &str, first: usize, last: usize) {
 fn compare(tokens: &mut [Token<'_>], begin: usize, index: usize) -> usize {
     let first = first_of(tokens, begin, index, |index| bounds_comparison(tokens, index));
     let last = last_of(tokens, index, |index| bounds_comparison(tokens, index));
-    // Where an operand is missing the engine says so.
+    // The engine reports a missing operand.
     if first == index || last == index {
         return index;
     }

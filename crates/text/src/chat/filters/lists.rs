@@ -46,7 +46,7 @@ pub(super) const FILTERS: [(&str, Filter); 24] = [
 /// Looks up `value[key]` or `value.key` as Jinja2 does; undefined if there is none.
 fn look_up(value: &Value, key: &Value) -> Result<Value, Error> {
     if value.is_undefined() {
-        return Err(fail(format!("{key}: looked up in what is undefined")));
+        return Err(fail(format!("{key}: looked up in an undefined value")));
     }
     Ok(value.get_item(key).unwrap_or(Value::UNDEFINED))
 }
@@ -106,7 +106,7 @@ fn sorted<T>(state: &State<'_, '_>, mut values: Vec<(Value, T)>, reverse: bool) 
         if let Err(error) = compare(left, right) {
             failed.get_or_insert(error);
         }
-        // An order of all values, which is Python's where that has one. Equal values stay in their order either way.
+        // The engine's order of all values, which agrees with Python's where that is defined. The sort is stable.
         let order = left.cmp(right);
         if reverse { order.reverse() } else { order }
     });
@@ -116,7 +116,7 @@ fn sorted<T>(state: &State<'_, '_>, mut values: Vec<(Value, T)>, reverse: bool) 
 fn last(state: &mut State<'_, '_>, arguments: &[Value]) -> Result<Value, Error> {
     let (value, _) = subject(arguments)?;
     if value.downcast_object_ref::<Generator>().is_some() {
-        return Err(fail("last: a generator has none before it is a list"));
+        return Err(fail("last: a generator has no last item; convert it to a list"));
     }
     Ok(items(state, value)?.pop().unwrap_or(Value::UNDEFINED))
 }

@@ -1,6 +1,6 @@
 //! `generation_config.json` has the defaults of a request's fields, as in vLLM.
 
-use lm::engine::generate::{Finish, Settings, generate};
+use lm::engine::generate::{Finish, GenerationSettings, generate};
 use serde_json::{Value, json};
 
 use super::run;
@@ -8,12 +8,14 @@ use super::running::{Running, limits};
 use crate::oracle::{checkpoint, copy_files, ids, model};
 
 #[test]
-fn ends_and_drawing_are_the_file_s_unless_a_request_says_otherwise() {
+fn requests_override_the_sampling_parameters_and_end_tokens_of_the_file() {
     let prompt: Vec<u32> = (20..29).collect();
     let llama = model("llama");
-    let told = |settings: Settings| generate(&llama, &[&prompt], &settings).unwrap().remove(0);
-    let greedy = told(Settings { max_tokens: 12, ..Settings::default() }).response;
-    let penalised = told(Settings { max_tokens: 12, repetition_penalty: Some(1.5), ..Settings::default() }).response;
+    let told = |settings: GenerationSettings| generate(&llama, &[&prompt], &settings).unwrap().remove(0);
+    let greedy = told(GenerationSettings { max_tokens: 12, ..GenerationSettings::default() }).response;
+    let penalised =
+        told(GenerationSettings { max_tokens: 12, repetition_penalty: Some(1.5), ..GenerationSettings::default() })
+            .response;
     assert_ne!(greedy, penalised);
     let text = |tokens: &[u32]| tokens.iter().map(|token| format!(" {token}")).collect::<String>();
     let end = greedy.iter().position(|token| greedy[..3].iter().all(|first| first != token)).unwrap_or(2);
@@ -41,10 +43,10 @@ fn ends_and_drawing_are_the_file_s_unless_a_request_says_otherwise() {
         answer(json!({"repetition_penalty": 1.5}), json!({"temperature": 0, "repetition_penalty": 1})),
         length(&greedy)
     );
-    // Its ends take the place of the configuration's.
+    // Its end tokens replace those of the configuration.
     let ended = answer(json!({"temperature": 0, "eos_token_id": [95, greedy[end]]}), json!({}));
     assert_eq!(ended.1, "stop");
     assert!(text(&greedy).starts_with(&ended.0), "{ended:?}");
-    let library = told(Settings { max_tokens: 12, stop: vec![greedy[end]], ..Settings::default() });
+    let library = told(GenerationSettings { max_tokens: 12, stop: vec![greedy[end]], ..GenerationSettings::default() });
     assert_eq!((library.finish, ids(&json!(library.response)).last()), (Finish::Stop, Some(&greedy[end])));
 }

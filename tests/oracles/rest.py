@@ -33,7 +33,7 @@ FORMULAS = {
     "simpo": "mean over pairs of -(1 - e) log sig(z) - e log sig(-z), z = beta (m_w - m_l) - target_margin, m means",
     "alphapo": "as simpo, of the means bent to (1 - exp(-alpha m)) / alpha",
     "dpop": "mean over pairs of -log sig(beta (r_w - r_l - penalty max(0, -r_w))), r = log pi - log pi_ref summed "
-            "(arXiv 2402.13228, equation 3)",
+            "(arXiv 2402.13228)",
     "reward_model": "mean over pairs of -log sig(score_w - score_l - margin) + centring (score_w + score_l)^2",
     "weighted dpo": "mean over pairs of weight (-log sig(beta h)): the weights are not divided by their sum",
 }

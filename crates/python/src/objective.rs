@@ -173,8 +173,8 @@ impl Objective {
         self.configured.objective().parameters()
     }
 
-    /// The evaluator and its buffers. After a panic under the lock they are used again: an evaluation overwrites all that
-    /// another one left.
+    /// The evaluator and its buffers. They are used again after a panic under the lock, as an evaluation overwrites all
+    /// that another one left.
     fn door(&self) -> MutexGuard<'_, Door> {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }

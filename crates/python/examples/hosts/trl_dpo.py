@@ -1,14 +1,13 @@
-"""TRL's DPOTrainer with any loss over preferences: PreferenceTrainer(objective=ol.objective("simpo"), ...)."""
+"""TRL's DPOTrainer with any loss over preferences."""
 import torch
 from trl import DPOTrainer
 
+import objective_lake as ol
 from objective_lake.torch import loss
 
 
 class PreferenceTrainer(DPOTrainer):
-    def __init__(self, *arguments, objective, **options):
-        super().__init__(*arguments, **options)
-        self.objective = objective
+    objective = ol.objective("simpo")
 
     def _compute_loss(self, model, inputs, return_outputs=False):
         tokens, mask = inputs["input_ids"], inputs["completion_mask"]

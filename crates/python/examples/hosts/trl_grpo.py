@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer with any policy-gradient loss: its objective has advantage="given"."""
+"""TRL's GRPOTrainer with any policy-gradient loss."""
 import torch
 from trl import GRPOTrainer
 
@@ -7,7 +7,7 @@ from objective_lake.torch import loss
 
 
 class PolicyTrainer(GRPOTrainer):
-    objective = None
+    objective = ol.objective("dapo", advantage="given")
 
     def _compute_loss(self, model, inputs):
         ids, mask = ([inputs[f"{part}_{kind}"] for part in ("prompt", "completion")] for kind in ("ids", "mask"))

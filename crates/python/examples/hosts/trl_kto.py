@@ -1,12 +1,13 @@
-"""TRL's KTOTrainer with any loss over labelled responses: LabelledTrainer(objective=ol.objective("bco"), ...)."""
+"""TRL's KTOTrainer with any loss over labelled responses."""
 import torch
 from trl import KTOTrainer
 
+import objective_lake as ol
 from objective_lake.torch import loss
 
 
 class LabelledTrainer(KTOTrainer):
-    objective = None
+    objective = ol.objective("bco")
 
     def side(self, model, inputs, prefix):
         tokens, mask = inputs[f"{prefix}input_ids"], inputs[f"{prefix}completion_mask"]

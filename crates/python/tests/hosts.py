@@ -8,6 +8,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import objective_lake as ol
+
 HOSTS = Path(__file__).parents[1] / "examples" / "hosts"
 WORDS = ["<pad>", "<eos>", "<unk>", *"abcdefghijklmnopqrstuvwxyz"]
 
@@ -42,6 +44,11 @@ def letters(count, seed):
     generator = torch.Generator().manual_seed(seed)
     places = torch.randint(3, len(WORDS), (count,), generator=generator)
     return " ".join(WORDS[place] for place in places)
+
+
+def given(name):
+    """A policy-gradient method whose advantages the trainer gives; it cannot subtract a divergence from its rewards."""
+    return ol.objective(name, advantage="given", **({"divergence_place": "corrected"} if name == "rloo" else {}))
 
 
 def gradients(model, value):

@@ -10,7 +10,7 @@ import objective_lake as ol
 pytest.importorskip("trl")
 import torch  # noqa: E402
 from datasets import Dataset, disable_progress_bars  # noqa: E402
-from hosts import assert_same, example, letters, model, tokenizer  # noqa: E402
+from hosts import assert_same, example, given, letters, model, tokenizer  # noqa: E402
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, KTOConfig, KTOTrainer  # noqa: E402
 
 disable_progress_bars()
@@ -19,11 +19,10 @@ COLUMNS = {"log_prob", "reference_log_prob", "weight", "desirable", "behaviour_l
 RECORDS = 4
 
 
-def methods(data, **parameters):
+def methods(data, of=ol.objective):
     """The methods of this kind of data that read nothing that TRL does not compute."""
-    for name, method in ol.methods().items():
-        if method.data == data and name != "sum" and set(ol.objective(name, **parameters).columns) <= COLUMNS:
-            yield name
+    names = [name for name, method in ol.methods().items() if method.data == data and name != "sum"]
+    return [name for name in names if set(of(name).columns) <= COLUMNS]
 
 
 def made(trainer, config, folder, records, seed=1, **options):
@@ -136,6 +135,6 @@ def test_every_loss_over_labelled_responses_trains(name, labelled):
     trains(labelled, ol.objective(name))
 
 
-@pytest.mark.parametrize("name", methods("groups", advantage="given"))
+@pytest.mark.parametrize("name", methods("groups", given))
 def test_every_policy_gradient_loss_trains(name, sampled):
-    trains(sampled, ol.objective(name, advantage="given"))
+    trains(sampled, given(name))

@@ -6,7 +6,7 @@ import objective_lake as ol
 
 pytest.importorskip("verl")
 import torch  # noqa: E402
-from hosts import assert_same, example  # noqa: E402
+from hosts import assert_same, example, given  # noqa: E402
 from test_hosts import sampled  # noqa: E402
 from verl.trainer.ppo.core_algos import get_policy_loss_fn  # noqa: E402
 from verl.workers.config import ActorConfig  # noqa: E402
@@ -55,15 +55,11 @@ def test_other_losses_are_verls(method, theirs, parameters, options):
     assert_same(*both(method, theirs, "seq-mean-token-mean", options=options, **parameters))
 
 
-def policy_gradients():
-    for name, own in ol.methods().items():
-        if own.data == "groups":
-            objective = ol.objective(name, advantage="given")
-            if "rollout_log_prob" not in objective.columns and "reference_log_prob" not in objective.columns:
-                yield name
+READ = {"log_prob", "behaviour_log_prob", "advantage"}
+REACHED = [name for name, own in ol.methods().items() if own.data == "groups" and set(given(name).columns) <= READ]
 
 
-@pytest.mark.parametrize("name", policy_gradients())
+@pytest.mark.parametrize("name", REACHED)
 def test_every_policy_gradient_loss_is_reached(name):
     example("verl_loss").register(name)
     language_model, log_prob, old, _, advantages, mask = sampled()

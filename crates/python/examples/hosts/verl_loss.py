@@ -11,7 +11,7 @@ def register(method, **parameters):
     @register_policy_loss(f"ol_{method}")
     def policy_loss(old_log_prob, log_prob, advantages, response_mask, loss_agg_mode, config, rollout_is_weights=None):
         own = ol.objective(method, advantage="given", aggregation=AGGREGATION[loss_agg_mode], **parameters)
-        # Losses are proportional to advantages, so a token's advantage carries its weight for rollout correction.
+        # A token's advantage carries its weight: the loss is proportional to it, except in dro, clip_cov and kl_cov.
         advantages = advantages if rollout_is_weights is None else advantages * rollout_is_weights
         rows = response_mask.bool().any(-1)
         columns = {"log_prob": log_prob, "behaviour_log_prob": old_log_prob, "advantage": advantages}

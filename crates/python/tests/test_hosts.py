@@ -199,3 +199,25 @@ def test_skyrls_policy_loss_is_the_sum_of_the_clipped_losses(monkeypatch):
     ours, metrics = registered["ol_grpo"](log_prob, old, advantages, None, loss_mask=mask, rollout_logprobs=rollout)
     assert_same(language_model, ours, (clipped(log_prob, old, advantages) * mask).sum())
     assert "clip_fraction" in metrics
+
+
+def test_nemo_rls_loss_function_is_the_clipped_loss_over_the_tokens_of_the_step(monkeypatch):
+    # The interface of NeMo-RL's losses as its repository publishes it; the package needs a GPU.
+    module = types.ModuleType("nemo_rl.algorithms.loss.interfaces")
+    module.LossType = types.SimpleNamespace(TOKEN_LEVEL="token_level")
+    module.LossInputType = types.SimpleNamespace(LOGPROB="logprob")
+    for name in ("nemo_rl", "nemo_rl.algorithms", "nemo_rl.algorithms.loss"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    language_model, log_prob, old, rollout, advantages, mask = sampled()
+    first = torch.zeros(4, 1)
+    columns = {"advantages": advantages, "prev_logprobs": old, "generation_logprobs": rollout, "token_mask": mask.float()}
+    data = {name: torch.cat([first, own], 1) for name, own in columns.items()}
+    data["sample_mask"] = torch.tensor([1.0, 1.0, 0.0, 1.0])
+    policy_loss = example("nemo_rl_loss").PolicyLoss("grpo")
+    ours, metrics = policy_loss(
+        data=data, global_valid_seqs=torch.tensor(6), global_valid_toks=torch.tensor(20), next_token_logprobs=log_prob
+    )
+    kept = mask * data["sample_mask"][:, None]
+    assert_same(language_model, ours, (clipped(log_prob, old, advantages) * kept).sum() / 20)
+    assert "clip_fraction" in metrics

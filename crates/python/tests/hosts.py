@@ -54,7 +54,7 @@ def given(name):
 def gradients(model, value):
     """The gradients of a loss, by parameter."""
     model.zero_grad()
-    value.backward()
+    value.backward(retain_graph=True)
     return {name: own.grad.clone() for name, own in model.named_parameters() if own.grad is not None}
 
 

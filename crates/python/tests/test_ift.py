@@ -175,6 +175,6 @@ def test_trls_sft_trainer_trains_by_intuitive_fine_tuning(tmp_path):
     assert (own.model.get_input_embeddings().weight == before).all()
     with pytest.raises(ValueError, match="^padding_free: expected False"):
         SFTTrainer(
-            model=model(), args=trl.SFTConfig(padding_free=True, **arguments),
+            model=model(), args=trl.SFTConfig(padding_free=True, max_length=None, **arguments),
             train_dataset=Dataset.from_list(data), processing_class=tokenizer(),
         )

@@ -11,6 +11,7 @@ pytest.importorskip("trl")
 import torch  # noqa: E402
 from datasets import Dataset, disable_progress_bars  # noqa: E402
 from hosts import assert_same, example, given, letters, model, tokenizer  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, KTOConfig, KTOTrainer  # noqa: E402
 
 disable_progress_bars()
@@ -29,19 +30,26 @@ def made(trainer, config, folder, records, seed=1, **options):
     options = {"report_to": [], "use_cpu": True, "max_steps": 2, "learning_rate": 1e-2, "disable_tqdm": True,
                "per_device_train_batch_size": RECORDS, "save_strategy": "no", "bf16": False,
                "gradient_checkpointing": False, "output_dir": str(folder), **options}
-    rest = {"ref_model": model(0)} if trainer.__mro__[1] is not GRPOTrainer else {}
+    policy, rest = model(seed), {"ref_model": model(0)}
+    if issubclass(trainer, GRPOTrainer):
+        # This trainer reads the reference from where the policy is.
+        policy.save_pretrained(folder / "policy")
+        policy = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
+        rest = {"reward_funcs": lambda completions, **_: [float(len(own) % 5) for own in completions]}
     return trainer(
-        model=model(seed), args=config(**options), train_dataset=Dataset.from_list(records),
-        processing_class=tokenizer(), **rest, **RESTS.get(trainer.__mro__[1], {}),
+        model=policy, args=config(**options), train_dataset=Dataset.from_list(records), processing_class=tokenizer(),
+        **rest,
     )
 
 
-RESTS = {GRPOTrainer: {"reward_funcs": lambda completions, **_: [float(len(own) % 5) for own in completions]}}
+BATCHES = {}
 
 
 def batch(trainer):
-    inputs = next(iter(trainer.get_train_dataloader()))
-    return trainer._prepare_inputs(inputs)
+    """The first batch of a trainer, which may have sampled it."""
+    if trainer not in BATCHES:
+        BATCHES[trainer] = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    return dict(BATCHES[trainer])
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +115,9 @@ def test_policy_gradient_losses_and_their_gradients_are_trls(name, sampled):
     inputs["old_per_token_logps"] = now - 0.4 * torch.rand(now.shape, generator=generator)
     inputs["advantages"] = torch.randn(len(tokens), generator=generator)
     trainer.loss_type = name
-    # What the two call by other names.
-    own = {"dr_grpo": {"max_tokens": trainer.max_completion_length}, "cispo": {"max_ratio": trainer.epsilon_high}}
+    # TRL has these from its configuration.
+    own = {"dr_grpo": {"max_tokens": trainer.max_completion_length}, "cispo": {"max_ratio": trainer.epsilon_high},
+           "dapo": {"clip_high": trainer.epsilon_high}}
     trainer.importance_sampling_level = "sequence" if name == "luspo" else "token"
     trainer.objective = ol.objective(name, advantage="given", beta=0.2, **own.get(name, {}))
     ours = trainer.compute_loss(trainer.model, inputs)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+import numpy as np
 import torch
 import transformers
 
@@ -73,8 +74,7 @@ class Anticipated:
         if not self.model.training:
             return lambda_at(self.objective, 1.0)
         step, steps = self.state.global_step, self.args.get_warmup_steps(self.state.max_steps)
-        generator = torch.Generator().manual_seed((self.args.seed << 32) + step)
-        draw = torch.randn((), generator=generator, dtype=torch.float64).item()
+        draw = np.random.default_rng([self.args.seed, step]).standard_normal()
         return lambda_at(self.objective, step / steps if step < steps else 1.0, draw)
 
     def get_batch_samples(self, *arguments: Any, **options: Any) -> tuple[list, Any]:

@@ -14,9 +14,9 @@ from verl.workers.config import ActorConfig  # noqa: E402
 MODES = ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
 
 
-def config(**options):
+def config(tokens=20, responses=8, **options):
     own = ActorConfig(strategy="fsdp", rollout_n=1, ppo_micro_batch_size_per_gpu=1, **options)
-    own.global_batch_info.update(batch_num_tokens=20, global_batch_size=8, dp_size=2, loss_scale_factor=7)
+    own.global_batch_info.update(batch_num_tokens=tokens, global_batch_size=responses, dp_size=2, loss_scale_factor=7)
     return own
 
 
@@ -63,9 +63,10 @@ REACHED = [name for name, own in ol.methods().items() if own.data == "groups" an
 def test_every_policy_gradient_loss_is_reached(name):
     example("verl_loss").register(name)
     language_model, log_prob, old, _, advantages, mask = sampled()
+    # A micro-batch that is the whole step, as clip_cov and kl_cov compare the tokens of a step.
     value, _ = get_policy_loss_fn(f"ol_{name}")(
         old_log_prob=old, log_prob=log_prob, advantages=advantages, response_mask=mask, loss_agg_mode="token-mean",
-        config=config(),
+        config=config(int(mask.sum()), len(mask)),
     )
     value.backward()
     assert torch.isfinite(value) and any(weight.grad.abs().max() > 0 for weight in language_model.parameters())

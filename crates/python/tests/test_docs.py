@@ -52,4 +52,4 @@ def test_the_notebook_prints_what_it_says():
             assert output.getvalue() == "".join(recorded)
             printed += len(recorded)
     assert printed >= 5
-    assert len(names["axes"].lines) == 5
+    assert len(names["axes"].lines) == 4

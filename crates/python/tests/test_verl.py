@@ -5,10 +5,11 @@ import pytest
 import objective_lake as ol
 
 pytest.importorskip("verl")
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from hosts import assert_same, example, given  # noqa: E402
 from test_hosts import sampled  # noqa: E402
-from verl.trainer.ppo.core_algos import get_policy_loss_fn  # noqa: E402
+from verl.trainer.ppo.core_algos import get_adv_estimator_fn, get_policy_loss_fn  # noqa: E402
 from verl.workers.config import ActorConfig  # noqa: E402
 
 MODES = ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
@@ -70,3 +71,31 @@ def test_every_policy_gradient_loss_is_reached(name):
     )
     value.backward()
     assert torch.isfinite(value) and any(weight.grad.abs().max() > 0 for weight in language_model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("advantage", "theirs", "parameters"),
+    [("leave_one_out", "rloo", {"scale": "none"}), ("length_weighted", "opo", {"scale": "none"}),
+     ("group_mean", "grpo", {"scale": "group"})],
+)
+def test_advantages_are_verls(advantage, theirs, parameters):
+    example("verl_advantage").register(advantage, **parameters)
+    generator = torch.Generator().manual_seed(3)
+    mask = (torch.arange(6)[None] < torch.tensor([[6], [2], [5], [1], [3], [4]])).float()
+    rewards = torch.zeros(6, 6)
+    rewards[range(6), mask.sum(-1).long() - 1] = torch.randn(6, generator=generator)
+    index = np.array(["b", "a", "b", "a", "b", "a"], dtype=object)
+    (ours, _), (other, _) = (
+        get_adv_estimator_fn(name)(token_level_rewards=rewards.clone(), response_mask=mask, index=index)
+        for name in (f"ol_{advantage}", theirs)
+    )
+    # verl adds 1e-6 to the standard deviation of a group.
+    assert torch.allclose(ours, other, rtol=1e-5 if theirs == "grpo" else 1e-6, atol=1e-6)
+
+
+def test_max_rl_divides_by_the_mean_reward_of_the_group():
+    example("verl_advantage").register("max_rl")
+    rewards = torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    mask, index = torch.ones(4, 2), np.array([0, 0, 1, 2])
+    ours, _ = get_adv_estimator_fn("ol_max_rl")(token_level_rewards=rewards, response_mask=mask, index=index)
+    assert torch.allclose(ours[:2], torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), atol=1e-5)

@@ -13,9 +13,11 @@ def register(advantage, **parameters):
 
     @register_adv_est(f"ol_{advantage}")
     def advantages(token_level_rewards, response_mask, index, **_):
-        mask = response_mask.cpu().numpy().astype(bool)
         _, group = np.unique(index, return_inverse=True)
-        reward = (token_level_rewards * response_mask).sum(-1, keepdim=True).cpu().numpy()
-        answer = linear.evaluate(log_prob=np.full(mask.shape, -1.0), mask=mask, reward=reward, group=group)
-        own = torch.from_numpy(-len(mask) * answer.cotangents["log_prob"]).to(token_level_rewards)
+        order = np.argsort(group, kind="stable")  # the responses of a group lie together
+        mask = response_mask.cpu().numpy().astype(bool)[order]
+        reward = (token_level_rewards * response_mask).sum(-1, keepdim=True).cpu().numpy()[order]
+        answer = linear.evaluate(log_prob=np.full(mask.shape, -1.0), mask=mask, reward=reward, group=group[order])
+        own = torch.zeros_like(token_level_rewards)
+        own[order] = torch.from_numpy(-len(mask) * answer.cotangents["log_prob"]).to(own)
         return own, own

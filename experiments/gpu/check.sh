@@ -11,8 +11,7 @@ device=cuda
 case $device in cuda|cpu) ;; *) echo "check.sh: --device: expected cuda or cpu, got $device" >&2; exit 2 ;; esac
 
 . experiments/programs.sh
-python=$(a_python peer-2.11.0 'import torch, transformers; assert torch.__version__.startswith("2.11.")' \
-  torch==2.11.0 transformers==5.23.0 safetensors==0.8.0)
+python=$(a_python_with_torch)
 if [ "$device" = cuda ]; then
   # The engine with the libraries that a GPU needs is the one that is compared with.
   LIBTORCH=$("$python" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parent)')

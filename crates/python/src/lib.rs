@@ -7,6 +7,7 @@
 use pyo3::prelude::*;
 
 mod columns;
+mod documentation;
 mod error;
 mod method;
 mod objective;

@@ -6,11 +6,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use strum::IntoEnumIterator;
 
+use crate::documentation::docstring;
 use crate::error::value_error;
 use crate::parameters::write_value;
-
-/// The documentation of the methods, by name.
-const DOCUMENTATION: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/documentation.rs"));
 
 /// A method: what it is, what it learns from, its parameters and where it is from.
 #[pyclass(frozen, get_all, module = "objective_lake")]
@@ -21,7 +19,7 @@ pub(crate) struct Method {
     columns: Vec<&'static str>,
     parameters: Py<PyDict>,
     source: &'static str,
-    doc: &'static str,
+    doc: String,
 }
 
 /// A parameter of a method: its default, what is allowed, and its purpose.
@@ -49,7 +47,6 @@ pub(crate) fn methods(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         }
         let requirements = (method.build)(&Parameters::new()).map_err(value_error)?.requirements();
         let name = method.name;
-        let documented = DOCUMENTATION.iter().find(|(documented, _)| *documented == name);
         let method = Method {
             name,
             summary: method.summary,
@@ -57,7 +54,7 @@ pub(crate) fn methods(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
             columns: crate::columns::names(&requirements).collect(),
             parameters: parameters.unbind(),
             source: method.source,
-            doc: documented.map_or(method.summary, |(_, text)| text),
+            doc: docstring(method.documentation),
         };
         methods.set_item(name, method)?;
     }

@@ -360,7 +360,7 @@ mod tests {
             ("betta=1", "did you mean beta?"),
             ("stage.1.method.betta=1", "run.toml: stage[1].method: dpo.betta: unknown parameter; allowed: beta, "),
             ("stage.1.method.betta=1", "; did you mean beta?"),
-            ("stage.1.method.name=pdo", "; did you mean dpo?"),
+            ("stage.1.method.name=simpoo", "; did you mean simpo?"),
             (
                 "optimizer=sdg",
                 "stage[0].optimizer: optimizer: expected one of rmsprop, adamw, sgd, got \"sdg\"; did you",

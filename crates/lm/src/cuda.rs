@@ -14,9 +14,9 @@ use cudarc::nccl::{result, sys};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use tch::{Device, Kind, Tensor};
 
-use crate::device::send;
 use crate::error::LmError;
-use crate::train::ranks::Link;
+use crate::link::Link;
+use crate::transfer::send;
 
 /// File name of the CUDA half of libtorch.
 const LIBRARY: &str = "libtorch_cuda.so";

@@ -1,9 +1,8 @@
-//! The device that computes, and transfers of numbers to it.
+//! The device that computes.
 
 use std::error::Error;
 
-use tch::kind::Element;
-use tch::{Cuda, Device, Kind, Tensor};
+use tch::{Cuda, Device};
 
 use crate::cuda::open;
 use crate::error::LmError;
@@ -35,20 +34,6 @@ pub fn device(name: &str) -> Result<Device, LmError> {
         }
         _ => Ok(Device::Cuda(index)),
     }
-}
-
-/// Copies numbers into a tensor on a device. Copies to a GPU are asynchronous.
-///
-/// # Errors
-///
-/// [`LmError::Engine`] for a failure of libtorch.
-pub fn send<T: Element>(values: &[T], kind: Kind, device: Device) -> Result<Tensor, LmError> {
-    let here = Tensor::f_from_slice(values)?.f_to_kind(kind)?;
-    if !device.is_cuda() {
-        return Ok(here);
-    }
-    // An asynchronous copy needs pinned memory.
-    Ok(here.f_pin_memory(device)?.f_to_device_(device, kind, true, false)?)
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //! - [`engine`]: generation of responses, many at a time.
 //! - [`mod@serve`]: an OpenAI-compatible HTTP server of a model.
 //! - [`inspect`]: log-probabilities of responses, and summaries of models and of memory.
-//! - [`device`]: the device that computes, and transfers to it.
+//! - [`device`]: the device that computes, and [`transfer`] of numbers to it.
+//! - [`link`]: the connection between the processes of a run.
 //! - [`error`]: errors of the fine-tuner.
 
 pub mod checkpoint;
@@ -15,6 +16,8 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod inspect;
+pub mod link;
 pub mod serve;
 pub mod train;
+pub mod transfer;
 pub mod transformer;

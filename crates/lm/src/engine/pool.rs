@@ -6,8 +6,8 @@
 
 use tch::{Kind, Tensor};
 
-use crate::device::send;
 use crate::error::LmError;
+use crate::transfer::send;
 use crate::transformer::model::{Heads, Layout, Transformer};
 
 /// Minimum number of slots that are allocated at a time.

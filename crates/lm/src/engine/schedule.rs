@@ -15,8 +15,8 @@ use super::generate::{Finish, Scored};
 use super::pool::{Pass, Pool};
 use super::prefixes::Prefixes;
 use super::sampling::{Sampling, most_probable, penalise};
-use crate::device::send;
 use crate::error::LmError;
+use crate::transfer::send;
 use crate::transformer::head::{Head, Scores};
 use crate::transformer::model::Transformer;
 

@@ -9,7 +9,6 @@
 mod mpi;
 
 use std::cell::Cell;
-use std::fmt::Debug;
 use std::ops::Range;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -22,30 +21,7 @@ use training::{Given, Ranks, agree};
 use crate::cuda::Nccl;
 use crate::device::device;
 use crate::error::{LmError, refuse_setting};
-
-/// A connection between processes.
-pub trait Link: Debug {
-    /// Rank of this process, from 0.
-    fn rank(&self) -> usize;
-
-    /// Number of processes.
-    fn size(&self) -> usize;
-
-    /// Gathers bytes from all processes, in the order of their ranks.
-    ///
-    /// # Errors
-    ///
-    /// [`LmError::Link`] and [`LmError::Engine`].
-    fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, LmError>;
-
-    /// Sums the tensors of all processes in place. They must be contiguous, in 32 bits, and of the same shapes in all
-    /// processes.
-    ///
-    /// # Errors
-    ///
-    /// [`LmError::Link`] and [`LmError::Engine`].
-    fn sum(&self, tensors: &[&Tensor]) -> Result<(), LmError>;
-}
+use crate::link::Link;
 
 /// Processes of a run.
 #[derive(Debug)]

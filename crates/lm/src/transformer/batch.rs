@@ -6,8 +6,8 @@ use objective::Freeze;
 use strum::{Display, EnumString, VariantNames};
 use tch::{Kind, Tensor};
 
-use crate::device::send;
 use crate::error::LmError;
+use crate::transfer::send;
 use crate::transformer::model::rope::Angles;
 use crate::transformer::model::tape::Places;
 use crate::transformer::model::{Layout, Transformer};

@@ -25,8 +25,8 @@ use objective::{Statistic, TeacherDivergence, TokenStatistics};
 use tch::{Device, Kind, Tensor, no_grad};
 use training::Frozen;
 
-use crate::device::send;
 use crate::error::LmError;
+use crate::transfer::send;
 
 /// Number of logits in memory at a time: 512 MiB, and a few times that for some statistics. Smaller chunks are slower,
 /// as the product for each chunk reads all of the weights. A chunk has at least one token.

@@ -4,9 +4,10 @@ use std::process::Command;
 use std::sync::{Arc, Barrier, Mutex};
 
 use lm::error::LmError;
+use lm::link::Link;
 use lm::train::micro_batch::plan;
 use lm::train::policy::LmPolicy;
-use lm::train::ranks::{Link, Processes, Worker};
+use lm::train::ranks::{Processes, Worker};
 use lm::train::reference::Reference;
 use lm::transformer::batch::Packing;
 use lm::transformer::model::tape::Keep;

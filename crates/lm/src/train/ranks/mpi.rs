@@ -8,8 +8,8 @@ use mpi::traits::{Communicator, CommunicatorCollectives};
 use mpi::{Count, initialize};
 use tch::Tensor;
 
-use super::Link;
 use crate::error::LmError;
+use crate::link::Link;
 
 /// Number of elements that are summed at a time.
 const PART: usize = 1 << 22;

@@ -104,8 +104,8 @@ pub(super) fn fill_region_weights<'a>(
     clipped.record(metrics);
 }
 
-/// VESPO's weights of a response's tokens. They replace the correction's weights, which are part of the ratio. The share
-/// of a rejected token is 0.
+/// VESPO's weights of a response's tokens. They replace the correction's weights, which are part of the ratio. The
+/// share of a rejected token is 0.
 fn fill_densities(
     own: &PolicyGradient,
     [log_prob, behaviour]: [&[f64]; 2],

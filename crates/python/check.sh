@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . ../../experiments/programs.sh
+export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false  # tiny models
 long=
 [ "${1:-}" != --long ] || { long=1; shift; }
 

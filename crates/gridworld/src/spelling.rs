@@ -31,7 +31,7 @@ impl<'a> Spelled<'a> {
         Ok(spelled)
     }
 
-    /// That a part is not what is allowed.
+    /// The error of a part whose text is not allowed.
     pub fn fail(&self, part: &str, allowed: &str, given: &str) -> Refusal {
         Refusal::new(format!("{}.{part}", self.subject), allowed, format!("\"{given}\""))
     }

@@ -69,7 +69,7 @@ pub use measures::{
 /// every method.
 pub const COMPARED_RUNS: usize = 32;
 
-/// Origin of the read of a cell.
+/// Data through which a training step reads a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -102,7 +102,7 @@ pub struct Explanation {
     pub displacement: Option<Displacement>,
 }
 
-/// Reads of one origin.
+/// Reads of the cells through data of one origin.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explored {
     /// Origin of the reads.
@@ -116,13 +116,13 @@ pub struct Explored {
 /// Distance from the optimal policy, in parts that add up to it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DistanceParts {
-    /// Part of the demonstration's cells.
+    /// Contribution of the demonstration's cells.
     pub demonstrated: Summary,
-    /// Part of the other cells that the training read.
+    /// Contribution of the other cells that the training read.
     pub otherwise_read: Summary,
-    /// Part of the cells that the training never read.
+    /// Contribution of the cells that the training never read.
     pub unread: Summary,
-    /// Part of each cell, mean over runs.
+    /// Contribution of each cell, mean over runs.
     pub by_cell: Vec<f64>,
 }
 

@@ -62,15 +62,15 @@ pub(crate) enum Command {
     },
 }
 
-/// The lake: options of every command.
+/// Group of the options that describe the lake, which every command has.
 #[derive(Debug)]
 pub(crate) struct Lake;
 
-/// The lake, and the trajectories on it.
+/// Group of the options that describe the lake and the trajectories on it.
 #[derive(Debug)]
 pub(crate) struct LakeAndData;
 
-/// Every field of a recipe that has an option.
+/// Group of all fields of a recipe that have an option.
 #[derive(Debug)]
 pub(crate) struct Whole;
 
@@ -98,7 +98,7 @@ impl Groups for Whole {
     }
 }
 
-/// `lake [OPTIONS]`.
+/// Arguments of `lake [OPTIONS]`, which trains.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
     /// Methods to train: registered methods, names or labels of the recipe's entries, or `all`. Joined
@@ -150,7 +150,7 @@ pub(crate) struct TrainArguments {
     pub(crate) policies: Option<PathBuf>,
 }
 
-/// `lake measure [OPTIONS]`.
+/// Arguments of `lake measure [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArguments {
     /// A policy, and the method that it is a run of. Repeatable: those of one method are its runs, and the confidence
@@ -202,7 +202,7 @@ impl FromStr for PolicyArgument {
     }
 }
 
-/// `lake export [OPTIONS] DIR`.
+/// Arguments of `lake export [OPTIONS] DIR`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
     /// The folder to write demonstrations.jsonl, preferences.jsonl, evaluation.jsonl and lake.json into, which says
@@ -229,7 +229,7 @@ pub(crate) enum Format {
     Lm,
 }
 
-/// `lake solve [OPTIONS]`.
+/// Arguments of `lake solve [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct SolveArguments {
     #[command(flatten)]
@@ -255,7 +255,7 @@ pub(crate) struct SolveArguments {
     pub(crate) json: bool,
 }
 
-/// `lake schema`.
+/// Arguments of `lake schema`.
 #[derive(Debug, Args)]
 pub(crate) struct SchemaArguments {
     /// Content to print.
@@ -299,7 +299,7 @@ impl SolveArguments {
     }
 }
 
-/// An accuracy that is one.
+/// Parses an accuracy, a number above 0 and at most 1.
 fn accuracy(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| *number > 0.0 && *number <= 1.0);
     number.ok_or_else(|| format!("expected a number, 0 < accuracy <= 1, got {text}"))

@@ -42,7 +42,7 @@ pub struct Experiment {
     recipe: Recipe,
     setting: Setting,
     demonstration: Trajectory,
-    /// Whether the demonstration is the recipe's; otherwise no method reads it.
+    /// Whether the demonstration is the recipe's. If it is not, no method reads it.
     is_demonstrated: bool,
     rejected: Option<Trajectory>,
     /// Distributions of the teacher, if a method reads them.
@@ -64,7 +64,7 @@ struct Run {
     account: Option<Account>,
 }
 
-/// Results of a method's stages.
+/// Results of training a policy with all stages of a method.
 pub(crate) struct Taught {
     transition_matrix: TransitionMatrix,
     cells_visited: usize,

@@ -44,7 +44,7 @@ pub enum State {
 }
 
 impl State {
-    /// Both forms.
+    /// All forms of a state.
     pub const ALL: [Self; 2] = [Self::Words, Self::Map];
 }
 

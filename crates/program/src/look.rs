@@ -96,7 +96,8 @@ const OTHERS: [&str; 45] = [
     "icepop",
 ];
 
-/// Slate, taupe and grey: each has a contrast of at least 3 with a white and with a dark page.
+/// Colours of methods without one of their own: slate, taupe and grey. Each has a contrast of at least 3 with a white
+/// and with a dark page.
 const QUIET: [RGBColor; 3] = [RGBColor(98, 114, 138), RGBColor(140, 123, 107), RGBColor(143, 143, 143)];
 const DASHES: [&[u32]; 5] = [&[10, 4], &[3, 3], &[9, 3, 2, 3], &[15, 4, 5, 4], &[9, 3, 2, 3, 2, 3]];
 const MARKERS: [Marker; 9] = [

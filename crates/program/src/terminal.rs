@@ -6,9 +6,9 @@ use anstyle::Style;
 use terminal_size::{Width, terminal_size_of};
 use textwrap::{Options, WordSplitter};
 
-/// Columns of the output where it is no terminal.
+/// Number of columns if the output is not a terminal.
 pub const COLUMNS: usize = 120;
-/// Columns of prose on wider terminals too.
+/// Maximum number of columns of prose, on wider terminals too.
 pub const PROSE: usize = 100;
 /// Style of headings.
 pub const HEADING: Style = Style::new().bold().underline();

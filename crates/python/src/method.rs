@@ -61,7 +61,7 @@ pub(crate) fn methods(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(methods)
 }
 
-/// The name of every metric that an objective may answer.
+/// The name of every metric that an objective may report.
 #[pyfunction]
 pub(crate) fn metrics() -> Vec<&'static str> {
     Metric::iter().map(<&str>::from).collect()

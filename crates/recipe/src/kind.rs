@@ -172,7 +172,7 @@ impl Kind {
         if is_valid { Ok(()) } else { refuse() }
     }
 
-    /// The value that a command line means by a text.
+    /// Parses a text of the command line as a value of this kind.
     ///
     /// # Errors
     ///

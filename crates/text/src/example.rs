@@ -23,7 +23,7 @@ pub enum Passage {
     Conversation {
         /// Turns before the response.
         prompt: Vec<Message>,
-        /// Turns that are learned, of which the first and the last are the assistant's.
+        /// Turns that are learned. The first and the last are the assistant's.
         response: Vec<Message>,
     },
     /// Token ids, which are not changed: no token is added at the beginning of the prompt or at the end of the

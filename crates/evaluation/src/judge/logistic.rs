@@ -11,7 +11,7 @@
 
 use objective::numerics::{sigmoid, softplus};
 
-/// Position of the maximum.
+/// Fitted parameters: the position of the likelihood's maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Fit {
     /// Intercept a of the log-odds.

@@ -394,7 +394,7 @@ impl WithSimd for Pass<'_> {
     }
 }
 
-/// A backward pass, compiled in the same way.
+/// A backward pass, compiled for the processor's vector instructions like [`Pass`].
 struct PullBack<'a> {
     network: &'a mut Network,
     states: &'a States,
@@ -444,7 +444,8 @@ fn activate<const TERMS: usize>(terms: [(&[f64], f64); TERMS], bias: &[f64], out
     }
 }
 
-/// Replaces the activations of a state by the derivatives by its encoding, of which `other` is a part.
+/// Replaces the activations of a state by the derivatives of the loss with respect to its encoding; `other` is the part
+/// of them that does not come from the logits.
 #[inline(always)]
 fn pull(activations: &mut [f64], head: &[f64], logits: &[f64; ACTIONS], other: impl Fn(usize) -> f64) {
     let [left, down, right, up] = [0, 1, 2, 3].map(|action| row(head, activations.len(), action));

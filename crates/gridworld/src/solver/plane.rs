@@ -63,7 +63,7 @@ impl Rules {
         greater(level, self.intended * greater(up, down) + self.aside * (left + right))
     }
 
-    /// U of a cell on ice of this value.
+    /// Worth U of arriving in an ice cell with this value.
     #[inline(always)]
     pub(super) fn arrival(&self, value: f64) -> f64 {
         self.frozen + self.gamma * value
@@ -79,13 +79,14 @@ impl Rules {
         (self.intended, self.aside)
     }
 
-    /// A V that no backup lowers if ice has a reward, else one that none raises; it is 0 with Gymnasium's rewards.
+    /// Initial V, from which all backups move in one direction: none lowers it if ice has a reward, else none raises
+    /// it. It is 0 with Gymnasium's rewards.
     fn start(&self) -> f64 {
         let Self { goal, hole, frozen, .. } = *self;
         if frozen >= 0.0 { goal.min(hole).min(0.0) } else { goal.max(hole).max(0.0) }
     }
 
-    /// A V that no backup lowers.
+    /// Initial V that no backup lowers.
     fn start_below(&self) -> f64 {
         let Self { goal, hole, frozen, gamma, .. } = *self;
         goal.min(hole).min(0.0).min(frozen / (1.0 - gamma))

@@ -238,7 +238,7 @@ pub fn gradient(
     Ok(policy.network.gradient.clone())
 }
 
-/// Part of each cell in the distance between a policy and the optimal one.
+/// Contribution of each cell to the distance between a policy and the optimal one.
 pub fn distances(map: &Map, policy: &TransitionMatrix, optimal: &TransitionMatrix) -> Vec<f64> {
     let cells = map.non_terminal();
     let mut distances = vec![0.0; policy.len()];
@@ -248,7 +248,7 @@ pub fn distances(map: &Map, policy: &TransitionMatrix, optimal: &TransitionMatri
     distances
 }
 
-/// Log-probability of a trajectory's moves together, nats.
+/// Sum of the log-probabilities of a trajectory's moves, nats.
 pub fn log_prob(network: &Network, trajectory: &Trajectory) -> f64 {
     let states = States { cells: trajectory.cells.clone(), begins: vec![0], fusion: None };
     let rows = network.forward(&states).log_policy;

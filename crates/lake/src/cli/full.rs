@@ -20,7 +20,7 @@ use crate::{columns, pool, print, print_json, write_all};
 /// Name of the file with a study's results.
 const STUDY_FILE: &str = "study.json";
 
-/// `lake study [OPTIONS]`.
+/// Arguments of `lake study [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct StudyArguments {
     /// TOML file with the space of designs and the claims, such as experiments/reproduction.toml.
@@ -67,7 +67,7 @@ pub(crate) struct StudyArguments {
     pub(crate) json: bool,
 }
 
-/// A folder to write figures and a page into.
+/// Parses the path of a folder for figures and a page.
 pub(crate) fn folder(path: &str) -> Result<PathBuf, &'static str> {
     Ok(path.into())
 }
@@ -88,7 +88,7 @@ pub(crate) fn measure_files(
     drawn(figures::draw_measured(environment, report)?)
 }
 
-/// Figures as contents of files.
+/// Converts figures to the names and contents of files.
 fn drawn(figures: Vec<Figure>) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let files = |figure: Figure| {
         let png = figure.png()?;
@@ -97,12 +97,12 @@ fn drawn(figures: Vec<Figure>) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     Ok(figures.into_iter().map(files).collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-/// The JSON schema of studies.
+/// Prints the JSON schema of studies.
 pub(crate) fn study_schema() -> anyhow::Result<()> {
     print_json(lake::study::declaration().schema())
 }
 
-/// `lake study`.
+/// Runs the command `lake study`.
 pub(crate) fn study(arguments: &StudyArguments) -> anyhow::Result<()> {
     if let Some(folder) = &arguments.redraw {
         let path = folder.join(STUDY_FILE);

@@ -164,7 +164,7 @@ pub struct Overrides {
 }
 
 impl Recipe {
-    /// The default recipe, its fields replaced by those of a file, and these by the command line's.
+    /// Resolves a recipe: the fields of a file replace the defaults, and those of the command line replace both.
     ///
     /// The resolved recipe spells out every method and parameter: run again, it gives the same result.
     ///
@@ -179,7 +179,7 @@ impl Recipe {
         Self::resolve_fields(Some(&origin), fields, overrides)
     }
 
-    /// The same with fields in the place of a file's.
+    /// Resolves a recipe like [`resolve`](Self::resolve), with fields in place of a file.
     ///
     /// # Errors
     ///
@@ -259,17 +259,17 @@ impl Recipe {
         fields.into_iter().filter(|(name, _)| is_field(name)).collect()
     }
 
-    /// Everything that trains: what does before the methods, and the stages of each.
+    /// All methods that train: the one that trains the policy before training, if any, and the stages of each method.
     pub fn trained(&self) -> impl Iterator<Item = &Configured> {
         self.start.method().into_iter().chain(self.method.iter().flat_map(MethodRecipe::stages))
     }
 
-    /// Whether anything that trains learns from a teacher.
+    /// Whether any method that trains learns from a teacher.
     fn learns_from_teacher(&self) -> bool {
         self.trained().any(|trained| trained.objective().requirements().need_teacher())
     }
 
-    /// Checks every range, and that methods fit the lake and labels tell them apart.
+    /// Checks all ranges, that methods fit the lake, and that labels are distinct.
     fn validate(&self) -> Result<(), LakeError> {
         let default = Dynamics::from(false).success_rate;
         if !self.slippery && self.success_rate != default {
@@ -307,7 +307,7 @@ fn teacher_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1 })
 }
 
-/// A recipe needs no field, as each has a default, and may have stages in the place of methods.
+/// Adapts a recipe's schema: no field is required, as each has a default, and stages may replace methods.
 fn with_stages(schema: &mut Schema) {
     schema.remove("required");
     let stages = json!({

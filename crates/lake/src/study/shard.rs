@@ -1,4 +1,4 @@
-//! Results of a study on disk: one Parquet file a shard, whole or not at all.
+//! Results of a study on disk: one Parquet file per shard, which appears only when it is complete.
 //!
 //! While a shard runs, each finished design is a line of its journal: a checksum and JSON. Whatever ends the run, the
 //! same command goes on behind the last whole line. When every design is there, the shard's file is made from the

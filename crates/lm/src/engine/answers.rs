@@ -15,7 +15,7 @@ use super::generate::GenerationSettings;
 use crate::checkpoint::config::Dtype;
 use crate::error::LmError;
 
-/// GenerationSettings that determine the answers.
+/// Settings that determine the answers.
 #[derive(Debug, Serialize)]
 pub struct Answering<'a> {
     /// Fingerprint of the model's weights, adapters included.

@@ -130,7 +130,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// The first field in which this recipe is not another one, by its path, and the two values there.
+    /// The first field in which this recipe differs from another one: its path, and the two values.
     ///
     /// # Errors
     ///

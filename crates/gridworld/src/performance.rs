@@ -56,7 +56,7 @@ pub struct Moves {
 }
 
 impl Moves {
-    /// Movement of a policy.
+    /// Computes the movement of a policy on a lake.
     pub fn new(environment: &Environment, policy: &TransitionMatrix) -> Self {
         let (map, dynamics) = (environment.map(), environment.dynamics());
         let intended = if dynamics.slippery { dynamics.success_rate } else { 1.0 };

@@ -2,9 +2,9 @@
 
 use recipe::Refusal;
 
-/// A name, taken apart.
+/// A name split into its parts.
 pub struct Spelled<'a> {
-    /// Name in error messages.
+    /// Kind of thing that is named, for error messages.
     subject: &'static str,
     /// Text before the first comma.
     pub head: &'a str,

@@ -189,7 +189,7 @@ pub struct Displacement {
 }
 
 impl Origin {
-    /// All origins.
+    /// All origins of reads.
     pub const ALL: [Origin; 4] = [Origin::Demonstration, Origin::Anticipation, Origin::Negatives, Origin::Rollouts];
 
     /// Name of the origin.

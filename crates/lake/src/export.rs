@@ -71,7 +71,7 @@ pub struct Preference {
     pub prompt: [Turn; 1],
     /// The better answer.
     pub chosen: [Turn; 1],
-    /// The worse one.
+    /// The worse answer.
     pub rejected: [Turn; 1],
 }
 
@@ -116,7 +116,7 @@ pub struct Conversations {
     pub preferences: Vec<Preference>,
     /// One question per non-terminal cell.
     pub evaluation: Vec<Evaluation>,
-    /// Key to the lines.
+    /// Key to the lines of the files.
     pub key: Key,
 }
 

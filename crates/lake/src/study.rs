@@ -80,7 +80,8 @@ pub struct Study {
     #[serde(default)]
     #[schemars(with = "Recipe")]
     pub recipe: Table,
-    /// The space: a recipe's field (`slippery`), a method's parameter (`dpo.beta`) or a name, with its levels.
+    /// The space that designs are sampled from: factors with their levels. A factor is a recipe's field (`slippery`), a
+    /// method's parameter (`dpo.beta`), or any name for named levels.
     pub factor: BTreeMap<String, Levels>,
     /// Further claims to examine.
     #[serde(default)]

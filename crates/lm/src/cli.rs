@@ -12,7 +12,7 @@ use recipe::options::Print;
 use strum::VariantNames;
 use text::data::instruction::Layout;
 
-/// Fine-tune a Hugging Face language model with any alignment objective, and see what it makes of data.
+/// Fine-tune a Hugging Face language model with any alignment objective, and score, generate and serve with it.
 #[derive(Debug, Parser)]
 #[command(version, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
@@ -44,13 +44,13 @@ pub(crate) enum Command {
     Compare(CompareArguments),
     /// Show a model's architecture and parameters, and the memory that a recipe needs.
     Inspect(InspectArguments),
-    /// List the methods by what they learn from, or explain one: idea, formula, parameters, data and source.
+    /// List the methods by the data that they learn from, or explain one: idea, formula, parameters, data and source.
     Methods {
         /// The method to explain.
         name: Option<String>,
     },
-    /// Print what recipes may say: a JSON schema for editors and other languages, or every default as a commented
-    /// recipe.
+    /// Print the fields of recipes: as a JSON schema for editors and other languages, or as a commented recipe of all
+    /// defaults.
     Schema(SchemaArguments),
     /// Explain a command or a method.
     Help {
@@ -111,7 +111,7 @@ pub(crate) struct SchemaArguments {
 pub(crate) enum Content {
     /// The JSON schema of recipes.
     Recipe,
-    /// A recipe of every default, with comments.
+    /// A recipe of all defaults, with comments.
     Defaults,
 }
 
@@ -397,7 +397,7 @@ pub(crate) struct ExportArguments {
     #[arg(long, value_name = "STAGE-STEP", value_parser = position)]
     pub(crate) checkpoint: Option<Position>,
 
-    /// The new folder.
+    /// The new folder of the model or the adapters.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: PathBuf,
 }

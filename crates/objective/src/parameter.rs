@@ -51,7 +51,7 @@ pub enum Kind {
         /// Allowed names.
         options: &'static [&'static str],
     },
-    /// On or off.
+    /// A switch that is on or off.
     Switch {
         /// Default value.
         default: bool,

@@ -11,11 +11,11 @@ use crate::figure::{Area, Drawn};
 /// Colour, dash and marker of a method.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Look {
-    /// The colour of its lines, bars and markers.
+    /// Colour of the method's lines, bars and markers.
     pub colour: RGBColor,
-    /// Alternating lengths of the line's dashes and gaps, in pixels; empty for a solid line.
+    /// Alternating lengths of the dashes and gaps of the method's line, in pixels; empty for a solid line.
     pub dash: &'static [u32],
-    /// The marker on its line and beside its name.
+    /// Marker on the method's line and beside its name.
     pub marker: Marker,
 }
 
@@ -133,7 +133,7 @@ impl Look {
         format!("#{red:02x}{green:02x}{blue:02x}")
     }
 
-    /// Draws its marker.
+    /// Draws the method's marker.
     ///
     /// # Errors
     ///
@@ -155,7 +155,7 @@ impl Look {
         Ok(())
     }
 
-    /// Draws a line of its colour and dashes.
+    /// Draws a line in the method's colour and dashes.
     ///
     /// # Errors
     ///

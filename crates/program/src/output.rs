@@ -214,7 +214,7 @@ pub fn open_regular(path: &Path) -> Result<File, OutputError> {
     open().map_err(at(path))
 }
 
-/// A folder that is filled under another name and appears when it is whole.
+/// A folder that is filled under a temporary name, and appears under its own name when it is complete.
 #[derive(Debug)]
 pub struct NewFolder {
     unfinished: TempDir,

@@ -17,7 +17,8 @@ pub const NAME: Style = Style::new().bold();
 /// Style of details.
 pub const DETAIL: Style = Style::new().dimmed();
 
-/// Columns of the output: `COLUMNS` if it is set, else the terminal's width, else [`COLUMNS`].
+/// Number of columns of the output: the environment variable `COLUMNS` if it is set, else the terminal's width, else
+/// the constant [`COLUMNS`].
 pub fn columns() -> usize {
     let variable = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
     let terminal = || terminal_size_of(std::io::stdout()).map(|(Width(columns), _)| usize::from(columns));

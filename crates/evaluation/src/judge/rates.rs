@@ -114,7 +114,7 @@ pub struct Counts {
     pub a: usize,
     /// Verdicts for B.
     pub b: usize,
-    /// Verdicts for neither.
+    /// Ties: verdicts for neither A nor B.
     pub tie: usize,
     /// Answers without a verdict.
     pub unparsable: usize,

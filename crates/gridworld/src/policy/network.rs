@@ -351,7 +351,7 @@ impl Network {
         }
     }
 
-    /// T(a|s) over all cells.
+    /// Transition matrix T(a|s) over all cells.
     pub fn transition_matrix(&self) -> TransitionMatrix {
         self.forward(&States {
             cells: (0..self.inputs.height * self.inputs.width).collect(),

@@ -62,7 +62,7 @@ pub(super) struct Certificate<'a> {
 pub(super) struct Choice {
     /// Actions that are not certainly worse.
     pub(super) tied: [bool; ACTIONS],
-    /// If there are several, the maximum difference between their values and the best, and its bound.
+    /// Difference from the best value, and its error bound, of the tied action with the greatest such bound.
     pub(super) gap: f64,
     pub(super) bound: f64,
     /// Magnitude of the terms whose sum is the best action's value.
@@ -72,7 +72,7 @@ pub(super) struct Choice {
 }
 
 impl<'a> Certificate<'a> {
-    /// Computes bounds of a V whose U the plane contains, and of the Q in it.
+    /// Computes error bounds of V, whose U the plane contains, and of Q.
     pub(super) fn new(plane: &'a Plane, value: &'a [f64], action_value: &'a [[f64; ACTIONS]]) -> Self {
         let mut certificate = Self::with_reach(plane, value, action_value, vec![0.0; value.len()]);
         let tight = certificate.begin();

@@ -56,7 +56,8 @@ impl Rules {
         [intended * left + beside, intended * down + above, intended * right + beside, intended * up + above]
     }
 
-    /// Maximum of [`action_values`](Self::action_values), to the last bit, as rounding respects order.
+    /// Maximum of [`action_values`](Self::action_values), equal to the last bit, as rounding preserves the order of
+    /// numbers.
     #[inline(always)]
     pub(super) fn best(&self, [left, down, right, up]: [f64; ACTIONS]) -> f64 {
         let level = self.intended * greater(left, right) + self.aside * (up + down);

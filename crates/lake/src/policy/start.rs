@@ -34,7 +34,7 @@ pub enum Start {
     },
     /// A network trained by a method with its defaults, with the recipe's steps and optimizer.
     After {
-        /// Method that trains it.
+        /// Method that trains the network.
         method: Configured,
     },
 }

@@ -12,9 +12,9 @@ use super::{Question, Study};
 pub struct StudyReport {
     /// Version of the program that trained.
     pub version: String,
-    /// Study of the results.
+    /// The study that was run.
     pub study: Study,
-    /// Amount of training.
+    /// Amount of training: numbers of designs, runs and readings.
     pub scale: Scale,
     /// Number of diverged runs, by method.
     pub diverged: BTreeMap<String, usize>,
@@ -26,7 +26,7 @@ pub struct StudyReport {
     pub questions: Vec<Answer>,
 }
 
-/// Amount of training.
+/// Amount of training: numbers of designs, runs and readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scale {
     /// Number of designs.
@@ -37,7 +37,7 @@ pub struct Scale {
     pub readings: usize,
 }
 
-/// A share of readings, and its 95% interval.
+/// A share of readings, with its 95% interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// Number of designs.

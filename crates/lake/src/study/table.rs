@@ -21,7 +21,7 @@ use super::shard::Shard;
 const GROUP: usize = 64;
 /// Key of the metadata with the origin of the rows.
 const ORIGIN: &str = "lake.study";
-/// Stop of a diverged run.
+/// Value of the column of stops for a diverged run.
 const DIVERGED: &str = "diverged";
 
 /// Origin of a shard's rows.

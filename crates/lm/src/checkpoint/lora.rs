@@ -173,7 +173,7 @@ impl Lora {
         self.rslora
     }
 
-    /// Factor s of B A.
+    /// Factor s by which B A is multiplied.
     pub fn scaling(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.rslora { rank.sqrt() } else { rank }

@@ -83,7 +83,7 @@ pub struct Stage {
     /// Order in which each data set is read.
     #[schemars(schema_with = "names::<Order>", extend("default" = "shuffled"))]
     pub order: Order,
-    /// Limit of tokens of an example: longer responses are cut before their end.
+    /// Maximum number of tokens of an example. Longer responses are truncated before their end markers.
     #[schemars(range(min = 1), extend("default" = 1024))]
     pub max_length: usize,
     /// Treatment of records that no method can learn from: malformed, empty or equal responses, prompts that leave no

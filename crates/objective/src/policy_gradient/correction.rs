@@ -77,7 +77,7 @@ enum Level {
 }
 
 impl Correction {
-    /// Whether tokens may leave the step.
+    /// Whether the correction may reject tokens.
     pub(super) fn rejects(self) -> bool {
         matches!(self, Self::MaskToken | Self::MaskSequence | Self::MaskGeometric)
     }

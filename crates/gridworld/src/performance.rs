@@ -51,7 +51,7 @@ pub fn distance(policy: &TransitionMatrix, optimal: &TransitionMatrix, cells: &[
 pub struct Moves {
     /// Probabilities of moving left, down, right and up, including slips, one row per cell; 0 in terminal cells.
     probabilities: Vec<[f64; ACTIONS]>,
-    /// Cell that each direction leads to; a wall leads back.
+    /// Cell that each direction leads to: the cell itself if a wall stops the move.
     next: Vec<[usize; ACTIONS]>,
 }
 

@@ -120,7 +120,7 @@ pub struct Solution {
     /// Bound of maxₛ |V(s) − V*(s)|, and of the same for Q: (residual + rounding) / (1 − γ), where rounding bounds the
     /// arithmetic error of one backup.
     pub error_bound: f64,
-    /// Bound of |V(s) − V*(s)| for each cell, which is small where its values are small.
+    /// Bound of |V(s) − V*(s)| for each cell, which is small in cells with a small value.
     pub value_error_bound: Vec<f64>,
 }
 
@@ -133,8 +133,8 @@ impl Solution {
     }
 }
 
-/// V* and Q* with discount 0 ≤ γ < 1, by the solver, to an error bound of `accuracy` > 0, relative to |V*(s)| in cells
-/// where that is below 1, or as exactly as rounding allows.
+/// Computes V* and Q* for a discount 0 ≤ γ < 1 with a solver, to an error bound of `accuracy` > 0 or as exactly as
+/// rounding allows. The bound is relative to |V*(s)| in cells where that is below 1.
 ///
 /// # Formula
 ///

@@ -86,7 +86,7 @@ pub enum Origin {
 /// Explanation of a method's result: summaries over runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
-    /// Reads of the training steps by origin, without origins that gave none.
+    /// Reads of the training steps by origin, without origins that have no reads.
     pub explored: Vec<Explored>,
     /// Share of the non-terminal cells that the training steps read, whatever the origin.
     pub reached: Summary,

@@ -73,7 +73,7 @@ fn methods(tokens: usize, sums: bool) -> impl Iterator<Item = Case> {
     METHODS.iter().filter(|method| !CHOICES.contains(&(method.name, "{}"))).filter_map(named)
 }
 
-/// A step whose buffers have grown.
+/// A step whose buffers have grown to their final size.
 fn grown((name, parameters, tokens): Case) -> Work {
     let parameters: Parameters = serde_json::from_str(parameters).unwrap();
     let mut work = Work::new(objective::registry::find(name).unwrap(), &parameters, tokens);

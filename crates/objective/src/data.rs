@@ -34,8 +34,8 @@ pub struct Groups<'a> {
     pub responses: Side<'a>,
     /// Group of each response, numbered upwards. Empty if the objective needs none.
     pub group: &'a [usize],
-    /// Rewards of each response, in any unit: response after response, equally many for each; NaN means no reward.
-    /// Empty if advantages are given.
+    /// Rewards of all responses, concatenated, with the same number for each response and in any unit. NaN means no
+    /// reward. Empty if advantages are given.
     pub reward: &'a [f64],
 }
 

@@ -37,7 +37,7 @@ impl PartialEq for Evaluation {
     }
 }
 
-/// A metric. One name means one quantity at one scale, whichever objective reports it.
+/// A metric. One name means one quantity at one scale for all objectives.
 ///
 /// ```
 /// use objective::Metric;

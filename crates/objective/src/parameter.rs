@@ -28,7 +28,7 @@ pub enum Kind {
         /// Allowed values.
         range: Interval,
     },
-    /// A finite number in an interval that is derived from another parameter until it is set.
+    /// A finite number in an interval. Unless it is set, it is derived from another parameter.
     Derived {
         /// Description of the derivation, for manuals.
         default: &'static str,

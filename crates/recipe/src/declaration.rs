@@ -95,7 +95,7 @@ impl Declaration {
         }
     }
 
-    /// The defaults of all fields that have one whatever the values of the others.
+    /// The defaults of all fields, except those whose default depends on other fields.
     pub fn defaults(&self) -> Table {
         let default = |field: &Field| Some((field.name.clone(), field.default.clone()?));
         self.fields.iter().filter(|field| !field.unused).filter_map(default).collect()

@@ -77,8 +77,8 @@ pub struct Example {
     pub prompt: Vec<u32>,
     /// Tokens of the response, which are learned.
     pub response: Vec<u32>,
-    /// Number of end markers among the response's last tokens: at least one, but zero for given token ids, whose end
-    /// markers are unknown.
+    /// Number of end markers at the end of the response: at least one, except for given token ids, whose end markers
+    /// are unknown and which have 0.
     pub end: usize,
 }
 

@@ -35,9 +35,9 @@ pub enum RanksError<E> {
     /// A failure of another process.
     #[error("process {rank}: {problem}")]
     Other {
-        /// Rank of that process.
+        /// Rank of the failed process.
         rank: usize,
-        /// Description of its error.
+        /// Description of the failed process's error.
         problem: String,
     },
 }

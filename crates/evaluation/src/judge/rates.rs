@@ -78,7 +78,7 @@ pub enum Controlled {
 }
 
 impl Controlled {
-    /// Fits the regression to pairs of a difference of lengths, in characters, and a score of the first model.
+    /// Fits the regression to pairs (difference of lengths in characters, score of the first model).
     pub fn new(pairs: &[(f64, f64)]) -> Self {
         let count = pairs.len() as f64;
         if pairs.len() < 3 {

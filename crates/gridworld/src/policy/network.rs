@@ -49,7 +49,7 @@ pub struct States {
     pub cells: Vec<usize>,
     /// Index in `cells` at which each trajectory begins.
     pub begins: Vec<usize>,
-    /// Second encodings that are fused with these, if states are fused.
+    /// Encodings of anticipated cells that are fused with those of `cells`, if states are fused.
     pub fusion: Option<Fusion>,
 }
 

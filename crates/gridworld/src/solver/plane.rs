@@ -161,7 +161,7 @@ impl Plane {
         self.accuracy
     }
 
-    /// Cells that left, down, right and up lead to; a wall leads back.
+    /// Cells that left, down, right and up lead to: the cell itself if a wall stops the move.
     #[inline(always)]
     pub(super) fn ways(&self, cell: usize) -> [usize; ACTIONS] {
         // No lake has more cells than 32 bits count, and 32-bit division is much faster.

@@ -93,8 +93,8 @@ fn residual(plane: &Plane, (row, column): (usize, usize)) -> f64 {
     if change == 0.0 { 0.0 } else { change / plane.rules.gamma }
 }
 
-/// Sweeps a block until a sweep changes it by at most `enough`. Returns the last sweep's change, which bounds the
-/// residual, the changes along the left, lower, right and upper edge, and the number of sweeps.
+/// Sweeps a block until a sweep changes it by at most `enough`. Returns three results: the last sweep's change, which
+/// bounds the residual; the changes along the left, lower, right and upper edge; and the number of sweeps.
 fn visit(plane: &mut Plane, (row, column): (usize, usize), enough: f64) -> (f64, [f64; 4], usize) {
     let (below, beyond) = (plane.height.min(row + BLOCK), plane.width.min(column + BLOCK));
     let before = edges(plane, (row, below), (column, beyond));

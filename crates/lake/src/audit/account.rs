@@ -158,7 +158,7 @@ impl Subject<'_> {
         })
     }
 
-    /// The batch that a step of the objective would read; `None` if its samples give no data.
+    /// The batch that a step of the objective would read; `None` if the sampled episodes give the objective no data.
     fn batch(
         &self,
         objective: &dyn Objective,

@@ -51,7 +51,7 @@ const RESERVED: [(&str, &str); 4] = [
     (ALL, "every registered method"),
     (OPTIMIZER, "the owner of the optimizer's parameters"),
 ];
-/// Limit of the first run's seed, so that every run's seed is one that TOML can hold.
+/// Maximum seed of the first run, so that TOML can represent every run's seed.
 const SEED_MAX: u64 = i64::MAX as u64 - 1_000_000;
 
 /// The declared fields of recipes: names, help, ranges, defaults and JSON schema.
@@ -117,7 +117,7 @@ pub struct Recipe {
     /// Units in the policy's hidden layer.
     #[schemars(range(min = 1, max = 65_536), extend("default" = 64, "x-group" = "Training", "x-value" = "UNITS"))]
     pub hidden: usize,
-    /// Greatest learning rate.
+    /// Maximum learning rate.
     #[schemars(range(max = 1e6))]
     #[schemars(extend("exclusiveMinimum" = 0.0, "default" = 1e-3, "x-group" = "Training"))]
     pub learning_rate: f64,

@@ -233,7 +233,7 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<(Origin, Vec<DesignResult>), Parq
     Ok((origin, results))
 }
 
-/// Columns of a group of rows, read one after another.
+/// Reader of the columns of a group of rows, in their order.
 struct Columns<'a> {
     group: &'a dyn RowGroupReader,
     next: usize,

@@ -208,8 +208,8 @@ impl Lora {
         Err(refuse("lora.rank", allowed, self.rank))
     }
 
-    /// Initial values of [`shapes`](Self::shapes). Each A has its own stream of random numbers of the seed, whichever
-    /// other maps are adapted.
+    /// Initial values of [`shapes`](Self::shapes). Each A has its own stream of the seed's random numbers, so that it
+    /// does not depend on which other maps are adapted.
     ///
     /// # Errors
     ///

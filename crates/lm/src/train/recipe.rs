@@ -110,7 +110,7 @@ pub struct Stage {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = STEPS_MAX), extend("x-instead-of" = "epochs"))]
     pub steps: Option<u64>,
-    /// Greatest learning rate.
+    /// Maximum learning rate.
     #[schemars(extend("default" = 5e-7, "exclusiveMinimum" = 0.0))]
     pub learning_rate: f64,
     /// Course of the learning rate after its warm-up.
@@ -119,7 +119,7 @@ pub struct Stage {
     /// Share of the steps over which the learning rate rises from 0.
     #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.1))]
     pub warmup_ratio: f64,
-    /// Greatest norm of the gradient; `inf` does not clip.
+    /// Maximum norm of the gradient, to which it is clipped; `inf` does not clip.
     #[schemars(extend("default" = 10.0, "exclusiveMinimum" = 0.0, "x-infinite" = true))]
     pub clip_norm: f64,
     /// Treatment of small updates of 16-bit weights.

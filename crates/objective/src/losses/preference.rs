@@ -184,7 +184,7 @@ struct Scored {
     score: f64,
     /// Derivative of the score by the log-probability of a token up to the shorter response's length.
     body: f64,
-    /// Derivative of the score by the log-probability of a token beyond that length.
+    /// Derivative of the score by the log-probability of a token beyond the shorter response's length.
     tail: f64,
     /// Log-probability of the response, nats.
     sum: f64,

@@ -1,4 +1,4 @@
-//! The columns of held numbers: which of them a choice of parameters has, and where they lie.
+//! The columns of held numbers: which of them an objective has, depending on its parameters, and their positions.
 
 use std::ops::Range;
 

@@ -141,7 +141,7 @@ struct Row {
     joined: bool,
 }
 
-/// Gives rows with equal labels distinct ones, made of the parameters given.
+/// Makes equal labels of rows distinct by adding the given parameters.
 fn tell_apart(rows: Vec<Row>) -> Vec<Table> {
     let labels: Vec<_> = rows.iter().map(|row| label(&row.entry)).collect();
     let label_of = |(row, own): (Row, &String)| {

@@ -24,8 +24,8 @@ const OPTIMIZER: &str = "optimizer";
 const DATE: &str = "date";
 /// The number of the engine's threads.
 const THREADS: &str = "threads";
-/// Parameters of methods whose defaults differ from those of the registry: the method, the parameter and the value.
-/// No embedding that IFT's second forward pass reads has a gradient, as in its authors' code.
+/// Parameters of methods that have other defaults here than in the registry: the method, the parameter and the value.
+/// No embedding that IFT's second forward pass reads has a gradient, as in the code of IFT's authors.
 const PRESETS: [(&str, &str, &str); 1] = [("ift", "freeze_embeddings", "all")];
 
 /// The declared fields of recipes. Those of stages are fields of the recipe too.
@@ -60,7 +60,7 @@ pub fn default_now() -> Result<DateTime, LmError> {
     Ok(date.at(0, 0, 0, 0))
 }
 
-/// The parameters of a method whose defaults differ from those of the registry.
+/// Parameters of a method that have other defaults here than in the registry.
 fn preset(method: &str) -> Table {
     let own = PRESETS.iter().filter(|(name, ..)| *name == method);
     own.map(|(_, parameter, value)| ((*parameter).to_owned(), (*value).into())).collect()

@@ -126,7 +126,7 @@ pub struct DistanceParts {
     pub by_cell: Vec<f64>,
 }
 
-/// Measurements at one policy, of one run or over all of them.
+/// Measurements at one policy, of one run or summarised over all runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Standing<Number, Agreement> {
     /// Overlap Σ min(q, d) of reads and visits; undefined if nothing was read.

@@ -466,7 +466,7 @@ impl Experiment {
     }
 }
 
-/// The network, with a value head where any of the methods reads values.
+/// The network, with a value head if any of the methods reads values.
 fn equipped<'a>(network: Network, methods: impl IntoIterator<Item = &'a Configured>, seed: u64) -> Network {
     let reads_values = |method: &Configured| method.objective().requirements().statistics.contains(Statistic::Value);
     match methods.into_iter().any(reads_values) {

@@ -86,7 +86,7 @@ pub struct Evaluation {
     pub rewards: [f64; ACTIONS],
 }
 
-/// Key to the exported lines, `lake.json`: the cell and the action of each.
+/// Key to the exported lines, `lake.json`: the cell and the action of each line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Key {
     /// Version of the program.

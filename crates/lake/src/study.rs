@@ -124,7 +124,7 @@ pub enum Selected {
     Any(Vec<String>),
 }
 
-/// A design: its recipe, and the level of each factor that it came from.
+/// A design: a recipe, and the level of each factor that determined it.
 #[derive(Debug)]
 pub struct Design {
     /// Number of the design in the study.

@@ -409,8 +409,8 @@ fn position(given: &str) -> Result<Position, &'static str> {
 /// Arguments of `lm compare`.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArguments {
-    /// A method's results: a file `results_*.json` of the harness, or a folder of them. The method's name is NAME, by
-    /// default that of the file or folder.
+    /// A method's results: a file `results_*.json` of the harness, or a folder of such files. The method's name is
+    /// NAME, by default the name of the file or folder.
     #[arg(value_name = "[NAME=]PATH", required = true)]
     pub(crate) results: Vec<String>,
 

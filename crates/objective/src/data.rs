@@ -85,7 +85,7 @@ pub struct PairCotangents<'a> {
 
 /// A kind of training data.
 pub trait TrainingData: Copy {
-    /// Arrangement of its cotangents.
+    /// Arrangement of the cotangents of this kind of data.
     type Cotangents<'c>;
 
     /// Converts the data to a batch of any kind.

@@ -54,8 +54,8 @@ pub fn list(program: &str, columns: usize) -> Result<String, RegistryError> {
     Ok(shown)
 }
 
-/// A method's page: idea, formula, parameters, what it needs, and its source. `usage` is how the program runs it, with
-/// `NAME` in the place of its name.
+/// Formats a method's page: idea, formula, parameters, requirements and source. `usage` is the command that runs the
+/// method, with `NAME` in place of its name.
 ///
 /// # Errors
 ///

@@ -41,8 +41,7 @@ pub fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// The text wrapped between words, its first line behind one indentation and the others behind another. Styles take no
-/// columns.
+/// Wraps a text between words. The first line and all other lines have separate indentations; styles take no columns.
 pub fn wrapped(text: &str, columns: usize, first: &str, others: &str) -> String {
     let options = Options::new(columns).word_splitter(WordSplitter::NoHyphenation).break_words(false);
     textwrap::fill(text, options.initial_indent(first).subsequent_indent(others))

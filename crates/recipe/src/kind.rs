@@ -217,7 +217,8 @@ fn check_fields(path: &str, fields: &[Field], open: bool, table: &Table) -> Resu
     Ok(())
 }
 
-/// A text as TOML, or else as text: a number, a switch, a list or a table needs no quotes, and text needs none either.
+/// Parses a text as TOML if it is a number, a boolean, a list or a table, and takes it as a string otherwise, so that
+/// strings need no quotes.
 pub(crate) fn guess(text: &str) -> Value {
     let number = || text.parse().ok().map(Value::Float);
     literal(text).or_else(number).unwrap_or_else(|| Value::String(text.to_owned()))

@@ -30,6 +30,6 @@ pub fn read<T: DeserializeOwned>(table: Table) -> Result<T, ReadError> {
 pub struct ReadError {
     /// Path of the field; `.` for the whole table.
     pub field: String,
-    /// The error of its type.
+    /// Error message of the field's type.
     pub problem: String,
 }

@@ -61,7 +61,7 @@ impl Rate {
 pub enum Controlled {
     /// Prediction of the regression.
     Fitted {
-        /// Win rate at a difference of 0.
+        /// Win rate at a difference of 0 between the lengths of the answers.
         rate: f64,
         /// 95% interval of the rate.
         interval: [f64; 2],

@@ -444,8 +444,8 @@ fn activate<const TERMS: usize>(terms: [(&[f64], f64); TERMS], bias: &[f64], out
     }
 }
 
-/// Replaces the activations of a state by the derivatives of the loss with respect to its encoding; `other` is the part
-/// of them that does not come from the logits.
+/// Replaces the activations of a state by the derivatives of the loss by its encoding. `other` is the part of these
+/// that the logits do not contribute.
 #[inline(always)]
 fn pull(activations: &mut [f64], head: &[f64], logits: &[f64; ACTIONS], other: impl Fn(usize) -> f64) {
     let [left, down, right, up] = [0, 1, 2, 3].map(|action| row(head, activations.len(), action));

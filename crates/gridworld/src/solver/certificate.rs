@@ -43,7 +43,7 @@ const WAIT: f64 = 1e-5;
 /// reached.
 const LONGEST: usize = 100_000_000;
 const LONGER: usize = 500_000;
-/// Shrinking has stalled if a sweep brings less than this share of 1 − γ.
+/// Share of 1 − γ below which the relative decrease of the bounds in a sweep counts as stalled.
 const STALLED: f64 = 0.1;
 
 /// Error bounds and candidate actions of every cell.

@@ -76,7 +76,7 @@ pub struct Recipe {
     /// otherwise.
     #[schemars(extend("default" = false, "x-group" = "Lake"))]
     pub slippery: bool,
-    /// Probability of the intended move on a slippery lake; the right angles share the rest evenly.
+    /// Probability of the intended move on a slippery lake; the two moves at right angles are equally probable.
     #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.3333333333333333, "x-group" = "Lake"))]
     pub success_rate: f64,
     /// Rewards on arrival in a goal, in a hole, and on ice.
@@ -86,8 +86,8 @@ pub struct Recipe {
     /// Discount of the environment.
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0, "default" = 0.99, "x-group" = "Lake"))]
     pub gamma: f64,
-    /// Optimal policy to measure against: the first of the best actions, all of them alike, or Boltzmann over Q* at
-    /// temperature 0.1.
+    /// Optimal policy to measure against: the first of the best actions, all best actions with equal probability, or
+    /// the Boltzmann distribution over Q* at temperature 0.1.
     #[schemars(schema_with = "names::<Target>", extend("default" = "greedy", "x-group" = "Lake"))]
     pub target: Target,
     /// Whether policies are measured against what their own network becomes when it is fitted to the optimal policy.

@@ -91,7 +91,7 @@ pub struct PolicyReport {
     pub mean_return: Fares,
     /// Transition matrix T(a|s), mean over the policies.
     pub transition_matrix: TransitionMatrix,
-    /// Transition matrix T(a|s) of each policy, in the order of seeds, for files of their own.
+    /// Transition matrix T(a|s) of each policy, in the order of seeds, for separate files.
     #[serde(skip)]
     pub policies: Vec<TransitionMatrix>,
 }

@@ -27,7 +27,7 @@ pub enum Start {
         /// Share of the uniform policy.
         share: f64,
     },
-    /// A network fitted to T* in a random share of the cells, and to one of the other actions in each of the rest.
+    /// A network fitted to T* in a random share of the cells, and to a wrong action in each of the other cells.
     Right {
         /// Share of the cells.
         share: f64,

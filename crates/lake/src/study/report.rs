@@ -220,7 +220,8 @@ mod tests {
 
     use super::*;
 
-    /// The effect of a factor from the number of holding designs and of all designs of each level.
+    /// Computes the effect of a factor from two numbers for each level: the designs in which the order holds, and all
+    /// designs.
     fn effect(counts: &[(usize, usize)]) -> Effect {
         let designs: usize = counts.iter().map(|(_, of)| of).sum();
         let mean = counts.iter().map(|(holding, _)| holding).sum::<usize>() as f64 / designs as f64;

@@ -184,7 +184,7 @@ impl AnswerFile {
         Ok(Answers { path, lines: Lines::Journal(journal), known })
     }
 
-    /// Writes the document, and removes the file of its lines.
+    /// Writes the document, and removes the file with its answers as lines.
     ///
     /// # Errors
     ///

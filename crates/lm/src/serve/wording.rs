@@ -141,7 +141,7 @@ impl Growing<'_> {
         }
     }
 
-    /// Returns the rest of the text at the end.
+    /// Ends the text, and returns the part that was not returned before.
     pub(super) fn rest(&mut self) -> Result<String, TextError> {
         self.pieces.as_mut().map_or_else(|| Ok(String::new()), Pieces::rest)
     }

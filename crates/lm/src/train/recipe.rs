@@ -71,8 +71,8 @@ pub struct Recipe {
     /// their defaults, or `adapter = "FOLDER"` to continue one in PEFT's layout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Start>,
-    /// Stages in sequence, each beginning with the model of the previous one. A field of stages that stands above the
-    /// first one holds for all of them.
+    /// Stages in sequence, each beginning with the model of the previous one. A stage's field above the first stage
+    /// applies to all stages.
     pub stage: Vec<Stage>,
 }
 

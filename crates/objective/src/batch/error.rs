@@ -109,7 +109,7 @@ pub enum BatchError {
         response: usize,
         /// Number of the previous group.
         least: usize,
-        /// Number of its group.
+        /// Number of the response's group.
         given: usize,
     },
     /// A pair of a response with itself, or of responses that do not exist.

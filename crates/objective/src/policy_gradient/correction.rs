@@ -99,7 +99,7 @@ impl Correction {
         }
     }
 
-    /// Weight of each token of a response; that of a rejected token is NaN.
+    /// Weight of each token of a response, NaN for rejected tokens.
     pub(super) fn weights(self, bounds: [f64; 2], behaviour: &[f64], rollout: &[f64], out: &mut [f64]) {
         let whole = match self.level() {
             Level::Token => {

@@ -16,7 +16,8 @@ use crate::columns::Constant;
 use crate::evaluation::{Metric, Metrics};
 use crate::numerics::exponential;
 
-/// Fills the weights of the correction, and 1 for kept and 0 for rejected tokens in `kept`, where there are any.
+/// Fills the weights of the correction. If the correction may reject tokens, also fills `kept`: 1 for a kept and 0 for
+/// a rejected token.
 pub(super) fn fill_corrections<'a>(
     own: &PolicyGradient,
     batch: &TokenBatch<'_>,

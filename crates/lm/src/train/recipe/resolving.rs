@@ -49,7 +49,7 @@ pub fn declaration() -> &'static Declaration {
     &DECLARATION
 }
 
-/// Date for chat templates in the default recipe: where there is no recipe, answers do not depend on the day either.
+/// Date for chat templates in the default recipe, so that answers do not depend on the day if there is no recipe.
 ///
 /// # Errors
 ///

@@ -29,7 +29,7 @@ pub struct Benchmark {
     pub filter: &'static str,
 }
 
-/// The columns of the paper's Table 2, in its order.
+/// The columns of the paper's Table 2, in the table's order.
 pub const BENCHMARKS: [Benchmark; 6] = [
     Benchmark { title: "ARC", task: "arc_challenge", metric: "acc_norm", filter: "none" },
     Benchmark { title: "ARC-Gen", task: "arc_challenge_chat", metric: "exact_match", filter: "remove_whitespace" },

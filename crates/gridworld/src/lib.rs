@@ -1,4 +1,4 @@
-//! Frozen Lake as a gridworld: everything that runs in a loop.
+//! Frozen Lake as a gridworld: the lake, its solvers and the policy network, which contain the hot loops.
 //!
 //! The lake of Gymnasium is a grid of cells with known dynamics, so its optimal policy can be computed exactly, and a
 //! two-layer network is enough to learn a policy on it. Programs that compare methods of training stand above this

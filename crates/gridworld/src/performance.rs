@@ -51,12 +51,12 @@ pub fn distance(policy: &TransitionMatrix, optimal: &TransitionMatrix, cells: &[
 pub struct Moves {
     /// Probabilities of moving left, down, right and up, including slips, one row per cell; 0 in terminal cells.
     probabilities: Vec<[f64; ACTIONS]>,
-    /// Cell that each direction leads to; a wall leads back.
+    /// Cell that each direction leads to: the cell itself if a wall stops the move.
     next: Vec<[usize; ACTIONS]>,
 }
 
 impl Moves {
-    /// Movement of a policy.
+    /// Computes the movement of a policy on a lake.
     pub fn new(environment: &Environment, policy: &TransitionMatrix) -> Self {
         let (map, dynamics) = (environment.map(), environment.dynamics());
         let intended = if dynamics.slippery { dynamics.success_rate } else { 1.0 };

@@ -50,7 +50,7 @@ impl<'a> LakePolicy<'a> {
         self.visited.iter().filter(|visited| **visited).count()
     }
 
-    /// One training step. It is compiled here, with the loops that it runs, and not where it is called from.
+    /// Takes one training step. The function is here so that this crate compiles the step's loops.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl<'a> LakePolicy<'a> {
         step.accumulate(self, batches, lambda).map(|_| ())
     }
 
-    /// Fills what an objective requires of a reference policy, which this is.
+    /// Fills the columns that an objective requires of a reference policy, with this policy as the reference.
     pub fn fill_reference(&self, requirements: &Requirements, batches: &mut [MicroBatch<States, Forward>]) {
         let Ok(()) = fill_reference(self, requirements, batches);
     }

@@ -24,9 +24,10 @@ pub const EXPLAINED_SLIP: u64 = 6;
 pub const START: u64 = 8;
 /// Stream of a parameterised target's initial parameters.
 pub const TARGET: u64 = 9;
-/// The stream of the seed that lakes are drawn from, beyond those of an experiment's runs.
+/// Stream from which random lakes are sampled. Its number is greater than those of an experiment's runs.
 pub const LAKE: u64 = 256;
-/// The stream of the seed that words are drawn from, beyond those of an experiment's runs and of generated lakes.
+/// Stream from which random trajectories are sampled. Its number is greater than those of an experiment's runs and of
+/// random lakes.
 pub const WORD: u64 = 257;
 
 /// A stream of a run's seed, different from those of other stages.

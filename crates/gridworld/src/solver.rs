@@ -36,11 +36,11 @@ pub const TEMPERATURE: f64 = 0.1;
 /// Default accuracy of V* and Q*, relative to |V*(s)| where that is below 1.
 pub const ACCURACY: f64 = 1e-12;
 
-/// Below this, width² (1 − γ) makes elimination faster than sweeps.
+/// Value of width² (1 − γ) below which elimination is faster than sweeps.
 const ELIMINATION: f64 = 0.25;
 /// Number of cells from which blocks are faster than whole sweeps.
 const LARGE: usize = 1 << 17;
-/// Values below this cannot be distinguished from those that rounding makes 0.
+/// Magnitude below which a value cannot be distinguished from one that rounding makes 0.
 const SMALLEST: f64 = 1e-290;
 
 /// Optimal policy that a learned one is compared with.
@@ -88,7 +88,7 @@ impl Solver {
         Self::Prioritised,
     ];
 
-    /// The one that is fastest on a lake.
+    /// The solver that is fastest on a lake.
     ///
     /// Elimination takes about width² multiplications a cell, whatever the discount; sweeps take some 1 / (1 − γ) of a
     /// cell's backups; and on lakes beyond the processor's caches only blocks that still change are worth a sweep.
@@ -120,7 +120,7 @@ pub struct Solution {
     /// Bound of maxₛ |V(s) − V*(s)|, and of the same for Q: (residual + rounding) / (1 − γ), where rounding bounds the
     /// arithmetic error of one backup.
     pub error_bound: f64,
-    /// Bound of |V(s) − V*(s)| for each cell, which is small where its values are small.
+    /// Bound of |V(s) − V*(s)| for each cell, which is small in cells with a small value.
     pub value_error_bound: Vec<f64>,
 }
 
@@ -133,8 +133,8 @@ impl Solution {
     }
 }
 
-/// V* and Q* with discount 0 ≤ γ < 1, by the solver, to an error bound of `accuracy` > 0, relative to |V*(s)| in cells
-/// where that is below 1, or as exactly as rounding allows.
+/// Computes V* and Q* for a discount 0 ≤ γ < 1 with a solver, to an error bound of `accuracy` > 0 or as exactly as
+/// rounding allows. The bound is relative to |V*(s)| in cells where that is below 1.
 ///
 /// # Formula
 ///
@@ -165,9 +165,9 @@ pub fn solve(environment: &Environment, gamma: f64, solver: Solver, accuracy: f6
     finish(&mut plane, sweeps, accuracy * (1.0 - gamma) / 4.0)
 }
 
-/// Share of a value for the first polish, so close to rounding that rounding may as well be reached.
+/// Relative change below which the first polish continues down to the rounding error.
 const NEAR_ROUNDING: f64 = 2048.0 * f64::EPSILON;
-/// Share of a value for later polishes.
+/// Relative change below which later polishes continue down to the rounding error.
 const AT_ROUNDING: f64 = 16.0 * f64::EPSILON;
 
 /// Polishes until no cell changes by more than a share of its value, and further if the accuracy requires it.

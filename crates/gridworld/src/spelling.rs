@@ -2,9 +2,9 @@
 
 use recipe::Refusal;
 
-/// A name, taken apart.
+/// A name split into its parts.
 pub struct Spelled<'a> {
-    /// Name in error messages.
+    /// Kind of thing that is named, for error messages.
     subject: &'static str,
     /// Text before the first comma.
     pub head: &'a str,
@@ -31,7 +31,7 @@ impl<'a> Spelled<'a> {
         Ok(spelled)
     }
 
-    /// That a part is not what is allowed.
+    /// The error of a part whose text is not allowed.
     pub fn fail(&self, part: &str, allowed: &str, given: &str) -> Refusal {
         Refusal::new(format!("{}.{part}", self.subject), allowed, format!("\"{given}\""))
     }

@@ -69,7 +69,7 @@ pub use measures::{
 /// every method.
 pub const COMPARED_RUNS: usize = 32;
 
-/// Origin of the read of a cell.
+/// Data through which a training step reads a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -86,7 +86,7 @@ pub enum Origin {
 /// Explanation of a method's result: summaries over runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
-    /// Reads of the training steps by origin, without origins that gave none.
+    /// Reads of the training steps by origin, without origins that have no reads.
     pub explored: Vec<Explored>,
     /// Share of the non-terminal cells that the training steps read, whatever the origin.
     pub reached: Summary,
@@ -102,7 +102,7 @@ pub struct Explanation {
     pub displacement: Option<Displacement>,
 }
 
-/// Reads of one origin.
+/// Reads of the cells through data of one origin.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explored {
     /// Origin of the reads.
@@ -116,17 +116,17 @@ pub struct Explored {
 /// Distance from the optimal policy, in parts that add up to it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DistanceParts {
-    /// Part of the demonstration's cells.
+    /// Contribution of the demonstration's cells.
     pub demonstrated: Summary,
-    /// Part of the other cells that the training read.
+    /// Contribution of the other cells that the training read.
     pub otherwise_read: Summary,
-    /// Part of the cells that the training never read.
+    /// Contribution of the cells that the training never read.
     pub unread: Summary,
-    /// Part of each cell, mean over runs.
+    /// Contribution of each cell, mean over runs.
     pub by_cell: Vec<f64>,
 }
 
-/// Measurements at one policy, of one run or over all of them.
+/// Measurements at one policy, of one run or summarised over all runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Standing<Number, Agreement> {
     /// Overlap Σ min(q, d) of reads and visits; undefined if nothing was read.
@@ -189,7 +189,7 @@ pub struct Displacement {
 }
 
 impl Origin {
-    /// All origins.
+    /// All origins of reads.
     pub const ALL: [Origin; 4] = [Origin::Demonstration, Origin::Anticipation, Origin::Negatives, Origin::Rollouts];
 
     /// Name of the origin.

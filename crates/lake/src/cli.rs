@@ -35,24 +35,24 @@ pub(crate) struct Arguments {
 /// Further commands of `lake`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Solve a lake: draw V*, Q* and T* on the map, as far as they fit, and say how exactly they are known.
+    /// Solve a lake: draw V*, Q* and T* on the map, as far as they fit, and print bounds of their errors.
     Solve(SolveArguments),
     /// List the maps that come with the program, with their trajectories.
     Maps,
-    /// Train the same methods over many designs drawn from a declared space, and report in which of them one ends
-    /// closer than another.
+    /// Train the same methods on many designs sampled from a declared space, and report in which of them one method
+    /// ends closer to the optimal policy than another.
     Study(full::StudyArguments),
     /// Measure policies that any program trained, as `lake` measures its own.
     Measure(MeasureArguments),
-    /// Write a lake as conversations, for a language model to learn from and to be measured on.
+    /// Write a lake as conversations, on which a language model can be trained and measured.
     Export(ExportArguments),
-    /// List the methods by what they learn from, or explain one: idea, formula, parameters, data and source.
+    /// List the methods by the data that they learn from, or explain one: idea, formula, parameters, data and source.
     Methods {
         /// The method to explain.
         name: Option<String>,
     },
-    /// Print what recipes and studies may say: a JSON schema for editors and other languages, or every default as a
-    /// commented recipe.
+    /// Print the fields of recipes and studies: as a JSON schema for editors and other languages, or as a commented
+    /// recipe of all defaults.
     Schema(SchemaArguments),
     /// Explain a command or a method.
     Help {
@@ -62,15 +62,15 @@ pub(crate) enum Command {
     },
 }
 
-/// The lake: options of every command.
+/// Group of the options that describe the lake, which every command has.
 #[derive(Debug)]
 pub(crate) struct Lake;
 
-/// The lake, and the trajectories on it.
+/// Group of the options that describe the lake and the trajectories on it.
 #[derive(Debug)]
 pub(crate) struct LakeAndData;
 
-/// Every field of a recipe that has an option.
+/// Group of all fields of a recipe that have an option.
 #[derive(Debug)]
 pub(crate) struct Whole;
 
@@ -98,7 +98,7 @@ impl Groups for Whole {
     }
 }
 
-/// `lake [OPTIONS]`.
+/// Arguments of `lake [OPTIONS]`, which trains.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
     /// Methods to train: registered methods, names or labels of the recipe's entries, or `all`. Joined
@@ -121,7 +121,7 @@ pub(crate) struct TrainArguments {
     #[command(flatten)]
     fields: Options<Whole>,
 
-    /// Threads; by default one a core. No result depends on them.
+    /// Number of threads, by default one per core. No result depends on it.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Output")]
     #[arg(allow_negative_numbers = true)]
     pub(crate) threads: Option<u16>,
@@ -136,8 +136,9 @@ pub(crate) struct TrainArguments {
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 
-    /// Also say why each method ends where it does: what its training read, how far that is from where the policy goes,
-    /// what became of the trajectories' probabilities, and how far the methods' gradients agree.
+    /// Also explain each method's result: the cells that its training read, how these differ from the cells that the
+    /// policy visits, the probabilities of the trajectories during training, and the agreement of the methods'
+    /// gradients.
     #[arg(long, help_heading = "Output")]
     pub(crate) explain: bool,
 
@@ -150,13 +151,14 @@ pub(crate) struct TrainArguments {
     pub(crate) policies: Option<PathBuf>,
 }
 
-/// `lake measure [OPTIONS]`.
+/// Arguments of `lake measure [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArguments {
-    /// A policy, and the method that it is a run of. Repeatable: those of one method are its runs, and the confidence
-    /// interval is over them. A file is a table of T(a|s) with a row a non-terminal cell: CSV with the columns cell,
-    /// left, down, right, up, or the same fields as lines of JSON (.jsonl); probabilities, or logarithms in log_left,
-    /// log_down, log_right, log_up. Or it is what `lm score` answers to the evaluation.jsonl of `lake export`.
+    /// The file of a policy, and the method that trained it. Repeatable: several policies of one method are its runs,
+    /// and the confidence interval is over them. A file is a table of T(a|s) with one row per non-terminal cell: CSV
+    /// with the columns cell, left, down, right, up, or the same fields as lines of JSON (.jsonl); probabilities, or
+    /// logarithms in log_left, log_down, log_right, log_up. It may also be the output of `lm score` for the
+    /// evaluation.jsonl of `lake export`.
     #[arg(long = "policy", value_name = "[METHOD=]FILE", required = true, help_heading = "Policies")]
     pub(crate) policies: Vec<PolicyArgument>,
 
@@ -168,7 +170,7 @@ pub(crate) struct MeasureArguments {
     #[command(flatten)]
     fields: Options<Lake>,
 
-    /// The recipe whose lake and optimal policy they are measured on and against. Options given here replace its
+    /// The recipe that defines the lake and the optimal policy of the measurement. Options given here replace its
     /// fields.
     #[arg(long, value_name = "FILE", help_heading = "Lake")]
     pub(crate) recipe: Option<PathBuf>,
@@ -182,7 +184,7 @@ pub(crate) struct MeasureArguments {
     pub(crate) out: Option<PathBuf>,
 }
 
-/// A policy's file with the method that it is a run of.
+/// A policy's file, with the method that trained the policy.
 #[derive(Clone, Debug)]
 pub(crate) struct PolicyArgument {
     pub(crate) method: String,
@@ -202,11 +204,11 @@ impl FromStr for PolicyArgument {
     }
 }
 
-/// `lake export [OPTIONS] DIR`.
+/// Arguments of `lake export [OPTIONS] DIR`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
-    /// The folder to write demonstrations.jsonl, preferences.jsonl, evaluation.jsonl and lake.json into, which says
-    /// which line is which cell and action.
+    /// The folder for demonstrations.jsonl, preferences.jsonl, evaluation.jsonl and lake.json, which lists the cell and
+    /// the action of each line.
     #[arg(value_name = "DIR")]
     pub(crate) out: PathBuf,
 
@@ -229,7 +231,7 @@ pub(crate) enum Format {
     Lm,
 }
 
-/// `lake solve [OPTIONS]`.
+/// Arguments of `lake solve [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct SolveArguments {
     #[command(flatten)]
@@ -240,12 +242,12 @@ pub(crate) struct SolveArguments {
     #[arg(long, value_enum, help_heading = "Solver")]
     pub(crate) solver: Option<Solver>,
 
-    /// The error bound of V*(s) to reach if rounding allows, relative to |V*(s)| where that is below 1.
+    /// Error bound to reach for V*(s), if rounding allows it; relative to |V*(s)| where that is below 1.
     #[arg(long, value_name = "NUMBER", value_parser = accuracy, default_value_t = ACCURACY, help_heading = "Solver")]
     #[arg(allow_negative_numbers = true)]
     pub(crate) accuracy: f64,
 
-    /// Threads; by default one a core. No result depends on them.
+    /// Number of threads, by default one per core. No result depends on it.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Solver")]
     #[arg(allow_negative_numbers = true)]
     pub(crate) threads: Option<u16>,
@@ -255,7 +257,7 @@ pub(crate) struct SolveArguments {
     pub(crate) json: bool,
 }
 
-/// `lake schema`.
+/// Arguments of `lake schema`.
 #[derive(Debug, Args)]
 pub(crate) struct SchemaArguments {
     /// Content to print.
@@ -270,7 +272,7 @@ pub(crate) enum Content {
     Recipe,
     /// The JSON schema of studies.
     Study,
-    /// A recipe of every default, with comments.
+    /// A recipe of all defaults, with comments.
     Defaults,
 }
 
@@ -299,7 +301,7 @@ impl SolveArguments {
     }
 }
 
-/// An accuracy that is one.
+/// Parses an accuracy, a number above 0 and at most 1.
 fn accuracy(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| *number > 0.0 && *number <= 1.0);
     number.ok_or_else(|| format!("expected a number, 0 < accuracy <= 1, got {text}"))

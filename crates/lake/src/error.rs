@@ -10,7 +10,7 @@ use training::{OptimizerError, StepError};
 /// An error of the lake.
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
-    /// A map, a name, a solver or a network.
+    /// An error of a map, a name, a solver or a network.
     #[error(transparent)]
     Grid(#[from] GridError),
     /// A named trajectory that this map does not have, although maps may have it.
@@ -94,7 +94,7 @@ pub enum LakeError {
     Design {
         /// Number of the design.
         number: usize,
-        /// Error of the design.
+        /// Error that occurred in the design.
         source: Box<LakeError>,
     },
     /// An error in a level of a study's factor.
@@ -104,7 +104,7 @@ pub enum LakeError {
         factor: String,
         /// Name of the level.
         level: String,
-        /// Error of the level.
+        /// Error that the level causes.
         source: Box<LakeError>,
     },
     /// An invalid file of a study's results.

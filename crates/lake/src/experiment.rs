@@ -42,7 +42,7 @@ pub struct Experiment {
     recipe: Recipe,
     setting: Setting,
     demonstration: Trajectory,
-    /// Whether the demonstration is the recipe's; otherwise no method reads it.
+    /// Whether the demonstration is the recipe's. If it is not, no method reads it.
     is_demonstrated: bool,
     rejected: Option<Trajectory>,
     /// Distributions of the teacher, if a method reads them.
@@ -64,7 +64,7 @@ struct Run {
     account: Option<Account>,
 }
 
-/// Results of a method's stages.
+/// Results of training a policy with all stages of a method.
 pub(crate) struct Taught {
     transition_matrix: TransitionMatrix,
     cells_visited: usize,
@@ -466,7 +466,7 @@ impl Experiment {
     }
 }
 
-/// The network, with a value head where any of the methods reads values.
+/// The network, with a value head if any of the methods reads values.
 fn equipped<'a>(network: Network, methods: impl IntoIterator<Item = &'a Configured>, seed: u64) -> Network {
     let reads_values = |method: &Configured| method.objective().requirements().statistics.contains(Statistic::Value);
     match methods.into_iter().any(reads_values) {

@@ -44,7 +44,7 @@ pub enum State {
 }
 
 impl State {
-    /// Both forms.
+    /// All forms of a state.
     pub const ALL: [Self; 2] = [Self::Words, Self::Map];
 }
 
@@ -71,7 +71,7 @@ pub struct Preference {
     pub prompt: [Turn; 1],
     /// The better answer.
     pub chosen: [Turn; 1],
-    /// The worse one.
+    /// The worse answer.
     pub rejected: [Turn; 1],
 }
 
@@ -86,7 +86,7 @@ pub struct Evaluation {
     pub rewards: [f64; ACTIONS],
 }
 
-/// Key to the exported lines, `lake.json`: the cell and the action of each.
+/// Key to the exported lines, `lake.json`: the cell and the action of each line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Key {
     /// Version of the program.
@@ -116,7 +116,7 @@ pub struct Conversations {
     pub preferences: Vec<Preference>,
     /// One question per non-terminal cell.
     pub evaluation: Vec<Evaluation>,
-    /// Key to the lines.
+    /// Key to the lines of the files.
     pub key: Key,
 }
 

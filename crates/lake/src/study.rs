@@ -80,7 +80,8 @@ pub struct Study {
     #[serde(default)]
     #[schemars(with = "Recipe")]
     pub recipe: Table,
-    /// The space: a recipe's field (`slippery`), a method's parameter (`dpo.beta`) or a name, with its levels.
+    /// The space that designs are sampled from: factors with their levels. A factor is a recipe's field (`slippery`), a
+    /// method's parameter (`dpo.beta`), or any name for named levels.
     pub factor: BTreeMap<String, Levels>,
     /// Further claims to examine.
     #[serde(default)]
@@ -123,7 +124,7 @@ pub enum Selected {
     Any(Vec<String>),
 }
 
-/// A design: its recipe, and the level of each factor that it came from.
+/// A design: a recipe, and the level of each factor that determined it.
 #[derive(Debug)]
 pub struct Design {
     /// Number of the design in the study.
@@ -135,7 +136,7 @@ pub struct Design {
 }
 
 impl Study {
-    /// The study of a file.
+    /// Loads a study from a file.
     ///
     /// # Errors
     ///
@@ -168,7 +169,7 @@ impl Study {
         self.factor.keys().map(String::as_str)
     }
 
-    /// The design of a number.
+    /// Makes the design with this number.
     ///
     /// Where the lake does not have a trajectory that others have, all levels are drawn again.
     ///
@@ -198,7 +199,7 @@ impl Study {
         }
     }
 
-    /// The recipe that every design's fields replace.
+    /// The recipe whose fields each design replaces.
     ///
     /// # Errors
     ///
@@ -315,7 +316,7 @@ fn fail(field: &str, allowed: &str, given: impl Display) -> LakeError {
     LakeError::Field { field: format!("{OWNER}.{field}"), allowed: allowed.to_owned(), given: given.to_string() }
 }
 
-/// Whether an order is of at least two methods that there are.
+/// Checks that an order names at least two methods, all of which exist.
 fn known(field: &str, order: &[String], labels: &[&str]) -> Result<(), LakeError> {
     match order.iter().find(|label| !labels.contains(&label.as_str())) {
         Some(label) => Err(fail(field, &format!("labels among {}", labels.join(", ")), format!("\"{label}\""))),

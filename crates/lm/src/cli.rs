@@ -12,7 +12,7 @@ use recipe::options::Print;
 use strum::VariantNames;
 use text::data::instruction::Layout;
 
-/// Fine-tune a Hugging Face language model with any alignment objective, and see what it makes of data.
+/// Fine-tune a Hugging Face language model with any alignment objective, and score, generate and serve with it.
 #[derive(Debug, Parser)]
 #[command(version, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
@@ -44,13 +44,13 @@ pub(crate) enum Command {
     Compare(CompareArguments),
     /// Show a model's architecture and parameters, and the memory that a recipe needs.
     Inspect(InspectArguments),
-    /// List the methods by what they learn from, or explain one: idea, formula, parameters, data and source.
+    /// List the methods by the data that they learn from, or explain one: idea, formula, parameters, data and source.
     Methods {
         /// The method to explain.
         name: Option<String>,
     },
-    /// Print what recipes may say: a JSON schema for editors and other languages, or every default as a commented
-    /// recipe.
+    /// Print the fields of recipes: as a JSON schema for editors and other languages, or as a commented recipe of all
+    /// defaults.
     Schema(SchemaArguments),
     /// Explain a command or a method.
     Help {
@@ -70,7 +70,7 @@ pub(crate) const EXAMPLES: [(&str, &str); 3] = [
 /// Last sentence of the short help.
 pub(crate) const MORE: &str = "`lm methods` lists the methods, and `lm help COMMAND` has a command's options.";
 
-/// `lm train`.
+/// Arguments of `lm train`.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArguments {
     /// Recipe of the training: a model, and stages with a method and data each. Absent fields have the values of `lm
@@ -98,7 +98,7 @@ pub(crate) struct TrainArguments {
     pub(crate) print: Option<Print>,
 }
 
-/// `lm schema`.
+/// Arguments of `lm schema`.
 #[derive(Debug, Args)]
 pub(crate) struct SchemaArguments {
     /// Content to print.
@@ -111,7 +111,7 @@ pub(crate) struct SchemaArguments {
 pub(crate) enum Content {
     /// The JSON schema of recipes.
     Recipe,
-    /// A recipe of every default, with comments.
+    /// A recipe of all defaults, with comments.
     Defaults,
 }
 
@@ -135,7 +135,7 @@ pub(crate) struct ModelArguments {
     pub(crate) dtype: Dtype,
 }
 
-/// `lm score`.
+/// Arguments of `lm score`.
 #[derive(Debug, Args)]
 pub(crate) struct ScoreArguments {
     #[command(flatten)]
@@ -160,7 +160,7 @@ pub(crate) struct ScoreArguments {
     pub(crate) batch_tokens: usize,
 }
 
-/// `lm generate`.
+/// Arguments of `lm generate`.
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArguments {
     #[command(flatten)]
@@ -238,7 +238,7 @@ pub(crate) struct GenerateArguments {
     pub(crate) batch: usize,
 }
 
-/// `lm serve`.
+/// Arguments of `lm serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
     #[command(flatten)]
@@ -311,7 +311,7 @@ pub(crate) struct ServeArguments {
     pub(crate) host_name: Vec<String>,
 }
 
-/// `lm judge`.
+/// Arguments of `lm judge`.
 #[derive(Debug, Args)]
 pub(crate) struct JudgeArguments {
     /// Answers of a model, as `lm generate --format` and AlpacaEval write them: a JSON list of `instruction`, `output`
@@ -366,7 +366,7 @@ pub(crate) struct JudgeArguments {
     pub(crate) tries: usize,
 }
 
-/// `lm merge`.
+/// Arguments of `lm merge`.
 #[derive(Debug, Args)]
 pub(crate) struct MergeArguments {
     /// The model that the adapters are for: a folder, or a model of the hub as `owner/name` or `owner/name@revision`.
@@ -386,7 +386,7 @@ pub(crate) struct MergeArguments {
     pub(crate) dtype: Option<Dtype>,
 }
 
-/// `lm export`.
+/// Arguments of `lm export`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
     /// Folder of the run: the `--out` of `lm train`.
@@ -397,7 +397,7 @@ pub(crate) struct ExportArguments {
     #[arg(long, value_name = "STAGE-STEP", value_parser = position)]
     pub(crate) checkpoint: Option<Position>,
 
-    /// The new folder.
+    /// The new folder of the model or the adapters.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: PathBuf,
 }
@@ -406,11 +406,11 @@ fn position(given: &str) -> Result<Position, &'static str> {
     Position::parse(given).ok_or("expected STAGE-STEP, as 0-100")
 }
 
-/// `lm compare`.
+/// Arguments of `lm compare`.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArguments {
-    /// A method's results: a file `results_*.json` of the harness, or a folder of them. The method's name is NAME, by
-    /// default that of the file or folder.
+    /// A method's results: a file `results_*.json` of the harness, or a folder of such files. The method's name is
+    /// NAME, by default the name of the file or folder.
     #[arg(value_name = "[NAME=]PATH", required = true)]
     pub(crate) results: Vec<String>,
 
@@ -423,14 +423,14 @@ pub(crate) struct CompareArguments {
     pub(crate) json: bool,
 }
 
-/// `lm inspect`.
+/// Arguments of `lm inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArguments {
-    /// A folder, or a model of the hub as `owner/name`; the recipe's unless given.
+    /// A folder, or a model of the hub as `owner/name`; by default the recipe's model.
     #[arg(long, value_name = "FOLDER|ID", required_unless_present = "recipe")]
     pub(crate) model: Option<String>,
 
-    /// Plan the memory of each of its stages.
+    /// A recipe whose stages' memory is estimated.
     #[arg(long, value_name = "RECIPE.toml")]
     pub(crate) recipe: Option<PathBuf>,
 
@@ -443,14 +443,14 @@ pub(crate) struct InspectArguments {
     pub(crate) json: bool,
 }
 
-/// Number of concurrent requests, each of which has a thread.
+/// Parses the number of concurrent requests, each of which has a thread.
 fn concurrency(given: &str) -> Result<NonZeroUsize, &'static str> {
     const MOST: usize = 1024;
     let number = given.parse().ok().filter(|number: &NonZeroUsize| number.get() <= MOST);
     number.ok_or("expected 1 to 1024")
 }
 
-/// AlpacaEval reads a column of numbers as numbers, whatever it is called.
+/// Parses the name of a model, which must not be a number: AlpacaEval would read a column of such names as numbers.
 fn generator(name: &str) -> Result<String, String> {
     let is_number = name.trim().replace('_', "").parse::<f64>().is_ok();
     if name.trim().is_empty() || is_number {

@@ -68,7 +68,7 @@ impl Nccl {
         Ok(Self { communicator, _context: context, device: Device::Cuda(index), rank, size })
     }
 
-    /// Gathers equally many numbers of each process, concatenated in the order of their ranks.
+    /// Gathers the same number of values from each process, concatenated in the order of ranks.
     fn gather_equal(&self, own: &Tensor) -> Result<Tensor, LmError> {
         let (own, kind) = (own.f_contiguous()?, own.f_kind()?);
         let stored = if kind == Kind::Uint8 { sys::ncclDataType_t::ncclUint8 } else { sys::ncclDataType_t::ncclInt64 };

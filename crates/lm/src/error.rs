@@ -18,7 +18,7 @@ pub enum LmError {
         /// Error of the operating system.
         source: std::io::Error,
     },
-    /// A link in a model's folder to a file outside it, which is not copied.
+    /// A link in a model's folder to a file outside the folder, which is not copied.
     #[error(
         "{}: leads to {}, which is not copied into a model that may be published: expected a file within {}",
         path.display(), target.display(), folder.display()

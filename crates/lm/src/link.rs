@@ -1,4 +1,4 @@
-//! The connection between the processes of a run, whichever library makes it.
+//! The connection between the processes of a run, independent of the library that implements it.
 
 use std::fmt::Debug;
 

@@ -52,7 +52,7 @@ use worker::Job;
 /// to the text.
 const PREPARED: usize = 2;
 
-/// ServerSettings of a server.
+/// Settings of a server.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// Address to listen on. An address other than a loopback address requires an API key. Port 0 picks a free port.
@@ -107,9 +107,9 @@ struct Server {
     ends: Vec<u32>,
     /// Sending end of the queue to the worker.
     jobs: mpsc::Sender<Vec<Job>>,
-    /// Permits for the places in the queue.
+    /// Semaphore of the places in the queue.
     places: Arc<Semaphore>,
-    /// Permits to tokenize a request.
+    /// Semaphore that limits the number of requests tokenized at the same time.
     preparing: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     /// Time at which the model was loaded, in seconds since 1970.

@@ -1,5 +1,5 @@
-//! A guard of the hot loops that no other load on the machine disturbs: instructions and allocations, counted by
-//! Valgrind.
+//! Counts instructions and allocations of the hot loops under Valgrind, which other load on the machine does not
+//! disturb.
 //!
 //! Every method must stay within the same number of instructions a token at 4k and at 64k tokens, so that its time is
 //! linear in them, and, once its buffers have grown, allocate nothing. Needs Valgrind and `cargo install
@@ -73,7 +73,7 @@ fn methods(tokens: usize, sums: bool) -> impl Iterator<Item = Case> {
     METHODS.iter().filter(|method| !CHOICES.contains(&(method.name, "{}"))).filter_map(named)
 }
 
-/// A step whose buffers have grown.
+/// A step whose buffers have grown to their final size.
 fn grown((name, parameters, tokens): Case) -> Work {
     let parameters: Parameters = serde_json::from_str(parameters).unwrap();
     let mut work = Work::new(objective::registry::find(name).unwrap(), &parameters, tokens);

@@ -1,5 +1,5 @@
-//! The minimum time of one evaluation, loss and cotangents, on one thread: what other load on the machine disturbs
-//! least.
+//! The minimum time of one evaluation, loss and cotangents, on one thread: the measure that other load on the machine
+//! disturbs least.
 //!
 //! `cargo bench -p objective --bench minimum -- METHOD...` prints a line a method and number of tokens: both, the
 //! tokens that it really has, and microseconds. `experiments/speed/objective.py` reads them.

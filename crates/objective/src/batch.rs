@@ -288,8 +288,8 @@ impl<'a> TokenBatch<'a> {
         self.responses.get(response)?.group()
     }
 
-    /// Values of a constant column for a response. Advantages may be one number per response; rewards are equally many
-    /// for each.
+    /// Values of a constant column for a response. Advantages may be one number per response; every response has the
+    /// same number of rewards.
     pub fn constant(&self, constant: Constant, response: usize) -> &'a [f64] {
         let side = &self.sides[0];
         if constant == Constant::Reward {

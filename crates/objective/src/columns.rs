@@ -211,7 +211,8 @@ columns! {
         /// Weight of a response, or of the pair of a chosen one: one number per response. If it is empty, all weights
         /// are 1.
         Weight weight: 0.0..=MOST,
-        /// Rewards of the responses, in any unit: response after response, equally many for each; NaN means no reward.
+        /// Rewards of all responses, concatenated, with the same number for each response and in any unit; NaN means no
+        /// reward.
         Reward reward: -MOST..=MOST,
     }
 }

@@ -37,7 +37,7 @@ pub struct Configured {
     objective: Arc<dyn Objective>,
 }
 
-/// Back as parameters, those left out are there too:
+/// Converted back to parameters, a method has those that were left out, too:
 ///
 /// ```
 /// use objective::{Configured, Parameters};

@@ -34,8 +34,8 @@ pub struct Groups<'a> {
     pub responses: Side<'a>,
     /// Group of each response, numbered upwards. Empty if the objective needs none.
     pub group: &'a [usize],
-    /// Rewards of each response, in any unit: response after response, equally many for each; NaN means no reward.
-    /// Empty if advantages are given.
+    /// Rewards of all responses, concatenated, with the same number for each response and in any unit. NaN means no
+    /// reward. Empty if advantages are given.
     pub reward: &'a [f64],
 }
 
@@ -85,7 +85,7 @@ pub struct PairCotangents<'a> {
 
 /// A kind of training data.
 pub trait TrainingData: Copy {
-    /// Arrangement of its cotangents.
+    /// Arrangement of the cotangents of this kind of data.
     type Cotangents<'c>;
 
     /// Converts the data to a batch of any kind.

@@ -19,9 +19,9 @@ pub struct Evaluation {
     pub(crate) cotangents: TokenStatistics,
     /// Metrics of the batch.
     pub metrics: Metrics,
-    /// Numbers for objectives that need more than the cotangents' slots.
+    /// Scratch numbers for objectives that need more than the cotangents' slots.
     pub(crate) scratch: Vec<f64>,
-    /// Indices for objectives that sort.
+    /// Scratch indices for objectives that sort.
     pub(crate) order: Vec<usize>,
     /// Held numbers of the batch.
     pub(crate) held: Held,
@@ -37,7 +37,7 @@ impl PartialEq for Evaluation {
     }
 }
 
-/// A metric. One name means one quantity at one scale, whichever objective reports it.
+/// A metric. One name means one quantity at one scale for all objectives.
 ///
 /// ```
 /// use objective::Metric;
@@ -169,7 +169,7 @@ impl Evaluation {
         Ok(())
     }
 
-    /// Evaluates columns with the held numbers of another evaluation: the loss whose derivatives the cotangents are.
+    /// Evaluates columns with the held numbers of another evaluation. The cotangents are the derivatives of this loss.
     ///
     /// # Errors
     ///

@@ -89,7 +89,7 @@ impl<O: Objective + LearnsFrom> Evaluator<O> {
         self.answer(data, None)
     }
 
-    /// Evaluates a batch with the held numbers of another evaluation: the loss whose derivatives the cotangents are.
+    /// Evaluates a batch with the held numbers of another evaluation. The cotangents are the derivatives of this loss.
     ///
     /// Dynamic fine-tuning weights a token by its probability, which is held; with the weights of log π = −1 the loss
     /// is linear:

@@ -28,9 +28,9 @@ pub struct Held {
     pub metrics: Metrics,
     /// Held numbers of a sum's terms.
     pub terms: Vec<Held>,
-    /// Numbers for objectives that need more than those above while they hold.
+    /// Scratch numbers for objectives that need further buffers while they compute held numbers.
     pub(crate) scratch: Vec<f64>,
-    /// Indices, for objectives that sort while they hold.
+    /// Scratch indices for objectives that sort while they compute held numbers.
     pub(crate) order: Vec<usize>,
 }
 

@@ -28,7 +28,7 @@ pub enum Kind {
         /// Allowed values.
         range: Interval,
     },
-    /// A finite number in an interval that is derived from another parameter until it is set.
+    /// A finite number in an interval. Unless it is set, it is derived from another parameter.
     Derived {
         /// Description of the derivation, for manuals.
         default: &'static str,
@@ -51,7 +51,7 @@ pub enum Kind {
         /// Allowed names.
         options: &'static [&'static str],
     },
-    /// On or off.
+    /// A switch that is on or off.
     Switch {
         /// Default value.
         default: bool,

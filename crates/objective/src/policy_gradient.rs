@@ -168,7 +168,7 @@ objective! {
         },
         /// How fast the gate closes on responses with a positive advantage.
         positive_temperature: f64 [SCALE] = 1.0 => unused |own| own.without(TrustRegion::Sapo),
-        /// How fast the gate closes on the others.
+        /// How fast the gate closes on responses with a zero or negative advantage.
         negative_temperature: f64 [SCALE] = 1.05 => unused |own| own.without(TrustRegion::Sapo),
         /// Power of the ratio, for positive advantages: how fast weights fall below a ratio of 1.
         positive_k: f64 [NON_NEGATIVE] = 2.0 => unused |own| own.without(TrustRegion::Vespo),

@@ -204,7 +204,7 @@ impl Lambda {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Freeze {
-    /// None of the two.
+    /// Neither encoding.
     None,
     /// A stop-gradient on E(s^θₜ) alone.
     Anticipated,

@@ -1,4 +1,4 @@
-//! Sampling of responses for objectives that learn from the policy's own.
+//! Sampling of responses from the policy, for objectives that learn from them.
 
 /// How responses are sampled from the policy in training.
 ///

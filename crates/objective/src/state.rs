@@ -89,7 +89,7 @@ impl TryFrom<Read> for RunningMean {
     }
 }
 
-/// The mean does not depend on how the numbers come in parts:
+/// The mean does not depend on how the numbers are divided into parts:
 ///
 /// ```
 /// use objective::RunningMean;

@@ -58,7 +58,7 @@ pub fn label(size: u32, colour: RGBColor, x: HPos, y: VPos) -> TextStyle<'static
     (FONT, size).into_font().color(&colour).pos(Pos::new(x, y))
 }
 
-/// Draws a title, and below it what holds for the whole figure.
+/// Draws a title, and a subtitle below it.
 ///
 /// # Errors
 ///

@@ -11,11 +11,11 @@ use crate::figure::{Area, Drawn};
 /// Colour, dash and marker of a method.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Look {
-    /// The colour of its lines, bars and markers.
+    /// Colour of the method's lines, bars and markers.
     pub colour: RGBColor,
-    /// Alternating lengths of the line's dashes and gaps, in pixels; empty for a solid line.
+    /// Alternating lengths of the dashes and gaps of the method's line, in pixels; empty for a solid line.
     pub dash: &'static [u32],
-    /// The marker on its line and beside its name.
+    /// Marker on the method's line and beside its name.
     pub marker: Marker,
 }
 
@@ -96,7 +96,8 @@ const OTHERS: [&str; 45] = [
     "icepop",
 ];
 
-/// Slate, taupe and grey: each has a contrast of at least 3 with a white and with a dark page.
+/// Colours of methods without one of their own: slate, taupe and grey. Each has a contrast of at least 3 with a white
+/// and with a dark page.
 const QUIET: [RGBColor; 3] = [RGBColor(98, 114, 138), RGBColor(140, 123, 107), RGBColor(143, 143, 143)];
 const DASHES: [&[u32]; 5] = [&[10, 4], &[3, 3], &[9, 3, 2, 3], &[15, 4, 5, 4], &[9, 3, 2, 3, 2, 3]];
 const MARKERS: [Marker; 9] = [
@@ -132,7 +133,7 @@ impl Look {
         format!("#{red:02x}{green:02x}{blue:02x}")
     }
 
-    /// Draws its marker.
+    /// Draws the method's marker.
     ///
     /// # Errors
     ///
@@ -154,7 +155,7 @@ impl Look {
         Ok(())
     }
 
-    /// Draws a line of its colour and dashes.
+    /// Draws a line in the method's colour and dashes.
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ const FORMULA: &str = "Formula";
 /// The section of the source.
 const SOURCE: &str = "Source";
 
-/// The methods by what they learn from, a line each.
+/// Lists the methods by the data that they learn from, one line per method.
 ///
 /// # Errors
 ///
@@ -54,8 +54,8 @@ pub fn list(program: &str, columns: usize) -> Result<String, RegistryError> {
     Ok(shown)
 }
 
-/// A method's page: idea, formula, parameters, what it needs, and its source. `usage` is how the program runs it, with
-/// `NAME` in the place of its name.
+/// Formats a method's page: idea, formula, parameters, requirements and source. `usage` is the command that runs the
+/// method, with `NAME` in place of its name.
 ///
 /// # Errors
 ///
@@ -100,7 +100,8 @@ fn requirements(method: &Method) -> Result<Requirements, ParameterError> {
     Ok((method.build)(&Parameters::new())?.requirements())
 }
 
-/// The parameters of a preset of `policy_gradient` whose defaults are not the whole's; none if it is no preset.
+/// The parameters of a preset of `policy_gradient` whose defaults differ from those of `policy_gradient`; `None` for a
+/// method that is not a preset.
 fn differences(method: &Method, whole: &Method) -> Option<Vec<Parameter>> {
     let (own, all) = ((method.parameters)(), (whole.parameters)());
     let is_preset = own.iter().map(|parameter| parameter.name).eq(all.iter().map(|parameter| parameter.name));

@@ -2,10 +2,11 @@
 
 use crate::terminal::{NAME, styled, width, wrapped};
 
-/// Indentation of what stands under a heading.
+/// Indentation of the text under a heading.
 pub(crate) const INDENT: &str = "  ";
 
-/// A document in sections: each has a heading, which is empty for what stands before the first one, and its lines.
+/// Splits a document into sections, each a heading and its lines. The heading of the text before the first one is
+/// empty.
 pub(crate) fn sections(document: &str) -> Vec<(&str, Vec<&str>)> {
     let mut sections = vec![("", Vec::new())];
     let mut in_code = false;
@@ -57,7 +58,7 @@ pub(crate) fn text(lines: &[&str], columns: usize) -> String {
     join(&blocks)
 }
 
-/// Blocks with an empty line between them, but for items of a list.
+/// Joins blocks with an empty line between them, except between items of a list.
 fn join(blocks: &[String]) -> String {
     let is_item = |block: &String| block.trim_start().starts_with("- ");
     let mut joined = String::new();
@@ -70,7 +71,8 @@ fn join(blocks: &[String]) -> String {
     joined
 }
 
-/// A table in aligned columns; one that is too wide as terms, each with the rest of its row below it.
+/// Formats a table in aligned columns or, if that is too wide, as a list of terms, each with the rest of its row below
+/// it.
 fn table(lines: &[&str], columns: usize) -> String {
     let is_rule = |cells: &[String]| cells.iter().all(|cell| cell.chars().all(|letter| "-: ".contains(letter)));
     let rows: Vec<Vec<_>> =
@@ -96,7 +98,7 @@ fn table(lines: &[&str], columns: usize) -> String {
     rows.iter().skip(1).map(definition).collect()
 }
 
-/// A line's links as their texts, its code as names, and its escapes as their letters.
+/// Formats a line: links as their texts, code as names, and escapes as their letters.
 fn inline(text: &str) -> String {
     let mut shown = String::new();
     let mut rest = text;
@@ -134,7 +136,7 @@ fn inline(text: &str) -> String {
     shown + rest
 }
 
-/// The label of a link whose opening bracket is before the text, and what stands behind the link.
+/// Splits the text after the opening bracket of a link into the link's label and the text after the link.
 fn link(text: &str) -> Option<(&str, &str)> {
     let (label, behind) = text.split_once(']')?;
     match behind.strip_prefix('(') {

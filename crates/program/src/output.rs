@@ -119,7 +119,7 @@ impl OutputFolder {
         }
     }
 
-    /// Removes what a process that was killed did not finish here. No other one may be at work.
+    /// Removes unfinished files that killed processes left in this folder. No other process may write there meanwhile.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl OutputFolder {
         Ok(())
     }
 
-    /// Removes a folder that is here. It is gone at once, whatever interrupts the removal of what was in it.
+    /// Removes a folder within this one. It disappears at once, even if the removal of its contents is interrupted.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ pub fn open_regular(path: &Path) -> Result<File, OutputError> {
     open().map_err(at(path))
 }
 
-/// A folder that is filled under another name and appears when it is whole.
+/// A folder that is filled under a temporary name, and appears under its own name when it is complete.
 #[derive(Debug)]
 pub struct NewFolder {
     unfinished: TempDir,

@@ -19,7 +19,7 @@ impl Progress {
     /// Interval between two lines.
     const PAUSE: Duration = Duration::from_secs(10);
 
-    /// Progress over things of this name, before any is done.
+    /// Progress over items with this name, before the first one is done.
     pub fn new(unit: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         Self { bar, unit, line: Mutex::new(Instant::now()) }

@@ -5,7 +5,7 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 /// The 97.5% quantile of the standard normal distribution.
 pub const NORMAL: f64 = 1.959_963_984_540_054;
 
-/// The 97.5% quantile of Student's t distribution with these degrees of freedom; `None` unless there are more than 0.
+/// The 97.5% quantile of Student's t distribution with these degrees of freedom; `None` unless they are above 0.
 ///
 /// ```
 /// let quantile = program::statistics::student(2.0);

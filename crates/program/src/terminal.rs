@@ -6,9 +6,9 @@ use anstyle::Style;
 use terminal_size::{Width, terminal_size_of};
 use textwrap::{Options, WordSplitter};
 
-/// Columns of the output where it is no terminal.
+/// Number of columns if the output is not a terminal.
 pub const COLUMNS: usize = 120;
-/// Columns of prose on wider terminals too.
+/// Maximum number of columns of prose, on wider terminals too.
 pub const PROSE: usize = 100;
 /// Style of headings.
 pub const HEADING: Style = Style::new().bold().underline();
@@ -17,7 +17,8 @@ pub const NAME: Style = Style::new().bold();
 /// Style of details.
 pub const DETAIL: Style = Style::new().dimmed();
 
-/// Columns of the output: `COLUMNS` if it is set, else the terminal's width, else [`COLUMNS`].
+/// Number of columns of the output: the environment variable `COLUMNS` if it is set, else the terminal's width, else
+/// the constant [`COLUMNS`].
 pub fn columns() -> usize {
     let variable = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
     let terminal = || terminal_size_of(std::io::stdout()).map(|(Width(columns), _)| usize::from(columns));
@@ -40,8 +41,7 @@ pub fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// The text wrapped between words, its first line behind one indentation and the others behind another. Styles take no
-/// columns.
+/// Wraps a text between words. The first line and all other lines have separate indentations; styles take no columns.
 pub fn wrapped(text: &str, columns: usize, first: &str, others: &str) -> String {
     let options = Options::new(columns).word_splitter(WordSplitter::NoHyphenation).break_words(false);
     textwrap::fill(text, options.initial_indent(first).subsequent_indent(others))

@@ -1,4 +1,4 @@
-//! Columns as Python's half lays them out, and the parts of them that an objective reads.
+//! Columns as the package's Python code arranges them, and the parts of them that an objective reads.
 
 use std::ops::Range;
 
@@ -38,7 +38,7 @@ fn of(statistics: EnumSet<Statistic>, constants: EnumSet<Constant>) -> impl Iter
 }
 
 /// The arrays of one side, all of one dimension. Response n has the places `bounds[n]..bounds[n + 1]` of the columns of
-/// tokens, less those that the mask leaves out.
+/// tokens, except those that the mask excludes.
 pub(crate) struct Arrays<'py> {
     numbers: Vec<(Column, Array<'py>)>,
     desirable: Option<PyReadonlyArray1<'py, bool>>,
@@ -75,7 +75,7 @@ pub(crate) struct Slices<'a> {
     mask: Option<&'a [bool]>,
 }
 
-/// The places of the tokens that a mask leaves in.
+/// Places of the tokens that a mask selects.
 pub(crate) struct Selection {
     /// Number of tokens in each response.
     pub(crate) lengths: Vec<usize>,
@@ -105,7 +105,7 @@ impl Column {
         }
     }
 
-    /// Whether this many numbers are one a token, rather than one or some a response.
+    /// Whether this many numbers are one per token, rather than one or several per response.
     fn is_of_tokens(self, numbers: usize, responses: usize) -> bool {
         match self {
             Self::Constant(Constant::Reward | Constant::Weight) => false,
@@ -114,7 +114,7 @@ impl Column {
         }
     }
 
-    /// Places the column among those of a side.
+    /// Makes the values a column of a side.
     pub(crate) fn place<'a>(self, side: &mut Side<'a>, values: &'a [f64]) {
         *match self {
             Self::Statistic(Statistic::LogProb) => &mut side.log_prob,
@@ -228,7 +228,7 @@ impl Numbers<'_> {
 }
 
 impl Slices<'_> {
-    /// The tokens that the mask leaves in.
+    /// Selects the tokens that the mask does not exclude.
     ///
     /// # Errors
     ///
@@ -294,7 +294,7 @@ fn run(mask: &[bool], value: bool) -> usize {
 }
 
 impl Selection {
-    /// Fills a buffer with what is selected of a column.
+    /// Fills a buffer with the selected numbers of a column.
     pub(crate) fn gather(&self, column: Column, numbers: Numbers<'_>, to: &mut Vec<f64>) {
         to.clear();
         if column.is_of_tokens(numbers.len(), self.lengths.len()) {
@@ -309,7 +309,7 @@ impl Selection {
         self.lengths.iter().sum()
     }
 
-    /// The cotangents of a statistic at its column's places, of which those left out have 0.
+    /// The cotangents of a statistic at the places of its column; 0 at places that the mask excludes.
     pub(crate) fn scatter(&self, cotangents: &[f64], like: Numbers<'_>) -> Cotangent {
         fn spread<T: Copy + Default>(selection: &Selection, values: &[f64], narrow: impl Fn(f64) -> T) -> Vec<T> {
             let mut spread = vec![T::default(); selection.places];
@@ -327,7 +327,7 @@ impl Selection {
         }
     }
 
-    /// The cotangents of each statistic of a side whose tokens begin at this one.
+    /// The cotangents of each statistic of a side, whose first token has this index.
     pub(crate) fn cotangents(
         &self,
         numbers: &[(Column, Numbers<'_>)],

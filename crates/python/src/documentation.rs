@@ -19,7 +19,7 @@ pub(crate) fn docstring(documentation: &str) -> String {
     text.trim().to_owned()
 }
 
-/// A line whose links [`text`](target) and [`text`] are their text.
+/// Replaces the links [`text`](target) and [`text`] of a line by their texts.
 fn unlinked(line: &str) -> String {
     let mut text = String::new();
     let mut rest = line;

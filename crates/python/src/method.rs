@@ -10,7 +10,7 @@ use crate::documentation::docstring;
 use crate::error::value_error;
 use crate::parameters::write_value;
 
-/// A method: what it is, what it learns from, its parameters and where it is from.
+/// A method: its summary, the data that it learns from, its parameters and its source.
 #[pyclass(frozen, get_all, module = "objective_lake")]
 pub(crate) struct Method {
     name: &'static str,
@@ -61,7 +61,7 @@ pub(crate) fn methods(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(methods)
 }
 
-/// The name of every metric that an objective may answer.
+/// The name of every metric that an objective may report.
 #[pyfunction]
 pub(crate) fn metrics() -> Vec<&'static str> {
     Metric::iter().map(<&str>::from).collect()

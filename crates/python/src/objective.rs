@@ -72,7 +72,7 @@ impl Objective {
         self.requirements.data.into()
     }
 
-    /// The names of the sides of the data; one that is empty has its columns beside the others.
+    /// The names of the sides of the data. The columns of a side with an empty name are not nested under a name.
     #[getter]
     fn sides(&self) -> Vec<&'static str> {
         match self.requirements.data {
@@ -100,7 +100,7 @@ impl Objective {
         self.requirements.coupling == Coupling::Step
     }
 
-    /// Number of rewards a response, where the objective fixes it.
+    /// Number of rewards per response, if the objective fixes it.
     #[getter]
     fn rewards(&self) -> Option<usize> {
         self.requirements.rewards

@@ -6,7 +6,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyString};
 
 use crate::error::type_error;
 
-/// The parameters in a dictionary.
+/// Reads the parameters in a dictionary.
 pub(crate) fn read(given: Option<&Bound<'_, PyDict>>) -> PyResult<Parameters> {
     let read = |(name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
         let name: String = name.extract()?;
@@ -44,7 +44,7 @@ pub(crate) fn write<'py>(py: Python<'py>, parameters: &Parameters) -> PyResult<B
     Ok(dictionary)
 }
 
-/// A value as Python has it.
+/// A value as a Python object.
 pub(crate) fn write_value<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
     Ok(match value {
         Value::Switch(switch) => PyBool::new(py, *switch).to_owned().into_any(),

@@ -40,7 +40,7 @@ pub struct Field {
     pub placeholder: Option<String>,
     /// Name of the field that this one replaces.
     pub instead_of: Option<String>,
-    /// Whether the field is only allowed where something reads it; only there does it have its default.
+    /// Whether the field is allowed, and has its default, only if something in the recipe reads it.
     pub unused: bool,
 }
 
@@ -95,7 +95,7 @@ impl Declaration {
         }
     }
 
-    /// The default of every field that has one under all other values.
+    /// The defaults of all fields, except those whose default depends on other fields.
     pub fn defaults(&self) -> Table {
         let default = |field: &Field| Some((field.name.clone(), field.default.clone()?));
         self.fields.iter().filter(|field| !field.unused).filter_map(default).collect()
@@ -106,7 +106,7 @@ impl Declaration {
         self.items(STAGE).iter().any(|field| field.name == name)
     }
 
-    /// Checks the names, places, kinds and ranges of a table's fields. No field has to be there.
+    /// Checks the names, places, kinds and ranges of a table's fields. No field is required.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl Field {
     }
 }
 
-/// The names of a struct's fields, in their order; none of another type.
+/// The names of a struct's fields, in their order; empty for any other type.
 pub fn names<T: DeserializeOwned>() -> &'static [&'static str] {
     let mut names: &[&str] = &[];
     // The deserializer of a struct is asked for its fields before anything is read.
@@ -162,7 +162,7 @@ pub fn names<T: DeserializeOwned>() -> &'static [&'static str] {
     names
 }
 
-/// A deserializer that records the fields which it is asked for, and has none of them.
+/// A deserializer that records the fields that a type requests, and provides none of them.
 struct Names<'a>(&'a mut &'static [&'static str]);
 
 impl<'de> Deserializer<'de> for Names<'_> {

@@ -62,7 +62,8 @@ fn changed_value(kind: Option<&Kind>, value: &Value, preset: &dyn Fn(&str) -> Ta
     }
 }
 
-/// A method or optimizer without the parameters whose values are defaults; whole where these depend on others.
+/// A method or optimizer without the parameters whose values are defaults, or with all parameters if these defaults
+/// depend on others.
 fn changed_parameters(table: &Table, preset: &dyn Fn(&str) -> Table) -> Table {
     let Some(name) = table.get("name").and_then(Value::as_str) else { return table.clone() };
     let Some(parameters) = parameters_of(name) else { return table.clone() };

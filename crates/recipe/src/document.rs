@@ -26,7 +26,7 @@ pub fn document(declaration: &Declaration) -> String {
     values.chain(tables).collect::<Vec<_>>().join("\n")
 }
 
-/// Whether the field is a list of tables, which a file has behind everything else.
+/// Whether the field is a list of tables, which a TOML file has after all other fields.
 fn is_listed(field: &Field) -> bool {
     matches!(&field.kind, Kind::List { items, .. } if matches!(**items, Kind::Table { .. } | Kind::Named(_)))
 }

@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 pub enum Kind {
     /// A number in an interval.
     Number {
-        /// The interval.
+        /// Interval of the allowed numbers.
         range: Interval,
         /// Whether an infinite number is allowed.
         infinite: bool,
@@ -26,15 +26,15 @@ pub enum Kind {
         /// The greatest allowed number; `None` if only its type limits it.
         max: Option<u64>,
     },
-    /// `true` or `false`.
+    /// A boolean, `true` or `false`.
     Switch,
     /// One of these names.
     Names(Vec<String>),
-    /// Text.
+    /// Any text.
     Text,
     /// A table with one of these names as its `name`, such as a method with its parameters.
     Named(Vec<String>),
-    /// A list.
+    /// A list of items of one kind.
     List {
         /// The kind of each item.
         items: Box<Kind>,
@@ -43,7 +43,7 @@ pub enum Kind {
     },
     /// A table of declared fields.
     Table {
-        /// The fields.
+        /// Declared fields of the table.
         fields: Vec<Field>,
         /// Whether other fields are allowed.
         open: bool,
@@ -172,7 +172,7 @@ impl Kind {
         if is_valid { Ok(()) } else { refuse() }
     }
 
-    /// The value that a command line means by a text.
+    /// Parses a text of the command line as a value of this kind.
     ///
     /// # Errors
     ///
@@ -217,7 +217,8 @@ fn check_fields(path: &str, fields: &[Field], open: bool, table: &Table) -> Resu
     Ok(())
 }
 
-/// A text as TOML, or else as text: a number, a switch, a list or a table needs no quotes, and text needs none either.
+/// Parses a text as TOML if it is a number, a boolean, a list or a table, and takes it as a string otherwise, so that
+/// strings need no quotes.
 pub(crate) fn guess(text: &str) -> Value {
     let number = || text.parse().ok().map(Value::Float);
     literal(text).or_else(number).unwrap_or_else(|| Value::String(text.to_owned()))

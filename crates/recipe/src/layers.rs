@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-/// A TOML text as a table.
+/// Parses a TOML text as a table.
 ///
 /// # Errors
 ///
@@ -12,7 +12,7 @@ pub fn parse(text: &str) -> Result<Table, String> {
     text.parse().map_err(|error: toml::de::Error| error.to_string())
 }
 
-/// A table as a type.
+/// Deserializes a table.
 ///
 /// # Errors
 ///
@@ -30,6 +30,6 @@ pub fn read<T: DeserializeOwned>(table: Table) -> Result<T, ReadError> {
 pub struct ReadError {
     /// Path of the field; `.` for the whole table.
     pub field: String,
-    /// The error of its type.
+    /// Error message of the field's type.
     pub problem: String,
 }

@@ -27,11 +27,11 @@ pub trait Groups {
     /// The names of the groups.
     const GROUPS: &'static [&'static str];
 
-    /// The declaration.
+    /// Declaration of the fields.
     fn declaration() -> &'static Declaration;
 }
 
-/// The fields that a command line gives by options. `#[command(flatten)]` takes it.
+/// Fields given as options of a command line, for use with `#[command(flatten)]`.
 #[derive(Debug)]
 pub struct Options<G> {
     /// The given fields.

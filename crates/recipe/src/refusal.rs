@@ -69,10 +69,10 @@ pub fn explained(error: &MethodError) -> String {
 /// A refused method or optimizer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum MethodError {
-    /// A method.
+    /// An error of a method.
     #[error(transparent)]
     Method(#[from] RegistryError),
-    /// An optimizer.
+    /// An error of an optimizer.
     #[error(transparent)]
     Optimizer(#[from] OptimizerError),
 }

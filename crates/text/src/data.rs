@@ -13,8 +13,8 @@
 //! | `prompt_ids`, `chosen_ids`, `rejected_ids` | lists of token ids | a preference |
 //! | `prompt_ids`, `completions_ids`, `rewards` | a list of token ids, a list of such lists; as many rewards | a group |
 //!
-//! A reward is a number, or a list of equally many numbers for each response, in which null abstains. A group may also
-//! contain other lists with one entry for each response, and needs no `rewards` if it has `advantage`:
+//! A reward is a number, or a list of numbers, of the same length for each response, in which null means no reward. A
+//! group may also contain other lists with one entry for each response, and needs no `rewards` if it has `advantage`:
 //!
 //! | field | an entry is |
 //! |---|---|

@@ -23,7 +23,7 @@ pub enum Passage {
     Conversation {
         /// Turns before the response.
         prompt: Vec<Message>,
-        /// Turns that are learned, of which the first and the last are the assistant's.
+        /// Turns that are learned. The first and the last are the assistant's.
         response: Vec<Message>,
     },
     /// Token ids, which are not changed: no token is added at the beginning of the prompt or at the end of the
@@ -77,8 +77,8 @@ pub struct Example {
     pub prompt: Vec<u32>,
     /// Tokens of the response, which are learned.
     pub response: Vec<u32>,
-    /// Number of end markers among the response's last tokens: at least one, but zero for given token ids, whose end
-    /// markers are unknown.
+    /// Number of end markers at the end of the response: at least one, except for given token ids, whose end markers
+    /// are unknown and which have 0.
     pub end: usize,
 }
 

@@ -49,7 +49,7 @@ pub struct Place {
     pub example: usize,
 }
 
-/// Data sets with their weights, interleaved in a determined order.
+/// Data sets with their weights, interleaved in a deterministic order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mixture {
     sets: Vec<Set>,
@@ -112,8 +112,8 @@ impl Mixture {
         Ok(Self { sets, parts, order, seed })
     }
 
-    /// Number of examples of all sets together: after so many, sets that are weighted by their sizes are read once
-    /// each.
+    /// Number of examples of all sets together. After this many examples, each set has been read once if the weights
+    /// are the sizes of the sets.
     pub fn epoch(&self) -> u64 {
         self.sets.iter().map(|set| set.examples as u64).sum()
     }

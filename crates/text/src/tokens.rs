@@ -21,7 +21,7 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Name of the file that assigns roles to special tokens, and that contains the chat template of older folders.
 pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 
-/// TokenizerSettings of `tokenizer_config.json`.
+/// Settings in `tokenizer_config.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenizerSettings {
     /// Special tokens by their roles, such as `eos_token`, under which a chat template reads them.

@@ -57,7 +57,7 @@ impl Columns {
     }
 }
 
-/// Copies these columns of some tokens into `part`, which has columns of that length.
+/// Copies the values of a range of tokens from the columns into `part`, whose columns have the length of the range.
 pub(crate) fn copy_tokens(
     statistics: EnumSet<Statistic>,
     all: &TokenStatistics,

@@ -4,9 +4,9 @@ use objective::{Anticipation, Requirements, TokenColumns, TokenStatistics};
 
 use crate::policy::{MicroBatch, MicroBatchOf, Policy};
 
-/// A policy within a step.
+/// Access to a policy within a step.
 pub(crate) enum Passing<'p, P> {
-    /// A policy with a gradient.
+    /// The policy in training, whose gradient is computed.
     Trained(&'p mut P),
     /// A policy that is only evaluated.
     Evaluated(&'p P),

@@ -76,7 +76,7 @@ pub trait Policy {
         None
     }
 
-    /// Sums the gradients of all processes, in each of them.
+    /// Sums the gradients of all processes. Each process receives the sum.
     ///
     /// # Errors
     ///

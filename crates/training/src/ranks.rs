@@ -17,8 +17,8 @@ pub trait Ranks<E> {
     /// Number of processes.
     fn size(&self) -> usize;
 
-    /// Gathers the contributions of all processes, in the order of their ranks. All of them must call this equally
-    /// often.
+    /// Gathers the contributions of all processes, in the order of their ranks. All processes must call this the same
+    /// number of times.
     ///
     /// # Errors
     ///
@@ -35,15 +35,15 @@ pub enum RanksError<E> {
     /// A failure of another process.
     #[error("process {rank}: {problem}")]
     Other {
-        /// Rank of that process.
+        /// Rank of the failed process.
         rank: usize,
-        /// Description of its error.
+        /// Description of the failed process's error.
         problem: String,
     },
 }
 
-/// Gathers a value of each process, in the order of their ranks, if all of them have one. With only one process there
-/// is no exchange.
+/// Gathers a value from each process, in the order of ranks, or returns an error if a process has none. With only one
+/// process there is no exchange.
 ///
 /// # Errors
 ///

@@ -66,7 +66,7 @@ pub struct StepReport {
 struct Division {
     /// Counts of the whole step.
     totals: StepTotals,
-    /// If all of them form one part: the index of this process's first token in the gathered columns.
+    /// If all micro-batches form one part: the index of this process's first token in the gathered columns.
     begin: Option<usize>,
 }
 

@@ -8,7 +8,7 @@ use program::look::Look;
 use super::{Comparison, Row, Score};
 use crate::error::EvaluationError;
 
-/// Half-width of a 95% interval of a mean of many, in standard errors.
+/// Half-width of a 95% interval of a normally distributed mean, in standard errors.
 const WIDTH: f64 = 1.96;
 /// Height of the heading.
 const UPPER: i32 = 72;

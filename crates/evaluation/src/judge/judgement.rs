@@ -41,7 +41,7 @@ pub struct Judgement {
     pub asked: Asked,
     /// Names of the models that answered, as the judge reports them.
     pub models: BTreeSet<String>,
-    /// Rates that the verdicts give.
+    /// Rates computed from the verdicts.
     #[serde(flatten)]
     pub rates: Rates,
     /// Versions of the programs that wrote the result.

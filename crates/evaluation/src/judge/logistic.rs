@@ -11,7 +11,7 @@
 
 use objective::numerics::{sigmoid, softplus};
 
-/// Position of the maximum.
+/// Fitted parameters: the position of the likelihood's maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Fit {
     /// Intercept a of the log-odds.
@@ -25,7 +25,7 @@ pub(crate) struct Fit {
 /// Maximum number of Newton steps.
 const STEPS: usize = 200;
 
-/// Fits at least 3 points `(x, y)`; `None` if there is no unique maximum.
+/// Fits at least 3 points `(x, y)`; `None` if the likelihood has no unique maximum.
 pub(crate) fn fit(points: &[(f64, f64)]) -> Option<Fit> {
     if points.len() < 3 || !has_maximum(points) {
         return None;

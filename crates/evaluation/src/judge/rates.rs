@@ -61,7 +61,7 @@ impl Rate {
 pub enum Controlled {
     /// Prediction of the regression.
     Fitted {
-        /// Win rate at a difference of 0.
+        /// Win rate at a difference of 0 between the lengths of the answers.
         rate: f64,
         /// 95% interval of the rate.
         interval: [f64; 2],
@@ -78,7 +78,7 @@ pub enum Controlled {
 }
 
 impl Controlled {
-    /// Fits the regression to pairs of a difference of lengths, in characters, and a score of the first model.
+    /// Fits the regression to pairs (difference of lengths in characters, score of the first model).
     pub fn new(pairs: &[(f64, f64)]) -> Self {
         let count = pairs.len() as f64;
         if pairs.len() < 3 {
@@ -114,7 +114,7 @@ pub struct Counts {
     pub a: usize,
     /// Verdicts for B.
     pub b: usize,
-    /// Verdicts for neither.
+    /// Ties: verdicts for neither A nor B.
     pub tie: usize,
     /// Answers without a verdict.
     pub unparsable: usize,

@@ -62,7 +62,7 @@ const LABELS: [&str; 10] = [
     "better answer",
 ];
 
-/// A line in lower case, without the punctuation, markup and white space around it, and without markup in it.
+/// A line in lower case, without markup, and without the punctuation and white space around it.
 fn bare(line: &str) -> String {
     let plain: String = line.chars().filter(|char| !"*_`".contains(*char)).collect();
     plain.trim_matches(|char: char| !char.is_alphanumeric()).to_lowercase()

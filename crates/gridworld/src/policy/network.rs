@@ -49,7 +49,7 @@ pub struct States {
     pub cells: Vec<usize>,
     /// Index in `cells` at which each trajectory begins.
     pub begins: Vec<usize>,
-    /// Second encodings that are fused with these, if states are fused.
+    /// Encodings of anticipated cells that are fused with those of `cells`, if states are fused.
     pub fusion: Option<Fusion>,
 }
 
@@ -351,7 +351,7 @@ impl Network {
         }
     }
 
-    /// T(a|s) over all cells.
+    /// Transition matrix T(a|s) over all cells.
     pub fn transition_matrix(&self) -> TransitionMatrix {
         self.forward(&States {
             cells: (0..self.inputs.height * self.inputs.width).collect(),
@@ -394,7 +394,7 @@ impl WithSimd for Pass<'_> {
     }
 }
 
-/// A backward pass, compiled in the same way.
+/// A backward pass, compiled for the processor's vector instructions like [`Pass`].
 struct PullBack<'a> {
     network: &'a mut Network,
     states: &'a States,
@@ -444,7 +444,8 @@ fn activate<const TERMS: usize>(terms: [(&[f64], f64); TERMS], bias: &[f64], out
     }
 }
 
-/// Replaces the activations of a state by the derivatives by its encoding, of which `other` is a part.
+/// Replaces the activations of a state by the derivatives of the loss by its encoding. `other` is the part of these
+/// that the logits do not contribute.
 #[inline(always)]
 fn pull(activations: &mut [f64], head: &[f64], logits: &[f64; ACTIONS], other: impl Fn(usize) -> f64) {
     let [left, down, right, up] = [0, 1, 2, 3].map(|action| row(head, activations.len(), action));

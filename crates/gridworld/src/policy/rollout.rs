@@ -35,7 +35,7 @@ pub struct Episode {
     pub cut_off: Option<usize>,
 }
 
-/// Data of a step, and the number of prompts without a pair because all their returns were equal.
+/// Data of a step, and the number of prompts that have no pair because all their returns were equal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// Responses; empty if all returns were equal and the objective compares pairs.
@@ -127,7 +127,7 @@ pub fn sample(
     Sample { batch, ties }
 }
 
-/// The policy that takes the most probable action in every cell; the first one if several are.
+/// The policy that takes the most probable action in every cell, and the first such action on ties.
 fn greedy(policy: &TransitionMatrix) -> TransitionMatrix {
     let mut greedy = policy.clone();
     for row in &mut greedy {

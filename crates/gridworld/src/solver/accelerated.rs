@@ -1,4 +1,4 @@
-//! Value iteration with a memory of one sweep more: V ← V₋ + ω (B V − V₋), where V₋ is what V was a sweep before.
+//! Value iteration that also uses the values one sweep before, V₋: V ← V₋ + ω (B V − V₋).
 //!
 //! Golub and Varga 1961, "Chebyshev semi-iterative methods, successive overrelaxation iterative methods, and second
 //! order Richardson iterative methods": where the eigenvalues of γP lie in an ellipse with half-axes a along the real
@@ -13,15 +13,15 @@
 use super::plane::{BLOCK, Plane, greater};
 use super::value_iteration::sweep;
 
-/// Initial ratio b / a.
+/// Initial ratio b / a of the half-axes of the ellipse of eigenvalues.
 const IMAGINARY: f64 = 0.4;
-/// Factor by which b grows.
+/// Factor by which b grows if the residual has not fallen far enough.
 const GROWTH: f64 = 1.25;
 /// Minimum of ω; smaller values are replaced by 1.
 const LEAST: f64 = 1.02;
 /// Number of sweeps between two checks of the residual.
 const WINDOW: usize = 32;
-/// Ratio b / a without acceleration.
+/// Ratio b / a at which there is no acceleration: the method is plain value iteration.
 const NONE: f64 = 1.0;
 /// Number of columns that are processed at a time.
 const SEGMENT: usize = 4 * BLOCK;
@@ -75,7 +75,7 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
     }
 }
 
-/// Relaxation ω for b = share γ; 1 if it would be close to that.
+/// Relaxation factor ω for b = share · γ; 1 if ω would be close to 1.
 fn relaxation(gamma: f64, share: f64) -> f64 {
     let omega = 2.0 / (1.0 + (1.0 - gamma * gamma * (1.0 - share * share)).sqrt());
     if omega < LEAST { 1.0 } else { omega }

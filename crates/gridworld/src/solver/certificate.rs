@@ -39,10 +39,11 @@ const SLACK: f64 = 1.0 + 32.0 * f64::EPSILON;
 const TIE: f64 = 1e-8;
 /// Two actions tie if the bound is also at most this share times 1 − γ, so that a tie never hides the cost of waiting.
 const WAIT: f64 = 1e-5;
-/// Maximum number of cell visits to shrink bounds, until ties are certain and until the accuracy is reached.
+/// Maximum number of cell visits of each search that shrinks bounds: until ties are certain, and until the accuracy is
+/// reached.
 const LONGEST: usize = 100_000_000;
 const LONGER: usize = 500_000;
-/// Shrinking has stalled if a sweep brings less than this share of 1 − γ.
+/// Share of 1 − γ below which the relative decrease of the bounds in a sweep counts as stalled.
 const STALLED: f64 = 0.1;
 
 /// Error bounds and candidate actions of every cell.
@@ -61,7 +62,7 @@ pub(super) struct Certificate<'a> {
 pub(super) struct Choice {
     /// Actions that are not certainly worse.
     pub(super) tied: [bool; ACTIONS],
-    /// If there are several, the maximum difference between their values and the best, and its bound.
+    /// Difference from the best value, and its error bound, of the tied action with the greatest such bound.
     pub(super) gap: f64,
     pub(super) bound: f64,
     /// Magnitude of the terms whose sum is the best action's value.
@@ -71,7 +72,7 @@ pub(super) struct Choice {
 }
 
 impl<'a> Certificate<'a> {
-    /// Computes bounds of a V whose U the plane contains, and of the Q in it.
+    /// Computes error bounds of V, whose U the plane contains, and of Q.
     pub(super) fn new(plane: &'a Plane, value: &'a [f64], action_value: &'a [[f64; ACTIONS]]) -> Self {
         let mut certificate = Self::with_reach(plane, value, action_value, vec![0.0; value.len()]);
         let tight = certificate.begin();
@@ -113,12 +114,12 @@ impl<'a> Certificate<'a> {
         (0..self.value.len()).map(|cell| self.bound(cell)).collect()
     }
 
-    /// Bound of a cell's error: F of the bounds around it.
+    /// Bound of a cell's error: the operator F applied to the bounds around the cell.
     fn bound(&self, cell: usize) -> f64 {
         if self.open[cell] { self.errors(cell, &self.errors_of(cell)) } else { 0.0 }
     }
 
-    /// Error of a cell, relative if the value is below 1.
+    /// Error bound of a cell, relative to its value if that is below 1.
     fn excess(&self, cell: usize) -> f64 {
         let bound = self.bound(cell);
         if bound == 0.0 { 0.0 } else { bound / self.value[cell].abs().min(1.0) }
@@ -191,7 +192,7 @@ impl<'a> Certificate<'a> {
         std::array::from_fn(|action| UNITS * terms[action] + if some[action] > 0.0 { UNDERFLOW } else { 0.0 })
     }
 
-    /// Value of F in a cell, with the error bounds of its actions.
+    /// Value of the operator F in a cell, given the error bounds of the cell's actions.
     #[inline(always)]
     fn errors(&self, cell: usize, errors: &[f64; ACTIONS]) -> f64 {
         let (value, q) = (self.value[cell], self.action_value[cell]);
@@ -208,7 +209,7 @@ impl<'a> Certificate<'a> {
         (0..self.value.len()).filter(|&cell| self.open[cell])
     }
 
-    /// Computes first bounds, and returns whether they are those from a cell's own value.
+    /// Computes first bounds, and returns whether a bound relative to a cell's own value exists.
     fn begin(&mut self) -> bool {
         let gamma = self.plane.rules.gamma;
         let own: Vec<_> =
@@ -221,7 +222,7 @@ impl<'a> Certificate<'a> {
         relative(1.0).is_finite()
     }
 
-    /// Bound from a cell's value, infinite if there is none; `own` is F 0.
+    /// Returns the first bound as a function of a cell's value; it is infinite if no such bound exists. `own` is F 0.
     fn relative(&self, own: &[f64]) -> impl Fn(f64) -> f64 + use<> {
         let rules = self.plane.rules;
         let (mut delta, mut growth, mut most) = (0.0, 0.0, 0.0);
@@ -270,7 +271,7 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// Applies F until no cell needs it, or nothing is gained.
+    /// Applies the operator F until no cell needs a smaller bound, or the bounds stop shrinking.
     fn shrink(&mut self, most: usize, wants: impl Fn(&Self, usize) -> bool) {
         let gamma = self.plane.rules.gamma;
         let cells: Vec<_> = self.open_cells().collect();
@@ -296,7 +297,7 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// Bounds that a cell's bound depends on.
+    /// Sum of the neighbouring cells' bounds, times γ, on which a cell's bound depends.
     fn reach_of_actions(&self, cell: usize) -> f64 {
         self.around(cell, |way| self.reach[way]).iter().sum()
     }

@@ -16,7 +16,8 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
     }
 }
 
-/// Assigns each cell a value by its place, in order, and returns the maximum change of U.
+/// Assigns to each cell, one after the other, the value that its position determines, and returns the maximum change of
+/// U.
 ///
 /// As V(s) was a backup of neighbours that have changed by at most that since, it bounds the residual.
 pub(super) fn sweep_cells(plane: &mut Plane, backwards: bool, mut value: impl FnMut(&Plane, usize) -> f64) -> f64 {

@@ -56,14 +56,15 @@ impl Rules {
         [intended * left + beside, intended * down + above, intended * right + beside, intended * up + above]
     }
 
-    /// Maximum of [`action_values`](Self::action_values), to the last bit, as rounding respects order.
+    /// Maximum of [`action_values`](Self::action_values), equal to the last bit, as rounding preserves the order of
+    /// numbers.
     #[inline(always)]
     pub(super) fn best(&self, [left, down, right, up]: [f64; ACTIONS]) -> f64 {
         let level = self.intended * greater(left, right) + self.aside * (up + down);
         greater(level, self.intended * greater(up, down) + self.aside * (left + right))
     }
 
-    /// U of a cell on ice of this value.
+    /// Worth U of arriving in an ice cell with this value.
     #[inline(always)]
     pub(super) fn arrival(&self, value: f64) -> f64 {
         self.frozen + self.gamma * value
@@ -79,13 +80,14 @@ impl Rules {
         (self.intended, self.aside)
     }
 
-    /// A V that no backup lowers if ice has a reward, else one that none raises; it is 0 with Gymnasium's rewards.
+    /// Initial V, from which all backups move in one direction: none lowers it if ice has a reward, else none raises
+    /// it. It is 0 with Gymnasium's rewards.
     fn start(&self) -> f64 {
         let Self { goal, hole, frozen, .. } = *self;
         if frozen >= 0.0 { goal.min(hole).min(0.0) } else { goal.max(hole).max(0.0) }
     }
 
-    /// A V that no backup lowers.
+    /// Initial V that no backup lowers.
     fn start_below(&self) -> f64 {
         let Self { goal, hole, frozen, gamma, .. } = *self;
         goal.min(hole).min(0.0).min(frozen / (1.0 - gamma))
@@ -159,7 +161,7 @@ impl Plane {
         self.accuracy
     }
 
-    /// Cells that left, down, right and up lead to; a wall leads back.
+    /// Cells that left, down, right and up lead to: the cell itself if a wall stops the move.
     #[inline(always)]
     pub(super) fn ways(&self, cell: usize) -> [usize; ACTIONS] {
         // No lake has more cells than 32 bits count, and 32-bit division is much faster.

@@ -41,7 +41,7 @@ pub(super) fn solve(plane: &mut Plane) -> usize {
     MOST
 }
 
-/// Iterates with a few sweeps instead of each evaluation.
+/// Iterates like [`solve`], with a few sweeps in place of each exact evaluation.
 pub(super) fn solve_modified(plane: &mut Plane) -> usize {
     solve_by_sweeps(plane, SWEEPS)
 }

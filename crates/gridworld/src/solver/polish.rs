@@ -9,17 +9,17 @@
 use super::plane::{BLOCK, Plane, greater};
 use super::prioritised::{Blocks, edges};
 
-/// Shares below this are lost in rounding.
+/// Smallest share of a value that rounding does not hide.
 const UNITS: f64 = 4.0 * f64::EPSILON;
 /// Share of the maximum change below which blocks wait.
 const FALL: f64 = 0.1;
-/// Share of the level at which the visit of a block ends.
+/// Share of the current level of changes at which the visit of a block ends.
 const WITHIN: f64 = 0.25;
-/// Maximum number of sweeps of a visit.
+/// Maximum number of sweeps of a block in one visit.
 const LONGEST: usize = 64;
 /// Number of sweeps of a block between two comparisons with each cell's share.
 const COMPARED: usize = 8;
-/// Maximum number of sweeps of the lake for the last bits.
+/// Maximum number of sweeps of the whole lake that settle the last bits of its values.
 const LAST_BITS: usize = 256;
 /// Number of values that are compared at a time.
 const LANES: usize = 4;

@@ -1,4 +1,4 @@
-//! Value iteration in blocks of the lake that fit the processor's nearest memory, most urgent first.
+//! Value iteration in blocks of the lake that fit the processor's cache, the block with the greatest residual first.
 //!
 //! Every block has a bound of its residual: the change in its own last sweep, plus all changes along the edges of its
 //! neighbours since. A block above the current level is swept until it is well below it; when none is above, the level
@@ -8,11 +8,11 @@
 
 use super::plane::{BLOCK, Plane, greater};
 
-/// Factor by which the level falls.
+/// Factor by which the level of residuals, above which blocks are swept, falls.
 const FALL: f64 = 0.1;
-/// Share of the level at which the visit of a block ends.
+/// Share of the current level of residuals at which the visit of a block ends.
 const SHARE: f64 = 0.25;
-/// Maximum number of sweeps of a visit.
+/// Maximum number of sweeps of a block in one visit.
 const LONGEST: usize = 64;
 
 /// Sweeps until every block settles, and returns the number of updates divided by the number of cells.
@@ -93,8 +93,8 @@ fn residual(plane: &Plane, (row, column): (usize, usize)) -> f64 {
     if change == 0.0 { 0.0 } else { change / plane.rules.gamma }
 }
 
-/// Sweeps a block until a sweep changes it by at most `enough`. Returns the last sweep's change, which bounds the
-/// residual, the changes along the left, lower, right and upper edge, and the number of sweeps.
+/// Sweeps a block until a sweep changes it by at most `enough`. Returns three results: the last sweep's change, which
+/// bounds the residual; the changes along the left, lower, right and upper edge; and the number of sweeps.
 fn visit(plane: &mut Plane, (row, column): (usize, usize), enough: f64) -> (f64, [f64; 4], usize) {
     let (below, beyond) = (plane.height.min(row + BLOCK), plane.width.min(column + BLOCK));
     let before = edges(plane, (row, below), (column, beyond));

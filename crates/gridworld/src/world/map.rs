@@ -143,7 +143,7 @@ impl Cell {
 }
 
 impl Map {
-    /// The map of this name, generated where the name says so, of these rows (`["SFF", "HFG"]`), or of this file.
+    /// Loads a map: by its name, which may describe a generated lake, from rows (`["SFF", "HFG"]`), or from a file.
     ///
     /// # Errors
     ///
@@ -175,7 +175,7 @@ impl Map {
         Self { name, summary, width: lake.width, cells, start: 0, trajectories: BTreeMap::new() }
     }
 
-    /// A map from text in one of three forms.
+    /// Parses a map from text in one of three forms.
     ///
     /// 1. TOML: `rows`, and optionally `summary` and `[trajectories]`.
     /// 2. Lines of letters and nothing else.

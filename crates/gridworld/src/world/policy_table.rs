@@ -10,7 +10,7 @@ pub fn uniform_policy(map: &Map) -> TransitionMatrix {
     vec![[1.0 / ACTIONS as f64; ACTIONS]; map.cells().len()]
 }
 
-/// The most probable action of a row; the first one if several are.
+/// The most probable action of a row, and the first such action on ties.
 pub fn greedy_action(row: &[f64; ACTIONS]) -> Action {
     let better = |best: Action, action: Action| if row[action as usize] > row[best as usize] { action } else { best };
     Action::ALL.into_iter().fold(Action::Left, better)

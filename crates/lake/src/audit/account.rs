@@ -20,14 +20,14 @@ use crate::world::environment::Environment;
 use crate::world::map::Trajectory;
 use crate::world::policy_table::TransitionMatrix;
 
-/// Measurements of one run, in which a gradient may be zero and have no direction.
+/// Measurements of one run. The cosine of two gradients is `None` if one of them is zero and has no direction.
 pub(super) type OfRun = Standing<f64, Option<f64>>;
 
 /// Account of one run.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Account {
     pub(super) reads: Reads,
-    /// Part of each cell in the distance.
+    /// Contribution of each cell to the distance.
     pub(super) distances: Vec<f64>,
     pub(super) before: OfRun,
     pub(super) trained: OfRun,
@@ -54,7 +54,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) teacher: Option<&'a TransitionMatrix>,
     /// Objective of each method's last stage in the recipe.
     pub(crate) objectives: &'a [&'a dyn Objective],
-    /// Index of the run's method among them.
+    /// Index of the run's method among `objectives`.
     pub(crate) own: usize,
     pub(crate) label: &'a str,
     pub(crate) seed: u64,
@@ -158,7 +158,7 @@ impl Subject<'_> {
         })
     }
 
-    /// The batch that a step of the objective would read; `None` if its samples give no data.
+    /// The batch that a step of the objective would read; `None` if the sampled episodes give the objective no data.
     fn batch(
         &self,
         objective: &dyn Objective,

@@ -59,7 +59,7 @@ impl Reads {
         self.by_origin.iter().any(|reads| reads[cell] > 0.0)
     }
 
-    /// Share of each non-terminal cell in the reads of all of them; `None` if nothing was read.
+    /// Share of each non-terminal cell in the reads of all non-terminal cells; `None` if none of them was read.
     pub fn shares(&self, map: &Map) -> Option<Vec<f64>> {
         let mut shares = vec![0.0; map.cells().len()];
         for cell in map.non_terminal() {
@@ -222,7 +222,8 @@ pub fn cosine(one: &[f64], other: &[f64]) -> Option<f64> {
     Some((product(&one, &other) / (product(&one, &one) * product(&other, &other)).sqrt()).clamp(-1.0, 1.0))
 }
 
-/// Gradient by all parameters of an objective's loss on a batch, at the end of its warm-up and in its initial state.
+/// Gradient of an objective's loss on a batch with respect to all parameters, after the objective's warm-up and in its
+/// initial state.
 ///
 /// # Errors
 ///
@@ -238,7 +239,7 @@ pub fn gradient(
     Ok(policy.network.gradient.clone())
 }
 
-/// Part of each cell in the distance between a policy and the optimal one.
+/// Contribution of each cell to the distance between a policy and the optimal one.
 pub fn distances(map: &Map, policy: &TransitionMatrix, optimal: &TransitionMatrix) -> Vec<f64> {
     let cells = map.non_terminal();
     let mut distances = vec![0.0; policy.len()];
@@ -248,7 +249,7 @@ pub fn distances(map: &Map, policy: &TransitionMatrix, optimal: &TransitionMatri
     distances
 }
 
-/// Log-probability of a trajectory's moves together, nats.
+/// Sum of the log-probabilities of a trajectory's moves, nats.
 pub fn log_prob(network: &Network, trajectory: &Trajectory) -> f64 {
     let states = States { cells: trajectory.cells.clone(), begins: vec![0], fusion: None };
     let rows = network.forward(&states).log_policy;

@@ -20,7 +20,7 @@ use crate::{columns, pool, print, print_json, write_all};
 /// Name of the file with a study's results.
 const STUDY_FILE: &str = "study.json";
 
-/// `lake study [OPTIONS]`.
+/// Arguments of `lake study [OPTIONS]`.
 #[derive(Debug, Args)]
 pub(crate) struct StudyArguments {
     /// TOML file with the space of designs and the claims, such as experiments/reproduction.toml.
@@ -31,12 +31,12 @@ pub(crate) struct StudyArguments {
     #[arg(long, value_name = "DIR", required_unless_present_any = ["merge", "redraw", "design"], help_heading = "Output")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Run one part of the designs only, for machines beside one another: `3/100` is the third of a hundred.
+    /// Run only one part of the designs, to divide a study between machines: `3/100` is the third of 100 parts.
     #[arg(long, value_name = "NUMBER/OF", conflicts_with_all = ["merge", "design"], help_heading = "Designs")]
     pub(crate) shard: Option<Shard>,
 
-    /// Put the shards in this folder together, and write tables and figures beside them. The claims are those of the
-    /// file, or without one those that the shards were made for.
+    /// Merge the shards in this folder, and write tables and figures beside them. The claims are those of the file or,
+    /// without a file, those that the shards were made for.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "design"], help_heading = "Output")]
     pub(crate) merge: Option<PathBuf>,
 
@@ -45,7 +45,7 @@ pub(crate) struct StudyArguments {
     #[arg(help_heading = "Output")]
     pub(crate) redraw: Option<PathBuf>,
 
-    /// Draw this many designs rather than the file's number; the first are the same.
+    /// Sample this many designs instead of the file's number. Design i is the same whatever their number.
     #[arg(long, value_name = "COUNT", allow_negative_numbers = true, help_heading = "Designs")]
     pub(crate) designs: Option<usize>,
 
@@ -57,17 +57,17 @@ pub(crate) struct StudyArguments {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Designs")]
     pub(crate) design: Option<usize>,
 
-    /// Threads; by default one a core. No result depends on them.
+    /// Number of threads, by default one per core. No result depends on it.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Output")]
     #[arg(allow_negative_numbers = true)]
     pub(crate) threads: Option<u16>,
 
-    /// Print what was found as JSON.
+    /// Print the results as JSON.
     #[arg(long, conflicts_with = "design", help_heading = "Output")]
     pub(crate) json: bool,
 }
 
-/// A folder to write figures and a page into.
+/// Parses the path of a folder for figures and a page.
 pub(crate) fn folder(path: &str) -> Result<PathBuf, &'static str> {
     Ok(path.into())
 }
@@ -88,7 +88,7 @@ pub(crate) fn measure_files(
     drawn(figures::draw_measured(environment, report)?)
 }
 
-/// Figures as contents of files.
+/// Converts figures to the names and contents of files.
 fn drawn(figures: Vec<Figure>) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let files = |figure: Figure| {
         let png = figure.png()?;
@@ -97,12 +97,12 @@ fn drawn(figures: Vec<Figure>) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     Ok(figures.into_iter().map(files).collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-/// The JSON schema of studies.
+/// Prints the JSON schema of studies.
 pub(crate) fn study_schema() -> anyhow::Result<()> {
     print_json(lake::study::declaration().schema())
 }
 
-/// `lake study`.
+/// Runs the command `lake study`.
 pub(crate) fn study(arguments: &StudyArguments) -> anyhow::Result<()> {
     if let Some(folder) = &arguments.redraw {
         let path = folder.join(STUDY_FILE);

@@ -11,35 +11,35 @@ use lake::world::environment::Environment;
 const ABSENT: &str = "this build of lake has neither figures nor studies; \
                       install one that has: cargo install --path crates/lake --locked --features full";
 
-/// `lake study`.
+/// Arguments of `lake study`.
 #[derive(Debug, Args)]
 pub(crate) struct StudyArguments {
-    /// Arguments of a full build.
+    /// Arguments of the command in a full build.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     _arguments: Vec<OsString>,
 }
 
-/// A folder to write figures and a page into.
+/// Refuses a folder for figures and a page.
 pub(crate) fn folder(_: &str) -> Result<PathBuf, &'static str> {
     Err(ABSENT)
 }
 
-/// Figures and the page of a report, as files.
+/// Refuses to make the figures and the page of a report.
 pub(crate) fn report_files(_: &Environment, _: &Report) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     anyhow::bail!(ABSENT)
 }
 
-/// Figures of measured policies, as files.
+/// Refuses to make figures of measured policies.
 pub(crate) fn measure_files(_: &Environment, _: &MeasureReport) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     anyhow::bail!(ABSENT)
 }
 
-/// The JSON schema of studies.
+/// Refuses to print the JSON schema of studies.
 pub(crate) fn study_schema() -> anyhow::Result<()> {
     anyhow::bail!(ABSENT)
 }
 
-/// `lake study`.
+/// Refuses the command `lake study`.
 pub(crate) fn study(_: &StudyArguments) -> anyhow::Result<()> {
     anyhow::bail!(ABSENT)
 }

@@ -25,7 +25,7 @@ const SEED: u64 = 0;
 const MORE: usize = 2;
 /// Maximum of `moves`.
 const MOST_MOVES: usize = 10_000;
-/// Maximum number of attempts for kinds that not every sample belongs to.
+/// Maximum number of attempts to sample a trajectory of a kind to which only some samples belong.
 const PATIENCE: usize = 10_000;
 
 /// Kind of a random trajectory.

@@ -15,7 +15,7 @@ pub const OPTIMAL: &str = "optimal";
 /// Name of the trajectory that most maps have: the shortest word into a hole that never takes an optimal action.
 pub const HOLE: &str = "hole";
 
-/// The trajectory of a name that the map has, else drawn as a name says ([`Drawn`]), else of a word.
+/// Resolves a trajectory: a name that the map has, the description of a random one ([`Drawn`]), or a word.
 ///
 /// A map that does not name them has `optimal` and `hole` all the same: the optimal policy's way on the lake without
 /// slipping, and the shortest word into a hole that never takes that policy's action.
@@ -56,7 +56,8 @@ fn resolve_sampled(map: &Map, name_or_word: &str, policy: &TransitionMatrix) -> 
     }
 }
 
-/// The trajectory of a name or word, as [`resolve`], on a lake with rewards, where `policy` is the one before training.
+/// Resolves a name or word like [`resolve`], on a lake with rewards, with episodes sampled from `policy`, the one
+/// before training.
 ///
 /// # Errors
 ///

@@ -51,7 +51,7 @@ const RESERVED: [(&str, &str); 4] = [
     (ALL, "every registered method"),
     (OPTIMIZER, "the owner of the optimizer's parameters"),
 ];
-/// Limit of the first run's seed, so that every run's seed is one that TOML can hold.
+/// Maximum seed of the first run, so that TOML can represent every run's seed.
 const SEED_MAX: u64 = i64::MAX as u64 - 1_000_000;
 
 /// The declared fields of recipes: names, help, ranges, defaults and JSON schema.
@@ -76,7 +76,7 @@ pub struct Recipe {
     /// otherwise.
     #[schemars(extend("default" = false, "x-group" = "Lake"))]
     pub slippery: bool,
-    /// Probability of the intended move on a slippery lake; the right angles share the rest evenly.
+    /// Probability of the intended move on a slippery lake; the two moves at right angles are equally probable.
     #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.3333333333333333, "x-group" = "Lake"))]
     pub success_rate: f64,
     /// Rewards on arrival in a goal, in a hole, and on ice.
@@ -86,8 +86,8 @@ pub struct Recipe {
     /// Discount of the environment.
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1.0, "default" = 0.99, "x-group" = "Lake"))]
     pub gamma: f64,
-    /// Optimal policy to measure against: the first of the best actions, all of them alike, or Boltzmann over Q* at
-    /// temperature 0.1.
+    /// Optimal policy to measure against: the first of the best actions, all best actions with equal probability, or
+    /// the Boltzmann distribution over Q* at temperature 0.1.
     #[schemars(schema_with = "names::<Target>", extend("default" = "greedy", "x-group" = "Lake"))]
     pub target: Target,
     /// Whether policies are measured against what their own network becomes when it is fitted to the optimal policy.
@@ -117,7 +117,7 @@ pub struct Recipe {
     /// Units in the policy's hidden layer.
     #[schemars(range(min = 1, max = 65_536), extend("default" = 64, "x-group" = "Training", "x-value" = "UNITS"))]
     pub hidden: usize,
-    /// Greatest learning rate.
+    /// Maximum learning rate.
     #[schemars(range(max = 1e6))]
     #[schemars(extend("exclusiveMinimum" = 0.0, "default" = 1e-3, "x-group" = "Training"))]
     pub learning_rate: f64,
@@ -164,7 +164,7 @@ pub struct Overrides {
 }
 
 impl Recipe {
-    /// The default recipe, its fields replaced by those of a file, and these by the command line's.
+    /// Resolves a recipe: the fields of a file replace the defaults, and those of the command line replace both.
     ///
     /// The resolved recipe spells out every method and parameter: run again, it gives the same result.
     ///
@@ -179,7 +179,7 @@ impl Recipe {
         Self::resolve_fields(Some(&origin), fields, overrides)
     }
 
-    /// The same with fields in the place of a file's.
+    /// Resolves a recipe like [`resolve`](Self::resolve), with fields in place of a file.
     ///
     /// # Errors
     ///
@@ -259,17 +259,17 @@ impl Recipe {
         fields.into_iter().filter(|(name, _)| is_field(name)).collect()
     }
 
-    /// Everything that trains: what does before the methods, and the stages of each.
+    /// All methods that train: the one that trains the policy before training, if any, and the stages of each method.
     pub fn trained(&self) -> impl Iterator<Item = &Configured> {
         self.start.method().into_iter().chain(self.method.iter().flat_map(MethodRecipe::stages))
     }
 
-    /// Whether anything that trains learns from a teacher.
+    /// Whether any method that trains learns from a teacher.
     fn learns_from_teacher(&self) -> bool {
         self.trained().any(|trained| trained.objective().requirements().need_teacher())
     }
 
-    /// Checks every range, and that methods fit the lake and labels tell them apart.
+    /// Checks all ranges, that methods fit the lake, and that labels are distinct.
     fn validate(&self) -> Result<(), LakeError> {
         let default = Dynamics::from(false).success_rate;
         if !self.slippery && self.success_rate != default {
@@ -307,7 +307,7 @@ fn teacher_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1 })
 }
 
-/// A recipe needs no field, as each has a default, and may have stages in the place of methods.
+/// Adapts a recipe's schema: no field is required, as each has a default, and stages may replace methods.
 fn with_stages(schema: &mut Schema) {
     schema.remove("required");
     let stages = json!({

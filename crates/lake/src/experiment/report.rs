@@ -44,8 +44,8 @@ pub struct MeasureReport {
     pub optimal: Optimal,
     /// One row per name, the smallest distance first.
     pub results: Vec<PolicyReport>,
-    /// All pairs of names with equally many policies, in the order of the rows; their first policies are paired, and so
-    /// on.
+    /// All pairs of names with the same number of policies, in the order of the rows. The n-th policies of both are
+    /// paired.
     pub paired: Vec<Paired>,
 }
 
@@ -91,7 +91,7 @@ pub struct PolicyReport {
     pub mean_return: Fares,
     /// Transition matrix T(a|s), mean over the policies.
     pub transition_matrix: TransitionMatrix,
-    /// Transition matrix T(a|s) of each policy, in the order of seeds, for files of their own.
+    /// Transition matrix T(a|s) of each policy, in the order of seeds, for separate files.
     #[serde(skip)]
     pub policies: Vec<TransitionMatrix>,
 }
@@ -143,7 +143,7 @@ pub struct MethodReport {
 pub struct Sampled {
     /// Number of episodes per run.
     pub episodes: usize,
-    /// Number of samples whose returns were all equal, so that they gave no pair; only for objectives on pairs.
+    /// Number of samples without a pair, because their returns were all equal; only for objectives on pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ties: Option<Summary>,
 }
@@ -193,7 +193,7 @@ impl PolicyReport {
 }
 
 impl Paired {
-    /// All pairs of rows with equally many policies.
+    /// All pairs of rows with the same number of policies.
     pub fn every<'a>(results: &[&'a PolicyReport]) -> Vec<Self> {
         let paired = |closer: &PolicyReport, further: &PolicyReport| {
             let seeds = further.distance.per_seed.iter().zip(&closer.distance.per_seed);

@@ -1,4 +1,4 @@
-//! A lake with what policies are measured against there.
+//! A lake with the optimal policy that others are measured against.
 
 use crate::error::LakeError;
 use crate::experiment::recipe::Recipe;
@@ -12,7 +12,7 @@ use crate::world::map::Map;
 use crate::world::policy_table::TransitionMatrix;
 use gridworld::seeds::{TARGET, stream};
 
-/// A lake with what policies are measured against there.
+/// A lake with the optimal policy that others are measured against.
 #[derive(Debug)]
 pub struct Setting {
     environment: Environment,
@@ -24,7 +24,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// The lake that a recipe names, and the optimal policy there that it asks for.
+    /// Builds the lake that a recipe names, and computes the optimal policy that it selects.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl Setting {
         &self.environment
     }
 
-    /// V* and Q*.
+    /// Values V* and Q* of the lake.
     pub fn solution(&self) -> &Solution {
         &self.solution
     }
@@ -65,7 +65,7 @@ impl Setting {
         &self.greedy
     }
 
-    /// A policy with what it is worth.
+    /// Measures the distance and the performance of a policy.
     pub fn measure(&self, policy: TransitionMatrix) -> Measured {
         Measured::new(&self.environment, &self.optimal, policy)
     }

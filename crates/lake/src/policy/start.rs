@@ -27,14 +27,14 @@ pub enum Start {
         /// Share of the uniform policy.
         share: f64,
     },
-    /// A network fitted to T* in a random share of the cells, and to one of the other actions in each of the rest.
+    /// A network fitted to T* in a random share of the cells, and to a wrong action in each of the other cells.
     Right {
         /// Share of the cells.
         share: f64,
     },
     /// A network trained by a method with its defaults, with the recipe's steps and optimizer.
     After {
-        /// Method that trains it.
+        /// Method that trains the network.
         method: Configured,
     },
 }

@@ -11,7 +11,8 @@ use crate::solver::{Solution, boltzmann};
 use crate::world::environment::Environment;
 use crate::world::policy_table::TransitionMatrix;
 
-/// Default temperature, low enough to prefer a shorter path, whose value differs by a factor of the discount.
+/// Default temperature, low enough that the teacher prefers a shorter path although its value differs only by the
+/// discount.
 const TEMPERATURE: f64 = 0.01;
 
 /// Accepted spellings of a teacher, for errors and help.

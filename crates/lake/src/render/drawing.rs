@@ -278,7 +278,7 @@ pub fn episodes(report: &Report) -> String {
 pub struct Part {
     /// Title of the table.
     pub title: &'static str,
-    /// Description of its numbers.
+    /// Description of the table's numbers.
     pub note: &'static str,
     /// Titles of the columns.
     pub header: Vec<String>,

@@ -62,7 +62,8 @@ pub(crate) fn keyed_table<Title: Display, Row: AsRef<[String]>>(
     tables.join("\n\n")
 }
 
-/// Columns that do not repeat another, and a sentence about each of the others.
+/// Selects the columns to print. Omits a column that is empty, has the same value in every row, or repeats another
+/// column, and returns a sentence about each of the latter two.
 fn without_repetition<Row: AsRef<[String]>>(header: &[String], rows: &[Row], keys: usize) -> (Vec<usize>, Vec<String>) {
     let cells = |column: usize| rows.iter().map(move |row| row.as_ref().get(column).map_or("", String::as_str));
     let (mut kept, mut notes) = (Vec::new(), Vec::new());

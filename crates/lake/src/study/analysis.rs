@@ -33,7 +33,7 @@ const LEAST: usize = 30;
 /// Maximum number of examples that are listed.
 const EXAMPLES: usize = 20;
 
-/// A reading of an order.
+/// Measurements of the methods of one order in one reading of a design.
 struct Observation {
     design: usize,
     /// Number of the level, by factor, attribute, stop and distance.
@@ -47,10 +47,10 @@ struct Observation {
     spread: f64,
 }
 
-/// Everything that groups observations.
+/// Factors by whose levels observations are grouped.
 struct Factors {
     names: Vec<String>,
-    /// Names of the levels of each.
+    /// Names of the levels of each factor.
     levels: Vec<Vec<String>>,
 }
 

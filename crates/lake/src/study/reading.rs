@@ -26,8 +26,8 @@ pub const ATTRIBUTE_LEVELS: [&[&str]; ATTRIBUTES.len()] = [
     &["shorter", "equal", "longer", "none"],
     &["yes", "no", "none"],
 ];
-/// Name of the stop with the greatest return of the curve, the earliest of several: the one that a validation without
-/// T* would choose.
+/// Name of the stop at which the curve's return is greatest, the earliest on ties. A validation without T* would choose
+/// this stop.
 pub const BEST: &str = "best";
 
 /// A policy during its training. Seven digits are stored.

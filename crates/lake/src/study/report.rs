@@ -12,21 +12,21 @@ use super::{Question, Study};
 pub struct StudyReport {
     /// Version of the program that trained.
     pub version: String,
-    /// Study of the results.
+    /// The study that was run.
     pub study: Study,
-    /// Amount of training.
+    /// Amount of training: numbers of designs, runs and readings.
     pub scale: Scale,
     /// Number of diverged runs, by method.
     pub diverged: BTreeMap<String, usize>,
     /// Results on the claimed order.
     pub order: OrderReport,
-    /// All pairs of its methods, in the claimed order.
+    /// All pairs of the claimed order's methods, in that order.
     pub pairs: Vec<PairReport>,
     /// Answers to the study's claims.
     pub questions: Vec<Answer>,
 }
 
-/// Amount of training.
+/// Amount of training: numbers of designs, runs and readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scale {
     /// Number of designs.
@@ -37,7 +37,7 @@ pub struct Scale {
     pub readings: usize,
 }
 
-/// A share of readings, and its 95% interval.
+/// A share of readings, with its 95% interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// Number of designs.
@@ -65,15 +65,15 @@ pub struct Estimate {
 pub struct OrderReport {
     /// Labels of the methods, smallest distance first.
     pub order: Vec<String>,
-    /// Share of the readings in which it holds by means.
+    /// Share of the readings in which the order of the mean distances holds.
     pub holds: Share,
-    /// Share of the readings in which every link is significant.
+    /// Share of the readings in which each neighbouring pair of the order differs significantly.
     pub significant: Share,
-    /// Effects of the factors, the strongest first.
+    /// Effects of the factors on whether the order holds, the strongest first.
     pub effects: Vec<Effect>,
-    /// Region of the space in which it holds most often.
+    /// Region of the space in which the order holds most often.
     pub region: Region,
-    /// Readings in which it holds most clearly.
+    /// Readings in which the order holds most clearly.
     pub examples: Vec<Example>,
 }
 
@@ -84,15 +84,15 @@ pub struct PairReport {
     pub closer: String,
     /// Method that is claimed to end further away.
     pub further: String,
-    /// Share of the readings in which it ends closer by the mean.
+    /// Share of the readings in which the mean distance of `closer` is the smaller one.
     pub holds: Share,
-    /// Share of the readings in which it ends closer significantly.
+    /// Share of the readings in which `closer` ends significantly closer.
     pub significant: Share,
-    /// Share of the readings in which it ends further away significantly.
+    /// Share of the readings in which `closer` ends significantly further away.
     pub reversed: Share,
     /// Distance of the method that is claimed to be further, minus that of the other.
     pub difference: Estimate,
-    /// Effects of the factors on the order, the strongest first.
+    /// Effects of the factors on whether the order holds, the strongest first.
     pub effects: Vec<Effect>,
 }
 
@@ -119,32 +119,32 @@ impl Effect {
     }
 }
 
-/// A factor's part in whether an order holds.
+/// Effect of a factor on whether an order holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
     /// Name of the factor.
     pub factor: String,
-    /// η²: the share of the variance that its levels explain.
+    /// Effect size η²: the share of the variance that the factor's levels explain.
     pub explained: f64,
-    /// By level.
+    /// Effect of each level.
     pub levels: Vec<LevelEffect>,
 }
 
-/// A level's part.
+/// Effect of one level of a factor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LevelEffect {
     /// Name of the level.
     pub level: String,
     /// Share of the readings in which the order holds at this level.
     pub holds: Share,
-    /// Share of the readings in which it holds significantly.
+    /// Share of the readings in which the order holds significantly at this level.
     pub significant: Share,
     /// Distance of the last method minus that of the first, at this level.
     pub difference: Estimate,
 }
 
-/// Levels at which an order holds most often: added one by one, each the one that raises the share most, on the designs
-/// of even number; measured on those of odd number, which had no part in that.
+/// Levels at which an order holds most often. They are added one by one, each the level that raises the share most in
+/// the designs of even number; the shares are confirmed on those of odd number, which are not used for the choice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Region {
     /// Factors and their levels.
@@ -198,7 +198,7 @@ pub struct LevelAnswer {
     /// That difference divided by the greater of the two distances: minimum and maximum over the readings.
     #[serde(deserialize_with = "numbers_or_null")]
     pub relative: (f64, f64),
-    /// The median of the first one's standard deviation over seeds by the last one's.
+    /// Median of the ratio of the first method's standard deviation over seeds to the last method's.
     #[serde(deserialize_with = "number_or_null")]
     pub spread: f64,
 }
@@ -220,7 +220,8 @@ mod tests {
 
     use super::*;
 
-    /// The effect of a factor from the number of holding designs and of all designs of each level.
+    /// Computes the effect of a factor from two numbers for each level: the designs in which the order holds, and all
+    /// designs.
     fn effect(counts: &[(usize, usize)]) -> Effect {
         let designs: usize = counts.iter().map(|(_, of)| of).sum();
         let mean = counts.iter().map(|(holding, _)| holding).sum::<usize>() as f64 / designs as f64;

@@ -1,4 +1,4 @@
-//! Results of a study on disk: one Parquet file a shard, whole or not at all.
+//! Results of a study on disk: one Parquet file per shard, which appears only when it is complete.
 //!
 //! While a shard runs, each finished design is a line of its journal: a checksum and JSON. Whatever ends the run, the
 //! same command goes on behind the last whole line. When every design is there, the shard's file is made from the
@@ -26,7 +26,7 @@ use crate::error::LakeError;
 /// Maximum number of shards.
 const MOST_SHARDS: usize = 100_000;
 
-/// A part of a study's designs: every `of`-th, from `number` on, which counts from 1.
+/// One of `of` parts of a study's designs: every `of`-th design, beginning with the one at position `number`, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
     /// Number of the shard, from 1.
@@ -38,9 +38,9 @@ pub struct Shard {
 /// All results of a study.
 #[derive(Clone, Debug)]
 pub struct Results {
-    /// Version of the program that made them.
+    /// Version of the program that made the results.
     pub version: String,
-    /// Study of the results.
+    /// The study that was run.
     pub study: Study,
     /// Labels of the methods.
     pub methods: Vec<String>,
@@ -57,7 +57,7 @@ impl Shard {
         (self.number - 1..designs).step_by(self.of)
     }
 
-    /// Prefix of its files' names.
+    /// Prefix of the names of the shard's files.
     fn stem(&self) -> String {
         format!("shard-{}-of-{}", self.number, self.of)
     }

@@ -21,7 +21,7 @@ use super::shard::Shard;
 const GROUP: usize = 64;
 /// Key of the metadata with the origin of the rows.
 const ORIGIN: &str = "lake.study";
-/// Stop of a diverged run.
+/// Value of the column of stops for a diverged run.
 const DIVERGED: &str = "diverged";
 
 /// Origin of a shard's rows.
@@ -233,7 +233,7 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<(Origin, Vec<DesignResult>), Parq
     Ok((origin, results))
 }
 
-/// Columns of a group of rows, read one after another.
+/// Reader of the columns of a group of rows, in their order.
 struct Columns<'a> {
     group: &'a dyn RowGroupReader,
     next: usize,

@@ -86,9 +86,9 @@ pub enum Architecture {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Activation {
-    /// x · sigmoid(x).
+    /// SiLU, x · sigmoid(x).
     Silu,
-    /// x · Φ(x), Φ the normal distribution function.
+    /// GELU, x · Φ(x), where Φ is the normal distribution function.
     Gelu,
     /// GELU with Φ approximated by tanh.
     GeluPytorchTanh,

@@ -8,7 +8,7 @@ use crate::error::LmError;
 /// Size of the blocks that are checked without a branch per number.
 const BLOCK: usize = 1 << 14;
 
-/// Index of the first number of a stored tensor that is NaN or infinite, which is one with all exponent bits set.
+/// Index of the first number of a stored tensor that is NaN or infinite, that is, with all exponent bits set.
 pub(crate) fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<usize> {
     let has_all = |bits: u16, exponent: u16| bits & exponent == exponent;
     match dtype {

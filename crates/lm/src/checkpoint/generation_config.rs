@@ -62,7 +62,7 @@ pub struct SamplingParameters {
     pub repetition_penalty: Option<f64>,
 }
 
-/// Contents of the file.
+/// Contents of `generation_config.json`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
     /// Tokens that end a response, if the file names them. They replace those of `config.json`.
@@ -116,7 +116,7 @@ impl GenerationConfig {
         if path.exists() { Self::read(&path) } else { Ok(Self::default()) }
     }
 
-    /// Reads the file.
+    /// Reads a `generation_config.json`.
     ///
     /// # Errors
     ///

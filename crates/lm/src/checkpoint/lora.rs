@@ -173,7 +173,7 @@ impl Lora {
         self.rslora
     }
 
-    /// Factor s of B A.
+    /// Factor s by which B A is multiplied.
     pub fn scaling(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.rslora { rank.sqrt() } else { rank }
@@ -208,8 +208,8 @@ impl Lora {
         Err(refuse("lora.rank", allowed, self.rank))
     }
 
-    /// Initial values of [`shapes`](Self::shapes). Each A has its own stream of random numbers of the seed, whichever
-    /// other maps are adapted.
+    /// Initial values of [`shapes`](Self::shapes). Each A has its own stream of the seed's random numbers, so that it
+    /// does not depend on which other maps are adapted.
     ///
     /// # Errors
     ///

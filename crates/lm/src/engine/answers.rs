@@ -15,7 +15,7 @@ use super::generate::GenerationSettings;
 use crate::checkpoint::config::Dtype;
 use crate::error::LmError;
 
-/// GenerationSettings that determine the answers.
+/// Settings that determine the answers.
 #[derive(Debug, Serialize)]
 pub struct Answering<'a> {
     /// Fingerprint of the model's weights, adapters included.
@@ -184,7 +184,7 @@ impl AnswerFile {
         Ok(Answers { path, lines: Lines::Journal(journal), known })
     }
 
-    /// Writes the document, and removes the file of its lines.
+    /// Writes the document, and removes the file with its answers as lines.
     ///
     /// # Errors
     ///

@@ -27,7 +27,7 @@ pub const STEP: usize = 1024;
 /// generated together, so a resumed list forms the same groups and thus gets the same answers.
 const GROUP: usize = 4;
 
-/// GenerationSettings of generation.
+/// Settings of generation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GenerationSettings {
     /// Maximum number of tokens of a response, at least 1. The positions of the model that the prompt leaves free also
@@ -58,9 +58,9 @@ pub struct GenerationSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Finish {
-    /// Its last token is a stop token.
+    /// The response ends with a stop token.
     Stop,
-    /// It reached the maximum number of tokens.
+    /// The response reached the maximum number of tokens.
     Length,
 }
 

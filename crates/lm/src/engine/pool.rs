@@ -58,12 +58,12 @@ enum Part {
     Behind(Behind),
 }
 
-/// Several runs with equally many tokens, padded to equally many slots.
+/// Several runs with the same number of tokens, padded to the same number of slots.
 struct Behind {
     runs: i64,
     /// Rows of the pass, run by run.
     rows: Tensor,
-    /// Indices of the rows that are not padding, if some are, and their rows in the pass.
+    /// If some rows are padding: the indices of all other rows, and their rows in the pass.
     own: Option<Tensor>,
     own_rows: Tensor,
     places: Tensor,

@@ -106,7 +106,7 @@ impl Sampling {
     }
 }
 
-/// Tokens with the `count` greatest logits in decreasing order; of equal ones, the first tokens.
+/// Tokens with the `count` greatest logits in decreasing order, and on ties the first tokens.
 pub fn most_probable(logits: &[f32], count: usize) -> Vec<u32> {
     let mut found: Vec<u32> = Vec::with_capacity(count + 1);
     for (token, logit) in (0..).zip(logits) {
@@ -121,7 +121,7 @@ pub fn most_probable(logits: &[f32], count: usize) -> Vec<u32> {
     found
 }
 
-/// Keeps the `top_k` greatest weights; of equal ones, those of the first tokens.
+/// Keeps the `top_k` greatest weights, and on ties those of the first tokens.
 pub fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
     if (1..candidates.len()).contains(&top_k) {
         candidates.select_nth_unstable_by(top_k - 1, greatest_first);
@@ -131,8 +131,8 @@ pub fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
     }
 }
 
-/// Keeps as few of the greatest weights as make up at least `top_p` of the total; of equal ones, those of the first
-/// tokens.
+/// Keeps the smallest number of the greatest weights whose sum is at least `top_p` of the total, and on ties those of
+/// the first tokens.
 pub fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
     let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
     // All weights below this bound sum to less than what may be dropped, so none of them is kept, and most calls sort

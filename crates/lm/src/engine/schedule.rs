@@ -114,15 +114,15 @@ struct Sequence {
     reported_prompt: bool,
 }
 
-/// Outputs that are wanted from a token's hidden state.
+/// Outputs that are wanted from the hidden state of one token.
 #[derive(Debug, Default)]
 struct Wanted {
-    /// Tokens after it to be scored, each with the number of most probable tokens to report, and the running sequences
-    /// that want the score.
+    /// Next tokens to be scored, each with the number of most probable tokens to report and the running sequences that
+    /// want the score.
     scores: BTreeMap<u32, (usize, Vec<usize>)>,
-    /// Running sequences whose next token is sampled from it.
+    /// Running sequences whose next token is sampled from this hidden state.
     next: Vec<usize>,
-    /// Position of the tokens after it.
+    /// Position in a sequence of the token that follows.
     depth: usize,
 }
 

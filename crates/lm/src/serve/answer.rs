@@ -225,8 +225,8 @@ pub(super) async fn whole(mut pieces: Receiver<Result<Piece, Refusal>>, count: u
     Ok(answers)
 }
 
-/// Sends pieces as server-sent events: those that `events` makes of each piece, one that `end` makes of the token
-/// count, and `[DONE]`.
+/// Sends an answer as server-sent events: those to which `events` converts each piece, the one to which `end` converts
+/// the token count, if any, and finally `[DONE]`.
 pub(super) fn stream(
     mut pieces: Receiver<Result<Piece, Refusal>>,
     mut events: impl FnMut(Piece) -> Vec<String> + Send + 'static,

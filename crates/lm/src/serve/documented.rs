@@ -18,7 +18,7 @@ const fn field(name: &'static str, allowed: &'static str, asks_nothing: fn(&Valu
     Unsupported { name, allowed, asks_nothing }
 }
 
-/// Fields of both routes.
+/// Unsupported fields of both routes.
 const BOTH: [Unsupported; 6] = [
     field("n", "1", is_one),
     field("best_of", "1", is_one),
@@ -31,11 +31,11 @@ const BOTH: [Unsupported; 6] = [
     field("user", "text", Value::is_string),
 ];
 
-/// Fields of completions alone.
+/// Unsupported fields of completions alone.
 pub(super) const COMPLETIONS: [Unsupported; 1] =
     [field("suffix", "no suffix, as insertion is not supported", |value| value == "")];
 
-/// Fields of chat completions alone.
+/// Unsupported fields of chat completions alone.
 pub(super) const CHAT: [Unsupported; 18] = [
     field("tools", "no tools, as tools are not supported", is_empty_list),
     field("functions", "no functions, as functions are not supported", is_empty_list),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
 
-/// Places of a server's connections.
+/// The limited places of a server's connections.
 #[derive(Debug)]
 pub(super) struct Places {
     /// Maximum number of open connections.
@@ -31,7 +31,7 @@ struct Open {
 #[derive(Debug)]
 struct Connection {
     client: IpAddr,
-    /// Number of requests that are being answered on it.
+    /// Number of requests on this connection that are being answered.
     answers: usize,
     idle_since: u64,
     task: Option<AbortHandle>,

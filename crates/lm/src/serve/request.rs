@@ -234,7 +234,7 @@ impl Server {
         Arc::clone(&self.places).try_acquire_many_owned(wanted).map_err(|_| busy())
     }
 
-    /// Adds tasks to the queue at their places.
+    /// Adds tasks to the queue, each with the place that was reserved for it.
     pub(super) fn submit(
         &self,
         tasks: Vec<Task>,

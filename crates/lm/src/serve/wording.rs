@@ -17,7 +17,7 @@ pub(super) struct Wording {
     text: Text,
     /// Text of each single token.
     words: Vec<String>,
-    /// Bytes of the tokens that are incomplete characters, whose text alone would differ.
+    /// Bytes of each token that is a part of a character, and so has no text of its own.
     parts: HashMap<u32, Vec<u8>>,
 }
 
@@ -141,7 +141,7 @@ impl Growing<'_> {
         }
     }
 
-    /// Returns the rest of the text at the end.
+    /// Ends the text, and returns the part that was not returned before.
     pub(super) fn rest(&mut self) -> Result<String, TextError> {
         self.pieces.as_mut().map_or_else(|| Ok(String::new()), Pieces::rest)
     }

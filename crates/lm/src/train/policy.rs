@@ -14,7 +14,8 @@ use crate::transformer::batch::States;
 use crate::transformer::head::{Head, Kept};
 use crate::transformer::model::{Shape, Tape, Transformer, tape::Keep};
 
-/// A model and the gradient of its trained parameters, which are its adapters if it has some, or else all.
+/// A model with the gradient of its trained parameters: those of its adapters, or all parameters of a model without
+/// adapters.
 #[derive(Debug)]
 pub struct LmPolicy {
     model: Transformer,
@@ -119,7 +120,7 @@ impl LmPolicy {
         self.model.trained()
     }
 
-    /// Gradient of each parameter in that order; `None` before the first pull-back.
+    /// Gradient of each parameter, in the order of [`parameters`](Self::parameters); `None` before the first pull-back.
     pub fn gradients(&self) -> &[Option<Tensor>] {
         &self.gradients
     }

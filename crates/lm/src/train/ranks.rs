@@ -27,7 +27,7 @@ use crate::link::Link;
 #[derive(Debug)]
 pub struct Processes {
     link: Box<dyn Link>,
-    /// Whether one of them has failed, after which no exchange takes place.
+    /// Whether one of the processes has failed, after which no exchange takes place.
     apart: Cell<bool>,
 }
 
@@ -157,7 +157,7 @@ impl Worker {
     }
 }
 
-/// Device of this name for this process, and the processes of its run.
+/// Parses the name of a device, and connects to the processes of the run that the environment describes.
 fn join(name: &str) -> Result<(Device, Option<Processes>), LmError> {
     let refuse = |problem: &str| LmError::Device { name: name.to_owned(), problem: problem.to_owned() };
     // Open MPI and MPICH set these to the number of processes.

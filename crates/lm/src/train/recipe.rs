@@ -71,8 +71,8 @@ pub struct Recipe {
     /// their defaults, or `adapter = "FOLDER"` to continue one in PEFT's layout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Start>,
-    /// Stages in sequence, each beginning with the model of the previous one. A field of stages that stands above the
-    /// first one holds for all of them.
+    /// Stages in sequence, each beginning with the model of the previous one. A stage's field above the first stage
+    /// applies to all stages.
     pub stage: Vec<Stage>,
 }
 
@@ -83,7 +83,7 @@ pub struct Stage {
     /// Order in which each data set is read.
     #[schemars(schema_with = "names::<Order>", extend("default" = "shuffled"))]
     pub order: Order,
-    /// Limit of tokens of an example: longer responses are cut before their end.
+    /// Maximum number of tokens of an example. Longer responses are truncated before their end markers.
     #[schemars(range(min = 1), extend("default" = 1024))]
     pub max_length: usize,
     /// Treatment of records that no method can learn from: malformed, empty or equal responses, prompts that leave no
@@ -110,7 +110,7 @@ pub struct Stage {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = STEPS_MAX), extend("x-instead-of" = "epochs"))]
     pub steps: Option<u64>,
-    /// Greatest learning rate.
+    /// Maximum learning rate.
     #[schemars(extend("default" = 5e-7, "exclusiveMinimum" = 0.0))]
     pub learning_rate: f64,
     /// Course of the learning rate after its warm-up.
@@ -119,7 +119,7 @@ pub struct Stage {
     /// Share of the steps over which the learning rate rises from 0.
     #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.1))]
     pub warmup_ratio: f64,
-    /// Greatest norm of the gradient; `inf` does not clip.
+    /// Maximum norm of the gradient, to which it is clipped; `inf` does not clip.
     #[schemars(extend("default" = 10.0, "exclusiveMinimum" = 0.0, "x-infinite" = true))]
     pub clip_norm: f64,
     /// Treatment of small updates of 16-bit weights.

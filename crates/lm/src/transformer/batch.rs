@@ -48,7 +48,7 @@ struct Sequences {
     angles: Angles,
     /// Token ids, row after row.
     tokens: Tensor,
-    /// For each response token, the place of the token before it, whose hidden state predicts it.
+    /// For each response token, the place of the previous token, whose hidden state predicts it.
     predicting: Tensor,
     /// Places of the response tokens that are inputs, which are all but the last of each response.
     read: Tensor,

@@ -220,8 +220,9 @@ impl Head<'_> {
         })
     }
 
-    /// log p of the tokens taken, in one buffer, by the same operations as [`log_probs`](Self::log_probs): a policy
-    /// that is its own reference agrees with it to the last bit, whatever other statistics are wanted of either.
+    /// log p of the tokens taken, in one buffer, by the same operations as [`log_probs`](Self::log_probs). So a policy
+    /// that is its own reference has the same log p to the last bit, even if other statistics are required of only one
+    /// of the two.
     fn log_prob(&self, chunk: &Chunk, taken: &Tensor) -> Result<Tensor, LmError> {
         let logits = self.logits(chunk)?;
         let own = logits.f_gather(-1, &taken.f_unsqueeze(-1)?, false)?;

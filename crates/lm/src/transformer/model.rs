@@ -86,9 +86,9 @@ pub fn is_redundant(name: &str) -> bool {
 pub(crate) struct Adapted {
     /// Name in a checkpoint, without `.weight`.
     pub(crate) name: String,
-    /// Size of its output.
+    /// Size of the map's output.
     pub(crate) rows: i64,
-    /// Size of its input.
+    /// Size of the map's input.
     pub(crate) columns: i64,
 }
 
@@ -394,7 +394,7 @@ fn share(tensor: &Tensor) -> Result<Tensor, LmError> {
     Ok(tensor.f_detach()?)
 }
 
-/// Copies a tensor into memory of its own.
+/// Copies a tensor into new memory.
 pub(crate) fn copy(tensor: &Tensor) -> Result<Tensor, LmError> {
     let mut copy = tensor.f_detach()?.f_empty_like()?;
     copy.f_copy_(&tensor.f_detach()?)?;

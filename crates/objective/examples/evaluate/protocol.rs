@@ -70,7 +70,7 @@ enum Answer {
     },
 }
 
-/// A line's columns, flattened: side after side, response after response.
+/// A line's columns, concatenated over sides and responses.
 #[derive(Default)]
 struct Flat {
     statistics: TokenStatistics,
@@ -280,7 +280,7 @@ impl Flat {
     }
 }
 
-/// Rewards, response after response; NaN for absent ones.
+/// Rewards of all responses, concatenated; NaN for absent ones.
 fn flat_rewards(side: &str, rewards: &[Rewards]) -> anyhow::Result<Vec<f64>> {
     let expected = rewards[0].0.len();
     ensure!(expected > 0, "{side}.reward[0]: expected at least one number, got none");

@@ -180,7 +180,8 @@ impl Column<'_> {
         })
     }
 
-    /// Checks that rewards are equally many for each response, and are numbers or NaN for none.
+    /// Checks that every response has the same number of rewards, and that each is a permitted number or NaN for an
+    /// absent one.
     fn check_rewards(self, required: bool, each: Option<usize>, responses: usize) -> Result<(), BatchError> {
         let Self { side, name: column, values } = self;
         let given = values.len();

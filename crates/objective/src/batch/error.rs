@@ -71,7 +71,7 @@ pub enum BatchError {
         /// Given value.
         given: f64,
     },
-    /// Rewards that are not equally many for each response.
+    /// Rewards whose number is not the same for each response.
     #[error("reward: expected {} for each of {responses} responses, got {given} numbers", match each {
         Some(each) => format!("{each} numbers"),
         None => "at least one number, and as many".to_owned(),
@@ -99,7 +99,7 @@ pub enum BatchError {
     /// A batch without a response of a kind that the loss needs.
     #[error("responses: at least one {expected} is needed, got none")]
     Missing {
-        /// Description of that kind.
+        /// Description of the missing kind.
         expected: &'static str,
     },
     /// A group whose number is not above that of the previous one.
@@ -109,7 +109,7 @@ pub enum BatchError {
         response: usize,
         /// Number of the previous group.
         least: usize,
-        /// Number of its group.
+        /// Number of the response's group.
         given: usize,
     },
     /// A pair of a response with itself, or of responses that do not exist.

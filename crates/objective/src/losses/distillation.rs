@@ -99,7 +99,8 @@ objective! {
         divergence: DistillationDivergence = DistillationDivergence::ForwardKl,
         /// Weight of the teacher in the mixture of the Jensen-Shannon divergence.
         beta: f64 [BETWEEN] = 0.5 => unused |own| own.unweighted(),
-        /// Whether losses are averaged over the step's tokens, or over each response's and then over responses.
+        /// Whether losses are averaged over all tokens of the step, or first over the tokens of each response and then
+        /// over responses.
         normalisation: Normalisation = Normalisation::Token,
         /// Whether the responses are given or sampled from the policy.
         responses: DistillationResponses = DistillationResponses::Given,

@@ -44,7 +44,8 @@ pub(crate) trait LabelLoss {
         0.0
     }
 
-    /// The loss at a margin, which is the distance of the reward from the shift on the right side, and its slope.
+    /// The loss at a margin, and its slope. The margin is the reward minus the shift, with the opposite sign for an
+    /// undesirable response.
     fn label(&self, margin: f64) -> (f64, f64);
 
     /// Metrics of the shift.
@@ -57,8 +58,8 @@ pub(crate) fn bounded(margin: f64) -> (f64, f64) {
     (wrong, -wrong * sigmoid(margin))
 }
 
-/// Pairs (prompt, response) of a step in which no prompt stands beside its own response: each prompt has the response
-/// of the next one. A step of one response has none.
+/// Pairs (prompt, response) of a step in which no prompt has its own response: each prompt has the response of the next
+/// one. A step of one response has no such pairs.
 ///
 /// ```
 /// assert_eq!(objective::mismatches(3).collect::<Vec<_>>(), [(0, 1), (1, 2), (2, 0)]);

@@ -25,10 +25,10 @@ pub enum PairWeighting {
     /// All pairs have the same weight.
     #[default]
     None,
-    /// A pair counts as much as the policy would sample it: the product over both responses of exp (1/N) Σₜ (log
-    /// π(yₜ|sₜ) − log Σₐ π(a|sₜ)²), behind a stop-gradient. It is 1 where the responses are such as the policy samples
-    /// (W. Zhou et al., "WPO: Enhancing RLHF with Weighted Preference Optimization", arXiv 2406.11827, equation 2, with
-    /// its alignment of the weights).
+    /// Each pair is weighted by how likely the policy is to sample it: the product over both responses of exp (1/N) Σₜ
+    /// (log π(yₜ|sₜ) − log Σₐ π(a|sₜ)²), behind a stop-gradient. It is 1 where the responses are such as the policy
+    /// samples (W. Zhou et al., "WPO: Enhancing RLHF with Weighted Preference Optimization", arXiv 2406.11827, equation
+    /// 2, with its alignment of the weights).
     Wpo,
 }
 
@@ -184,7 +184,7 @@ struct Scored {
     score: f64,
     /// Derivative of the score by the log-probability of a token up to the shorter response's length.
     body: f64,
-    /// Derivative of the score by the log-probability of a token beyond that length.
+    /// Derivative of the score by the log-probability of a token beyond the shorter response's length.
     tail: f64,
     /// Log-probability of the response, nats.
     sum: f64,

@@ -110,8 +110,8 @@ impl Weights {
     #[cfg(test)]
     const RELEASED: Self = Self { item: Item::Loss, side: Side::Left, norm: Norm::L1 };
 
-    /// The loss L of a response with discount γ > 0 whose losses have the sum `losses`; leaves `share` ∂L/∂lₜ in
-    /// `slots`. `scratch` is a buffer to be used again.
+    /// Computes the loss L of a response with discount γ > 0 from its tokens' losses, whose sum is `losses`, and writes
+    /// `share` ∂L/∂lₜ into `slots`. `scratch` is a reusable buffer.
     pub(crate) fn loss(
         self,
         discount: &Discount,

@@ -86,7 +86,8 @@ objective! {
     pub struct Sft = "sft", "supervised fine-tuning: negative log-likelihood of demonstrations",
         "arXiv 2405.11870, equation 30"
     {
-        /// Mean over all tokens of the step, or over responses of the mean over their tokens.
+        /// Whether losses are averaged over all tokens of the step, or first over the tokens of each response and then
+        /// over responses.
         normalisation: Normalisation = Normalisation::Token,
         /// Whether each token counts as often as the policy would choose it (dynamic fine-tuning).
         weighting: TokenWeighting = TokenWeighting::None,

@@ -21,7 +21,8 @@ const BLOCK: usize = 64;
 /// Bounds of x: the exponential is 0 below the first and infinite above the second.
 const REACH: (f64, f64) = (-746.0, 710.0);
 
-/// A number of this size has no fraction: adding it rounds to the nearest integer, which is then in the last bits.
+/// A number so large that it has no fraction: adding it to another rounds to an integer, which is then in the last
+/// bits.
 const INTEGERS: f64 = 6_755_399_441_055_744.0;
 
 /// Twice the bias of an exponent, so that n and its halves are positive in the last bits.
@@ -130,10 +131,10 @@ fn replace(values: &mut [f64], near: impl Fn(f64) -> f64, far: impl Fn(f64, Redu
     }
 }
 
-/// Below this magnitude n is 0.
+/// Magnitude of x below which n is 0.
 pub(crate) const NEAR: f64 = 0.34;
 
-/// eˣ of a number that is [`NEAR`] 0: to the last bit what [`exp_slice`] makes of it.
+/// eˣ for |x| below [`NEAR`], equal to the result of [`exp_slice`] to the last bit.
 #[inline(always)]
 pub(crate) fn exp_near(x: f64) -> f64 {
     1.0 + (x + excess_near(x))

@@ -169,7 +169,7 @@ impl Typed for f64 {
     }
 }
 
-/// A number that is derived from another parameter until it is set; the text describes how.
+/// A number that is derived from another parameter unless it is set. The text describes how it is derived.
 impl Typed for Option<f64> {
     type Range = (Interval, &'static str);
 

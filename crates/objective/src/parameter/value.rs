@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// On or off.
+    /// A switch that is on or off.
     Switch(bool),
     /// A numeric value.
     Number(f64),

@@ -77,7 +77,7 @@ enum Level {
 }
 
 impl Correction {
-    /// Whether tokens may leave the step.
+    /// Whether the correction may reject tokens.
     pub(super) fn rejects(self) -> bool {
         matches!(self, Self::MaskToken | Self::MaskSequence | Self::MaskGeometric)
     }
@@ -99,7 +99,7 @@ impl Correction {
         }
     }
 
-    /// Weight of each token of a response; that of a rejected token is NaN.
+    /// Weight of each token of a response, NaN for rejected tokens.
     pub(super) fn weights(self, bounds: [f64; 2], behaviour: &[f64], rollout: &[f64], out: &mut [f64]) {
         let whole = match self.level() {
             Level::Token => {

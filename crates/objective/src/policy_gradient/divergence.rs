@@ -66,12 +66,12 @@ pub enum Estimator {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Place {
-    /// In the loss, as the estimator alone.
+    /// The divergence is a part of the loss: the estimator alone.
     Loss,
-    /// In the loss, times the token's importance ratio, which is differentiated.
+    /// The divergence is a part of the loss: the estimator times the token's importance ratio, which is differentiated.
     #[default]
     Corrected,
-    /// In the reward.
+    /// The divergence is a part of the reward.
     Reward,
 }
 

@@ -310,7 +310,7 @@ fn by_token(
     total
 }
 
-/// More than what rounding moves a logarithm within the range of ratios by, nats.
+/// Upper bound of the rounding error of a logarithm within the range of ratios, nats.
 const ROUNDING: f64 = 1e-12;
 
 /// The clipped loss of tokens that have the same advantage and the same share in the step. Blocks without a clipped

@@ -10,7 +10,7 @@ pub(super) enum Numbers<'a> {
 }
 
 impl Numbers<'_> {
-    /// Number of a token.
+    /// The number that belongs to a token.
     pub(super) fn at(self, token: usize) -> f64 {
         match self {
             Self::Same(value) => value,

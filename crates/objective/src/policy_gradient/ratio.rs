@@ -45,7 +45,7 @@ pub enum Ratio {
     SequenceToken,
     /// Ratio of the whole response, which is the product of its tokens' ratios.
     Product,
-    /// No ratio: the responses are treated as the policy's own.
+    /// No ratio: the responses are treated as samples of the policy in training.
     None,
 }
 

@@ -1,6 +1,6 @@
 //! Returns and advantages of sampled responses.
 
-/// Appends generalised advantage estimates and the returns that the value function is fitted to, one a token.
+/// Appends generalised advantage estimates and the returns that the value function is fitted to, one per token.
 ///
 /// # Formula
 ///

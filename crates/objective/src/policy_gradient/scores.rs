@@ -10,7 +10,7 @@ use crate::columns::Constant;
 use crate::evaluation::{Metric, Metrics};
 use crate::numerics::sum;
 
-/// Makes advantages of the rewards: one a response in `scores`, or one a token in `advantages`.
+/// Computes advantages from the rewards: one per response in `scores`, or one per token in `advantages`.
 pub(super) fn fill_scores(
     own: &PolicyGradient,
     batch: &TokenBatch<'_>,
@@ -81,7 +81,8 @@ fn reward(advantage: Advantage, rewards: &[f64], metrics: &mut Metrics) -> f64 {
     }
 }
 
-/// Passes the estimates of a response's divergence, block after block, each with the place of its first token.
+/// Calls a function with the estimates of a response's divergence, block after block, each with the position of its
+/// first token.
 fn for_each_divergence(
     own: &PolicyGradient,
     batch: &TokenBatch<'_>,
@@ -121,7 +122,7 @@ fn compare_apart(
     standardise(scores);
 }
 
-/// Whitens numbers of responses as those of their tokens.
+/// Whitens one number per response, counted once for each of the response's tokens.
 fn whiten_by_length(scores: &mut [f64], length: impl Fn(usize) -> usize, scratch: &mut Vec<f64>) {
     scratch.clear();
     for (index, &score) in scores.iter().enumerate() {

@@ -20,7 +20,7 @@ pub(super) fn groups<'a>(batch: &TokenBatch<'a>) -> impl Iterator<Item = Range<u
     })
 }
 
-/// Fills what tokens weigh in the step: a number a response, or a number a token where some are rejected.
+/// Fills the weights of tokens in the step: one number per response, or one per token if some are rejected.
 pub(super) fn fill_shares(own: &PolicyGradient, batch: &TokenBatch<'_>, kept: &mut [f64], shares: &mut [f64]) {
     let totals = batch.totals();
     let rejects = own.correction.rejects();

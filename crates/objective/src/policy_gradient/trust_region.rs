@@ -131,8 +131,8 @@ pub(super) struct Clip {
 }
 
 impl Clip {
-    /// Minimum and maximum ratio within which the minimum depends on the ratio. They follow from the bounds and the
-    /// sign of A, so that products that round to the same number do not matter.
+    /// Minimum and maximum of the ratios for which the loss is not constant. They follow from the bounds and the sign
+    /// of A, so that products that round to the same number do not matter.
     pub(super) fn bounds(self, advantage: f64) -> (f64, f64) {
         if advantage > 0.0 {
             (0.0, self.high.min(self.delta))

@@ -1,4 +1,4 @@
-//! The columns of held numbers: which of them a choice of parameters has, and where they lie.
+//! The columns of held numbers: which of them an objective has, depending on its parameters, and their positions.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ fn present(own: &PolicyGradient) -> [bool; 5] {
     ]
 }
 
-/// The columns of held numbers, to be filled; those that there are not are empty.
+/// The columns of held numbers, to be filled. Absent columns are empty.
 pub(super) struct Columns<'a> {
     pub(super) advantages: &'a mut [f64],
     pub(super) weights: &'a mut [f64],
@@ -116,7 +116,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// The numbers of a response in a column that has one a response, or one a token.
+/// The numbers of a response in a column that has one per response, or one per token.
 pub(super) fn of_column(column: &[f64], responses: usize, response: usize, tokens: Range<usize>) -> Numbers<'_> {
     if column.len() == responses { Numbers::Same(column[response]) } else { Numbers::Each(&column[tokens]) }
 }

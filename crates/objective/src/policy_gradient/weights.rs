@@ -16,7 +16,8 @@ use crate::columns::Constant;
 use crate::evaluation::{Metric, Metrics};
 use crate::numerics::exponential;
 
-/// Fills the weights of the correction, and 1 for kept and 0 for rejected tokens in `kept`, where there are any.
+/// Fills the weights of the correction. If the correction may reject tokens, also fills `kept`: 1 for a kept and 0 for
+/// a rejected token.
 pub(super) fn fill_corrections<'a>(
     own: &PolicyGradient,
     batch: &TokenBatch<'_>,
@@ -128,7 +129,7 @@ fn fill_densities(
     }
 }
 
-/// Takes the weight of the tokens with the lowest entropy, so that the share of the others is left.
+/// Sets the weights of the tokens with the lowest entropy to 0, so that a share of the tokens is left.
 pub(super) fn leave_out_certain_tokens(entropy: &[f64], share: f64, weights: &mut [f64], scratch: &mut Vec<f64>) {
     let least = quantile(entropy, 1.0 - share, scratch);
     for (weight, _) in weights.iter_mut().zip(entropy).filter(|(_, entropy)| **entropy < least) {
@@ -136,7 +137,7 @@ pub(super) fn leave_out_certain_tokens(entropy: &[f64], share: f64, weights: &mu
     }
 }
 
-/// The value below which a share of the numbers lies, between two of them in proportion.
+/// The value below which a share of the numbers lies, interpolated linearly between two of them.
 fn quantile(values: &[f64], share: f64, scratch: &mut Vec<f64>) -> f64 {
     scratch.clear();
     scratch.extend_from_slice(values);

@@ -19,7 +19,7 @@ pub static METHODS: &[Method] = &{
     all
 };
 
-/// The methods that are no policy gradients.
+/// The methods that are not policy gradients.
 const PREFERENCES: &[Method] = &[
     Sft::METHOD,
     Dpo::METHOD,

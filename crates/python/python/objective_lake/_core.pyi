@@ -14,7 +14,7 @@ class Parameter:
     def purpose(self) -> str: ...
 
 class Method:
-    """A method: what it is, what it learns from, its parameters and where it is from."""
+    """A method: its summary, the data that it learns from, its parameters and its source."""
     @property
     def name(self) -> str: ...
     @property
@@ -63,7 +63,7 @@ def methods() -> dict[str, Method]:
     """Every method by its name."""
 
 def metrics() -> list[str]:
-    """The name of every metric that an objective may answer."""
+    """The name of every metric that an objective may report."""
 
 def columns() -> list[str]:
     """The name of every column that an objective may read."""

@@ -44,7 +44,7 @@ class Objective:
         self.parameters: dict[str, Any] = core.parameters
         #: The kind of data: demonstrations, preferences, labelled, groups or rollouts.
         self.data: str = core.data
-        #: The sides of the data; one without a name has its columns beside the others.
+        #: The sides of the data. The columns of a side without a name are not nested under a name.
         self.sides: tuple[str, ...] = tuple(core.sides)
         #: The columns that have a derivative.
         self.statistics: tuple[str, ...] = tuple(core.statistics)
@@ -54,7 +54,7 @@ class Objective:
         self.columns_of_tokens: tuple[str, ...] = tuple(own for own in self.columns if own not in RESPONSES)
         #: Whether a response's loss depends on the others of the step, so that a step cannot be split.
         self.coupled: bool = core.coupled
-        #: Number of rewards a response, where the objective fixes it.
+        #: Number of rewards per response, if the objective fixes it.
         self.rewards: Optional[int] = core.rewards
         self._given = parameters
         #: By which a compiled program knows the objective.
@@ -74,9 +74,9 @@ class Objective:
           that it leaves out is read);
         - packed: the responses behind one another, with ``lengths`` or ``cumulative_lengths`` (from 0), and a ``mask``
           if some places do not count;
-        - a list of arrays of one dimension, one a response.
+        - a list of arrays of one dimension, one per response.
 
-        ``reward``, ``group``, ``desirable`` and ``weight`` have one number a response, ``advantage`` one a token or
+        ``reward``, ``group``, ``desirable`` and ``weight`` have one number per response, ``advantage`` one per token or
         one a response. Log-probabilities are in nats.
 
         ``totals`` are the counts of the whole step if the batch is a part of it, ``held`` the numbers behind a

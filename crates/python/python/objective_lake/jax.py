@@ -53,7 +53,7 @@ def loss(
     derivative is that of the columns ``objective.statistics``; the others are constants. The loss is computed in float64
     and answered in the precision of the first column.
 
-    Metrics have every name that an objective may answer; one that this batch does not observe is not a number, as JAX
+    Metrics have every name that an objective may report; one that this batch does not observe is not a number, as JAX
     must know names before it runs.
 
     An objective that remembers (``bco``) updates its state at each call of the program. An error of a batch is raised

@@ -1,4 +1,5 @@
-//! Limits of a template: its work and memory, by the size of its input, and the depth and size of its values.
+//! Limits of a template: of its work and memory, in proportion to the size of its input, and of the depth and size of
+//! its values.
 //!
 //! The engine counts work and bytes as fuel, and knows the size of a result before making it. It limits neither the
 //! nesting of values nor how often a value is a part of another: the filter of this module measures every value that

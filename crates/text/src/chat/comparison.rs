@@ -86,7 +86,7 @@ pub(super) fn compare(left: &Value, right: &Value) -> Result<Ordering, Error> {
     }
 }
 
-/// `value in container`.
+/// Whether Python's `value in container` is true.
 fn contains(state: &State<'_, '_>, container: &Value, value: &Value) -> Result<bool, Error> {
     match container.kind() {
         ValueKind::Undefined => Ok(false),

@@ -307,7 +307,7 @@ fn behind(tokens: &[Token<'_>], from: usize, texts: &[&str]) -> Option<usize> {
     None
 }
 
-/// `{% set target = value %}`.
+/// Translates `{% set target = value %}`.
 fn set(tokens: &mut [Token<'_>]) {
     let Some(value) = behind(tokens, 1, &["="]) else { return };
     if value == tokens.len() {
@@ -320,7 +320,7 @@ fn set(tokens: &mut [Token<'_>]) {
     tokens[last].behind.push_str(&format!(")|{filter}"));
 }
 
-/// `{% for target in values if condition recursive %}`.
+/// Translates `{% for target in values if condition recursive %}`.
 fn for_loop(tokens: &mut [Token<'_>]) {
     let Some(begin) = behind(tokens, 1, &["in"]) else { return };
     rewrite(tokens, begin);

@@ -275,7 +275,7 @@ fn split(value: &str, from_end: bool, arguments: &[Value]) -> Result<Value, Erro
     Ok(Value::from(parts.into_iter().map(Value::from).collect::<Vec<_>>()))
 }
 
-/// `value.replace(old, new, count)`.
+/// Computes Python's `value.replace(old, new, count)`.
 pub(super) fn replace(
     state: &State<'_, '_>,
     value: &str,
@@ -355,7 +355,7 @@ fn join(state: &State<'_, '_>, separator: &str, items: &Value) -> Result<Value, 
     Ok(Value::from(joined))
 }
 
-/// `value.splitlines(keep)`.
+/// Computes Python's `value.splitlines(keep)`.
 pub(super) fn lines(value: &str, keep: bool) -> Vec<Value> {
     let is_end = |character: char| {
         matches!(character, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')

@@ -164,7 +164,8 @@ fn entries<'a>(fields: &'a Fields, name: &str, of: &str, responses: usize) -> Re
     }
 }
 
-/// Reads the rewards of each response: one number, or a list of equally many numbers, in which null abstains.
+/// Reads the rewards of each response: one number, or a list of numbers with the same length for all responses, in
+/// which null means no reward.
 fn rewards(fields: &Fields, of: &str, group: &mut [(Passage, TokenConstants)]) -> Result<(), TextError> {
     let mut each = None;
     for (index, (value, (_, known))) in entries(fields, "rewards", of, group.len())?.iter().zip(group).enumerate() {

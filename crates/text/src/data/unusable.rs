@@ -57,7 +57,7 @@ impl Unusable {
     }
 }
 
-/// The skipped records of a file: the number of each kind, and the error of the first with its line.
+/// The skipped records of a file: for each kind, their number, and the error and line of the first one.
 #[derive(Debug, Default)]
 pub struct Skipped(BTreeMap<Unusable, (usize, TextError)>);
 

@@ -16,7 +16,7 @@ const AFTER: &str = "after";
 
 /// The chosen methods of a recipe's table.
 pub(super) enum Chosen {
-    /// Methods to compare, in the field `method`; whether the label of each is made of the names of its stages.
+    /// Methods to compare, in the field `method`; for each, whether its label consists of the names of its stages.
     Methods(Vec<bool>),
     /// Stages of one policy, in the field `stage`.
     Stages,
@@ -104,7 +104,7 @@ impl Chosen {
         }
     }
 
-    /// Makes stages one method with others before it, and labels of the names that stages have now.
+    /// Converts stages to one method with earlier methods, and labels methods by the names of their stages.
     pub(super) fn label(self, table: &mut Table) -> Result<(), LakeError> {
         let joined = match self {
             Self::Methods(joined) => joined,
@@ -141,7 +141,7 @@ struct Row {
     joined: bool,
 }
 
-/// Labels rows of equal labels by the parameters given.
+/// Makes equal labels of rows distinct by adding the given parameters.
 fn tell_apart(rows: Vec<Row>) -> Vec<Table> {
     let labels: Vec<_> = rows.iter().map(|row| label(&row.entry)).collect();
     let label_of = |(row, own): (Row, &String)| {
@@ -155,7 +155,7 @@ fn tell_apart(rows: Vec<Row>) -> Vec<Table> {
     rows.into_iter().zip(&labels).map(label_of).collect()
 }
 
-/// The entry of methods joined by `+`, and whether there are several.
+/// Parses methods joined by `+` as one entry, and returns whether there are several.
 fn sequence(names: &str) -> Result<(Table, bool), LakeError> {
     let mut stages = method::parse(names)?;
     for stage in &stages {

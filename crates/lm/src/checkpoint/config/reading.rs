@@ -17,7 +17,7 @@ const MAX_LAYERS: usize = 10_000;
 /// Maximum number of parameters, a thousand times as many as the largest models have.
 const MAX_PARAMETERS: u128 = 1 << 50;
 
-/// Fields of the file. Absent and null fields are `None`.
+/// Fields of `config.json`. Absent and null fields are `None`.
 #[derive(Deserialize)]
 pub(super) struct Raw {
     architectures: Option<Vec<String>>,

@@ -42,7 +42,7 @@ pub enum RopeScaling {
     },
 }
 
-/// Fields of the file.
+/// Fields of `config.json` about rotary positions.
 #[derive(Clone, Deserialize)]
 pub(super) struct RawRope {
     rope_type: Option<String>,

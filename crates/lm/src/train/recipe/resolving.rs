@@ -24,8 +24,8 @@ const OPTIMIZER: &str = "optimizer";
 const DATE: &str = "date";
 /// The number of the engine's threads.
 const THREADS: &str = "threads";
-/// Parameters of methods whose defaults differ from those of the registry: the method, the parameter and the value.
-/// No embedding that IFT's second forward pass reads has a gradient, as in its authors' code.
+/// Parameters of methods that have other defaults here than in the registry: the method, the parameter and the value.
+/// No embedding that IFT's second forward pass reads has a gradient, as in the code of IFT's authors.
 const PRESETS: [(&str, &str, &str); 1] = [("ift", "freeze_embeddings", "all")];
 
 /// The declared fields of recipes. Those of stages are fields of the recipe too.
@@ -49,7 +49,7 @@ pub fn declaration() -> &'static Declaration {
     &DECLARATION
 }
 
-/// Date for chat templates in the default recipe: where there is no recipe, answers do not depend on the day either.
+/// Date for chat templates in the default recipe, so that answers do not depend on the day if there is no recipe.
 ///
 /// # Errors
 ///
@@ -60,7 +60,7 @@ pub fn default_now() -> Result<DateTime, LmError> {
     Ok(date.at(0, 0, 0, 0))
 }
 
-/// The parameters of a method whose defaults differ from those of the registry.
+/// Parameters of a method that have other defaults here than in the registry.
 fn preset(method: &str) -> Table {
     let own = PRESETS.iter().filter(|(name, ..)| *name == method);
     own.map(|(_, parameter, value)| ((*parameter).to_owned(), (*value).into())).collect()
@@ -130,7 +130,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// The first field in which this recipe is not another one, by its path, and the two values there.
+    /// The first field in which this recipe differs from another one: its path, and the two values.
     ///
     /// # Errors
     ///

@@ -26,7 +26,7 @@ use crate::train::reference::{Kept, Reference, Wanted};
 use crate::train::teacher::Teacher;
 use crate::transformer::model::tape::Keep;
 
-/// Name of the score for which less is better.
+/// Name of the score that is the loss, of which smaller values are better.
 const LOSS: &str = "loss";
 
 /// A stage in progress.
@@ -38,7 +38,7 @@ pub(super) struct StageRun<'a> {
     pub(super) steps: u64,
     /// Position at which the stage before ended.
     pub(super) before: Option<Position>,
-    /// Number of steps of all earlier stages.
+    /// Number of steps of all earlier stages of the run.
     pub(super) made: u64,
     pub(super) checkpoints: &'a OutputFolder,
     pub(super) origin: &'a Origin,

@@ -44,16 +44,17 @@ impl Layout {
 /// Heads of queries, keys and values, [rows, heads, tokens, head_dim] each.
 #[derive(Debug)]
 pub struct Heads {
-    /// Queries.
+    /// Queries, [rows, heads, tokens, head_dim].
     pub query: Tensor,
-    /// Keys; one head may serve several query heads.
+    /// Keys, [rows, kv_heads, tokens, head_dim]; one head may serve several query heads.
     pub key: Tensor,
-    /// Values.
+    /// Values, [rows, kv_heads, tokens, head_dim].
     pub value: Tensor,
 }
 
 impl Heads {
-    /// Attention of each token to its sequence up to itself, or to the last `window` tokens of that.
+    /// Causal attention: each token attends to the tokens of its sequence up to itself, or to the last `window` of
+    /// them.
     ///
     /// # Errors
     ///

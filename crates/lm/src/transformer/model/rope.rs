@@ -77,8 +77,8 @@ impl Angles {
         Ok(Self { cos: by_row(&self.cos)?, sin: by_row(&self.sin)? })
     }
 
-    /// Rotates pairs of each head's numbers, the first numbers of which are in the first half of the head and the
-    /// second in the other. `heads` has shape [rows, heads, positions, head_dim].
+    /// Rotates pairs of each head's numbers: number i of the first half of the head with number i of the second half.
+    /// `heads` has shape [rows, heads, positions, head_dim].
     ///
     /// # Errors
     ///

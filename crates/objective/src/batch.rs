@@ -17,7 +17,7 @@ use crate::requirements::{Data, Requirements};
 /// One response: a contiguous range of tokens, and feedback on the whole. Responses follow one another without gaps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Response {
-    /// Range of its tokens in the columns.
+    /// Range of the response's tokens in the columns.
     pub tokens: Range<usize>,
     /// Feedback on the whole response.
     pub feedback: Feedback,

@@ -92,7 +92,7 @@ pub enum Metric {
     /// Share of pairs whose cotangents are all 0, for example because their margin is beyond a hinge.
     #[strum(serialize = "zero_gradient_pairs")]
     ZeroGradientPairs,
-    /// Share of importance ratios whose gradient clipping removes.
+    /// Share of importance ratios that have no gradient because they are clipped.
     #[strum(serialize = "clip_fraction")]
     ClipFraction,
     /// Share of importance ratios that are clipped at the lower bound.

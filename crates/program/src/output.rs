@@ -251,7 +251,7 @@ impl NewFolder {
         self.unfinished.path()
     }
 
-    /// Flushes its files to the disk and renames it to its final name.
+    /// Flushes the folder's files to the disk, and renames the folder to its final name.
     ///
     /// # Errors
     ///

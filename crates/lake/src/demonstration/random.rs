@@ -115,7 +115,7 @@ impl Drawn {
 struct Words<'a, E> {
     map: &'a Map,
     ends: E,
-    /// Counts by the number of moves; those beyond 2⁵³ are rounded.
+    /// Counts of words by their number of moves. Counts above 2⁵³ are rounded.
     counts: Vec<Vec<f64>>,
 }
 
@@ -144,7 +144,7 @@ impl<'a, E: Fn(Cell) -> bool> Words<'a, E> {
         }
     }
 
-    /// Samples a word whose number of moves is in the range, if there is any.
+    /// Samples a word whose number of moves is in the range; `None` if there is no such word.
     fn draw(&self, lengths: std::ops::RangeInclusive<usize>, rng: &mut ChaCha8Rng) -> Option<Vec<Action>> {
         let mut cell = self.map.start();
         let lengths: Vec<_> = lengths.filter(|&moves| moves < self.counts.len()).collect();

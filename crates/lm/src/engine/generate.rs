@@ -212,7 +212,7 @@ pub fn generate_each<E: From<LmError>>(
     Ok(())
 }
 
-/// Generates one group of prompts, the first of which has this index in the whole list.
+/// Generates responses to one group of prompts, the first of which has index `first` in the whole list.
 fn generate_group<E: From<LmError>>(
     model: &Transformer,
     prompts: &[&[u32]],

@@ -105,7 +105,7 @@ struct Sequence {
     task: Task,
     /// Tokens of the prompt and the continuation.
     tokens: Vec<u32>,
-    /// Nodes that the sequence holds, those of its first tokens.
+    /// Nodes that the sequence holds, which are those of the sequence's first tokens.
     path: Vec<usize>,
     /// Number of tokens that were processed.
     walked: usize,

@@ -76,7 +76,7 @@ pub struct Recipe {
     pub stage: Vec<Stage>,
 }
 
-/// One method on its data.
+/// A stage of training: one method on its data.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
@@ -189,9 +189,9 @@ pub struct DataSet {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Invalid {
-    /// Report the first as an error, with its line.
+    /// Report the first such record as an error, with its line.
     Error,
-    /// Skip them, and count them by kind.
+    /// Skip such records, and count them by kind.
     Skip,
 }
 

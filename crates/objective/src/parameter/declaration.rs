@@ -26,7 +26,7 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// `value`, if it is in the parameter's range.
+    /// Returns `value` if it is in the parameter's range.
     ///
     /// # Errors
     ///

@@ -302,7 +302,7 @@ impl<'a> TokenBatch<'a> {
         self.part(response, |side| side.constant(constant))
     }
 
-    /// Weight of a response, or of the pair of a chosen one.
+    /// Weight of a response; for a chosen response, the weight of its pair.
     pub fn weight(&self, response: usize) -> f64 {
         self.sides[0].weight.get(response).copied().unwrap_or(1.0)
     }

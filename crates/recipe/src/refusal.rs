@@ -3,7 +3,7 @@
 use objective::{ParameterError, RegistryError};
 use training::OptimizerError;
 
-/// Limit of suggested names.
+/// Maximum number of suggested names.
 const SUGGESTED_MAX: usize = 3;
 
 /// A refused field of a recipe.

@@ -42,7 +42,7 @@ const OPTIMIZER: &str = "optimizer";
 /// The fields that say on which lake policies are measured, and against what.
 const LAKE: [&str; 7] =
     ["map", "slippery", "success_rate", "reward_schedule", "gamma", "target", "parameterised_target"];
-/// Limit of letters in a label.
+/// Maximum number of letters in a label.
 const LONGEST_LABEL: usize = 80;
 /// Reserved labels, which name rows of the tables or words of the command line, with their meanings.
 const RESERVED: [(&str, &str); 4] = [

@@ -33,7 +33,7 @@ pub struct GenerationSettings {
     /// Maximum number of tokens of a response, at least 1. The positions of the model that the prompt leaves free also
     /// limit it.
     pub max_tokens: usize,
-    /// Divisor of the logits, at least 0. With 0 the most probable token is taken, the first of several.
+    /// Divisor of the logits, at least 0. With 0 the most probable token is taken, and the first such token on ties.
     pub temperature: f64,
     /// Number of most probable tokens to sample from, at least 1; `None` means all, and is required at temperature 0.
     pub top_k: Option<usize>,

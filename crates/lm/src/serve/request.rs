@@ -42,7 +42,7 @@ pub(super) struct CommonFields {
     pub(super) usage: bool,
 }
 
-/// Limit of the answer's tokens.
+/// Maximum number of the answer's tokens.
 #[derive(Clone, Copy)]
 pub(super) enum Length {
     /// An explicit number from this field, which must fit.

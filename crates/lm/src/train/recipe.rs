@@ -30,11 +30,11 @@ pub(crate) const TEACHER: &str = "teacher";
 /// Source of a stage's reference.
 const REFERENCE: &str = "reference";
 
-/// Limit of the engine's threads, more than any machine has cores.
+/// Maximum number of libtorch's threads, more than the cores of any machine.
 const THREADS_MAX: usize = 1 << 12;
-/// Limit of records of a step or a micro-batch, more than fit into any memory.
+/// Maximum number of records of a step or a micro-batch, more than fit into any memory.
 const RECORDS_MAX: usize = 1 << 20;
-/// Limit of steps of a stage, so that the number of all its records can be counted.
+/// Maximum number of steps of a stage, so that the number of the stage's records does not overflow.
 const STEPS_MAX: u64 = 1 << 40;
 
 /// Everything that determines a run of `lm train`.

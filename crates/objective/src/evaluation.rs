@@ -83,7 +83,8 @@ pub enum Metric {
     /// Mean reward of sampled responses.
     #[strum(serialize = "reward")]
     Reward,
-    /// Mean over groups of the standard deviation of their rewards, divided by n − 1; a group of one has 0.
+    /// Mean over groups of the standard deviation (with n − 1) of the rewards in the group, which is 0 for a group of
+    /// one.
     #[strum(serialize = "reward_standard_deviation")]
     RewardStandardDeviation,
     /// Share of groups whose responses all have an advantage of 0: groups of one, and groups of equal rewards.

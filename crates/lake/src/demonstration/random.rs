@@ -21,7 +21,8 @@ pub const SPELLING: &str = "drawn:KIND[,moves=COUNT][,seed=SEED]";
 
 /// Default seed.
 const SEED: u64 = 0;
-/// Default of the maximum number of moves, beyond the minimum to a goal: it is up to 8 on Gymnasium's 4x4.
+/// Number of moves by which the default maximum exceeds the minimum to a goal. The default maximum is 8 on Gymnasium's
+/// 4x4.
 const MORE: usize = 2;
 /// Maximum of `moves`.
 const MOST_MOVES: usize = 10_000;

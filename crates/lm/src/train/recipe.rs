@@ -202,7 +202,8 @@ pub enum Invalid {
 pub enum Keeping {
     /// Statistics are computed before the stage and cached on disk, so that only one model is in memory.
     Cache,
-    /// The reference stays in memory, and computes statistics on demand. With adapters, only these are copied.
+    /// The reference stays in memory, and computes statistics on demand. If the model has adapters, only the adapters
+    /// are copied.
     Hold,
     /// The model without its adapters computes statistics on demand.
     Base,

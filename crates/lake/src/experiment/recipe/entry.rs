@@ -10,7 +10,7 @@ use training::OptimizerSettings;
 use super::{LONGEST_LABEL, field};
 use crate::error::LakeError;
 
-/// A method with valid parameters, what trains before it, and a label where a recipe lists it more than once.
+/// A method with valid parameters, the methods that train before it, and a label if the recipe lists it more than once.
 ///
 /// It is written with all parameters in force, and reads back as the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,7 +72,8 @@ impl MethodRecipe {
         is_name && *label != self.name() && *label != self.sequence_name()
     }
 
-    /// Refuses methods whose data a lake does not have, and a λ that no warm-up raises.
+    /// Refuses methods whose data a lake does not have, and a λ that should rise during a warm-up if there is no
+    /// warm-up.
     pub(super) fn check(&self, warmup_ratio: f64) -> Result<(), LakeError> {
         for requirements in self.stages().map(|stage| stage.objective().requirements()) {
             check_data(self.label(), &requirements)?;

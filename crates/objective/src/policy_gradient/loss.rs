@@ -90,8 +90,8 @@ pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, ou
     }
 }
 
-/// Loss of a response in which each token has the ratio of the whole response, whose gradient passes through the
-/// token's own log π alone.
+/// Loss of a response in which each token has the ratio of the whole response. The gradient of a token's loss passes
+/// through the token's own log π alone.
 fn by_anchored_token(
     response: &Response<'_>,
     anchors: &[f64],

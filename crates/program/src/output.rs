@@ -38,7 +38,8 @@ pub struct OutputFolder {
     created: Vec<PathBuf>,
 }
 
-/// Removes a folder that was created here and is still empty, so that a refused command leaves none.
+/// Removes the folder if it was created by this process and is still empty, so that a refused command leaves no folder
+/// behind.
 impl Drop for OutputFolder {
     fn drop(&mut self) {
         for folder in &self.created {

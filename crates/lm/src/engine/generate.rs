@@ -30,8 +30,7 @@ const GROUP: usize = 4;
 /// Settings of generation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GenerationSettings {
-    /// Maximum number of tokens of a response, at least 1. The positions of the model that the prompt leaves free also
-    /// limit it.
+    /// Maximum number of tokens of a response, at least 1. The model's positions after the prompt are another limit.
     pub max_tokens: usize,
     /// Divisor of the logits, at least 0. With 0 the most probable token is taken, and the first such token on ties.
     pub temperature: f64,

@@ -84,7 +84,7 @@ pub enum Side {
 pub enum Norm {
     /// Proportional to C, or to 1/C on the right.
     L1,
-    /// Proportional to the square.
+    /// Proportional to C², or to 1/C² on the right.
     L2,
     /// Softmax of C, or of 1/C on the right.
     #[strum(serialize = "softmax")]

@@ -390,7 +390,7 @@ macro_rules! objective {
     };
     (@ $head:tt [$($done:tt)*] weighting; $($rest:tt)*) => {
         $crate::objective!(@ $head [$($done)*]
-            /// Whether a pair counts as much as the policy would sample it (WPO, arXiv 2406.11827).
+            /// Whether a pair is weighted by how likely the policy is to sample it (WPO, arXiv 2406.11827).
             weighting: $crate::PairWeighting = $crate::PairWeighting::None,
             $($rest)*);
     };

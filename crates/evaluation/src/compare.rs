@@ -67,7 +67,7 @@ pub struct Comparison {
     pub benchmarks: Vec<&'static str>,
     /// Scores of the methods, in the order in which they were given.
     pub rows: Vec<Row>,
-    /// The method with the best average, the first of several.
+    /// The method with the best average, and the first such method on ties.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<String>,
 }

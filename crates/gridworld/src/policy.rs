@@ -65,7 +65,7 @@ impl<'a> LakePolicy<'a> {
         step.take(self, optimizer, batches, settings)
     }
 
-    /// Puts the gradient of one step's loss into the policy and changes nothing else.
+    /// Sets the policy's gradient to that of one step's loss, and leaves the parameters unchanged.
     ///
     /// # Errors
     ///

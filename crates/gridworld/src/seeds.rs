@@ -1,5 +1,5 @@
-//! Streams of random numbers: each source of randomness has its own stream of a seed, so that no result depends on what
-//! is drawn beside it.
+//! Streams of random numbers: each source of randomness has its own stream of a seed, so that its numbers do not depend
+//! on how many the other sources use.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

@@ -1,4 +1,4 @@
-//! Steps a second of the environment under a random policy, on one thread.
+//! Steps per second of the environment under a random policy, on one thread.
 //!
 //! `experiments/speed/solver.py` runs Gymnasium and EnvPool beside it.
 #![allow(missing_docs, clippy::unwrap_used)]

@@ -81,7 +81,7 @@ struct Learned {
     ties: usize,
     /// State of the last objective after its last update.
     state: ObjectiveState,
-    /// Report of the last update; `None` if no sample gave any data.
+    /// Report of the last update; `None` if no sample had data to learn from.
     last: Option<StepReport>,
     observation: Option<Observation>,
 }
@@ -257,7 +257,7 @@ impl Experiment {
         })
     }
 
-    /// Trains a policy with a method's stages in sequence; calls `measure` at each point of the last one's curve.
+    /// Trains a policy with a method's stages in sequence; calls `measure` at each point of the last stage's curve.
     pub(crate) fn teach(
         &self,
         method: usize,

@@ -1,5 +1,5 @@
-//! The lake as conversations: a state is what the user says, and an action what the assistant answers. Lines of JSON,
-//! as `lm` reads them.
+//! The lake as conversations: the user's message describes a state, and the assistant's answer is an action. The format
+//! is lines of JSON, as `lm` reads them.
 //!
 //! | a line of | is |
 //! |---|---|

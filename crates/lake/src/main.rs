@@ -210,7 +210,7 @@ fn pool(threads: Option<u16>) -> anyhow::Result<ThreadPool> {
     Ok(ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0).into()).build()?)
 }
 
-/// Makes all contents before the first file appears.
+/// Writes all files of a result. The contents of all files are made before the first file is written.
 fn write(folder: &OutputFolder, environment: &Environment, report: &Report) -> anyhow::Result<Vec<String>> {
     let mut files = vec![
         ("result.json".to_owned(), (serde_json::to_string_pretty(report)? + "\n").into_bytes()),

@@ -1,4 +1,4 @@
-//! A study: the same methods over many designs, each a recipe whose fields are drawn from declared levels.
+//! A study: the same methods in many designs. A design is a recipe whose fields are sampled from declared levels.
 //!
 //! | to find | look in |
 //! |---|---|

@@ -194,7 +194,7 @@ pub(crate) struct GenerateArguments {
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
 
-    /// Limit of tokens of a response.
+    /// Maximum number of tokens of a response.
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     pub(crate) max_tokens: usize,
 
@@ -265,11 +265,11 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "FILE|none")]
     pub(crate) generation_config: Option<PathBuf>,
 
-    /// Limit of sequences that are generated at the same time.
+    /// Maximum number of sequences that are generated at the same time.
     #[arg(long, value_name = "SEQUENCES", default_value_t = 256)]
     pub(crate) batch: usize,
 
-    /// Limit of prompts that are answered or queued; further requests are refused with status 429.
+    /// Maximum number of prompts that are answered or queued; further requests are rejected with status 429.
     #[arg(long, value_name = "PROMPTS", default_value_t = 1024)]
     pub(crate) queue: usize,
 
@@ -277,11 +277,11 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "TOKENS", default_value_t = 1 << 14)]
     pub(crate) cache_tokens: usize,
 
-    /// Limit of tokens of an answer.
+    /// Maximum number of tokens of an answer.
     #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
     pub(crate) max_tokens: usize,
 
-    /// Limit of bytes of a request.
+    /// Maximum size of a request, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
     pub(crate) body_bytes: usize,
 
@@ -297,11 +297,11 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) grace_seconds: u64,
 
-    /// Limit of open connections. At most half of them may be idle or serve paths that need no key.
+    /// Maximum number of open connections. At most half of them may be idle or serve paths that need no key.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 1024)]
     pub(crate) connections: usize,
 
-    /// Limit of open connections of one client address.
+    /// Maximum number of open connections per client address.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 512)]
     pub(crate) connections_per_address: usize,
 
@@ -349,7 +349,7 @@ pub(crate) struct JudgeArguments {
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
     pub(crate) temperature: f64,
 
-    /// Limit of tokens of the judge's answer; by default the judge's own.
+    /// Maximum number of tokens of the judge's answer; by default the judge's own limit.
     #[arg(long, value_name = "TOKENS")]
     pub(crate) max_tokens: Option<u32>,
 

@@ -1,4 +1,4 @@
-//! The device that computes.
+//! The device that a model computes on: the CPU or a GPU.
 
 use std::error::Error;
 

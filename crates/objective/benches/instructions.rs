@@ -14,11 +14,12 @@ use crate::work::Work;
 
 mod work;
 
-/// Limit of instructions per token for losses that add up log-probabilities response by response.
+/// Maximum number of instructions per token of losses that only sum the log-probabilities of each response.
 const OF_SUMS: u64 = 26;
-/// Limit for losses with one exponential or logarithm per token.
+/// Maximum number of instructions per token of losses with one exponential or logarithm per token.
 const OF_EXPONENTIALS: u64 = 190;
-/// Limit for losses with several: a ratio, a gate, a mask or a correction, and the divergence from a reference.
+/// Maximum number of instructions per token of losses with several exponentials per token: of a ratio, a gate, a mask
+/// or a correction, and of the divergence from a reference.
 const OF_CHOICES: u64 = 370;
 
 fn within(instructions: u64) -> LibraryBenchmarkConfig {

@@ -1,5 +1,5 @@
-//! Tokens a second of every objective, loss and cotangents, on one thread, beside the memory's own limit: `limit` only
-//! reads a column of log π and writes one of cotangents, which no loss can do without.
+//! Tokens per second of every objective, loss and cotangents, on one thread, compared with the limit of the memory:
+//! `limit` only reads a column of log π and writes a column of cotangents, which every loss has to do.
 //!
 //! Responses are 16 to 512 tokens long. `experiments/speed/objective.py` sets the same work in PyTorch beside it.
 #![allow(missing_docs, clippy::unwrap_used)]

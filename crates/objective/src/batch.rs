@@ -17,7 +17,7 @@ use crate::requirements::{Data, Requirements};
 /// One response: a contiguous range of tokens, and feedback on the whole. Responses follow one another without gaps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Response {
-    /// Range of its tokens in the columns.
+    /// Range of the response's tokens in the columns.
     pub tokens: Range<usize>,
     /// Feedback on the whole response.
     pub feedback: Feedback,
@@ -302,7 +302,7 @@ impl<'a> TokenBatch<'a> {
         self.part(response, |side| side.constant(constant))
     }
 
-    /// Weight of a response, or of the pair of a chosen one.
+    /// Weight of a response; for a chosen response, the weight of its pair.
     pub fn weight(&self, response: usize) -> f64 {
         self.sides[0].weight.get(response).copied().unwrap_or(1.0)
     }

@@ -208,8 +208,8 @@ columns! {
         Return returns: -MOST..=MOST,
         /// log π_teacher(yₜ|sₜ) of the teacher, nats.
         TeacherLogProb teacher_log_prob: -MOST..=0.0,
-        /// Weight of a response, or of the pair of a chosen one: one number per response. If it is empty, all weights
-        /// are 1.
+        /// Weight of a response, or for a chosen response, of its pair: one number per response. If the column is
+        /// empty, all weights are 1.
         Weight weight: 0.0..=MOST,
         /// Rewards of all responses, concatenated, with the same number for each response and in any unit; NaN means no
         /// reward.

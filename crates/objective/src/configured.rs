@@ -37,7 +37,7 @@ pub struct Configured {
     objective: Arc<dyn Objective>,
 }
 
-/// Converted back to parameters, a method has those that were left out, too:
+/// The parameters of a method include those that were left out when it was made:
 ///
 /// ```
 /// use objective::{Configured, Parameters};

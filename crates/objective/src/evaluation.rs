@@ -83,7 +83,8 @@ pub enum Metric {
     /// Mean reward of sampled responses.
     #[strum(serialize = "reward")]
     Reward,
-    /// Mean over groups of the standard deviation of their rewards, divided by n − 1; a group of one has 0.
+    /// Mean over groups of the standard deviation (with n − 1) of the rewards in the group, which is 0 for a group of
+    /// one.
     #[strum(serialize = "reward_standard_deviation")]
     RewardStandardDeviation,
     /// Share of groups whose responses all have an advantage of 0: groups of one, and groups of equal rewards.
@@ -92,7 +93,7 @@ pub enum Metric {
     /// Share of pairs whose cotangents are all 0, for example because their margin is beyond a hinge.
     #[strum(serialize = "zero_gradient_pairs")]
     ZeroGradientPairs,
-    /// Share of importance ratios whose gradient clipping removes.
+    /// Share of importance ratios that have no gradient because they are clipped.
     #[strum(serialize = "clip_fraction")]
     ClipFraction,
     /// Share of importance ratios that are clipped at the lower bound.

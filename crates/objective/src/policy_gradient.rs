@@ -41,7 +41,7 @@ choices!(Advantage, Rewards, Scale, Aggregation, Correction, Estimator, Place, R
 
 /// Range of a ratio that may also be unbounded.
 const RATIO: crate::parameter::Interval = (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1e6));
-/// Range of the second clip.
+/// Range of the second bound on ratios.
 const ABOVE_ONE: crate::parameter::Interval = (std::ops::Bound::Excluded(1.0), std::ops::Bound::Included(1e6));
 /// Range of a decay.
 const DECAY: crate::parameter::Interval = (std::ops::Bound::Included(1e-4), std::ops::Bound::Included(1e6));
@@ -235,7 +235,7 @@ objective! {
     }
 }
 
-/// Setting as an error names it.
+/// Formats a setting for an error.
 fn named(name: &str, value: impl Into<&'static str>) -> String {
     format!("{name} = {}", value.into())
 }

@@ -165,7 +165,7 @@ impl Anticipation {
     }
 }
 
-/// λ over a run: it rises along a line from `least` to `most` while the learning rate warms up, and then stays.
+/// λ over a run: it rises linearly from `least` to `most` while the learning rate warms up, and is then constant.
 ///
 /// ```
 /// let lambda = objective::Lambda { least: 0.0, most: 0.5, noise: 0.0 };

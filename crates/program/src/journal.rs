@@ -38,8 +38,8 @@ impl Journal {
         Ok(Some((Self { path: path.to_owned(), file, length }, lines)))
     }
 
-    /// Opens or creates the file and cuts it to its first `length` bytes, for a process that has locked the folder and
-    /// recorded the length elsewhere.
+    /// Opens or creates the file and truncates it to its first `length` bytes. The caller has locked the folder, and
+    /// has recorded the length in another file.
     ///
     /// # Errors
     ///

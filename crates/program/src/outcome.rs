@@ -28,7 +28,7 @@ pub fn printable(text: &str) -> String {
     text.chars().filter(is_shown).collect()
 }
 
-/// The error and its causes, without repetition: some messages include their causes.
+/// Formats an error and its causes, without those causes that a message already includes.
 fn chain(error: &anyhow::Error) -> String {
     let mut causes = error.chain().map(ToString::to_string);
     let first = causes.next().unwrap_or_default();

@@ -38,7 +38,8 @@ pub struct OutputFolder {
     created: Vec<PathBuf>,
 }
 
-/// Removes a folder that was created here and is still empty, so that a refused command leaves none.
+/// Removes the folder if it was created by this process and is still empty, so that a refused command leaves no folder
+/// behind.
 impl Drop for OutputFolder {
     fn drop(&mut self) {
         for folder in &self.created {
@@ -251,7 +252,7 @@ impl NewFolder {
         self.unfinished.path()
     }
 
-    /// Flushes its files to the disk and renames it to its final name.
+    /// Flushes the folder's files to the disk, and renames the folder to its final name.
     ///
     /// # Errors
     ///

@@ -83,7 +83,7 @@ pub(crate) struct Selection {
     places: usize,
 }
 
-/// Cotangents of a column, in its own precision and at its own places.
+/// Cotangents of a column, in the column's precision and at the column's places.
 pub(crate) enum Cotangent {
     Single(Vec<f32>),
     Double(Vec<f64>),

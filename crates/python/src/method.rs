@@ -22,7 +22,7 @@ pub(crate) struct Method {
     doc: String,
 }
 
-/// A parameter of a method: its default, what is allowed, and its purpose.
+/// A parameter of a method: its default, its allowed values and its purpose.
 #[pyclass(frozen, get_all, module = "objective_lake")]
 pub(crate) struct Parameter {
     name: &'static str,

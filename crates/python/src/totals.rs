@@ -2,7 +2,8 @@
 
 use objective::StepTotals;
 
-/// Tokens, responses, pairs, chosen tokens and groups of a whole step; what is left out is the batch's own count.
+/// Counts of tokens, responses, pairs, chosen tokens and groups of a whole step; the batch's own count replaces a
+/// missing one.
 pub(crate) type Given = [Option<i64>; 5];
 
 /// The names of the counts, in their order.

@@ -20,7 +20,7 @@ use crate::refusal::Refusal;
 /// A chosen method, and the names that assignments have for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MethodPlace {
-    /// Path of its table in the recipe, such as `stage.0.method`.
+    /// Path of the method's table in the recipe, such as `stage.0.method`.
     pub path: String,
     /// Name of the method in the registry.
     pub name: String,

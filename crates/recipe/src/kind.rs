@@ -1,4 +1,4 @@
-//! Kinds of fields: what a value may be, from the JSON schema of a field.
+//! Kinds of fields: the allowed values of each, from the field's JSON schema.
 
 use std::ops::Bound;
 

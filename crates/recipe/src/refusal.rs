@@ -3,7 +3,7 @@
 use objective::{ParameterError, RegistryError};
 use training::OptimizerError;
 
-/// Limit of suggested names.
+/// Maximum number of suggested names.
 const SUGGESTED_MAX: usize = 3;
 
 /// A refused field of a recipe.
@@ -26,7 +26,7 @@ impl Refusal {
         Self { field: field.into(), allowed: allowed.into(), given: given.to_string(), meant: Vec::new() }
     }
 
-    /// The refusal with those of the names that are spelled like `given`.
+    /// Adds suggestions to the refusal: those of the names that are spelled like `given`.
     pub fn suggest<'a>(self, given: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
         Self { meant: nearest(given, names).into_iter().map(str::to_owned).collect(), ..self }
     }

@@ -134,7 +134,7 @@ pub struct Line<T> {
     pub record: Record<T>,
 }
 
-/// Part of a line that becomes a demonstration, for lines that leave a choice.
+/// Part of a line that becomes a demonstration, for lines in which several parts could.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, VariantNames, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]

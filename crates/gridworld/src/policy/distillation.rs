@@ -1,4 +1,4 @@
-//! Divergences of a policy from the distributions of a teacher, and what an objective reads of a teacher.
+//! Divergences of a policy from a teacher's distributions, and the columns that an objective requires of a teacher.
 
 use objective::{Constant, Requirements, TeacherDivergence};
 use training::MicroBatch;

@@ -31,7 +31,7 @@ use super::plane::{Plane, greater};
 const UNITS: f64 = 8.0 * f64::EPSILON;
 /// Maximum loss of a backup to underflow.
 const UNDERFLOW: f64 = 1e-321;
-/// Number beside which underflow is negligible.
+/// Number that is added to values so that underflow is negligible.
 const FLOOR: f64 = 1e-300;
 /// Factor that covers the rounding of sums of bounds.
 const SLACK: f64 = 1.0 + 32.0 * f64::EPSILON;

@@ -6,7 +6,8 @@ use crate::world::map::ACTIONS;
 use super::Solution;
 use super::certificate::Certificate;
 
-/// Columns in a segment of a row, the unit in which terminal cells are looked up. Rows and columns of a block.
+/// Number of columns in a segment, which is the part of a row in which terminal cells are looked up. It is also the
+/// number of rows and of columns of a block.
 pub(super) const BLOCK: usize = 32;
 
 /// The worth of arriving in each cell, U(s') = r(s') + γ V(s').

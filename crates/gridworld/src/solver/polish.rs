@@ -128,7 +128,7 @@ fn residual(plane: &Plane, (row, column): (usize, usize), share: f64) -> f64 {
     changes.fold(0.0, greater)
 }
 
-/// Maximum difference beyond a share of the second number.
+/// Maximum amount by which the difference of two numbers exceeds a share of the second one.
 fn beyond_share(own: &[f64], other: &[f64], share: f64) -> f64 {
     let (mut most, mut excess) = ([0.0; LANES], [0.0; LANES]);
     let (own, other) = (&own[..own.len().min(other.len())], &other[..own.len().min(other.len())]);

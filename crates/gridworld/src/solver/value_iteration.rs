@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::plane::{Plane, greater};
 
-/// Minimum number of cells for the use of threads, and for each to take at a time.
+/// Minimum number of cells of a lake for the use of several threads, and of the part that a thread takes at a time.
 const SHARED: usize = 1 << 16;
 const SHARE: usize = 1 << 14;
 

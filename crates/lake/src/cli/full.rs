@@ -138,7 +138,7 @@ pub(crate) fn study(arguments: &StudyArguments) -> anyhow::Result<()> {
     tell_study(&report, folder, vec![(STUDY_FILE.to_owned(), json)], arguments.json)
 }
 
-/// Writes a study's tables and figures, and the given files beside them, and prints the report.
+/// Writes a study's tables and figures and the given files into a folder, and prints the report.
 fn tell_study(
     report: &StudyReport,
     folder: &Path,

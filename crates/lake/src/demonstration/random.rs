@@ -21,7 +21,8 @@ pub const SPELLING: &str = "drawn:KIND[,moves=COUNT][,seed=SEED]";
 
 /// Default seed.
 const SEED: u64 = 0;
-/// Default of the maximum number of moves, beyond the minimum to a goal: it is up to 8 on Gymnasium's 4x4.
+/// Number of moves by which the default maximum exceeds the minimum to a goal. The default maximum is 8 on Gymnasium's
+/// 4x4.
 const MORE: usize = 2;
 /// Maximum of `moves`.
 const MOST_MOVES: usize = 10_000;
@@ -115,7 +116,7 @@ impl Drawn {
 struct Words<'a, E> {
     map: &'a Map,
     ends: E,
-    /// Counts by the number of moves; those beyond 2⁵³ are rounded.
+    /// Counts of words by their number of moves. Counts above 2⁵³ are rounded.
     counts: Vec<Vec<f64>>,
 }
 
@@ -144,7 +145,7 @@ impl<'a, E: Fn(Cell) -> bool> Words<'a, E> {
         }
     }
 
-    /// Samples a word whose number of moves is in the range, if there is any.
+    /// Samples a word whose number of moves is in the range; `None` if there is no such word.
     fn draw(&self, lengths: std::ops::RangeInclusive<usize>, rng: &mut ChaCha8Rng) -> Option<Vec<Action>> {
         let mut cell = self.map.start();
         let lengths: Vec<_> = lengths.filter(|&moves| moves < self.counts.len()).collect();

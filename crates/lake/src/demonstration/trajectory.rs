@@ -1,4 +1,4 @@
-//! Trajectories by name, and those that every map has without naming them.
+//! Trajectories by name, including `optimal` and `hole`, which maps have without naming them.
 
 use std::collections::VecDeque;
 

@@ -39,10 +39,10 @@ const STAGE: &str = "stage";
 const ALL: &str = "all";
 /// The field of the optimizer, and the prefix of its parameters among `--set` assignments.
 const OPTIMIZER: &str = "optimizer";
-/// The fields that say on which lake policies are measured, and against what.
+/// The fields that determine the lake and the optimal policy of a measurement.
 const LAKE: [&str; 7] =
     ["map", "slippery", "success_rate", "reward_schedule", "gamma", "target", "parameterised_target"];
-/// Limit of letters in a label.
+/// Maximum number of letters in a label.
 const LONGEST_LABEL: usize = 80;
 /// Reserved labels, which name rows of the tables or words of the command line, with their meanings.
 const RESERVED: [(&str, &str); 4] = [
@@ -90,7 +90,8 @@ pub struct Recipe {
     /// the Boltzmann distribution over Q* at temperature 0.1.
     #[schemars(schema_with = "names::<Target>", extend("default" = "greedy", "x-group" = "Lake"))]
     pub target: Target,
-    /// Whether policies are measured against what their own network becomes when it is fitted to the optimal policy.
+    /// Whether policies are measured against a network of their own kind that is fitted to the optimal policy, instead
+    /// of the optimal policy itself.
     #[schemars(extend("default" = false, "x-group" = "Training"))]
     pub parameterised_target: bool,
     /// Policy before training: `random`, fitted to T* mixed with the uniform policy (`noisy:0.5`), to T* in a share of
@@ -251,7 +252,7 @@ impl Recipe {
         Dynamics { slippery: self.slippery, success_rate: self.success_rate, rewards }
     }
 
-    /// The fields that say on which lake policies are measured, and against what.
+    /// The fields that determine the lake and the optimal policy of a measurement.
     pub fn lake(&self) -> Table {
         let fields = Table::try_from(self).unwrap_or_default();
         let network: &[&str] = if self.parameterised_target { &["encoding", "hidden", "seed"] } else { &[] };

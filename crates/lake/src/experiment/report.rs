@@ -55,11 +55,11 @@ pub struct MeasureReport {
 pub struct Paired {
     /// Method that ends closer.
     pub closer: String,
-    /// The other method.
+    /// Method that ends further away.
     pub further: String,
-    /// Mean difference of their distances.
+    /// Mean difference between the distances of the two methods.
     pub difference: f64,
-    /// Half-width of its 95% confidence interval; `None` for a single run.
+    /// Half-width of the 95% confidence interval of the difference; `None` for a single run.
     pub ci95: Option<f64>,
 }
 

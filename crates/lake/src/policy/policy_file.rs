@@ -28,9 +28,9 @@ const COLUMNS: [&str; 1 + ACTIONS] = ["cell", "left", "down", "right", "up"];
 /// Treatment of the probabilities of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sums {
-    /// Take them unchanged; they must sum to 1 within [`TOLERANCE`].
+    /// The probabilities are taken unchanged; they must sum to 1 within [`TOLERANCE`].
     One,
-    /// Divide them by their sum.
+    /// The probabilities are divided by their sum.
     Normalised,
 }
 

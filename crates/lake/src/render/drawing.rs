@@ -290,7 +290,7 @@ pub struct Part {
 pub struct SameReads<'a> {
     /// Labels of the methods.
     pub methods: Vec<&'a str>,
-    /// Reads of these methods.
+    /// Reads that the methods have in common.
     pub explored: &'a [Explored],
 }
 

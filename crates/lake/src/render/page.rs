@@ -109,7 +109,7 @@ struct Swatch {
     colour: String,
     /// Lengths of dashes and gaps, as an SVG attribute; `none` for a solid line.
     dash: String,
-    /// Outline of its marker in the middle of a line of 34 x 12 units.
+    /// Outline of the method's marker, in the middle of a line of 34 x 12 units.
     marker: String,
     is_filled: bool,
 }
@@ -139,7 +139,7 @@ struct Series {
     band: String,
     /// Height at which the line ends, in thousandths of the chart's height.
     end: String,
-    /// Height of its label, in thousandths and in percent.
+    /// Height of the line's label, in thousandths and in percent.
     label: (String, String),
 }
 
@@ -293,7 +293,7 @@ impl Lake {
         Self { cells: map.cells().iter().enumerate().map(drawn).collect(), ..Self::bare(map, id, title, label) }
     }
 
-    /// Draws the lake without its cells.
+    /// Makes a drawing of the lake's size without cells.
     fn bare(map: &Map, id: &'static str, title: &'static str, label: &'static str) -> Self {
         let size = (SIDE * map.width(), SIDE * map.height());
         Self { id, title, label, size, cells: Vec::new() }

@@ -17,9 +17,9 @@ use super::{Design, UNTRAINED};
 pub const DISTANCES: [&str; 4] = ["non_terminal", "all", "demonstrated", "state_state"];
 /// Names of the attributes of a design, besides the levels of its factors.
 pub const ATTRIBUTES: [&str; 4] = ["rejected_ends", "rejected_takes_optimal", "rejected_length", "rejected_shares"];
-/// Levels of the attributes: where the rejected trajectory ends, whether it takes any action of the deterministic
+/// Levels of the attributes of the rejected trajectory: where it ends, whether it takes any action of the deterministic
 /// optimal policy, its length relative to the demonstration, and whether it visits a cell of the demonstration other
-/// than the start. An additional level is used if no method reads it.
+/// than the start. An additional level is used if no method reads the rejected trajectory.
 pub const ATTRIBUTE_LEVELS: [&[&str]; ATTRIBUTES.len()] = [
     &["hole", "goal", "ice", "none"],
     &["yes", "no", "none"],

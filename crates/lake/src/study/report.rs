@@ -151,9 +151,10 @@ pub struct Region {
     pub levels: Vec<(String, String)>,
     /// Share among the designs on which the region was found.
     pub found: Share,
-    /// Share among the other designs.
+    /// Share among the designs that were not used to find the region.
     pub confirmed: Share,
-    /// Share among the other designs of the readings in which every link is significant.
+    /// Share of the readings, among the designs that were not used to find the region, in which each neighbouring pair
+    /// of the order differs significantly.
     pub confirmed_significant: Share,
 }
 
@@ -166,8 +167,8 @@ pub struct Example {
     pub stop: String,
     /// Name of the distance.
     pub distance: String,
-    /// Minimum over the links of the difference divided by the half-width of its interval: above 1, all are
-    /// significant.
+    /// Minimum, over the neighbouring pairs of the order, of the difference divided by the half-width of its interval.
+    /// Above 1, all differences are significant.
     pub clarity: f64,
 }
 
@@ -189,7 +190,7 @@ pub struct LevelAnswer {
     pub level: Option<String>,
     /// Share of the readings in which the order holds.
     pub holds: Share,
-    /// Share of the readings in which every link is significant.
+    /// Share of the readings in which each neighbouring pair of the order differs significantly.
     pub significant: Share,
     /// Share of the readings in which the reverse of the order holds significantly.
     pub reversed: Share,

@@ -222,7 +222,7 @@ fn open_journal(folder: &Path, origin: &Origin) -> Result<(Journal, Vec<DesignRe
     Ok((journal, results.collect::<Result<_, LakeError>>()?))
 }
 
-/// JSON behind its checksum.
+/// JSON with its checksum before it.
 fn checksummed(json: &[u8]) -> Vec<u8> {
     [format!("{:08x} ", crc32fast::hash(json)).as_bytes(), json].concat()
 }

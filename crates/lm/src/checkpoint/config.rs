@@ -74,7 +74,7 @@ pub enum Architecture {
     /// Mistral: attention within a sliding window.
     #[strum(serialize = "MistralForCausalLM")]
     Mistral,
-    /// Gemma, the first: scaled embeddings, and norms that multiply by 1 + w.
+    /// Gemma 1: scaled embeddings, and norms that multiply by 1 + w.
     #[strum(serialize = "GemmaForCausalLM")]
     Gemma,
     /// Qwen2 and 2.5: biases of queries, keys and values.

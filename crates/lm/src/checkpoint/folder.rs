@@ -121,8 +121,8 @@ impl Text {
         turn.into_iter().chain(eos.filter(|eos| Some(*eos) != turn)).collect()
     }
 
-    /// First token that the chat template writes after an assistant's last turn. `None` if it writes none, in which
-    /// case `eos_token` ends the turn, and if it cannot render a plain conversation.
+    /// Marker that the chat template writes after an assistant's last turn. `None` if it writes none, so that
+    /// `eos_token` ends the turn, or if it cannot render a plain conversation.
     fn end_of_turn(&self) -> Option<u32> {
         /// A character that no template contains.
         const PLACEHOLDER: &str = "\u{fdd1}";

@@ -87,8 +87,8 @@ impl SamplingParameters {
         }
     }
 
-    /// Removes `top_k`, `top_p` and `min_p` except for those in `given`: at temperature 0 the file's have no effect,
-    /// and the user's are rejected.
+    /// Removes the file's `top_k`, `top_p` and `min_p`, which have no effect at temperature 0, and keeps those in
+    /// `given`, which are then rejected as errors of the user.
     fn uncut(self, given: Self) -> Self {
         Self { top_k: given.top_k, top_p: given.top_p, min_p: given.min_p, ..self }
     }

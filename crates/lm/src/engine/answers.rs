@@ -149,7 +149,7 @@ impl AnswerFile {
         Ok(is_the_same(&self.beside(SETTINGS_SUFFIX), settings, "as for the answers that the file has")?)
     }
 
-    /// Opens the file to append after its existing answers.
+    /// Opens the file to append answers after the existing ones.
     ///
     /// # Errors
     ///

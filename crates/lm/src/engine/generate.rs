@@ -30,10 +30,9 @@ const GROUP: usize = 4;
 /// Settings of generation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GenerationSettings {
-    /// Maximum number of tokens of a response, at least 1. The positions of the model that the prompt leaves free also
-    /// limit it.
+    /// Maximum number of tokens of a response, at least 1. The model's positions after the prompt are another limit.
     pub max_tokens: usize,
-    /// Divisor of the logits, at least 0. With 0 the most probable token is taken, the first of several.
+    /// Divisor of the logits, at least 0. With 0 the most probable token is taken, and the first such token on ties.
     pub temperature: f64,
     /// Number of most probable tokens to sample from, at least 1; `None` means all, and is required at temperature 0.
     pub top_k: Option<usize>,
@@ -212,7 +211,7 @@ pub fn generate_each<E: From<LmError>>(
     Ok(())
 }
 
-/// Generates one group of prompts, the first of which has this index in the whole list.
+/// Generates responses to one group of prompts, the first of which has index `first` in the whole list.
 fn generate_group<E: From<LmError>>(
     model: &Transformer,
     prompts: &[&[u32]],

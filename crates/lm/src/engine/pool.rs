@@ -44,7 +44,7 @@ pub(super) struct Pass {
 struct Run {
     first: usize,
     tokens: usize,
-    /// Slots of the sequence up to the last of these tokens.
+    /// Slots of the sequence up to the last token of the run.
     path: Vec<usize>,
     /// Whether no earlier token of the sequence is cached.
     fresh: bool,

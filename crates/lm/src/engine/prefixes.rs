@@ -67,7 +67,7 @@ impl Prefixes {
         path
     }
 
-    /// Number of these nodes that no sequence holds.
+    /// Number of nodes of a path that no sequence holds.
     pub(super) fn unheld(&self, path: &[usize]) -> usize {
         path.iter().filter(|node| self.nodes[**node].holders == 0).count()
     }

@@ -42,7 +42,7 @@ pub struct Task {
     pub prompt: Vec<u32>,
     /// Maximum number of generated tokens.
     pub max_tokens: usize,
-    /// Sampling distribution; `None` takes the most probable token, the first of several.
+    /// Sampling distribution; `None` takes the most probable token, and the first such token on ties.
     pub sampling: Option<Sampling>,
     /// Repetition penalty for tokens that already occur in the prompt or the continuation; 1 means none.
     pub penalty: f64,
@@ -105,7 +105,7 @@ struct Sequence {
     task: Task,
     /// Tokens of the prompt and the continuation.
     tokens: Vec<u32>,
-    /// Nodes that the sequence holds, those of its first tokens.
+    /// Nodes that the sequence holds, which are those of the sequence's first tokens.
     path: Vec<usize>,
     /// Number of tokens that were processed.
     walked: usize,

@@ -34,7 +34,7 @@ pub enum ScoredRecord {
     Pair {
         /// Score of the preferred response.
         chosen: Score,
-        /// Score of the other response.
+        /// Score of the rejected response.
         rejected: Score,
     },
     /// Responses of a group.

@@ -42,7 +42,7 @@ pub(super) struct CommonFields {
     pub(super) usage: bool,
 }
 
-/// Limit of the answer's tokens.
+/// Maximum number of the answer's tokens.
 #[derive(Clone, Copy)]
 pub(super) enum Length {
     /// An explicit number from this field, which must fit.
@@ -256,7 +256,8 @@ impl Server {
         self.config.positions.min(self.settings.limits.cache_tokens)
     }
 
-    /// Maximum number of tokens of a prompt, which leaves room for at least one more if any may follow.
+    /// Maximum number of tokens of a prompt. It leaves room for at least one token of the answer, unless the answer
+    /// must be empty.
     pub(super) fn longest_prompt(&self, length: Length) -> usize {
         self.positions() - usize::from(!matches!(length, Length::Exactly(_, 0)))
     }

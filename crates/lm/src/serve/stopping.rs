@@ -77,7 +77,8 @@ impl Stopping {
     }
 
     /// Adds a piece to the answer. Returns the text that no stop string can remove any more, and whether the answer
-    /// ends there: before the stop string that is complete first, and of several that end together, before the longest.
+    /// ends there. It ends before the stop string that is complete first, and before the longest of those that end at
+    /// the same place.
     pub(super) fn push(&mut self, piece: &str) -> (String, bool) {
         let begin = self.held.len();
         self.held.push_str(piece);

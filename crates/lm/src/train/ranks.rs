@@ -46,8 +46,8 @@ impl Processes {
         self.link.sum(tensors)
     }
 
-    /// Reports to the others, at their next exchange, why this process failed; does nothing if they already know of a
-    /// failure.
+    /// Reports to the other processes, at their next exchange, why this process failed. Does nothing if a failure was
+    /// already reported.
     pub fn leave(&self, error: &LmError) {
         if !self.apart.get() {
             // A failed report can be ignored, as the process ends.
@@ -78,7 +78,7 @@ impl Ranks<LmError> for Processes {
 /// This process of a run.
 #[derive(Clone, Debug)]
 pub struct Worker {
-    /// Device that it computes on.
+    /// Device that this process computes on.
     pub device: Device,
     /// All processes of the run; `None` if there is only one.
     pub processes: Option<Rc<Processes>>,
@@ -145,7 +145,7 @@ impl Worker {
         }
     }
 
-    /// Reports to the others why this process failed.
+    /// Reports to the other processes why this process failed.
     pub fn leave(&self, error: &LmError) {
         if let Some(processes) = &self.processes {
             processes.leave(error);

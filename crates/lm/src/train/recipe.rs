@@ -30,11 +30,11 @@ pub(crate) const TEACHER: &str = "teacher";
 /// Source of a stage's reference.
 const REFERENCE: &str = "reference";
 
-/// Limit of the engine's threads, more than any machine has cores.
+/// Maximum number of libtorch's threads, more than the cores of any machine.
 const THREADS_MAX: usize = 1 << 12;
-/// Limit of records of a step or a micro-batch, more than fit into any memory.
+/// Maximum number of records of a step or a micro-batch, more than fit into any memory.
 const RECORDS_MAX: usize = 1 << 20;
-/// Limit of steps of a stage, so that the number of all its records can be counted.
+/// Maximum number of steps of a stage, so that the number of the stage's records does not overflow.
 const STEPS_MAX: u64 = 1 << 40;
 
 /// Everything that determines a run of `lm train`.
@@ -76,7 +76,7 @@ pub struct Recipe {
     pub stage: Vec<Stage>,
 }
 
-/// One method on its data.
+/// A stage of training: one method on its data.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
@@ -189,9 +189,9 @@ pub struct DataSet {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Invalid {
-    /// Report the first as an error, with its line.
+    /// Report the first such record as an error, with its line.
     Error,
-    /// Skip them, and count them by kind.
+    /// Skip such records, and count them by kind.
     Skip,
 }
 
@@ -202,7 +202,8 @@ pub enum Invalid {
 pub enum Keeping {
     /// Statistics are computed before the stage and cached on disk, so that only one model is in memory.
     Cache,
-    /// The reference stays in memory, and computes statistics on demand. With adapters, only these are copied.
+    /// The reference stays in memory, and computes statistics on demand. If the model has adapters, only the adapters
+    /// are copied.
     Hold,
     /// The model without its adapters computes statistics on demand.
     Base,

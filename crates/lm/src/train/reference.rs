@@ -31,9 +31,9 @@ use crate::transformer::model::{Transformer, copy};
 pub enum Reference {
     /// No reference is needed.
     None,
-    /// A second policy, which computes them in each step.
+    /// A second policy, which computes the statistics in each step.
     Held(Box<LmPolicy>),
-    /// Statistics from before the stage.
+    /// Statistics that were computed before the stage.
     Kept(Kept),
 }
 
@@ -277,7 +277,7 @@ impl Kept {
     }
 }
 
-/// Adds the output weights as they are now, as the policy's own will change.
+/// Adds a copy of the current output weights, because training will change the policy's own.
 fn with_head(hidden: Option<Tensor>, model: &Transformer) -> Result<Option<(Tensor, Tensor)>, LmError> {
     hidden.map(|hidden| Ok((hidden, copy(model.head())?))).transpose()
 }

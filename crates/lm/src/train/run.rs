@@ -86,7 +86,7 @@ pub enum Event<'a> {
         method: &'static str,
         /// Number of steps of the stage.
         steps: u64,
-        /// Number of those that were completed before.
+        /// Number of the stage's steps that were completed before.
         done: u64,
     },
     /// Statistics of the reference will be computed, in this many micro-batches.

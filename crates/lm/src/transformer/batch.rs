@@ -52,7 +52,7 @@ struct Sequences {
     predicting: Tensor,
     /// Places of the response tokens that are inputs, which are all but the last of each response.
     read: Tensor,
-    /// For each of these, its index among all response tokens.
+    /// For each response token that is an input, its index among all response tokens.
     indices: Tensor,
 }
 

@@ -57,7 +57,7 @@ struct Exponentials {
 /// Log-probabilities of tokens after hidden states.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
-    /// The most probable token after each hidden state, the first of several, with its log p, nats.
+    /// The most probable token after each hidden state, and the first such token on ties, with its log p, nats.
     pub greedy: Vec<(u32, f64)>,
     /// log p of the requested tokens, nats.
     pub log_probs: Vec<f64>,
@@ -95,7 +95,7 @@ impl Head<'_> {
         Ok(logits.f_sub_(&sum.f_log()?)?)
     }
 
-    /// The most probable token after each hidden state, the first of several.
+    /// The most probable token after each hidden state, and the first such token on ties.
     ///
     /// # Errors
     ///

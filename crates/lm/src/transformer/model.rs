@@ -237,8 +237,8 @@ impl Transformer {
         self.map(&share, &|linear| linear.map(&share, None), None)
     }
 
-    /// Copies the model with its weights; of a model with adapters, only these are copied, as the other weights are
-    /// frozen.
+    /// Copies the model with its weights. If it has adapters, only the adapters are copied, because all other weights
+    /// are frozen.
     ///
     /// # Errors
     ///

@@ -24,7 +24,7 @@ pub enum BatchError {
     Gap {
         /// Index of the response.
         response: usize,
-        /// Token at which it must begin.
+        /// Token at which the response must begin.
         expected: usize,
         /// Given range of tokens.
         given: Range<usize>,
@@ -119,9 +119,9 @@ pub enum BatchError {
         pair: usize,
         /// Number of responses.
         responses: usize,
-        /// Index of its chosen response.
+        /// Index of the pair's chosen response.
         chosen: usize,
-        /// Index of its rejected response.
+        /// Index of the pair's rejected response.
         rejected: usize,
     },
     /// A batch of preferences without a pair, or of other data with one.

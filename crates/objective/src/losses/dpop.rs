@@ -55,7 +55,8 @@ objective! {
     {
         /// Scale of the implicit reward beta (log pi - log pi_ref), per nat.
         beta: f64 [SCALE] = 0.3,
-        /// Weight of what the chosen response has lost against the reference (lambda in its paper).
+        /// Weight of the log-probability that the chosen response has lost relative to the reference (lambda in its
+        /// paper).
         penalty: f64 [NON_NEGATIVE] = 50.0,
     }
 }

@@ -8,7 +8,8 @@ use crate::requirements::Coupling;
 use crate::state::ObjectiveState;
 
 objective! {
-    /// Kahneman-Tversky optimisation: the value of a response against what the policy does elsewhere.
+    /// Kahneman-Tversky optimisation: each response is valued relative to the policy's average drift on other
+    /// responses.
     ///
     /// Pairs are rare, but a label "good" or "bad" on a single response is cheap. KTO raises desirable responses and
     /// lowers undesirable ones, each against the policy's average drift from its reference on responses to other

@@ -193,7 +193,7 @@ struct Scored {
 }
 
 impl Score {
-    /// Scores a response beside another one with which it has `shared` places in common.
+    /// Scores a response of a pair. `shared` is the length of the shorter response.
     fn of(&self, batch: &TokenBatch<'_>, response: usize, shared: usize) -> Scored {
         let log_prob = batch.log_prob(response);
         let scale = |reduction: Reduction| match reduction {

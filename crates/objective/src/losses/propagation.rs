@@ -5,7 +5,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::numerics::{Direction, Discount, least, sum};
 
-/// Minimum of C where its inverse is an exponent; smaller values count as this.
+/// Smallest discounted sum C whose inverse is used as an exponent; smaller sums are replaced by this number.
 const LEAST_SUM: f64 = 1e-100;
 
 /// Items that the released propagation of [`Ift`](crate::Ift) sums.
@@ -84,7 +84,7 @@ pub enum Side {
 pub enum Norm {
     /// Proportional to C, or to 1/C on the right.
     L1,
-    /// Proportional to the square.
+    /// Proportional to C², or to 1/C² on the right.
     L2,
     /// Softmax of C, or of 1/C on the right.
     #[strum(serialize = "softmax")]

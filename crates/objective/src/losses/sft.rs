@@ -89,7 +89,7 @@ objective! {
         /// Whether losses are averaged over all tokens of the step, or first over the tokens of each response and then
         /// over responses.
         normalisation: Normalisation = Normalisation::Token,
-        /// Whether each token counts as often as the policy would choose it (dynamic fine-tuning).
+        /// Whether each token is weighted by its probability under the policy (dynamic fine-tuning).
         weighting: TokenWeighting = TokenWeighting::None,
     }
 }

@@ -110,9 +110,9 @@ objective! {
 /// Quantities that are sorted and compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Comparison {
-    /// Margins of the policy with those of the reference.
+    /// Margins of the policy are compared with those of the reference.
     Margins,
-    /// Rewards of chosen responses with those of rejected ones.
+    /// Rewards of chosen responses are compared with those of rejected ones.
     Rewards,
 }
 

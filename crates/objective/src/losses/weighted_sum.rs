@@ -75,7 +75,7 @@ objective! {
 pub struct Term {
     /// Weight of the term's loss.
     pub weight: f64,
-    /// The objective, with its method.
+    /// The term's objective, as a method with its parameters.
     pub method: Configured,
 }
 

@@ -19,14 +19,14 @@ use super::{Kind, ParameterError, Value, allowed_numbers, check_number};
 pub struct Parameter {
     /// The name in recipes and on the command line.
     pub name: &'static str,
-    /// Kind of value, what is allowed, and the default.
+    /// Kind of value, with the allowed values and the default.
     pub kind: Kind,
     /// One sentence for manuals.
     pub purpose: &'static str,
 }
 
 impl Parameter {
-    /// `value`, if it is in the parameter's range.
+    /// Returns `value` if it is in the parameter's range.
     ///
     /// # Errors
     ///

@@ -44,7 +44,7 @@ pub enum ParameterError {
         owner: &'static str,
         /// Name of the parameter.
         name: &'static str,
-        /// Setting that makes it ineffective.
+        /// Setting under which the parameter has no effect.
         because: String,
         /// Given value.
         given: String,

@@ -8,7 +8,7 @@ use super::{Interval, Kind, Parameter, ParameterError, Parameters, Value};
 use crate::Objective;
 use crate::method::Method;
 
-/// One parameter of a struct `T`. [`objective!`](crate::objective!) makes it.
+/// One parameter of a struct `T`, as [`objective!`](crate::objective!) declares it.
 #[derive(Clone, Copy, Debug)]
 pub struct Field<T> {
     /// Name, range, default and purpose.
@@ -23,14 +23,13 @@ pub struct Field<T> {
     pub follows: fn(&T) -> Option<f64>,
 }
 
-/// A struct of parameters with its line in the catalogue of what is built from it.
-/// [`objective!`](crate::objective!) implements it.
+/// A struct of parameters with its entry in the registry. [`objective!`](crate::objective!) implements the trait.
 pub trait Registered<Built = Box<dyn Objective>>: Declared {
     /// Name, summary, source, parameters and constructor.
     const METHOD: Method<Built>;
 }
 
-/// A struct of parameters with a table of them. [`objective!`](crate::objective!) implements it.
+/// A struct of parameters with a table that declares them. [`objective!`](crate::objective!) implements the trait.
 pub trait Declared: Clone + Default + 'static {
     /// The table, with the values of `base` as defaults.
     fn fields(base: &Self) -> Vec<Field<Self>>;
@@ -133,7 +132,7 @@ fn refuse_unused(
 
 /// A field type that a parameter may have.
 pub trait Typed: Sized {
-    /// Restriction of the values, which stands in brackets after the type in [`objective!`](crate::objective!).
+    /// Restriction of the values, written in brackets after the type in [`objective!`](crate::objective!).
     type Range;
 
     /// Kind of the parameter.
@@ -391,7 +390,7 @@ macro_rules! objective {
     };
     (@ $head:tt [$($done:tt)*] weighting; $($rest:tt)*) => {
         $crate::objective!(@ $head [$($done)*]
-            /// Whether a pair counts as much as the policy would sample it (WPO, arXiv 2406.11827).
+            /// Whether a pair is weighted by how likely the policy is to sample it (WPO, arXiv 2406.11827).
             weighting: $crate::PairWeighting = $crate::PairWeighting::None,
             $($rest)*);
     };

@@ -182,8 +182,8 @@ pub(super) fn compare(
     }
 }
 
-/// Replaces each score by the mean, over the sets of `k` scores that include it, of the set's greatest less the
-/// greatest of its others: 0 unless it is the greatest itself.
+/// Replaces each score by its mean gain over all sets of `k` scores that include it. The gain in a set is the maximum
+/// of the set minus the maximum of the other scores, so that it is 0 unless the score itself is the maximum.
 fn best_of(k: usize, scores: &mut [f64], order: &mut Vec<usize>) {
     order.clear();
     order.extend((0..scores.len()).filter(|&index| !scores[index].is_nan()));
@@ -209,14 +209,14 @@ pub(super) fn whiten(values: &mut [f64]) {
     centre_and_divide(values, divisor);
 }
 
-/// Shifts and scales the advantages of a step's responses to mean 0 and standard deviation 1, or nearly so. Those that
-/// are not numbers are left out and become 0.
+/// Shifts and scales the advantages of a step's responses to mean 0 and a standard deviation of approximately 1. NaN
+/// values are omitted and become 0.
 pub(super) fn standardise(values: &mut [f64]) {
     let divisor = deviation(values) + SCALE_OFFSET;
     centre_and_divide(values, divisor);
 }
 
-/// Subtracts the mean of the values that are numbers and divides by `divisor`; the others become 0.
+/// Subtracts the mean of all values other than NaN, and divides by `divisor`. NaN values become 0.
 fn centre_and_divide(values: &mut [f64], divisor: f64) {
     let present = || values.iter().copied().filter(|value| !value.is_nan());
     // Values relative to the first, so that equal values become exactly 0.
@@ -237,7 +237,7 @@ pub(super) fn discounted(reward: f64, discount: f64, tokens: &mut [f64]) {
     }
 }
 
-/// The standard deviation of a sample, divided by n − 1, of the values that are numbers; 0 of a single one.
+/// The standard deviation (with n − 1) of all values other than NaN; 0 for a single value.
 fn deviation(values: &[f64]) -> f64 {
     let present = || values.iter().copied().filter(|value| !value.is_nan());
     let count = present().count() as f64;

@@ -90,7 +90,7 @@ fn select(
     greatest(own.covariance_share, (log_prob, advantages), kept, admits, scratch, order);
 }
 
-/// log π of the token, less the logarithm of its response's ratio.
+/// Fills the anchors: log π of each token minus the logarithm of its response's ratio.
 fn fill_anchors(batch: &TokenBatch<'_>, shares: &[f64], anchors: &mut [f64]) {
     for (index, response) in batch.responses().iter().enumerate() {
         let own = if shares.is_empty() { Numbers::Same(1.0) } else { Numbers::Each(&shares[response.tokens.clone()]) };

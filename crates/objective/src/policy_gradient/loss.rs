@@ -90,7 +90,8 @@ pub(super) fn loss(own: &PolicyGradient, batch: &TokenBatch<'_>, held: &Held, ou
     }
 }
 
-/// Loss of a response whose tokens have the response's ratio, which is held except for the token's own log π.
+/// Loss of a response in which each token has the ratio of the whole response. The gradient of a token's loss passes
+/// through the token's own log π alone.
 fn by_anchored_token(
     response: &Response<'_>,
     anchors: &[f64],

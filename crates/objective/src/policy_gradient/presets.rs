@@ -193,7 +193,8 @@ presets! {
         scale: Scale::None, trust_region: TrustRegion::Quadratic, aggregation: Aggregation::TokenMean,
     };
 
-    /// REINFORCE off policy: good responses are imitated, bad ones count as much as the policy would still sample them.
+    /// REINFORCE off policy: good responses are imitated, and bad ones are weighted by how likely the policy still is
+    /// to sample them.
     topr, "policy gradients with truncated ratios of bad responses", "arXiv 2503.14286, section 3", {
         scale: Scale::None, trust_region: TrustRegion::Topr, aggregation: Aggregation::ResponseSum,
     };

@@ -105,7 +105,8 @@ impl<'a> View<'a> {
         self.weights.map(|column| &column[tokens])
     }
 
-    /// log π of each token, less the logarithm of its response's ratio, if each token passes its own gradient alone.
+    /// Anchors: log π of each token minus the logarithm of its response's ratio, if the gradient of each token's loss
+    /// passes through that token alone.
     pub(super) fn anchors(&self, tokens: Range<usize>) -> Option<&'a [f64]> {
         self.anchors.map(|column| &column[tokens])
     }

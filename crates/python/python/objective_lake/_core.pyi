@@ -3,7 +3,7 @@ from typing import Any, Optional, Sequence
 __version__: str
 
 class Parameter:
-    """A parameter of a method: its default, what is allowed, and its purpose."""
+    """A parameter of a method: its default, its allowed values and its purpose."""
     @property
     def name(self) -> str: ...
     @property

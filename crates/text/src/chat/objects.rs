@@ -56,7 +56,7 @@ impl Object for Generator {
 /// A view of a dictionary, as `keys`, `values` and `items` return it.
 #[derive(Debug)]
 pub(super) struct DictView {
-    /// Name of its type in Python.
+    /// Name of the view's type in Python.
     pub(super) name: &'static str,
     /// Values that the view yields.
     pub(super) values: Vec<Value>,

@@ -37,7 +37,7 @@ pub enum Layout {
 /// An instruction, and the prompt that it becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// Number of its record in the file, from 1.
+    /// Number of the instruction's record in the file, from 1.
     pub record: usize,
     /// The instruction as a judge reads it.
     pub text: String,

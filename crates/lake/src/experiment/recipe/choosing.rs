@@ -23,8 +23,8 @@ pub(super) enum Chosen {
 }
 
 impl Chosen {
-    /// Replaces the methods of a recipe by the wanted ones: its entries by their names or labels, others at their
-    /// defaults, each with the parameters given.
+    /// Replaces the methods of a recipe by the wanted ones. A wanted name or label selects an entry of the recipe, or
+    /// else a method with its defaults; the given parameters are then set.
     pub(super) fn new(table: &mut Table, wanted: &[String]) -> Result<Self, LakeError> {
         let listed: Vec<_> = tables(table, METHOD).cloned().collect();
         if wanted.is_empty() && table.contains_key(STAGE) {
@@ -66,7 +66,8 @@ impl Chosen {
         Ok(Self::Methods(joined))
     }
 
-    /// The assignment, its path into a stage replaced by the path of the stage's method where the recipe has methods.
+    /// Replaces an assignment's path into a stage by the path of the stage's method, if the recipe has methods instead
+    /// of stages.
     pub(super) fn path(&self, table: &Table, assignment: &str) -> Result<String, LakeError> {
         let rest = assignment.trim_start().strip_prefix("stage.");
         let (Self::Methods(_), Some((index, rest))) = (self, rest.and_then(|rest| rest.split_once('.'))) else {

@@ -10,7 +10,7 @@ use training::OptimizerSettings;
 use super::{LONGEST_LABEL, field};
 use crate::error::LakeError;
 
-/// A method with valid parameters, what trains before it, and a label where a recipe lists it more than once.
+/// A method with valid parameters, the methods that train before it, and a label if the recipe lists it more than once.
 ///
 /// It is written with all parameters in force, and reads back as the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ use crate::error::LakeError;
 pub struct MethodRecipe {
     /// Label of the result in tables and figures; the method's name where it is left out.
     pub label: Option<String>,
-    /// Methods that train before it, one behind the other and each for as many steps.
+    /// Methods that train before this one, one after the other, each for the same number of steps.
     pub after: Vec<Configured>,
     /// The method, with its parameters.
     pub method: Configured,
@@ -55,24 +55,25 @@ impl MethodRecipe {
         self.method.method().name
     }
 
-    /// Its methods in the order in which they train; the last is its own.
+    /// The entry's methods in the order in which they train, the last of which is `method`.
     pub fn stages(&self) -> impl Iterator<Item = &Configured> {
         self.after.iter().chain([&self.method])
     }
 
-    /// The names of its methods, joined by `+`.
+    /// The names of the entry's methods, joined by `+`.
     pub(super) fn sequence_name(&self) -> String {
         self.stages().map(|stage| stage.method().name).collect::<Vec<_>>().join("+")
     }
 
-    /// Whether its label is the name of another method, or of other methods in sequence.
+    /// Whether the entry's label is the name of another method, or of other methods in sequence.
     pub(super) fn borrows_a_name(&self) -> bool {
         let Some(label) = &self.label else { return false };
         let is_name = label.split('+').all(|name| registry::find(name).is_ok());
         is_name && *label != self.name() && *label != self.sequence_name()
     }
 
-    /// Refuses methods whose data a lake does not have, and a λ that no warm-up raises.
+    /// Refuses methods whose data a lake does not have, and a λ that should rise during a warm-up if there is no
+    /// warm-up.
     pub(super) fn check(&self, warmup_ratio: f64) -> Result<(), LakeError> {
         for requirements in self.stages().map(|stage| stage.objective().requirements()) {
             check_data(self.label(), &requirements)?;

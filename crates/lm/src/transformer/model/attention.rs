@@ -116,7 +116,8 @@ pub enum Kernel {
     Math = 0,
     /// FlashAttention: in blocks that stay in the chip's own memory.
     Flash = 1,
-    /// Memory-efficient attention: in blocks, with less memory than the first kernel and more time than the second.
+    /// Memory-efficient attention: in blocks, with less memory than [`Math`](Self::Math) and more time than
+    /// [`Flash`](Self::Flash).
     Efficient = 2,
     /// Attention of cuDNN.
     Cudnn = 3,

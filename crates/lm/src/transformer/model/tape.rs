@@ -43,7 +43,7 @@ struct Segment {
 pub struct Places<'a> {
     /// Arrangement of the tokens in rows.
     pub layout: &'a Layout,
-    /// Rotary angles of their positions.
+    /// Rotary angles of the tokens' positions.
     pub angles: &'a Angles,
     /// Tokens whose hidden states are read, by their places in the concatenated rows.
     pub read: &'a Tensor,
